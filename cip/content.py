@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only ways bytes pass through this program: whole and bounded, verified, or counted.
+
+`copy_verified` is where a blob's digest is checked. Its rule: the reader on the other side can never hold a
+complete body that failed. With `Release.AFTER_VERIFICATION` the last `TAIL` bytes leave only once size and digest
+are proven; with `Release.AS_READ` the bytes leave at once, and the caller carries the verdict on another channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from .errors import ContentMismatchError, ErrorCode, InvalidDocumentError
+from .model.descriptor import UNKNOWN_SIZE, Descriptor
+from .model.digest import Digest, digest_of
+
+MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes: manifests, indexes, configs (registry.md 6.7)
+CHUNK = 256 * 1024  # bytes read at once
+TAIL = 256 * 1024  # bytes held back until the digest matched; smaller blobs are verified before the first byte leaves
+
+
+class Reader(Protocol):
+    """A stream of bytes."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the front of `buffer`; the number of bytes, 0 only at the end. Raises SourceError."""
+        ...
+
+
+class BlobReader(Reader, Protocol):
+    """An open blob. Nothing it returns has been checked; `size` is what the source states, or UNKNOWN_SIZE."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob as the source states it."""
+        ...
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """Told that what was read is wrong while nothing has been passed on: exclude every place that served it.
+
+        True when reading begins again at offset 0 from another place, False when there is none.
+        """
+        ...
+
+    def blame(self) -> str:
+        """The places that served the bytes, for the message of a mismatch; empty when that says nothing."""
+        ...
+
+    def close(self) -> None:
+        """Release what the reader holds; safe to call twice and from another thread."""
+        ...
+
+
+class Release(StrEnum):
+    """When copied bytes may leave."""
+
+    AFTER_VERIFICATION = "after-verification"
+    AS_READ = "as-read"
+
+
+Write = Callable[[memoryview], object]
+
+
+def read_limited(reader: Reader, limit: int, what: str) -> bytes:
+    """Everything `reader` has, at most `limit` bytes. Raises InvalidDocumentError (limit-exceeded) naming `what`."""
+    data = bytearray(min(limit + 1, CHUNK))
+    filled = 0
+    while True:
+        if filled == len(data):
+            if filled > limit:
+                raise InvalidDocumentError(what, f"larger than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
+            data.extend(bytes(min(len(data), limit + 1 - filled)))
+        with memoryview(data) as view:
+            count = reader.readinto(view[filled:])
+        if not count:
+            return bytes(memoryview(data)[:filled])
+        filled += count
+
+
+def require_content(data: bytes, digest: Digest, what: str) -> None:
+    """Return only if `data` has `digest`. Raises ContentMismatchError."""
+    hasher = digest.hasher()
+    hasher.update(data)
+    if hasher.hexdigest() != digest.encoded:
+        raise ContentMismatchError(
+            f"{what}: expected digest {digest}, found {digest.algorithm}:{hasher.hexdigest()}", digest=str(digest)
+        )
+
+
+def copy_verified(reader: BlobReader, write: Write, expected: Descriptor, *, release: Release) -> int:
+    """Copy the blob `expected` from `reader` to `write`; the number of bytes.
+
+    An `expected.size` of UNKNOWN_SIZE takes whatever length has the digest. Raises ContentMismatchError for a wrong
+    size or digest, `reader`'s SourceError, and whatever `write` raises. One byte too many releases nothing more.
+    """
+    while True:
+        copy = _VerifiedCopy(reader, write, expected, release)
+        try:
+            return copy.run()
+        except ContentMismatchError as error:
+            if copy.released or not reader.restart(error):
+                raise
+
+
+class _VerifiedCopy:
+    """One pass over the reader. `released` counts the bytes that have left."""
+
+    def __init__(self, reader: BlobReader, write: Write, expected: Descriptor, release: Release) -> None:
+        self._reader = reader
+        self._write = write
+        self._expected = expected
+        self._hold = release is Release.AFTER_VERIFICATION
+        self.released = 0
+
+    def run(self) -> int:
+        if self._hold:
+            return self._run_held_back()
+        return self._run_as_read()
+
+    def _run_as_read(self) -> int:
+        hasher = self._expected.digest.hasher()
+        received = 0
+        with memoryview(bytearray(CHUNK)) as buffer:
+            while count := self._reader.readinto(buffer):
+                received += count
+                self._require_no_more_than_expected(received)
+                part = buffer[:count]
+                self._release(part)
+                hasher.update(part)
+        self._require_match(received, hasher.hexdigest())
+        return received
+
+    def _run_held_back(self) -> int:
+        """Two buffers of TAIL bytes take turns: the older full one leaves when the newer one has begun to fill."""
+        hasher = self._expected.digest.hasher()
+        received = 0
+        with memoryview(bytearray(TAIL)) as newer_buffer, memoryview(bytearray(TAIL)) as older_buffer:
+            newer, older = newer_buffer, older_buffer
+            held = filled = 0
+            while True:
+                if filled == len(newer):
+                    self._release(older[:held])
+                    newer, older, held, filled = older, newer, filled, 0
+                count = self._reader.readinto(newer[filled:])
+                if not count:
+                    break
+                received += count
+                self._require_no_more_than_expected(received)
+                hasher.update(newer[filled : filled + count])
+                filled += count
+            self._require_match(received, hasher.hexdigest())
+            self._release(older[:held])
+            self._release(newer[:filled])
+        return received
+
+    def _release(self, part: memoryview) -> None:
+        if len(part):
+            self.released += len(part)  # before the write: a write that fails half-way has let bytes out
+            self._write(part)
+
+    def _require_no_more_than_expected(self, received: int) -> None:
+        if self._expected.size != UNKNOWN_SIZE and received > self._expected.size:
+            raise self._mismatch(f"expected {self._expected.size} bytes, found more", received)
+
+    def _require_match(self, received: int, found: str) -> None:
+        digest = self._expected.digest
+        if found != digest.encoded:
+            if self._expected.size not in (UNKNOWN_SIZE, received):
+                raise self._mismatch(f"expected {self._expected.size} bytes, found {received}", received)
+            raise self._mismatch(f"expected digest {digest}, found {digest.algorithm}:{found}", received)
+        if self._expected.size not in (UNKNOWN_SIZE, received):
+            raise self._mismatch(f"expected {self._expected.size} bytes, found {received}", received)
+
+    def _mismatch(self, why: str, received: int) -> ContentMismatchError:
+        served_by = self._reader.blame()
+        suffix = f" (served by {served_by})" if served_by else ""
+        return ContentMismatchError(
+            f"blob {self._expected.digest}: {why}{suffix}", digest=str(self._expected.digest), offset=received
+        )
+
+
+def copy_counted(reader: Reader, write: Write, size: int, what: str) -> int:
+    """Copy exactly `size` bytes (UNKNOWN_SIZE: all there are) without a digest check, which is left to the receiver.
+
+    Raises ContentMismatchError when the reader ends early or has more, its SourceError, and what `write` raises.
+    """
+    received = 0
+    with memoryview(bytearray(CHUNK)) as buffer:
+        while count := reader.readinto(buffer):
+            received += count
+            if size != UNKNOWN_SIZE and received > size:
+                raise ContentMismatchError(f"{what}: expected {size} bytes, found more", offset=received)
+            write(buffer[:count])
+    if size not in (UNKNOWN_SIZE, received):
+        raise ContentMismatchError(f"{what}: expected {size} bytes, found {received}", offset=received)
+    return received
+
+
+class BytesReader:
+    """A blob that is in memory already, such as a converted config."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._position = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob."""
+        return len(self._data)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes."""
+        part = self._data[self._position : self._position + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """There is no other place."""
+        return False
+
+    def blame(self) -> str:
+        """Memory accuses nobody."""
+        return ""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def read_blob(reader: BlobReader, expected: Descriptor, limit: int, what: str) -> bytes:
+    """A small blob in memory, verified. Raises ContentMismatchError, InvalidDocumentError (limit-exceeded)."""
+    if expected.size > limit:
+        raise InvalidDocumentError(what, f"larger than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
+    data = bytearray()
+
+    def write(part: memoryview) -> None:
+        if len(data) + len(part) > limit:
+            raise InvalidDocumentError(what, f"larger than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
+        data.extend(part)
+
+    copy_verified(reader, write, expected, release=Release.AFTER_VERIFICATION)
+    return bytes(data)
+
+
+def require_digest(data: bytes, expected: Digest | None, what: str) -> Digest:
+    """The sha256 digest of `data`; when `expected` is given `data` must have that one. Raises ContentMismatchError."""
+    if expected is not None:
+        require_content(data, expected, what)
+    return digest_of(data)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole error hierarchy: what went wrong, as facts that both wire protocols can tell.
+
+An exception here knows its code, the facts of its cause and one sentence for people. It knows nothing of
+HTTP, JSON or exit codes: `wire.status` and `cli` translate, each from one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class ErrorCode(StrEnum):
+    """The closed list of codes; `type` of a problem document, `code` of the JSON protocol's details."""
+
+    REFERENCE_INVALID = "reference-invalid"
+    DIGEST_INVALID = "digest-invalid"
+    DIGEST_UNSUPPORTED = "digest-unsupported"
+    REQUEST_INVALID = "request-invalid"
+    PATH_UNKNOWN = "path-unknown"
+    IMAGE_NOT_FOUND = "image-not-found"
+    BLOB_NOT_IN_IMAGE = "blob-not-in-image"
+    BLOB_NOT_FOUND = "blob-not-found"
+    PLATFORM_NOT_FOUND = "platform-not-found"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    POLICY_REJECTED = "policy-rejected"
+    REGISTRY_BLOCKED = "registry-blocked"
+    TRANSPORT_UNSUPPORTED = "transport-unsupported"
+    MEDIA_TYPE_UNSUPPORTED = "media-type-unsupported"
+    DEPENDENCY_MISSING = "dependency-missing"
+    CONFIG_INVALID = "config-invalid"
+    POLICY_MISSING = "policy-missing"
+    POLICY_INVALID = "policy-invalid"
+    INTERNAL = "internal"
+    AUTHENTICATION_FAILED = "authentication-failed"
+    CREDENTIALS_UNAVAILABLE = "credentials-unavailable"
+    TLS_UNTRUSTED = "tls-untrusted"
+    TLS_NAME_MISMATCH = "tls-name-mismatch"
+    TLS_EXPIRED = "tls-expired"
+    TLS_NOT_YET_VALID = "tls-not-yet-valid"
+    REDIRECT_REFUSED = "redirect-refused"
+    ADDRESS_REFUSED = "address-refused"
+    MANIFEST_INVALID = "manifest-invalid"
+    CONTENT_MISMATCH = "content-mismatch"
+    LIMIT_EXCEEDED = "limit-exceeded"
+    NAME_NOT_RESOLVED = "name-not-resolved"
+    CONNECTION_REFUSED = "connection-refused"
+    CONNECTION_LOST = "connection-lost"
+    REGISTRY_ERROR = "registry-error"
+    RATE_LIMITED = "rate-limited"
+    BUDGET_EXHAUSTED = "budget-exhausted"
+    OFFLINE = "offline"
+    TIMEOUT = "timeout"
+    CLIENT_GONE = "client-gone"
+
+
+class Phase(StrEnum):
+    """What was being done when it failed."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    PROXY = "proxy"
+    TOKEN = "token"
+    MANIFEST = "manifest"
+    INDEX = "index"
+    CONFIG = "config"
+    BLOB = "blob"
+    SIGNATURE = "signature"
+
+
+class Attempt(NamedTuple):
+    """One failed try: where, how many seconds after the request began, in which phase, with which code."""
+
+    place: str
+    at: float
+    phase: Phase | None
+    code: ErrorCode
+
+
+_RETRYABLE = frozenset(
+    {
+        ErrorCode.NAME_NOT_RESOLVED,
+        ErrorCode.CONNECTION_REFUSED,
+        ErrorCode.CONNECTION_LOST,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.TIMEOUT,
+    }
+)
+_RETRYABLE_STATUS = frozenset({408, 425, 429})
+QUOTE_LIMIT = 120  # characters of outside text that an error message repeats
+
+
+def quote(text: object) -> str:
+    """Outside text for a message: `repr`, cut to `QUOTE_LIMIT` characters, so no line break or control byte survives."""
+    shown = repr(text)
+    return shown if len(shown) <= QUOTE_LIMIT else shown[: QUOTE_LIMIT - 1] + "…"
+
+
+class CipError(Exception):
+    """Anything this program refuses or fails at, with the facts a parent can act on.
+
+    `phase`, `host` (name or name:port), `digest`, `offset` (bytes delivered), `attempts`, `retry_after` (seconds),
+    `http_status` (of the registry) and `reason` (for policy: the class of signatures.md) are None or empty when unknown;
+    callers on the way up may fill them in, the message never changes.
+    """
+
+    default_code = ErrorCode.INTERNAL
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        host: str | None = None,
+        phase: Phase | None = None,
+        digest: str | None = None,
+        offset: int | None = None,
+        attempts: Sequence[Attempt] = (),
+        retry_after: float | None = None,
+        http_status: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
+        self.host = host
+        self.phase = phase
+        self.digest = digest
+        self.offset = offset
+        self.attempts = tuple(attempts)
+        self.retry_after = retry_after
+        self.http_status = http_status
+        self.reason = reason
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later (decisions.md section 3, row `retryable`)."""
+        if self.code is ErrorCode.REGISTRY_ERROR and self.http_status is not None:
+            return self.http_status >= 500 or self.http_status in _RETRYABLE_STATUS
+        return self.code in _RETRYABLE
+
+
+class UsageError(CipError):
+    """The command line, or options that contradict each other."""
+
+    default_code = ErrorCode.REQUEST_INVALID
+
+
+class InvalidInputError(CipError):
+    """Text from the parent, a file or a registry that does not parse."""
+
+    default_code = ErrorCode.REQUEST_INVALID
+
+
+class InvalidReferenceError(InvalidInputError):
+    """An image reference that does not parse."""
+
+    default_code = ErrorCode.REFERENCE_INVALID
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(f"image reference {quote(text)}: {why}")
+        self.why = why
+
+
+class InvalidDigestError(InvalidInputError):
+    """A digest text that does not parse; `code` tells malformed from well-formed but unsupported."""
+
+    default_code = ErrorCode.DIGEST_INVALID
+
+    def __init__(self, text: str, why: str, *, code: ErrorCode | None = None) -> None:
+        super().__init__(f"digest {quote(text)}: {why}", code=code)
+
+
+class InvalidDocumentError(InvalidInputError):
+    """A document (manifest, config, index, payload) whose content breaks its specification.
+
+    `where` names document and spot, such as `manifest: layers[2].size`.
+    """
+
+    default_code = ErrorCode.MANIFEST_INVALID
+
+    def __init__(self, where: str, why: str, *, code: ErrorCode | None = None) -> None:
+        super().__init__(f"{where}: {why}", code=code)
+        self.where = where
+        self.why = why
+
+
+class ConfigurationError(InvalidInputError):
+    """A configuration file of the host that cannot be used; `where` names file, line or key."""
+
+    default_code = ErrorCode.CONFIG_INVALID
+
+    def __init__(self, where: str, why: str, *, code: ErrorCode | None = None) -> None:
+        super().__init__(f"{where}: {why}", code=code)
+
+
+class NotFoundError(CipError):
+    """The image, the blob or the platform does not exist where it was looked for."""
+
+    default_code = ErrorCode.IMAGE_NOT_FOUND
+
+
+class SourceError(CipError):
+    """The place an image comes from failed: file system, daemon or registry."""
+
+    default_code = ErrorCode.REGISTRY_ERROR
+
+
+class NetworkError(SourceError):
+    """No usable answer: name lookup, connect, TLS, time-out, a connection that broke."""
+
+    default_code = ErrorCode.CONNECTION_LOST
+
+
+class RegistryError(SourceError):
+    """The registry answered, with a refusal or with something that is not an answer."""
+
+
+class AuthenticationError(SourceError):
+    """Access was refused, or credentials could not be obtained."""
+
+    default_code = ErrorCode.AUTHENTICATION_FAILED
+
+
+class TrustError(CipError):
+    """Bytes that may not be believed."""
+
+    default_code = ErrorCode.POLICY_REJECTED
+
+
+class ContentMismatchError(TrustError):
+    """Content whose size or digest is not the announced one."""
+
+    default_code = ErrorCode.CONTENT_MISMATCH
+
+
+class SignatureError(TrustError):
+    """One signature that cannot be accepted; `reason` is the reject class of signatures.md in lower case."""
+
+
+class PolicyRejectedError(TrustError):
+    """The policy does not accept the image; `reason` is the reject class of signatures.md in lower case."""
+
+
+class UnsupportedError(CipError):
+    """A transport or media type that this program does not serve."""
+
+    default_code = ErrorCode.TRANSPORT_UNSUPPORTED
+
+
+class MissingDependencyError(UnsupportedError):
+    """An optional package or outside program that the request needs is not installed."""
+
+    default_code = ErrorCode.DEPENDENCY_MISSING
+
+    def __init__(self, name: str, purpose: str) -> None:
+        super().__init__(f"{name} is not installed: needed to {purpose}")
+
+
+class PeerError(CipError):
+    """The parent: an unusable descriptor, or a connection that it closed."""
+
+    default_code = ErrorCode.CLIENT_GONE

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors: pointers to content, with the size and digest that the content must have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from .digest import Digest, parse_digest
+from .jsontree import JsonNode
+
+UNKNOWN_SIZE = -1  # only for content that a local store rebuilds without having recorded its size
+MAX_SIZE = 2**63 - 1
+_NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
+
+
+class Descriptor(NamedTuple):
+    """A pointer to content (image-spec descriptor.md). `size` is in bytes, `urls` are passed on and never followed."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    urls: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = _NO_ANNOTATIONS
+
+
+def read_descriptor(node: JsonNode) -> Descriptor:
+    """The descriptor that `node` holds; a missing media type is an empty one, a missing size is 0 (images.md M16).
+
+    Raises InvalidDocumentError naming the spot: `manifest: layers[2].size: expected an integer, found a string`.
+    """
+    media_type = node.get("mediaType")
+    size = node.get("size")
+    urls = node.get("urls")
+    annotations = node.get("annotations")
+    return Descriptor(
+        media_type.as_str() if media_type else "",
+        node["digest"].parse(parse_digest),
+        size.as_int(minimum=0, maximum=MAX_SIZE) if size else 0,
+        tuple(item.as_str() for item in urls.items()) if urls else (),
+        {key: value.as_str() for key, value in annotations.members()} if annotations else _NO_ANNOTATIONS,
+    )

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image references: text that names an image, parsed without looking at the file system or the network.
+
+The grammar is that of registry.md 1 and images.md 2. All classes are ASCII, all matches are whole-string.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..errors import CipError, ErrorCode, InvalidReferenceError, UnsupportedError, quote
+from .digest import Digest, parse_digest
+
+DEFAULT_DOMAIN = "docker.io"
+NAME_LIMIT = 255  # bytes of domain and path together
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LAYOUT_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*", re.ASCII)
+_INDEX = re.compile(r"@\+?([0-9]{1,19})", re.ASCII)
+_UNKNOWN_DIGEST = "@@unknown-digest@@"
+
+
+class Transport(StrEnum):
+    """The transports that image names may start with; the value is the name, matched exactly."""
+
+    DOCKER = "docker"
+    OCI = "oci"
+    OCI_ARCHIVE = "oci-archive"
+    DIR = "dir"
+    DOCKER_ARCHIVE = "docker-archive"
+    DOCKER_DAEMON = "docker-daemon"
+    CONTAINERS_STORAGE = "containers-storage"
+    TARBALL = "tarball"
+
+
+# Known upstream, so that the refusal can say that the name is right and the transport is not served.
+UNSUPPORTED_TRANSPORTS = frozenset({"sif", "atomic", "ostree"})
+
+
+class DockerReference(NamedTuple):
+    """A normalised docker reference: `domain/path`, with a tag, a digest, both or neither."""
+
+    domain: str
+    path: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @property
+    def name(self) -> str:
+        """`domain/path`, without tag or digest."""
+        return f"{self.domain}/{self.path}"
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag is not None else ""
+        digest = f"@{self.digest}" if self.digest is not None else ""
+        return self.name + tag + digest
+
+    def tagged(self) -> DockerReference:
+        """The same reference, with the tag `latest` when it has neither tag nor digest."""
+        return self if self.tag is not None or self.digest is not None else self._replace(tag="latest")
+
+    def scopes(self) -> tuple[str, ...]:
+        """Namespaces, most specific first: repository, its parents, host with port, then `*.` parent domains.
+
+        Used for policy and registries.d alike (registry.md 1.3, signatures.md 1.3).
+        """
+        found = [self.name]
+        while "/" in found[-1]:
+            found.append(found[-1].rpartition("/")[0])
+        host = self.domain.partition(":")[0]
+        while "." in host:
+            host = host.partition(".")[2]
+            found.append(f"*.{host}")
+        return tuple(found)
+
+
+class ImageReference(NamedTuple):
+    """A parsed image name. Which of the later fields are set depends on the transport.
+
+    `text` is what the user wrote. `docker` belongs to docker, docker-daemon and docker-archive (its tag),
+    `path` to the transports that read files, `name` (empty: none) and `index` to those that choose within one.
+    For containers-storage and tarball `path` is the whole text behind the colon: only the store can read it.
+    """
+
+    transport: Transport
+    text: str
+    docker: DockerReference | None = None
+    path: str = ""
+    name: str = ""
+    index: int | None = None
+    image_id: Digest | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_docker_reference(text: str) -> DockerReference:
+    """Parse and normalise a docker reference; no default tag is added (images.md 2.2, registry.md 1.2).
+
+    Raises InvalidReferenceError.
+    """
+    if _HEX_ID.fullmatch(text):
+        raise InvalidReferenceError(text, "expected a repository name, found 64 hex digits")
+    head, slash, rest = text.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost"):
+        domain, remainder = head, rest
+    else:
+        domain, remainder = DEFAULT_DOMAIN, text
+    if domain == "index.docker.io":
+        domain = DEFAULT_DOMAIN
+    if domain == DEFAULT_DOMAIN and "/" not in remainder:
+        remainder = f"library/{remainder}"
+    before_tag = remainder.partition(":")[0]
+    if before_tag != before_tag.lower():
+        raise InvalidReferenceError(text, "expected a lower-case repository name")
+    return _split_reference(text, domain, remainder)
+
+
+def _split_reference(text: str, domain: str, remainder: str) -> DockerReference:
+    named, at, digest_text = remainder.partition("@")
+    path, colon, tag = named.partition(":")
+    if not _DOMAIN.fullmatch(domain):
+        raise InvalidReferenceError(text, f"{quote(domain)} is not a host name, optionally with a port")
+    if not _PATH.fullmatch(path):
+        raise InvalidReferenceError(text, f"{quote(path)} is not a repository path")
+    if colon and not _TAG.fullmatch(tag):
+        raise InvalidReferenceError(text, f"{quote(tag)} is not a tag")
+    if len(domain) + 1 + len(path) > NAME_LIMIT:
+        raise InvalidReferenceError(text, f"the name is longer than {NAME_LIMIT} bytes")
+    digest = None
+    if at:
+        try:
+            digest = parse_digest(digest_text)
+        except CipError as error:
+            raise InvalidReferenceError(text, str(error)) from error
+    return DockerReference(domain, path, tag if colon else None, digest)
+
+
+def parse_image_reference(text: str) -> ImageReference:
+    """Parse `transport:reference` (images.md 2.3).
+
+    Raises InvalidReferenceError, or UnsupportedError for a transport that exists but is not served here.
+    """
+    name, colon, rest = text.partition(":")
+    if not colon:
+        raise InvalidReferenceError(text, "expected transport:reference")
+    if "\0" in text:
+        raise InvalidReferenceError(text, "contains a NUL byte")
+    if name in UNSUPPORTED_TRANSPORTS:
+        raise UnsupportedError(f"transport {name!r} is not supported, expected one of {', '.join(Transport)}")
+    parser = _PARSERS.get(name)
+    if parser is None:
+        raise InvalidReferenceError(text, f"unknown transport {quote(name)}, expected one of {', '.join(Transport)}")
+    return parser(text, rest)
+
+
+def _parse_docker(text: str, rest: str) -> ImageReference:
+    if not rest.startswith("//"):
+        raise InvalidReferenceError(text, "expected docker:// in front of the name")
+    if rest.endswith(_UNKNOWN_DIGEST):
+        raise InvalidReferenceError(text, f"{_UNKNOWN_DIGEST} names nothing that can be read")
+    parsed = _quoting(text, rest[2:])
+    if parsed.tag is not None and parsed.digest is not None:
+        raise InvalidReferenceError(text, "expected a tag or a digest, found both")
+    return ImageReference(Transport.DOCKER, text, docker=parsed.tagged())
+
+
+def _quoting(text: str, part: str) -> DockerReference:
+    """Parse `part`, but complain about the whole `text` that the user wrote."""
+    try:
+        return parse_docker_reference(part)
+    except InvalidReferenceError as error:
+        raise InvalidReferenceError(text, error.why) from error
+
+
+def _parse_layout(text: str, rest: str) -> ImageReference:
+    path, _, name = rest.partition(":")
+    index = None
+    if name.startswith("@"):
+        match = _INDEX.fullmatch(name)
+        if match is None or int(match[1]) >= 2**63:
+            raise InvalidReferenceError(text, f"{quote(name)} is not an image index, expected @ with a number from 0")
+        index, name = int(match[1]), ""
+    if name and not _LAYOUT_NAME.fullmatch(name):
+        raise InvalidReferenceError(text, f"{quote(name)} is not an image name")
+    return ImageReference(Transport.OCI, text, path=path, name=name, index=index)
+
+
+def _parse_oci_archive(text: str, rest: str) -> ImageReference:
+    path, _, name = rest.partition(":")
+    if name and not _LAYOUT_NAME.fullmatch(name):
+        raise InvalidReferenceError(text, f"{quote(name)} is not an image name")
+    return ImageReference(Transport.OCI_ARCHIVE, text, path=path, name=name)
+
+
+def _parse_dir(text: str, rest: str) -> ImageReference:
+    return ImageReference(Transport.DIR, text, path=rest)
+
+
+def _parse_docker_archive(text: str, rest: str) -> ImageReference:
+    if not rest:
+        raise InvalidReferenceError(text, "expected a file name")
+    path, colon, name = rest.partition(":")
+    if not colon:
+        return ImageReference(Transport.DOCKER_ARCHIVE, text, path=path)
+    if name.startswith("@"):
+        match = _INDEX.fullmatch(name)
+        if match is None or int(match[1]) >= 2**63:
+            raise InvalidReferenceError(text, f"{quote(name)} is not an image index, expected @ with a number from 0")
+        return ImageReference(Transport.DOCKER_ARCHIVE, text, path=path, index=int(match[1]))
+    parsed = _quoting(text, name)
+    if parsed.digest is not None:
+        raise InvalidReferenceError(text, "expected a tag, found a digest")
+    return ImageReference(Transport.DOCKER_ARCHIVE, text, docker=parsed.tagged(), path=path)
+
+
+def _parse_docker_daemon(text: str, rest: str) -> ImageReference:
+    if rest.partition(":")[0] in ("sha256", "sha384", "sha512"):
+        try:
+            digest = parse_digest(rest)
+        except CipError as error:
+            raise InvalidReferenceError(text, str(error)) from error
+        if digest.algorithm != "sha256":
+            raise InvalidReferenceError(text, "expected an image id by sha256")
+        return ImageReference(Transport.DOCKER_DAEMON, text, image_id=digest)
+    parsed = _quoting(text, rest)
+    if parsed.path == "library/sha256" and parsed.domain == DEFAULT_DOMAIN:
+        raise InvalidReferenceError(text, "the repository name sha256 is reserved for image ids")
+    if (parsed.tag is None) == (parsed.digest is None):
+        raise InvalidReferenceError(text, "expected a tag or a digest, found both or neither")
+    return ImageReference(Transport.DOCKER_DAEMON, text, docker=parsed)
+
+
+def _parse_containers_storage(text: str, rest: str) -> ImageReference:
+    if not rest:
+        raise InvalidReferenceError(text, "expected an image name or id")
+    return ImageReference(Transport.CONTAINERS_STORAGE, text, path=rest)
+
+
+def _parse_tarball(text: str, rest: str) -> ImageReference:
+    if not rest:
+        raise InvalidReferenceError(text, "expected at least one file name")
+    return ImageReference(Transport.TARBALL, text, path=rest)
+
+
+_PARSERS = {
+    Transport.DOCKER: _parse_docker,
+    Transport.OCI: _parse_layout,
+    Transport.OCI_ARCHIVE: _parse_oci_archive,
+    Transport.DIR: _parse_dir,
+    Transport.DOCKER_ARCHIVE: _parse_docker_archive,
+    Transport.DOCKER_DAEMON: _parse_docker_daemon,
+    Transport.CONTAINERS_STORAGE: _parse_containers_storage,
+    Transport.TARBALL: _parse_tarball,
+}

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures as they are stored: container formats to values; what they claim is read in `trust`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ..errors import ErrorCode, SignatureError
+from .jsontree import parse_json
+
+SIGNATURE_LIMIT = 4 * 1024 * 1024  # bytes of one signature (registry.md 6.7)
+SIGSTORE_MIME_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
+_OPENPGP_FIRST = frozenset(b"\x88\x89\x8a\x8b\x90\x91\x92\x3d\xa0\xa1\xa2\xa3\xc2\xc4\xc8")  # signatures.md 4.3
+
+
+class SimpleSignature(NamedTuple):
+    """An OpenPGP message that carries its payload. `origin` tells people where it was found."""
+
+    message: bytes
+    origin: str
+
+
+class SigstoreSignature(NamedTuple):
+    """A payload with the annotations that prove it. `origin` tells people where it was found."""
+
+    mime_type: str
+    payload: bytes
+    annotations: Mapping[str, str]
+    origin: str
+
+
+RawSignature = SimpleSignature | SigstoreSignature
+
+
+def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
+    """Recognise a stored signature (signatures.md 4.3); nothing is verified.
+
+    Raises SignatureError with reason `fetch` for an unknown format: one unreadable blob refuses the whole image.
+    """
+    if len(blob) > SIGNATURE_LIMIT:
+        raise _unreadable(origin, f"larger than {SIGNATURE_LIMIT} bytes")
+    if not blob:
+        raise _unreadable(origin, "an empty file")
+    if blob[0] != 0:
+        if blob[0] not in _OPENPGP_FIRST:
+            raise _unreadable(origin, f"unknown format, first byte {blob[0]:#04x}")
+        return SimpleSignature(blob, origin)
+    name, newline, content = blob[1:].partition(b"\n")
+    if newline and name == b"simple-signing":
+        return SimpleSignature(content, origin)
+    if newline and name == b"sigstore-json":
+        return _parse_sigstore_json(content, origin)
+    raise _unreadable(origin, f"unknown format name {name[:40]!r}")
+
+
+def _parse_sigstore_json(content: bytes, origin: str) -> SigstoreSignature:
+    root = parse_json(content, f"signature {origin}", error=_unreadable)
+    payload = root["payload"].as_str()
+    annotations = root.get("annotations")
+    try:
+        decoded = base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _unreadable(origin, "payload: expected base64") from error
+    return SigstoreSignature(
+        root["mimeType"].as_str(),
+        decoded,
+        MappingProxyType({key: value.as_str() for key, value in annotations.members()} if annotations else {}),
+        origin,
+    )
+
+
+def _unreadable(where: str, why: str) -> SignatureError:
+    return SignatureError(f"signature {where}: {why}", code=ErrorCode.POLICY_REJECTED, reason="fetch")

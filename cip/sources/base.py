@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image source protocol: where one image's bytes come from. Nothing a source returns has been checked yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from ..content import BlobReader
+from ..model.descriptor import Descriptor
+from ..model.digest import Digest
+from ..model.identity import ImageIdentity
+from ..model.signature import RawSignature
+
+
+class RawManifest(NamedTuple):
+    """A manifest or index as received. `media_type` is what the source announced; empty: it must be guessed."""
+
+    data: bytes
+    media_type: str
+
+
+class BlobAccess(StrEnum):
+    """What may become of a blob: checked here (so it may continue at another place), or left to the parent (never)."""
+
+    VERIFIED = "verified"
+    RAW = "raw"
+
+
+class ImageSource(Protocol):
+    """One opened image at its place. Blobs may be opened from several threads at once; `close` comes last.
+
+    Every method raises NotFoundError (`image-not-found`, `blob-not-found`) or SourceError.
+    """
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """The names under which a policy may speak about this image."""
+        ...
+
+    def manifest(self, digest: Digest | None) -> RawManifest:
+        """The top manifest (None; fetched once and kept), or the instance `digest`; at most MANIFEST_LIMIT bytes."""
+        ...
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+        """Signatures of the manifest `digest`; `instance` is its name inside the index, None for the top manifest.
+
+        Raises SignatureError (reason `fetch`) when the list cannot be had whole.
+        """
+        ...
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers as this place can serve them; `layers`, those of the manifest, everywhere but in a local storage."""
+        ...
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
+        """The blob, open for reading; the caller closes it."""
+        ...
+
+    def close(self) -> None:
+        """Release what the source holds. Readers opened before stay usable."""
+        ...
