@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds every import in `cip/` against the rooms of the architecture: arrows point down only.
+
+The check is a function from source texts to complaints, so that each rule is first shown to catch what it is for.
+"""
+
+import ast
+import sys
+import unittest
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "cip"
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+_VALUES = frozenset({"version", "errors", "log", "model"})
+_LOW = _VALUES | {"settings", "content"}
+_BELOW_IMAGE = _LOW | {"report", "sources.base"}
+
+# room: what it may import besides itself; a room that is a package may of course import its own modules
+ROOMS: Mapping[str, frozenset[str]] = {
+    "version": frozenset(),
+    "errors": frozenset(),
+    "log": frozenset({"errors"}),
+    "model": frozenset({"errors", "log"}),
+    "settings": _VALUES,
+    "content": _VALUES,
+    "report": _LOW,
+    "hostconfig": _LOW,
+    "trust": _LOW,  # neither hostconfig nor a source: image alone brings bytes and belief together
+    "sources.base": _LOW | {"report"},
+    "sources": _BELOW_IMAGE | {"hostconfig"},
+    "registry": _BELOW_IMAGE | {"hostconfig"},  # of the sources only what they all promise
+    "union": _BELOW_IMAGE | {"hostconfig"},
+    "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union"},
+    "readahead": _BELOW_IMAGE,
+    "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead"},
+    "wire": frozenset({"version", "errors", "log", "model", "content", "image"}),
+    "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "image"},
+    "client": frozenset({"version", "errors", "model", "content"}),
+    "options": _VALUES | {"settings"},
+    "sandbox": _VALUES | {"settings"},
+    "runner": _VALUES | {"settings"},
+    "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "image"}
+    | {"wire", "explain", "options", "sandbox", "runner"},
+    "main": frozenset({"cli"}),
+}  # fmt: skip
+_ROOM_OF_FILE = {"__init__": "version", "__main__": "main"}
+# the one module that may import each of these, and never while it is itself imported
+OPTIONAL_PACKAGES = {"cryptography": "cip.trust.keys", "yaml": "cip.hostconfig.registriesd"}
+URLLIB_REQUEST_IMPORTER = "cip.registry.httpclient"
+# rooms whose decisions depend on nothing but their arguments, and what they must therefore not import
+PURE_ROOMS = ("model", "trust")
+IMPURE = frozenset({"os", "subprocess", "socket", "ssl", "pathlib", "shutil", "tempfile", "time", "http", "random"})
+STANDARD_LATER = frozenset({"compression"})  # part of the standard library from 3.14 on
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One imported name in full, its line, how it was written, and whether it runs when the importer is imported."""
+
+    name: str
+    line: int
+    relative: bool
+    at_import_time: bool
+
+
+def complaints(sources: Mapping[str, str]) -> list[str]:
+    """What is wrong with the imports of these modules, given as dotted name → source text, packages by `__init__`."""
+    found: list[str] = []
+    arrows: dict[str, set[str]] = {_dotted(name): set() for name in sources}
+    for name, text in sources.items():
+        module = _dotted(name)
+        room = room_of(name)
+        if room is None:
+            found.append(f"{module}: has no room in the table of tests/unit/test_layers.py")
+            continue
+        for each in _imports(text, module, is_package=name.endswith(".__init__")):
+            place = f"{module}:{each.line}"
+            if each.name == PACKAGE or each.name.startswith(PACKAGE + "."):
+                if not each.relative:
+                    found.append(f"{place}: imports inside {PACKAGE} are relative, found {each.name}")
+                target = _nearest(each.name, arrows)
+                arrows[module].add(target)
+                target_room = room_of(target if target != PACKAGE else f"{PACKAGE}.__init__")
+                inside = target_room == room or (room, target_room) == ("sources", "sources.base")
+                if target_room is not None and not inside and target_room not in ROOMS[room]:
+                    found.append(f"{place}: {room} must not import {target_room} ({each.name})")
+            else:
+                found.extend(f"{place}: {reason}" for reason in _foreign(each, module, room))
+    found.extend(f"import cycle: {' -> '.join(cycle)}" for cycle in _cycles(arrows))
+    return found
+
+
+def room_of(name: str) -> str | None:
+    """The room of a dotted module name, or None when the table does not know it."""
+    parts = name.removesuffix(".__init__").split(".")[1:] or ["__init__"]
+    for candidate in (".".join(parts[:2]), _ROOM_OF_FILE.get(parts[0], parts[0])):
+        if candidate in ROOMS:
+            return candidate
+    return None
+
+
+def _foreign(each: Import, module: str, room: str) -> Iterator[str]:
+    root = each.name.partition(".")[0]
+    if root in OPTIONAL_PACKAGES:
+        if module != OPTIONAL_PACKAGES[root]:
+            yield f"{root} may be imported in {OPTIONAL_PACKAGES[root]} only"
+        elif each.at_import_time:
+            yield f"{root} is optional and must be imported where it is needed, not at module level"
+    elif root not in sys.stdlib_module_names | STANDARD_LATER:
+        yield f"{each.name} is neither ours nor of the standard library"
+    if f"{each.name}.".startswith("urllib.request.") and module != URLLIB_REQUEST_IMPORTER:
+        yield f"urllib.request may be imported in {URLLIB_REQUEST_IMPORTER} only"
+    if room in PURE_ROOMS and root in IMPURE:
+        yield f"{room} is pure and must not import {each.name}"
+
+
+def _imports(text: str, module: str, *, is_package: bool) -> Iterator[Import]:
+    """Every import statement of a module, with `from x import y` as `x.y`; and import_module() with a fixed name."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node, at_import_time in _walk(ast.parse(text), True):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, False, at_import_time)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield Import(f"{origin}.{alias.name}", node.lineno, node.level > 0, at_import_time)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            fixed = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            yield Import(str(fixed or "a computed name"), node.lineno, False, at_import_time)
+
+
+def _walk(node: ast.AST, at_import_time: bool) -> Iterator[tuple[ast.AST, bool]]:
+    """All nodes below; what stands in a function or under TYPE_CHECKING does not run at import."""
+    for child in ast.iter_child_nodes(node):
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        later = later or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and child in node.body)
+        yield child, at_import_time and not later
+        yield from _walk(child, at_import_time and not later)
+
+
+def _dotted(name: str) -> str:
+    return name.removesuffix(".__init__")
+
+
+def _nearest(name: str, modules: Mapping[str, object]) -> str:
+    """The module that `a.b.c` is or lies in: `c` may be a module of `a.b` or a name that it defines."""
+    while name not in modules and "." in name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _cycles(arrows: Mapping[str, set[str]]) -> Iterator[list[str]]:
+    done: set[str] = set()
+
+    def follow(module: str, path: list[str]) -> Iterator[list[str]]:
+        if module in path:
+            yield [*path[path.index(module) :], module]
+        elif module not in done:
+            for target in sorted(arrows.get(module, set()) - {PACKAGE}):
+                yield from follow(target, [*path, module])
+            done.add(module)
+
+    for module in sorted(arrows):
+        yield from follow(module, [])
+
+
+def read_package(directory: Path) -> dict[str, str]:
+    """Dotted name → source text of every module below `directory`."""
+    return {
+        ".".join(path.relative_to(directory.parent).with_suffix("").parts): path.read_text(encoding="utf-8")
+        for path in sorted(directory.rglob("*.py"))
+    }
+
+
+class LayersTest(unittest.TestCase):
+    def test_every_import_of_the_package_points_down(self) -> None:
+        sources = read_package(REPOSITORY / PACKAGE)
+        self.assertIn("cip.errors", sources)
+        self.assertEqual([], complaints(sources))
+
+    def test_a_program_of_allowed_arrows_has_no_complaint(self) -> None:
+        self.assertEqual(
+            [],
+            complaints(
+                {
+                    "cip.__init__": "__version__ = '1'",
+                    "cip.__main__": "from .cli import run",
+                    "cip.cli": "import sys\nfrom . import __version__\ndef run():\n    from .image import open_image",
+                    "cip.errors": "import enum",
+                    "cip.image": "from .trust.keys import load\nfrom .sources.base import ImageSource",
+                    "cip.sources.__init__": "",
+                    "cip.sources.base": "from ..errors import CipError",
+                    "cip.sources.layout": "from .base import ImageSource\nfrom . import base",
+                    "cip.trust.keys": "def load():\n    from cryptography.hazmat import primitives",
+                    "cip.hostconfig.registriesd": "def read():\n    import yaml",
+                    "cip.registry.httpclient": "import urllib.request\nfrom ..sources.base import ImageSource",
+                }
+            ),
+        )
+
+    def test_each_rule_catches_what_it_is_for(self) -> None:
+        for case, module, text, expected in _BAD_MODULES:
+            with self.subTest(case):
+                found = complaints({**_EMPTY, module: text})
+                self.assertIn(expected, "\n".join(found))
+                self.assertEqual([], [each for each in found if not each.startswith(module)])
+
+    def test_a_cycle_is_told_with_its_path(self) -> None:
+        sources = {
+            "cip.model.a": "from . import b",
+            "cip.model.b": "def f():\n    from .c import x",
+            "cip.model.c": "from .a import y",
+        }
+        self.assertEqual(
+            ["import cycle: cip.model.a -> cip.model.b -> cip.model.c -> cip.model.a"], complaints(sources)
+        )
+
+    def test_the_table_itself_has_no_cycle(self) -> None:
+        self.assertEqual([], list(_cycles({room: set(targets) for room, targets in ROOMS.items()})))
+
+
+# case, module, its text, what must be said about it
+_BAD_MODULES = (
+    ("upward", "cip.model.digest", "from ..content import copy", "model must not import content"),
+    ("upward by package", "cip.model.digest", "from .. import content", "model must not import content"),
+    ("sideways", "cip.trust.policy", "from ..hostconfig import paths", "trust must not import hostconfig"),
+    ("trust from a source", "cip.sources.layout", "import x\nfrom ..trust import policy", "must not import trust"),
+    ("registry from a source", "cip.sources.layout", "from ..registry import blob", "must not import registry"),
+    ("source from registry", "cip.registry.blob", "from ..sources import layout", "registry must not import sources"),
+    ("wire and settings", "cip.wire.fds", "from ..settings import Settings", "wire must not import settings"),
+    ("wire and registry", "cip.wire.fds", "from ..registry import blob", "wire must not import registry"),
+    ("client and image", "cip.client", "from .image import Image", "client must not import image"),
+    ("sandbox below cli", "cip.image", "from . import sandbox", "image must not import sandbox"),
+    ("runner below cli", "cip.image", "from .runner import run", "image must not import runner"),
+    ("hidden in a function", "cip.model.digest", "def f():\n  from ..image import I", "model must not import image"),
+    ("for types only", "cip.model.digest", "if TYPE_CHECKING:\n  from .. import image", "must not import image"),
+    ("in a method", "cip.errors", "class A:\n  def f(self):\n    import cip.cli", "errors must not import cli"),
+    ("absolute", "cip.image", "from cip.content import copy", "are relative, found cip.content.copy"),
+    ("third party", "cip.image", "import requests", "requests is neither ours nor"),
+    ("third party, lazily", "cip.image", "def f():\n  import requests.adapters", "requests.adapters is neither"),
+    ("cryptography elsewhere", "cip.trust.policy", "def f():\n  import cryptography", "in cip.trust.keys only"),
+    ("yaml elsewhere", "cip.image", "def f():\n  import yaml", "in cip.hostconfig.registriesd only"),
+    ("cryptography at import", "cip.trust.keys", "from cryptography import x509", "not at module level"),
+    ("guarded at import", "cip.trust.keys", "try:\n  import cryptography\nexcept: 0", "not at module level"),
+    ("yaml in a class body", "cip.hostconfig.registriesd", "class A:\n  import yaml", "not at module level"),
+    ("urllib.request", "cip.registry.token", "import urllib.request", "in cip.registry.httpclient only"),
+    ("from urllib", "cip.registry.token", "from urllib import request", "in cip.registry.httpclient only"),
+    ("its opener", "cip.cli", "from urllib.request import urlopen", "in cip.registry.httpclient only"),
+    ("trust reads files", "cip.trust.keys", "import os.path", "trust is pure and must not import os.path"),
+    ("trust has a clock", "cip.trust.keys", "def f():\n  from time import time", "trust is pure"),
+    ("by name", "cip.image", "import importlib\nimportlib.import_module('numpy')", "numpy is neither ours"),
+    ("by computed name", "cip.image", "__import__(name)", "a computed name is neither ours"),
+    ("no room", "cip.utils", "", "cip.utils: has no room"),
+    ("no room in wire's place", "cip.wires.fds", "", "cip.wires.fds: has no room"),
+)
+
+# so that names resolve to modules and not to their packages
+_EMPTY = {
+    f"cip.{name}": ""
+    for name in (
+        "__init__", "errors", "content", "settings", "image", "sandbox", "runner", "cli", "model.__init__",
+        "trust.__init__", "hostconfig.__init__", "hostconfig.paths", "sources.__init__", "sources.base",
+        "sources.directory", "registry.__init__", "wire.__init__",
+    )
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    unittest.main()
