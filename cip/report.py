@@ -1,9 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records for programs: events and audit lines as JSON, one object a line (decisions.md section 6)."""
+"""Records for programs: events and audit lines as JSON, one object a line (decisions.md section 6).
+
+A reader of these lines can never slow or stop a transfer: lines wait in a bounded queue that one thread empties,
+progress lines of one blob replace each other there, and a reader that lets the queue fill is cut off.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
 from typing import Protocol
+
+from . import log
+from .content import BlobReader
+from .errors import CipError, ContentMismatchError
+from .model.descriptor import Descriptor
+
+VERSION = 1
+QUEUE_LIMIT = 256 * 1024  # bytes of lines that are not progress
+AUDIT_LINE_LIMIT = 64 * 1024  # bytes
+PROGRESS_INTERVAL = 0.1  # seconds between two progress lines of one blob
+FLUSH_SECONDS = 1.0  # how long `close` waits for a slow reader
 
 
 class Events(Protocol):
@@ -14,8 +35,208 @@ class Events(Protocol):
         ...
 
 
+class Audit(Protocol):
+    """Takes one record for each open that reached a decision."""
+
+    def record(self, members: Mapping[str, object]) -> None:
+        """Write the record."""
+        ...
+
+
 class NoEvents:
     """For a parent that did not ask for events."""
 
     def emit(self, event: str, **members: object) -> None:
         """Forget the event."""
+
+
+class NoAudit:
+    """For a parent that did not ask for the audit."""
+
+    def record(self, members: Mapping[str, object]) -> None:
+        """Forget the record."""
+
+
+class LineWriter:
+    """Writes lines to a descriptor that it owns, from a thread of its own. `name` is for the log."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._condition = threading.Condition()
+        self._lines: deque[bytes] = deque()
+        self._progress: dict[str, bytes] = {}
+        self._waiting = 0
+        self._writing = False
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def put(self, members: Mapping[str, object], *, replaces: str | None = None) -> None:
+        """Queue one line; a line with `replaces` takes the place of an unwritten one with the same key."""
+        line = json.dumps(members, separators=(",", ":"), default=str).encode() + b"\n"
+        with self._condition:
+            if self._closed:
+                return
+            if replaces is not None:
+                self._progress[replaces] = line
+            else:
+                if self._waiting + len(line) > QUEUE_LIMIT:
+                    self._cut_off("its reader is too slow")
+                    return
+                self._lines.append(line)
+                self._waiting += len(line)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Write what waits, for at most FLUSH_SECONDS, and close the descriptor."""
+        with self._condition:
+            if self._closed and self._thread is None:
+                return
+            deadline = time.monotonic() + FLUSH_SECONDS
+            while (self._lines or self._progress or self._writing) and not self._closed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._condition.wait(left)
+            idle = not self._writing
+            self._closed = True
+            self._condition.notify_all()
+            thread = self._thread
+        if thread is not None and idle:
+            thread.join()
+        if thread is None:
+            os.close(self._descriptor)
+
+    def _cut_off(self, why: str) -> None:
+        """Stop for good; called with the lock held."""
+        self._closed = True
+        self._lines.clear()
+        self._progress.clear()
+        log.warning("%s: no more lines are written: %s", self._name, why)
+        self._condition.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._condition:
+                    self._writing = False
+                    self._condition.notify_all()
+                    while not (self._lines or self._progress or self._closed):
+                        self._condition.wait()
+                    if self._closed:
+                        return
+                    self._writing = True
+                    if self._lines:
+                        line = self._lines.popleft()
+                        self._waiting -= len(line)
+                    else:
+                        line = self._progress.pop(next(iter(self._progress)))
+                try:
+                    _write_whole(self._descriptor, line)
+                except OSError as error:
+                    with self._condition:
+                        if not self._closed:
+                            self._cut_off(error.strerror or "cannot be written")
+                        return
+        finally:
+            os.close(self._descriptor)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    view = memoryview(line)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class EventWriter:
+    """Events as lines: `{"v","t","event","image",…}`; `t` is seconds since the epoch."""
+
+    def __init__(self, lines: LineWriter) -> None:
+        self._lines = lines
+
+    def emit(self, event: str, **members: object) -> None:
+        """Queue the event; members that are None are left out."""
+        record: dict[str, object] = {"v": VERSION, "t": round(time.time(), 3), "event": event}
+        record.update((key, value) for key, value in members.items() if value is not None)
+        self._lines.put(record, replaces=str(members.get("digest")) if event == "progress" else None)
+
+
+class AuditWriter:
+    """Audit records as lines, each at most AUDIT_LINE_LIMIT bytes."""
+
+    def __init__(self, lines: LineWriter) -> None:
+        self._lines = lines
+
+    def record(self, members: Mapping[str, object]) -> None:
+        """Queue the record; one that is too long loses its signatures and says so."""
+        if len(json.dumps(members, default=str)) >= AUDIT_LINE_LIMIT:
+            members = {**members, "signatures": [], "truncated": True}
+        self._lines.put(members)
+
+
+class ReportingReader:
+    """A blob reader that tells the events how far it is."""
+
+    def __init__(self, reader: BlobReader, descriptor: Descriptor, image: str, events: Events) -> None:
+        self._reader = reader
+        self._descriptor = descriptor
+        self._image = image
+        self._events = events
+        self._began = self._told = time.monotonic()
+        self._done = 0
+
+    @classmethod
+    def around(cls, reader: BlobReader, descriptor: Descriptor, image: str, events: Events) -> BlobReader:
+        """`reader` itself when nobody listens: the copy loop stays as short as it can be."""
+        return reader if isinstance(events, NoEvents) else cls(reader, descriptor, image, events)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob as the source states it."""
+        return self._reader.size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes."""
+        try:
+            count = self._reader.readinto(buffer)
+        except CipError as error:
+            self._events.emit(
+                "failed", image=self._image, digest=str(self._descriptor.digest), code=error.code, detail=str(error)
+            )
+            raise
+        self._done += count
+        now = time.monotonic()
+        if not count:
+            self._events.emit(
+                "done",
+                image=self._image,
+                digest=str(self._descriptor.digest),
+                bytes=self._done,
+                seconds=round(now - self._began, 3),
+            )
+        elif now - self._told >= PROGRESS_INTERVAL:
+            self._told = now
+            self._events.emit(
+                "progress",
+                image=self._image,
+                digest=str(self._descriptor.digest),
+                done=self._done,
+                size=self._descriptor.size,
+            )
+        return count
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """Begin again elsewhere, if the source can."""
+        self._done = 0
+        return self._reader.restart(error)
+
+    def blame(self) -> str:
+        """Who served the bytes."""
+        return self._reader.blame()
+
+    def close(self) -> None:
+        """Release the blob."""
+        self._reader.close()

@@ -145,6 +145,20 @@ class TransferLimits(NamedTuple):
     read_ahead: int = 8 * 1024 * 1024  # bytes per blob while the parent waits; 0 turns it off
 
 
+class SandboxMode(StrEnum):
+    """`--sandbox`: confine the process as far as the kernel lets us, or not at all."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
+class SandboxOptions(NamedTuple):
+    """Confinement; `required` is the level (process, write, full) below which the program refuses to serve."""
+
+    mode: SandboxMode = SandboxMode.AUTO
+    required: str | None = None
+
+
 class Settings(NamedTuple):
     """Everything the user decided, on the command line and in the environment the process was started with."""
 
@@ -164,4 +178,6 @@ class Settings(NamedTuple):
     daemon_host: str | None = None
     local_sources: tuple[str, ...] = ()
     offline: bool = False
+    sandbox: SandboxOptions = SandboxOptions()
+    decryption_keys: bool = False  # given, though never used: worth a warning when an image has encrypted layers
     user_agent: str = "container-image-proxy"

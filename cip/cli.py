@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: argv, environment, exit status. The only module that knows it is one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from . import log
+from .errors import CipError, UsageError
+from .options import Command, Invocation, parse_arguments
+from .report import Audit, AuditWriter, Events, EventWriter, LineWriter, NoAudit, NoEvents
+from .settings import HostEnvironment, PolicySource, Settings
+
+if TYPE_CHECKING:
+    from .image import Image, ImageOpener
+    from .trust.policy import Policy
+
+EXIT_SERVED = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class _Signalled(BaseException):
+    """SIGTERM or SIGINT arrived: clean up, then die by it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run() -> NoReturn:
+    """Entry point of the console script, `python3 -m cip` and the zipapp."""
+    try:
+        status = main(sys.argv[1:], os.path.basename(sys.argv[0]))
+    except _Signalled as caught:
+        signal.signal(caught.number, signal.SIG_DFL)
+        os.kill(os.getpid(), caught.number)
+        status = EXIT_FAILED
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit without waiting for worker threads, which may stand in a read that nobody wants any more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # whoever read it is gone; the status still tells
+    os._exit(status)
+
+
+def main(arguments: Sequence[str], program: str = log.PROGRAM) -> int:
+    """Run the program; the exit status (decisions.md section 4)."""
+    try:
+        invocation = parse_arguments(arguments, program, host_environment(os.environ))
+    except UsageError as error:
+        log.error("%s", error)
+        return EXIT_USAGE
+    if invocation.answer is not None:
+        sys.stdout.write(invocation.answer)
+        return EXIT_SERVED
+    log.set_threshold(invocation.log_level)
+    for warning in invocation.warnings:
+        log.warning("%s", warning)
+    try:
+        with ExitStack() as stack:
+            return _COMMANDS[invocation.command](invocation, stack)
+    except UsageError as error:
+        log.error("%s", error)
+        return EXIT_USAGE
+    except CipError as error:
+        log.error("%s", error)
+        return EXIT_FAILED
+
+
+def host_environment(variables: Mapping[str, str]) -> HostEnvironment:
+    """The environment as a value; the home directory comes from the user database when `HOME` is not usable."""
+    home = variables.get("HOME", "")
+    if not os.path.isabs(home):
+        import pwd
+
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            home = "/"
+    return HostEnvironment(dict(variables), home, os.getuid(), os.geteuid())
+
+
+def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
+    from .wire import httpserver
+    from .wire.fds import adopt_socket
+
+    invocation.settings.credentials.explicit()  # contradicting flags are a usage error here
+    sock = None
+    if invocation.sockfd is not None:
+        sock = stack.enter_context(adopt_socket(invocation.sockfd, socket.SOCK_STREAM))
+    opener = _image_opener(invocation, stack)
+    reference = invocation.reference
+
+    def open_image() -> Image:
+        return opener.open(reference)
+
+    with _signals():
+        if sock is not None:
+            return httpserver.serve_socket(sock, open_image, invocation.settings.tmpdir)
+        return httpserver.serve_streams(0, 1, open_image, invocation.settings.tmpdir)
+
+
+def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
+    from .wire import seqpacket
+    from .wire.fds import adopt_socket
+
+    descriptor = 0 if invocation.sockfd is None else invocation.sockfd
+    sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
+    opener = _image_opener(invocation, stack)
+    with _signals():
+        return seqpacket.serve(sock, opener)
+
+
+def _explain(invocation: Invocation, stack: ExitStack) -> int:
+    from .explain import explain
+
+    explanation = explain(invocation.reference, invocation.settings)
+    sys.stdout.write(explanation.to_json() if invocation.json else explanation.to_text())
+    return EXIT_SERVED
+
+
+def _image_opener(invocation: Invocation, stack: ExitStack) -> ImageOpener:
+    """The core with everything it is handed: settings, programs, clock, records."""
+    import time
+
+    from .image import ImageOpener
+    from .programs import DirectPrograms, run_gpgv
+    from .transports import SourceOpener
+    from .trust.evaluation import TrustTools
+
+    settings = invocation.settings
+    programs = DirectPrograms()
+    events: Events = NoEvents()
+    audit: Audit = NoAudit()
+    if invocation.events_fd is not None:
+        events = EventWriter(_line_writer(invocation.events_fd, "events", stack))
+    if invocation.audit_fd is not None:
+        audit = AuditWriter(_line_writer(invocation.audit_fd, "audit", stack))
+    tools = TrustTools(_read_key_file, lambda ring, message: run_gpgv(programs, ring, message), time.time)
+    sources = SourceOpener(settings, events, programs)
+    opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
+    stack.callback(opener.close)
+    return opener
+
+
+def _line_writer(descriptor: int, name: str, stack: ExitStack) -> LineWriter:
+    from .wire.fds import adopt_writer
+
+    writer = LineWriter(adopt_writer(descriptor, f"--{name}-fd"), name)
+    stack.callback(writer.close)
+    return writer
+
+
+def _load_policy(settings: Settings) -> Policy:
+    from .trust.policy import accept_anything_policy, parse_policy
+
+    if settings.policy.source is PolicySource.ACCEPT_ANYTHING:
+        return accept_anything_policy()
+    from .hostconfig.paths import CONFIGURATION_LIMIT, policy_path, read_configuration
+
+    path = policy_path(settings)
+    return parse_policy(read_configuration(path, CONFIGURATION_LIMIT), path)
+
+
+def _read_key_file(path: str) -> bytes:
+    from .hostconfig.paths import KEY_LIMIT, read_configuration
+
+    return read_configuration(path, KEY_LIMIT)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into an exception while the parent is served."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Signalled(number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+_COMMANDS: Mapping[Command, Callable[[Invocation, ExitStack], int]] = {
+    Command.HTTP: _serve_http,
+    Command.JSON: _serve_json,
+    Command.EXPLAIN: _explain,
+}

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The platforms this host wants from an index, most wanted first (images.md section 6)."""
+
+from __future__ import annotations
+
+import os
+
+from ..model.platform import Platform, wanted_platforms
+from ..settings import PlatformOptions
+
+CPUINFO_LIMIT = 256 * 1024  # bytes read of /proc/cpuinfo; the first processor is enough
+
+
+def host_platforms(options: PlatformOptions) -> tuple[Platform, ...]:
+    """The wanted platforms for the overrides in `options` on this machine."""
+    machine = os.uname().machine
+    cpuinfo = _read_cpuinfo() if machine.startswith(("arm", "aarch64")) else ""
+    return wanted_platforms(options.os, options.architecture, options.variant, machine, cpuinfo)
+
+
+def _read_cpuinfo() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return file.read(CPUINFO_LIMIT)
+    except OSError:
+        return ""  # no variant can be told; the ladder without one is used

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core: an image reference becomes an `Image` that both front ends serve from.
+
+Here alone bytes and belief meet: the source brings the top manifest, `trust` accepts it or the chosen instance,
+and only then the image exists. The bytes that were accepted are the bytes that are served; nothing is fetched twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import log
+from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
+from .errors import (
+    CipError,
+    ErrorCode,
+    InvalidDigestError,
+    InvalidDocumentError,
+    NotFoundError,
+    Phase,
+    PolicyRejectedError,
+    UnsupportedError,
+    quote,
+)
+from .model import mediatype
+from .model.descriptor import Descriptor
+from .model.digest import Digest, digest_of
+from .model.manifest import Index, Manifest, parse_manifest
+from .model.platform import choose_instance
+from .model.reference import parse_image_reference
+from .model.signature import RawSignature
+from .report import Audit, Events, ReportingReader, audit_record
+from .settings import Settings
+from .sources.base import BlobAccess, ImageSource, RawManifest
+from .transports import SourceOpener
+from .trust.evaluation import Decision, TrustTools, UnverifiedImage, require_accepted
+from .trust.policy import Policy
+
+if TYPE_CHECKING:
+    from .readahead import ReadAhead
+
+INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
+
+
+class ServedManifest(NamedTuple):
+    """A manifest in OCI form.
+
+    `digest` is the sha256 of the per-platform manifest before conversion, `index_digest` that of the top index,
+    None when the reference names a manifest directly.
+    """
+
+    data: bytes
+    media_type: str
+    digest: Digest
+    index_digest: Digest | None
+
+
+class Image:
+    """One accepted image. Safe to use from several threads; `close` leaves open readers alone."""
+
+    def __init__(self, reference: str, source: ImageSource, accepted: _Accepted, events: Events) -> None:
+        self.reference = reference
+        self._source = source
+        self._accepted = accepted
+        self._events = events
+        self._ahead: ReadAhead | None = None
+        self._config: bytes | None = None
+        self._served: tuple[ServedManifest, BlobInMemory | None] | None = None
+        self._lock = threading.Lock()
+        manifest = accepted.manifest
+        self._layers = tuple(source.stored_layers(manifest.layers))
+        blobs = (manifest.config, *manifest.layers, *self._layers)
+        self._blobs = {descriptor.digest: descriptor for descriptor in reversed(blobs)}
+
+    @property
+    def manifest(self) -> ServedManifest:
+        """The manifest in OCI form; a Docker one is converted, which reads its config.
+
+        Raises SourceError, ContentMismatchError, InvalidDocumentError when that config cannot be had or converted.
+        """
+        return self._converted()[0]
+
+    def config(self) -> bytes:
+        """The config in OCI form, encoded anew (images.md 7.3), at most MANIFEST_LIMIT bytes.
+
+        Raises UnsupportedError for an artifact, whose config is none, and what `manifest` raises.
+        """
+        from .model.convert import encode_config
+
+        return encode_config(self._image_config(), self._where("config"))
+
+    def inner_config(self) -> bytes:
+        """The `config` object inside the config, as the deprecated GetConfig answers. Raises as `config`."""
+        from .model.convert import encode_inner_config
+
+        return encode_inner_config(self._image_config(), self._where("config"))
+
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The layers, base first, as the source can serve them and with the media types of the unconverted manifest."""
+        return self._layers
+
+    def describe_blob(self, digest: Digest) -> Descriptor:
+        """The descriptor of a blob that this image names. Raises NotFoundError (blob-not-in-image)."""
+        found = self._blobs.get(digest)
+        if found is not None:
+            return found
+        if self._accepted.manifest.media_type == mediatype.DOCKER_MANIFEST:
+            converted = self._converted()[1]
+            if converted is not None and converted.descriptor.digest == digest:
+                return converted.descriptor
+        raise NotFoundError(
+            f"{self.reference}: the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest)
+        )
+
+    def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
+        """The blob, open for reading and not yet checked; the caller closes it. May use the network.
+
+        Raises NotFoundError (blob-not-in-image, blob-not-found), SourceError.
+        """
+        descriptor = self.describe_blob(digest)
+        converted = self._served[1] if self._served is not None else None
+        if converted is not None and converted.descriptor == descriptor:
+            return BytesReader(converted.data)
+        if self._ahead is not None:
+            reader = self._ahead.open_blob(descriptor, access)
+        else:
+            reader = self._source.open_blob(descriptor, access)
+        return ReportingReader.around(reader, descriptor, self.reference, self._events)
+
+    def read_ahead(self, limit: int) -> None:
+        """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.
+
+        For a parent that opens one blob after the other, from one thread.
+        """
+        if limit:
+            from .readahead import ReadAhead
+
+            self._ahead = ReadAhead(self._source.open_blob, self._layers, limit)
+
+    def close(self) -> None:
+        """Release the source."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._source.close()
+
+    def _where(self, part: str) -> str:
+        return f"{self.reference}: {part}"
+
+    def _image_config(self) -> bytes:
+        """The config blob of something that is an image (images.md 7.3)."""
+        manifest = self._accepted.manifest
+        if manifest.media_type == mediatype.OCI_MANIFEST and manifest.config.media_type != mediatype.OCI_CONFIG:
+            kind = manifest.artifact_type or manifest.config.media_type
+            raise UnsupportedError(
+                f"{self._where('config')}: expected an image, found an artifact of type {quote(kind)}",
+                code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
+            )
+        return self._config_blob()
+
+    def _config_blob(self) -> bytes:
+        """The config as stored, verified and kept. Two threads that ask at once may both fetch it; one copy stays."""
+        if self._config is None:
+            descriptor = self._accepted.manifest.config
+            try:
+                reader = self._source.open_blob(descriptor, BlobAccess.VERIFIED)
+                try:
+                    data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where("config"))
+                finally:
+                    reader.close()
+            except CipError as error:
+                error.phase = error.phase or Phase.CONFIG
+                raise
+            with self._lock:
+                self._config = self._config or data
+        return self._config
+
+    def _converted(self) -> tuple[ServedManifest, BlobInMemory | None]:
+        if self._served is None:
+            accepted = self._accepted
+            if accepted.manifest.media_type == mediatype.OCI_MANIFEST:
+                served = ServedManifest(accepted.data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
+                self._served = (served, None)
+                return self._served
+            from .model.convert import convert_manifest
+
+            converted = convert_manifest(accepted.manifest, self._config_blob(), self.reference)
+            served = ServedManifest(
+                converted.manifest, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest
+            )
+            self._served = (served, BlobInMemory(converted.config_descriptor, converted.config))
+        return self._served
+
+
+class BlobInMemory(NamedTuple):
+    """A blob that exists nowhere in the source: the config of a converted manifest."""
+
+    descriptor: Descriptor
+    data: bytes
+
+
+class ImageOpener:
+    """Opens images for one process: one policy, one set of settings, one pool of connections."""
+
+    def __init__(self, settings: Settings, sources: SourceOpener, tools: TrustTools, load_policy: Callable[[], Policy],
+                 *, events: Events, audit: Audit) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._tools = tools
+        self._load_policy = load_policy
+        self._events = events
+        self._audit = audit
+        self._policy: Policy | None = None
+
+    def prepare(self) -> None:
+        """Read what every image needs: the policy, the credential flags. A failed call may be repeated.
+
+        Raises UsageError for contradicting flags, ConfigurationError (policy-missing, policy-invalid).
+        """
+        self._settings.credentials.explicit()
+        if self._policy is None:
+            self._policy = self._load_policy()
+
+    def open(self, text: str) -> Image:
+        """The image that `text` names, once the policy accepts it.
+
+        Raises InvalidReferenceError, UnsupportedError, NotFoundError, SourceError, PolicyRejectedError,
+        InvalidDocumentError; nothing stays open then.
+        """
+        self.prepare()
+        reference = parse_image_reference(text)
+        source = self._sources.open(reference)
+        try:
+            accepted = self._accept(text, source)
+            image = Image(text, source, accepted, self._events)
+        except BaseException:
+            source.close()
+            raise
+        manifest = accepted.manifest
+        self._events.emit(
+            "plan",
+            image=text,
+            layers=len(manifest.layers),
+            bytes=manifest.config.size + sum(layer.size for layer in manifest.layers),
+        )
+        return image
+
+    def close(self) -> None:
+        """Release connections."""
+        self._sources.close()
+
+    def _accept(self, text: str, source: ImageSource) -> _Accepted:
+        """The top manifest or the instance chosen from it, accepted by the policy (signatures.md section 6)."""
+        top = source.manifest(None)
+        top_digest = digest_of(top.data)
+        named = source.identity.docker.digest if source.identity.docker else None
+        if named is not None:
+            _require_sha256(named)
+            require_content(top.data, named, f"{text}: manifest")
+        rejected: PolicyRejectedError | None = None
+        try:
+            self._judge(text, source, top, top_digest, None)
+        except PolicyRejectedError as error:
+            rejected = error
+        try:
+            parsed = parse_manifest(top.data, top.media_type, f"{text}: manifest")
+            if isinstance(parsed, Manifest):
+                if rejected is not None:
+                    raise rejected
+                return _Accepted(parsed, top.data, top_digest, None)
+            instance = self._resolve(text, source, parsed)
+        except (InvalidDocumentError, UnsupportedError) as error:
+            # An image that may not be used is refused for that, not for what it looks like.
+            raise (rejected or error) from None
+        if rejected is not None:
+            log.debug("%s: the index is not accepted: %s", text, rejected)
+            self._judge(text, source, RawManifest(instance.data, ""), instance.digest, top_digest)
+        return instance._replace(index_digest=top_digest)
+
+    def _judge(
+        self, text: str, source: ImageSource, raw: RawManifest, digest: Digest, index_digest: Digest | None
+    ) -> None:
+        assert self._policy is not None  # `prepare` ran
+        signatures = _Once(lambda: source.signatures(digest, digest if index_digest else None))
+        unverified = UnverifiedImage(source.identity, raw.data, signatures)
+        try:
+            decision = require_accepted(
+                self._policy, unverified, self._tools, require_signed=self._settings.policy.require_signed
+            )
+        except PolicyRejectedError as error:
+            self._record(text, digest, index_digest, error.decision, accepted=False)
+            raise
+        self._record(text, digest, index_digest, decision, accepted=True)
+
+    def _record(
+        self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision, *, accepted: bool
+    ) -> None:
+        self._events.emit("policy", image=text, accepted=accepted, scope=decision.scope)
+        self._audit.record(audit_record(text, digest, index_digest, decision, accepted, self._tools.now()))
+
+    def _resolve(self, text: str, source: ImageSource, index: Index) -> _Accepted:
+        """The manifest for this platform, following indexes inside indexes."""
+        from .hostconfig.machine import host_platforms
+
+        wanted = host_platforms(self._settings.platform)
+        for _ in range(INDEX_DEPTH):
+            entry = choose_instance(index, wanted).descriptor
+            _require_sha256(entry.digest)
+            raw = source.manifest(entry.digest)
+            where = f"{text}: manifest {entry.digest}"
+            require_content(raw.data, entry.digest, where)
+            announced = raw.media_type or entry.media_type
+            parsed = parse_manifest(raw.data, announced, where)
+            if isinstance(parsed, Manifest):
+                return _Accepted(parsed, raw.data, entry.digest, None)
+            index = parsed
+        raise InvalidDocumentError(
+            f"{text}: manifest", f"indexes nested deeper than {INDEX_DEPTH}", code=ErrorCode.LIMIT_EXCEEDED
+        )
+
+
+class _Accepted(NamedTuple):
+    """A manifest that the policy accepted, itself or through its index."""
+
+    manifest: Manifest
+    data: bytes
+    digest: Digest
+    index_digest: Digest | None
+
+
+class _Once:
+    """Calls a function at most once and keeps its result: all requirements see the same signatures."""
+
+    def __init__(self, fetch: Callable[[], Sequence[RawSignature]]) -> None:
+        self._fetch = fetch
+        self._result: Sequence[RawSignature] | None = None
+
+    def __call__(self) -> Sequence[RawSignature]:
+        if self._result is None:
+            self._result = self._fetch()
+        return self._result
+
+
+def _require_sha256(digest: Digest) -> None:
+    """Manifests are compared by sha256 alone (signatures.md 4.1); another algorithm could not be verified there."""
+    if digest.algorithm != "sha256":
+        raise InvalidDigestError(
+            str(digest), "a manifest can only be named by sha256", code=ErrorCode.DIGEST_UNSUPPORTED
+        )

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests the next layers while one is being delivered, so that a link with latency stays full.
+
+Rules: the first layer that the parent asks for starts it; the layers behind it in the manifest are opened early, at
+most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. The one that comes next may
+fill up to the user's limit, the others FIRST_FILL. A layer is handed over as it is, so nothing is requested twice;
+one that failed early is forgotten and asked for again when the parent wants it. Memory stays below
+limit + (CONNECTIONS - 1) * FIRST_FILL.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from . import log
+from .content import BlobReader
+from .errors import CipError, ContentMismatchError, NetworkError
+from .model.descriptor import Descriptor
+from .model.digest import Digest
+from .sources.base import BlobAccess
+
+CONNECTIONS = 3
+FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
+BLOCK = 64 * 1024  # bytes read at once
+
+
+OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
+
+
+class ReadAhead:
+    """The blobs of one image for a parent that asks for one after the other; call it from one thread.
+
+    `limit` is the number of bytes, from 1, that the next blob may fill.
+    """
+
+    def __init__(self, open_blob: OpenBlob, layers: Sequence[Descriptor], limit: int) -> None:
+        self._open_blob = open_blob
+        self._limit = limit
+        self._layers = {layer.digest: layer for layer in layers}
+        self._order = tuple(self._layers)
+        self._asked: set[Digest] = set()
+        self._early: dict[Digest, _EarlyBlob] = {}
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
+        """The blob: the one on its way if there is one, else a fresh one. Raises as `ImageSource.open_blob`."""
+        digest = descriptor.digest
+        early = self._early.pop(digest, None)
+        reader: BlobReader | None = None
+        if early is not None and access is BlobAccess.VERIFIED:
+            reader = early.take()
+        elif early is not None:
+            early.close()
+        if digest in self._layers:
+            self._asked.add(digest)
+            self._begin_behind(self._order.index(digest))
+        return reader if reader is not None else self._open_blob(descriptor, access)
+
+    def close(self) -> None:
+        """Forget everything that nobody asked for."""
+        for early in self._early.values():
+            early.close()
+        self._early.clear()
+
+    def _begin_behind(self, position: int) -> None:
+        wanted = [digest for digest in self._order[position + 1 :] if digest not in self._asked][:CONNECTIONS]
+        for digest in wanted:
+            if digest not in self._early and len(self._early) < CONNECTIONS:
+                self._early[digest] = _EarlyBlob(
+                    self._open_blob, self._layers[digest], min(FIRST_FILL, self._limit)
+                )
+        if wanted and wanted[0] in self._early:
+            self._early[wanted[0]].allow(self._limit)
+
+
+class _EarlyBlob:
+    """One blob that nobody has asked for yet; once taken, a reader."""
+
+    def __init__(self, open_blob: OpenBlob, descriptor: Descriptor, fill: int) -> None:
+        self._open_blob = open_blob
+        self._descriptor = descriptor
+        self._digest = descriptor.digest
+        self._fill = fill
+        self._changed = threading.Condition()
+        self._blocks: deque[memoryview] = deque()
+        self._held = 0
+        self._reader: BlobReader | None = None
+        self._error: CipError | None = None
+        self._ended = False
+        self._taken = False
+        self._closed = False
+        self._idle = False  # the thread is gone and will touch nothing any more
+        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def allow(self, fill: int) -> None:
+        """Let the buffer grow to `fill` bytes."""
+        with self._changed:
+            self._fill = max(self._fill, fill)
+            self._changed.notify_all()
+
+    def take(self) -> BlobReader | None:
+        """This blob for the parent; None when it failed early."""
+        with self._changed:
+            self._taken = True
+            self._changed.notify_all()
+            while self._reader is None and not self._idle:
+                self._changed.wait()
+            if self._error is not None or self._reader is None:
+                log.debug("read-ahead of %s failed: %s; asking again", self._digest, self._error)
+                failed = True
+            else:
+                failed = False
+        if failed:
+            self.close()
+            return None
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob as the source states it."""
+        return self._opened().size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """What was read early, then the rest from the source."""
+        with self._changed:
+            while not self._blocks and not self._idle:
+                self._changed.wait()
+            if self._blocks:
+                return self._pop(buffer)
+            if self._closed:
+                raise NetworkError(f"blob {self._digest}: closed while it was read", digest=str(self._digest))
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return 0
+        return self._opened().readinto(buffer)
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """Begin again elsewhere, if the source can; what was read early is as wrong as the rest."""
+        with self._changed:
+            while not self._idle:
+                self._changed.wait()
+            self._blocks.clear()
+            self._ended = False
+            self._error = None
+        return self._opened().restart(error)
+
+    def blame(self) -> str:
+        """Who served the bytes."""
+        return self._opened().blame()
+
+    def close(self) -> None:
+        """Stop the thread and release the blob."""
+        with self._changed:
+            self._closed = True
+            self._blocks.clear()
+            reader = self._reader
+            self._changed.notify_all()
+        if reader is not None:
+            reader.close()
+
+    def _opened(self) -> BlobReader:
+        if self._reader is None:
+            raise NetworkError(f"blob {self._digest}: not open", digest=str(self._digest))
+        return self._reader
+
+    def _pop(self, buffer: memoryview) -> int:
+        block = self._blocks.popleft()
+        count = min(len(block), len(buffer))
+        buffer[:count] = block[:count]
+        if count < len(block):
+            self._blocks.appendleft(block[count:])
+        return count
+
+    def _run(self) -> None:
+        try:
+            self._read_early()
+        except CipError as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._idle = True
+                reader = self._reader if self._closed else None
+                self._changed.notify_all()
+            if reader is not None:
+                reader.close()
+
+    def _read_early(self) -> None:
+        reader = self._open_blob(self._descriptor, BlobAccess.VERIFIED)
+        with self._changed:
+            self._reader = reader
+            self._changed.notify_all()
+        while self._wait_for_room():
+            block = memoryview(bytearray(BLOCK))
+            count = reader.readinto(block)
+            with self._changed:
+                if not count:
+                    self._ended = True
+                    return
+                self._blocks.append(block[:count])
+                self._held += count
+                self._changed.notify_all()
+
+    def _wait_for_room(self) -> bool:
+        """Whether to read another block: not once the parent reads itself."""
+        with self._changed:
+            while self._held >= self._fill and not (self._taken or self._closed):
+                self._changed.wait()
+            return not (self._taken or self._closed)

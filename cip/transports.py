@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transport name to opener: one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import UsageError
+from .model.reference import ImageReference, Transport
+from .programs import Programs
+from .report import Events
+from .settings import Settings
+from .sources.base import ImageSource
+
+if TYPE_CHECKING:
+    from .registry.session import RegistrySession
+
+
+class SourceOpener:
+    """Opens the source of a reference; keeps what all sources of one process share.
+
+    Each row of the table imports its room when it is used: a parent that wants a layout does not wait for TLS.
+    """
+
+    def __init__(self, settings: Settings, events: Events, programs: Programs) -> None:
+        self._settings = settings
+        self._events = events
+        self._programs = programs
+        self._session: RegistrySession | None = None
+
+    def open(self, reference: ImageReference) -> ImageSource:
+        """The source of `reference`; the caller closes it.
+
+        Raises NotFoundError, SourceError, ConfigurationError, UnsupportedError, and UsageError when `--offline` or
+        `--local-source` is given for a transport that has no network.
+        """
+        return _OPENERS[reference.transport](self, reference)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        if self._session is not None:
+            self._session.close()
+
+    def _registry_session(self) -> RegistrySession:
+        if self._session is None:
+            from .registry.session import RegistrySession
+
+            self._session = RegistrySession(self._settings, self._events, self._programs)
+        return self._session
+
+    def _open_registry(self, reference: ImageReference) -> ImageSource:
+        from .registry.source import open_registry
+
+        return open_registry(reference, self._settings, self._registry_session())
+
+    def _open_docker(self, reference: ImageReference) -> ImageSource:
+        if not self._settings.local_sources:
+            if self._settings.offline:
+                raise UsageError("--offline: expected at least one --local-source, found none")
+            return self._open_registry(reference)
+        from .union import open_with_local_sources
+
+        return open_with_local_sources(reference, self._settings, self._open_registry, self._events, self._programs)
+
+    def _open_layout(self, reference: ImageReference) -> ImageSource:
+        from .sources.layout import open_layout
+
+        return open_layout(reference, self._settings)
+
+
+_OPENERS = {
+    Transport.DOCKER: SourceOpener._open_docker,
+    Transport.OCI: SourceOpener._open_layout,
+}

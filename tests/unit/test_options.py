@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: table, kinds of values, refusals."""
+
+from __future__ import annotations
+
+import unittest
+
+from cip.errors import UsageError
+from cip.log import Level
+from cip.options import OPTIONS, Command, help_text, parse_arguments, parse_duration
+from cip.settings import HostEnvironment, PolicySource, SandboxMode, TlsVerify
+
+IMAGE = "docker://example.com/ns/image:1"
+
+
+def parse(*arguments: str, program: str = "container-image-proxy", **variables: str):  # type: ignore[no-untyped-def]
+    return parse_arguments(arguments, program, HostEnvironment(variables))
+
+
+class Words(unittest.TestCase):
+    def test_one_image_selects_the_http_interface(self) -> None:
+        invocation = parse("--sockfd=3", IMAGE)
+        self.assertEqual((invocation.command, invocation.reference, invocation.sockfd), (Command.HTTP, IMAGE, 3))
+
+    def test_options_may_follow_the_image(self) -> None:
+        self.assertEqual(parse(IMAGE, "--sockfd", "7", "-q").log_level, Level.SILENT)
+
+    def test_options_stand_before_or_behind_the_subcommand(self) -> None:
+        for arguments in (["--debug", Command.JSON], [Command.JSON, "--debug"]):
+            with self.subTest(arguments):
+                invocation = parse(*arguments)
+                self.assertEqual((invocation.command, invocation.log_level), (Command.JSON, Level.DEBUG))
+
+    def test_under_the_name_skopeo_only_the_proxy_command_works(self) -> None:
+        self.assertEqual(parse("experimental-image-proxy", program="skopeo").command, Command.JSON)
+        with self.assertRaisesRegex(UsageError, "this is container-image-proxy .* no other"):
+            parse("copy", "a", "b", program="skopeo")
+
+    def test_wrong_number_of_words_is_refused(self) -> None:
+        for arguments in ([], [IMAGE, IMAGE], [Command.JSON, IMAGE], [Command.EXPLAIN]):
+            with self.subTest(arguments), self.assertRaisesRegex(UsageError, "expected (one image name|no argument)"):
+                parse(*arguments)
+
+    def test_everything_behind_two_dashes_is_a_word(self) -> None:
+        with self.assertRaisesRegex(UsageError, "found 2"):
+            parse("--", IMAGE, "--debug")
+
+
+class Values(unittest.TestCase):
+    def test_a_bare_flag_does_not_take_the_image_for_its_value(self) -> None:
+        invocation = parse("--tls-verify", IMAGE)
+        self.assertEqual(invocation.reference, IMAGE)
+        self.assertIs(invocation.settings.tls_verify, TlsVerify.REQUIRED)
+
+    def test_a_flag_takes_a_value_behind_the_equals_sign_only(self) -> None:
+        self.assertIs(parse("--tls-verify=F", IMAGE).settings.tls_verify, TlsVerify.DISABLED)
+        self.assertIs(parse(IMAGE).settings.tls_verify, TlsVerify.UNSET)
+        with self.assertRaisesRegex(UsageError, "found 2"):  # registry.md M23: a stray argument
+            parse("--tls-verify", "false", IMAGE)
+
+    def test_sizes_take_suffixes(self) -> None:
+        for text, size in (("0", 0), ("4096", 4096), ("64k", 65536), ("8M", 8 << 20), ("8MiB", 8 << 20), ("1G", 1 << 30)):
+            with self.subTest(text):
+                self.assertEqual(parse("--read-ahead", text, IMAGE).settings.transfer.read_ahead, size)
+
+    def test_times_are_seconds_or_go_durations(self) -> None:
+        for text, seconds in (("20", 20), ("0.5", 0.5), ("1m30s", 90), ("300ms", 0.3), ("2h", 7200), ("0", 0)):
+            with self.subTest(text):
+                self.assertAlmostEqual(parse_duration(text, "x"), seconds)
+
+    def test_malformed_values_are_refused_with_the_option_and_what_was_expected(self) -> None:
+        for arguments, reason in (
+            (["--sockfd", "x"], "--sockfd: expected a number from 0, found 'x'"),
+            (["--sockfd", "-1"], "--sockfd: expected a number"),
+            (["--sockfd", "٣"], "--sockfd: expected a number"),
+            (["--max-rate", "8Q"], "--max-rate: expected bytes"),
+            (["--deadline", "soon"], "--deadline: expected a time"),
+            (["--deadline", ""], "--deadline: expected a time"),
+            (["--quiet=maybe"], "--quiet: expected true or false"),
+            (["--log-level", "loud"], "--log-level: expected one of debug"),
+            (["--sandbox", "on"], "--sandbox: expected one of auto, off"),
+            (["--require-sandbox=huge"], "--require-sandbox: expected process, write or full"),
+            (["--user-agent-prefix", "a\r\nb"], "--user-agent-prefix: expected printable"),
+            (["--nope"], "unknown option '--nope'"),
+            (["--creds-secret=hunter2"], "unknown option '--creds-secret'; see"),
+            (["-x"], "unknown option '-x'"),
+            (["--poli", "x"], "unknown option '--poli'"),
+            (["--json"], "--json: expected together with explain"),
+        ):
+            with self.subTest(arguments), self.assertRaisesRegex(UsageError, reason):
+                parse(*arguments, IMAGE)
+
+    def test_an_option_without_its_value_is_refused(self) -> None:
+        with self.assertRaisesRegex(UsageError, "--policy: expected a value"):
+            parse(IMAGE, "--policy")
+
+    def test_ignored_options_of_skopeo_warn(self) -> None:
+        self.assertIn("--command-timeout is ignored", parse("--command-timeout", "5s", IMAGE).warnings[0])
+
+
+class SettingsFromOptions(unittest.TestCase):
+    def test_policy_options(self) -> None:
+        self.assertIs(parse(IMAGE).settings.policy.source, PolicySource.HOST)
+        self.assertEqual(parse("--policy", "p", IMAGE).settings.policy.path, "p")
+        self.assertIs(
+            parse("--insecure-policy", "--policy", "p", IMAGE).settings.policy.source, PolicySource.ACCEPT_ANYTHING
+        )
+        with self.assertRaisesRegex(UsageError, "contradicts"):
+            parse("--insecure-policy", "--require-signed", IMAGE)
+
+    def test_the_auth_file_comes_from_the_environment_unless_it_is_given_empty(self) -> None:
+        self.assertEqual(parse(IMAGE, REGISTRY_AUTH_FILE="/a").settings.credentials.authfile, "/a")
+        self.assertIsNone(parse("--authfile=", IMAGE, REGISTRY_AUTH_FILE="/a").settings.credentials.authfile)
+
+    def test_the_user_agent_takes_the_prefix(self) -> None:
+        self.assertRegex(parse("--user-agent-prefix=b/1", IMAGE).settings.user_agent, "^b/1 container-image-proxy/")
+
+    def test_a_required_sandbox_contradicts_none(self) -> None:
+        self.assertIs(parse("--sandbox=off", IMAGE).settings.sandbox.mode, SandboxMode.OFF)
+        self.assertEqual(parse("--require-sandbox", IMAGE).settings.sandbox.required, "process")
+        with self.assertRaisesRegex(UsageError, "contradicts"):
+            parse("--sandbox=off", "--require-sandbox", IMAGE)
+
+    def test_contradicting_credentials_are_told_when_they_are_used(self) -> None:
+        for arguments, reason in (
+            (["--creds=a:b", "--no-creds"], "--no-creds contradicts"),
+            (["--username=a", "--password=b", "--no-creds"], "--no-creds contradicts"),
+            (["--creds=a:b", "--username=a", "--password=b"], "--creds contradicts"),
+            (["--username=a"], "together"),
+            (["--password=hunter2"], "together"),
+            (["--creds="], "no user name"),
+            (["--creds=:hunter2"], "no user name"),
+            (["--creds=a:hunter2\n"], "--creds: contains a line break"),
+        ):
+            with self.subTest(arguments):
+                options = parse(*arguments, IMAGE).settings.credentials
+                with self.assertRaisesRegex(UsageError, reason) as caught:
+                    options.explicit()
+                self.assertNotIn("hunter2", str(caught.exception) + repr(options))
+
+    def test_explicit_credentials_never_show_in_a_repr(self) -> None:
+        explicit = parse("--creds=user:hunter2:x", IMAGE).settings.credentials.explicit()
+        assert explicit is not None
+        self.assertEqual((explicit.username, explicit.password), ("user", "hunter2:x"))
+        self.assertNotIn("hunter2", repr(explicit))
+
+
+class Help(unittest.TestCase):
+    def test_help_fits_a_screen_and_names_every_advertised_option(self) -> None:
+        text = help_text()
+        self.assertLessEqual(len(text.splitlines()), 60)
+        self.assertLessEqual(max(map(len, text.splitlines())), 100)
+        for option in OPTIONS:
+            with self.subTest(option.name):
+                self.assertEqual(f"--{option.name}" in text, bool(option.help))
+
+    def test_help_and_version_are_answers(self) -> None:
+        self.assertIn("user-agent-prefix", parse("--help", program="skopeo").answer)
+        self.assertRegex(parse("--version").answer, r"^\d+\.\d+\.\d+\n$")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read-ahead: nothing requested twice, nothing lost, memory and connections bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unittest
+
+from cip.content import BytesReader
+from cip.errors import ContentMismatchError, NetworkError
+from cip.model.descriptor import Descriptor
+from cip.model.digest import Digest, digest_of
+from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, ReadAhead
+from cip.sources.base import BlobAccess
+
+
+class _Reader(BytesReader):
+    """Counts what was taken from it; may be told to break or to stand still."""
+
+    def __init__(self, data: bytes, image: _Image) -> None:
+        super().__init__(data)
+        self.image = image
+        self.taken = 0
+        self.closed = threading.Event()
+        self.restarts = 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if self.image.stalled and not self.closed.wait(0 if not self.image.stalled.is_set() else 30):
+            pass
+        if self.closed.is_set():
+            raise NetworkError("closed")
+        if self.image.broken:
+            raise NetworkError("it broke")
+        count = super().readinto(buffer)
+        self.taken += count
+        return count
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        self.restarts += 1
+        self._position = 0
+        return True
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class _Image:
+    def __init__(self, blobs: list[bytes]) -> None:
+        self.blobs = {digest_of(blob): blob for blob in blobs}
+        self.order = [digest_of(blob) for blob in blobs]
+        self.opened: list[Digest] = []
+        self.readers: dict[Digest, _Reader] = {}
+        self.broken = False
+        self.stalled = threading.Event()
+        self._lock = threading.Lock()
+
+    def layers(self) -> tuple[Descriptor, ...]:
+        return tuple(Descriptor("x", digest, len(self.blobs[digest])) for digest in self.order)
+
+    def descriptor(self, digest: Digest) -> Descriptor:
+        return Descriptor("x", digest, len(self.blobs[digest]))
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> _Reader:
+        digest = descriptor.digest
+        with self._lock:
+            self.opened.append(digest)
+            if self.broken:
+                raise NetworkError("refused")
+            reader = self.readers[digest] = _Reader(self.blobs[digest], self)
+        return reader
+
+
+def _read(reader: BytesReader) -> bytes:
+    data = b""
+    buffer = memoryview(bytearray(100_000))
+    while count := reader.readinto(buffer):
+        data += bytes(buffer[:count])
+    return data
+
+
+def _settle(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return bool(condition())
+
+
+class ReadAheadCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.before = threading.active_count()
+
+    def tearDown(self) -> None:
+        self.assertTrue(_settle(lambda: threading.active_count() == self.before), threading.enumerate())
+
+    def image(self, count: int, size: int = 10_000) -> _Image:
+        return _Image([bytes([index]) * size for index in range(count)])
+
+    def test_every_layer_in_order_is_requested_once_and_arrives_whole(self) -> None:
+        image = self.image(10, 300_000)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        for digest in image.order:
+            reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
+            self.assertEqual(reader.size, 300_000)
+            self.assertEqual(_read(reader), image.blobs[digest])
+            reader.close()
+        self.assertEqual(sorted(image.opened), sorted(image.order))
+        ahead.close()
+
+    def test_any_other_order_loses_nothing_and_requests_nothing_twice(self) -> None:
+        image = self.image(7)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        for position in (3, 0, 6, 5, 1, 2, 4):
+            digest = image.order[position]
+            reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
+            self.assertEqual(_read(reader), image.blobs[digest])
+            reader.close()
+        self.assertEqual(len(image.opened), 7)
+        ahead.close()
+
+    def test_a_blob_that_is_no_layer_starts_nothing(self) -> None:
+        image = self.image(3)
+        config = b"config"
+        image.blobs[digest_of(config)] = config
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead.open_blob(Descriptor("x", digest_of(config), 6), BlobAccess.VERIFIED).close()
+        self.assertEqual(image.opened, [digest_of(config)])
+
+    def test_at_most_three_blobs_are_on_their_way(self) -> None:
+        image = self.image(10)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+        self.assertTrue(_settle(lambda: len(image.opened) == 1 + CONNECTIONS))
+        self.assertEqual(set(image.opened), set(image.order[: 1 + CONNECTIONS]))
+        ahead.close()
+
+    def test_only_the_next_blob_may_fill_more_than_the_first_megabyte(self) -> None:
+        image = self.image(4, 6 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 3 << 20)
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+
+        def taken(position: int) -> int:
+            reader = image.readers.get(image.order[position])
+            return reader.taken if reader else 0
+
+        self.assertTrue(_settle(lambda: taken(1) >= 3 << 20 and taken(2) >= FIRST_FILL and taken(3) >= FIRST_FILL))
+        self.assertLessEqual(taken(1), (3 << 20) + BLOCK)
+        self.assertLessEqual(taken(2), FIRST_FILL + BLOCK)
+        ahead.close()
+
+    def test_a_blob_that_failed_early_is_asked_for_again(self) -> None:
+        image = self.image(2)
+        image.broken = True
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        with self.assertRaisesRegex(NetworkError, "refused"):
+            ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED)
+        self.assertTrue(_settle(lambda: image.order[1] in image.opened))
+        image.broken = False
+        self.assertEqual(_read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)), image.blobs[image.order[1]])
+        ahead.close()
+
+    def test_a_raw_blob_is_never_taken_from_a_verified_one(self) -> None:
+        image = self.image(2)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+        self.assertTrue(_settle(lambda: image.order[1] in image.readers))
+        early = image.readers[image.order[1]]
+        self.assertIsNot(ahead.open_blob(image.layers()[1], BlobAccess.RAW), early)
+        self.assertTrue(_settle(early.closed.is_set))
+        ahead.close()
+
+    def test_wrong_bytes_read_early_are_read_anew_from_elsewhere(self) -> None:
+        image = self.image(2)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+        reader = ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
+        reader.readinto(memoryview(bytearray(10)))
+        self.assertTrue(reader.restart(ContentMismatchError("wrong")))
+        self.assertEqual(_read(reader), image.blobs[image.order[1]])
+        self.assertEqual(image.readers[image.order[1]].restarts, 1)
+        ahead.close()
+
+    def test_closing_ends_threads_that_stand_in_a_read(self) -> None:
+        image = self.image(4)
+        image.stalled.set()
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+        self.assertTrue(_settle(lambda: len(image.readers) == 4))
+        ahead.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Event and audit lines: bounded, ordered, never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import unittest
+from unittest import mock
+
+from cip import report
+from cip.content import BytesReader
+from cip.errors import NetworkError
+from cip.model.descriptor import Descriptor
+from cip.model.digest import digest_of
+from cip.report import AuditWriter, EventWriter, LineWriter, NoEvents, ReportingReader
+
+
+class PipeCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.read_end, write_end = os.pipe()
+        self.threads = threading.active_count()
+        self.lines = LineWriter(write_end, "events")
+
+    def tearDown(self) -> None:
+        os.close(self.read_end)
+        for thread in threading.enumerate():
+            if thread.name == "events":
+                thread.join(5)
+        self.assertEqual(threading.active_count(), self.threads)
+
+    def drain(self) -> list[dict[str, object]]:
+        self.lines.close()
+        data = b""
+        while chunk := os.read(self.read_end, 65536):
+            data += chunk
+        return [json.loads(line) for line in data.splitlines()]
+
+
+class Lines(PipeCase):
+    def test_events_keep_their_order_and_leave_out_what_is_unknown(self) -> None:
+        events = EventWriter(self.lines)
+        events.emit("retry", image="i", attempt=1, wait=None)
+        events.emit("done", image="i")
+        found = self.drain()
+        self.assertEqual([line["event"] for line in found], ["retry", "done"])
+        self.assertNotIn("wait", found[0])
+        self.assertEqual(found[0]["v"], 1)
+
+    def test_nothing_emitted_starts_no_thread_and_closes_the_descriptor(self) -> None:
+        self.assertEqual(self.drain(), [])
+        self.lines.close()
+
+    def test_a_reader_that_lets_the_queue_fill_is_cut_off_with_one_log_line(self) -> None:
+        events = EventWriter(self.lines)
+        with mock.patch("cip.log.warning") as warning:
+            for _ in range(100):
+                events.emit("retry", detail="x" * 8192)
+        self.assertEqual(warning.call_count, 1)
+        self.lines.close()
+
+    def test_progress_lines_replace_each_other(self) -> None:
+        events = EventWriter(self.lines)
+        for step in range(5000):
+            events.emit("progress", digest="sha256:a", done=step, note="y" * 500)
+        found = self.drain()
+        self.assertLess(len(found), 5000)
+        self.assertEqual(found[-1]["done"], 4999)
+
+    def test_a_reader_that_is_gone_is_no_error(self) -> None:
+        os.close(self.read_end)
+        with mock.patch("cip.log.warning") as warning:
+            EventWriter(self.lines).emit("done")
+            self.lines.close()
+            for thread in threading.enumerate():
+                if thread.name == "events":
+                    thread.join(5)
+        warning.assert_called_once()
+        self.read_end = os.open(os.devnull, os.O_RDONLY)
+
+    def test_an_audit_record_that_is_too_long_loses_its_signatures(self) -> None:
+        AuditWriter(self.lines).record({"accepted": False, "signatures": ["s" * report.AUDIT_LINE_LIMIT]})
+        (record,) = self.drain()
+        self.assertEqual((record["signatures"], record["truncated"]), ([], True))
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, dict[str, object]]] = []
+
+    def emit(self, event: str, **members: object) -> None:
+        self.seen.append((event, members))
+
+
+class Reporting(unittest.TestCase):
+    def test_nobody_listening_costs_no_wrapper(self) -> None:
+        reader = BytesReader(b"x")
+        self.assertIs(ReportingReader.around(reader, _descriptor(b"x"), "i", NoEvents()), reader)
+
+    def test_the_end_of_a_blob_is_told_with_its_length(self) -> None:
+        events = _Recorder()
+        reader = ReportingReader.around(BytesReader(b"abc"), _descriptor(b"abc"), "i", events)
+        buffer = memoryview(bytearray(8))
+        while reader.readinto(buffer):
+            continue
+        event, members = events.seen[-1]
+        self.assertEqual((event, members["bytes"]), ("done", 3))
+
+    def test_a_failure_is_told_and_raised(self) -> None:
+        class Broken(BytesReader):
+            def readinto(self, buffer: memoryview, /) -> int:
+                raise NetworkError("it broke")
+
+        events = _Recorder()
+        reader = ReportingReader.around(Broken(b""), _descriptor(b""), "i", events)
+        with self.assertRaises(NetworkError):
+            reader.readinto(memoryview(bytearray(1)))
+        self.assertEqual(events.seen[-1][1]["code"], "connection-lost")
+
+
+def _descriptor(data: bytes) -> Descriptor:
+    return Descriptor("x", digest_of(data), len(data))
+
+
+if __name__ == "__main__":
+    unittest.main()
