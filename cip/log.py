@@ -27,7 +27,7 @@ class Level(IntEnum):
 class _Stream:
     """Where lines go and from which level on; set once by `cli`, before the first request."""
 
-    threshold = Level.INFO
+    threshold = Level.WARNING
     descriptor = 2
 
 

@@ -66,7 +66,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("version", Kind.FLAG, "", "print the version"),
     Option("help", Kind.FLAG, "", "print this text"),
     Option("debug", Kind.FLAG, "", "the same as --log-level=debug"),
-    Option("log-level", Kind.TEXT, "LEVEL", "debug, info, warning or error (default: info)"),
+    Option("log-level", Kind.TEXT, "LEVEL", "debug, info, warning or error (default: warning)"),
     Option("json", Kind.FLAG, "", "explain: print JSON"),
     Option("policy", Kind.TEXT, "FILE", "signature policy instead of the host's policy.json"),
     Option("insecure-policy", Kind.FLAG, "", "accept any image, read no policy"),
@@ -133,7 +133,7 @@ class Invocation(NamedTuple):
     audit_fd: int | None = None
     events_fd: int | None = None
     json: bool = False
-    log_level: Level = Level.INFO
+    log_level: Level = Level.WARNING
     warnings: tuple[str, ...] = ()
     answer: str | None = None
 
@@ -385,7 +385,7 @@ def _log_level(values: _Values) -> Level:
         return Level.SILENT
     if values.flag("debug"):
         return Level.DEBUG
-    return _choice(values, "log-level", _LEVELS, Level.INFO)
+    return _choice(values, "log-level", _LEVELS, Level.WARNING)
 
 
 def _choice(values: _Values, name: str, choices: Mapping[str, T], default: T) -> T:
