@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+# bash completion for container-image-proxy
+
+_container_image_proxy() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
+    local options="
+        --sockfd --quiet --version --help --debug --log-level --json --policy --insecure-policy
+        --require-signed --authfile --creds --username --password --registry-token --no-creds
+        --cert-dir --tls-verify --registries-conf --registries.d --override-os --override-arch
+        --override-variant --tmpdir --shared-blob-dir --daemon-host --local-source --offline
+        --connect-timeout --idle-timeout --open-timeout --stall-timeout --min-rate --deadline
+        --retry-times --retry-delay --max-rate --max-bytes --connections --read-ahead --audit-fd
+        --events-fd --sandbox --require-sandbox --user-agent-prefix --command-timeout
+        --decryption-key --tls-details
+    "
+    local transports="docker:// oci: oci-archive: dir: docker-archive: docker-daemon: containers-storage: tarball:"
+    case $previous in
+        --policy|--authfile|--registries-conf|--tls-details)
+            mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            return ;;
+        --cert-dir|--registries.d|--tmpdir|--shared-blob-dir)
+            mapfile -t COMPREPLY < <(compgen -d -- "$current")
+            return ;;
+        --log-level)
+            mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$current")
+            return ;;
+        --sandbox)
+            mapfile -t COMPREPLY < <(compgen -W "auto off" -- "$current")
+            return ;;
+    esac
+    case $current in
+        -*) mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current") ;;
+        *) mapfile -t COMPREPLY < <(compgen -W "explain experimental-image-proxy $transports" -- "$current") ;;
+    esac
+    [[ ${COMPREPLY[0]-} == *[:/] ]] && compopt -o nospace
+}
+
+complete -F _container_image_proxy container-image-proxy
