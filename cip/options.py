@@ -119,8 +119,12 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _SIZE = re.compile(r"([0-9]{1,18})([kKMG]?)(?:i?B)?", re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 1024, "K": 1024, "M": 1024**2, "G": 1024**3}
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
-_DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?", re.ASCII)
-_LEVELS = {"debug": Level.DEBUG, "info": Level.INFO, "warning": Level.WARNING, "warn": Level.WARNING, "error": Level.ERROR}
+_DURATION = re.compile(
+    r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?", re.ASCII
+)
+_LEVELS = {
+    "debug": Level.DEBUG, "info": Level.INFO, "warning": Level.WARNING, "warn": Level.WARNING, "error": Level.ERROR,
+}  # fmt: skip
 
 
 class Invocation(NamedTuple):

@@ -51,7 +51,7 @@ class ImageSource(Protocol):
         ...
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers as this place can serve them; `layers`, those of the manifest, everywhere but in a local storage."""
+        """The layers as this place can serve them: `layers`, those of the manifest, but in a local storage."""
         ...
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:

@@ -59,7 +59,8 @@ class Values(unittest.TestCase):
             parse("--tls-verify", "false", IMAGE)
 
     def test_sizes_take_suffixes(self) -> None:
-        for text, size in (("0", 0), ("4096", 4096), ("64k", 65536), ("8M", 8 << 20), ("8MiB", 8 << 20), ("1G", 1 << 30)):
+        sizes = {"0": 0, "4096": 4096, "64k": 65536, "8M": 8 << 20, "8MiB": 8 << 20, "1G": 1 << 30}
+        for text, size in sizes.items():
             with self.subTest(text):
                 self.assertEqual(parse("--read-ahead", text, IMAGE).settings.transfer.read_ahead, size)
 

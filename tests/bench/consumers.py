@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parents that read as fast as they can and throw everything away: what is left is the time of the program."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one run cost: wall seconds of the transfer, CPU seconds and peak bytes of the whole child, bytes moved."""
+
+    seconds: float
+    cpu: float
+    peak: int
+    moved: int
+
+
+class HttpRun:
+    """One run of our HTTP interface: start, manifest, blobs in sequence."""
+
+    def __init__(self, command: Sequence[str], image: str) -> None:
+        self._began = time.perf_counter()
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        with theirs:
+            self._child = subprocess.Popen(
+                [*command, f"--sockfd={theirs.fileno()}", image], pass_fds=[theirs.fileno()]
+            )
+        self._socket = ours
+        self._stream = ours.makefile("rb", buffering=65536)
+
+    def _ask(self, line: str) -> int:
+        self._socket.sendall(f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        status = self._stream.readline()
+        length = 0
+        while (header := self._stream.readline()) not in (b"\r\n", b""):
+            name, _, value = header.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        if b" 200 " not in status:
+            raise AssertionError(f"{line}: {status!r} {self._stream.read(length)!r}")
+        return length
+
+    def manifest(self) -> tuple[dict[str, object], float]:
+        """The manifest, and seconds since the start of the program."""
+        data = self._stream.read(self._ask("GET /manifest"))
+        return json.loads(data), time.perf_counter() - self._began
+
+    def blob(self, digest: str, size: int) -> int:
+        """Fetch one blob; the bytes that came."""
+        length = self._ask(f"GET /blobs/{digest}")
+        buffer = memoryview(bytearray(_BUFFER))
+        left = length
+        while left:
+            count = self._stream.readinto1(buffer[: min(left, _BUFFER)])
+            if not count:
+                raise AssertionError(f"{digest}: ended {left} bytes early")
+            left -= count
+        return length
+
+    def finish(self) -> tuple[float, int]:
+        """End the program; its CPU seconds and peak bytes."""
+        self._ask("POST /quit")
+        self._stream.close()
+        self._socket.close()
+        return _reap(self._child)
+
+
+class JsonRun:
+    """One run of the JSON protocol, ours or skopeo's."""
+
+    def __init__(self, command: Sequence[str], image: str) -> None:
+        self._began = time.perf_counter()
+        self._image = image
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._child = subprocess.Popen([*command, f"--sockfd={theirs.fileno()}"], pass_fds=[theirs.fileno()])
+
+    def _call(self, method: str, *arguments: object) -> tuple[object, int, list[int]]:
+        self._socket.send(json.dumps({"method": method, "args": arguments}).encode())
+        data, fds, _, _ = socket.recv_fds(self._socket, 65536, 2)
+        reply = json.loads(data)
+        if not reply["success"]:
+            raise AssertionError(f"{method}: {reply['error']}")
+        return reply["value"], reply["pipeid"], fds
+
+    def manifest(self) -> tuple[dict[str, object], float]:
+        """The manifest, and seconds since the start of the program."""
+        self._call("Initialize")
+        self._handle = self._call("OpenImage", self._image)[0]
+        _, pipe, (end,) = self._call("GetManifest", self._handle)
+        received = bytearray()
+        reader = threading.Thread(target=lambda: received.extend(_drain(end)[1]))
+        reader.start()
+        self._call("FinishPipe", pipe)
+        reader.join()
+        return json.loads(bytes(received)), time.perf_counter() - self._began
+
+    def blob(self, digest: str, size: int) -> int:
+        """Fetch one blob; the bytes that came."""
+        _, pipe, (end,) = self._call("GetBlob", self._handle, digest, size)
+        counted: list[int] = []
+        reader = threading.Thread(target=lambda: counted.append(_drain(end, keep=False)[0]))
+        reader.start()
+        self._call("FinishPipe", pipe)
+        reader.join()
+        return counted[0]
+
+    def blobs(self, wanted: Sequence[tuple[str, int]], together: int) -> int:
+        """Fetch blobs, `together` at a time; the bytes that came."""
+        moved = 0
+        for first in range(0, len(wanted), together):
+            begun = []
+            for digest, size in wanted[first : first + together]:
+                _, pipe, (end,) = self._call("GetBlob", self._handle, digest, size)
+                counted: list[int] = []
+                reader = threading.Thread(target=lambda e=end, c=counted: c.append(_drain(e, keep=False)[0]))
+                reader.start()
+                begun.append((pipe, reader, counted))
+            for pipe, reader, counted in begun:
+                self._call("FinishPipe", pipe)
+                reader.join()
+                moved += counted[0]
+        return moved
+
+    def finish(self) -> tuple[float, int]:
+        """End the program; its CPU seconds and peak bytes."""
+        self._socket.send(b'{"method":"Shutdown"}')
+        result = _reap(self._child)
+        self._socket.close()
+        return result
+
+
+def _drain(end: int, *, keep: bool = True) -> tuple[int, bytes]:
+    buffer = bytearray(_BUFFER)
+    kept = bytearray()
+    count = 0
+    with open(end, "rb", buffering=0) as pipe:
+        while got := pipe.readinto(buffer):
+            count += got
+            if keep:
+                kept += buffer[:got]
+    return count, bytes(kept)
+
+
+def _reap(child: subprocess.Popen[bytes]) -> tuple[float, int]:
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise AssertionError(f"{child.args!r}: exit status {child.returncode}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+def bare_interpreter(python: str) -> float:
+    """Seconds from start to end of an interpreter that does nothing."""
+    began = time.perf_counter()
+    subprocess.run([python, "-I", "-c", "pass"], check=True)
+    return time.perf_counter() - began
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the machine does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
