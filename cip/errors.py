@@ -94,7 +94,7 @@ QUOTE_LIMIT = 120  # characters of outside text that an error message repeats
 
 
 def quote(text: object) -> str:
-    """Outside text for a message: `repr`, cut to `QUOTE_LIMIT` characters, so no line break or control byte survives."""
+    """Outside text for a message: `repr`, cut to `QUOTE_LIMIT` characters; no control byte survives."""
     shown = repr(text)
     return shown if len(shown) <= QUOTE_LIMIT else shown[: QUOTE_LIMIT - 1] + "…"
 
@@ -102,7 +102,7 @@ def quote(text: object) -> str:
 class CipError(Exception):
     """Anything this program refuses or fails at, with the facts a parent can act on.
 
-    `phase`, `host` (name or name:port), `digest`, `offset` (bytes delivered), `attempts`, `retry_after` (seconds),
+    `phase`, `host` (name or name:port), `digest`, `offset` (bytes delivered), `attempts`, `retry_after` (s),
     `http_status` (of the registry) and `reason` (for policy: the class of signatures.md) are None or empty when unknown;
     callers on the way up may fill them in, the message never changes.
     """
