@@ -60,6 +60,13 @@ class Release(StrEnum):
     AS_READ = "as-read"
 
 
+class BlobAccess(StrEnum):
+    """What may become of a blob: checked here (so it may continue at another place), or left to the parent (never)."""
+
+    VERIFIED = "verified"
+    RAW = "raw"
+
+
 Write = Callable[[memoryview], object]
 
 
@@ -134,6 +141,7 @@ class _VerifiedCopy:
 
     def _run_held_back(self) -> int:
         """Two buffers of TAIL bytes take turns: the older full one leaves when the newer one has begun to fill."""
+        self._require_stated_size()
         hasher = self._expected.digest.hasher()
         received = 0
         with memoryview(bytearray(TAIL)) as newer_buffer, memoryview(bytearray(TAIL)) as older_buffer:
@@ -159,6 +167,11 @@ class _VerifiedCopy:
         if len(part):
             self.released += len(part)  # before the write: a write that fails half-way has let bytes out
             self._write(part)
+
+    def _require_stated_size(self) -> None:
+        """The descriptor decides: a place that states another size is a bad one before its first byte."""
+        if UNKNOWN_SIZE not in (self._expected.size, self._reader.size) and self._reader.size != self._expected.size:
+            raise self._mismatch(f"expected {self._expected.size} bytes, the source states {self._reader.size}", 0)
 
     def _require_no_more_than_expected(self, received: int) -> None:
         if self._expected.size != UNKNOWN_SIZE and received > self._expected.size:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from ..content import BlobAccess as BlobAccess
 from ..content import BlobReader
 from ..model.descriptor import Descriptor
 from ..model.digest import Digest
@@ -19,13 +19,6 @@ class RawManifest(NamedTuple):
 
     data: bytes
     media_type: str
-
-
-class BlobAccess(StrEnum):
-    """What may become of a blob: checked here (so it may continue at another place), or left to the parent (never)."""
-
-    VERIFIED = "verified"
-    RAW = "raw"
 
 
 class ImageSource(Protocol):

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors of the parent: an inherited number gets an owner at once.
+
+Everything adopted here is close-on-exec and blocking. Adopting the standard streams moves them away from 0 and 1,
+so that neither a child nor a stray write can put bytes on the wire.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import ExitStack
+
+from ..errors import ErrorCode, PeerError
+
+_STDERR = 2
+
+
+class Streams:
+    """An input and an output descriptor, owned; a context manager that closes both."""
+
+    def __init__(self, input_fd: int, output_fd: int) -> None:
+        self.input_fd = input_fd
+        self.output_fd = output_fd
+
+    def __enter__(self) -> Streams:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.input_fd)
+        os.close(self.output_fd)
+
+
+def adopt_socket(fd: int, kind: socket.SocketKind) -> socket.socket:
+    """Take ownership of the inherited `fd`; the caller closes what it gets.
+
+    Raises PeerError when `fd` is not open, not a connected socket, or not one of `kind`; then `fd` stays as it was.
+    """
+    if fd == _STDERR:
+        raise _unusable(fd, "expected a socket of its own, found stderr, where log lines go")
+    try:
+        sock = socket.socket(fileno=fd)  # the kernel names family and type
+    except (OSError, OverflowError, ValueError) as error:
+        raise _unusable(fd, _reason(error)) from error
+    try:
+        if sock.type != kind:
+            raise _unusable(fd, f"expected a {kind.name} socket, found {socket.SocketKind(sock.type).name}")
+        sock.getpeername()
+        sock.setblocking(True)
+        sock.set_inheritable(False)
+    except OSError as error:
+        sock.detach()
+        raise _unusable(fd, _reason(error)) from error
+    except PeerError:
+        sock.detach()
+        raise
+    return sock
+
+
+def adopt_streams(input_fd: int = 0, output_fd: int = 1) -> Streams:
+    """Take over two streams; the caller closes what it gets, a context manager.
+
+    `input_fd` then reads from /dev/null and `output_fd` writes where stderr goes. Raises PeerError when one of them is
+    not open, or not open in its direction.
+    """
+    with ExitStack() as stack:
+        taken = []
+        for fd, needed in ((input_fd, os.O_RDONLY), (output_fd, os.O_WRONLY)):
+            _require_open(fd, needed, f"descriptor {fd}")
+            own = _duplicate(fd)
+            stack.callback(os.close, own)
+            os.set_blocking(own, True)
+            taken.append(own)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        stack.callback(os.close, null)
+        os.dup2(null, input_fd)
+        try:
+            os.dup2(_STDERR, output_fd)
+        except OSError:  # EBADF: we were started without stderr
+            os.dup2(null, output_fd)
+        stack.pop_all()
+    os.close(null)
+    return Streams(*taken)
+
+
+def adopt_writer(fd: int, option: str) -> int:
+    """The inherited `fd`, checked and owned; the caller closes it. `option` is the flag that named it.
+
+    Raises PeerError when it is not open for writing.
+    """
+    try:
+        _require_open(fd, os.O_WRONLY, f"{option} {fd}")
+        os.set_blocking(fd, True)
+        os.set_inheritable(fd, False)
+    except (OSError, OverflowError) as error:
+        raise PeerError(f"{option} {fd}: {_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
+    return fd
+
+
+def _require_open(fd: int, needed: int, what: str) -> None:
+    try:
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, OverflowError, ValueError) as error:
+        raise PeerError(f"{what}: {_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
+    if mode not in (needed, os.O_RDWR):
+        direction = "reading" if needed == os.O_RDONLY else "writing"
+        raise PeerError(f"{what}: expected it to be open for {direction}", code=ErrorCode.REQUEST_INVALID)
+
+
+def _duplicate(fd: int) -> int:
+    """A close-on-exec copy with a number above the standard ones."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+
+
+def _unusable(fd: int, why: str) -> PeerError:
+    return PeerError(f"descriptor {fd}: {why}", code=ErrorCode.REQUEST_INVALID)
+
+
+def _reason(error: Exception) -> str:
+    """The system's words, in the lower case of our messages."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
