@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens regular files beneath a directory that no name and no link leads out of.
+
+The walk opens one element after the other relative to the directory before it, never through the kernel's own path
+lookup, so a directory that is exchanged for a link meanwhile changes nothing. Only a regular file is ever opened:
+a pipe would block, and a device may act on being opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from enum import StrEnum
+
+LINK_LIMIT = 40  # links followed in one lookup, as many as the kernel's
+
+
+class Escape(StrEnum):
+    """What happens to `..` above the directory and to absolute links: an error, or they start at the directory."""
+
+    REFUSED = "refused"
+    CONFINED = "confined"
+
+
+class Tree:
+    """A directory whose files are opened; owns `descriptor`. Several threads may open files at once."""
+
+    def __init__(self, descriptor: int, escape: Escape = Escape.REFUSED) -> None:
+        self._root = descriptor
+        self._escape = escape
+        self._closed = False
+
+    @classmethod
+    def at(cls, path: str | bytes, escape: Escape = Escape.REFUSED, *, dir_fd: int | None = None) -> Tree:
+        """The tree below `path`, whose last element must not be a link. Raises OSError."""
+        return cls(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd), escape)
+
+    def open_file(self, path: bytes) -> int:
+        """A descriptor of the regular file at `path`, for the caller to close.
+
+        Raises OSError: EXDEV when the way leads out, EINVAL when the end is not a regular file, ELOOP, ENOENT, ...
+        """
+        with _Walk(self._root, path, self._escape) as walk:
+            return walk.open_file()
+
+    def open_parent(self, path: bytes) -> tuple[int, bytes]:
+        """A descriptor of the directory that the last element of `path` lies in, for the caller to close; the element.
+
+        Raises OSError as `open_file`.
+        """
+        parent, _, name = path.rstrip(b"/").rpartition(b"/")
+        if name in (b"", b".", b".."):
+            raise OSError(errno.EINVAL, "not the name of a file")
+        with _Walk(self._root, parent, self._escape) as walk:
+            return walk.open_directory(), name
+
+    def close(self) -> None:
+        """Release the directory; files opened before stay open."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._root)
+
+
+def open_regular(name: bytes, directory: int) -> int:
+    """A descriptor of the regular file `name`, one element that is not a link, in `directory`. Raises OSError."""
+    if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    # A pipe that took its place meanwhile must not block us.
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
+
+
+class _Walk:
+    """One lookup. The directories on the way stay open, so that `..` goes back the way that was come."""
+
+    def __init__(self, root: int, path: bytes, escape: Escape) -> None:
+        self._root = root
+        self._escape = escape
+        self._way: list[int] = []
+        self._pending = path.split(b"/")[::-1]
+        self._links = 0
+
+    def __enter__(self) -> _Walk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._way:
+            os.close(descriptor)
+
+    def open_file(self) -> int:
+        while True:
+            name = self._step_to_last()
+            if name is None:
+                raise OSError(errno.EISDIR, "not a regular file")
+            try:
+                return open_regular(name, self._here())
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ELOOP) or not self._follow(name):
+                    raise
+
+    def open_directory(self) -> int:
+        name = self._step_to_last()
+        while name is not None:
+            self._enter(name)
+            name = self._step_to_last()
+        return os.open(".", os.O_PATH | os.O_DIRECTORY, dir_fd=self._here())
+
+    def _here(self) -> int:
+        return self._way[-1] if self._way else self._root
+
+    def _step_to_last(self) -> bytes | None:
+        """Enter every directory but the last element, which is returned; None when the way ends at a directory."""
+        while self._pending:
+            name = self._pending.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                if self._way:
+                    os.close(self._way.pop())
+                elif self._escape is Escape.REFUSED:
+                    raise OSError(errno.EXDEV, "the way leads out of the directory")
+                continue
+            if not any(rest not in (b"", b".") for rest in self._pending):
+                return name
+            self._enter(name)
+        return None
+
+    def _enter(self, name: bytes) -> None:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+        try:
+            self._way.append(os.open(name, flags, dir_fd=self._here()))
+        except NotADirectoryError:  # ENOTDIR: a link, or something that is no directory at all
+            if not self._follow(name):
+                raise
+
+    def _follow(self, name: bytes) -> bool:
+        """Put the target of the link `name` in front of the way still to go; False when it is not a link."""
+        try:
+            target = os.readlink(name, dir_fd=self._here())
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return False
+            raise
+        self._links += 1
+        if self._links > LINK_LIMIT:
+            raise OSError(errno.ELOOP, f"more than {LINK_LIMIT} links")
+        if target.startswith(b"/"):
+            if self._escape is Escape.REFUSED:
+                raise OSError(errno.EXDEV, "a link leads out of the directory")
+            while self._way:
+                os.close(self._way.pop())
+        self._pending.extend(target.split(b"/")[::-1])
+        return True

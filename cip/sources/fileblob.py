@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A blob that is a range of an open file."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..content import MANIFEST_LIMIT, read_limited
+from ..errors import CipError, ContentMismatchError, ErrorCode, NotFoundError, SourceError
+
+
+class FileBlob:
+    """The `size` bytes from `start` of an open file; owns `descriptor`. `what` names the blob in messages.
+
+    Reading is positional, so descriptors of one open file may be read side by side. A file that became shorter
+    ends early, which the copy of the blob reports.
+    """
+
+    def __init__(self, descriptor: int, start: int, size: int, what: str) -> None:
+        self._descriptor: int | None = descriptor
+        self._position = start
+        self._end = start + size
+        self._size = size
+        self._what = what
+        self._lock = threading.Lock()  # a number closed by another thread may already be another file's
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob."""
+        return self._size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes. Raises SourceError."""
+        wanted = min(len(buffer), self._end - self._position)
+        if wanted <= 0:
+            return 0
+        with self._lock:
+            if self._descriptor is None:
+                raise SourceError(f"{self._what}: closed while it was read", code=ErrorCode.INTERNAL)
+            try:
+                count = os.preadv(self._descriptor, [buffer[:wanted]], self._position)
+            except OSError as error:
+                raise SourceError(f"{self._what}: {reason(error)}") from error
+        self._position += count
+        return count
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """There is no other place."""
+        return False
+
+    def blame(self) -> str:
+        """The message already names the place."""
+        return ""
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+def whole_file(descriptor: int, what: str) -> FileBlob:
+    """The blob that is all of an open file; takes `descriptor` over."""
+    try:
+        size = os.fstat(descriptor).st_size
+    except OSError as error:
+        os.close(descriptor)
+        raise SourceError(f"{what}: {reason(error)}") from error
+    return FileBlob(descriptor, 0, size, what)
+
+
+def read_document(descriptor: int, what: str, limit: int = MANIFEST_LIMIT) -> bytes:
+    """All of an open file, which is closed. Raises SourceError, InvalidDocumentError (limit-exceeded)."""
+    blob = whole_file(descriptor, what)
+    try:
+        return read_limited(blob, limit, what)
+    finally:
+        blob.close()
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in lower case."""
+    return (error.strerror or "cannot be read").lower()
+
+
+def refusal(error: OSError, what: str, missing: ErrorCode | None) -> CipError:
+    """The typed error for a file that cannot be opened; a file that is not there has the code `missing`, if given."""
+    if missing is not None and isinstance(error, FileNotFoundError):
+        return NotFoundError(f"{what}: no such file", code=missing)
+    return SourceError(f"{what}: {reason(error)}")

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`oci:`, an OCI image layout in a directory (images.md 3.3)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..content import MANIFEST_LIMIT, read_limited, require_content
+from ..errors import (
+    ContentMismatchError,
+    ErrorCode,
+    InvalidDigestError,
+    InvalidDocumentError,
+    InvalidReferenceError,
+    NotFoundError,
+    Phase,
+    SourceError,
+    UnsupportedError,
+    quote,
+)
+from ..model import mediatype
+from ..model.descriptor import Descriptor, read_descriptor
+from ..model.digest import Digest
+from ..model.identity import ImageIdentity, path_identity
+from ..model.jsontree import JsonNode, parse_json
+from ..model.reference import ImageReference, Transport
+from ..model.signature import RawSignature
+from ..settings import Settings
+from .base import BlobAccess, RawManifest
+from .beneath import Tree
+from .fileblob import FileBlob, read_document, reason, refusal, whole_file
+from .localpath import resolve_path
+
+INDEX_NAME = "index.json"
+ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)
+REF_NAME = "org.opencontainers.image.ref.name"
+_ENTRY_KEYS = ("mediaType", "digest", "size", "annotations")
+_NAMES_SHOWN = 10
+_NAMEABLE = mediatype.MANIFESTS | mediatype.INDEXES  # entries of other types are not found by name
+
+
+class LayoutFiles(Protocol):
+    """The files of a layout, in a directory or in an archive. `open_*` raise NotFoundError, SourceError."""
+
+    def read_index(self) -> bytes:
+        """`index.json`, at most MANIFEST_LIMIT bytes."""
+        ...
+
+    def open_blob(self, digest: Digest) -> FileBlob:
+        """The blob `digest`, for the caller to close."""
+        ...
+
+    def close(self) -> None:
+        """Release the place; open blobs stay usable."""
+        ...
+
+
+class LayoutSource:
+    """One image of a layout."""
+
+    def __init__(self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles) -> None:
+        """Read the index and choose the image in it; takes `files` over once it returns.
+
+        Raises NotFoundError (image-not-found) only when no entry has the name; InvalidReferenceError,
+        InvalidDocumentError, UnsupportedError, SourceError.
+        """
+        self._text = reference.text
+        self._identity = identity
+        self._files = files
+        self._top: RawManifest | None = None
+        where = f"{reference.text}: {INDEX_NAME}"
+        root = parse_json(files.read_index(), where)
+        root.require_exact_case(("manifests",))
+        entries = tuple(root["manifests"].items())
+        if len(entries) > ENTRY_LIMIT:
+            raise InvalidDocumentError(where, f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED)
+        for entry in entries:
+            entry.require_exact_case(_ENTRY_KEYS)
+        chosen = _choose(reference, entries, where)
+        self._descriptor = read_descriptor(chosen)
+        chosen["size"].as_int()  # a size that is left out would be one that nobody checks
+        if self._descriptor.digest.algorithm != "sha256":
+            raise InvalidDigestError(
+                str(self._descriptor.digest),
+                "a manifest can only be named by sha256",
+                code=ErrorCode.DIGEST_UNSUPPORTED,
+            )
+        self._entries = entries
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """The resolved path and its parents."""
+        return self._identity
+
+    def manifest(self, digest: Digest | None) -> RawManifest:
+        """The chosen manifest, of the size and digest that the index says, or the instance `digest`."""
+        if digest is not None:
+            return RawManifest(self._read(digest), self._listed_type(digest))
+        if self._top is None:
+            data = self._read(self._descriptor.digest)
+            what = f"{self._text}: manifest {self._descriptor.digest}"
+            if len(data) != self._descriptor.size:
+                raise ContentMismatchError(
+                    f"{what}: expected {self._descriptor.size} bytes, found {len(data)}",
+                    digest=str(self._descriptor.digest),
+                )
+            require_content(data, self._descriptor.digest, what)
+            self._top = RawManifest(data, self._descriptor.media_type)
+        return self._top
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+        """None: a layout has no place for them."""
+        return ()
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers of the manifest."""
+        return layers
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> FileBlob:
+        """The blob as it lies there."""
+        return self._files.open_blob(descriptor.digest)
+
+    def close(self) -> None:
+        """Release the place."""
+        self._files.close()
+
+    def _read(self, digest: Digest) -> bytes:
+        try:
+            blob = self._files.open_blob(digest)
+        except (NotFoundError, SourceError) as error:
+            error.phase = Phase.MANIFEST
+            raise
+        try:
+            return read_limited(blob, MANIFEST_LIMIT, f"{self._text}: manifest {digest}")
+        finally:
+            blob.close()
+
+    def _listed_type(self, digest: Digest) -> str:
+        """The type that `index.json` gives to an instance that is listed there, too; else it must be guessed."""
+        for entry in self._entries:
+            listed = entry.get("digest")
+            if listed is not None and listed.value == str(digest):
+                media_type = entry.get("mediaType")
+                return media_type.as_str() if media_type is not None else ""
+        return ""
+
+
+def open_layout(reference: ImageReference, settings: Settings) -> LayoutSource:
+    """The image that `reference` names in a directory; blobs come from `--shared-blob-dir` alone when it is given.
+
+    Raises InvalidReferenceError, NotFoundError, InvalidDocumentError, UnsupportedError, SourceError.
+    """
+    resolved = resolve_path(reference)
+    files = _DirectoryFiles(reference.text, resolved, settings.shared_blob_dir)
+    try:
+        return LayoutSource(reference, path_identity(Transport.OCI, resolved), files)
+    except BaseException:
+        files.close()
+        raise
+
+
+class _DirectoryFiles:
+    """The files of a layout in a directory, and of the directory that it shares blobs with."""
+
+    def __init__(self, text: str, path: str, shared: str | None) -> None:
+        self._text = text
+        self._shared: Tree | None = None
+        try:
+            self._tree = Tree.at(path)
+        except OSError as error:
+            raise SourceError(f"{text}: {reason(error)}", phase=Phase.MANIFEST) from error
+        if shared is not None:
+            try:
+                self._shared = Tree.at(os.path.realpath(shared))
+            except OSError as error:
+                self._tree.close()
+                raise SourceError(f"--shared-blob-dir {quote(shared)}: {reason(error)}") from error
+
+    def read_index(self) -> bytes:
+        what = f"{self._text}: {INDEX_NAME}"
+        try:
+            descriptor = self._tree.open_file(INDEX_NAME.encode())
+        except OSError as error:
+            raise refusal(error, what, None) from error
+        return read_document(descriptor, what)
+
+    def open_blob(self, digest: Digest) -> FileBlob:
+        what = f"{self._text}: blob {digest}"
+        name = f"{digest.algorithm}/{digest.encoded}".encode()
+        try:
+            if self._shared is not None:
+                descriptor = self._shared.open_file(name)
+            else:
+                descriptor = self._tree.open_file(b"blobs/" + name)
+        except OSError as error:
+            found = refusal(error, what, ErrorCode.BLOB_NOT_FOUND)
+            found.digest = str(digest)
+            raise found from error
+        return whole_file(descriptor, what)
+
+    def close(self) -> None:
+        self._tree.close()
+        if self._shared is not None:
+            self._shared.close()
+
+
+def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str) -> JsonNode:
+    """The entry that the reference names (images.md 3.3, rows "no NAME", "NAME" and "@N")."""
+    if reference.index is not None:
+        if reference.index >= len(entries):
+            raise InvalidReferenceError(
+                reference.text, f"expected an index below {len(entries)}, found {reference.index}"
+            )
+        return entries[reference.index]
+    if not reference.name:
+        if len(entries) == 1:
+            return entries[0]
+        if not entries:
+            raise InvalidDocumentError(f"{where}: manifests", "expected an image, found none")
+        raise InvalidReferenceError(
+            reference.text, f"choose one of {len(entries)} images by :NAME or :@INDEX{_names(entries)}"
+        )
+    wrong_types = []
+    for entry in entries:
+        if _name_of(entry) == reference.name:
+            media_type = entry.get("mediaType")
+            found = media_type.as_str() if media_type is not None else ""
+            if found in _NAMEABLE:
+                return entry
+            wrong_types.append(found)
+    if wrong_types:
+        shown = ", ".join(quote(found) for found in wrong_types[:_NAMES_SHOWN])
+        raise UnsupportedError(
+            f"{where}: {quote(reference.name)} names no image, but something of type {shown}",
+            code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
+        )
+    raise NotFoundError(f"{where}: no image is named {quote(reference.name)}{_names(entries)}", phase=Phase.MANIFEST)
+
+
+def _name_of(entry: JsonNode) -> str | None:
+    annotations = entry.get("annotations")
+    name = annotations.get(REF_NAME) if annotations is not None else None
+    return name.as_str() if name is not None else None
+
+
+def _names(entries: Sequence[JsonNode]) -> str:
+    """The first names there are, for a message."""
+    names = [name for name in map(_name_of, entries) if name]
+    more = ", …" if len(names) > _NAMES_SHOWN else ""
+    return f"; the names are {', '.join(quote(name) for name in names[:_NAMES_SHOWN])}{more}" if names else ""

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A range of a file is read to its end and no further, and never after it was closed."""
+
+import os
+import unittest
+
+from cip.content import read_limited
+from cip.errors import ErrorCode, InvalidDocumentError, NotFoundError, SourceError
+from cip.sources.fileblob import FileBlob, read_document, refusal, whole_file
+from tests.support.leaks import LeakCheckedTestCase
+
+
+class Ranges(LeakCheckedTestCase):
+    def descriptor(self, content: bytes) -> int:
+        path = self.directory / "file"
+        path.write_bytes(content)
+        return os.open(path, os.O_RDONLY)
+
+    def test_a_range_ends_where_it_was_said_to_end(self) -> None:
+        blob = FileBlob(self.descriptor(b"0123456789"), 2, 5, "blob")
+        self.addCleanup(blob.close)
+        self.assertEqual(blob.size, 5)
+        buffer = bytearray(4)
+        counts = [blob.readinto(memoryview(buffer)) for _ in range(3)]
+        self.assertEqual((counts, bytes(buffer)), ([4, 1, 0], b"6345"))
+
+    def test_descriptors_of_one_open_file_are_read_side_by_side(self) -> None:
+        descriptor = self.descriptor(b"0123456789")
+        blobs = [FileBlob(os.dup(descriptor), start, 2, "blob") for start in (0, 4, 8)]
+        os.close(descriptor)
+        self.assertEqual([read_limited(blob, 10, "blob") for blob in blobs], [b"01", b"45", b"89"])
+        for blob in blobs:
+            blob.close()
+
+    def test_a_file_cut_short_ends_early(self) -> None:
+        blob = FileBlob(self.descriptor(b"0123456789"), 4, 10, "blob")
+        self.addCleanup(blob.close)
+        self.assertEqual(read_limited(blob, 100, "blob"), b"456789")
+
+    def test_a_closed_blob_reads_nothing_from_the_file_that_got_its_number(self) -> None:
+        blob = whole_file(self.descriptor(b"0123456789"), "blob x")
+        blob.close()
+        blob.close()
+        other = self.descriptor(b"secret")
+        self.addCleanup(os.close, other)
+        with self.assertRaisesRegex(SourceError, "blob x: closed while it was read"):
+            blob.readinto(memoryview(bytearray(4)))
+
+    def test_a_failing_read_is_told_with_its_reason(self) -> None:
+        blob = FileBlob(os.open(self.directory, os.O_RDONLY), 0, 10, "blob x")
+        self.addCleanup(blob.close)
+        with self.assertRaisesRegex(SourceError, "blob x: is a directory"):
+            blob.readinto(memoryview(bytearray(4)))
+
+    def test_documents_are_bounded(self) -> None:
+        self.assertEqual(read_document(self.descriptor(b"0123456789"), "document", 10), b"0123456789")
+        with self.assertRaisesRegex(InvalidDocumentError, "document: larger than 9 bytes"):
+            read_document(self.descriptor(b"0123456789"), "document", 9)
+
+    def test_only_a_missing_file_is_missing(self) -> None:
+        missing = refusal(FileNotFoundError(2, "No such file"), "blob x", ErrorCode.BLOB_NOT_FOUND)
+        self.assertIsInstance(missing, NotFoundError)
+        self.assertIs(missing.code, ErrorCode.BLOB_NOT_FOUND)
+        self.assertIsInstance(refusal(PermissionError(13, "Denied"), "blob x", ErrorCode.BLOB_NOT_FOUND), SourceError)
+        self.assertIsInstance(refusal(FileNotFoundError(2, "x"), "blob x", None), SourceError)
+
+
+if __name__ == "__main__":
+    unittest.main()
