@@ -102,9 +102,9 @@ def quote(text: object) -> str:
 class CipError(Exception):
     """Anything this program refuses or fails at, with the facts a parent can act on.
 
-    `phase`, `host` (name or name:port), `digest`, `offset` (bytes delivered), `attempts`, `retry_after` (s),
-    `http_status` (of the registry) and `reason` (for policy: the class of signatures.md) are None or empty when unknown;
-    callers on the way up may fill them in, the message never changes.
+    `phase`, `host` (name or name:port), `digest`, `offset` (bytes delivered), `attempts`, `retry_after` (seconds),
+    `http_status` (the registry's) and `reason` (for policy: a class of signatures.md) are None or empty when unknown.
+    Callers on the way up may fill them in, the message never changes.
     """
 
     default_code = ErrorCode.INTERNAL

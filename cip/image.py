@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import log
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
 from .errors import (
     CipError,
@@ -20,7 +19,6 @@ from .errors import (
     InvalidDocumentError,
     NotFoundError,
     Phase,
-    PolicyRejectedError,
     UnsupportedError,
     quote,
 )
@@ -31,11 +29,18 @@ from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import parse_image_reference
 from .model.signature import RawSignature
-from .report import Audit, Events, ReportingReader, audit_record
+from .report import Audit, Events, ReportingReader
 from .settings import Settings
-from .sources.base import BlobAccess, ImageSource, RawManifest
+from .sources.base import BlobAccess, ImageSource
 from .transports import SourceOpener
-from .trust.evaluation import Decision, TrustTools, UnverifiedImage, require_accepted
+from .trust.evaluation import (
+    Decision,
+    ImageRejectedError,
+    TrustTools,
+    UnverifiedImage,
+    require_accepted,
+    require_index_or_instance,
+)
 from .trust.policy import Policy
 
 if TYPE_CHECKING:
@@ -253,51 +258,67 @@ class ImageOpener:
     def _accept(self, text: str, source: ImageSource) -> _Accepted:
         """The top manifest or the instance chosen from it, accepted by the policy (signatures.md section 6)."""
         top = source.manifest(None)
-        top_digest = digest_of(top.data)
+        digest = digest_of(top.data)
         named = source.identity.docker.digest if source.identity.docker else None
         if named is not None:
             _require_sha256(named)
             require_content(top.data, named, f"{text}: manifest")
-        rejected: PolicyRejectedError | None = None
-        try:
-            self._judge(text, source, top, top_digest, None)
-        except PolicyRejectedError as error:
-            rejected = error
+        unverified = _unverified(source, top.data, digest, None)
         try:
             parsed = parse_manifest(top.data, top.media_type, f"{text}: manifest")
-            if isinstance(parsed, Manifest):
-                if rejected is not None:
-                    raise rejected
-                return _Accepted(parsed, top.data, top_digest, None)
-            instance = self._resolve(text, source, parsed)
-        except (InvalidDocumentError, UnsupportedError) as error:
+        except (InvalidDocumentError, UnsupportedError):
             # An image that may not be used is refused for that, not for what it looks like.
-            raise (rejected or error) from None
-        if rejected is not None:
-            log.debug("%s: the index is not accepted: %s", text, rejected)
-            self._judge(text, source, RawManifest(instance.data, ""), instance.digest, top_digest)
-        return instance._replace(index_digest=top_digest)
+            self._judge(text, digest, None, lambda policy, signed: self._require(policy, unverified, signed))
+            raise
+        if isinstance(parsed, Manifest):
+            self._judge(text, digest, None, lambda policy, signed: self._require(policy, unverified, signed))
+            return _Accepted(parsed, top.data, digest, None)
+        return self._accept_index(text, source, parsed, digest, unverified)
+
+    def _accept_index(
+        self, text: str, source: ImageSource, index: Index, digest: Digest, unverified: UnverifiedImage
+    ) -> _Accepted:
+        chosen: list[_Accepted] = []
+
+        def instance() -> UnverifiedImage:
+            found = chosen[0] if chosen else self._resolve(text, source, index)
+            chosen[:] = [found._replace(index_digest=digest)]
+            return _unverified(source, found.data, found.digest, found.digest)
+
+        def decide(policy: Policy, signed: bool) -> Decision:
+            return require_index_or_instance(policy, unverified, instance, self._tools, require_signed=signed)
+
+        self._judge(text, digest, digest, decide)
+        if not chosen:
+            instance()
+        return chosen[0]
+
+    def _require(self, policy: Policy, unverified: UnverifiedImage, signed: bool) -> Decision:
+        return require_accepted(policy, unverified, self._tools, require_signed=signed)
 
     def _judge(
-        self, text: str, source: ImageSource, raw: RawManifest, digest: Digest, index_digest: Digest | None
+        self, text: str, digest: Digest, index_digest: Digest | None, decide: Callable[[Policy, bool], Decision]
     ) -> None:
+        """Let the policy decide, and tell audit and events what it said. Raises PolicyRejectedError."""
         assert self._policy is not None  # `prepare` ran
-        signatures = _Once(lambda: source.signatures(digest, digest if index_digest else None))
-        unverified = UnverifiedImage(source.identity, raw.data, signatures)
         try:
-            decision = require_accepted(
-                self._policy, unverified, self._tools, require_signed=self._settings.policy.require_signed
-            )
-        except PolicyRejectedError as error:
-            self._record(text, digest, index_digest, error.decision, accepted=False)
+            decision = decide(self._policy, self._settings.policy.require_signed)
+        except ImageRejectedError as error:
+            self._record(text, digest, index_digest, error.decision)
             raise
-        self._record(text, digest, index_digest, decision, accepted=True)
+        self._record(text, digest, index_digest, decision)
 
-    def _record(
-        self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision, *, accepted: bool
-    ) -> None:
-        self._events.emit("policy", image=text, accepted=accepted, scope=decision.scope)
-        self._audit.record(audit_record(text, digest, index_digest, decision, accepted, self._tools.now()))
+    def _record(self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision) -> None:
+        self._events.emit("policy", image=text, accepted=decision.accepted, scope=decision.scope)
+        self._audit.record(
+            {
+                "time": self._tools.now(),
+                "reference": text,
+                "digest": str(digest),
+                "index_digest": str(index_digest) if index_digest else None,
+                **decision.record(),
+            }
+        )
 
     def _resolve(self, text: str, source: ImageSource, index: Index) -> _Accepted:
         """The manifest for this platform, following indexes inside indexes."""
@@ -327,6 +348,10 @@ class _Accepted(NamedTuple):
     data: bytes
     digest: Digest
     index_digest: Digest | None
+
+
+def _unverified(source: ImageSource, data: bytes, digest: Digest, instance: Digest | None) -> UnverifiedImage:
+    return UnverifiedImage(source.identity, data, _Once(lambda: source.signatures(digest, instance)))
 
 
 class _Once:

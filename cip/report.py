@@ -172,6 +172,7 @@ class AuditWriter:
 
     def record(self, members: Mapping[str, object]) -> None:
         """Queue the record; one that is too long loses its signatures and says so."""
+        members = {"v": VERSION, **members}
         if len(json.dumps(members, default=str)) >= AUDIT_LINE_LIMIT:
             members = {**members, "signatures": [], "truncated": True}
         self._lines.put(members)
