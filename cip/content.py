@@ -15,8 +15,8 @@ from typing import Protocol
 from .errors import ContentMismatchError, ErrorCode, InvalidDocumentError
 from .model.descriptor import UNKNOWN_SIZE, Descriptor
 from .model.digest import Digest, digest_of
+from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
-MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes: manifests, indexes, configs (registry.md 6.7)
 CHUNK = 256 * 1024  # bytes read at once
 TAIL = 256 * 1024  # bytes held back until the digest matched; smaller blobs are verified before the first byte leaves
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ..errors import ErrorCode, InvalidDigestError, InvalidDocumentError
 from .digest import Digest, parse_digest
 from .jsontree import JsonNode
 
 UNKNOWN_SIZE = -1  # only for content that a local store rebuilds without having recorded its size
 MAX_SIZE = 2**63 - 1
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
+# A key that another reader takes for one of these is an attack (images.md 5.3).
+_MEMBERS = frozenset({"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"})
 
 
 class Descriptor(NamedTuple):
@@ -30,14 +33,25 @@ def read_descriptor(node: JsonNode) -> Descriptor:
 
     Raises InvalidDocumentError naming the spot: `manifest: layers[2].size: expected an integer, found a string`.
     """
+    node.require_exact_case(_MEMBERS)
     media_type = node.get("mediaType")
     size = node.get("size")
     urls = node.get("urls")
     annotations = node.get("annotations")
     return Descriptor(
         media_type.as_str() if media_type else "",
-        node["digest"].parse(parse_digest),
+        _read_digest(node["digest"]),
         size.as_int(minimum=0, maximum=MAX_SIZE) if size else 0,
         tuple(item.as_str() for item in urls.items()) if urls else (),
         {key: value.as_str() for key, value in annotations.members()} if annotations else _NO_ANNOTATIONS,
     )
+
+
+def _read_digest(node: JsonNode) -> Digest:
+    """As parent's fault a bad digest would be a bad request; here the document is wrong, or more modern than we are."""
+    text = node.as_str()
+    try:
+        return parse_digest(text)
+    except InvalidDigestError as error:
+        code = error.code if error.code is ErrorCode.DIGEST_UNSUPPORTED else None
+        raise InvalidDocumentError(node.where, str(error), code=code) from error

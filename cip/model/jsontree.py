@@ -8,22 +8,23 @@ keys, NaN, infinities, trailing text and deep nesting are refused (decisions.md 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import CipError, InvalidDocumentError, quote
 
 DEPTH_LIMIT = 128  # nested arrays and objects
+PATH_LIMIT = 200  # characters of a path in a message; the end is what people look for
 T = TypeVar("T")
 DocumentError = Callable[[str, str], CipError]  # (where, why) -> the error to raise
 
 _KIND = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer", float: "a number"}
 # Go's JSON decoder folds these two letters to ASCII; a key that another reader takes for a known one is an attack.
 _FOLDS = str.maketrans({"\u017f": "s", "\u212a": "k"})
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DUPLICATE = object()  # stands in for the value of a key that occurred twice
 
-
-class _Duplicate(str):
-    """Stands in for the value of a key that occurred twice; carries the key."""
 
 
 def fold_key(key: str) -> str:
@@ -32,23 +33,50 @@ def fold_key(key: str) -> str:
 
 
 class JsonNode:
-    """One value inside a JSON document. `path` is empty for the document itself, else like `layers[2].size`."""
+    """One value inside a JSON document.
 
-    __slots__ = ("_error", "document", "path", "value")
+    A node knows its parent and its step from there; the path is put together only for a complaint, so that reading
+    thousands of descriptors costs no text.
+    """
 
-    def __init__(self, document: str, path: str, value: Any, error: DocumentError) -> None:
-        self.document = document
-        self.path = path
+    __slots__ = ("_origin", "_parent", "_step", "value")
+
+    def __init__(
+        self, origin: tuple[str, DocumentError], parent: JsonNode | None, step: str | int, value: Any
+    ) -> None:
+        self._origin = origin
+        self._parent = parent
+        self._step = step
         self.value = value
-        self._error = error
+
+    @property
+    def document(self) -> str:
+        """The document's name in messages."""
+        return self._origin[0]
+
+    @property
+    def path(self) -> str:
+        """Where the value stands: empty for the document itself, else like `layers[2].size`."""
+        steps: list[str] = []
+        node = self
+        while node._parent is not None:
+            steps.append(_shown_step(node._step))
+            node = node._parent
+        path = "".join(reversed(steps)).removeprefix(".")
+        return path if len(path) <= PATH_LIMIT else "…" + path[1 - PATH_LIMIT :]
+
+    @property
+    def where(self) -> str:
+        """Document and path, as a message begins."""
+        path = self.path
+        return f"{self.document}: {path}" if path else self.document
 
     def fail(self, why: str) -> NoReturn:
         """Raise the document's error at this spot."""
-        raise self._error(f"{self.document}: {self.path}" if self.path else self.document, why)
+        raise self._origin[1](self.where, why)
 
-    def _child(self, step: str, value: Any) -> JsonNode:
-        path = f"{self.path}.{step}" if self.path and not step.startswith("[") else self.path + step
-        return JsonNode(self.document, path, value, self._error)
+    def _child(self, step: str | int, value: Any) -> JsonNode:
+        return JsonNode(self._origin, self, step, value)
 
     def _expect(self, kind: type, article: str) -> None:
         if type(self.value) is not kind:
@@ -59,10 +87,18 @@ class JsonNode:
         return self.value is None
 
     def as_str(self) -> str:
-        """The string, or the document's error."""
+        """The string, or the document's error; a lone surrogate is refused, because it has no UTF-8 form."""
         self._expect(str, "a string")
         text: str = self.value
+        if not text.isascii():
+            _require_text(self, text)
         return text
+
+    def as_replaced_str(self) -> str:
+        """The string, with U+FFFD for each lone surrogate as Go's decoder has it, or the document's error."""
+        self._expect(str, "a string")
+        text: str = self.value
+        return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
     def as_bool(self) -> bool:
         """The boolean, or the document's error."""
@@ -82,12 +118,12 @@ class JsonNode:
     def items(self) -> Iterator[JsonNode]:
         """The elements of an array, in order."""
         self._expect(list, "an array")
-        return (self._child(f"[{index}]", value) for index, value in enumerate(self.value))
+        return (self._child(index, value) for index, value in enumerate(self.value))
 
     def members(self) -> Iterator[tuple[str, JsonNode]]:
         """Keys and values of an object, in order."""
         self._expect(dict, "an object")
-        return ((key, self._child(_step(key), value)) for key, value in self.value.items())
+        return ((key, self._child(key, value)) for key, value in self.value.items())
 
     def keys(self) -> tuple[str, ...]:
         """The keys of an object, in order."""
@@ -99,17 +135,29 @@ class JsonNode:
         self._expect(dict, "an object")
         if key not in self.value:
             self.fail(f"expected a member {key!r}, found none")
-        return self._child(_step(key), self.value[key])
+        return self._child(key, self.value[key])
 
     def get(self, key: str) -> JsonNode | None:
         """The member `key` of an object, or None when it is absent or `null`."""
         self._expect(dict, "an object")
         value = self.value.get(key)
-        return None if value is None else self._child(_step(key), value)
+        return None if value is None else self._child(key, value)
 
-    def folded(self) -> dict[str, JsonNode]:
-        """The members of an object by folded key, last one first to be forgotten, as Go's decoder reads them."""
-        return {fold_key(key): node for key, node in self.members()}
+    def folded(self, known: Iterable[str]) -> dict[str, JsonNode]:
+        """The members that a case-insensitive reader takes for one of `known`, by their name there; `null` is absent.
+
+        Two members that fold to the same name are refused: readers differ about which of them counts.
+        """
+        exact = {fold_key(key): key for key in known}
+        found: dict[str, JsonNode] = {}
+        for key, node in self.members():
+            name = exact.get(fold_key(key))
+            if name is None:
+                continue
+            if name in found:
+                node.fail(f"ambiguous, there is another member that reads as {name!r}")
+            found[name] = node
+        return {name: node for name, node in found.items() if node.value is not None}
 
     def require_only(self, allowed: Iterable[str]) -> None:
         """Refuse any key that is not one of `allowed`, spelled exactly."""
@@ -120,27 +168,31 @@ class JsonNode:
 
     def require_exact_case(self, known: Iterable[str]) -> None:
         """Refuse a key that only a case-insensitive reader would take for one of `known`."""
+        self._expect(dict, "an object")
+        strangers = self.value.keys() - known
+        if not strangers:
+            return
         exact = {fold_key(key): key for key in known}
-        for key in self.keys():
+        for key in strangers:
             wanted = exact.get(fold_key(key))
-            if wanted is not None and key != wanted:
+            if wanted is not None:
                 self.fail(f"ambiguous member {quote(key)}, expected it to be spelled {wanted!r}")
 
     def parse(self, parser: Callable[[str], T]) -> T:
-        """`parser` applied to the string; its complaint is repeated with the path in front, its code kept."""
+        """`parser` applied to the string; its complaint becomes the document's error, with the path in front."""
         text = self.as_str()
         try:
             return parser(text)
         except CipError as error:
-            where = f"{self.document}: {self.path}" if self.path else self.document
-            raise InvalidDocumentError(where, str(error), code=error.code) from error
+            raise self._origin[1](self.where, str(error)) from error
 
 
 def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
     """The one JSON value that `data` holds. `document` names it in messages; `error` makes the exception to raise.
 
-    Raises what `error` makes: not UTF-8, not JSON, trailing text, a duplicate key, NaN or an infinite number,
-    nesting deeper than `DEPTH_LIMIT`. A lone surrogate written as an escape passes: see `refuse_surrogates`.
+    Raises what `error` makes: not UTF-8, a byte order mark, not JSON, trailing text, a duplicate key, NaN or an
+    infinite number, an integer of thousands of digits, nesting deeper than `DEPTH_LIMIT`. A lone surrogate written
+    as an escape passes here and is refused by `as_str`; `refuse_surrogates` looks for it everywhere.
     """
     try:
         text = data.decode("utf-8")
@@ -151,30 +203,34 @@ def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocu
 
 def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
     """As `parse_json`, for text that is already decoded."""
-    duplicates: list[str] = []
+    duplicates = 0
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        mapping = dict(items)
-        if len(mapping) != len(items):
+    def to_mapping(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal duplicates
+        mapping = dict(members)
+        if len(mapping) != len(members):
+            duplicates += 1
             seen: set[str] = set()
-            for key, _ in items:
+            for key, _ in members:
                 if key in seen:
-                    duplicates.append(key)
-                    mapping[key] = _Duplicate(key)
+                    mapping[key] = _DUPLICATE
                 seen.add(key)
         return mapping
 
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=to_mapping, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as fault:
         raise error(document, f"nested deeper than {DEPTH_LIMIT} levels") from fault
     except json.JSONDecodeError as fault:
-        raise error(document, f"not valid JSON at line {fault.lineno} column {fault.colno}: {fault.msg.lower()}") from fault
+        spot = f"line {fault.lineno} column {fault.colno}"
+        raise error(document, f"not valid JSON at {spot}: {fault.msg.lower()}") from fault
     except ValueError as fault:
         raise error(document, "not valid JSON: a number that is not finite or too long") from fault
-    root = JsonNode(document, "", value, error)
-    if text.count("{") + text.count("[") > DEPTH_LIMIT or duplicates:
-        _walk(root)
+    if text.count("{") + text.count("[") > DEPTH_LIMIT and _is_deeper(value, DEPTH_LIMIT):
+        raise error(document, f"nested deeper than {DEPTH_LIMIT} levels")
+    root = JsonNode((document, error), None, "", value)
+    if duplicates:
+        _refuse_duplicates(root)
     return root
 
 
@@ -198,8 +254,10 @@ def kind_of(value: object) -> str:
     return "null" if value is None else _KIND.get(type(value), "something else")
 
 
-def _step(key: str) -> str:
-    return key if key.isidentifier() and len(key) <= 64 else f"[{quote(key)}]"
+def _shown_step(step: str | int) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    return f".{step}" if step.isidentifier() and len(step) <= 64 else f"[{quote(step)}]"
 
 
 def _refuse_constant(text: str) -> NoReturn:
@@ -213,18 +271,31 @@ def _finite(text: str) -> float:
     return number
 
 
-def _walk(root: JsonNode) -> None:
-    """Find what the decoder could not name: the path of a duplicate key, or nesting that goes too deep."""
-    pending = [(root, 1)]
-    while pending:
-        node, depth = pending.pop()
-        if isinstance(node.value, _Duplicate):
+def _is_deeper(value: object, limit: int) -> bool:
+    """Whether arrays and objects are nested more than `limit` deep; looks at the values alone, level by level."""
+    level = [value] if isinstance(value, dict | list) else []
+    while level and limit:
+        limit -= 1
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if type(child) is dict or type(child) is list
+        ]
+    return bool(level)
+
+
+def _refuse_duplicates(root: JsonNode) -> NoReturn:
+    """Find the path of a key that occurred twice, which the decoder could not name."""
+    pending = [root]
+    while True:
+        node = pending.pop()  # never empty: the decoder has met at least one
+        if node.value is _DUPLICATE:
             node.fail("duplicate key")
-        if isinstance(node.value, dict | list):
-            if depth > DEPTH_LIMIT:
-                raise node._error(node.document, f"nested deeper than {DEPTH_LIMIT} levels")
-            children = (child for _, child in node.members()) if isinstance(node.value, dict) else node.items()
-            pending.extend((child, depth + 1) for child in children if isinstance(child.value, dict | list | _Duplicate))
+        if isinstance(node.value, dict):
+            pending.extend(child for _, child in node.members())
+        elif isinstance(node.value, list):
+            pending.extend(node.items())
 
 
 def _require_text(node: JsonNode, text: str) -> None:

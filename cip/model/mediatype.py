@@ -19,6 +19,17 @@ MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 SCHEMA1 = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
+DOCKER_LAYERS = frozenset(
+    {
+        DOCKER_LAYER,
+        f"{DOCKER_LAYER}.gzip",
+        f"{DOCKER_LAYER}.zstd",
+        DOCKER_LAYER_FOREIGN,
+        f"{DOCKER_LAYER_FOREIGN}.gzip",
+    }
+)
+DOCKER_TYPES = DOCKER_LAYERS | SCHEMA1 | {DOCKER_MANIFEST, DOCKER_LIST, DOCKER_CONFIG}
+
 # In the order of registry.md 6.1: registries that look at the first entry only get the wanted one.
 ACCEPTED_MANIFESTS = (
     OCI_MANIFEST,

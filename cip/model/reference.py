@@ -7,10 +7,11 @@ The grammar is that of registry.md 1 and images.md 2. All classes are ASCII, all
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..errors import CipError, ErrorCode, InvalidReferenceError, UnsupportedError, quote
+from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote
 from .digest import Digest, parse_digest
 
 DEFAULT_DOMAIN = "docker.io"
@@ -22,7 +23,8 @@ _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LAYOUT_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*", re.ASCII)
+_WORDS = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
+_LAYOUT_NAME = re.compile(rf"{_WORDS}(?:/{_WORDS})*", re.ASCII)
 _INDEX = re.compile(r"@\+?([0-9]{1,19})", re.ASCII)
 _UNKNOWN_DIGEST = "@@unknown-digest@@"
 
@@ -94,7 +96,7 @@ class ImageReference(NamedTuple):
     docker: DockerReference | None = None
     path: str = ""
     name: str = ""
-    index: int | None = None
+    index: int | None = None  # type: ignore[assignment]  # shadows tuple.index, which nobody calls
     image_id: Digest | None = None
 
     def __str__(self) -> str:
@@ -121,6 +123,17 @@ def parse_docker_reference(text: str) -> DockerReference:
     if before_tag != before_tag.lower():
         raise InvalidReferenceError(text, "expected a lower-case repository name")
     return _split_reference(text, domain, remainder)
+
+
+def require_name_prefix(text: str) -> str:
+    """`text`, which is a host with an optional port, or that and the beginning of a repository path in whole parts.
+
+    No tag, digest, wildcard or slash at the end (signatures.md 3.2, `remapIdentity`). Raises InvalidReferenceError.
+    """
+    domain, slash, path = text.partition("/")
+    if not _DOMAIN.fullmatch(domain) or (slash and not _PATH.fullmatch(path)):
+        raise InvalidReferenceError(text, "expected a host, or a host and the beginning of a repository path")
+    return text
 
 
 def _split_reference(text: str, domain: str, remainder: str) -> DockerReference:
@@ -250,7 +263,7 @@ def _parse_tarball(text: str, rest: str) -> ImageReference:
     return ImageReference(Transport.TARBALL, text, path=rest)
 
 
-_PARSERS = {
+_PARSERS: Mapping[str, Callable[[str, str], ImageReference]] = {
     Transport.DOCKER: _parse_docker,
     Transport.OCI: _parse_layout,
     Transport.OCI_ARCHIVE: _parse_oci_archive,

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Platforms: what this machine can run, and which entry of an index suits it best (images.md section 6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import ErrorCode, NotFoundError, quote
+from . import mediatype
+
+if TYPE_CHECKING:
+    from .manifest import Index, IndexEntry
+
+LISTED_PLATFORMS = 20  # how many of an index's platforms a refusal names
+ZSTD_ANNOTATION = "io.github.containers.compression.zstd"  # "true": the entry whose layers are compressed with zstd
+
+# The kernel's names in Go's spelling, which image platforms use; a name that is not here is the same in both.
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "aarch64_be": "arm64be",
+    "armv8l": "arm",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "armv5tel": "arm",
+    "armv5tejl": "arm",
+    "i686": "386",
+    "i586": "386",
+    "i486": "386",
+    "i386": "386",
+    "loongarch64": "loong64",
+}
+# Each processor runs its own variant and those behind it.
+_LADDERS = {"arm": ("v8", "v7", "v6", "v5"), "arm64": ("v8",)}
+_VARIANT_OF_CPU = {
+    "v8": ("8", "aarch64"),
+    "v7": ("7", "7m", "?(12)", "?(13)", "?(14)", "?(15)", "?(16)", "?(17)"),
+    "v6": ("6", "6tej"),
+    "v5": ("5", "5t", "5te", "5tej"),
+    "v4": ("4", "4t"),
+    "v3": ("3",),
+}
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+
+
+class Platform(NamedTuple):
+    """What an image runs on, in Go's words; an empty variant is none, an empty field was not given."""
+
+    architecture: str
+    os: str
+    variant: str
+
+    def __str__(self) -> str:
+        words = [self.os, self.architecture, *([self.variant] if self.variant else [])]
+        return "/".join(word if _PLAIN.fullmatch(word) else quote(word) for word in words)
+
+
+def wanted_platforms(
+    os: str | None, architecture: str | None, variant: str | None, machine: str, cpuinfo: str
+) -> tuple[Platform, ...]:
+    """The platforms that suit, most wanted first. An override of None or "" is none.
+
+    `machine` is the kernel's name of the machine, `cpuinfo` the text of /proc/cpuinfo; the processor's variant counts
+    only while the architecture is this machine's own, because it says nothing about another.
+    """
+    wanted_architecture = architecture or _ARCHITECTURES.get(machine, machine)
+    wanted_variant = variant or ("" if architecture else _detect_variant(wanted_architecture, cpuinfo))
+    ladder = _LADDERS.get(wanted_architecture, ())
+    if not wanted_variant:
+        variants = ("", *ladder)
+    elif wanted_variant in ladder:
+        variants = (*ladder[ladder.index(wanted_variant) :], "")
+    else:
+        variants = (wanted_variant, "")
+    return tuple(Platform(wanted_architecture, os or "linux", each) for each in variants)
+
+
+def choose_instance(index: Index, wanted: Sequence[Platform]) -> IndexEntry:
+    """The entry of `index` that suits best; media types of entries are not looked at.
+
+    Raises NotFoundError (platform-not-found), which says what there is.
+    """
+    is_list = index.media_type == mediatype.DOCKER_LIST
+    ranks = {platform: rank for rank, platform in reversed([*enumerate(wanted)])}
+    best: tuple[int, bool] | None = None
+    chosen: IndexEntry | None = None
+    for entry in index.entries:
+        if entry.platform is not None:
+            position = ranks.get(entry.platform)
+        else:
+            position = None if is_list else len(wanted)  # OCI: an entry for no platform is the last resort
+        if position is None:
+            continue
+        # A list knows no annotations: only the position counts, and the first of equals.
+        plain = is_list or entry.descriptor.annotations.get(ZSTD_ANNOTATION) != "true"
+        if best is None or (position, plain) < best:
+            best, chosen = (position, plain), entry
+    if chosen is None:
+        raise _not_found(index, wanted[0])
+    return chosen
+
+
+def _not_found(index: Index, wanted: Platform) -> NotFoundError:
+    kind = "manifest list" if index.media_type == mediatype.DOCKER_LIST else "image index"
+    existing = list(dict.fromkeys(entry.platform for entry in index.entries))
+    shown = [str(platform) if platform else "one for no platform" for platform in existing[:LISTED_PLATFORMS]]
+    if len(existing) > LISTED_PLATFORMS:
+        shown.append(f"{len(existing) - LISTED_PLATFORMS} more")
+    return NotFoundError(
+        f"no image found in {kind} for architecture {quote(wanted.architecture)}, variant {quote(wanted.variant)}, "
+        f"OS {quote(wanted.os)}; it has {', '.join(shown) or 'no entries'}",
+        code=ErrorCode.PLATFORM_NOT_FOUND,
+    )
+
+
+def _detect_variant(architecture: str, cpuinfo: str) -> str:
+    """The processor's variant; only ARM has some, and says so in /proc/cpuinfo."""
+    if architecture not in _LADDERS:
+        return ""
+    name = _first_value(cpuinfo, "cpu architecture")
+    # A kernel quirk: ARMv6 boards such as the first Raspberry Pi call themselves 7.
+    if architecture == "arm" and name == "7" and _first_value(cpuinfo, "model name").startswith("armv6-compatible"):
+        name = "6"
+    return next((variant for variant, names in _VARIANT_OF_CPU.items() if name in names), "")
+
+
+def _first_value(cpuinfo: str, key: str) -> str:
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() == key:
+            return value.strip().lower()
+    return ""
