@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -39,7 +40,7 @@ class HttpRun:
                 [*command, f"--sockfd={theirs.fileno()}", image], pass_fds=[theirs.fileno()]
             )
         self._socket = ours
-        self._stream = ours.makefile("rb", buffering=65536)
+        self._stream = io.BufferedReader(socket.SocketIO(ours, "r"), 65536)
 
     def _ask(self, line: str) -> int:
         self._socket.sendall(f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -7,7 +7,7 @@ import threading
 import time
 import unittest
 
-from cip.content import BytesReader
+from cip.content import BlobReader, BytesReader
 from cip.errors import ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
@@ -71,7 +71,7 @@ class _Image:
         return reader
 
 
-def _read(reader: BytesReader) -> bytes:
+def _read(reader: BlobReader) -> bytes:
     data = b""
     buffer = memoryview(bytearray(100_000))
     while count := reader.readinto(buffer):

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program as a child: exit status, one line on stderr, nothing of a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str, python: tuple[str, ...] = (), name: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *python, "-m", "cip", *arguments]
+    if name:
+        code = f"import sys; sys.argv[0] = {name!r}; sys.path.insert(0, {str(ROOT)!r}); from cip.cli import run; run()"
+        command = [sys.executable, "-I", "-c", code, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+class Usage(unittest.TestCase):
+    def test_wrong_usage_is_one_line_and_status_2(self) -> None:
+        for arguments in (
+            (),
+            ("--nope",),
+            ("oci:a", "oci:b"),
+            ("--sockfd", "x", "oci:a"),
+            ("--creds=:hunter2", "oci:a"),
+            ("--creds=a:hunter2", "--no-creds", "oci:a"),
+            ("experimental-image-proxy", "oci:a"),
+            ("--insecure-policy", "--require-signed", "oci:a"),
+        ):
+            with self.subTest(arguments):
+                done = run(*arguments)
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertRegex(done.stderr, r"\Acontainer-image-proxy: ERROR: [^\n]+\n\Z")
+                self.assertNotIn("hunter2", done.stderr)
+
+    def test_an_unusable_descriptor_is_a_failure(self) -> None:
+        for arguments in (("--sockfd=77", "oci:a"), ("experimental-image-proxy", "--sockfd=77")):
+            with self.subTest(arguments):
+                done = run(*arguments)
+                self.assertEqual(done.returncode, 1)
+                self.assertRegex(done.stderr, r"\Acontainer-image-proxy: ERROR: descriptor 77: [^\n]+\n\Z")
+
+    def test_version_and_help_answer_on_stdout(self) -> None:
+        for option in ("--version", "--help", "-h", "-v"):
+            done = run(option)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertTrue(done.stdout)
+
+    def test_quiet_writes_nothing_for_a_failure(self) -> None:
+        self.assertEqual(run("-q", "--sockfd=77", "oci:a").stderr, "")
+
+    def test_under_the_name_skopeo_other_commands_are_refused_in_one_line(self) -> None:
+        done = run("copy", "a", "b", name="/usr/bin/skopeo")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("this is container-image-proxy", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1)
+        self.assertIn("--user-agent-prefix", run("--help", name="/usr/bin/skopeo").stdout)
+
+    def test_isolated_interpreters_run_it(self) -> None:
+        for flags in (("-sP",), ("-I",)):
+            with self.subTest(flags):
+                code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import runpy; runpy.run_module('cip')"
+                done = subprocess.run(
+                    [sys.executable, *flags, "-c", code, "--version"], capture_output=True, text=True, check=False,
+                    cwd=os.sep, timeout=60,
+                )  # fmt: skip
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
+if __name__ == "__main__":
+    unittest.main()
