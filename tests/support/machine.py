@@ -136,27 +136,29 @@ def pinned_requirements(configuration: Path = REPOSITORY / "setup.cfg") -> list[
 
 
 def existing_environment() -> Path | None:
-    """The interpreter of a virtual environment that is already there and up to date, without making one."""
+    """The interpreter of a virtual environment that was once made whole, without making or changing one."""
     python = cache_root() / "venv" / "bin" / "python"
-    stamp = cache_root() / "venv" / "stamp"
-    if python.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == _stamp(pinned_requirements()):
-        return python
-    return None
+    return python if python.exists() and _stamp_file().exists() else None
 
 
 def prepare_environment(say: Say) -> Path:
-    """Return the interpreter of a virtual environment that has the extra `test`. Raises PreparationError."""
+    """Return the interpreter of a virtual environment that has the extra `test`. Raises PreparationError.
+
+    One that has other versions is brought up to date and not made anew: another run may be using it.
+    """
     with exclusive("venv"):
+        requirements = pinned_requirements()
         python = existing_environment()
-        if python is not None:
+        if python is None:
+            directory = cache_root() / "venv"
+            say(f"making a virtual environment in {directory}")
+            _make_environment(directory)
+            python = directory / "bin" / "python"
+        elif _stamp_file().read_text(encoding="ascii") == _stamp(requirements):
             return python
-        directory = cache_root() / "venv"
-        python = directory / "bin" / "python"
-        say(f"making a virtual environment in {directory}")
-        _make_environment(directory)
-        say(f"installing {', '.join(pinned_requirements())}")
-        install_requirements(python, pinned_requirements())
-        (directory / "stamp").write_text(_stamp(pinned_requirements()), encoding="ascii")
+        say(f"installing {', '.join(requirements)}")
+        install_requirements(python, requirements)
+        _stamp_file().write_text(_stamp(requirements), encoding="ascii")
         return python
 
 
@@ -180,6 +182,10 @@ def _make_environment(directory: Path) -> None:
             return
         tried.append(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     raise PreparationError("\n".join(tried))
+
+
+def _stamp_file() -> Path:
+    return cache_root() / "venv" / "stamp"
 
 
 def _stamp(requirements: Iterable[str]) -> str:

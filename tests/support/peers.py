@@ -52,17 +52,21 @@ PEERS: Mapping[str, Peer] = {
     "zstd": Peer("zstd", "zstd"),
     "htpasswd": Peer("htpasswd", "apache2-utils"),
     "openssl": Peer("openssl", "openssl"),
+    "ostree": Peer("ostree", "ostree"),
+    "debootstrap": Peer("debootstrap", "debootstrap"),
+    "dpkg-buildpackage": Peer("dpkg-buildpackage", "dpkg-dev"),
+    "dh": Peer("dh", "debhelper"),
+    "dh_python3": Peer("dh_python3", "dh-python"),
+    "lintian": Peer("lintian", "lintian"),
+    "rpmbuild": Peer("rpmbuild", "rpm"),
 }
 
 # what a fresh Debian lacks to make the virtual environment
-_HOUSE_PACKAGES = ("ca-certificates", "python3-venv")
-
-# peers that are built here: called by tests/run beforehand, so that no test waits for a compiler
-BUILDS: Mapping[str, Callable[[], Path]] = {}
+_HOUSE_PACKAGES = ("ca-certificates", "python3-venv", "python3-setuptools", "fakeroot", "xz-utils")
 
 
 def debian_packages() -> list[str]:
-    """All packages that tests/run installs when it may, each once."""
+    """The packages of all peers, and what the virtual environment needs; each once."""
     return list(dict.fromkeys([*_HOUSE_PACKAGES, *(peer.package for peer in PEERS.values())]))
 
 

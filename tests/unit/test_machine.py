@@ -42,14 +42,30 @@ class MachineTest(unittest.TestCase):
         file.write_text("[options.extras_require]\ntest =\n    one >= 1\n    two\n", encoding="ascii")
         self.assertEqual(["one >= 1", "two"], machine.pinned_requirements(file))
 
-    def test_an_environment_made_from_other_requirements_does_not_count(self) -> None:
+    def test_a_half_made_environment_does_not_count(self) -> None:
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.directory)}):
             self.assertIsNone(machine.existing_environment())
             python = machine.cache_root() / "venv" / "bin" / "python"
             python.parent.mkdir(parents=True)
             python.touch()
-            (machine.cache_root() / "venv" / "stamp").write_text("another", encoding="ascii")
             self.assertIsNone(machine.existing_environment())
+
+    def test_an_environment_is_brought_up_to_date_once_and_never_cleared(self) -> None:
+        python = self.directory / "cip-peers" / "venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.touch()
+        (self.directory / "cip-peers" / "venv" / "stamp").write_text("of other requirements", encoding="ascii")
+        said: list[str] = []
+        with (
+            mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.directory)}),
+            mock.patch.object(machine, "install_requirements") as install,
+            mock.patch.object(machine, "_make_environment") as make,
+        ):
+            self.assertEqual(python, machine.prepare_environment(said.append))
+            self.assertEqual(python, machine.prepare_environment(said.append))
+        install.assert_called_once_with(python, machine.pinned_requirements())
+        make.assert_not_called()
+        self.assertEqual(1, len(said))
 
     def test_interpreters_are_asked_for_their_version_and_listed_once_each(self) -> None:
         for name, body in (("python3.13", "exit 127"), ("python3.12", "echo 3 10 True"), ("python3.14", "echo x")):
