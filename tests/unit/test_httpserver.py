@@ -1,0 +1,734 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP front end over a socketpair, with an image that a test makes up: wire.md sections 11, 12, 16."""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import socket
+import threading
+import time
+import unittest
+from collections.abc import Callable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+from unittest import mock
+
+from cip import log
+from cip.content import CHUNK, BlobAccess, BlobReader, BytesReader
+from cip.errors import (
+    CipError,
+    ContentMismatchError,
+    ErrorCode,
+    InvalidReferenceError,
+    NetworkError,
+    NotFoundError,
+    PolicyRejectedError,
+)
+from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
+from cip.model.digest import Digest, digest_of
+from cip.wire import httpserver
+from tests.support.parent import PATIENCE, Line
+
+if TYPE_CHECKING:
+    from cip.image import Image
+
+MANIFEST = b'{"schemaVersion":2}'
+LAYER = b"x" * 10240
+BIG = hashlib.shake_128(b"big").digest(3_000_000)
+INDEX = digest_of(b"index")
+
+
+class FakeReader(BytesReader):
+    """A blob that a test spoils: a stated size of its own, an error or a wait behind `good` bytes."""
+
+    def __init__(
+        self, data: bytes, *, size: int | None = None, good: int | None = None, error: Exception | None = None,
+        wait: threading.Event | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(data if good is None else data[:good])
+        self._stated = len(data) if size is None else size
+        self._error = error
+        self._wait = wait
+        self.closed = 0
+
+    @property
+    def size(self) -> int:
+        return self._stated
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = super().readinto(buffer)
+        if not count and self._wait is not None:
+            self._wait.wait(PATIENCE)
+        if not count and self._error is not None:
+            raise self._error
+        return count
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class FakeImage:
+    """The part of `Image` that the front end calls."""
+
+    reference = "fake:"
+
+    def __init__(self, blobs: Sequence[bytes] = (LAYER, BIG, b""), *, index: Digest | None = None) -> None:
+        self.manifest = SimpleNamespace(
+            data=MANIFEST, media_type="application/vnd.oci.image.manifest.v1+json", digest=digest_of(b"original"),
+            index_digest=index,
+        )  # fmt: skip
+        self.blobs = {digest_of(blob): Descriptor("type", digest_of(blob), len(blob)) for blob in blobs}
+        self.readers: dict[Digest, FakeReader] = {digest_of(blob): FakeReader(blob) for blob in blobs}
+        self.opened: list[tuple[Digest, BlobAccess]] = []
+        self.closed = 0
+
+    def describe_blob(self, digest: Digest) -> Descriptor:
+        if digest not in self.blobs:
+            raise NotFoundError(
+                f"the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest)
+            )
+        return self.blobs[digest]
+
+    def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
+        self.opened.append((digest, access))
+        return self.readers[digest]
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def with_blob(self, data: bytes, *, size: int | None = None, reader: FakeReader) -> str:
+        """Add a blob whose descriptor says `size` and the digest of `data`; the target to ask it by."""
+        digest = digest_of(data)
+        self.blobs[digest] = Descriptor("type", digest, len(data) if size is None else size)
+        self.readers[digest] = reader
+        return f"/blobs/{digest}"
+
+
+def blob(data: bytes) -> str:
+    return f"/blobs/{digest_of(data)}"
+
+
+class Conversations(unittest.TestCase):
+    """Serves one connection in a thread; every test must leave no thread and no descriptor behind."""
+
+    def setUp(self) -> None:
+        descriptors, threads = sorted(os.listdir("/proc/self/fd")), threading.active_count()
+        self.addCleanup(lambda: self.assertEqual(sorted(os.listdir("/proc/self/fd")), descriptors))
+        self.addCleanup(lambda: self.assertEqual(threading.active_count(), threads))
+        self.logged: list[str] = []
+        self.enterContext(mock.patch.object(log, "error", lambda text, *rest: self.logged.append(text % rest)))
+        self.image = FakeImage()
+        self.status: int | None = None
+
+    @contextlib.contextmanager
+    def serving(
+        self, open_image: Callable[[], FakeImage] | None = None, *, status: int | None = 0, tmpdir: str = "/tmp"
+    ) -> Iterator[Line]:
+        """A line to a server; `status` is the exit status it must end with once the line is closed."""
+        ours, theirs = socket.socketpair()
+        opener = cast("Callable[[], Image]", open_image or (lambda: self.image))
+
+        def serve() -> None:
+            with theirs:
+                self.status = httpserver.serve_socket(theirs, opener, tmpdir)
+
+        server = threading.Thread(target=serve)
+        with Line(ours) as line:
+            server.start()
+            try:
+                yield line
+            finally:
+                ours.close()
+                server.join(PATIENCE)
+        self.assertFalse(server.is_alive())
+        self.assertEqual(self.status, status)
+
+
+class Manifest(Conversations):
+    def test_is_served_with_its_digest_c1(self) -> None:
+        with self.serving() as line:
+            answer = line.ask("GET", "/manifest")
+        self.assertEqual((answer.status, answer.reason, answer.body), (200, "OK", MANIFEST))
+        self.assertEqual(answer.field("Content-Type"), "application/vnd.oci.image.manifest.v1+json")
+        self.assertEqual(answer.field("Manifest-Digest"), str(digest_of(b"original")))
+        self.assertIsNone(answer.field("Manifest-Index-Digest"))
+        parsedate_to_datetime(answer.field("Date") or "")
+
+    def test_names_the_index_it_was_chosen_from(self) -> None:
+        with self.serving(lambda: FakeImage(index=INDEX)) as line:
+            self.assertEqual(line.ask("GET", "/manifest").field("Manifest-Index-Digest"), str(INDEX))
+
+    def test_has_the_same_head_without_its_body_c3(self) -> None:
+        with self.serving() as line:
+            wanted = line.ask("GET", "/manifest")
+            found = line.ask("HEAD", "/manifest")
+            self.assertEqual(line.ask("GET", "/manifest").body, MANIFEST)
+        dateless = [[field for field in answer.fields if field[0] != "Date"] for answer in (wanted, found)]
+        self.assertEqual(dateless[0], dateless[1])
+
+    def test_is_found_by_the_absolute_and_the_escaped_target_c19(self) -> None:
+        with self.serving() as line:
+            for target in ("http://x/manifest", "/%6danifest", "/manifest?x=y"):
+                with self.subTest(target):
+                    self.assertEqual(line.ask("GET", target).body, MANIFEST)
+
+
+class Opening(Conversations):
+    def test_is_opened_by_the_first_request_that_needs_it_and_kept(self) -> None:
+        calls = []
+
+        def open_image() -> FakeImage:
+            calls.append(1)
+            return self.image
+
+        with self.serving(open_image) as line:
+            line.ask("GET", "/nowhere")
+            line.ask("GET", "/blobs/sha256:abc")
+            line.ask("OPTIONS", "/manifest")
+            self.assertEqual(len(calls), 0)
+            line.ask("GET", "/manifest")
+            line.ask("HEAD", blob(LAYER))
+            line.ask("GET", blob(LAYER))
+            self.assertEqual(len(calls), 1)
+        self.assertEqual(self.image.closed, 1)
+
+    def test_is_opened_again_after_a_failure(self) -> None:
+        results: list[FakeImage | CipError] = [
+            NetworkError("no route", code=ErrorCode.CONNECTION_REFUSED),
+            PolicyRejectedError("rejected"),
+            self.image,
+        ]
+
+        def open_image() -> FakeImage:
+            result = results.pop(0)
+            if isinstance(result, CipError):
+                raise result
+            return result
+
+        with self.serving(open_image) as line:
+            self.assertEqual([line.ask("GET", "/manifest").status for _ in range(4)], [502, 403, 200, 200])
+
+    def test_whose_opening_fails_is_told_with_the_facts_c26_c27_c28(self) -> None:
+        for error, status in (
+            (InvalidReferenceError("bogus", "expected a transport"), 400),
+            (NetworkError("refused", code=ErrorCode.CONNECTION_REFUSED, host="127.0.0.1:1"), 502),
+            (PolicyRejectedError("not accepted", reason="reject"), 403),
+            (NetworkError("slow", code=ErrorCode.TIMEOUT), 504),
+        ):
+
+            def open_image(error: CipError = error) -> FakeImage:
+                raise error
+
+            with self.subTest(status=status), self.serving(open_image) as line:
+                for _ in range(2):
+                    answer = line.ask("GET", "/manifest")
+                    self.assertEqual(answer.status, status)
+                    self.assertEqual(answer.problem()["type"], str(error.code))
+                    self.assertEqual(answer.problem()["detail"], str(error))
+                    self.assertIs(answer.problem()["retryable"], error.retryable)
+                self.assertEqual(line.ask("HEAD", "/manifest").status, status)
+                self.assertEqual(line.ask("GET", "/nowhere").status, 404)
+        self.assertEqual(self.logged, [])
+
+    def test_that_the_registry_holds_back_is_told_with_the_time_to_wait(self) -> None:
+        def open_image() -> FakeImage:
+            raise NetworkError("slow down", code=ErrorCode.RATE_LIMITED, retry_after=1.5)
+
+        with self.serving(open_image) as line:
+            answer = line.ask("GET", "/manifest")
+        self.assertEqual((answer.status, answer.field("Retry-After")), (503, "2"))
+
+
+class Blobs(Conversations):
+    def test_are_served_as_they_are_c4(self) -> None:
+        with self.serving() as line:
+            for data in (LAYER, BIG, b""):
+                with self.subTest(size=len(data)):
+                    answer = line.ask("GET", blob(data))
+                    self.assertEqual((answer.status, answer.framing, answer.body), (200, "length", data))
+                    self.assertEqual(answer.field("Content-Type"), "application/octet-stream")
+        self.assertEqual(self.image.opened[0], (digest_of(LAYER), BlobAccess.VERIFIED))
+        self.assertEqual([reader.closed for reader in self.image.readers.values()], [1, 1, 1])
+
+    def test_of_every_size_around_the_chunks_are_whole(self) -> None:
+        for size in (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 3 * CHUNK):
+            for stated in (size, UNKNOWN_SIZE):
+                data = BIG[:size]
+                image = FakeImage()
+                target = image.with_blob(data, size=stated, reader=FakeReader(data, size=stated))
+                self.image = image
+                with self.subTest(size=size, stated=stated), self.serving() as line:
+                    answer = line.ask("GET", target)
+                    self.assertTrue(answer.complete)
+                    self.assertEqual(answer.framing, "length" if stated == size else "chunked")
+                    self.assertEqual(digest_of(answer.body), digest_of(data))
+
+    def test_have_a_head_with_a_length_although_they_are_not_read(self) -> None:
+        with self.serving() as line:
+            answer = line.ask("HEAD", blob(BIG))
+            self.assertEqual((answer.status, answer.field("Content-Length")), (200, "3000000"))
+            self.assertEqual(line.ask("GET", "/manifest").body, MANIFEST)
+        self.assertEqual(self.image.opened, [])
+
+    def test_of_unknown_size_have_a_head_without_a_length(self) -> None:
+        target = self.image.with_blob(b"y", size=UNKNOWN_SIZE, reader=FakeReader(b"y"))
+        with self.serving() as line:
+            answer = line.ask("HEAD", target)
+        self.assertEqual((answer.status, answer.field("Content-Length")), (200, None))
+
+    def test_are_served_whole_although_a_range_was_asked_c21(self) -> None:
+        with self.serving() as line:
+            answer = line.ask("GET", blob(LAYER), "Range: bytes=0-3", 'If-None-Match: "x"')
+        self.assertEqual((answer.status, answer.body, answer.field("Accept-Ranges")), (200, LAYER, "none"))
+
+    def test_that_the_image_does_not_name_are_not_found_c12(self) -> None:
+        with self.serving() as line:
+            for algorithm, digits in (("sha256", 64), ("sha384", 96), ("sha512", 128)):
+                problem = line.ask("GET", f"/blobs/{algorithm}:" + "0" * digits).problem()
+                self.assertEqual((problem["status"], problem["type"]), (404, "blob-not-in-image"))
+
+    def test_by_no_digest_are_refused_c10(self) -> None:
+        with self.serving() as line:
+            for name, code in (
+                ("sha256:abc", "digest-invalid"),
+                ("", "digest-invalid"),
+                ("md5:" + "0" * 32, "digest-unsupported"),
+                ("sha256:" + "A" * 64, "digest-invalid"),
+                ("sha256:" + "0" * 64 + "%0a", "digest-invalid"),
+                (str(digest_of(LAYER)) + "%00", "digest-invalid"),
+            ):
+                with self.subTest(name):
+                    problem = line.ask("GET", f"/blobs/{name}").problem()
+                    self.assertEqual((problem["status"], problem["type"]), (400, code))
+
+    def test_that_fail_before_the_first_byte_are_an_honest_error_c6(self) -> None:
+        wrong = b"y" + LAYER[1:]
+        for name, reader, code in (
+            ("flipped", FakeReader(wrong), "content-mismatch"),
+            ("short", FakeReader(LAYER, good=100), "content-mismatch"),
+            ("empty", FakeReader(LAYER, good=0), "content-mismatch"),
+            ("long", FakeReader(LAYER + b"y", size=len(LAYER)), "content-mismatch"),
+            ("lost", FakeReader(LAYER, good=100, error=NetworkError("cut")), "connection-lost"),
+            ("another size", FakeReader(LAYER + b"y"), "content-mismatch"),
+        ):
+            target = self.image.with_blob(LAYER, reader=reader)
+            with self.subTest(name), self.serving() as line:
+                answer = line.ask("GET", target)
+                self.assertEqual((answer.status, answer.problem()["type"]), (502, code))
+                self.assertEqual(line.ask("GET", "/manifest").body, MANIFEST)
+                self.assertEqual(reader.closed, 1)
+
+    def test_of_another_stated_size_are_refused_before_the_first_byte(self) -> None:
+        target = self.image.with_blob(BIG, reader=FakeReader(BIG + b"y"))
+        with self.serving() as line:
+            problem = line.ask("GET", target).problem()
+        self.assertEqual(problem["type"], "content-mismatch")
+        self.assertRegex(problem["detail"], "expected 3000000 bytes, the source states 3000001")
+
+    def test_that_fail_late_never_look_complete_c5_c7(self) -> None:
+        flipped = BIG[:-1] + bytes([BIG[-1] ^ 1])
+        known, unknown = len(BIG), UNKNOWN_SIZE
+        cut = NetworkError("cut")
+        for name, size, reader, reason in (
+            ("flipped", known, FakeReader(flipped), "expected digest"),
+            ("short", known, FakeReader(BIG, good=known - 1), "expected 3000000 bytes, found 2999999"),
+            ("long", known, FakeReader(BIG + b"y", size=known), "expected 3000000 bytes, found more"),
+            ("lost", known, FakeReader(BIG, good=2_000_000, error=cut), "cut"),
+            ("flipped", unknown, FakeReader(flipped, size=unknown), "expected digest"),
+            ("short", unknown, FakeReader(BIG, size=unknown, good=known - 1), "expected digest"),
+            ("lost", unknown, FakeReader(BIG, size=unknown, good=2_000_000, error=cut), "cut"),
+        ):
+            self.logged.clear()
+            target = self.image.with_blob(BIG, size=size, reader=reader)
+            with self.subTest(name, size=size), self.serving(status=1) as line:
+                answer = line.ask("GET", target)
+                self.assertEqual((answer.status, answer.complete), (200, False))
+                self.assertTrue(BIG.startswith(answer.body))
+                self.assertLess(len(answer.body), len(BIG))
+                self.assertGreater(len(answer.body), 0)
+                self.assertTrue(line.at_end())
+            self.assertRegex("\n".join(self.logged), reason)
+            self.assertEqual(len(self.logged), 1)
+
+    def test_that_can_begin_again_elsewhere_do_so_unnoticed(self) -> None:
+        class SecondPlace(FakeReader):
+            def restart(self, error: ContentMismatchError) -> bool:
+                self._data, self._position = memoryview(LAYER), 0
+                return True
+
+        target = self.image.with_blob(LAYER, reader=SecondPlace(b"y" * len(LAYER)))
+        with self.serving() as line:
+            self.assertEqual(line.ask("GET", target).body, LAYER)
+
+    def test_of_unknown_size_end_with_the_last_chunk_only_when_verified_c8(self) -> None:
+        go_on = threading.Event()
+        target = self.image.with_blob(BIG, size=UNKNOWN_SIZE, reader=FakeReader(BIG, size=UNKNOWN_SIZE, wait=go_on))
+        with self.serving() as line:
+            line.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            begin = b""
+            while len(begin) < len(BIG) - 4 * CHUNK:
+                begin += line.sock.recv(1 << 16)
+            line.sock.settimeout(0.2)
+            with self.assertRaises(TimeoutError):
+                while True:
+                    begin += line.sock.recv(1 << 16)
+            self.assertLess(len(begin), len(BIG))
+            self.assertIn(b"Transfer-Encoding: chunked\r\n", begin)
+            self.assertFalse(begin.endswith(b"0\r\n\r\n"))
+            line.sock.settimeout(PATIENCE)
+            go_on.set()
+            rest = b""
+            while not rest.endswith(b"\r\n0\r\n\r\n"):
+                rest += line.sock.recv(1 << 16)
+
+    def test_whose_size_only_the_source_knows_get_a_length(self) -> None:
+        target = self.image.with_blob(LAYER, size=UNKNOWN_SIZE, reader=FakeReader(LAYER))
+        with self.serving() as line:
+            self.assertEqual(line.ask("GET", target).field("Content-Length"), "10240")
+
+
+class Http10(Conversations):
+    def test_is_answered_and_left_c23(self) -> None:
+        with self.serving() as line:
+            line.send(b"GET /manifest HTTP/1.0\r\n\r\n")
+            answer = line.answer()
+            self.assertEqual((answer.body, answer.field("Connection")), (MANIFEST, "close"))
+            self.assertTrue(line.at_end())
+
+    def test_stays_where_it_asks_to(self) -> None:
+        with self.serving() as line:
+            for _ in range(2):
+                answer = line.ask("GET", "/manifest", "Connection: keep-alive", version="1.0")
+                self.assertEqual((answer.body, answer.field("Connection")), (MANIFEST, "keep-alive"))
+
+    def test_blob_of_unknown_size_gets_a_length_c9(self) -> None:
+        target = self.image.with_blob(BIG, size=UNKNOWN_SIZE, reader=FakeReader(BIG, size=UNKNOWN_SIZE))
+        with self.serving() as line:
+            answer = line.ask("GET", target, version="1.0")
+            self.assertEqual((answer.framing, answer.body == BIG), ("length", True))
+
+    def test_blob_of_unknown_size_that_is_wrong_is_an_honest_error(self) -> None:
+        target = self.image.with_blob(BIG, size=UNKNOWN_SIZE, reader=FakeReader(BIG[1:], size=UNKNOWN_SIZE))
+        with self.serving() as line:
+            self.assertEqual(line.ask("GET", target, version="1.0").problem()["type"], "content-mismatch")
+
+    def test_blob_of_unknown_size_without_room_for_it_is_refused(self) -> None:
+        target = self.image.with_blob(LAYER, size=UNKNOWN_SIZE, reader=FakeReader(LAYER, size=UNKNOWN_SIZE))
+        with self.serving(tmpdir="/nowhere") as line:
+            problem = line.ask("GET", target, version="1.0").problem()
+        self.assertEqual(problem["status"], 505)
+        self.assertRegex(problem["detail"], "needs HTTP/1.1 or room in --tmpdir: No such file")
+
+
+class Requests(Conversations):
+    def test_for_other_paths_are_not_found_c11(self) -> None:
+        with self.serving() as line:
+            for target in (
+                "/foo",
+                "/",
+                "/manifest/",
+                "//manifest",
+                f"/blobs/a/{digest_of(LAYER)}",
+                "/blobs",
+                "/Manifest",
+            ):
+                with self.subTest(target):
+                    problem = line.ask("GET", target).problem()
+                    self.assertEqual((problem["status"], problem["type"]), (404, "path-unknown"))
+
+    def test_by_the_wrong_method_are_told_the_right_ones_c13(self) -> None:
+        with self.serving() as line:
+            for method, target, allow in (
+                ("POST", "/manifest", "GET, HEAD, OPTIONS"),
+                ("PUT", blob(LAYER), "GET, HEAD, OPTIONS"),
+                ("GET", "/quit", "POST, OPTIONS"),
+                ("HEAD", "/quit", "POST, OPTIONS"),
+                ("TRACE", "/manifest", "GET, HEAD, OPTIONS"),
+                ("CONNECT", "x:80", "GET, HEAD, POST, OPTIONS"),
+            ):
+                with self.subTest(method=method, target=target):
+                    answer = line.ask(method, target, "Content-Length: 3", body=b"abc")
+                    self.assertEqual((answer.status, answer.field("Allow")), (405, allow))
+            answer = line.ask("POST", "/quit")
+            self.assertEqual((answer.status, answer.field("Content-Length")), (200, "0"))
+            self.assertTrue(line.at_end())
+
+    def test_by_an_unknown_method_are_not_implemented_c14(self) -> None:
+        with self.serving() as line:
+            for method in ("abcPOST", "get", "PROPFIND"):
+                self.assertEqual(line.ask(method, "/quit").status, 501)
+
+    def test_for_options_are_answered_without_a_body_c20(self) -> None:
+        with self.serving() as line:
+            for target, allow in (
+                ("*", "GET, HEAD, POST, OPTIONS"),
+                ("/manifest", "GET, HEAD, OPTIONS"),
+                ("/quit", "POST, OPTIONS"),
+            ):
+                answer = line.ask("OPTIONS", target)
+                self.assertEqual((answer.status, answer.field("Allow")), (204, allow))
+            self.assertEqual(line.ask("OPTIONS", "/foo").status, 404)
+
+    def test_without_one_host_are_refused_and_the_next_is_answered_c15(self) -> None:
+        with self.serving() as line:
+            line.send(b"GET /manifest HTTP/1.1\r\n\r\nGET /manifest HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n")
+            self.assertEqual([line.answer().status for _ in range(2)], [400, 400])
+            self.assertEqual(line.ask("GET", "/manifest").status, 200)
+
+    def test_that_are_refused_but_framed_lose_no_later_one(self) -> None:
+        with self.serving() as line:
+            line.send(
+                b"POST /manifest HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\n\r\n"
+                b"POST /quit HTTP/1.1\r\nHost: x\r\n\r\n"
+                b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n"
+                b"BREW /pot HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+                b"GET /manifest HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n"
+                b"GET /manifest HTTP/1.1\r\nHost: x\r\n\r\n"
+            )
+            self.assertEqual([line.answer().status for _ in range(5)], [405, 400, 501, 417, 200])
+
+    def test_whose_end_is_in_doubt_are_refused_and_end_the_conversation_c15_c16_c24(self) -> None:
+        for name, request, status in (
+            ("garbage", b"GARBAGE\r\n\r\n", 400),
+            ("other protocol", b"\x16\x03\x01\x00\xa5\n", 400),
+            ("version", b"GET / HTTP/2.0\r\n\r\n", 505),
+            ("two lengths", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na", 400),
+            ("signed length", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na", 400),
+            ("both", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            ("coding", b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+            ("long line", b"GET /" + b"a" * 20480 + b" HTTP/1.1\r\n\r\n", 414),
+            ("long fields", b"GET / HTTP/1.1\r\nA: " + b"b" * 102400 + b"\r\n\r\n", 431),
+            ("long body", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n", 413),
+            ("expectation", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: tea\r\n\r\n", 417),
+        ):
+            self.logged.clear()
+            with self.subTest(name), self.serving(status=1) as line:
+                line.send(request + b"GET /manifest HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = line.answer()
+                self.assertEqual((answer.status, answer.field("Connection")), (status, "close"))
+                self.assertEqual(answer.problem()["type"], "request-invalid")
+                self.assertTrue(line.at_end())
+            self.assertEqual(len(self.logged), 1, self.logged)
+
+    def test_of_head_that_are_not_framed_get_no_body_either(self) -> None:
+        with self.serving(status=1) as line:
+            line.send(b"HEAD / HTTP/1.1\r\nA : b\r\n\r\n")
+            self.assertEqual(line.answer("HEAD").status, 400)
+            self.assertTrue(line.at_end())
+
+    def test_that_are_pipelined_are_answered_in_order_and_quit_drops_the_rest(self) -> None:
+        with self.serving() as line:
+            head = b"HTTP/1.1\r\nHost: x\r\n\r\n"
+            line.send(b"".join([
+                b"GET /manifest ", head, f"GET {blob(BIG)} ".encode(), head, f"HEAD {blob(BIG)} ".encode(), head,
+                b"GET /foo ", head, b"POST /quit ", head, b"GET /manifest ", head,
+            ]))  # fmt: skip
+            self.assertEqual(line.answer().body, MANIFEST)
+            self.assertEqual(line.answer().body, BIG)
+            self.assertEqual(line.answer("HEAD").status, 200)
+            self.assertEqual(line.answer().status, 404)
+            self.assertEqual(line.answer().status, 200)
+            self.assertTrue(line.at_end())
+
+    def test_to_quit_may_have_a_body_c17_c18(self) -> None:
+        for name, fields, body in (
+            ("chunks", ["Transfer-Encoding: chunked"], b"0\r\n\r\n"),
+            ("length", ["Content-Length: 3"], b"abc"),
+        ):
+            with self.subTest(name), self.serving() as line:
+                answer = line.ask("POST", "/quit", *fields, body=body)
+                self.assertEqual((answer.status, answer.field("Connection")), (200, "close"))
+                self.assertTrue(line.at_end())
+        with self.serving() as line:
+            interim = line.ask("POST", "/quit", "Content-Length: 3", "Expect: 100-continue")
+            self.assertEqual((interim.status, interim.fields), (100, ()))
+            line.send(b"abc")
+            self.assertEqual(line.answer().status, 200)
+            self.assertTrue(line.at_end())
+
+    def test_to_quit_are_obeyed_although_nobody_waits_for_the_answer(self) -> None:
+        with self.serving() as line:
+            line.send(b"POST /quit HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(self.logged, [])
+
+    def test_that_close_are_the_last_c22(self) -> None:
+        with self.serving() as line:
+            line.send(b"GET /manifest HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /manifest HTTP/1.1\r\n\r\n")
+            answer = line.answer()
+            self.assertEqual((answer.body, answer.field("Connection")), (MANIFEST, "close"))
+            self.assertTrue(line.at_end())
+
+    def test_that_end_too_early_are_a_failure_c25(self) -> None:
+        for request in (
+            b"GET /mani",
+            b"GET /manifest HTTP/1.1\r\nHost: x\r\n",
+            b"GET / HTTP/1.1\r\nContent-Length: 1\r\n\r\n",
+        ):
+            self.logged.clear()
+            with self.subTest(request), self.serving(status=1) as line:
+                line.send(request)
+                line.sock.shutdown(socket.SHUT_WR)
+                self.assertTrue(line.at_end())
+            self.assertRegex("\n".join(self.logged), "closed the connection inside a request")
+
+    def test_may_be_none(self) -> None:
+        for prefix in (b"", b"\r\n"):
+            with self.serving() as line:
+                line.send(prefix)
+
+
+class Parents(Conversations):
+    def test_of_the_standard_library_are_understood(self) -> None:
+        with self.serving() as line:
+            connection = http.client.HTTPConnection("localhost")
+            connection.sock = line.sock
+            for target, body in (("/manifest", MANIFEST), (blob(BIG), BIG)):
+                connection.request("GET", target)
+                response = connection.getresponse()
+                self.assertEqual((response.status, response.read()), (200, body))
+            connection.request("POST", "/quit", body=b"x")
+            with connection.getresponse() as response:
+                self.assertEqual((response.status, response.read()), (200, b""))
+            connection.close()
+
+    def test_that_only_end_their_requests_get_all_answers(self) -> None:
+        with self.serving() as line:
+            line.send(f"GET {blob(BIG)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            line.sock.shutdown(socket.SHUT_WR)
+            self.assertEqual(line.answer().body, BIG)
+            self.assertTrue(line.at_end())
+
+    def test_that_leave_an_answer_unread_end_the_conversation_in_peace(self) -> None:
+        with self.serving() as line:
+            line.send(b"GET /manifest HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertEqual(line.sock.recv(10), b"HTTP/1.1 2")
+            time.sleep(0.05)
+
+    def test_that_die_in_the_middle_of_a_body_are_a_failure(self) -> None:
+        with self.serving(status=1) as line:
+            line.send(f"GET {blob(BIG)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            self.assertEqual(len(line.sock.recv(1000)), 1000)
+        self.assertRegex("\n".join(self.logged), "closed the connection before the end of an answer")
+        self.assertEqual(self.image.readers[digest_of(BIG)].closed, 1)
+
+    def test_that_die_while_the_source_is_stalled_are_noticed(self) -> None:
+        for place in ("open", "blob"):
+            stalled = threading.Event()
+            self.logged.clear()
+
+            def open_image(stalled: threading.Event = stalled) -> FakeImage:
+                stalled.wait(PATIENCE)
+                return self.image
+
+            reader = FakeReader(BIG, good=1_000_000, wait=stalled, error=NetworkError("cut"))
+            target = self.image.with_blob(BIG, reader=reader) if place == "blob" else "/manifest"
+            try:
+                with self.subTest(place), mock.patch.object(httpserver, "HANG_UP_GRACE", 0.01):
+                    with self.serving(open_image if place == "open" else None, status=1) as line:
+                        line.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                        if place == "blob":
+                            line.sock.recv(1000)
+                        time.sleep(0.02)
+                    self.assertRegex(
+                        "\n".join(self.logged), "while it waited for an answer|before the end of an answer"
+                    )
+            finally:
+                stalled.set()  # what the end of the process does otherwise
+                for thread in threading.enumerate():
+                    if thread.name == "http":
+                        thread.join(PATIENCE)
+                self._close_forgotten()
+
+    def _close_forgotten(self) -> None:
+        """Close the event descriptor that an abandoned conversation leaves to the end of the process."""
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventfd]":
+                    os.close(int(name))
+
+    def test_that_are_slow_are_waited_for(self) -> None:
+        with self.serving() as line:
+            line.send(f"GET {blob(BIG)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            time.sleep(0.2)
+            self.assertEqual(line.answer().body, BIG)
+
+
+class Mistakes(Conversations):
+    def test_of_ours_are_answered_without_showing_what_they_say(self) -> None:
+        def open_image() -> FakeImage:
+            raise ValueError("Bearer s3cret")
+
+        with self.serving(open_image) as line:
+            answer = line.ask("GET", "/manifest")
+            problem = answer.problem()
+            self.assertEqual(
+                (problem["status"], problem["type"], problem["detail"]), (500, "internal", "internal error")
+            )
+            self.assertEqual(line.ask("GET", "/nowhere").status, 404)
+        self.assertRegex(
+            self.logged[0], r"internal error: ValueError at test_httpserver.py:\d+ open_image, called from"
+        )
+        self.assertNotIn("s3cret", self.logged[0] + answer.body.decode())
+
+    def test_of_ours_in_a_body_end_it_short(self) -> None:
+        target = self.image.with_blob(BIG, reader=FakeReader(BIG, good=2_000_000, error=KeyError("s3cret")))
+        with self.serving(status=1) as line:
+            answer = line.ask("GET", target)
+            self.assertEqual((answer.status, answer.complete), (200, False))
+            self.assertTrue(line.at_end())
+
+
+class Streams(unittest.TestCase):
+    def test_two_pipes_carry_the_same_conversation(self) -> None:
+        before = sorted(os.listdir("/proc/self/fd"))
+        image = FakeImage()
+        input_fd, to_server = os.pipe()
+        from_server, output_fd = os.pipe()
+        statuses: list[int] = []
+
+        def serve() -> None:
+            opener = cast("Callable[[], Image]", lambda: image)
+            statuses.append(httpserver.serve_streams(input_fd, output_fd, opener, "/tmp"))
+
+        server = threading.Thread(target=serve)
+        server.start()
+        os.write(to_server, f"GET {blob(BIG)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        os.close(to_server)
+        found = b""
+        wanted = len(BIG)
+        while found.partition(b"\r\n\r\n")[2] != BIG and len(found) < wanted + 1000:
+            found += os.read(from_server, 1 << 16)
+        server.join(PATIENCE)
+        for fd in (input_fd, output_fd, from_server):
+            os.close(fd)
+        self.assertEqual((found[:15], statuses), (b"HTTP/1.1 200 OK", [0]))
+        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+
+    def test_a_reader_that_leaves_between_requests_ends_it_in_peace(self) -> None:
+        input_fd, to_server = os.pipe()
+        from_server, output_fd = os.pipe()
+        statuses: list[int] = []
+        opener = cast("Callable[[], Image]", FakeImage)
+
+        def serve() -> None:
+            statuses.append(httpserver._serve(input_fd, output_fd, opener, "/tmp"))
+
+        server = threading.Thread(target=serve)
+        with mock.patch.object(httpserver, "HANG_UP_GRACE", 0.01):
+            server.start()
+            os.close(from_server)
+            server.join(PATIENCE)
+        os.close(to_server)
+        for thread in threading.enumerate():
+            if thread.name == "http":
+                thread.join(PATIENCE)
+        for fd in (input_fd, output_fd):
+            os.close(fd)
+        Parents._close_forgotten(cast("Parents", self))
+        self.assertEqual(statuses, [0])
+
+
+if __name__ == "__main__":
+    unittest.main()
