@@ -13,13 +13,15 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from . import log
-from .errors import CipError, UsageError
+from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 from .options import Command, Invocation, parse_arguments
 from .report import Audit, AuditWriter, Events, EventWriter, LineWriter, NoAudit, NoEvents
-from .settings import HostEnvironment, PolicySource, Settings
+from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
 
 if TYPE_CHECKING:
     from .image import Image, ImageOpener
+    from .runner import ForkedPrograms
+    from .sandbox import Level
     from .trust.policy import Policy
 
 EXIT_SERVED = 0
@@ -101,16 +103,24 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
     sock = None
     if invocation.sockfd is not None:
         sock = stack.enter_context(adopt_socket(invocation.sockfd, socket.SOCK_STREAM))
-    opener = _image_opener(invocation, stack)
-    reference = invocation.reference
+    settings, reference = invocation.settings, invocation.reference
+    opener, confinement = _core(invocation, stack)
 
     def open_image() -> Image:
-        return opener.open(reference)
+        image = opener.open(reference)
+        try:
+            confinement.require()
+        except BaseException:
+            image.close()
+            raise
+        if reference.startswith("docker:"):
+            image.read_ahead(settings.transfer.read_ahead)
+        return image
 
     with _signals():
         if sock is not None:
-            return httpserver.serve_socket(sock, open_image, invocation.settings.tmpdir)
-        return httpserver.serve_streams(0, 1, open_image, invocation.settings.tmpdir)
+            return httpserver.serve_socket(sock, open_image, settings.tmpdir, confinement.apply)
+        return httpserver.serve_streams(0, 1, open_image, settings.tmpdir, confinement.apply)
 
 
 def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
@@ -119,9 +129,9 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
 
     descriptor = 0 if invocation.sockfd is None else invocation.sockfd
     sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
-    opener = _image_opener(invocation, stack)
+    opener, confinement = _core(invocation, stack)
     with _signals():
-        return seqpacket.serve(sock, opener)
+        return seqpacket.serve(sock, opener, confinement.apply)
 
 
 def _explain(invocation: Invocation, stack: ExitStack) -> int:
@@ -132,17 +142,74 @@ def _explain(invocation: Invocation, stack: ExitStack) -> int:
     return EXIT_SERVED
 
 
-def _image_opener(invocation: Invocation, stack: ExitStack) -> ImageOpener:
-    """The core with everything it is handed: settings, programs, clock, records."""
+class _Confinement:
+    """Gives up what is not needed any more, once, off the critical path unless a level is required."""
+
+    def __init__(self, invocation: Invocation, programs: ForkedPrograms) -> None:
+        self._settings = invocation.settings
+        self._command = invocation.command
+        self._reference = invocation.reference
+        self._programs = programs
+        self._applied = invocation.settings.sandbox.mode is SandboxMode.OFF
+
+    def apply(self) -> None:
+        """Confine this thread and those it starts from now on, as far as the kernel lets us."""
+        if not self._applied:
+            self._confine()
+
+    def require(self) -> None:
+        """Confine now if a level is required. Raises UnsupportedError when it was not reached."""
+        required = self._settings.sandbox.required
+        if required is None or self._applied:
+            return
+        from .sandbox import parse_level
+
+        reached = self._confine()
+        if reached < parse_level(required):
+            raise UnsupportedError(
+                f"--require-sandbox: expected level {required}, this kernel gave {reached.name.lower()}",
+                code=ErrorCode.DEPENDENCY_MISSING,
+            )
+
+    def _confine(self) -> Level:
+        from .sandbox import Level, confine
+
+        self._applied = True
+        # A JSON parent names files later, and a store is spread over directories that only the source knows.
+        limited = self._command is Command.HTTP and not self._reference.startswith("containers-storage:")
+        self._programs.start()
+        return confine(
+            Level.FULL if limited else Level.WRITE,
+            writable=[self._settings.tmpdir],
+            readable=_image_paths(self._reference, self._settings),
+        )
+
+
+def _image_paths(reference: str, settings: Settings) -> list[str]:
+    """The files and directories that the image itself is read from."""
+    from .model.reference import Transport, parse_image_reference
+
+    paths = [settings.shared_blob_dir] if settings.shared_blob_dir else []
+    for text in (reference, *settings.local_sources) if reference else ():
+        parsed = parse_image_reference(text)
+        paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
+    return paths
+
+
+def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confinement]:
+    """The core with everything it is handed: settings, programs, clock, records; closed with `stack`."""
     import time
 
     from .image import ImageOpener
-    from .programs import DirectPrograms, run_gpgv
+    from .programs import run_gpgv
+    from .runner import ForkedPrograms
     from .transports import SourceOpener
     from .trust.evaluation import TrustTools
 
     settings = invocation.settings
-    programs = DirectPrograms()
+    programs = ForkedPrograms()
+    stack.callback(programs.close)
+    confinement = _Confinement(invocation, programs)
     events: Events = NoEvents()
     audit: Audit = NoAudit()
     if invocation.events_fd is not None:
@@ -153,7 +220,7 @@ def _image_opener(invocation: Invocation, stack: ExitStack) -> ImageOpener:
     sources = SourceOpener(settings, events, programs)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
-    return opener
+    return opener, confinement
 
 
 def _line_writer(descriptor: int, name: str, stack: ExitStack) -> LineWriter:

@@ -24,15 +24,14 @@ DESCRIPTOR_LIMIT = 16  # passed along with one request
 _GRACE = 5.0  # seconds beyond a program's own time-out until the runner counts as dead
 
 
-class ForkedPrograms:
-    """Runs programs through the runner; fork it by `start` while the process is still free."""
+class ForkedPrograms(DirectPrograms):
+    """Runs programs directly until `start`, which forks the runner, and through it from then on."""
 
-    def __init__(self, control: socket.socket, child: int) -> None:
-        self._control = control
-        self._child = child
+    def __init__(self) -> None:
+        self._control: socket.socket | None = None
+        self._child = 0
 
-    @classmethod
-    def start(cls) -> ForkedPrograms:
+    def start(self) -> None:
         """Fork the runner; `close` ends it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = os.fork()
@@ -45,10 +44,12 @@ class ForkedPrograms:
             finally:
                 os._exit(status)  # whatever happens, this process must not go on as a second proxy
         theirs.close()
-        return cls(ours, child)
+        self._control, self._child = ours, child
 
     def close(self) -> None:
-        """End the runner and reap it."""
+        """End the runner, if there is one, and reap it."""
+        if self._control is None:
+            return
         self._control.close()
         try:
             os.waitpid(self._child, 0)
@@ -67,6 +68,11 @@ class ForkedPrograms:
         timeout: float = PROGRAM_TIMEOUT,
     ) -> ProgramResult:
         """As `Programs.run` says."""
+        if self._control is None:
+            return super().run(
+                argv, purpose=purpose, environ=environ, stdin=stdin, pass_fds=pass_fds, output_limit=output_limit,
+                timeout=timeout,
+            )  # fmt: skip
         head = {
             "argv": list(argv), "purpose": purpose, "environ": dict(environ), "stdin": stdin is not None,
             "fds": list(pass_fds), "output_limit": output_limit, "timeout": timeout,

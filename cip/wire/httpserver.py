@@ -43,29 +43,31 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
 
 OpenImage = Callable[[], "Image"]
+Settled = Callable[[], None]
 
 
-def serve_socket(sock: socket.socket, open_image: OpenImage, tmpdir: str) -> int:
+def serve_socket(sock: socket.socket, open_image: OpenImage, tmpdir: str, settled: Settled) -> int:
     """Serve the connected stream socket `sock`, which the caller closes, until its end; the exit status.
 
     `open_image` is called at the first request that needs it, and again after a failure; a success is kept and closed
-    at the end. `tmpdir` is for blobs of unknown size that an HTTP/1.0 parent asks for.
+    at the end. `tmpdir` is for blobs of unknown size that an HTTP/1.0 parent asks for. `settled` is called once, in
+    the thread that answers, when the first answer about the image is out and nobody waits.
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     except OSError:
         pass  # a smaller buffer works too
-    return _serve(sock.fileno(), sock.fileno(), open_image, tmpdir)
+    return _serve(sock.fileno(), sock.fileno(), open_image, tmpdir, settled)
 
 
-def serve_streams(input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str) -> int:
+def serve_streams(input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str, settled: Settled) -> int:
     """As `serve_socket`, on two descriptors, which are adopted. Raises PeerError when they are of no use."""
     with adopt_streams(input_fd, output_fd) as streams:
-        return _serve(streams.input_fd, streams.output_fd, open_image, tmpdir)
+        return _serve(streams.input_fd, streams.output_fd, open_image, tmpdir, settled)
 
 
-def _serve(input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str) -> int:
-    conversation = _Conversation(input_fd, output_fd, open_image, tmpdir)
+def _serve(input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str, settled: Settled) -> int:
+    conversation = _Conversation(input_fd, output_fd, open_image, tmpdir, settled)
     ended = os.eventfd(0, os.EFD_CLOEXEC)
 
     def converse() -> None:
@@ -140,12 +142,13 @@ class _Conversation(BaseHTTPRequestHandler):
     server_version = f"container-image-proxy/{__version__}"
     sys_version = ""
 
-    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str) -> None:
+    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str, settled: Settled) -> None:
         self._output = _Output(output_fd)
         self.wfile = cast(io.BufferedIOBase, self._output)  # the base class only calls `write`
         self._requests = RequestReader(lambda size: _receive(input_fd, size))
         self._open_image = open_image
         self._tmpdir = tmpdir
+        self._settled: Settled | None = settled
         self._image: Image | None = None
         self._answering = False
         self._minor = 1
@@ -165,6 +168,9 @@ class _Conversation(BaseHTTPRequestHandler):
         """Answer one request; the base class calls this until `close_connection` is set."""
         self._answering = False
         self._minor = 1
+        if self._image is not None and self._settled is not None:
+            settled, self._settled = self._settled, None
+            settled()
         # Until the request has been read to its end, any failure is the end of the conversation.
         self.close_connection = True
         self.exit_status = EXIT_FAILED

@@ -132,7 +132,7 @@ class Conversations(unittest.TestCase):
 
         def serve() -> None:
             with theirs:
-                self.status = httpserver.serve_socket(theirs, opener, tmpdir)
+                self.status = httpserver.serve_socket(theirs, opener, tmpdir, lambda: None)
 
         server = threading.Thread(target=serve)
         with Line(ours) as line:
@@ -690,7 +690,7 @@ class Streams(unittest.TestCase):
 
         def serve() -> None:
             opener = cast("Callable[[], Image]", lambda: image)
-            statuses.append(httpserver.serve_streams(input_fd, output_fd, opener, "/tmp"))
+            statuses.append(httpserver.serve_streams(input_fd, output_fd, opener, "/tmp", lambda: None))
 
         server = threading.Thread(target=serve)
         server.start()

@@ -33,7 +33,8 @@ class Runner(unittest.TestCase):
             path.write_text(f"#!/bin/sh\n{body}\n")
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
         self.environ = {"PATH": f"{directory.name}:/usr/bin:/bin", "MARK": "m"}
-        self.programs = ForkedPrograms.start()
+        self.programs = ForkedPrograms()
+        self.programs.start()
 
     def tearDown(self) -> None:
         self.programs.close()
@@ -45,6 +46,12 @@ class Runner(unittest.TestCase):
     def test_a_helper_gets_arguments_input_and_environment(self) -> None:
         result = self.run_program("docker-credential-echo", "get", stdin=b"registry\n")
         self.assertEqual((result.status, result.stdout), (0, b"get|registry|m"))
+
+    def test_before_the_start_programs_run_directly(self) -> None:
+        programs = ForkedPrograms()
+        result = programs.run(("docker-credential-echo", "get"), purpose="test", environ=self.environ, stdin=b"x\n")
+        self.assertEqual(result.stdout, b"get|x|m")
+        programs.close()
 
     def test_the_exit_status_comes_back(self) -> None:
         result = self.run_program("docker-credential-fail")
