@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 _VALUES = frozenset({"version", "errors", "log", "model"})
 _LOW = _VALUES | {"settings", "content"}
-_BELOW_IMAGE = _LOW | {"report", "sources.base"}
+_BELOW_IMAGE = _LOW | {"report", "sources.base", "programs"}
 
 # room: what it may import besides itself; a room that is a package may of course import its own modules
 ROOMS: Mapping[str, frozenset[str]] = {
@@ -26,9 +26,10 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "model": frozenset({"errors", "log"}),
     "settings": _VALUES,
     "content": _VALUES,
+    "programs": frozenset({"errors", "log"}),
     "report": _LOW,
-    "hostconfig": _LOW,
-    "trust": _LOW,  # neither hostconfig nor a source: image alone brings bytes and belief together
+    "hostconfig": _LOW | {"programs"},  # credential helpers
+    "trust": _LOW,  # neither hostconfig nor a source: image alone brings bytes and belief together; starts no program
     "sources.base": _LOW | {"report"},
     "sources": _BELOW_IMAGE | {"hostconfig"},
     "registry": _BELOW_IMAGE | {"hostconfig"},  # of the sources only what they all promise
@@ -41,7 +42,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "client": frozenset({"version", "errors", "model", "content"}),
     "options": _VALUES | {"settings"},
     "sandbox": _VALUES | {"settings"},
-    "runner": _VALUES | {"settings"},
+    "runner": _VALUES | {"settings", "programs"},
     "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "image"}
     | {"wire", "explain", "options", "sandbox", "runner"},
     "main": frozenset({"cli"}),
@@ -232,6 +233,7 @@ _BAD_MODULES = (
     ("trust from a source", "cip.sources.layout", "import x\nfrom ..trust import policy", "must not import trust"),
     ("registry from a source", "cip.sources.layout", "from ..registry import blob", "must not import registry"),
     ("source from registry", "cip.registry.blob", "from ..sources import layout", "registry must not import sources"),
+    ("trust starts a program", "cip.trust.keys", "from ..programs import run_gpgv", "trust must not import programs"),
     ("wire and settings", "cip.wire.fds", "from ..settings import Settings", "wire must not import settings"),
     ("wire and registry", "cip.wire.fds", "from ..registry import blob", "wire must not import registry"),
     ("client and image", "cip.client", "from .image import Image", "client must not import image"),
@@ -263,7 +265,7 @@ _BAD_MODULES = (
 _EMPTY = {
     f"cip.{name}": ""
     for name in (
-        "__init__", "errors", "content", "settings", "image", "sandbox", "runner", "cli", "model.__init__",
+        "__init__", "errors", "content", "settings", "programs", "image", "sandbox", "runner", "cli", "model.__init__",
         "trust.__init__", "hostconfig.__init__", "hostconfig.paths", "sources.__init__", "sources.base",
         "sources.directory", "registry.__init__", "wire.__init__",
     )
