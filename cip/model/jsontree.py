@@ -97,8 +97,7 @@ class JsonNode:
     def as_replaced_str(self) -> str:
         """The string, with U+FFFD for each lone surrogate as Go's decoder has it, or the document's error."""
         self._expect(str, "a string")
-        text: str = self.value
-        return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+        return replace_surrogates(self.value)
 
     def as_bool(self) -> bool:
         """The boolean, or the document's error."""
@@ -129,6 +128,11 @@ class JsonNode:
         """The keys of an object, in order."""
         self._expect(dict, "an object")
         return tuple(self.value)
+
+    def has(self, key: str) -> bool:
+        """Whether an object has the member `key`, be it `null`."""
+        self._expect(dict, "an object")
+        return key in self.value
 
     def __getitem__(self, key: str) -> JsonNode:
         """The member `key` of an object, which must be there; it may be `null`."""
@@ -232,6 +236,11 @@ def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidD
     if duplicates:
         _refuse_duplicates(root)
     return root
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def refuse_surrogates(root: JsonNode) -> None:

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion to OCI form: Docker schema 2 manifests, and configs of both kinds, encoded byte for byte as Go does.
+
+A converted config is a blob that exists nowhere in the source, named by the digest of the bytes made here. They have to
+be the bytes that skopeo makes (images.md section 7), so the order of members, what is left out and every escape count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import ErrorCode, UnsupportedError, quote
+from . import mediatype
+from .descriptor import Descriptor
+from .digest import digest_of
+from .jsontree import JsonNode, parse_json, replace_surrogates
+from .manifest import Manifest
+
+_OCI_LAYER_OF = {
+    mediatype.DOCKER_LAYER: mediatype.OCI_LAYER,
+    f"{mediatype.DOCKER_LAYER}.gzip": f"{mediatype.OCI_LAYER}+gzip",
+    f"{mediatype.DOCKER_LAYER}.zstd": f"{mediatype.OCI_LAYER}+zstd",
+    mediatype.DOCKER_LAYER_FOREIGN: mediatype.OCI_LAYER_NONDISTRIBUTABLE,
+    f"{mediatype.DOCKER_LAYER_FOREIGN}.gzip": f"{mediatype.OCI_LAYER_NONDISTRIBUTABLE}+gzip",
+}
+# Go's encoder makes JSON safe inside HTML and JavaScript; these characters stand in strings only.
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?(?:Z|([+-])([0-9]{2}):([0-9]{2}))",
+    re.ASCII,
+)
+_NANOSECOND_DIGITS = 9
+
+# A reader returns None for what Go's encoder leaves out: null, false, and whatever is empty.
+_Reader = Callable[[JsonNode], Any]
+
+
+class Converted(NamedTuple):
+    """A manifest in OCI form, with the config that it names."""
+
+    manifest: bytes
+    config: bytes
+    config_descriptor: Descriptor
+
+
+def convert_manifest(manifest: Manifest, config: bytes, where: str) -> Converted:
+    """The Docker schema 2 `manifest` in OCI form; `config` is the content of its config, `where` names the image.
+
+    Digest, size and urls of the layers stay. Raises InvalidDocumentError for a config that cannot be read, and
+    UnsupportedError (media-type-unsupported) for a layer type that OCI has no counterpart of.
+    """
+    encoded = encode_config(config, f"{where}: config")
+    descriptor = Descriptor(mediatype.OCI_CONFIG, digest_of(encoded), len(encoded))
+    layers = [_convert_layer(layer, f"{where}: manifest: layers[{at}]") for at, layer in enumerate(manifest.layers)]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": _descriptor_members(descriptor),
+        "layers": [_descriptor_members(layer) for layer in layers],
+    }
+    return Converted(_encode(document), encoded, descriptor)
+
+
+def encode_config(config: bytes, where: str) -> bytes:
+    """A Docker or OCI config with the members that OCI knows, encoded anew (images.md 7.2; GetFullConfig).
+
+    Names are matched in any case, as Go does. Raises InvalidDocumentError for wrong types, a `created` that is not
+    RFC 3339, and two members that read as the same one.
+    """
+    return _encode(_read_image(parse_json(config, where)))
+
+
+def encode_inner_config(config: bytes, where: str) -> bytes:
+    """The `config` object inside such a config, `{}` when it has none (GetConfig). Raises as `encode_config`."""
+    return _encode(_read_image(parse_json(config, where)).get("config", {}))
+
+
+def _convert_layer(layer: Descriptor, where: str) -> Descriptor:
+    media_type = _OCI_LAYER_OF.get(layer.media_type)
+    if media_type is None:
+        raise UnsupportedError(
+            f"{where}.mediaType: expected a layer type, found {quote(layer.media_type)}",
+            code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
+        )
+    return layer._replace(media_type=media_type)
+
+
+def _descriptor_members(descriptor: Descriptor) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "mediaType": descriptor.media_type,
+        "digest": str(descriptor.digest),
+        "size": descriptor.size,
+    }
+    if descriptor.urls:
+        members["urls"] = list(descriptor.urls)
+    return members
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES).encode()
+
+
+def _read_members(node: JsonNode, readers: Mapping[str, _Reader]) -> dict[str, Any]:
+    """The members of an object that have readers and that Go's encoder would write, in the order of `readers`."""
+    found = node.folded(readers)
+    values = ((name, readers[name](found[name])) for name in readers if name in found)
+    return {name: value for name, value in values if value is not None}
+
+
+def _read_image(node: JsonNode) -> dict[str, Any]:
+    members = _read_members(node, _IMAGE)
+    always = {"architecture": "", "os": "", "rootfs": _NO_ROOTFS}
+    return {name: members.get(name, always.get(name)) for name in _IMAGE if name in members or name in always}
+
+
+def _read_rootfs(node: JsonNode) -> dict[str, Any]:
+    found = node.folded(_NO_ROOTFS)
+    diff_ids = found.get("diff_ids")
+    return {
+        "type": found["type"].as_replaced_str() if "type" in found else "",
+        "diff_ids": [_element(item) for item in diff_ids.items()] if diff_ids else None,
+    }
+
+
+def _read_inner_config(node: JsonNode) -> dict[str, Any] | None:
+    """Go leaves the object out when it is all zero; an empty array or object that was written is not zero."""
+    found = node.folded(_INNER)
+    members = _read_members(node, _INNER)
+    if not members and not any(isinstance(member.value, list | dict) for member in found.values()):
+        return None
+    return members
+
+
+def _read_history(node: JsonNode) -> list[dict[str, Any]] | None:
+    return [{} if item.is_null() else _read_members(item, _HISTORY) for item in node.items()] or None
+
+
+def _read_text(node: JsonNode) -> str | None:
+    return node.as_replaced_str() or None
+
+
+def _read_texts(node: JsonNode) -> list[str] | None:
+    return [_element(item) for item in node.items()] or None
+
+
+def _read_flag(node: JsonNode) -> bool | None:
+    return node.as_bool() or None
+
+
+def _read_labels(node: JsonNode) -> dict[str, str] | None:
+    return _sorted(node, _element)
+
+
+def _read_set(node: JsonNode) -> dict[str, dict[str, Any]] | None:
+    """Go's set of strings: an object of empty objects, whatever is in them."""
+    return _sorted(node, _empty_object)
+
+
+def _sorted(node: JsonNode, read: _Reader) -> dict[str, Any] | None:
+    """The members of an object in the order of their keys' bytes, which is that of their code points."""
+    values: dict[str, Any] = {}
+    for key, member in node.members():
+        key = replace_surrogates(key)
+        if key in values:
+            member.fail("duplicate key once lone surrogates are replaced")
+        values[key] = read(member)
+    return dict(sorted(values.items())) or None
+
+
+def _element(node: JsonNode) -> str:
+    return "" if node.is_null() else node.as_replaced_str()
+
+
+def _empty_object(node: JsonNode) -> dict[str, Any]:
+    if not node.is_null():
+        node.keys()
+    return {}
+
+
+def _read_time(node: JsonNode) -> str:
+    """RFC 3339 as Go has it: no leap second, nanoseconds at most, no zeros at their end, `Z` for no offset."""
+    text = node.as_str()
+    match = _TIME.fullmatch(text)
+    if match is None:
+        node.fail(f"expected a time of RFC 3339, found {quote(text)}")
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    offset_hours, offset_minutes = int(match[9] or 0), int(match[10] or 0)
+    if not (
+        1 <= month <= 12
+        and 1 <= day <= _days_in(year, month)
+        and hour <= 23
+        and minute <= 59
+        and second <= 59
+        and offset_hours <= 23
+        and offset_minutes <= 59
+    ):
+        node.fail(f"expected a time of RFC 3339, found {quote(text)}, which is on no calendar")
+    fraction = (match[7] or "")[:_NANOSECOND_DIGITS].rstrip("0")
+    offset = f"{match[8]}{match[9]}:{match[10]}" if offset_hours or offset_minutes else "Z"
+    return text[: len("2006-01-02T15:04:05")] + (f".{fraction}" if fraction else "") + offset
+
+
+def _days_in(year: int, month: int) -> int:
+    if month == 2:
+        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
+_NO_ROOTFS: Mapping[str, Any] = {"type": "", "diff_ids": None}
+_INNER: Mapping[str, _Reader] = {
+    "User": _read_text,
+    "ExposedPorts": _read_set,
+    "Env": _read_texts,
+    "Entrypoint": _read_texts,
+    "Cmd": _read_texts,
+    "Volumes": _read_set,
+    "WorkingDir": _read_text,
+    "Labels": _read_labels,
+    "StopSignal": _read_text,
+    "ArgsEscaped": _read_flag,
+}
+_HISTORY: Mapping[str, _Reader] = {
+    "created": _read_time,
+    "created_by": _read_text,
+    "author": _read_text,
+    "comment": _read_text,
+    "empty_layer": _read_flag,
+}
+_IMAGE: Mapping[str, _Reader] = {
+    "created": _read_time,
+    "author": _read_text,
+    "architecture": _read_text,
+    "os": _read_text,
+    "os.version": _read_text,
+    "os.features": _read_texts,
+    "variant": _read_text,
+    "config": _read_inner_config,
+    "rootfs": _read_rootfs,
+    "history": _read_history,
+}
