@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections kept for the next request: per origin, TLS identity and proxy, at most so many at once.
+
+A transfer that finds all of them busy waits for its turn; no lock is held while anything happens on the network.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from .connection import Connection, Route
+from .limits import POLL, Limits
+
+IDLE_SECONDS = 60.0  # an idle connection is not used again after that
+
+
+class ConnectionPool:
+    """At most `limit` connections for each route, idle ones included; safe from any thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = max(1, limit)
+        self._changed = threading.Condition()
+        self._idle: dict[Route, deque[tuple[Connection, float]]] = {}
+        self._open: dict[Route, int] = {}
+        self._closed = False
+
+    def take(self, route: Route, limits: Limits, *, fresh: bool = False) -> Connection | None:
+        """An idle connection, or None: the caller may open one and owes `give_back` or `forget`.
+
+        With `fresh` idle ones are closed, for they may be as dead as the one that has just failed. Waits while the
+        route has all the connections it may have. Raises NetworkError (timeout) at the deadline of `limits`.
+        """
+        while True:
+            with self._changed:
+                found = self._pop(route, limits.clock.monotonic())
+                if found is None and self._open.get(route, 0) < self._limit:
+                    self._open[route] = self._open.get(route, 0) + 1
+                    return None
+                if found is None:
+                    self._changed.wait(POLL)
+            if found is not None and not (fresh or found.is_stale()):
+                return found
+            if found is not None:
+                self.forget(found.route, found)
+            host = route.origin.address
+            limits.cancellation.require(host)
+            if limits.remaining() <= 0:
+                raise limits.expired(0, None, host, route.via, "no free connection")
+
+    def give_back(self, connection: Connection, now: float) -> None:
+        """Keep a connection whose last answer was read to its end."""
+        with self._changed:
+            if not self._closed:
+                self._idle.setdefault(connection.route, deque()).append((connection, now))
+                self._changed.notify()
+                return
+        self.forget(connection.route, connection)
+
+    def forget(self, route: Route, connection: Connection | None) -> None:
+        """Close a connection, or give up opening one; somebody else may open one instead."""
+        if connection is not None:
+            connection.close()
+        with self._changed:
+            self._open[route] -= 1
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Close what is idle; connections in use are closed when they are given back."""
+        with self._changed:
+            self._closed = True
+            idle = [connection for kept in self._idle.values() for connection, _ in kept]
+            self._idle.clear()
+        for connection in idle:
+            self.forget(connection.route, connection)
+
+    def _pop(self, route: Route, now: float) -> Connection | None:
+        """The one used last: it is the least likely to have been closed by the other side."""
+        kept = self._idle.get(route)
+        while kept:
+            connection, since = kept.pop()
+            if now - since <= IDLE_SECONDS:
+                return connection
+            connection.close()
+            self._open[route] -= 1
+        return None

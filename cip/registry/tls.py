@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS: contexts, handshakes, and what a failed one means (registry.md 5.2).
+
+The only importer of `ssl`, and only when a connection needs it: a parent with a registry on plain HTTP does not wait.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
+from .limits import Limits
+from .url import Origin
+
+if TYPE_CHECKING:
+    import ssl
+
+# TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_EXPIRED, _NOT_YET_VALID, _HOST_MISMATCH, _ADDRESS_MISMATCH = 10, 9, 62, 64  # X509_V_ERR_…
+# what OpenSSL says when the other side answers in another protocol
+_NOT_TLS = frozenset(
+    {
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "HTTPS_PROXY_REQUEST",
+        "UNKNOWN_PROTOCOL",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+        "RECORD_TOO_SMALL",
+        "UNEXPECTED_MESSAGE",
+    }
+)
+_DAMAGED = frozenset({"DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "BAD_RECORD_TYPE", "UNEXPECTED_EOF_WHILE_READING"})
+
+
+class TlsIdentity(NamedTuple):
+    """Whom we trust and as whom we appear: connections are shared only where this is equal.
+
+    `authorities` are PEM files beside the system's, `pairs` client certificates with their keys.
+    """
+
+    verify: bool = True
+    authorities: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+class NotTlsError(NetworkError):
+    """The other side answered, but not in TLS."""
+
+
+class TlsContexts:
+    """The contexts of one process, and for each origin the session to resume; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contexts: dict[TlsIdentity, ssl.SSLContext] = {}
+        self._sessions: dict[tuple[Origin, TlsIdentity], ssl.SSLSession] = {}
+
+    def handshake(
+        self, sock: socket.socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str
+    ) -> ssl.SSLSocket:
+        """TLS over the connected `sock`, which belongs to the result from now on.
+
+        Raises SourceError (the tls codes), NetworkError (timeout, connection-lost), ConfigurationError.
+        """
+        import ssl
+
+        host = origin.address
+        context = self._context(identity)
+        seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, via)
+        sock.settimeout(seconds)
+        try:
+            # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
+            wrapped = context.wrap_socket(
+                sock,
+                server_hostname=origin.host.encode("ascii"),
+                do_handshake_on_connect=False,
+                session=self._sessions.get((origin, identity)),
+            )
+        except ValueError as error:
+            raise NetworkError(f"{host}: tls is impossible: {error} ({via})", host=host, phase=Phase.TLS) from error
+        end = time.monotonic() + seconds
+        try:
+            _HandshakeWatch(wrapped, end).run()
+        except TimeoutError as error:
+            wrapped.close()
+            raise limits.expired(limits.times.tls_handshake, Phase.TLS, host, via, "no tls handshake") from error
+        except ssl.SSLCertVerificationError as error:
+            wrapped.close()
+            raise _certificate_error(error, host, via) from error
+        except ssl.SSLError as error:
+            wrapped.close()
+            raise _protocol_error(error, host, via) from error
+        except OSError as error:
+            wrapped.close()
+            limits.cancellation.require(host)
+            raise NetworkError(
+                f"{host}: the connection broke during the tls handshake ({via})",
+                code=ErrorCode.CONNECTION_LOST,
+                host=host,
+                phase=Phase.TLS,
+            ) from error
+        return wrapped
+
+    def remember(self, sock: socket.socket, origin: Origin, identity: TlsIdentity) -> None:
+        """Keep the session of a connection that worked, for the next one to the same origin."""
+        session: ssl.SSLSession | None = getattr(sock, "session", None)
+        if session is not None:
+            self._sessions[origin, identity] = session
+
+    def _context(self, identity: TlsIdentity) -> ssl.SSLContext:
+        with self._lock:
+            context = self._contexts.get(identity)
+            if context is None:
+                context = self._contexts[identity] = _make_context(identity)
+            return context
+
+
+class _HandshakeWatch:
+    """A handshake that is over at `end` even when the other side drips a byte now and then."""
+
+    def __init__(self, sock: ssl.SSLSocket, end: float) -> None:
+        self._sock = sock
+        self._end = end
+
+    def run(self) -> None:
+        import select
+        import ssl
+
+        self._sock.setblocking(False)
+        poll = select.poll()
+        while True:
+            try:
+                self._sock.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                wanted = select.POLLIN
+            except ssl.SSLWantWriteError:
+                wanted = select.POLLOUT
+            left = self._end - time.monotonic()
+            poll.register(self._sock, wanted)
+            if left <= 0 or not poll.poll(left * 1000 + 1):
+                raise TimeoutError
+        self._sock.setblocking(True)
+
+
+def _make_context(identity: TlsIdentity) -> ssl.SSLContext:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION
+    # a body that is cut is told by its length; a server that forgets to say goodbye is not a broken one
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    if identity.verify:
+        context.set_default_verify_paths()
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for path in identity.authorities:
+        try:
+            context.load_verify_locations(cafile=path)
+        except ssl.SSLError:
+            continue  # registry.md 5.1: a file without a certificate is silently useless
+        except OSError as error:
+            raise ConfigurationError(path, f"cannot be read: {error.strerror}") from error
+    for certificate, key in identity.pairs:
+        try:
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except (ssl.SSLError, OSError, CipError) as error:
+            raise ConfigurationError(
+                certificate, f"not a usable client certificate with the key {key}: {_short(error)}"
+            ) from error
+    return context
+
+
+def _no_password() -> str:
+    raise ConfigurationError("client key", "it is encrypted, expected one without a password")
+
+
+def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str) -> SourceError:
+    code = error.verify_code
+    reason = (error.verify_message or "").lower()
+    if code in (_EXPIRED, _NOT_YET_VALID):
+        state = "has expired" if code == _EXPIRED else "is not valid yet"
+        local = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        message = f"{host}: its certificate {state}; the clock of this host says {local} ({via})"
+        kind = ErrorCode.TLS_EXPIRED if code == _EXPIRED else ErrorCode.TLS_NOT_YET_VALID
+    elif code in (_HOST_MISMATCH, _ADDRESS_MISMATCH):
+        message = f"{host}: its certificate is for another name: {reason} ({via})"
+        kind = ErrorCode.TLS_NAME_MISMATCH
+    else:
+        message = f"{host}: its certificate is not trusted: {reason} ({via})"
+        kind = ErrorCode.TLS_UNTRUSTED
+    return SourceError(message, code=kind, host=host, phase=Phase.TLS)
+
+
+def _protocol_error(error: ssl.SSLError, host: str, via: str) -> NetworkError:
+    import ssl
+
+    reason = error.reason or ""
+    if reason in _NOT_TLS:
+        return NotTlsError(
+            f"{host}: expected tls, found another protocol, perhaps plain http ({via})",
+            code=ErrorCode.REGISTRY_ERROR,
+            host=host,
+            phase=Phase.TLS,
+        )
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
+        return NetworkError(
+            f"{host}: the connection broke during the tls handshake ({via})", host=host, phase=Phase.TLS
+        )
+    return NetworkError(
+        f"{host}: the tls handshake failed: {_short(error)} ({via})",
+        code=ErrorCode.REGISTRY_ERROR,
+        host=host,
+        phase=Phase.TLS,
+    )
+
+
+def _short(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return str(reason).lower().replace("_", " ")
