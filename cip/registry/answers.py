@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a registry's answer means when it is not the wanted one (registry.md 6.8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..errors import (
+    AuthenticationError,
+    CipError,
+    ContentMismatchError,
+    ErrorCode,
+    NotFoundError,
+    RegistryError,
+    quote,
+)
+from ..model.jsontree import parse_json
+from .httpclient import Response
+from .limits import Clock
+from .retry import parse_retry_after
+
+ERROR_BODY_LIMIT = 64 * 1024  # bytes of an error's body that are read
+SHOWN = 50  # characters of a body that is no registry error
+_CODE_OF_STATUS = {401: "UNAUTHORIZED", 429: "TOOMANYREQUESTS"}
+_RETRYABLE = frozenset({408, 425, 429})
+
+
+class Complaint(NamedTuple):
+    """A registry's own error: code (empty where the body has none) and message."""
+
+    code: str
+    message: str
+
+    def means_not_found(self, status: int) -> bool:
+        """Whether an attachment does not exist, by the lenient rule of registry.md 6.8."""
+        if self.code == "UNKNOWN":
+            return "not found" in self.message.lower()
+        return self.code == "MANIFEST_UNKNOWN" or (status == 404 and not self.code)
+
+    def __str__(self) -> str:
+        return ": ".join(quote(part) for part in self if part) or "no reason given"
+
+
+def read_complaint(response: Response) -> Complaint:
+    """The complaint in the body of a 4xx answer; closes the answer. A body that cannot be read complains of nothing."""
+    try:
+        body = response.read_all(ERROR_BODY_LIMIT, "error body")
+    except CipError:
+        return Complaint("", "")
+    return parse_complaint(body, response.status)
+
+
+def parse_complaint(body: bytes, status: int) -> Complaint:
+    """The first element of `errors`, or `details`; keys in any case, for registries differ."""
+    try:
+        members = parse_json(body, "error").folded(("details", "errors"))
+        details = members.get("details")
+        if details is not None and isinstance(details.value, str) and details.value:
+            return Complaint(_CODE_OF_STATUS.get(status, "UNKNOWN"), details.value)
+        errors = members.get("errors")
+        first = next(iter(errors.items()), None) if errors is not None else None
+        if first is None:
+            return Complaint("", "")
+        members = first.folded(("code", "message"))
+        texts = {name: node.value for name, node in members.items() if isinstance(node.value, str)}
+        return Complaint(texts.get("code", "UNKNOWN"), texts.get("message", ""))
+    except CipError:
+        return Complaint("", body[:SHOWN].decode("utf-8", "replace").strip())
+
+
+def refusal(response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str = "") -> CipError:
+    """The error for an answer that is not a success; closes the answer.
+
+    `what` names the wanted thing, `missing` is the code for "there is none", `access` tells how we tried to get in.
+    """
+    return complaint_of(response, what, missing, clock, access=access)[1]
+
+
+def complaint_of(
+    response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str = ""
+) -> tuple[Complaint, CipError]:
+    """As `refusal`, with what the registry itself says."""
+    complaint = Complaint("", "")
+    if 400 <= response.status < 500:
+        complaint = read_complaint(response)
+    response.close()
+    return complaint, _error(response, complaint, what, missing, clock, access)
+
+
+def _error(
+    response: Response, complaint: Complaint, what: str, missing: ErrorCode, clock: Clock, access: str
+) -> CipError:
+    status = response.status
+    host = response.url.origin.address
+    where = f"{host}: {what}"
+    if 400 <= status < 500:
+        if missing is ErrorCode.IMAGE_NOT_FOUND and complaint.code == "MANIFEST_UNKNOWN":
+            return NotFoundError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
+        if missing is ErrorCode.BLOB_NOT_FOUND and (status == 404 or complaint.code == "BLOB_UNKNOWN"):
+            return NotFoundError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
+        if status in (401, 403):
+            tried = f"; {access}" if access else ""
+            return AuthenticationError(
+                f"{where}: access refused with {status}: {complaint}{tried}", host=host, http_status=status
+            )
+    asked = response.fields.get("retry-after")
+    wished = None
+    if asked is not None and (status in _RETRYABLE or status >= 500):
+        seconds = parse_retry_after(asked, clock.time(), -1.0)
+        wished = seconds if seconds >= 0 else None
+    code = ErrorCode.RATE_LIMITED if status == 429 else ErrorCode.REGISTRY_ERROR
+    reason = f": {complaint}" if any(complaint) else ""
+    return RegistryError(
+        f"{where}: expected status 200, found {status}{reason} ({response.via})",
+        code=code,
+        host=host,
+        http_status=status,
+        retry_after=wished,
+    )
+
+
+def require_uncompressed(response: Response) -> None:
+    """Return only for a body as it is stored; closes another one. Raises ContentMismatchError."""
+    coding = (response.fields.get("content-encoding") or "identity").strip().lower()
+    if coding != "identity":
+        response.close()
+        host = response.url.origin.address
+        raise ContentMismatchError(
+            f"{host}: expected content as it is stored, found it in content coding {quote(coding)}", host=host
+        )

@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One unbroken stream over many tries and places.
+
+Rules: a try that breaks off is continued at its offset, at the same place first when it had brought bytes, else at
+the next place of the list. A place is asked `repeats.times` more often than once, and anew after PROGRESS bytes. A
+place that states another size, codes the content or answers a range wrongly is excluded for this blob. A raw blob
+stays at the place that its first byte came from, because a mixture could not be blamed. Waiting counts only while we
+wait for a source: `stall` seconds without progress over all places end it, and so does a rate below `min_rate`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
+from ..model import mediatype
+from ..model.descriptor import UNKNOWN_SIZE, Descriptor
+from ..sources.base import BlobAccess
+from .answers import refusal, require_uncompressed
+from .endpoints import Endpoint
+from .http1 import UNKNOWN_LENGTH
+from .httpclient import Response
+from .limits import Cancellation
+from .patience import Patience
+from .retry import History, another_may_help
+
+if TYPE_CHECKING:
+    from .session import RegistrySession
+
+PROGRESS = 1024 * 1024  # bytes in one try after which its place gets all its repeats again
+REREAD_MINIMUM = 64 * 1024 * 1024  # bytes that may be skipped at servers that ignore ranges; or twice the blob's size
+_SKIP_SIZE = 256 * 1024
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
+_INT64 = 2**63 - 1
+
+
+def parse_content_range(value: str) -> tuple[int, int, int] | None:
+    """First byte, last byte, complete length (UNKNOWN_SIZE for `*`); None for anything else (registry.md 6.4)."""
+    match = _CONTENT_RANGE.fullmatch(value)
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2])
+    total = UNKNOWN_SIZE if match[3] == "*" else int(match[3])
+    return None if max(first, last, total) > _INT64 else (first, last, total)
+
+
+class _Source:
+    """One place and how it behaved for this blob."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.failures = 0  # in a row
+        self.excluded = False
+        self.served = False  # bytes of it have been passed on
+        self.takes_ranges = True
+        self.ready_at = 0.0
+
+
+class _TryAgainError(Exception):
+    """A fault that is not retryable by its code, but may pass when the same registry is asked anew."""
+
+    def __init__(self, error: CipError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class RegistryBlob:
+    """The blob `descriptor` from the first of `endpoints` that has it. `open` before the first read.
+
+    One thread reads; `close` may come from any thread and ends a read that waits. A config, or with `document` a
+    signature, has the time limits of a document.
+    """
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        access: BlobAccess,
+        endpoints: Sequence[Endpoint],
+        session: RegistrySession,
+        *,
+        document: bool = False,
+    ) -> None:
+        self._descriptor = descriptor
+        self._access = access
+        self._session = session
+        self._clock = session.clock
+        self._cancellation = Cancellation()
+        limits = session.limits(self._cancellation)
+        times = limits.times
+        is_config = descriptor.media_type in (mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG)
+        self._is_document = document or is_config
+        self._phase = Phase.CONFIG if is_config else Phase.SIGNATURE if document else Phase.BLOB
+        stall = times.control_document if self._is_document else times.stall
+        self._patience = Patience(stall, times, session.min_rate)
+        self._history = History(self._clock)
+        self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
+        self._sources = [_Source(endpoint) for endpoint in endpoints]
+        self._current = self._sources[0]
+        self._response: Response | None = None
+        self._turn = ""  # the host whose turn we hold
+        self._offset = 0
+        self._in_try = 0  # bytes passed on in this try
+        self._skipped = 0
+        self._errors: list[CipError] = []
+        self._lock = threading.Lock()
+        self._busy = False
+        self._closed = False
+
+    def open(self) -> RegistryBlob:
+        """Send the first request. Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError."""
+        self._enter()
+        try:
+            self._current = min(self._sources, key=self._told_to_wait)
+            self._find_source()
+        except BaseException:
+            self._closed = True
+            raise
+        finally:
+            self._leave()
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob: as the descriptor says, else as the source states it."""
+        if self._descriptor.size != UNKNOWN_SIZE or self._response is None:
+            return self._descriptor.size
+        return UNKNOWN_SIZE if self._response.size == UNKNOWN_LENGTH else self._response.size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes; 0 at the end. Raises SourceError when no place has the rest."""
+        self._enter()
+        try:
+            return self._read(buffer)
+        finally:
+            self._leave()
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """Exclude every place that served a byte; whether there is another one to begin anew at."""
+        blamed = self.blame()
+        for source in self._sources:
+            if source.served:
+                source.excluded = True
+                self._history.add(source.endpoint.name, error, self._phase)
+        self._drop()
+        following = self._choose() if self._access is BlobAccess.VERIFIED else None
+        if following is None:
+            self._complete(error)
+            return False
+        for source in self._sources:
+            source.served = False
+        self._session.events.emit(
+            "source",
+            digest=str(self._descriptor.digest),
+            **{"from": blamed},
+            to=following.endpoint.name,
+            offset=0,
+            reason=error.code,
+        )
+        self._offset = self._in_try = 0
+        self._current = following
+        return True
+
+    def blame(self) -> str:
+        """The places that served bytes."""
+        return " and ".join(source.endpoint.name for source in self._sources if source.served)
+
+    def close(self) -> None:
+        """Give the connection back or close it; a read that waits in another thread ends with NetworkError."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+            busy = self._busy
+        if busy:
+            self._cancellation.cancel()
+        elif first:
+            self._drop()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise NetworkError(f"blob {self._descriptor.digest}: closed", digest=str(self._descriptor.digest))
+            self._busy = True
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._busy = False
+            closed = self._closed
+        if closed:
+            self._drop()
+
+    def _drop(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+        turn, self._turn = self._turn, ""
+        if turn:
+            self._session.turns.give_back(turn)
+
+    # --- reading ---
+
+    def _read(self, buffer: memoryview) -> int:
+        expected = self._descriptor.size
+        while self._offset != expected:
+            if self._response is None:
+                self._find_source()
+                continue
+            left = len(buffer) if expected == UNKNOWN_SIZE else expected - self._offset
+            try:
+                count = self._receive(self._response, buffer[:left] if left < len(buffer) else buffer)
+                if not count and expected != UNKNOWN_SIZE:
+                    raise self._ended_early()
+            except CipError as error:
+                self._move_on(error, again=False)
+                continue
+            self._offset += count
+            self._in_try += count
+            self._current.served = True
+            if count:
+                return count
+            break
+        self._drop()
+        return 0
+
+    def _receive(self, response: Response, view: memoryview) -> int:
+        """One read under the stall clocks."""
+        patience, times = self._patience, self._limits.times
+        if patience.is_too_slow():
+            raise NetworkError(
+                f"{response.url.origin.address}: slower than {self._session.min_rate} bytes a second "
+                f"over {times.rate_window:g} s ({response.via})",
+                code=ErrorCode.TIMEOUT,
+                host=response.url.origin.address,
+            )
+        began = self._clock.monotonic()
+        remaining = patience.remaining()
+        if remaining <= times.idle:
+            response.limits = self._limits.until(began + remaining)
+        paused = response.paused
+        count = 0
+        try:
+            count = response.readinto(view)
+        finally:
+            patience.count(self._clock.monotonic() - began - (response.paused - paused), count)
+        return count
+
+    def _ended_early(self) -> NetworkError:
+        host = self._current.endpoint.name
+        return NetworkError(
+            f"{host}: the body ended early: expected {self._descriptor.size} bytes, found {self._offset}", host=host
+        )
+
+    # --- choosing a place ---
+
+    def _find_source(self) -> None:
+        """Ask the current place, and others when that fails, until one sends the bytes from our offset on."""
+        while self._response is None:
+            try:
+                self._response = self._ask(self._current)
+            except _TryAgainError as fault:
+                self._move_on(fault.error, again=True)
+            except CipError as error:
+                self._move_on(error, again=False)
+
+    def _ask(self, source: _Source) -> Response:
+        endpoint = source.endpoint
+        if self._turn != endpoint.name:
+            self._drop()
+            self._session.turns.take(endpoint.name, self._cancellation)
+            self._turn = endpoint.name
+        self._patience.begin_try()
+        self._in_try = 0
+        wait = self._told_to_wait(source)
+        if 0 < wait < self._patience.remaining():
+            self._clock.sleep(wait, self._cancellation)
+            self._patience.count(wait, 0)
+        began = self._clock.monotonic()
+        seconds = self._patience.remaining()
+        if self._is_document and any(other is not source and self._is_usable(other) for other in self._sources):
+            seconds = min(seconds, self._limits.times.control_place)
+        limits = self._limits.until(began + seconds)
+        fields = {"Range": f"bytes={self._offset}-"} if self._offset and source.takes_ranges else {}
+        try:
+            response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
+        finally:
+            self._patience.count(self._clock.monotonic() - began, 0)
+        try:
+            self._require_usable(source, response, ranged=bool(fields))
+            response.limits = self._limits
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _require_usable(self, source: _Source, response: Response, *, ranged: bool) -> None:
+        """Return when the body continues at our offset. Raises CipError, _TryAgainError."""
+        if response.status == 416 and ranged:
+            source.takes_ranges = False
+            raise _TryAgainError(self._refusal(source, response))
+        if response.status == 206 and ranged:
+            self._require_range(response)
+            require_uncompressed(response)
+            return
+        if response.status != 200:
+            error = self._refusal(source, response)
+            if not source.endpoint.is_here(response) and 400 <= response.status < 500:
+                raise _TryAgainError(error)  # an address that was good for a while only: the registry makes a new one
+            raise error
+        require_uncompressed(response)
+        expected = self._descriptor.size
+        if UNKNOWN_SIZE != expected != response.size != UNKNOWN_LENGTH:
+            raise ContentMismatchError(
+                f"{response.url.origin.address}: blob {self._descriptor.digest}: expected {expected} bytes, "
+                f"found {response.size} announced ({response.via})",
+                host=response.url.origin.address,
+            )
+        if self._offset:
+            self._skip(source, response)
+
+    def _refusal(self, source: _Source, response: Response) -> CipError:
+        access = source.endpoint.describe_access() if source.endpoint.is_here(response) else ""
+        what = f"blob {self._descriptor.digest}"
+        return refusal(response, what, ErrorCode.BLOB_NOT_FOUND, self._clock, access=access)
+
+    def _require_range(self, response: Response) -> None:
+        """A 206 must be exactly the rest (registry.md 6.4)."""
+        values = response.fields.get_all("content-range")
+        parsed = parse_content_range(values[0]) if len(values) == 1 else None
+        expected = self._descriptor.size
+        host = response.url.origin.address
+        if parsed is not None:
+            first, last, total = parsed
+            end = total if expected == UNKNOWN_SIZE else expected
+            if (
+                first == self._offset
+                and total in (end, UNKNOWN_SIZE)
+                and (last + 1 == end or end == UNKNOWN_SIZE)
+                and response.size in (last + 1 - first, UNKNOWN_LENGTH)
+            ):
+                return
+        raise RegistryError(
+            f"{host}: blob {self._descriptor.digest}: expected the bytes from {self._offset} on, found another range",
+            host=host,
+            http_status=206,
+        )
+
+    def _skip(self, source: _Source, response: Response) -> None:
+        """Read over what has been passed on already: the server ignores ranges, or could not serve one."""
+        host = source.endpoint.name
+        if self._skipped + self._offset > max(REREAD_MINIMUM, 2 * self._descriptor.size):
+            raise RegistryError(
+                f"{host}: it ignores ranges, and {self._skipped} bytes have been read in vain", host=host
+            )
+        left = self._offset
+        with memoryview(bytearray(_SKIP_SIZE)) as buffer:
+            while left:
+                count = self._receive(response, buffer[: min(left, _SKIP_SIZE)])
+                if not count:
+                    raise self._ended_early()
+                left -= count
+                self._skipped += count
+
+    def _move_on(self, error: CipError, *, again: bool) -> None:
+        """Choose where to continue after a fault, and wait as long as that place needs. Raises what ends the blob."""
+        source = self._current
+        self._drop()
+        self._history.add(source.endpoint.name, error, self._phase)
+        self._errors.append(error)
+        if self._cancellation.cancelled or not another_may_help(error):
+            raise self._complete(error)
+        now = self._clock.monotonic()
+        if again or error.retryable:
+            source.failures = 1 if self._in_try >= PROGRESS else source.failures + 1
+            source.ready_at = now + self._session.repeats.pause_after(source.endpoint, error, source.failures)
+        else:
+            source.excluded = True
+        following = self._choose()
+        if following is None:
+            raise self._final()
+        wait = max(0.0, following.ready_at - now, self._told_to_wait(following))
+        if wait >= self._patience.remaining() or wait >= self._limits.remaining():
+            raise self._final()
+        digest = str(self._descriptor.digest)
+        self._session.repeats.tell(len(self._errors), error, wait, digest)
+        if following is not source:
+            self._session.events.emit(
+                "source",
+                digest=digest,
+                **{"from": source.endpoint.name},
+                to=following.endpoint.name,
+                offset=self._offset,
+                reason=error.code,
+            )
+        if wait:
+            self._clock.sleep(wait, self._cancellation)
+            self._patience.count(wait, 0)
+        self._current = following
+
+    def _choose(self) -> _Source | None:
+        """The same place once more when it had been good, else the one that is ready first, in the list's order."""
+        position = self._sources.index(self._current)
+        ring = [*self._sources[position + 1 :], *self._sources[: position + 1]]
+        if self._access is BlobAccess.RAW and self._offset:
+            ring = [self._current]
+        usable = [source for source in ring if self._is_usable(source)]
+        if self._in_try and self._current.failures == 1 and self._current in usable:
+            return self._current
+        now = self._clock.monotonic()
+        return min(usable, key=lambda source: max(0.0, source.ready_at - now, self._told_to_wait(source)), default=None)
+
+    def _told_to_wait(self, source: _Source) -> float:
+        return self._session.repeats.told_to_wait(source.endpoint)
+
+    def _is_usable(self, source: _Source) -> bool:
+        return not source.excluded and source.failures <= self._session.repeats.times
+
+    def _final(self) -> CipError:
+        """Of all faults the one that says most: a later try helps when any place may recover."""
+        passing = [error for error in self._errors if error.retryable]
+        return self._complete(passing[-1] if passing else self._errors[-1])
+
+    def _complete(self, error: CipError) -> CipError:
+        error.digest = str(self._descriptor.digest)
+        error.offset = self._offset
+        return self._history.complete(error)

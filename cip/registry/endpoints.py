@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ordered places of one image: where each is, how it is entered, and whom we trust there.
+
+Nothing is shared between two endpoints but connections: credentials, tokens and challenges are found by the physical
+name of each (registry.md S8), and what the user gave for a registry goes to that host and port alone (S7).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .. import log
+from ..errors import CipError, ErrorCode, InvalidInputError, NetworkError, Phase, SourceError
+from ..hostconfig.authfile import find_credentials
+from ..hostconfig.certsd import find_certificates
+from ..hostconfig.registriesconf import Place, RegistriesConfig
+from ..model.reference import DEFAULT_DOMAIN, DockerReference
+from ..settings import Credentials, Settings, TlsVerify
+from .httpclient import Request, Requester, Response
+from .limits import Limits
+from .tls import NotTlsError, TlsIdentity
+from .token import Access, Authorizer
+from .url import Origin, Url, parse_origin
+
+if TYPE_CHECKING:
+    from .session import RegistrySession
+
+HUB_HOST = "registry-1.docker.io"  # what answers for docker.io
+AUTHENTICATION_ROUNDS = 2  # challenges that are answered in one request
+_API_FIELDS = {"Docker-Distribution-Api-Version": "registry/2.0"}
+
+
+class Endpoint:
+    """One place of one image; safe from any thread. Configuration is read when it is first asked."""
+
+    def __init__(
+        self,
+        place: Place,
+        logical: DockerReference,
+        settings: Settings,
+        registries: RegistriesConfig,
+        session: RegistrySession,
+    ) -> None:
+        self.place = place
+        self.reference = place.reference
+        self.name = place.reference.domain
+        self._logical = logical
+        self._settings = settings
+        self._registries = registries
+        self._session = session
+        self._lock = threading.Lock()
+        self._prepared: tuple[Requester, Authorizer] | None = None
+        self._scheme: str | None = None if self.insecure else "https"
+        self.pinged = False
+        self.offers_signatures = False
+
+    @property
+    def insecure(self) -> bool:
+        """Whether certificates are not checked and plain HTTP is allowed (registry.md 5.2)."""
+        if self._settings.tls_verify is TlsVerify.UNSET:
+            return self.place.insecure
+        return self._settings.tls_verify is TlsVerify.DISABLED
+
+    def get(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None) -> Response:
+        """The answer to GET of `path` below `/v2/<repository>/`, authenticated when it has to be; any status."""
+        return self.get_path(f"/v2/{self.reference.path}/{path}", limits, fields)
+
+    def get_path(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None) -> Response:
+        """The same for a whole path. The caller closes the answer. Raises SourceError, ConfigurationError."""
+        _, authorizer = self._prepare()
+        wanted = {**_API_FIELDS, **(fields or {})}
+        origin = self._origin()
+        sent, fresh = authorizer.known(origin, limits)
+        for _ in range(AUTHENTICATION_ROUNDS):
+            response = self._send(path, wanted, sent, limits)
+            origin = response.url.origin
+            if response.status != 401 or origin != self._origin():
+                return response
+            again = authorizer.answer(response, sent, fresh=fresh, limits=limits)
+            if again is None:
+                return response
+            sent, fresh = again, True
+        return self._send(path, wanted, sent, limits)
+
+    def requester(self) -> Requester:
+        """Sends requests without any authorization, under this endpoint's TLS identity."""
+        return self._prepare()[0]
+
+    def describe_access(self) -> str:
+        """How access was tried, for a refusal."""
+        return self._prepare()[1].describe()
+
+    def ping(self, limits: Limits) -> None:
+        """Ask once whether the registry keeps signatures itself (registry.md 4.1). Raises SourceError."""
+        if self.pinged:
+            return
+        response = self._send("/v2/", _API_FIELDS, "", limits)
+        self.offers_signatures = response.fields.get("x-registry-supports-signatures") == "1"
+        status = response.status
+        response.close()
+        if status not in (200, 401):
+            raise SourceError(
+                f"{self.name}: expected status 200 or 401 from /v2/, found {status}", host=self.name, http_status=status
+            )
+        self.pinged = True
+
+    def is_here(self, response: Response) -> bool:
+        """Whether the registry itself answered, and not a place that it redirected to."""
+        return response.url.origin == self._origin()
+
+    def _origin(self) -> Origin:
+        host = HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
+        try:
+            return parse_origin(self._scheme or "https", host)
+        except InvalidInputError as error:
+            raise SourceError(f"{self.reference}: {error}", code=ErrorCode.REFERENCE_INVALID, host=self.name) from error
+
+    def _send(self, path: str, fields: Mapping[str, str], authorization: str, limits: Limits) -> Response:
+        """Ask over the scheme that the endpoint is known to speak, or find it out (decisions.md section 2).
+
+        Nothing secret can be sent while it is unknown: an authorization needs a challenge, and that an answer.
+        """
+        requester, _ = self._prepare()
+        origin = self._origin()
+        if self._scheme is not None:
+            return requester.send(Request(Url(origin, path), fields, authorization), limits)
+        try:
+            response = requester.send(Request(Url(origin, path), fields), limits)
+        except SourceError as error:
+            if not _may_speak_plain(error):
+                raise
+            plain = parse_origin("http", HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain)
+            response = requester.send(Request(Url(plain, path), fields), limits)
+            self._settle("http")
+        else:
+            self._settle("https")
+        return response
+
+    def _settle(self, scheme: str) -> None:
+        with self._lock:
+            first = self._scheme is None
+            self._scheme = scheme
+        if first:
+            how = "plain http" if scheme == "http" else "https without checking its certificate"
+            log.warning("%s: spoken to over %s", self.name, how)
+
+    def _prepare(self) -> tuple[Requester, Authorizer]:
+        """Read certificates and credentials, once. Raises ConfigurationError, SourceError."""
+        with self._lock:
+            if self._prepared is None:
+                if self.place.blocked:
+                    raise CipError(
+                        f"{self.reference}: blocked by registries.conf", code=ErrorCode.REGISTRY_BLOCKED, host=self.name
+                    )
+                certificates = find_certificates(self.reference.domain, self._settings)
+                identity = TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs)
+                requester = Requester(self._session.network, identity)
+                authorizer = Authorizer(
+                    requester, self._find_access(), self.reference.path, self._session.clock, self._tell_scheme
+                )
+                self._prepared = requester, authorizer
+            return self._prepared
+
+    def _find_access(self) -> Access:
+        """Flags for the host that they were given for; `--no-creds` everywhere; else files and helpers."""
+        options = self._settings.credentials
+        explicit = options.explicit()
+        at_home = self.reference.domain == self._logical.domain
+        token = (options.registry_token or "") if at_home else ""
+        if explicit is not None and (at_home or options.no_creds):
+            source = "" if options.no_creds else "command line"
+            said = "--no-creds: no credentials" if options.no_creds else "credentials from the command line"
+            return Access(explicit, token, source, said)
+        if token:
+            return Access(Credentials(), token, "command line", "token from the command line")
+        found = find_credentials(
+            self.reference.name,
+            settings=self._settings,
+            registries=self._registries,
+            programs=self._session.programs,
+            fd_cache=self._session.descriptor_files,
+        )
+        looked = ", ".join(found.looked_at) or "nowhere"
+        matched = f"key {found.key!r} of {found.source}" if found.source else "nothing found, so anonymous"
+        return Access(found.credentials, "", found.source, f"{matched} (looked at {looked})")
+
+    def _tell_scheme(self, scheme: str, host: str) -> None:
+        access_source = self._prepared[1].source if self._prepared is not None else ""
+        self._session.events.emit("auth", host=host, scheme=scheme, file=access_source or None)
+
+
+def _may_speak_plain(error: SourceError) -> bool:
+    """Whether https found something that is no TLS, or a port that refuses."""
+    if isinstance(error, NotTlsError):
+        return True
+    if error.phase is Phase.PROXY:
+        return error.http_status is not None and error.http_status >= 500
+    return isinstance(error, NetworkError) and error.code is ErrorCode.CONNECTION_REFUSED

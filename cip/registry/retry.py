@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is tried again, when, and for how long: one engine for tokens, documents, blobs and signatures.
+
+The numbers are those of decisions.md section 3. A place is repeated after a fault that may pass; another fault moves
+on at once. Waiting that a registry asks for belongs to its host, so that all transfers from it wait together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from ..errors import Attempt, CipError, ConfigurationError, ErrorCode, Phase, UsageError
+from ..report import Events
+from ..settings import RetryOptions
+from .limits import Clock, Limits
+from .timestamps import parse_http_date
+
+FIRST_DELAY = 0.5  # seconds, doubled for each further repeat
+THROTTLED_DELAY = 2.0  # the same after a 429
+JITTER = 0.25  # of a delay that we chose ourselves
+RETRY_AFTER_LIMIT = 60.0  # seconds of a registry's wish that are obeyed
+ATTEMPTS_TOLD = 10  # the last ones, in an error
+
+_SECONDS = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_INT64 = 2**63 - 1
+T = TypeVar("T")
+Jitter = Callable[[], float]
+
+
+class Named(Protocol):
+    """A place that can be asked."""
+
+    @property
+    def name(self) -> str:
+        """`host[:port]` as the user knows it."""
+        ...
+
+
+P = TypeVar("P", bound=Named)
+
+
+def random_jitter() -> float:
+    """A number from 0 to 1; not from `random`, whose import costs more than all its randomness is worth here."""
+    return os.urandom(1)[0] / 255
+
+
+def parse_retry_after(value: str | None, now: float, current: float) -> float:
+    """Seconds that `Retry-After` asks for, from 0; `current` where it says nothing usable (registry.md 6.6).
+
+    `now` is the time of day in seconds since the epoch. The result is not capped.
+    """
+    if value is None:
+        return current
+    if _SECONDS.fullmatch(value):
+        digits = value.lstrip("+-").lstrip("0")
+        if len(digits) > 19 or int(digits or 0) > _INT64:
+            return current
+        return 0.0 if value.startswith("-") else float(digits or 0)
+    date = parse_http_date(value)
+    return date - now if date is not None and date > now else current
+
+
+def own_delay(options: RetryOptions, failures: int, throttled: bool, jitter: Jitter) -> float:
+    """Seconds before the repeat that follows the `failures`-th fault in a row, counted from 1."""
+    if options.delay is not None:
+        return options.delay
+    first = THROTTLED_DELAY if throttled else FIRST_DELAY
+    return float(first * 2 ** min(failures - 1, 3) * (1 + JITTER * jitter()))
+
+
+class HostBackoff:
+    """Until when each host wants to be left alone; shared by everything that asks it, safe from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+
+    def postpone(self, host: str, seconds: float) -> None:
+        """Leave `host` alone for `seconds` from now."""
+        until = self._clock.monotonic() + seconds
+        with self._lock:
+            self._until[host] = max(until, self._until.get(host, until))
+
+    def remaining(self, host: str) -> float:
+        """Seconds that `host` is still to be left alone."""
+        with self._lock:
+            return max(0.0, self._until.get(host, 0.0) - self._clock.monotonic())
+
+
+class History:
+    """The faults of one piece of work, for the error that ends it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.began = clock.monotonic()
+        self._attempts: list[Attempt] = []
+
+    def add(self, place: str, error: CipError, phase: Phase) -> None:
+        """Note a fault. Its phase is `phase` unless it knows better."""
+        error.phase = error.phase or phase
+        error.host = error.host or place
+        at = round(self._clock.monotonic() - self.began, 3)
+        self._attempts = [*self._attempts, Attempt(place, at, error.phase, error.code)][-ATTEMPTS_TOLD:]
+
+    def complete(self, error: CipError) -> CipError:
+        """`error` with the attempts that led to it."""
+        error.attempts = tuple(self._attempts)
+        return error
+
+
+class Repeats:
+    """How often and when one place is asked again."""
+
+    def __init__(
+        self,
+        options: RetryOptions,
+        backoff: HostBackoff,
+        clock: Clock,
+        events: Events,
+        *,
+        jitter: Jitter = random_jitter,
+    ) -> None:
+        self.times = options.times
+        self._options = options
+        self._backoff = backoff
+        self._clock = clock
+        self._events = events
+        self._jitter = jitter
+
+    def pause_after(self, place: Named, error: CipError, failures: int) -> float:
+        """Seconds before `place` is asked again after its `failures`-th fault in a row.
+
+        A wish of the registry is remembered for its host and told as an event.
+        """
+        throttled = error.code is ErrorCode.RATE_LIMITED
+        delay = own_delay(self._options, failures, throttled, self._jitter)
+        wished = error.retry_after
+        if wished is not None:
+            delay = min(wished, RETRY_AFTER_LIMIT)
+        if throttled or wished is not None:
+            self._backoff.postpone(place.name, delay)
+            self._events.emit("throttled", host=place.name, wait=round(delay, 3))
+        return delay
+
+    def told_to_wait(self, place: Named) -> float:
+        """Seconds that the host of `place` asked everybody to wait."""
+        return self._backoff.remaining(place.name)
+
+    def tell(self, attempt: int, error: CipError, wait: float, digest: str | None) -> None:
+        """Record that something is tried again."""
+        self._events.emit("retry", digest=digest, attempt=attempt, code=error.code, wait=round(wait, 3))
+
+
+def another_may_help(error: CipError) -> bool:
+    """Whether another place may have what this one did not give: any fault but one of this host or its user."""
+    return not isinstance(error, UsageError | ConfigurationError) and error.code not in _LOCAL_FAULTS
+
+
+_LOCAL_FAULTS = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.INTERNAL, ErrorCode.CLIENT_GONE})
+
+
+def ask_places(
+    places: Sequence[P],
+    ask: Callable[[P, Limits], T],
+    repeats: Repeats,
+    limits: Limits,
+    phase: Phase,
+) -> tuple[P, T]:
+    """The first answer that a place gives to `ask`, and that place: for documents of bounded size.
+
+    While another place remains, a place gets one attempt of `control_place` seconds; the last one gets what is left
+    of `control_document`, at least as much as the others, and the repeats. The last place's error is the result
+    when all fail. `ask` gets the limits of its place. Raises what `ask` raises.
+    """
+    clock = limits.clock
+    history = History(clock)
+    overall = history.began + limits.times.control_document
+    for position, place in enumerate(places):
+        last = position == len(places) - 1
+        end = clock.monotonic() + limits.times.control_place
+        if last:
+            end = max(end, overall)
+        mine = limits.until(end)
+        try:
+            return place, _ask_one(place, ask, repeats, mine, phase, history, repeats.times if last else 0)
+        except CipError as error:
+            if last or not another_may_help(error) or limits.remaining() <= 0 or limits.cancellation.cancelled:
+                raise history.complete(error) from error.__cause__
+    raise AssertionError("there is always a place")
+
+
+def _ask_one(
+    place: P,
+    ask: Callable[[P, Limits], T],
+    repeats: Repeats,
+    limits: Limits,
+    phase: Phase,
+    history: History,
+    times: int,
+) -> T:
+    failures = 0
+    wait = repeats.told_to_wait(place)
+    if wait >= limits.remaining():
+        wait = 0.0  # it would never be asked: one question more does the host no harm
+    while True:
+        if wait > 0:
+            limits.clock.sleep(wait, limits.cancellation)
+        try:
+            return ask(place, limits)
+        except CipError as error:
+            history.add(place.name, error, phase)
+            failures += 1
+            if not error.retryable or limits.cancellation.cancelled:
+                raise
+            wait = max(repeats.pause_after(place, error, failures), repeats.told_to_wait(place))
+            if failures > times or wait >= limits.remaining():
+                raise
+            repeats.tell(failures, error, wait, error.digest)

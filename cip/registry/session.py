@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all registry images of one process share: connections, waiting times of hosts, the budget, files read once."""
+
+from __future__ import annotations
+
+from ..hostconfig.authfile import DescriptorFiles
+from ..hostconfig.proxyenv import Proxy, choose_proxy
+from ..programs import Programs
+from ..report import Events
+from ..settings import Settings
+from .budget import Budget
+from .httpclient import Network
+from .limits import Cancellation, Clock, Limits, SystemClock
+from .pool import ConnectionPool
+from .retry import HostBackoff, Jitter, Repeats, random_jitter
+from .tls import TlsContexts
+from .turns import Turns
+from .url import Origin
+
+
+class RegistrySession:
+    """Belongs to the process, not to an image; safe from any thread. `close` when no image is open any more."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        events: Events,
+        programs: Programs,
+        *,
+        clock: Clock | None = None,
+        jitter: Jitter = random_jitter,
+    ) -> None:
+        self.events = events
+        self.programs = programs
+        self.clock: Clock = clock or SystemClock()
+        self.descriptor_files = DescriptorFiles()
+        self.backoff = HostBackoff(self.clock)
+        self.repeats = Repeats(settings.retry, self.backoff, self.clock, events, jitter=jitter)
+        self.min_rate = settings.transfer.min_rate
+        self.turns = Turns(settings.transfer.connections)
+        self._times = settings.times
+        self._environment = settings.environment
+        self._proxies: dict[Origin, Proxy | None] = {}
+        transfer = settings.transfer
+        self.network = Network(
+            ConnectionPool(transfer.connections),
+            TlsContexts(),
+            Budget(transfer.max_rate, transfer.max_bytes, self.clock),
+            self._choose_proxy,
+            settings.user_agent,
+        )
+
+    def limits(self, cancellation: Cancellation | None = None) -> Limits:
+        """The limits of the settings, without a deadline."""
+        return Limits(self.clock, self._times, cancellation or Cancellation())
+
+    def close(self) -> None:
+        """Close idle connections; those in use are closed when their work ends."""
+        self.network.pool.close()
+
+    def _choose_proxy(self, origin: Origin) -> Proxy | None:
+        if origin not in self._proxies:
+            self._proxies[origin] = choose_proxy(self._environment, origin.scheme, origin.host, origin.port)
+        return self._proxies[origin]

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where signatures of a registry's images are fetched (signatures.md 4.2 and 5.1, registry.md section 7).
+
+Either what the registry itself keeps, if it says that it does, or the lookaside; and in addition the attachments of
+sigstore, if registries.d says so. A list that cannot be had whole is an error: nothing missing may look like nothing
+there. What the signatures are worth is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ..content import read_blob
+from ..errors import CipError, ConfigurationError, ErrorCode, MissingDependencyError, Phase, SignatureError, quote
+from ..hostconfig.paths import read_if_present
+from ..hostconfig.registriesd import load_registries_d
+from ..model import mediatype
+from ..model.descriptor import Descriptor
+from ..model.digest import Digest
+from ..model.jsontree import parse_json
+from ..model.manifest import Manifest, parse_manifest
+from ..model.signature import (
+    SIGNATURE_LIMIT,
+    RawSignature,
+    SigstoreSignature,
+    SimpleSignature,
+    parse_signature_blob,
+)
+from ..settings import Credentials, Settings
+from ..sources.base import BlobAccess
+from .answers import complaint_of, refusal, require_uncompressed
+from .blob import RegistryBlob
+from .endpoints import Endpoint
+from .httpclient import Request
+from .limits import Limits
+from .retry import ask_places
+from .session import RegistrySession
+from .token import basic_authorization
+from .url import Url, decode_percent, parse_url
+
+LOOKASIDE_LIMIT = 127  # signatures of one manifest
+ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest
+LIST_LIMIT = 4 * 1024 * 1024  # bytes of the list that a registry keeps itself
+_USERINFO = re.compile(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
+T = TypeVar("T")
+
+
+def fetch_signatures(
+    endpoint: Endpoint, digest: Digest, settings: Settings, session: RegistrySession, limits: Limits
+) -> Sequence[RawSignature]:
+    """All signatures of the manifest `digest` for the physical place `endpoint`.
+
+    Raises SignatureError (reason `fetch`), ConfigurationError and MissingDependencyError for registries.d.
+    """
+    place = load_registries_d(settings).place(endpoint.reference)
+    fetch = _Fetch(endpoint, digest, session, limits)
+    try:
+        found = list(fetch.from_registry() if fetch.registry_keeps_them() else fetch.from_lookaside(place.lookaside))
+        if place.attachments:
+            found += fetch.attached()
+    except (SignatureError, MissingDependencyError):
+        raise
+    except CipError as error:
+        raise SignatureError(
+            f"signatures of {endpoint.reference.name}@{digest}: {error}",
+            code=error.code,
+            host=error.host,
+            phase=Phase.SIGNATURE,
+            attempts=error.attempts,
+            retry_after=error.retry_after,
+            http_status=error.http_status,
+            reason="fetch",
+        ) from error
+    return tuple(found)
+
+
+class _Fetch:
+    """The signatures of one manifest at one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, digest: Digest, session: RegistrySession, limits: Limits) -> None:
+        self._endpoint = endpoint
+        self._digest = digest
+        self._session = session
+        self._limits = limits
+
+    def registry_keeps_them(self) -> bool:
+        self._repeat(lambda limits: self._endpoint.ping(limits))
+        return self._endpoint.offers_signatures
+
+    def from_registry(self) -> list[RawSignature]:
+        """The extension of OpenShift's registry; entries of another kind are skipped."""
+        path = f"/extensions/v2/{self._endpoint.reference.path}/signatures/{self._digest}"
+        where = f"{self._endpoint.name}: signature list"
+
+        def ask(limits: Limits) -> bytes:
+            response = self._endpoint.get_path(path, limits)
+            if response.status != 200:
+                access = self._endpoint.describe_access()
+                raise refusal(response, "signature list", ErrorCode.REGISTRY_ERROR, limits.clock, access=access)
+            require_uncompressed(response)
+            return response.read_all(LIST_LIMIT, where)
+
+        listed = parse_json(self._repeat(ask), where).get("signatures")
+        found: list[RawSignature] = []
+        for entry in () if listed is None else listed.items():
+            version, kind, content = (entry.get(name) for name in ("schemaVersion", "type", "content"))
+            if version is None or version.value != 2 or kind is None or kind.value != "atomic":
+                continue
+            try:
+                message = base64.b64decode("" if content is None else content.as_str(), validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise _unreadable(where, "content: expected base64") from error
+            found.append(SimpleSignature(message, f"{self._endpoint.name} (registry extension)"))
+        return found
+
+    def from_lookaside(self, base: str) -> list[RawSignature]:
+        """signature-1, signature-2, … up to the first that does not exist."""
+        directory = f"{self._endpoint.reference.path}@{self._digest.algorithm}={self._digest.encoded}"
+        read = self._file_reader(base) if base.startswith("file:") else self._url_reader(base)
+        found: list[RawSignature] = []
+        for number in range(1, LOOKASIDE_LIMIT + 2):
+            if number > LOOKASIDE_LIMIT:
+                raise _unreadable(directory, f"more than {LOOKASIDE_LIMIT} signatures")
+            origin, blob = read(f"{directory}/signature-{number}")
+            if blob is None:
+                break
+            found.append(parse_signature_blob(blob, origin))
+        return found
+
+    def attached(self) -> list[RawSignature]:
+        """The layers of the manifest that sigstore tags with the digest."""
+        tag = f"{self._digest.algorithm}-{self._digest.encoded}.sig"
+        where = f"{self._endpoint.name}: attached signatures {tag}"
+
+        def ask(limits: Limits) -> bytes | None:
+            response = self._endpoint.get(f"manifests/{tag}", limits, {"Accept": mediatype.OCI_MANIFEST})
+            if response.status != 200:
+                complaint, error = complaint_of(
+                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._endpoint.describe_access()
+                )
+                if complaint.means_not_found(response.status):
+                    return None
+                raise error
+            require_uncompressed(response)
+            announced = (response.fields.get("content-type") or "").partition(";")[0].strip().lower()
+            if announced != mediatype.OCI_MANIFEST:
+                response.close()
+                raise _unreadable(where, f"expected {mediatype.OCI_MANIFEST}, found {quote(announced)}")
+            return response.read_all(SIGNATURE_LIMIT, where)
+
+        data = self._repeat(ask)
+        if data is None:
+            return []
+        manifest = parse_manifest(data, mediatype.OCI_MANIFEST, where)
+        if not isinstance(manifest, Manifest):
+            raise _unreadable(where, "expected a manifest, found an index")
+        if len(manifest.layers) > ATTACHMENTS_LIMIT:
+            raise _unreadable(where, f"more than {ATTACHMENTS_LIMIT} signatures")
+        return [self._attachment(layer, f"{self._endpoint.name} (attached as {tag})") for layer in manifest.layers]
+
+    def _attachment(self, layer: Descriptor, origin: str) -> RawSignature:
+        blob = RegistryBlob(layer, BlobAccess.VERIFIED, (self._endpoint,), self._session, document=True).open()
+        try:
+            payload = read_blob(blob, layer, SIGNATURE_LIMIT, origin)
+        finally:
+            blob.close()
+        return SigstoreSignature(layer.media_type, payload, layer.annotations, origin)
+
+    def _file_reader(self, base: str) -> Callable[[str], tuple[str, bytes | None]]:
+        root = decode_percent(base.removeprefix("file://").partition("?")[0].partition("#")[0])
+
+        def read(name: str) -> tuple[str, bytes | None]:
+            path = f"{root}/{name}"
+            try:
+                return path, read_if_present(path, SIGNATURE_LIMIT)
+            except ConfigurationError as error:
+                raise _unreadable(path, str(error)) from error
+
+        return read
+
+    def _url_reader(self, base: str) -> Callable[[str], tuple[str, bytes | None]]:
+        authorization = ""
+        private = _USERINFO.fullmatch(base)
+        if private is not None:
+            username, _, password = private[2].partition(":")
+            authorization = basic_authorization(Credentials(decode_percent(username), decode_percent(password)))
+            base = private[1] + private[3]
+        root = parse_url(base)
+        directory, mark, query = root.target.partition("?")
+        if directory == "/" and not base.partition("?")[0].endswith("/"):
+            directory = ""
+
+        def read(name: str) -> tuple[str, bytes | None]:
+            url = Url(root.origin, f"{directory}/{name}{mark}{query}")
+            request = Request(url, authorization=authorization)
+            return str(url), self._repeat(lambda limits: self._get(request, str(url), limits))
+
+        return read
+
+    def _get(self, request: Request, where: str, limits: Limits) -> bytes | None:
+        response = self._endpoint.requester().send(request, limits)
+        if response.status == 404:
+            response.close()
+            return None
+        if response.status != 200:
+            raise refusal(response, f"signature {where}", ErrorCode.REGISTRY_ERROR, limits.clock)
+        require_uncompressed(response)
+        return response.read_all(SIGNATURE_LIMIT, f"signature {where}")
+
+    def _repeat(self, ask: Callable[[Limits], T]) -> T:
+        """`ask` with the repeats of any other document."""
+        return ask_places(
+            (self._endpoint,), lambda _, limits: ask(limits), self._session.repeats, self._limits, Phase.SIGNATURE
+        )[1]
+
+
+def _unreadable(where: str, why: str) -> SignatureError:
+    return SignatureError(f"{where}: {why}", phase=Phase.SIGNATURE, reason="fetch")

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image source of docker:// references.
+
+A manifest comes from the first place that has it; the place that served the top manifest is asked first for all that
+follows, the others after it in their order. What a place sends under a digest is checked here already, because
+another place may have the right bytes; whoever uses them checks again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from ..content import MANIFEST_LIMIT, require_content
+from ..errors import CipError, ErrorCode, InvalidDigestError, Phase, RegistryError, quote
+from ..hostconfig.registriesconf import load_registries
+from ..model import mediatype
+from ..model.descriptor import Descriptor
+from ..model.digest import Digest
+from ..model.identity import ImageIdentity, docker_identity
+from ..model.reference import DockerReference, ImageReference, Transport
+from ..model.signature import RawSignature
+from ..settings import Settings
+from ..sources.base import BlobAccess, RawManifest
+from .answers import refusal, require_uncompressed
+from .blob import RegistryBlob
+from .endpoints import Endpoint
+from .httpclient import Response
+from .limits import Cancellation, Clock, Limits
+from .retry import ask_places
+from .session import RegistrySession
+
+ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
+# what an access portal or a broken proxy sends instead of a manifest, with status 200
+_NEVER_A_MANIFEST = frozenset({"text/html", "application/xhtml+xml"})
+
+
+def open_registry(reference: ImageReference, settings: Settings, session: RegistrySession) -> RegistrySource:
+    """The source of a docker:// `reference`; the network is used by the first call for its manifest.
+
+    Raises ConfigurationError, CipError (registry-blocked), InvalidDigestError for a digest that cannot be checked.
+    """
+    named = reference.docker
+    assert named is not None  # the parser of docker:// sets it
+    if named.digest is not None and named.digest.algorithm != "sha256":
+        raise InvalidDigestError(
+            str(named.digest), "a manifest can only be named by sha256", code=ErrorCode.DIGEST_UNSUPPORTED
+        )
+    registries = load_registries(settings)
+    places = registries.places(named)
+    endpoints = [Endpoint(place, named, settings, registries, session) for place in places]
+    return RegistrySource(named, endpoints, settings, session)
+
+
+class RegistrySource:
+    """One image at its places; safe from any thread."""
+
+    def __init__(
+        self, reference: DockerReference, endpoints: Sequence[Endpoint], settings: Settings, session: RegistrySession
+    ) -> None:
+        self._reference = reference
+        self._settings = settings
+        self._session = session
+        self._endpoints = tuple(endpoints)  # replaced as a whole
+        self._cancellation = Cancellation()
+        times = settings.times
+        seconds = min(times.open, times.deadline) if times.deadline else times.open
+        self._opening_ends = session.clock.monotonic() + seconds
+        self._top: RawManifest | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """The names under which a policy may speak about this image: the logical ones, wherever it came from."""
+        return docker_identity(Transport.DOCKER, self._reference)
+
+    def manifest(self, digest: Digest | None) -> RawManifest:
+        """The top manifest, fetched once, or the instance `digest`. Raises NotFoundError, SourceError."""
+        if digest is None:
+            if self._top is None:
+                self._top = self._fetch(self._reference.digest, Phase.MANIFEST)
+            return self._top
+        return self._fetch(digest, Phase.INDEX)
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+        """Signatures of the manifest `digest`, from the place that served it. Raises SignatureError (fetch)."""
+        from .signatures import fetch_signatures
+
+        return fetch_signatures(self._endpoints[0], digest, self._settings, self._session, self._limits())
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers of the manifest: a registry serves what its manifests name."""
+        return layers
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
+        """The blob from the first place that sends it; `urls` of the descriptor are never followed (S2).
+
+        Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError.
+        """
+        return RegistryBlob(descriptor, access, self._endpoints, self._session).open()
+
+    def close(self) -> None:
+        """Nothing to release: connections belong to the session."""
+
+    def _limits(self) -> Limits:
+        return self._session.limits(self._cancellation).until(self._opening_ends)
+
+    def _fetch(self, digest: Digest | None, phase: Phase) -> RawManifest:
+        def ask(endpoint: Endpoint, limits: Limits) -> RawManifest:
+            return self._ask(endpoint, digest, limits)
+
+        try:
+            served_by, manifest = ask_places(self._endpoints, ask, self._session.repeats, self._limits(), phase)
+        except CipError as error:
+            error.digest = error.digest or (str(digest) if digest is not None else None)
+            raise
+        self._prefer(served_by)
+        return manifest
+
+    def _ask(self, endpoint: Endpoint, digest: Digest | None, limits: Limits) -> RawManifest:
+        named = endpoint.reference
+        wanted = str(digest) if digest is not None else named.tag or str(named.digest)
+        what = f"manifest of {named.name}@{digest}" if digest is not None else f"manifest of {named}"
+        response = endpoint.get(f"manifests/{wanted}", limits, {"Accept": ACCEPT})
+        manifest = read_manifest(endpoint, response, what, self._session.clock)
+        if digest is not None:
+            require_content(manifest.data, digest, f"{endpoint.name}: {what}")
+        return manifest
+
+    def _prefer(self, endpoint: Endpoint) -> None:
+        """Ask the place that served a manifest first from now on: one that failed would cost its time again."""
+        with self._lock:
+            others = [other for other in self._endpoints if other is not endpoint]
+            self._endpoints = (endpoint, *others)
+
+
+def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Clock) -> RawManifest:
+    """The manifest in an answer; closes the answer. Raises NotFoundError (image-not-found), SourceError."""
+    if response.status != 200:
+        access = endpoint.describe_access() if endpoint.is_here(response) else ""
+        raise refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, clock, access=access)
+    require_uncompressed(response)
+    media_type = media_type_of(response)
+    if media_type in _NEVER_A_MANIFEST:
+        response.close()
+        raise RegistryError(
+            f"{endpoint.name}: {what}: expected a manifest, found {quote(media_type)}", host=endpoint.name
+        )
+    return RawManifest(response.read_all(MANIFEST_LIMIT, f"{endpoint.name}: {what}"), media_type)
+
+
+def media_type_of(response: Response) -> str:
+    """The Content-Type without parameters, in lower case; empty when there is none (registry.md 6.1)."""
+    return (response.fields.get("content-type") or "").partition(";")[0].strip().lower()
