@@ -713,7 +713,7 @@ class Streams(unittest.TestCase):
         opener = cast("Callable[[], Image]", FakeImage)
 
         def serve() -> None:
-            statuses.append(httpserver._serve(input_fd, output_fd, opener, "/tmp"))
+            statuses.append(httpserver._serve(input_fd, output_fd, opener, "/tmp", lambda: None))
 
         server = threading.Thread(target=serve)
         with mock.patch.object(httpserver, "HANG_UP_GRACE", 0.01):
