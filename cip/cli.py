@@ -131,7 +131,7 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
     sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
     opener, confinement = _core(invocation, stack)
     with _signals():
-        return seqpacket.serve(sock, opener, confinement.apply)
+        return seqpacket.serve(sock, opener)
 
 
 def _explain(invocation: Invocation, stack: ExitStack) -> int:

@@ -14,6 +14,7 @@ from .sources.base import ImageSource
 
 if TYPE_CHECKING:
     from .registry.session import RegistrySession
+    from .sources.spool import Spools
 
 
 class SourceOpener:
@@ -27,6 +28,7 @@ class SourceOpener:
         self._events = events
         self._programs = programs
         self._session: RegistrySession | None = None
+        self._spools: Spools | None = None
 
     def open(self, reference: ImageReference) -> ImageSource:
         """The source of `reference`; the caller closes it.
@@ -62,13 +64,44 @@ class SourceOpener:
 
         return open_with_local_sources(reference, self._settings, self._open_registry, self._events, self._programs)
 
+    def _shared_spools(self) -> Spools:
+        if self._spools is None:
+            from .sources.spool import Spools
+
+            self._spools = Spools(self._settings.tmpdir)
+        return self._spools
+
     def _open_layout(self, reference: ImageReference) -> ImageSource:
         from .sources.layout import open_layout
 
         return open_layout(reference, self._settings)
 
+    def _open_oci_archive(self, reference: ImageReference) -> ImageSource:
+        from .sources.archive import open_oci_archive
+
+        return open_oci_archive(reference, self._shared_spools(), self._programs)
+
+    def _open_directory(self, reference: ImageReference) -> ImageSource:
+        from .sources.directory import open_directory
+
+        return open_directory(reference, self._settings)
+
+    def _open_docker_archive(self, reference: ImageReference) -> ImageSource:
+        from .sources.dockerarchive import open_docker_archive
+
+        return open_docker_archive(reference, self._shared_spools(), self._programs)
+
+    def _open_daemon(self, reference: ImageReference) -> ImageSource:
+        from .sources.daemon import open_daemon
+
+        return open_daemon(reference, self._settings, self._shared_spools(), self._programs)
+
 
 _OPENERS = {
     Transport.DOCKER: SourceOpener._open_docker,
     Transport.OCI: SourceOpener._open_layout,
+    Transport.OCI_ARCHIVE: SourceOpener._open_oci_archive,
+    Transport.DIR: SourceOpener._open_directory,
+    Transport.DOCKER_ARCHIVE: SourceOpener._open_docker_archive,
+    Transport.DOCKER_DAEMON: SourceOpener._open_daemon,
 }
