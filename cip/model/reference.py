@@ -166,6 +166,10 @@ def parse_image_reference(text: str) -> ImageReference:
         raise InvalidReferenceError(text, "expected transport:reference")
     if "\0" in text:
         raise InvalidReferenceError(text, "contains a NUL byte")
+    try:
+        text.encode("utf-8", "surrogateescape")  # bytes that are not UTF-8 reach us so, and may name a file
+    except UnicodeEncodeError as error:
+        raise InvalidReferenceError(text, "contains a lone surrogate") from error
     if name in UNSUPPORTED_TRANSPORTS:
         raise UnsupportedError(f"transport {name!r} is not supported, expected one of {', '.join(Transport)}")
     parser = _PARSERS.get(name)

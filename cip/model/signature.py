@@ -58,7 +58,7 @@ def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
 
 
 def _parse_sigstore_json(content: bytes, origin: str) -> SigstoreSignature:
-    root = parse_json(content, f"signature {origin}", error=_unreadable)
+    root = parse_json(content, origin, error=_unreadable)
     payload = root["payload"].as_str()
     annotations = root.get("annotations")
     try:

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""References: the vector tables of registry.md 10.1 and images.md 12.1 as far as they need no file system."""
+
+import unittest
+
+from cip.errors import ErrorCode, InvalidReferenceError, UnsupportedError
+from cip.model.digest import parse_digest
+from cip.model.reference import (
+    DockerReference,
+    ImageReference,
+    Transport,
+    parse_docker_reference,
+    parse_image_reference,
+    require_name_prefix,
+)
+
+H = "0123456789abcdef" * 4
+H64 = "a" * 64
+D = f"sha256:{H64}"
+
+
+def docker(text: str) -> DockerReference:
+    reference = parse_image_reference(text).docker
+    assert reference is not None
+    return reference
+
+
+class Refusing(unittest.TestCase):
+    def refused(self, text: str, reason: str = "") -> None:
+        with self.subTest(text), self.assertRaisesRegex(InvalidReferenceError, reason) as caught:
+            parse_image_reference(text)
+        self.assertEqual(caught.exception.code, ErrorCode.REFERENCE_INVALID)
+        self.assertTrue(str(caught.exception).isprintable())
+        self.assertLess(len(str(caught.exception)), 600)
+
+
+class Docker(Refusing):
+    """`docker://`; the numbers are rows of registry.md 10.1, those with an i of images.md 12.1."""
+
+    def test_names_are_normalised(self) -> None:
+        for row, text, expected in (
+            ("1", "busybox", "docker.io/library/busybox:latest"),
+            ("2", "docker.io/busybox", "docker.io/library/busybox:latest"),
+            ("2", "index.docker.io/busybox", "docker.io/library/busybox:latest"),
+            ("i2", "index.docker.io/a/b", "docker.io/a/b:latest"),
+            ("3", "registry-1.docker.io/library/busybox", "registry-1.docker.io/library/busybox:latest"),
+            ("4", "docker.io:443/x", "docker.io:443/x:latest"),
+            ("5", "foo/bar", "docker.io/foo/bar:latest"),
+            ("6", "localhost/foo", "localhost/foo:latest"),
+            ("i5", "localhost:5000/a:t", "localhost:5000/a:t"),
+            ("7", "localhost:5000", "docker.io/library/localhost:5000"),
+            ("8", "example.com", "docker.io/library/example.com:latest"),
+            ("9", "EXAMPLE.com/foo", "EXAMPLE.com/foo:latest"),
+            ("i7", "Docker.io/a", "Docker.io/a:latest"),
+            ("11", "busybox:UPPER_Tag.1-x", "docker.io/library/busybox:UPPER_Tag.1-x"),
+            ("12", "busybox:_x", "docker.io/library/busybox:_x"),
+            ("13", "busybox:" + "t" * 128, "docker.io/library/busybox:" + "t" * 128),
+            ("14", f"busybox@{D}", f"docker.io/library/busybox@{D}"),
+            ("17", "busybox@sha512:" + "a" * 128, "docker.io/library/busybox@sha512:" + "a" * 128),
+            ("20", f"docker.io/{H64}", f"docker.io/library/{H64}:latest"),
+            ("20", "a" * 63, "docker.io/library/" + "a" * 63 + ":latest"),
+            ("i14", f"a/{H}", f"docker.io/a/{H}:latest"),
+            ("22", "foo__bar", "docker.io/library/foo__bar:latest"),
+            ("22", "foo--bar", "docker.io/library/foo--bar:latest"),
+            ("22", "foo---bar", "docker.io/library/foo---bar:latest"),
+            ("22", "foo.bar", "docker.io/library/foo.bar:latest"),
+            ("25", "example.com:99999999/foo", "example.com:99999999/foo:latest"),
+            ("26", "example.com/" + "a" * 243, "example.com/" + "a" * 243 + ":latest"),
+            ("29", "a:1/c", "a:1/c:latest"),
+            ("29", "a:1", "docker.io/library/a:1"),
+            ("i18", "x.y:80", "docker.io/library/x.y:80"),
+            ("i20", "x.y/" + "a" * 251, "x.y/" + "a" * 251 + ":latest"),
+        ):
+            with self.subTest(row, text=text):
+                reference = parse_image_reference(f"docker://{text}")
+                self.assertEqual(str(reference.docker), expected)
+                self.assertEqual((reference.transport, str(reference)), (Transport.DOCKER, f"docker://{text}"))
+
+    def test_a_digest_reference_has_no_tag(self) -> None:
+        self.assertEqual(docker(f"docker://a@{D}"), DockerReference("docker.io", "library/a", None, parse_digest(D)))
+
+    def test_what_the_grammar_does_not_know_is_refused(self) -> None:
+        for row, text, reason in (
+            ("10", "Foo/bar", "lower-case repository name"),
+            ("10", "LOCALHOST/foo", "lower-case repository name"),
+            ("10", "example.com/Foo", "lower-case repository name"),
+            ("12", "busybox:-x", "'-x' is not a tag"),
+            ("12", "busybox:.x", "'.x' is not a tag"),
+            ("13", "busybox:" + "t" * 129, "is not a tag"),
+            ("15", "busybox@sha256:" + "A" * 64, "expected 64 lower-case hex digits"),
+            ("16", "busybox@sha256:" + "a" * 63, "found 63"),
+            ("18", "busybox@md5:" + "a" * 32, "must be one of"),
+            ("18", f"busybox@sha256+b64:{H64}", "must be one of"),
+            ("18", f"busybox@SHA256:{H64}", "lower-case repository name"),
+            ("19", f"busybox:tag@{D}", "expected a tag or a digest, found both"),
+            ("20", H64, "found 64 hex digits"),
+            ("21", "", "is not a repository path"),
+            ("21", "/foo", "is not a repository path"),
+            ("21", "a//b", "is not a repository path"),
+            ("21", "a/b/", "is not a repository path"),
+            ("21", "docker.io/", "is not a repository path"),
+            ("23", "foo___bar", "is not a repository path"),
+            ("23", "foo..bar", "is not a repository path"),
+            ("23", "foo._bar", "is not a repository path"),
+            ("23", "foo-", "is not a repository path"),
+            ("23", "-foo", "is not a repository path"),
+            ("24", "[::1]:5000/foo", "is not a host name"),
+            ("24", "example.com:abc/foo", "is not a host name"),
+            ("24", "example.com:/foo", "is not a host name"),
+            ("24", "-example.com/foo", "is not a host name"),
+            ("24", "example..com/foo", "is not a host name"),
+            ("26", "example.com/" + "a" * 244, "longer than 255 bytes"),
+            ("27", "https://example.com/foo", "is not a host name"),
+            ("27", "user@example.com/foo", "is not a host name"),
+            ("27", "foo?x=1", "is not a repository path"),
+            ("27", "foo%20bar", "is not a repository path"),
+            ("27", " foo", "is not a repository path"),
+            ("27", "foo\n", "is not a repository path"),
+            ("27", "foo:t\n", "is not a tag"),
+            ("27", "foo:\u0661", "is not a tag"),
+            ("27", f"foo@{D}\n", "found 65"),
+            ("28", "exa_mple.com/foo", "is not a host name"),
+            ("30", "busybox@@unknown-digest@@", "names nothing that can be read"),
+            ("i18", "x.y:80/", "is not a repository path"),
+            ("i20", "x.y/" + "a" * 252, "longer than 255 bytes"),
+            ("", "a:", "'' is not a tag"),
+            ("", "a@", "digest '': expected algorithm:hex"),
+            ("", "exa\u017fmple.com/foo", "is not a host name"),
+        ):
+            with self.subTest(row):
+                self.refused(f"docker://{text}", reason)
+
+    def test_two_slashes_belong_in_front_of_the_name(self) -> None:
+        for text in ("docker:a", "docker:/a", "docker:busybox", "docker:"):
+            self.refused(text, "expected docker:// in front of the name")
+        self.refused("docker:///a", "is not a repository path")
+        self.refused("docker://", "is not a repository path")
+
+    def test_long_names_are_refused_as_fast_as_short_ones(self) -> None:
+        for text in ("a-" * 200_000, "a." * 200_000 + "/x", "a/" * 200_000, "-" * 400_000, "a" * 400_000 + "_/"):
+            self.refused(f"docker://{text}", "is not a|longer than")
+
+    def test_a_docker_reference_by_itself_gets_no_default_tag(self) -> None:
+        reference = parse_docker_reference("a")
+        self.assertEqual((str(reference), reference.tag), ("docker.io/library/a", None))
+        self.assertEqual(str(parse_docker_reference(f"a:1@{D}")), f"docker.io/library/a:1@{D}")
+
+    def test_scopes_go_from_the_repository_to_wildcards_of_the_host(self) -> None:
+        self.assertEqual(
+            docker("docker://a.b.example.com:5000/ns/x").scopes(),
+            (
+                "a.b.example.com:5000/ns/x",
+                "a.b.example.com:5000/ns",
+                "a.b.example.com:5000",
+                "*.b.example.com",
+                "*.example.com",
+                "*.com",
+            ),
+        )
+        self.assertEqual(docker("docker://localhost/x").scopes(), ("localhost/x", "localhost"))
+        self.assertEqual(docker("docker://127.0.0.1/x").scopes()[1:], ("127.0.0.1", "*.0.0.1", "*.0.1", "*.1"))
+
+    def test_a_prefix_of_names_is_a_host_or_whole_parts_of_a_path(self) -> None:
+        for text in ("example.com", "example.com:5000", "localhost", "example.com/a", "example.com/a/b"):
+            self.assertEqual(require_name_prefix(text), text)
+        for text in ("", "*.example.com", "example.com/", "x.y/a:t", f"x.y/a@{D}", "x.y/A", "/a", "x.y\n"):
+            with self.subTest(text), self.assertRaisesRegex(InvalidReferenceError, "expected a host"):
+                require_name_prefix(text)
+
+
+class OtherTransports(Refusing):
+    """The rows are those of images.md 12.1."""
+
+    def test_layouts_take_a_path_with_a_name_or_a_position(self) -> None:
+        for row, text, path, name, index in (
+            ("R21", "oci:d:a:b", "d", "a:b", None),
+            ("R21", "oci:d:a/b:c", "d", "a/b:c", None),
+            ("R22", "oci:d:@3", "d", "", 3),
+            ("R22", "oci:d:@+3", "d", "", 3),
+            ("R22", "oci:d:@03", "d", "", 3),
+            ("R24", "oci:d:a--b", "d", "a--b", None),
+            ("R24", "oci:d:a:b@c+d/e--f", "d", "a:b@c+d/e--f", None),
+            ("", "oci:d", "d", "", None),
+            ("", "oci:d:", "d", "", None),
+            ("", "oci:", "", "", None),
+            ("", "oci:/a b/\udcff", "/a b/\udcff", "", None),
+            ("", "oci-archive:f.tar:v1", "f.tar", "v1", None),
+        ):
+            with self.subTest(row, text=text):
+                reference = parse_image_reference(text)
+                self.assertEqual((reference.path, reference.name, reference.index), (path, name, index))
+
+    def test_positions_and_names_that_are_none_are_refused(self) -> None:
+        for text in ("@", "@x", "@-1", "@9999999999999999999", "@ 1", "@1\n"):  # R23
+            self.refused(f"oci:d:{text}", "is not an image index")
+        for text in ("/bad", "a__b", "a---b", "a/", "é", "a\n", "a//b"):  # R24
+            self.refused(f"oci:d:{text}", "is not an image name")
+        self.refused("oci-archive:f.tar:@0", "'@0' is not an image name")  # R26
+
+    def test_a_directory_keeps_its_colons(self) -> None:  # R27
+        self.assertEqual(parse_image_reference("dir:/a:b"), ImageReference(Transport.DIR, "dir:/a:b", path="/a:b"))
+
+    def test_docker_archives_take_a_tag_or_a_position(self) -> None:  # R28 to R30
+        self.assertEqual(str(docker("docker-archive:f:a")), "docker.io/library/a:latest")
+        self.assertEqual(str(docker("docker-archive:f:x.y:5000/a:1")), "x.y:5000/a:1")
+        self.assertEqual(parse_image_reference("docker-archive:f:@1").index, 1)
+        self.assertEqual(parse_image_reference("docker-archive:f").path, "f")
+        for text, reason in (
+            ("", "expected a file name"),
+            ("f:", "is not a repository path"),
+            (f"f:a@sha256:{H}", "expected a tag, found a digest"),
+            (f"f:a:1@sha256:{H}", "expected a tag, found a digest"),
+            ("f:@-1", "is not an image index"),
+            ("f:A", "lower-case"),
+        ):
+            self.refused(f"docker-archive:{text}", reason)
+
+    def test_the_docker_daemon_wants_a_tag_a_digest_or_an_image_id(self) -> None:  # R31, R32
+        self.assertEqual(str(docker("docker-daemon:a:1")), "docker.io/library/a:1")
+        self.assertEqual(str(docker(f"docker-daemon:a@sha256:{H}")), f"docker.io/library/a@sha256:{H}")
+        self.assertEqual(str(parse_image_reference(f"docker-daemon:sha256:{H}").image_id), f"sha256:{H}")
+        for text, reason in (
+            ("a", "expected a tag or a digest"),
+            (f"a:1@sha256:{H}", "expected a tag or a digest"),
+            ("sha256:abc", "expected 64"),
+            ("sha512:" + H * 2, "expected an image id by sha256"),
+            (H, "found 64 hex digits"),
+            ("docker.io/library/sha256:x", "reserved"),
+        ):
+            self.refused(f"docker-daemon:{text}", reason)
+
+    def test_what_only_a_store_can_read_stays_as_it_is(self) -> None:  # R36 to R41 are refused when opened
+        for text in ("[overlay@/x]a", f"a:1@sha256:{H}", f"sha256:{H}", "["):
+            self.assertEqual(parse_image_reference(f"containers-storage:{text}").path, text)
+        self.refused("containers-storage:", "expected an image name or id")
+        self.assertEqual(parse_image_reference("tarball:a:b").path, "a:b")
+        self.refused("tarball:", "expected at least one file")  # R35
+
+    def test_a_transport_that_exists_elsewhere_is_unsupported(self) -> None:  # R33, R34
+        for text in ("atomic:h.x/ns/s:t", "ostree:a", "sif:a"):
+            with self.subTest(text), self.assertRaisesRegex(UnsupportedError, "is not supported") as caught:
+                parse_image_reference(text)
+            self.assertEqual(caught.exception.code, ErrorCode.TRANSPORT_UNSUPPORTED)
+
+    def test_a_transport_that_exists_nowhere_is_refused(self) -> None:  # R34
+        for text in ("registry:a", "foo:a", ":x", "Docker://a", "docker ://a"):
+            self.refused(text, "unknown transport .*, expected one of docker, oci")
+        for text in ("nocolon", "", "quay.io/x"):
+            self.refused(text, "expected transport:reference")
+
+    def test_text_that_no_file_can_be_named_by_is_refused(self) -> None:
+        self.refused("dir:/a\0b", "NUL byte")
+        self.refused("dir:/\ud800", "lone surrogate")
+
+
+if __name__ == "__main__":
+    unittest.main()
