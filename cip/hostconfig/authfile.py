@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Credentials for one place, from auth.json and its relatives, with the reason for the choice (registry.md 3).
+
+`credential-helpers` of registries.conf lists the sources in order; the first that has something wins. A helper that
+fails makes room for the next source; a broken file does not. Nothing here puts a secret into a message: neither the
+content of a file nor the output of a helper is ever quoted.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from .. import log
+from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote
+from ..model.jsontree import JsonNode, parse_json
+from ..programs import Programs
+from ..settings import Credentials, Settings
+from .credhelper import ask_helper, helper_program
+from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
+from .registriesconf import FILE_HELPER, RegistriesConfig
+from .registriesfile import require_helper_name
+
+_DESCRIPTOR = re.compile(r"/(?:proc/self|dev)/fd/([0-9]{1,9})", re.ASCII)
+_HUB_NAMES = frozenset({"docker.io", "registry-1.docker.io"})
+_HUB = "index.docker.io"
+
+
+class FoundCredentials(NamedTuple):
+    """Credentials with their origin.
+
+    `source` is the file or helper they come from and `key` what matched there, both empty for anonymous. `looked_at`
+    are all sources that were asked, in order, each with what became of it; `files` are the files among them.
+    """
+
+    credentials: Credentials
+    source: str = ""
+    key: str = ""
+    looked_at: tuple[str, ...] = ()
+    files: tuple[ConfigurationFile, ...] = ()
+
+
+class CredentialPlan(NamedTuple):
+    """What a search would present, found without running a helper: `kind` is `none`, `password`, `token` or `helper`.
+
+    For `helper` nobody knows the answer before it runs; `helper` is the program, and `source` the file that names it.
+    """
+
+    kind: str
+    source: str = ""
+    key: str = ""
+    helper: str = ""
+    looked_at: tuple[str, ...] = ()
+    files: tuple[ConfigurationFile, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class DescriptorFiles:
+    """Reads files, and each inherited descriptor named like a file (`/proc/self/fd/5`) once for the whole process.
+
+    What came out of a descriptor is kept, because a pipe has it once only; the descriptor stays open.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contents: dict[int, bytes] = {}
+
+    def read(self, path: str) -> bytes | None:
+        """The content of `path`, None when there is no such file. Raises ConfigurationError."""
+        match = _DESCRIPTOR.fullmatch(path)
+        if match is None:
+            return read_if_present(path, AUTH_FILE_LIMIT)
+        descriptor = int(match[1])
+        with self._lock:
+            if descriptor not in self._contents:
+                try:
+                    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                        raise ConfigurationError(path, "expected a file, found a directory")
+                    self._contents[descriptor] = read_descriptor(descriptor, path, AUTH_FILE_LIMIT)
+                except OSError as error:
+                    reason = (error.strerror or "unknown error").lower()
+                    raise ConfigurationError(path, f"cannot be read: {reason}") from error
+            return self._contents[descriptor]
+
+
+def find_credentials(
+    name: str,
+    *,
+    settings: Settings,
+    registries: RegistriesConfig,
+    programs: Programs,
+    fd_cache: DescriptorFiles,
+) -> FoundCredentials:
+    """The credentials for the repository `name`, `host[:port]/path` of the physical place; anonymous if there are none.
+
+    Flags such as `--creds` are not looked at here. Raises ConfigurationError for a broken file, AuthenticationError
+    (credentials-unavailable) when a helper failed and no other source had anything.
+    """
+
+    def ask(helper: str, registry: str, origin: str) -> Credentials | None:
+        return ask_helper(helper, registry, origin, programs, settings.environment)
+
+    search = _Search(name, settings, fd_cache, ask)
+    try:
+        found = search.run(registries.credential_helpers)
+    finally:
+        for warning in search.warnings:
+            log.warning("%s", warning)
+    if found is not None:
+        return FoundCredentials(found.credentials, found.source, found.key, search.shown(), tuple(search.files))
+    if search.failures:
+        raise AuthenticationError(
+            f"no credentials for {name}: {'; '.join(search.failures)}; looked at {', '.join(search.shown())}",
+            code=ErrorCode.CREDENTIALS_UNAVAILABLE,
+            host=search.registry,
+        )
+    return FoundCredentials(Credentials(), looked_at=search.shown(), files=tuple(search.files))
+
+
+def plan_credentials(
+    name: str, *, settings: Settings, registries: RegistriesConfig, fd_cache: DescriptorFiles
+) -> CredentialPlan:
+    """As `find_credentials`, but the search ends at the first helper that would be run. Raises ConfigurationError."""
+
+    def stop(helper: str, registry: str, origin: str) -> Credentials | None:
+        raise _WouldRunError(helper, registry, origin)
+
+    search = _Search(name, settings, fd_cache, stop)
+    kind, source, key, program = "none", "", "", ""
+    try:
+        found = search.run(registries.credential_helpers)
+    except _WouldRunError as would:
+        kind, source, key, program = "helper", would.origin, would.registry, helper_program(would.helper)
+    else:
+        if found is not None:
+            kind = "token" if found.credentials.identity_token else "password"
+            source, key = found.source, found.key
+    return CredentialPlan(kind, source, key, program, search.shown(), tuple(search.files), tuple(search.warnings))
+
+
+class _WouldRunError(Exception):
+    """The search reached a helper that must not be run."""
+
+    def __init__(self, helper: str, registry: str, origin: str) -> None:
+        super().__init__(helper)
+        self.helper = helper
+        self.registry = registry
+        self.origin = origin
+
+
+class _Match(NamedTuple):
+    credentials: Credentials
+    source: str
+    key: str
+
+
+AskHelper = Callable[[str, str, str], Credentials | None]  # (helper, registry, who names it) -> what it knows
+
+
+class _Search:
+    """One lookup: what was looked at, and what failed on the way."""
+
+    def __init__(self, name: str, settings: Settings, files: DescriptorFiles, ask: AskHelper) -> None:
+        self.registry, _, path = name.partition("/")
+        if not self.registry or not path or "@" in name or ":" in path or "//" in name or name.endswith("/"):
+            raise InvalidInputError(f"{quote(name)}: expected HOST[:PORT]/REPOSITORY")
+        self._name = name
+        self._settings = settings
+        self._descriptor_files = files
+        self._ask = ask
+        self._looked_at: list[str] = []
+        self.files: list[ConfigurationFile] = []
+        self.failures: list[str] = []
+        self.warnings: list[str] = []
+
+    def shown(self) -> tuple[str, ...]:
+        return tuple(self._looked_at)
+
+    def run(self, helpers: tuple[str, ...]) -> _Match | None:
+        for helper in helpers:
+            try:
+                if helper == FILE_HELPER:
+                    found = self._in_files()
+                else:
+                    found = self._from_helper(helper, "registries.conf")
+            except AuthenticationError as error:
+                self.failures.append(str(error))
+                continue
+            if found is not None:
+                return found
+        return None
+
+    def _from_helper(self, helper: str, origin: str) -> _Match | None:
+        self._looked_at.append(f"{helper_program(helper)} ({origin})")
+        credentials = self._ask(helper, self.registry, origin)
+        if credentials is None or credentials.is_anonymous():
+            return None
+        return _Match(credentials, helper_program(helper), self.registry)
+
+    def _in_files(self) -> _Match | None:
+        places, warnings = auth_files(self._settings)
+        self.warnings.extend(warnings)
+        for place in places:
+            data = self._descriptor_files.read(place.path)
+            self.files.append(ConfigurationFile(place.path, "credentials", data is not None))
+            self._looked_at.append(place.path if data is not None else f"{place.path} (absent)")
+            if data is not None:
+                found = self._in_file(place, _AuthDocument(place, data))
+                if found is not None:
+                    return found
+        return None
+
+    def _in_file(self, place: AuthFile, document: _AuthDocument) -> _Match | None:
+        helper = document.helpers.get(self.registry)
+        if helper is not None:
+            # Final for this file, whatever it answers: `auths` may hold what was there before the helper came.
+            return self._from_helper(require_helper_name(helper), place.path)
+        key = document.matching_key(self._name, self.registry)
+        if key is None:
+            return None
+        credentials = document.decode(key, self.warnings)
+        return None if credentials.is_anonymous() else _Match(credentials, place.path, key)
+
+
+# --- one file ---
+
+
+class _Entry(NamedTuple):
+    """One entry of `auths`: where it stands, and the two members that are used."""
+
+    where: str
+    auth: str
+    identity_token: str
+
+
+class _AuthDocument:
+    """A parsed file: entries by key, helpers by registry. Raises ConfigurationError for anything of a wrong type."""
+
+    def __init__(self, place: AuthFile, data: bytes) -> None:
+        self._legacy = place.legacy
+        root = parse_json(data, place.path, error=ConfigurationError)
+        members = {} if root.is_null() else root.folded(("auths", "credHelpers"))
+        if place.legacy:
+            members = {} if root.is_null() else {"auths": root}
+        entries = members["auths"].members() if "auths" in members else ()
+        self._entries = {key: _parse_entry(entry) for key, entry in entries}
+        self.helpers = dict(members["credHelpers"].members()) if "credHelpers" in members else {}
+        for helper in self.helpers.values():
+            helper.as_str()
+
+    def matching_key(self, name: str, registry: str) -> str | None:
+        """The key whose entry decides for `name`, even when that entry is empty (registry.md 3.3)."""
+        for key in (registry,) if self._legacy else _key_and_parents(name):
+            if key in self._entries:
+                return key
+        wanted = _normal_registry(registry)
+        similar = [key for key in self._entries if self._normal_key(key) == wanted]
+        # Upstream takes any of them. The shortest is the one that people write; docker keeps tokens under longer ones.
+        similar.sort(key=lambda key: (len(_without_scheme(key)), key))
+        if len(similar) > 1 and _without_scheme(similar[0]) == _without_scheme(similar[1]):
+            first, second = self._entries[similar[0]], self._entries[similar[1]]
+            if first[1:] != second[1:]:
+                raise ConfigurationError(second.where, f"contradicts {quote(similar[0])}, meant for the same host")
+        return similar[0] if similar else None
+
+    def _normal_key(self, key: str) -> str:
+        stripped = _without_scheme(key)
+        if self._legacy or stripped != key:
+            stripped = stripped.partition("/")[0]
+        return _normal_registry(stripped)
+
+    def decode(self, key: str, warnings: list[str]) -> Credentials:
+        """What an entry says; anonymous when it says nothing."""
+        entry = self._entries[key]
+        try:
+            packed = entry.auth.replace("\r", "").replace("\n", "")
+            decoded = base64.b64decode(packed, validate=True).decode("utf-8")
+        except ValueError as error:  # not chained: the text of a UnicodeError holds the bytes
+            what = "UTF-8 text" if isinstance(error, UnicodeDecodeError) else "valid base64"
+            raise ConfigurationError(f"{entry.where}.auth", f"expected USER:PASSWORD, found no {what}") from None
+        username, colon, password = decoded.partition(":")
+        if not colon:
+            if decoded:
+                warnings.append(f"{entry.where}.auth: ignored, expected base64 of USER:PASSWORD, found no colon")
+            return Credentials()
+        found = Credentials(username, password.strip("\0"), entry.identity_token)
+        if any(letter in part for part in found for letter in "\r\n\0"):
+            raise ConfigurationError(entry.where, "contains a line break or a NUL byte")
+        return found
+
+
+def _parse_entry(node: JsonNode) -> _Entry:
+    """Other members, such as `username` and `registrytoken`, are not used, as upstream."""
+    members = {} if node.is_null() else node.folded(("auth", "identitytoken"))
+    auth, token = (members[name].as_str() if name in members else "" for name in ("auth", "identitytoken"))
+    return _Entry(node.where, auth, token)
+
+
+def _key_and_parents(name: str) -> Iterator[str]:
+    yield name
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _without_scheme(key: str) -> str:
+    return key.removeprefix("http://").removeprefix("https://")
+
+
+def _normal_registry(registry: str) -> str:
+    return _HUB if registry in _HUB_NAMES else registry

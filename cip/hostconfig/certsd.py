@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""certs.d: the authorities a registry is trusted by, with the certificates we show it (registry.md 5.1).
+
+Only names are read here; what the files hold is read when a connection needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from .. import log
+from ..errors import ConfigurationError, InvalidInputError, quote
+from ..settings import Settings
+from .paths import ConfigurationFile, certificate_directories
+
+
+class Certificates(NamedTuple):
+    """What one directory has for a host; `directory` is empty when there is none.
+
+    `authorities` are PEM files to be trusted beside the system's, `pairs` client certificates with their keys.
+    """
+
+    directory: str = ""
+    authorities: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    looked_at: tuple[ConfigurationFile, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def find_certificates(host: str, settings: Settings) -> Certificates:
+    """The certificates for `host`, which is `name` or `name:port` exactly as the reference has it.
+
+    The first directory that exists counts, even when it is empty; one that we may not look into counts as absent:
+    less is trusted then, never more. Raises ConfigurationError for half a pair.
+    """
+    if not host or "/" in host or "\0" in host or host in (".", ".."):
+        raise InvalidInputError(f"{quote(host)}: expected HOST or HOST:PORT")
+    looked_at: list[ConfigurationFile] = []
+    warnings: list[str] = []
+    found = Certificates()
+    for directory in certificate_directories(host, settings):
+        names: list[str] | None = None
+        try:
+            names = sorted(os.listdir(directory), key=os.fsencode)
+        except FileNotFoundError:
+            if settings.cert_dir is not None:
+                warnings.append(f"--cert-dir: {quote(directory)} does not exist")
+        except PermissionError:
+            warnings.append(f"{directory}: permission denied, not used")
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(directory, f"cannot be listed: {_reason(error)}") from error
+        looked_at.append(ConfigurationFile(directory, "certificates", names is not None))
+        if names is not None:
+            found = _collect(directory, names)
+            break
+    for warning in warnings:
+        log.warning("%s", warning)
+    return found._replace(looked_at=tuple(looked_at), warnings=tuple(warnings))
+
+
+def _collect(directory: str, names: list[str]) -> Certificates:
+    present = frozenset(names)
+    authorities: list[str] = []
+    pairs: list[tuple[str, str]] = []
+    for name in names:
+        path = os.path.join(directory, name)
+        if name.endswith(".crt"):
+            authorities.append(path)
+        elif name.endswith(".cert"):
+            key = name.removesuffix(".cert") + ".key"
+            if key not in present:
+                raise ConfigurationError(path, f"expected its key {quote(key)} beside it, found none")
+            pairs.append((path, os.path.join(directory, key)))
+        elif name.endswith(".key"):
+            certificate = name.removesuffix(".key") + ".cert"
+            if certificate not in present:
+                raise ConfigurationError(
+                    path, f"expected its certificate {quote(certificate)} beside it, found none: "
+                    "a certificate that ends in .crt is taken for an authority"
+                )  # fmt: skip
+    return Certificates(directory, tuple(authorities), tuple(pairs))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return ((error.strerror if isinstance(error, OSError) else str(error)) or "unknown error").lower()

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which configuration files are read, in which order: the one place that knows.
+
+The places are those of current container tools (registry.md 2.2, 3.2, 5.1, 7.1; signatures.md 1.1): the user's
+directory, then the administrator's, then the vendor's. Only a file that does not exist makes room for the next
+one; a file that is there and cannot be read stops the request, because the next one may be weaker.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import NamedTuple
+
+from ..errors import ConfigurationError, ErrorCode, quote
+from ..settings import HostEnvironment, PolicySource, Settings
+
+ADMIN_DIRECTORY = "/etc/containers"
+VENDOR_DIRECTORY = "/usr/share/containers"
+DOCKER_CERTIFICATES = "/etc/docker/certs.d"
+RUN_DIRECTORY = "/run/containers"
+STATE_DIRECTORY = "/var/lib/containers"
+
+CONFIGURATION_LIMIT = 4 * 1024 * 1024  # bytes of one configuration file (decisions.md section 9)
+KEY_LIMIT = 1024 * 1024  # bytes of one key file
+AUTH_FILE_LIMIT = 1024 * 1024  # bytes of one file with credentials
+READ_WAIT = 30.0  # seconds for a configuration that comes through a pipe
+_READ_SIZE = 64 * 1024
+
+
+class ConfigurationFile(NamedTuple):
+    """A file that was looked for: what it is for ("registries.conf", "drop-in", …), and whether it was there."""
+
+    path: str
+    role: str
+    read: bool
+
+
+class AuthFile(NamedTuple):
+    """A place for credentials. In the `legacy` format the top-level object is what `auths` is elsewhere."""
+
+    path: str
+    legacy: bool = False
+
+
+class RegistriesFiles(NamedTuple):
+    """The files that make up registries.conf. `skipped` are drop-ins that are not regular files."""
+
+    main: ConfigurationFile
+    candidates: tuple[str, ...]  # places of the main file that hold none
+    drop_ins: tuple[str, ...]
+    skipped: tuple[str, ...]
+    last: str | None  # from CONTAINERS_REGISTRIES_CONF_OVERRIDE; must exist
+
+
+# --- reading ---
+
+
+def read_configuration(path: str, limit: int, *, code: ErrorCode | None = None) -> bytes:
+    """The content of a file that must exist, at most `limit` bytes. Raises ConfigurationError (with `code`)."""
+    data = read_if_present(path, limit, code=code)
+    if data is None:
+        raise ConfigurationError(path, "no such file", code=code)
+    return data
+
+
+def read_if_present(path: str, limit: int, *, code: ErrorCode | None = None) -> bytes | None:
+    """As `read_configuration`, but None when there is no such file. A dangling link is no file."""
+    try:
+        # not blocking: opening a pipe that nobody writes to would never return
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise ConfigurationError(path, _why(error), code=code) from error
+    try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise ConfigurationError(path, "expected a file, found a directory", code=code)
+        return read_descriptor(descriptor, path, limit, code=code)
+    except OSError as error:
+        raise ConfigurationError(path, _why(error), code=code) from error
+    finally:
+        os.close(descriptor)
+
+
+def read_descriptor(descriptor: int, path: str, limit: int, *, code: ErrorCode | None = None) -> bytes:
+    """All of a regular file, or what is left in a pipe, at most `limit` bytes; `path` is for messages.
+
+    Raises ConfigurationError, also for a pipe that has no end within READ_WAIT seconds; OSError.
+    """
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    data = bytearray()
+    deadline = None if regular else time.monotonic() + READ_WAIT
+    while len(data) <= limit:
+        size = min(limit + 1 - len(data), _READ_SIZE)
+        if deadline is None:
+            part = os.pread(descriptor, size, len(data))  # whoever shares the descriptor keeps its position
+        else:
+            found = _read_pipe(descriptor, size, deadline)
+            if found is None:
+                raise ConfigurationError(path, f"no end of file within {READ_WAIT:g} s", code=code)
+            part = found
+        if not part:
+            return bytes(data)
+        data += part
+    raise ConfigurationError(path, f"larger than {limit} bytes", code=code)
+
+
+def _read_pipe(descriptor: int, size: int, deadline: float) -> bytes | None:
+    """The next bytes, at the end none, and None when nothing came in time."""
+    import select
+
+    blocking = os.get_blocking(descriptor)  # a shared one stays as it is: the other side may rely on it
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while True:
+        if not blocking:
+            try:
+                return os.read(descriptor, size)  # at once the end when nobody writes, which poll would never tell
+            except BlockingIOError:
+                pass
+        if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            return None
+        if blocking:
+            return os.read(descriptor, size)
+
+
+def is_present(path: str) -> bool:
+    """Whether something is there. Raises ConfigurationError when that cannot be told."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(path, _why(error)) from error
+    return True
+
+
+def _why(error: OSError | ValueError) -> str:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return f"cannot be read: {(reason or 'unknown error').lower()}"
+
+
+# --- places ---
+
+
+def user_directory(environment: HostEnvironment) -> str:
+    """`$XDG_CONFIG_HOME/containers`, else `~/.config/containers`; an empty or relative variable counts as unset."""
+    configured = environment.get("XDG_CONFIG_HOME")
+    if os.path.isabs(configured):
+        return os.path.join(configured, "containers")
+    return _home_directory(environment)
+
+
+def _home_directory(environment: HostEnvironment) -> str:
+    return os.path.join(environment.home, ".config", "containers")
+
+
+def _base_directories(environment: HostEnvironment) -> tuple[str, str, str]:
+    """Where a file may lie, most specific first."""
+    return user_directory(environment), ADMIN_DIRECTORY, VENDOR_DIRECTORY
+
+
+def rootless_uid(environment: HostEnvironment, fallback: int) -> int:
+    """The user that podman says it works for, else `fallback`, the real or effective one."""
+    text = environment.get("_CONTAINERS_ROOTLESS_UID")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else fallback
+
+
+def policy_candidates(settings: Settings) -> tuple[str, ...]:
+    """The places of policy.json, in order; the first that exists is the policy (signatures.md 1.1).
+
+    With `--policy` or CONTAINERS_POLICY_JSON there is one place only.
+    """
+    if settings.policy.source is PolicySource.FILE:
+        return (settings.policy.path,)
+    named = settings.environment.get("CONTAINERS_POLICY_JSON")
+    if named:
+        return (named,)
+    return tuple(os.path.join(base, "policy.json") for base in _base_directories(settings.environment))
+
+
+def policy_path(settings: Settings) -> str:
+    """The signature policy of this host. Raises ConfigurationError (policy-missing) that says how to go on."""
+    candidates = policy_candidates(settings)
+    for path in candidates:
+        if is_present(path):
+            return path
+    named = "--policy" if settings.policy.source is PolicySource.FILE else "CONTAINERS_POLICY_JSON"
+    if len(candidates) == 1:
+        raise ConfigurationError(candidates[0], f"no such file, though {named} names it", code=ErrorCode.POLICY_MISSING)
+    raise ConfigurationError(
+        "policy.json",
+        f"no signature policy on this host, looked for {', '.join(candidates)}: install one, as the packages "
+        "containers-common and golang-github-containers-common do (containers-policy.json(5) explains it), "
+        "name one with --policy FILE, or accept any image with --insecure-policy",
+        code=ErrorCode.POLICY_MISSING,
+    )
+
+
+def registries_files(settings: Settings) -> RegistriesFiles:
+    """The files of registries.conf in the order in which they are merged (registry.md 2.2).
+
+    Raises ConfigurationError for a directory that cannot be listed.
+    """
+    environment = settings.environment
+    named = settings.registries_conf or environment.get("CONTAINERS_REGISTRIES_CONF") or None
+    bases = _base_directories(environment)
+    candidates = [named] if named else [os.path.join(base, "registries.conf") for base in bases]
+    main = next((path for path in candidates if is_present(path)), None)
+    if named and main is None:
+        option = "--registries-conf" if settings.registries_conf else "CONTAINERS_REGISTRIES_CONF"
+        raise ConfigurationError(named, f"no such file, though {option} names it")
+    drop_ins: dict[str, str] = {}
+    skipped: dict[str, None] = {}
+    # The variable, unlike the option, stands for all of the configuration.
+    if settings.registries_conf or not named:
+        for directory in _registries_drop_in_directories(environment):
+            for name, regular in _list_directory(directory, ".conf"):
+                path = os.path.join(directory, name)
+                if regular:
+                    drop_ins[name] = path
+                else:
+                    skipped[path] = None
+    return RegistriesFiles(
+        main=ConfigurationFile(main or candidates[0], "registries.conf", main is not None),
+        candidates=tuple(candidates[: candidates.index(main)] if main else candidates),
+        # bytes, because that is how the other tools sort; a name that is no UTF-8 has a place too
+        drop_ins=tuple(drop_ins[name] for name in sorted(drop_ins, key=os.fsencode)),
+        skipped=tuple(skipped),
+        last=environment.get("CONTAINERS_REGISTRIES_CONF_OVERRIDE") or None,
+    )
+
+
+def _registries_drop_in_directories(environment: HostEnvironment) -> list[str]:
+    """Least specific first: a file replaces those of the same name in the directories before."""
+    uid = rootless_uid(environment, environment.uid)
+    found = []
+    for base in (VENDOR_DIRECTORY, ADMIN_DIRECTORY):
+        found.append(os.path.join(base, "registries.conf.d"))
+        if uid == 0:
+            found.append(os.path.join(base, "registries.rootful.conf.d"))
+        else:
+            found.append(os.path.join(base, "registries.rootless.conf.d"))
+            found.append(os.path.join(base, "registries.rootless.conf.d", str(uid)))
+    found.append(os.path.join(user_directory(environment), "registries.conf.d"))
+    return found
+
+
+def _list_directory(directory: str, suffix: str) -> list[tuple[str, bool]]:
+    """Names with `suffix`, sorted by their bytes, and whether each is a regular file (a link is none).
+
+    Nothing for a directory that does not exist. Raises ConfigurationError.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = [
+                (entry.name, entry.is_file(follow_symlinks=False)) for entry in entries if entry.name.endswith(suffix)
+            ]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigurationError(directory, _why(error)) from error
+    return sorted(found, key=lambda item: os.fsencode(item[0]))
+
+
+def auth_files(settings: Settings) -> tuple[tuple[AuthFile, ...], tuple[str, ...]]:
+    """The files with credentials, in the order they are searched, and warnings (registry.md 3.2).
+
+    With `--authfile` or REGISTRY_AUTH_FILE that file alone.
+    """
+    if settings.credentials.authfile is not None:
+        return (AuthFile(settings.credentials.authfile),), ()
+    environment = settings.environment
+    found: list[AuthFile] = []
+    warnings: list[str] = []
+    handed_over = environment.get("CREDENTIALS_DIRECTORY")
+    if os.path.isabs(handed_over):  # systemd.exec(5), "LoadCredential="
+        found.append(AuthFile(os.path.join(handed_over, "container-image-proxy.auth.json")))
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    if not runtime:
+        found.append(AuthFile(os.path.join(RUN_DIRECTORY, str(environment.uid), "auth.json")))
+    elif os.path.isdir(runtime):
+        found.append(AuthFile(os.path.join(runtime, "containers", "auth.json")))
+    else:
+        warnings.append(f"XDG_RUNTIME_DIR: {quote(runtime)} does not exist, not searched for containers/auth.json")
+    found.append(AuthFile(os.path.join(user_directory(environment), "auth.json")))
+    docker = environment.get("DOCKER_CONFIG") or os.path.join(environment.home, ".docker")
+    found.append(AuthFile(os.path.join(docker, "config.json")))
+    found.append(AuthFile(os.path.join(environment.home, ".dockercfg"), legacy=True))
+    return tuple(found), tuple(warnings)
+
+
+def certificate_directories(host: str, settings: Settings) -> tuple[str, ...]:
+    """Where the certificates for `host[:port]` may lie; the first directory that exists counts (registry.md 5.1)."""
+    if settings.cert_dir is not None:
+        return (settings.cert_dir,)
+    bases = (
+        os.path.join(_home_directory(settings.environment), "certs.d"),
+        os.path.join(ADMIN_DIRECTORY, "certs.d"),
+        DOCKER_CERTIFICATES,
+    )
+    return tuple(os.path.join(base, host) for base in bases)
+
+
+def registries_d_directory(settings: Settings) -> str:
+    """The one directory of registries.d that is read; it need not exist (registry.md 7.1)."""
+    if settings.registries_d is not None:
+        return settings.registries_d
+    user = os.path.join(_home_directory(settings.environment), "registries.d")
+    return user if is_present(user) else os.path.join(ADMIN_DIRECTORY, "registries.d")
+
+
+def registries_d_files(settings: Settings) -> tuple[str, ...]:
+    """The files of registries.d, sorted; links count here. Raises ConfigurationError."""
+    directory = registries_d_directory(settings)
+    return tuple(os.path.join(directory, name) for name, _ in _list_directory(directory, ".yaml"))
+
+
+def default_lookaside(environment: HostEnvironment) -> str:
+    """The URL of the directory where signatures lie when registries.d names none."""
+    if rootless_uid(environment, environment.euid) == 0:
+        return f"file://{STATE_DIRECTORY}/sigstore"
+    home = environment.home.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    return f"file://{home}/.local/share/containers/sigstore"
+
+
+def storage_conf_candidates(environment: HostEnvironment) -> tuple[str, ...]:
+    """The places of storage.conf, in order; the first that exists is read. The variable names the only one."""
+    named = environment.get("CONTAINERS_STORAGE_CONF")
+    if named:
+        return (named,)
+    return tuple(os.path.join(base, "storage.conf") for base in _base_directories(environment))

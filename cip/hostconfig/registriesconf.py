@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""registries.conf: a reference becomes the ordered places it is fetched from (registry.md 2.5 to 2.7).
+
+Each file is validated alone, then laid over the files before it: a `[[registry]]` table replaces the earlier one of
+the same prefix whole.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .. import log
+from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote
+from ..model.reference import DockerReference, parse_docker_reference
+from ..settings import Settings
+from .paths import CONFIGURATION_LIMIT, ConfigurationFile, RegistriesFiles, read_configuration, registries_files
+from .registriesfile import RegistryRule, parse_registries_file
+
+FILE_HELPER = "containers-auth.json"  # in `credential-helpers`: the files of registry.md 3.2, not a program
+
+
+class Place(NamedTuple):
+    """One location of an image.
+
+    `reference` names the image there. `rule` says in words which part of `file` made the place (empty `file`: none
+    did). `insecure` is the file's own flag, before `--tls-verify`. `blocked`: a rule forbids this physical place.
+    """
+
+    reference: DockerReference
+    rule: str
+    file: str
+    insecure: bool
+    blocked: bool
+    primary: bool
+
+
+class RegistriesConfig(NamedTuple):
+    """All of registries.conf. `files` are those read and those looked for; `rules` are sorted by prefix."""
+
+    rules: tuple[RegistryRule, ...] = ()
+    credential_helpers: tuple[str, ...] = (FILE_HELPER,)
+    files: tuple[ConfigurationFile, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def rule_for(self, reference: DockerReference) -> RegistryRule | None:
+        """The rule with the longest prefix that matches the name of `reference`, without tag and digest."""
+        best: RegistryRule | None = None
+        for rule in self.rules:
+            if rule.match_length(reference.name) >= 0 and (best is None or len(rule.prefix) > len(best.prefix)):
+                best = rule
+        return best
+
+    def places(self, reference: DockerReference) -> tuple[Place, ...]:
+        """Where `reference` is fetched from, in the order to be tried: mirrors, then the primary location.
+
+        Raises CipError (registry-blocked) when the name itself is blocked, and ConfigurationError when a rule makes a
+        text that is not a normal reference, even for a mirror: the file is wrong, whichever place would have answered.
+        """
+        rule = self.rule_for(reference)
+        if rule is not None and rule.blocked:
+            raise CipError(
+                f"{reference}: blocked by {rule.file}: [[registry]] with prefix {quote(rule.prefix)} "
+                "says blocked = true",
+                code=ErrorCode.REGISTRY_BLOCKED,
+                host=reference.domain,
+            )
+        return self.candidates(reference)
+
+    def candidates(self, reference: DockerReference) -> tuple[Place, ...]:
+        """As `places`, for a name that may be blocked."""
+        rule = self.rule_for(reference)
+        if rule is None:
+            return (Place(reference, "no [[registry]] matches: the name itself", "", False, False, True),)
+        found = []
+        for number, mirror in enumerate(rule.mirrors, 1):
+            used = reference.digest is not None if rule.mirror_by_digest_only else mirror.serves(reference)
+            if used:
+                what = f"mirror {number} of prefix {quote(rule.prefix)}"
+                found.append(self._place(reference, rule, mirror.location, mirror.insecure, what, primary=False))
+        what = f"location of prefix {quote(rule.prefix)}" if rule.location else f"prefix {quote(rule.prefix)}"
+        found.append(self._place(reference, rule, rule.location, rule.insecure, what, primary=True))
+        return tuple(found)
+
+    def _place(
+        self, reference: DockerReference, rule: RegistryRule, location: str, insecure: bool, what: str, *, primary: bool
+    ) -> Place:
+        physical = _rewrite(reference, rule, location, what)
+        forbidding = self.rule_for(physical)
+        blocked = forbidding is not None and forbidding.blocked
+        return Place(physical, what, rule.file, insecure, blocked, primary)
+
+
+def _rewrite(reference: DockerReference, rule: RegistryRule, location: str, what: str) -> DockerReference:
+    """`location` instead of what the prefix matched; the result must be a reference in its normal form."""
+    if not location:
+        return reference
+    text = location + str(reference)[rule.match_length(reference.name) :]
+    try:
+        physical = parse_docker_reference(text)
+    except InvalidReferenceError as error:
+        raise ConfigurationError(f"{rule.file}: {what}", f"makes {quote(text)} of {reference}: {error.why}") from error
+    if str(physical) != text:
+        raise ConfigurationError(
+            f"{rule.file}: {what}", f"makes {quote(text)} of {reference}: expected the full name {quote(str(physical))}"
+        )
+    return physical
+
+
+def load_registries(settings: Settings) -> RegistriesConfig:
+    """Read and merge the files of registries.conf (registry.md 2.2 to 2.5).
+
+    Raises ConfigurationError naming file and key: unreadable, malformed, contradictory or of the format before v2.
+    """
+    files = registries_files(settings)
+    to_read = [files.main.path] if files.main.read else []
+    to_read.extend(files.drop_ins)
+    if files.last is not None:
+        to_read.append(files.last)
+    rules: dict[str, RegistryRule] = {}
+    helpers: tuple[str, ...] = ()
+    warnings = [f"{path}: skipped, expected a regular file" for path in files.skipped]
+    for path in to_read:
+        parsed = parse_registries_file(path, read_configuration(path, CONFIGURATION_LIMIT))
+        rules.update(parsed.rules)
+        helpers = helpers if parsed.credential_helpers is None else parsed.credential_helpers
+        warnings.extend(parsed.warnings)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return RegistriesConfig(
+        rules=tuple(rules[prefix] for prefix in sorted(rules)),
+        credential_helpers=helpers or (FILE_HELPER,),
+        files=_looked_for(files),
+        warnings=tuple(warnings),
+    )
+
+
+def _looked_for(files: RegistriesFiles) -> tuple[ConfigurationFile, ...]:
+    found = [ConfigurationFile(path, "registries.conf", False) for path in files.candidates]
+    if files.main.read:
+        found.append(files.main)
+    found.extend(ConfigurationFile(path, "registries.conf drop-in", True) for path in files.drop_ins)
+    found.extend(ConfigurationFile(path, "registries.conf drop-in", False) for path in files.skipped)
+    if files.last is not None:
+        found.append(ConfigurationFile(files.last, "registries.conf override", True))
+    return tuple(found)

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""registries.d: where the signatures of an image are found (registry.md 7.1).
+
+The only importer of `yaml`, and only when a policy asks for signatures: a broken file stops those images alone.
+The text is composed to nodes and never constructed to objects, so that a key that occurs twice is seen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .. import log
+from ..errors import ConfigurationError, MissingDependencyError, quote
+from ..model.reference import DockerReference
+from ..settings import Settings
+from .paths import (
+    CONFIGURATION_LIMIT,
+    ConfigurationFile,
+    default_lookaside,
+    read_configuration,
+    registries_d_directory,
+    registries_d_files,
+)
+
+Node = Any  # a node of yaml: the classes are known only where it is imported
+_TRUE = frozenset({"true", "yes", "on", "y"})
+_FALSE = frozenset({"false", "no", "off", "n"})
+_NULL = frozenset({"", "~", "null"})
+_STRING_TAG, _MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_SCHEME = re.compile(r"(file|https?)://", re.ASCII)
+
+
+class SignaturePlace(NamedTuple):
+    """Where signatures of one image are looked for.
+
+    `lookaside` is a base URL of scheme file, http or https (it may hold a password: never show it whole), `file` the
+    file that names it, empty for the built-in default. `attachments`: also those that sigstore puts beside the image.
+    """
+
+    lookaside: str
+    attachments: bool
+    file: str
+
+
+class Section(NamedTuple):
+    """What a file says about one scope; None is not set."""
+
+    lookaside: str | None
+    attachments: bool | None
+    file: str
+    line: int
+
+
+class SignatureStores(NamedTuple):
+    """All of registries.d: sections by scope, and the one for everything else."""
+
+    sections: dict[str, Section]
+    default: Section | None
+    fallback: str  # the built-in lookaside
+    files: tuple[ConfigurationFile, ...]
+
+    def place(self, reference: DockerReference) -> SignaturePlace:
+        """Where the signatures of the physical `reference` are. Raises ConfigurationError for an unusable URL.
+
+        Each setting falls through on its own: a specific section that lacks it does not hide a general one.
+        """
+        sections = list(self._matching(reference))
+        attachments = next((each.attachments for each in sections if each.attachments is not None), False)
+        section = next((each for each in sections if each.lookaside), None)
+        if section is None or section.lookaside is None:
+            return SignaturePlace(self.fallback, attachments, "")
+        if not _SCHEME.match(section.lookaside):
+            raise ConfigurationError(
+                f"{section.file} line {section.line}: lookaside",
+                f"expected a URL of scheme file, http or https, found {quote(section.lookaside.partition(':')[0])}",
+            )
+        return SignaturePlace(section.lookaside, attachments, section.file)
+
+    def _matching(self, reference: DockerReference) -> Iterator[Section]:
+        for scope in (str(reference), *reference.scopes()):
+            if scope in self.sections:
+                yield self.sections[scope]
+        if self.default is not None:
+            yield self.default
+
+
+def load_registries_d(settings: Settings) -> SignatureStores:
+    """Read every file of registries.d.
+
+    Raises ConfigurationError naming file and line: unreadable, malformed, one scope in two files or twice in one;
+    MissingDependencyError when there is a file and no package that reads it.
+    """
+    sections: dict[str, Section] = {}
+    default: Section | None = None
+    paths = registries_d_files(settings)
+    for path in paths:
+        for scope, section in _parse_file(path, read_configuration(path, CONFIGURATION_LIMIT)):
+            earlier = default if scope is None else sections.get(scope)
+            if earlier is not None:
+                what = "default-docker" if scope is None else f"docker: {quote(scope)}"
+                raise ConfigurationError(
+                    f"{path} line {section.line}: {what}", f"defined before in {earlier.file} line {earlier.line}"
+                )
+            if scope is None:
+                default = section
+            else:
+                sections[scope] = section
+    files = tuple(ConfigurationFile(path, "registries.d", True) for path in paths)
+    return SignatureStores(
+        sections,
+        default,
+        default_lookaside(settings.environment),
+        files or (ConfigurationFile(registries_d_directory(settings), "registries.d", False),),
+    )
+
+
+def warn_without_yaml(settings: Settings) -> None:
+    """One WARNING when registries.d has files and the package that reads them is missing; nothing is read.
+
+    For images whose policy asks for no signature: those that need one are refused (decisions.md section 2).
+    """
+    if registries_d_files(settings) and not _has_yaml():
+        log.warning(
+            "%s: not read, because PyYAML is not installed: an image that needs a signature will be refused",
+            registries_d_directory(settings),
+        )
+
+
+def _has_yaml() -> bool:
+    from importlib.machinery import PathFinder
+
+    return PathFinder.find_spec("yaml") is not None
+
+
+# --- one file ---
+
+
+def _parse_file(path: str, data: bytes) -> Iterator[tuple[str | None, Section]]:
+    """Scopes with their sections; the scope None is `default-docker`."""
+    root = _compose(path, data)
+    if root is None:
+        return
+    for key, value in _members(path, root, "the file"):
+        if key == "default-docker" and not _is_null(value):
+            yield None, _parse_section(path, value, key)
+        elif key == "docker" and not _is_null(value):
+            for scope, section in _members(path, value, "docker"):
+                yield scope, _parse_section(path, section, f"docker: {quote(scope)}")
+
+
+def _compose(path: str, data: bytes) -> Node | None:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError("PyYAML", f"read {path}, which says where signatures are") from error
+    try:
+        return yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        # never its text: that repeats lines of the file
+        line = "" if error.problem_mark is None else f" at line {error.problem_mark.line + 1}"
+        raise ConfigurationError(path, f"not valid YAML{line}: {quote(error.problem or 'malformed')[1:-1]}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(path, "not valid YAML: a character that is not allowed") from error
+    except RecursionError as error:
+        raise ConfigurationError(path, "not valid YAML: nested too deep") from error
+
+
+def _members(path: str, node: Node, what: str) -> Iterator[tuple[str, Node]]:
+    """Keys and values of a mapping; nothing for an empty one. Raises ConfigurationError for a key that occurs twice."""
+    if _is_null(node):
+        return
+    if node.id != "mapping":
+        raise ConfigurationError(_where(path, node), f"{what}: expected a mapping, found {_kind(node)}")
+    seen: set[str] = set()
+    for key_node, value in node.value:
+        if key_node.id != "scalar":
+            raise ConfigurationError(_where(path, key_node), f"{what}: expected a word as key, found {_kind(key_node)}")
+        if key_node.tag == _MERGE_TAG:
+            raise ConfigurationError(_where(path, key_node), f"{what}: merging with << is not supported")
+        key: str = key_node.value
+        if key in seen:
+            raise ConfigurationError(_where(path, key_node), f"{what}: the key {quote(key)} occurs twice")
+        seen.add(key)
+        yield key, value
+
+
+def _parse_section(path: str, node: Node, what: str) -> Section:
+    texts: dict[str, str | None] = {}
+    attachments: bool | None = None
+    for key, value in _members(path, node, what):
+        if key in ("lookaside", "sigstore", "lookaside-staging", "sigstore-staging"):
+            texts[key] = _text(path, value, f"{what}: {key}")
+        elif key == "use-sigstore-attachments":
+            attachments = _flag(path, value, f"{what}: {key}")
+    return Section(texts.get("lookaside") or texts.get("sigstore"), attachments, path, int(node.start_mark.line) + 1)
+
+
+def _text(path: str, node: Node, what: str) -> str | None:
+    if _is_null(node):
+        return None
+    if node.id != "scalar":
+        raise ConfigurationError(_where(path, node), f"{what}: expected a text, found {_kind(node)}")
+    return str(node.value)
+
+
+def _flag(path: str, node: Node, what: str) -> bool | None:
+    text = _text(path, node, what)
+    if text is None:
+        return None
+    if node.tag != _STRING_TAG or node.style is None:
+        if text.lower() in _TRUE:
+            return True
+        if text.lower() in _FALSE:
+            return False
+    raise ConfigurationError(_where(path, node), f"{what}: expected true or false, found {quote(text)}")
+
+
+def _is_null(node: Node) -> bool:
+    return node.id == "scalar" and node.style is None and str(node.value).lower() in _NULL
+
+
+def _kind(node: Node) -> str:
+    return {"mapping": "a mapping", "sequence": "a list"}.get(node.id, "a text")
+
+
+def _where(path: str, node: Node) -> str:
+    return f"{path} line {int(node.start_mark.line) + 1}"

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One file of registries.conf: TOML to rules (registry.md 2.3, 2.4).
+
+Key names match in any case, as in the Go tools, but one key in two spellings is refused. What other tools refuse is
+refused here too, where it has no effect as well: a file is either right or it stops the request.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..errors import QUOTE_LIMIT, ConfigurationError, InvalidReferenceError, quote
+from ..model.jsontree import JsonNode, fold_key
+from ..model.reference import DockerReference, parse_docker_reference
+
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
+_TOP_KEYS = (
+    "unqualified-search-registries",
+    "credential-helpers",
+    "short-name-mode",
+    "aliases",
+    "additional-layer-store-auth-helper",
+    "registry",
+    "registries",
+)
+_REGISTRY_KEYS = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "pull-from-mirror", "mirror")
+_MIRROR_KEYS = ("location", "insecure", "pull-from-mirror")
+_PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
+_SHORT_NAME_MODES = ("enforcing", "permissive", "disabled")
+_V1_TABLES = ("search", "insecure", "block")
+
+
+class Mirror(NamedTuple):
+    """A `[[registry.mirror]]` table; `usage` is `all`, `digest-only` or `tag-only`."""
+
+    location: str
+    insecure: bool
+    usage: str
+
+    def serves(self, reference: DockerReference) -> bool:
+        """Whether the mirror is asked for `reference`."""
+        return self.usage == "all" or (self.usage == "digest-only") == (reference.digest is not None)
+
+
+class RegistryRule(NamedTuple):
+    """A `[[registry]]` table. An empty `location` (with a `*.` prefix only) leaves references as they are."""
+
+    prefix: str
+    location: str
+    insecure: bool
+    blocked: bool
+    mirror_by_digest_only: bool
+    mirrors: tuple[Mirror, ...]
+    file: str
+
+    def match_length(self, name: str) -> int:
+        """How many characters of `name` the location replaces; -1 when the prefix does not match.
+
+        `:` ends a prefix too, so that `ex.com` matches `ex.com:5000/x`, as upstream (registry.md 2.6).
+        """
+        if self.prefix.startswith("*."):
+            suffix = self.prefix[1:]
+            start = name.find(suffix)
+            if start < 0 or "/" in name[:start]:
+                return -1
+            end = start + len(suffix)
+        elif name.startswith(self.prefix):
+            end = len(self.prefix)
+        else:
+            return -1
+        return end if end == len(name) or name[end] in ":/@" else -1
+
+
+class ParsedFile(NamedTuple):
+    """What one file says; `credential_helpers` is None when the key is absent."""
+
+    rules: dict[str, RegistryRule]
+    credential_helpers: tuple[str, ...] | None
+    warnings: tuple[str, ...]
+
+
+def parse_registries_file(path: str, data: bytes) -> ParsedFile:
+    """The content `data` of the file `path`. Raises ConfigurationError naming file and key, or line."""
+    warnings: list[str] = []
+    root = _Table(_parse_toml(path, data), _TOP_KEYS, warnings)
+    _refuse_v1(root)
+    for entry in root.array("unqualified-search-registries"):
+        if not _DOMAIN.fullmatch(_location(entry)):
+            entry.fail(f"expected a host name, found {quote(entry.as_str())}")
+    mode = root.get("short-name-mode")
+    if mode is not None and mode.as_str() and mode.as_str() not in _SHORT_NAME_MODES:
+        mode.fail(f"expected one of {', '.join(_SHORT_NAME_MODES)}, found {quote(mode.as_str())}")
+    root.text("additional-layer-store-auth-helper")  # must be a text; never run, it only matters to a layer store
+    aliases = root.get("aliases")
+    for name, value in aliases.members() if aliases is not None else ():
+        _require_alias(name, value)
+    helpers = None
+    if root.get("credential-helpers") is not None:
+        helpers = tuple(require_helper_name(entry) for entry in root.array("credential-helpers"))
+    tables = root.tables("registry")
+    rules = [_parse_rule(_Table(node, _REGISTRY_KEYS, warnings), warnings) for node in tables]
+    _refuse_contradictions(rules, tables)
+    # The first table of a prefix wins within one file, as upstream.
+    return ParsedFile({rule.prefix: rule for rule in reversed(rules)}, helpers, tuple(warnings))
+
+
+def _parse_toml(path: str, data: bytes) -> JsonNode:
+    import tomllib
+
+    try:
+        value = tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(path, _toml_complaint(str(error))) from error
+    except RecursionError as error:
+        raise ConfigurationError(path, "not valid TOML: nested too deep") from error
+    return JsonNode((path, ConfigurationError), None, "", value)
+
+
+def _toml_complaint(text: str) -> str:
+    """The decoder's message with its position in front, where no cut can lose it."""
+    what, _, where = text.removesuffix(")").rpartition(" (at ")
+    what = what[:1].lower() + what[1:]
+    return f"not valid TOML at {where.replace(',', '')}: {what[:QUOTE_LIMIT]}" if what else "not valid TOML"
+
+
+class _Table:
+    """A TOML table whose keys match in any case; unknown keys are only remarked on."""
+
+    def __init__(self, node: JsonNode, known: tuple[str, ...], warnings: list[str]) -> None:
+        self.node = node
+        self._members = node.folded(known)
+        warnings.extend(
+            f"{member.where}: unknown key, ignored" for key, member in node.members() if fold_key(key) not in known
+        )
+
+    def get(self, key: str) -> JsonNode | None:
+        return self._members.get(key)
+
+    def text(self, key: str) -> str:
+        member = self._members.get(key)
+        return "" if member is None else member.as_str()
+
+    def flag(self, key: str) -> bool:
+        member = self._members.get(key)
+        return False if member is None else member.as_bool()
+
+    def array(self, key: str) -> list[JsonNode]:
+        member = self._members.get(key)
+        return [] if member is None else list(member.items())
+
+    def tables(self, key: str) -> list[JsonNode]:
+        member = self._members.get(key)
+        if member is not None and isinstance(member.value, dict):
+            member.fail("expected an array of tables in double brackets, found a single table: write [[…]], not […]")
+        return self.array(key)
+
+
+def _refuse_v1(root: _Table) -> None:
+    """The format before v2 kept lists in `[registries.search]`, `[registries.insecure]` and `[registries.block]`."""
+    registries = root.get("registries")
+    if registries is None:
+        return
+    for name, lists in registries.folded(_V1_TABLES).items():
+        if lists.folded(("registries",)):
+            registries.fail(
+                f"found a list of format v1 in [registries.{name}], expected format v2: "
+                "instead of [registries.search] write unqualified-search-registries = ['HOST'] above all tables, "
+                "and for each HOST of [registries.insecure] or [registries.block] a table "
+                "[[registry]] with location = 'HOST' and insecure = true or blocked = true"
+            )
+
+
+def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
+    location = _optional_location(table.get("location"))
+    prefix_node = table.get("prefix")
+    prefix = _optional_location(prefix_node)
+    if not prefix:
+        if prefix_node is not None and prefix_node.as_str():
+            prefix_node.fail(f"expected a host name or a repository, found {quote(prefix_node.as_str())}")
+        if not location:
+            table.node.fail("expected a prefix or a location, found neither")
+        prefix = location
+    if prefix.startswith("*."):
+        if any(mark in prefix for mark in "/@:"):
+            (prefix_node or table.node).fail(f"expected a wildcard prefix like *.example.com, found {quote(prefix)}")
+    elif not location:
+        table.node.fail(f"prefix {quote(prefix)}: expected a location, which only a prefix like *.example.com can lack")
+    usage = table.get("pull-from-mirror")
+    if usage is not None and usage.as_str():
+        usage.fail("expected it in a [[registry.mirror]] table only")
+    by_digest_only = table.flag("mirror-by-digest-only")
+    mirrors = tuple(
+        _parse_mirror(_Table(node, _MIRROR_KEYS, warnings), by_digest_only) for node in table.tables("mirror")
+    )
+    return RegistryRule(
+        prefix=prefix,
+        location=location,
+        insecure=table.flag("insecure"),
+        blocked=table.flag("blocked"),
+        mirror_by_digest_only=by_digest_only,
+        mirrors=mirrors,
+        file=table.node.document,
+    )
+
+
+def _parse_mirror(table: _Table, by_digest_only: bool) -> Mirror:
+    location = _optional_location(table.get("location"))
+    if not location:
+        table.node.fail("expected a location, found none")
+    usage_node = table.get("pull-from-mirror")
+    usage = "" if usage_node is None else usage_node.as_str()
+    if usage_node is not None and usage:
+        if by_digest_only:
+            usage_node.fail("contradicts mirror-by-digest-only = true of the registry: expected one of them")
+        if usage not in _PULL_FROM_MIRROR:
+            usage_node.fail(f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote(usage)}")
+    return Mirror(location, table.flag("insecure"), usage or "all")
+
+
+def _optional_location(node: JsonNode | None) -> str:
+    return "" if node is None else _location(node)
+
+
+def _location(node: JsonNode) -> str:
+    """A host or repository without the slashes at its end. Nothing else is checked before it is used, as upstream."""
+    text = node.as_str()
+    if text.startswith(("http://", "https://")):
+        node.fail(f"expected a host or repository without a scheme, found {quote(text)}")
+    return text.rstrip("/")
+
+
+def _refuse_contradictions(rules: list[RegistryRule], tables: list[JsonNode]) -> None:
+    """Tables of one location must agree on what is allowed there."""
+    first: dict[str, tuple[RegistryRule, str]] = {}
+    for rule, node in zip(rules, tables, strict=True):
+        location = rule.location or rule.prefix
+        earlier, path = first.setdefault(location, (rule, node.path))
+        for key, ours, theirs in (
+            ("insecure", rule.insecure, earlier.insecure), ("blocked", rule.blocked, earlier.blocked),
+        ):  # fmt: skip
+            if ours != theirs:
+                node.fail(
+                    f"{key} = {str(ours).lower()} for location {quote(location)} contradicts {key} = "
+                    f"{str(theirs).lower()} in {path}"
+                )
+
+
+def _require_alias(name: str, value: JsonNode) -> None:
+    """Short names are never resolved here; a file that other tools refuse is refused all the same."""
+    if not _is_bare_name(name, with_domain=False):
+        value.fail("expected a short name without host, tag and digest on the left")
+    text = value.as_str()
+    if text and not _is_bare_name(text, with_domain=True):
+        value.fail(f"expected a repository with its host, without tag and digest, found {quote(text)}")
+
+
+def _is_bare_name(text: str, *, with_domain: bool) -> bool:
+    host, slash, _ = text.partition("/")
+    if (bool(slash) and ("." in host or ":" in host or host == "localhost")) is not with_domain:
+        return False
+    try:
+        parsed = parse_docker_reference(text)
+    except InvalidReferenceError:
+        return False
+    return parsed.tag is None and parsed.digest is None
+
+
+def require_helper_name(node: JsonNode) -> str:
+    """The name of a credential helper: it becomes part of a program's name, never of a path (registry.md 9, S13)."""
+    name = node.as_str()
+    if not name or name.startswith("-") or any(mark in name for mark in "/\\\0"):
+        node.fail(f"expected the name of a credential helper, found {quote(name)}")
+    return name

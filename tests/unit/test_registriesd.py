@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows M12 and M13 of registry.md 10.9, G30 and X08 of signatures.md, and the rules of registry.md 7.1."""
+
+import sys
+import unittest
+from unittest import mock
+
+from cip import log
+from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError
+from cip.hostconfig import registriesd
+from cip.hostconfig.registriesd import SignaturePlace, load_registries_d, warn_without_yaml
+from cip.model.reference import parse_docker_reference
+from tests.support.host import make_host
+
+try:
+    import yaml
+except ImportError:
+    yaml = None  # type: ignore[assignment]
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@unittest.skipIf(yaml is None, "PyYAML is optional and not installed")
+class SignatureStoresTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.host = make_host(self)
+
+    def _place(self, text: str, name: str = "quay.io/ns/app:1") -> SignaturePlace:
+        self.file = self.host.write("/etc/containers/registries.d/a.yaml", text)
+        return load_registries_d(self.host.settings()).place(parse_docker_reference(name))
+
+    def _fallback(self) -> str:
+        return f"file://{self.host.root}/var/lib/containers/sigstore"
+
+    def test_without_any_file_the_default_counts(self) -> None:
+        stores = load_registries_d(self.host.settings())
+        self.assertEqual(SignaturePlace(self._fallback(), False, ""), stores.place(parse_docker_reference("x")))
+        self.assertEqual([False], [file.read for file in stores.files])
+
+    def test_files_that_say_nothing_change_nothing(self) -> None:
+        for text in ("", "# only a remark", "---\n", "null", "docker:", "default-docker:", "default-docker: {}",
+                     "docker: {}", "unknown: [1, 2]", "docker: {quay.io: }",
+                     "docker: {quay.io: {x: 1, lookaside-staging: 'file:///s'}}",
+                     "docker: {quay.io: {lookaside: null, use-sigstore-attachments: ~}}"):  # fmt: skip
+            with self.subTest(text):
+                self.assertEqual(SignaturePlace(self._fallback(), False, ""), self._place(text))
+
+    def test_each_setting_comes_from_the_first_section_that_has_it(self) -> None:  # M12
+        place = self._place(
+            "docker:\n  quay.io/ns/app:\n    use-sigstore-attachments: true\n  quay.io/ns:\n    lookaside: http://h/sig\n"
+            "default-docker:\n  lookaside: http://default/\n"
+        )
+        self.assertEqual(SignaturePlace("http://h/sig", True, self.file), place)
+
+    def test_scopes_go_from_the_whole_name_to_the_parent_domains(self) -> None:
+        scopes = ["a.b.io:5000/n/x:1", "a.b.io:5000/n/x", "a.b.io:5000/n", "a.b.io:5000", "*.b.io", "*.io"]
+        for number, scope in enumerate(scopes):
+            with self.subTest(scope):
+                lines = [
+                    f"  '{each}': {{lookaside: 'http://h/{at}'}}" for at, each in enumerate(scopes) if at >= number
+                ]
+                place = self._place("\n".join(["docker:", *reversed(lines)]), "a.b.io:5000/n/x:1")
+                self.assertEqual(f"http://h/{number}", place.lookaside)
+
+    def test_a_host_without_its_port_is_no_scope(self) -> None:  # M13
+        text = "docker: {'127.0.0.1': {lookaside: 'http://no/'}}"
+        self.assertEqual(self._fallback(), self._place(text, "127.0.0.1:5000/x").lookaside)
+        text = "docker: {'*.0.0.1': {lookaside: 'http://yes/'}}"
+        self.assertEqual("http://yes/", self._place(text, "127.0.0.1:5000/x").lookaside)
+
+    def test_a_digest_reference_is_a_scope_too(self) -> None:
+        text = f"docker: {{'quay.io/x@{DIGEST}': {{lookaside: 'http://h/'}}}}"
+        self.assertEqual("http://h/", self._place(text, f"quay.io/x@{DIGEST}").lookaside)
+
+    def test_the_old_spelling_counts_where_the_new_one_is_missing(self) -> None:
+        self.assertEqual("http://old/", self._place("default-docker: {sigstore: 'http://old/'}").lookaside)
+        both = "default-docker: {sigstore: 'http://old/', lookaside: 'http://new/'}"
+        self.assertEqual("http://new/", self._place(both).lookaside)
+
+    def test_booleans_are_those_of_yaml(self) -> None:
+        for text, expected in (
+            ("true", True),
+            ("True", True),
+            ("yes", True),
+            ("on", True),
+            ("false", False),
+            ("No", False),
+        ):
+            with self.subTest(text):
+                place = self._place(f"default-docker: {{use-sigstore-attachments: {text}}}")
+                self.assertIs(expected, place.attachments)
+
+    def test_a_specific_no_hides_a_general_yes(self) -> None:
+        place = self._place(
+            "docker: {quay.io: {use-sigstore-attachments: false}}\ndefault-docker: {use-sigstore-attachments: true}"
+        )
+        self.assertFalse(place.attachments)
+
+    def test_a_base_url_is_kept_to_the_letter(self) -> None:  # M10, M11
+        for url in ("http://h/sig", "http://h/sig/", "https://h:1/a%20b?x=y", "file:///a/b"):
+            with self.subTest(url):
+                self.assertEqual(url, self._place(f"default-docker: {{lookaside: '{url}'}}").lookaside)
+
+    def test_a_url_of_another_kind_is_refused_when_it_is_used(self) -> None:
+        for url, found in (
+            ("ftp://h/", "'ftp'"),
+            ("/var/sig", "'/var/sig'"),
+            ("h/sig", "'h/sig'"),
+            ("file:x", "'file'"),
+        ):
+            reason = f"a.yaml line 2: lookaside: expected a URL of scheme file, http or https, found {found}"
+            with self.subTest(url), self.assertRaisesRegex(ConfigurationError, reason):
+                self._place(f"default-docker:\n  lookaside: {url}")
+        unused = "docker: {other.io: {lookaside: 'ftp://h/'}}"
+        self.assertEqual(self._fallback(), self._place(unused).lookaside)
+
+    def test_a_malformed_file_is_refused_with_its_name_and_line(self) -> None:
+        for case, text, reason in (
+            ("no YAML", "docker:\n\t- x", r"a.yaml: not valid YAML at line 2: "),
+            ("open quote", "docker: 'x", "a.yaml: not valid YAML at line 1: "),
+            ("two documents", "a: 1\n---\nb: 2", "not valid YAML at line 2: but found another document"),
+            ("forbidden character", "a: \x07", "not valid YAML"),
+            ("unknown anchor", "a: *b", "not valid YAML at line 1"),
+            ("list", "- docker", "line 1: the file: expected a mapping, found a list"),
+            ("text", "docker", "line 1: the file: expected a mapping, found a text"),
+            ("scopes as list", "docker:\n- a", "line 2: docker: expected a mapping, found a list"),
+            ("section as text", "docker:\n  quay.io: x", "line 2: docker: 'quay.io': expected a mapping, found a text"),
+            ("URL as list", "default-docker:\n  lookaside: [x]", "line 2: default-docker: lookaside: expected"),
+            ("no boolean", "default-docker:\n  use-sigstore-attachments: maybe", "true or false, found 'maybe'"),
+            ("quoted boolean", "default-docker:\n  use-sigstore-attachments: 'true'", "true or false"),
+            ("key twice", "docker: {}\ndocker: {}", "line 2: the file: the key 'docker' occurs twice"),
+            ("scope twice", "docker:\n  a.io: {}\n  a.io: {}", "line 3: docker: the key 'a.io' occurs twice"),
+            ("setting twice", "default-docker:\n  lookaside: file:///a\n  lookaside: file:///b",
+             "line 3: default-docker: the key 'lookaside' occurs twice"),
+            ("list as key", "docker:\n  ? [a]\n  : {}", "line 2: docker: expected a word as key, found a list"),
+            ("merged", "a: &a {}\ndefault-docker:\n  <<: *a", "default-docker: merging with << is not supported"),
+            ("nested too deep", "a: " + "[" * 5000, "nested too deep"),
+        ):  # fmt: skip
+            with self.subTest(case), self.assertRaisesRegex(ConfigurationError, reason) as caught:
+                self._place(text)
+            self.assertTrue(str(caught.exception).startswith(self.file))
+
+    def test_aliases_cannot_blow_up(self) -> None:
+        lines = ["a0: &a0 {x: y}"] + [f"a{n}: &a{n} {{l: *a{n - 1}, r: *a{n - 1}}}" for n in range(1, 60)]
+        text = "\n".join([*lines, "default-docker: *a59", "docker: *a59"])
+        with self.assertRaisesRegex(ConfigurationError, "lookaside: expected a text, found a mapping"):
+            self._place("\n".join([*lines, "default-docker: {lookaside: *a59}"]))
+        self.assertEqual(self._fallback(), self._place(text).lookaside)
+
+    def test_the_same_thing_in_two_files_is_refused(self) -> None:  # G30
+        self.host.write("/etc/containers/registries.d/b.yaml", "default-docker: {}\ndocker:\n  a.io: {}")
+        for text, reason in (
+            ("\ndefault-docker: {}", r"b.yaml line 1: default-docker: defined before in .*a.yaml line 2"),
+            ("docker: {a.io: {}}", r"b.yaml line 3: docker: 'a.io': defined before in .*a.yaml line 1"),
+        ):
+            with self.subTest(text), self.assertRaisesRegex(ConfigurationError, reason):
+                self._place(text)
+
+    def test_a_message_shows_no_line_of_the_file(self) -> None:
+        with self.assertRaises(ConfigurationError) as caught:
+            self._place("default-docker:\n  lookaside: https://u:hunter2-sig@h/\n  x: 'open")
+        self.assertNotIn("hunter2", str(caught.exception))
+
+
+class WithoutYamlTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.host = make_host(self)
+
+    def test_no_file_needs_no_package(self) -> None:
+        with mock.patch.dict(sys.modules, {"yaml": None}):
+            load_registries_d(self.host.settings())
+
+    def test_a_file_without_the_package_refuses(self) -> None:
+        self.host.write("/etc/containers/registries.d/a.yaml")
+        with (
+            mock.patch.dict(sys.modules, {"yaml": None}),
+            self.assertRaisesRegex(
+                MissingDependencyError, "PyYAML is not installed: needed to read .*a.yaml"
+            ) as caught,
+        ):
+            load_registries_d(self.host.settings())
+        self.assertIs(ErrorCode.DEPENDENCY_MISSING, caught.exception.code)
+
+    def test_the_missing_package_is_warned_about_once_there_is_a_file(self) -> None:
+        for files, has_yaml, warned in ((False, False, False), (True, True, False), (True, False, True)):
+            with (
+                self.subTest(files=files, has_yaml=has_yaml),
+                mock.patch.object(registriesd, "_has_yaml", return_value=has_yaml),
+                mock.patch.object(log, "warning") as warning,
+            ):
+                if files:
+                    self.host.write("/etc/containers/registries.d/a.yaml")
+                warn_without_yaml(self.host.settings())
+                self.assertEqual(warned, warning.called)
+
+
+if __name__ == "__main__":
+    unittest.main()
