@@ -120,7 +120,12 @@ class Conversations(unittest.TestCase):
         self.logged: list[str] = []
         self.enterContext(mock.patch.object(log, "error", lambda text, *rest: self.logged.append(text % rest)))
         self.image = FakeImage()
+        self.settled: list[list[object]] = []
         self.status: int | None = None
+
+    def settle(self) -> None:
+        """What a conversation calls when the first answer is out; keeps which blobs had been opened then."""
+        self.settled.append(list(self.image.opened))
 
     @contextlib.contextmanager
     def serving(
@@ -132,7 +137,7 @@ class Conversations(unittest.TestCase):
 
         def serve() -> None:
             with theirs:
-                self.status = httpserver.serve_socket(theirs, opener, tmpdir, lambda: None)
+                self.status = httpserver.serve_socket(theirs, opener, tmpdir, self.settle)
 
         server = threading.Thread(target=serve)
         with Line(ours) as line:
@@ -209,6 +214,20 @@ class Opening(Conversations):
 
         with self.serving(open_image) as line:
             self.assertEqual([line.ask("GET", "/manifest").status for _ in range(4)], [502, 403, 200, 200])
+
+    def test_once_its_first_answer_is_out_lets_the_program_settle_once(self) -> None:
+        with self.serving() as line:
+            line.ask("GET", "/nowhere")
+            self.assertEqual(self.settled, [])
+            for _ in range(2):
+                line.ask("GET", blob(LAYER))
+        self.assertEqual(self.settled, [[(digest_of(LAYER), BlobAccess.VERIFIED)]])
+
+    def test_is_served_no_further_when_settling_fails(self) -> None:
+        with mock.patch.object(self, "settle", side_effect=OSError("x")), self.serving(status=1) as line:
+            self.assertEqual(line.ask("GET", "/manifest").status, 200)
+            self.assertEqual(line.answer().status, 500)
+            self.assertTrue(line.at_end())
 
     def test_whose_opening_fails_is_told_with_the_facts_c26_c27_c28(self) -> None:
         for error, status in (
@@ -505,12 +524,22 @@ class Requests(Conversations):
         ):
             self.logged.clear()
             with self.subTest(name), self.serving(status=1) as line:
+                self.assertEqual(line.ask("GET", "/manifest").status, 200)
                 line.send(request + b"GET /manifest HTTP/1.1\r\nHost: x\r\n\r\n")
                 answer = line.answer()
                 self.assertEqual((answer.status, answer.field("Connection")), (status, "close"))
                 self.assertEqual(answer.problem()["type"], "request-invalid")
                 self.assertTrue(line.at_end())
             self.assertEqual(len(self.logged), 1, self.logged)
+
+    def test_whose_body_is_too_long_behind_an_interim_answer_are_refused(self) -> None:
+        with self.serving(status=1) as line:
+            self.assertEqual(
+                line.ask("POST", "/quit", "Transfer-Encoding: chunked", "Expect: 100-continue").status, 100
+            )
+            line.send(b"100001\r\n")
+            self.assertEqual(line.answer().status, 413)
+            self.assertTrue(line.at_end())
 
     def test_of_head_that_are_not_framed_get_no_body_either(self) -> None:
         with self.serving(status=1) as line:
