@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .errors import ContentMismatchError, ErrorCode, InvalidDocumentError
 from .model.descriptor import UNKNOWN_SIZE, Descriptor
-from .model.digest import Digest, digest_of
+from .model.digest import Digest
 from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
 CHUNK = 256 * 1024  # bytes read at once
@@ -122,6 +122,7 @@ class _VerifiedCopy:
         self.released = 0
 
     def run(self) -> int:
+        self._require_stated_size()
         if self._hold:
             return self._run_held_back()
         return self._run_as_read()
@@ -141,7 +142,6 @@ class _VerifiedCopy:
 
     def _run_held_back(self) -> int:
         """Two buffers of TAIL bytes take turns: the older full one leaves when the newer one has begun to fill."""
-        self._require_stated_size()
         hasher = self._expected.digest.hasher()
         received = 0
         with memoryview(bytearray(TAIL)) as newer_buffer, memoryview(bytearray(TAIL)) as older_buffer:
@@ -248,17 +248,16 @@ def read_blob(reader: BlobReader, expected: Descriptor, limit: int, what: str) -
         raise InvalidDocumentError(what, f"larger than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
     data = bytearray()
 
-    def write(part: memoryview) -> None:
+    def collect(part: memoryview) -> None:
         if len(data) + len(part) > limit:
             raise InvalidDocumentError(what, f"larger than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
         data.extend(part)
 
-    copy_verified(reader, write, expected, release=Release.AFTER_VERIFICATION)
-    return bytes(data)
-
-
-def require_digest(data: bytes, expected: Digest | None, what: str) -> Digest:
-    """The sha256 digest of `data`; when `expected` is given `data` must have that one. Raises ContentMismatchError."""
-    if expected is not None:
-        require_content(data, expected, what)
-    return digest_of(data)
+    while True:
+        try:
+            _VerifiedCopy(reader, collect, expected, Release.AS_READ).run()
+            return bytes(data)
+        except ContentMismatchError as error:
+            if not reader.restart(error):  # nothing has left: every place may be tried, however much was read
+                raise
+            data.clear()
