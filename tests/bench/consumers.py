@@ -73,10 +73,11 @@ class HttpRun:
 
     def finish(self) -> tuple[float, int]:
         """End the program; its CPU seconds and peak bytes."""
+        peak = _peak(self._child.pid)
         self._ask("POST /quit")
         self._stream.close()
         self._socket.close()
-        return _reap(self._child)
+        return _reap(self._child), peak
 
 
 class JsonRun:
@@ -138,10 +139,11 @@ class JsonRun:
 
     def finish(self) -> tuple[float, int]:
         """End the program; its CPU seconds and peak bytes."""
+        peak = _peak(self._child.pid)
         self._socket.send(b'{"method":"Shutdown"}')
-        result = _reap(self._child)
+        cpu = _reap(self._child)
         self._socket.close()
-        return result
+        return cpu, peak
 
 
 def _drain(end: int, *, keep: bool = True) -> tuple[int, bytes]:
@@ -156,12 +158,21 @@ def _drain(end: int, *, keep: bool = True) -> tuple[int, bytes]:
     return count, bytes(kept)
 
 
-def _reap(child: subprocess.Popen[bytes]) -> tuple[float, int]:
+def _peak(pid: int) -> int:
+    """Peak bytes in memory since exec; what wait4 reports begins with the size of whoever forked."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no VmHWM")
+
+
+def _reap(child: subprocess.Popen[bytes]) -> float:
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise AssertionError(f"{child.args!r}: exit status {child.returncode}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return usage.ru_utime + usage.ru_stime
 
 
 def bare_interpreter(python: str) -> float:
