@@ -327,7 +327,7 @@ class _Conversation:
         """Answer with the problem document of `error`, or end the conversation where an answer has begun."""
         self._output.drop()
         if self._output.sent:
-            self._end(f"an answer ends short, {self._output.sent} bytes after its first: {error}")
+            self._end(f"an answer was cut short after {self._output.sent} bytes: {error}")
             return
         if self.exit_status == EXIT_FAILED:
             log.error("refused a request, and where the next one begins is not known: %s", error)

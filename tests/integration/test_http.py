@@ -98,7 +98,10 @@ class Served(Conversations):
             self.assertFalse(answer.complete)
             self.assertTrue(proxy.line.at_end())
             self.assertEqual(proxy.wait(), 1)
-            self.assertRegex(proxy.stderr(), r"ERROR: .*ends short.*expected digest sha256:[0-9a-f]{64}, found sha256:")
+            self.assertRegex(
+                proxy.stderr(),
+                r"ERROR: an answer was cut short after .*expected digest sha256:[0-9a-f]{64}, found sha256:",
+            )
 
     def test_a_flipped_small_blob_is_an_honest_error_c6(self) -> None:
         bad = images.bad(self.scratch / "bad", size=100)
