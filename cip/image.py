@@ -71,6 +71,7 @@ class Image:
         self._accepted = accepted
         self._events = events
         self._ahead: ReadAhead | None = None
+        self._ahead_limit = 0
         self._config: bytes | None = None
         self._served: tuple[ServedManifest, BlobInMemory | None] | None = None
         self._lock = threading.Lock()
@@ -128,8 +129,8 @@ class Image:
         converted = self._served[1] if self._served is not None else None
         if converted is not None and converted.descriptor == descriptor:
             return BytesReader(converted.data)
-        if self._ahead is not None:
-            reader = self._ahead.open_blob(descriptor, access)
+        if self._ahead_limit:
+            reader = self._read_ahead().open_blob(descriptor, access)
         else:
             reader = self._source.open_blob(descriptor, access)
         return ReportingReader.around(reader, descriptor, self.reference, self._events)
@@ -139,16 +140,20 @@ class Image:
 
         For a parent that opens one blob after the other, from one thread.
         """
-        if limit:
-            from .readahead import ReadAhead
-
-            self._ahead = ReadAhead(self._source.open_blob, self._layers, limit)
+        self._ahead_limit = limit
 
     def close(self) -> None:
         """Release the source."""
         if self._ahead is not None:
             self._ahead.close()
         self._source.close()
+
+    def _read_ahead(self) -> ReadAhead:
+        if self._ahead is None:
+            from .readahead import ReadAhead
+
+            self._ahead = ReadAhead(self._source.open_blob, self._layers, self._ahead_limit)
+        return self._ahead
 
     def _where(self, part: str) -> str:
         return f"{self.reference}: {part}"
