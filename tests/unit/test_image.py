@@ -241,11 +241,12 @@ class Indexes(ImageCase):
             opener.open(f"docker://{NAME}")
 
     def test_indexes_inside_indexes_are_followed_so_far_and_no_further(self) -> None:
-        data, manifests = images.MANIFEST_M, {str(images.DIGEST_M): (images.MANIFEST_M, "")}
+        data = images.MANIFEST_M
+        manifests: dict[str | None, tuple[bytes, str]] = {str(images.DIGEST_M): (images.MANIFEST_M, "")}
         for depth in range(1, 6):
             inner = mediatype.OCI_INDEX if depth > 1 else mediatype.OCI_MANIFEST
             data = index((data, "amd64")).replace(mediatype.OCI_MANIFEST.encode(), inner.encode())
-            source = FakeSource({**manifests, None: (data, mediatype.OCI_INDEX)}, [], NAME)
+            source = FakeSource({None: (data, mediatype.OCI_INDEX), **manifests}, [], NAME)
             manifests[str(digest_of(data))] = (data, "")
             with self.subTest(depth=depth):
                 if depth <= 4:
