@@ -30,7 +30,7 @@ from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import parse_digest
 from .fds import adopt_streams
 from .httprequest import Request, RequestReader, parse_target
-from .status import RequestFault, encode, http_status, problem
+from .status import RequestFault, encode, frames_of, http_status, problem
 
 if TYPE_CHECKING:
     from ..image import Image
@@ -185,7 +185,7 @@ class _Conversation:
         except CipError as error:
             self._tell(error)
         except Exception as error:  # a mistake of ours: the one broad except of this front end
-            log.error("internal error: %s", _frames_of(error))
+            log.error("internal error: %s", frames_of(error))
             self._tell(CipError("internal error"))
 
     def _settle(self) -> None:
@@ -397,14 +397,3 @@ def _receive(fd: int, size: int) -> bytes:
         return b""  # the parent left without reading all it asked for
     except OSError as error:
         raise PeerError(f"reading requests: {error.strerror}") from error
-
-
-def _frames_of(error: Exception) -> str:
-    """Where `error` was raised, without its message, which may hold what must not be shown."""
-    import traceback
-
-    frames = (
-        f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
-        for frame in reversed(traceback.extract_tb(error.__traceback__))
-    )
-    return f"{type(error).__name__} at {', called from '.join(frames)}"

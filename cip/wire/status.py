@@ -147,6 +147,18 @@ def public_text(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def frames_of(error: Exception) -> str:
+    """Where a mistake of ours was raised, for the log; without its message, which may hold what must not be shown."""
+    import os
+    import traceback
+
+    frames = (
+        f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+    )
+    return f"{type(error).__name__} at {', called from '.join(frames)}"
+
+
 def _told(attempt: Attempt) -> dict[str, object]:
     return {
         "place": public_text(attempt.place)[:_PLACE_LIMIT],
