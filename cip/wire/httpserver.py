@@ -30,7 +30,7 @@ from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import parse_digest
 from .fds import adopt_streams
 from .httprequest import Request, RequestReader, parse_target
-from .status import RequestFault, encode, frames_of, http_status, problem
+from .status import RequestFault, encode, frames_of, http_status, problem, seconds_to_wait
 
 if TYPE_CHECKING:
     from ..image import Image
@@ -336,8 +336,9 @@ class _Conversation:
         fields = {"Content-Type": PROBLEM_MEDIA_TYPE, "Content-Length": str(len(body))}
         if isinstance(error, _MethodNotAllowed):
             fields["Allow"] = ", ".join(error.methods)
-        if error.retry_after is not None:
-            fields["Retry-After"] = str(math.ceil(error.retry_after))
+        wait = seconds_to_wait(error)
+        if wait is not None:
+            fields["Retry-After"] = str(math.ceil(wait))
         self._start(http_status(error), fields)
         try:
             self._output.send(b"" if self._requests.method == "HEAD" else body)

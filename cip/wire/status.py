@@ -12,6 +12,7 @@ from ..errors import Attempt, CipError, ErrorCode, InvalidInputError
 
 PROBLEM_LIMIT = 8192  # bytes of a problem document as JSON (decisions.md section 4)
 ATTEMPTS_TOLD = 10  # the last ones
+RETRY_AFTER_LIMIT = 86400.0  # seconds
 _PLACE_LIMIT = 200  # characters of a host or place name
 _DETAIL_COMFORT = 400  # characters of the sentence that older attempts make room for
 _DETAIL_MINIMUM = 120  # characters of the sentence that survive whatever else has to go
@@ -127,13 +128,20 @@ def problem(error: CipError, *, limit: int = PROBLEM_LIMIT) -> dict[str, object]
         ("digest", error.digest[:_PLACE_LIMIT] if error.digest else None),
         ("offset", error.offset),
         ("attempts", [_told(attempt) for attempt in error.attempts[-ATTEMPTS_TOLD:]] or None),
-        ("retry_after", error.retry_after),
+        ("retry_after", seconds_to_wait(error)),
         ("reason", error.reason[:_PLACE_LIMIT] if error.reason else None),
     ):
         if value is not None:
             members[name] = value
     _fit(members, limit)
     return members
+
+
+def seconds_to_wait(error: CipError) -> float | None:
+    """The `retry_after` of `error`, at most `RETRY_AFTER_LIMIT`: a registry chose it, and JSON knows no infinity."""
+    if error.retry_after is None or 0 <= error.retry_after <= RETRY_AFTER_LIMIT:
+        return error.retry_after
+    return RETRY_AFTER_LIMIT
 
 
 def encode(members: Mapping[str, object]) -> bytes:

@@ -90,6 +90,11 @@ class ProblemDocuments(unittest.TestCase):
     def test_a_refusal_of_the_policy_names_its_reason(self) -> None:
         self.assertEqual(problem(PolicyRejectedError("no", reason="unsigned"))["reason"], "unsigned")
 
+    def test_a_time_to_wait_stays_within_reason(self) -> None:
+        for found, told in ((0.0, 0.0), (1.5, 1.5), (1e300, 86400.0), (float("inf"), 86400.0), (float("nan"), 86400.0)):
+            with self.subTest(found):
+                self.assertEqual(problem(CipError("x", retry_after=found))["retry_after"], told)
+
     def test_an_offset_of_zero_is_told(self) -> None:
         self.assertEqual(problem(CipError("x", offset=0))["offset"], 0)
 
