@@ -135,11 +135,11 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
 
 
 def _explain(invocation: Invocation, stack: ExitStack) -> int:
-    from .explain import explain
+    from .explain.resolve import explain
 
     explanation = explain(invocation.reference, invocation.settings)
     sys.stdout.write(explanation.to_json() if invocation.json else explanation.to_text())
-    return EXIT_SERVED
+    return EXIT_FAILED if explanation.errors else EXIT_SERVED
 
 
 class _Confinement:

@@ -57,7 +57,6 @@ class CredentialPlan(NamedTuple):
     helper: str = ""
     looked_at: tuple[str, ...] = ()
     files: tuple[ConfigurationFile, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 class DescriptorFiles:
@@ -105,12 +104,8 @@ def find_credentials(
     def ask(helper: str, registry: str, origin: str) -> Credentials | None:
         return ask_helper(helper, registry, origin, programs, settings.environment)
 
-    search = _Search(name, settings, fd_cache, ask)
-    try:
-        found = search.run(registries.credential_helpers)
-    finally:
-        for warning in search.warnings:
-            log.warning("%s", warning)
+    search = _Search(name, settings, fd_cache, ask, log.warning)
+    found = search.run(registries.credential_helpers)
     if found is not None:
         return FoundCredentials(found.credentials, found.source, found.key, search.shown(), tuple(search.files))
     if search.failures:
@@ -123,14 +118,19 @@ def find_credentials(
 
 
 def plan_credentials(
-    name: str, *, settings: Settings, registries: RegistriesConfig, fd_cache: DescriptorFiles
+    name: str,
+    *,
+    settings: Settings,
+    registries: RegistriesConfig,
+    fd_cache: DescriptorFiles,
+    warn: Callable[[str], None] = log.warning,
 ) -> CredentialPlan:
     """As `find_credentials`, but the search ends at the first helper that would be run. Raises ConfigurationError."""
 
     def stop(helper: str, registry: str, origin: str) -> Credentials | None:
         raise _WouldRunError(helper, registry, origin)
 
-    search = _Search(name, settings, fd_cache, stop)
+    search = _Search(name, settings, fd_cache, stop, warn)
     kind, source, key, program = "none", "", "", ""
     try:
         found = search.run(registries.credential_helpers)
@@ -140,7 +140,7 @@ def plan_credentials(
         if found is not None:
             kind = "token" if found.credentials.identity_token else "password"
             source, key = found.source, found.key
-    return CredentialPlan(kind, source, key, program, search.shown(), tuple(search.files), tuple(search.warnings))
+    return CredentialPlan(kind, source, key, program, search.shown(), tuple(search.files))
 
 
 class _WouldRunError(Exception):
@@ -165,7 +165,14 @@ AskHelper = Callable[[str, str, str], Credentials | None]  # (helper, registry, 
 class _Search:
     """One lookup: what was looked at, and what failed on the way."""
 
-    def __init__(self, name: str, settings: Settings, files: DescriptorFiles, ask: AskHelper) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        files: DescriptorFiles,
+        ask: AskHelper,
+        warn: Callable[[str], None],
+    ) -> None:
         self.registry, _, path = name.partition("/")
         if not self.registry or not path or "@" in name or ":" in path or "//" in name or name.endswith("/"):
             raise InvalidInputError(f"{quote(name)}: expected HOST[:PORT]/REPOSITORY")
@@ -173,10 +180,10 @@ class _Search:
         self._settings = settings
         self._descriptor_files = files
         self._ask = ask
+        self._warn = warn
         self._looked_at: list[str] = []
         self.files: list[ConfigurationFile] = []
         self.failures: list[str] = []
-        self.warnings: list[str] = []
 
     def shown(self) -> tuple[str, ...]:
         return tuple(self._looked_at)
@@ -204,7 +211,8 @@ class _Search:
 
     def _in_files(self) -> _Match | None:
         places, warnings = auth_files(self._settings)
-        self.warnings.extend(warnings)
+        for warning in warnings:
+            self._warn(warning)
         for place in places:
             data = self._descriptor_files.read(place.path)
             self.files.append(ConfigurationFile(place.path, "credentials", data is not None))
@@ -223,7 +231,7 @@ class _Search:
         key = document.matching_key(self._name, self.registry)
         if key is None:
             return None
-        credentials = document.decode(key, self.warnings)
+        credentials = document.decode(key, self._warn)
         return None if credentials.is_anonymous() else _Match(credentials, place.path, key)
 
 
@@ -274,7 +282,7 @@ class _AuthDocument:
             stripped = stripped.partition("/")[0]
         return _normal_registry(stripped)
 
-    def decode(self, key: str, warnings: list[str]) -> Credentials:
+    def decode(self, key: str, warn: Callable[[str], None]) -> Credentials:
         """What an entry says; anonymous when it says nothing."""
         entry = self._entries[key]
         try:
@@ -286,7 +294,7 @@ class _AuthDocument:
         username, colon, password = decoded.partition(":")
         if not colon:
             if decoded:
-                warnings.append(f"{entry.where}.auth: ignored, expected base64 of USER:PASSWORD, found no colon")
+                warn(f"{entry.where}.auth: ignored, expected base64 of USER:PASSWORD, found no colon")
             return Credentials()
         found = Credentials(username, password.strip("\0"), entry.identity_token)
         if any(letter in part for part in found for letter in "\r\n\0"):

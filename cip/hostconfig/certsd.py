@@ -7,6 +7,7 @@ Only names are read here; what the files hold is read when a connection needs it
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import log
@@ -25,19 +26,17 @@ class Certificates(NamedTuple):
     authorities: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     looked_at: tuple[ConfigurationFile, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
-def find_certificates(host: str, settings: Settings) -> Certificates:
+def find_certificates(host: str, settings: Settings, *, warn: Callable[[str], None] = log.warning) -> Certificates:
     """The certificates for `host`, which is `name` or `name:port` exactly as the reference has it.
 
     The first directory that exists counts, even when it is empty; one that we may not look into counts as absent:
-    less is trusted then, never more. Raises ConfigurationError for half a pair.
+    less is trusted then, never more, and `warn` is told. Raises ConfigurationError for half a pair.
     """
     if not host or "/" in host or "\0" in host or host in (".", ".."):
         raise InvalidInputError(f"{quote(host)}: expected HOST or HOST:PORT")
     looked_at: list[ConfigurationFile] = []
-    warnings: list[str] = []
     found = Certificates()
     for directory in certificate_directories(host, settings):
         names: list[str] | None = None
@@ -45,18 +44,16 @@ def find_certificates(host: str, settings: Settings) -> Certificates:
             names = sorted(os.listdir(directory), key=os.fsencode)
         except FileNotFoundError:
             if settings.cert_dir is not None:
-                warnings.append(f"--cert-dir: {quote(directory)} does not exist")
+                warn(f"--cert-dir: {quote(directory)} does not exist")
         except PermissionError:
-            warnings.append(f"{directory}: permission denied, not used")
+            warn(f"{directory}: permission denied, not used")
         except (OSError, ValueError) as error:
             raise ConfigurationError(directory, f"cannot be listed: {_reason(error)}") from error
         looked_at.append(ConfigurationFile(directory, "certificates", names is not None))
         if names is not None:
             found = _collect(directory, names)
             break
-    for warning in warnings:
-        log.warning("%s", warning)
-    return found._replace(looked_at=tuple(looked_at), warnings=tuple(warnings))
+    return found._replace(looked_at=tuple(looked_at))
 
 
 def _collect(directory: str, names: list[str]) -> Certificates:

@@ -7,6 +7,7 @@ the same prefix whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import log
@@ -40,7 +41,6 @@ class RegistriesConfig(NamedTuple):
     rules: tuple[RegistryRule, ...] = ()
     credential_helpers: tuple[str, ...] = (FILE_HELPER,)
     files: tuple[ConfigurationFile, ...] = ()
-    warnings: tuple[str, ...] = ()
 
     def rule_for(self, reference: DockerReference) -> RegistryRule | None:
         """The rule with the longest prefix that matches the name of `reference`, without tag and digest."""
@@ -106,8 +106,8 @@ def _rewrite(reference: DockerReference, rule: RegistryRule, location: str, what
     return physical
 
 
-def load_registries(settings: Settings) -> RegistriesConfig:
-    """Read and merge the files of registries.conf (registry.md 2.2 to 2.5).
+def load_registries(settings: Settings, *, warn: Callable[[str], None] = log.warning) -> RegistriesConfig:
+    """Read and merge the files of registries.conf (registry.md 2.2 to 2.5); `warn` is told what they say in vain.
 
     Raises ConfigurationError naming file and key: unreadable, malformed, contradictory or of the format before v2.
     """
@@ -118,19 +118,18 @@ def load_registries(settings: Settings) -> RegistriesConfig:
         to_read.append(files.last)
     rules: dict[str, RegistryRule] = {}
     helpers: tuple[str, ...] = ()
-    warnings = [f"{path}: skipped, expected a regular file" for path in files.skipped]
+    for path in files.skipped:
+        warn(f"{path}: skipped, expected a regular file")
     for path in to_read:
         parsed = parse_registries_file(path, read_configuration(path, CONFIGURATION_LIMIT))
         rules.update(parsed.rules)
         helpers = helpers if parsed.credential_helpers is None else parsed.credential_helpers
-        warnings.extend(parsed.warnings)
-    for warning in warnings:
-        log.warning("%s", warning)
+        for warning in parsed.warnings:
+            warn(warning)
     return RegistriesConfig(
         rules=tuple(rules[prefix] for prefix in sorted(rules)),
         credential_helpers=helpers or (FILE_HELPER,),
         files=_looked_for(files),
-        warnings=tuple(warnings),
     )
 
 

@@ -434,11 +434,13 @@ class HelperTest(AuthFileCase):
 class PlanTest(AuthFileCase):
     def _plan(self, file: str, helpers: Sequence[str] = (FILE_HELPER,)) -> CredentialPlan:
         self.path = self.host.write("/run/containers/0/auth.json", file)
+        self.warnings: list[str] = []
         return plan_credentials(
             "r.io/x",
             settings=self.host.settings(),
             registries=RegistriesConfig(credential_helpers=tuple(helpers)),
             fd_cache=self.descriptor_files,
+            warn=self.warnings.append,
         )
 
     def test_a_plan_says_what_would_be_used_and_nothing_secret(self) -> None:
@@ -457,9 +459,9 @@ class PlanTest(AuthFileCase):
                 self.assertNotIn(SECRET, repr(plan))
 
     def test_an_entry_without_a_colon_is_warned_about(self) -> None:
-        plan = self._plan(json.dumps({"auths": {"r.io": {"auth": packed(SECRET)}}}))
-        self.assertRegex(plan.warnings[0], r"auths\['r.io'\].auth: ignored, expected base64 of USER:PASSWORD")
-        self.assertNotIn(SECRET, plan.warnings[0])
+        self._plan(json.dumps({"auths": {"r.io": {"auth": packed(SECRET)}}}))
+        self.assertRegex(self.warnings[0], r"auths\['r.io'\].auth: ignored, expected base64 of USER:PASSWORD")
+        self.assertNotIn(SECRET, self.warnings[0])
 
 
 if __name__ == "__main__":

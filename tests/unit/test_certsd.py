@@ -2,7 +2,6 @@
 import unittest
 from unittest import mock
 
-from cip import log
 from cip.errors import ConfigurationError, InvalidInputError
 from cip.hostconfig.certsd import Certificates, find_certificates
 from tests.support.host import make_host
@@ -11,11 +10,10 @@ from tests.support.host import make_host
 class CertificatesTest(unittest.TestCase):
     def setUp(self) -> None:
         self.host = make_host(self)
-        log.set_threshold(log.Level.SILENT)
-        self.addCleanup(log.set_threshold, log.Level.WARNING)
 
     def _find(self, host: str = "r.io:5000") -> Certificates:
-        return find_certificates(host, self.host.settings())
+        self.warnings: list[str] = []
+        return find_certificates(host, self.host.settings(), warn=self.warnings.append)
 
     def test_a_host_without_a_directory_has_none(self) -> None:
         found = self._find()
@@ -65,7 +63,9 @@ class CertificatesTest(unittest.TestCase):
 
     def test_a_named_directory_that_is_missing_is_warned_about(self) -> None:
         settings = self.host.settings()._replace(cert_dir="/nonexistent")
-        self.assertEqual(("--cert-dir: '/nonexistent' does not exist",), find_certificates("r.io", settings).warnings)
+        warnings: list[str] = []
+        self.assertEqual("", find_certificates("r.io", settings, warn=warnings.append).directory)
+        self.assertEqual(["--cert-dir: '/nonexistent' does not exist"], warnings)
 
     def test_a_directory_without_permission_counts_as_absent_and_is_warned_about(self) -> None:
         # with another answer than the kernel's, because root may look everywhere
@@ -73,7 +73,7 @@ class CertificatesTest(unittest.TestCase):
             found = self._find()
         self.assertEqual(1, len(found.authorities))
         self.assertIn("/etc/containers/certs.d/r.io:5000", found.directory)
-        self.assertRegex(found.warnings[0], "home/.config/containers/certs.d/r.io:5000: permission denied, not used")
+        self.assertRegex(self.warnings[0], "home/.config/containers/certs.d/r.io:5000: permission denied, not used")
 
     def test_a_file_in_the_place_of_the_directory_is_refused(self) -> None:
         self.host.write("/etc/containers/certs.d/r.io:5000", "")

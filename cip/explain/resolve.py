@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a reference resolves on this host, as far as files tell: no network is used and no helper is run.
+
+One broken file does not hide what the others say: each part is read by itself, and what is wrong with it is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from ..errors import CipError, ErrorCode
+from ..hostconfig.authfile import DescriptorFiles, plan_credentials
+from ..hostconfig.certsd import find_certificates
+from ..hostconfig.machine import host_platforms
+from ..hostconfig.paths import (
+    CONFIGURATION_LIMIT,
+    ConfigurationFile,
+    is_present,
+    policy_candidates,
+    policy_path,
+    read_configuration,
+)
+from ..hostconfig.proxyenv import Proxy, choose_proxy
+from ..hostconfig.registriesconf import Place, RegistriesConfig, load_registries
+from ..hostconfig.registriesd import SignaturePlace, load_registries_d
+from ..model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
+from ..model.reference import DEFAULT_DOMAIN, DockerReference, ImageReference, Transport, parse_image_reference
+from ..registry.endpoints import HUB_HOST
+from ..registry.url import parse_origin
+from ..settings import PolicySource, Settings, TlsVerify
+from ..sources.localpath import resolve_path
+from ..trust.evaluation import select_requirements
+from ..trust.materials import Material
+from ..trust.policy import Policy, accept_anything_policy, parse_policy
+from ..trust.requirements import Requirement
+from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
+
+T = TypeVar("T")
+
+
+def explain(text: str, settings: Settings) -> Explanation:
+    """Resolve the image name `text` as far as files tell.
+
+    A configuration that is broken does not raise: it is told in `errors`. Raises InvalidReferenceError,
+    UnsupportedError, and UsageError for flags that contradict each other.
+    """
+    settings.credentials.explicit()
+    return _Explainer(parse_image_reference(text), settings).run()
+
+
+class _Explainer:
+    """Collects what each part of the configuration says, and what is wrong with it. Each remark is kept once."""
+
+    def __init__(self, reference: ImageReference, settings: Settings) -> None:
+        self._reference = reference
+        self._settings = settings
+        self._files: dict[ConfigurationFile, None] = {}
+        self._warnings: dict[str, None] = {}
+        self._errors: dict[str, None] = {}
+        self._refusals: list[str] = []
+        self._descriptor_files = DescriptorFiles()
+
+    def run(self) -> Explanation:
+        reference = self._reference
+        identity = self._identity()
+        policy = self._policy(identity)
+        endpoints: tuple[EndpointView, ...] = ()
+        signatures = None
+        if reference.transport is Transport.DOCKER and reference.docker is not None:
+            places, registries = self._places(reference.docker)
+            endpoints = tuple(self._endpoint(place, reference.docker, registries) for place in places)
+            first = next((place.reference for place in places if not place.blocked), reference.docker)
+            signatures = self._signatures(first, needed=policy is not None and policy.asks_for_signatures())
+        found = Explanation(
+            reference=str(reference),
+            transport=str(reference.transport),
+            identity=str(identity.docker or identity.identity),
+            platforms=tuple(str(each) for each in host_platforms(self._settings.platform)),
+            config_files=tuple(self._files),
+            endpoints=endpoints,
+            policy=policy,
+            signatures=signatures,
+            local_sources=self._settings.local_sources,
+            warnings=tuple(self._warnings),
+            errors=tuple(self._errors),
+            verdict="",
+        )
+        return found._replace(verdict=self._verdict(found))
+
+    def _warn(self, text: str) -> None:
+        self._warnings[text] = None
+
+    def _fault(self, text: str) -> None:
+        self._errors[text] = None
+
+    def _note(self, *files: ConfigurationFile) -> None:
+        self._files.update(dict.fromkeys(files))
+
+    def _try(self, read: Callable[[], T]) -> T | None:
+        """What `read` returns, or None when the configuration is broken, which is remembered."""
+        try:
+            return read()
+        except CipError as error:
+            self._fault(str(error))
+            return None
+
+    # --- names, and what the policy says of them ---
+
+    def _identity(self) -> ImageIdentity:
+        """Under which names the policy may speak of the image; for a store only its transport is known beforehand."""
+        reference = self._reference
+        transport = reference.transport
+        if transport in (Transport.DOCKER, Transport.DOCKER_DAEMON) and reference.docker is not None:
+            return docker_identity(transport, reference.docker)
+        if transport in (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR):
+            resolved = self._try(lambda: resolve_path(reference))
+            if resolved is not None:
+                return path_identity(transport, resolved)
+        if transport is Transport.CONTAINERS_STORAGE:
+            self._warn("which scope of the policy applies is known only once the store has been searched")
+        return nameless_identity(transport, reference.docker)
+
+    def _policy(self, identity: ImageIdentity) -> PolicyView | None:
+        policy = self._try(self._load_policy)
+        if policy is None:
+            return None
+        selection = select_requirements(policy, identity)
+        requirements = tuple(_requirement_view(each) for each in selection.requirements)
+        where = f"{policy.where}, scope {selection.scope}"
+        for requirement in requirements:
+            if requirement.kind == "reject":
+                self._refusals.append(f"{where}, rejects every image")
+            for key in requirement.keys:
+                self._require_key_file(key, where)
+        if self._settings.policy.require_signed and not any(each.verifies for each in requirements):
+            self._refusals.append(f"--require-signed is given, and {where}, asks for no signature")
+        return PolicyView(policy.where, policy.sha256, selection.scope, str(identity.transport), requirements)
+
+    def _require_key_file(self, key: str, where: str) -> None:
+        if os.path.isabs(key) and self._try(lambda: is_present(key)) is False:
+            self._fault(f"{where}: the key file {key} does not exist")
+
+    def _load_policy(self) -> Policy:
+        if self._settings.policy.source is PolicySource.ACCEPT_ANYTHING:
+            return accept_anything_policy()
+        found = ""
+        try:
+            found = policy_path(self._settings)
+        finally:
+            for candidate in policy_candidates(self._settings):
+                self._note(ConfigurationFile(candidate, "policy", candidate == found))
+                if candidate == found:
+                    break
+        return parse_policy(read_configuration(found, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID), found)
+
+    # --- places ---
+
+    def _places(self, reference: DockerReference) -> tuple[tuple[Place, ...], RegistriesConfig]:
+        registries = self._try(lambda: load_registries(self._settings, warn=self._warn))
+        if registries is None:
+            return (), RegistriesConfig()
+        self._note(*registries.files)
+        try:
+            return registries.places(reference), registries
+        except CipError as error:
+            if error.code is not ErrorCode.REGISTRY_BLOCKED:
+                self._fault(str(error))
+                return (), registries
+            self._refusals.append(str(error))
+        return self._try(lambda: registries.candidates(reference)) or (), registries
+
+    def _endpoint(self, place: Place, logical: DockerReference, registries: RegistriesConfig) -> EndpointView:
+        insecure = place.insecure
+        if self._settings.tls_verify is not TlsVerify.UNSET:
+            insecure = self._settings.tls_verify is TlsVerify.DISABLED
+        name = place.reference.domain
+        certificates = self._try(lambda: find_certificates(name, self._settings, warn=self._warn))
+        if certificates is not None:
+            self._note(*certificates.looked_at)
+        host = HUB_HOST if name == DEFAULT_DOMAIN else name
+        if insecure:
+            self._warn(f"{name}: its certificate is not checked, and plain http is allowed")
+            self._try(lambda: self._proxy("http", host))
+        return EndpointView(
+            location=str(place.reference),
+            host=host,
+            rule=place.rule,
+            file=place.file,
+            insecure=insecure,
+            blocked=place.blocked,
+            credentials=self._try(lambda: self._credentials(place, logical, registries)),
+            certificates=certificates,
+            proxy=self._try(lambda: self._proxy("https", host)),
+        )
+
+    def _proxy(self, scheme: str, host: str) -> Proxy | None:
+        origin = parse_origin(scheme, host)
+        proxy = choose_proxy(self._settings.environment, origin.scheme, origin.host, origin.port)
+        if proxy is not None:
+            self._warn(
+                f"{host}: reached via proxy {proxy.address}, which looks up names itself: where it is redirected to "
+                "can be judged by names and literal addresses only"
+            )
+        return proxy
+
+    def _credentials(self, place: Place, logical: DockerReference, registries: RegistriesConfig) -> CredentialView:
+        """Flags go to the host they were given for, `--no-creds` holds everywhere; as `registry.endpoints` has it."""
+        options = self._settings.credentials
+        at_home = place.reference.domain == logical.domain
+        if options.no_creds and not (options.registry_token and at_home):
+            return CredentialView("anonymous", "--no-creds")
+        if at_home and (options.explicit() is not None or options.registry_token):
+            given = "--registry-token" if options.registry_token else "--creds" if options.creds else "--username"
+            return CredentialView("flags", given)
+        plan = plan_credentials(
+            place.reference.name,
+            settings=self._settings,
+            registries=registries,
+            fd_cache=self._descriptor_files,
+            warn=self._warn,
+        )
+        self._note(*plan.files)
+        return CredentialView(plan.kind, plan.source, plan.key, plan.helper)
+
+    # --- signatures ---
+
+    def _signatures(self, reference: DockerReference, *, needed: bool) -> SignaturePlace | None:
+        """What registries.d says of the first place. Where no requirement asks, a broken file stops nothing."""
+        try:
+            stores = load_registries_d(self._settings)
+            self._note(*stores.files)
+            return stores.place(reference)
+        except CipError as error:
+            if needed:
+                self._fault(str(error))
+            else:
+                self._warn(f"{error} (this image is not affected: its policy asks for no signature)")
+            return None
+
+    # --- the sum ---
+
+    def _verdict(self, found: Explanation) -> str:
+        if self._errors:
+            return f"cannot be opened: {next(iter(self._errors))}"
+        if self._refusals:
+            return f"refused: {self._refusals[0]}"
+        usable = [each for each in found.endpoints if not each.blocked]
+        if found.endpoints and not usable:
+            return f"refused: every place is blocked by {found.endpoints[0].file}"
+        checked = (
+            "signatures are" if found.policy is not None and found.policy.asks_for_signatures() else "no signature is"
+        )
+        return f"would be fetched {self._origin_text(found, usable)}; {checked} checked"
+
+    def _origin_text(self, found: Explanation, usable: list[EndpointView]) -> str:
+        if not usable:
+            return "from this machine"
+        if self._settings.offline:
+            return f"from {', '.join(found.local_sources) or 'nowhere'}, without network (--offline)"
+        others = len(usable) - 1
+        more = f", or from {others} other place{'s' if others > 1 else ''}" if others else ""
+        return f"from {usable[0].location}{more}"
+
+
+def _requirement_view(requirement: Requirement) -> RequirementView:
+    return RequirementView(requirement.kind, requirement.verifies, tuple(_key_names(requirement)))
+
+
+def _key_names(value: object) -> Iterator[str]:
+    """Every key file and inline key below a requirement, which is a tree of tuples."""
+    if isinstance(value, Material):
+        yield value.path or value.name
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _key_names(each)
