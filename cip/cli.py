@@ -129,7 +129,10 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
 
     descriptor = 0 if invocation.sockfd is None else invocation.sockfd
     sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
+    if invocation.settings.sandbox.required == "full":
+        raise UsageError(f"--require-sandbox=full: {Command.JSON} opens files that its parent names later")
     opener, confinement = _core(invocation, stack)
+    confinement.require()
     with _signals():
         return seqpacket.serve(sock, opener)
 
