@@ -6,37 +6,34 @@ and https only; never from verified https to http; what the registry names is ju
 it is connected to; an Authorization goes to the scheme, host and port it was meant for, and once it was dropped it
 does not come back. Cookies, Referer and compressed answers do not exist here.
 
-This grew out of handlers for `urllib.request`, whose import (with `http.client`, `email` and `ssl`) took 25 of the
-66 ms that a parent should wait for a manifest; nothing of it was left but the import.
+Not `urllib.request` over `http.client`: importing them takes 25 of the 66 ms that a parent should wait for a manifest,
+and they take a cut body for a complete one.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from .. import log
 from ..content import read_limited
 from ..errors import (
-    AuthenticationError,
     CipError,
     ConfigurationError,
     ErrorCode,
     NetworkError,
-    Phase,
     RegistryError,
     SourceError,
 )
 from ..hostconfig.proxyenv import Proxy
-from .addresses import Address, AddressClass, classify_name, require_allowed, resolve
+from .addresses import AddressClass
 from .budget import Budget
-from .connection import Connection, Route, proxy_address
-from .dial import connect
+from .connection import Connection, Route
+from .dialer import judge, judge_name, proxy_authorization, proxy_refusal
 from .http1 import UNKNOWN_LENGTH, Body, Fields, GarbledError, encode_request, framing_of
 from .limits import Limits
 from .pool import ConnectionPool
-from .tls import TlsContexts, TlsIdentity
+from .tls import TlsIdentity
 from .url import Origin, Url, join_url
 
 REQUEST_LIMIT = 10  # requests in one chain of redirects
@@ -47,6 +44,7 @@ _KEEPING_METHOD = frozenset({307, 308})
 _NO_IDENTITY = TlsIdentity()
 _NO_FIELDS: Mapping[str, str] = {}
 
+OpenConnection = Callable[[Route, Limits, frozenset[AddressClass] | None], Connection]
 ChooseProxy = Callable[[Origin], Proxy | None]
 
 
@@ -72,15 +70,11 @@ class Network(NamedTuple):
     """What all registry images of one process share on the network."""
 
     pool: ConnectionPool
-    contexts: TlsContexts
+    open_connection: OpenConnection
+    remember: Callable[[Connection], None]  # told of each connection that served an answer
     budget: Budget
     choose_proxy: ChooseProxy
     user_agent: str
-
-    def remember(self, connection: Connection) -> None:
-        """Keep the TLS session of a connection that served an answer."""
-        if connection.route.origin.scheme == "https":
-            self.contexts.remember(connection.sock, connection.route.origin, connection.route.identity)
 
 
 class Response:
@@ -297,7 +291,7 @@ class Requester:
         target = url.target
         if proxied is not None:
             target = f"http://{url.origin.authority}{target}"
-            lines.update(_proxy_authorization(proxied))
+            lines.update(proxy_authorization(proxied))
         log.debug("%s %s (%s)", method, url, connection.route.via)
         try:
             message = encode_request(method, target, lines.items(), body)
@@ -307,7 +301,7 @@ class Requester:
         response = Response(connection, self._network, url, method)
         if response.status == 407 and proxied is not None:
             response.close()
-            raise _proxy_refused(url.origin, proxied, 407)
+            raise proxy_refusal(url.origin, proxied, 407)
         return response
 
     def _route(self, origin: Origin) -> Route:
@@ -321,12 +315,11 @@ class Requester:
         self, route: Route, limits: Limits, reached: frozenset[AddressClass] | None, *, fresh: bool
     ) -> Connection:
         pool = self._network.pool
-        if route.proxy is not None:
-            require_allowed(route.origin, route.origin.host, classify_name(route.origin.host), reached)
+        judge_name(route, reached)
         kept = pool.take(route, limits, fresh=fresh)
         if kept is not None:
             try:
-                self._judge(route, kept.address, reached)
+                judge(route, kept.address, reached)
             except CipError:
                 pool.give_back(kept, limits.clock.monotonic())
                 raise
@@ -334,77 +327,9 @@ class Requester:
             limits.cancellation.attach(kept)
             return kept
         try:
-            return self._open(route, limits, reached)
+            opened = self._network.open_connection(route, limits, reached)
         except BaseException:
             pool.forget(route, None)
             raise
-
-    def _judge(self, route: Route, address: Address, reached: frozenset[AddressClass] | None) -> None:
-        if route.proxy is None:
-            require_allowed(route.origin, address.text, address.kind, reached)
-
-    def _open(self, route: Route, limits: Limits, reached: frozenset[AddressClass] | None) -> Connection:
-        """A new connection, through the proxy and over TLS where the route says so."""
-        nearest = route.origin if route.proxy is None else proxy_address(route.proxy)
-        try:
-            addresses = resolve(nearest, limits, route.via)
-            for address in addresses:
-                self._judge(route, address, reached)
-            sock, address = connect(nearest, addresses, limits, route.via)
-        except NetworkError as error:
-            if route.proxy is not None:
-                error.phase = Phase.PROXY
-            raise
-        connection = Connection(sock, route, address, limits)
-        limits.cancellation.attach(connection)
-        try:
-            if route.origin.scheme == "https":
-                if route.proxy is not None:
-                    _open_tunnel(connection, route.proxy)
-                secured = self._network.contexts.handshake(sock, route.origin, route.identity, limits, route.via)
-                connection = Connection(secured, route, address, limits)
-                limits.cancellation.attach(connection)
-        except BaseException:
-            limits.cancellation.attach(None)
-            connection.close()
-            raise
-        return connection
-
-
-def _open_tunnel(connection: Connection, proxy: Proxy) -> None:
-    """Ask the proxy for a connection to the origin (RFC 9110, 9.3.6). Raises NetworkError, SourceError."""
-    target = connection.route.origin.address
-    fields = {"Host": target, **_proxy_authorization(proxy)}
-    try:
-        connection.send(encode_request("CONNECT", target, fields.items()))
-        head = connection.receive_head()
-    except (NetworkError, GarbledError) as error:
-        error.phase = Phase.PROXY
-        raise
-    connection.uses = 0
-    if not 200 <= head.status < 300:
-        raise _proxy_refused(connection.route.origin, proxy, head.status)
-
-
-def _proxy_refused(origin: Origin, proxy: Proxy, status: int) -> SourceError:
-    host = proxy.address
-    if status == 407:
-        return AuthenticationError(
-            f"{origin.address}: the proxy {host} refuses the credentials that its URL has, or has not",
-            host=host,
-            phase=Phase.PROXY,
-            http_status=status,
-        )
-    return RegistryError(
-        f"{origin.address}: the proxy {host} answers {status} to CONNECT",
-        host=host,
-        phase=Phase.PROXY,
-        http_status=status,
-    )
-
-
-def _proxy_authorization(proxy: Proxy) -> dict[str, str]:
-    if proxy.credentials.is_anonymous():
-        return {}
-    pair = f"{proxy.credentials.username}:{proxy.credentials.password}".encode()
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
+        limits.cancellation.attach(opened)
+        return opened

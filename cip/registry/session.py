@@ -9,11 +9,11 @@ from ..programs import Programs
 from ..report import Events
 from ..settings import Settings
 from .budget import Budget
+from .dialer import Dialer
 from .httpclient import Network
 from .limits import Cancellation, Clock, Limits, SystemClock
 from .pool import ConnectionPool
 from .retry import HostBackoff, Jitter, Repeats, random_jitter
-from .tls import TlsContexts
 from .turns import Turns
 from .url import Origin
 
@@ -42,9 +42,11 @@ class RegistrySession:
         self._environment = settings.environment
         self._proxies: dict[Origin, Proxy | None] = {}
         transfer = settings.transfer
+        dialer = Dialer()
         self.network = Network(
             ConnectionPool(transfer.connections),
-            TlsContexts(),
+            dialer.open,
+            dialer.remember,
             Budget(transfer.max_rate, transfer.max_bytes, self.clock),
             self._choose_proxy,
             settings.user_agent,

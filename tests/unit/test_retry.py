@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The retry engine under a clock that only sleeping moves: attempts, delays, deadlines, hosts that want to be alone."""
+
+import unittest
+from dataclasses import dataclass, field
+
+from cip.errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
+from cip.registry.limits import Cancellation, Limits
+from cip.registry.retry import (
+    RETRY_AFTER_LIMIT,
+    HostBackoff,
+    Repeats,
+    another_may_help,
+    ask_places,
+    own_delay,
+    parse_retry_after,
+    random_jitter,
+)
+from cip.settings import RetryOptions, TimeLimits
+from tests.support.origins import FakeClock, RecordedEvents
+
+NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
+
+
+class RetryAfterTest(unittest.TestCase):
+    def test_vectors_of_registry_md_10_6(self) -> None:
+        for row, value, expected in (
+            ("Y1", None, 7.0), ("Y1", "abc", 7.0), ("Y1", "1.5", 7.0), ("Y1", "0x10", 7.0), ("Y1", "5, 6", 7.0),
+            ("Y1", "99999999999999999999", 7.0), ("Y1", "", 7.0), ("Y1", " 5", 7.0), ("Y1", "٥", 7.0),
+            ("Y2", "0", 0.0), ("Y2", "1", 1.0), ("Y2", "05", 5.0), ("Y2", "+5", 5.0),
+            ("Y3", "61", 61.0), ("Y3", "3600", 3600.0),
+            ("Y4", "-5", 0.0),
+            ("Y5", "Sun, 06 Nov 1994 08:50:07 GMT", 30.0), ("Y5", "Sunday, 06-Nov-94 08:50:07 GMT", 30.0),
+            ("Y5", "Sun Nov  6 08:50:07 1994", 30.0),
+            ("Y6", "Sun, 06 Nov 1994 08:49:00 GMT", 7.0), ("Y6", "Sun, 06 Nov 1994 09:50:07 +0100", 7.0),
+        ):  # fmt: skip
+            with self.subTest(row=row, value=value):
+                self.assertEqual(parse_retry_after(value, NOW, 7.0), expected)
+
+
+class DelayTest(unittest.TestCase):
+    def test_delays_double_and_throttled_ones_are_longer(self) -> None:
+        options = RetryOptions()
+        for throttled, expected in ((False, [0.5, 1, 2, 4, 4]), (True, [2, 4, 8, 16, 16])):
+            found = [own_delay(options, failures, throttled, lambda: 0.0) for failures in range(1, 6)]
+            self.assertEqual(found, expected)
+
+    def test_jitter_adds_a_quarter_at_most(self) -> None:
+        self.assertEqual(own_delay(RetryOptions(), 1, False, lambda: 1.0), 0.625)
+        for _ in range(100):
+            self.assertTrue(0.0 <= random_jitter() <= 1.0)
+
+    def test_a_fixed_delay_is_fixed(self) -> None:
+        self.assertEqual(own_delay(RetryOptions(delay=0.01), 4, True, lambda: 1.0), 0.01)
+
+
+@dataclass
+class Place:
+    """Fails as it is told, each time taking some seconds, then answers."""
+
+    name: str
+    faults: list[CipError] = field(default_factory=list)
+    seconds: float = 0.0
+    asked_at: list[float] = field(default_factory=list)
+    deadlines: list[float] = field(default_factory=list)
+
+
+def lost() -> NetworkError:
+    return NetworkError("it broke")
+
+
+def throttled(seconds: float | None = None) -> RegistryError:
+    return RegistryError("slow down", code=ErrorCode.RATE_LIMITED, http_status=429, retry_after=seconds)
+
+
+def status(number: int, seconds: float | None = None) -> RegistryError:
+    return RegistryError(f"status {number}", http_status=number, retry_after=seconds)
+
+
+class EngineCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = FakeClock()
+        self.events = RecordedEvents()
+        self.backoff = HostBackoff(self.clock)
+        self.cancellation = Cancellation()
+        self.began = self.clock.now
+
+    def ask(self, *places: Place, options: RetryOptions | None = None, overall: float = 180.0) -> str:
+        repeats = Repeats(options or RetryOptions(), self.backoff, self.clock, self.events, jitter=lambda: 0.0)
+        limits = Limits(self.clock, TimeLimits(), self.cancellation).until(self.began + overall)
+
+        def ask_one(place: Place, mine: Limits) -> str:
+            place.asked_at.append(self.clock.now - self.began)
+            place.deadlines.append(mine.deadline - self.began)
+            self.clock.now += min(place.seconds, max(0.0, mine.remaining()))
+            if place.faults:
+                raise place.faults.pop(0)
+            return f"from {place.name}"
+
+        return ask_places(places, ask_one, repeats, limits, Phase.MANIFEST)[1]
+
+    def fails(self, *places: Place, overall: float = 180.0) -> CipError:
+        with self.assertRaises(CipError) as caught:
+            self.ask(*places, overall=overall)
+        return caught.exception
+
+
+class OnePlaceTest(EngineCase):
+    def test_a_fault_that_may_pass_is_repeated_four_times(self) -> None:
+        place = Place("h", [lost() for _ in range(4)])
+        self.assertEqual(self.ask(place), "from h")
+        self.assertEqual(place.asked_at, [0, 0.5, 1.5, 3.5, 7.5])
+
+    def test_the_fifth_fault_is_the_last(self) -> None:
+        place = Place("h", [lost() for _ in range(9)])
+        error = self.fails(place)
+        self.assertEqual(len(place.asked_at), 5)
+        self.assertEqual([(a.place, a.at, a.phase, a.code) for a in error.attempts[:2]], [
+            ("h", 0, Phase.MANIFEST, ErrorCode.CONNECTION_LOST), ("h", 0.5, Phase.MANIFEST, ErrorCode.CONNECTION_LOST)
+        ])  # fmt: skip
+        self.assertEqual((len(error.attempts), error.host, error.phase), (5, "h", Phase.MANIFEST))
+        self.assertEqual([each["attempt"] for each in self.events.of("retry")], [1, 2, 3, 4])
+
+    def test_a_fault_that_stays_is_told_at_once(self) -> None:
+        for fault in (
+            status(404), status(400), RegistryError("401", code=ErrorCode.AUTHENTICATION_FAILED, http_status=401),
+            SourceError("not trusted", code=ErrorCode.TLS_UNTRUSTED), SourceError("x", code=ErrorCode.REDIRECT_REFUSED),
+            SourceError("x", code=ErrorCode.BUDGET_EXHAUSTED), ConfigurationError("f", "broken"),
+        ):  # fmt: skip
+            with self.subTest(fault.code):
+                place = Place("h", [fault])
+                self.assertIs(self.fails(place), fault)
+                self.assertEqual(len(place.asked_at), 1)
+
+    def test_statuses_that_pass_are_repeated(self) -> None:
+        for number in (408, 425, 500, 501, 502, 503, 504, 505):
+            with self.subTest(number):
+                self.assertEqual(self.ask(Place("h", [status(number)])), "from h")
+
+    def test_throttled_requests_back_off_longer(self) -> None:
+        # Y7: requests at 0, 2, 6, 14, 30 s, then failure
+        place = Place("h", [throttled() for _ in range(5)])
+        error = self.fails(place)
+        self.assertEqual(place.asked_at, [0, 2, 6, 14, 30])
+        self.assertTrue(error.retryable)
+
+    def test_a_wish_of_the_registry_is_obeyed(self) -> None:
+        # Y8: Retry-After: 1 three times, then 200
+        place = Place("h", [throttled(1), throttled(1), status(503, 1)])
+        self.assertEqual(self.ask(place), "from h")
+        self.assertEqual(place.asked_at, [0, 1, 2, 3])
+        self.assertEqual(self.events.of("throttled"), [{"host": "h", "wait": 1}] * 3)
+
+    def test_a_wish_beyond_our_time_ends_it_with_the_wish(self) -> None:
+        place = Place("h", [throttled(55)])
+        error = self.fails(place)
+        self.assertEqual((place.asked_at, error.retry_after), ([0], 55))
+        self.assertEqual(self.backoff.remaining("h"), 55)
+
+    def test_a_wish_is_obeyed_for_a_minute_at_most(self) -> None:
+        self.fails(Place("h", [throttled(3600)]))
+        self.assertEqual(self.backoff.remaining("h"), RETRY_AFTER_LIMIT)
+
+    def test_all_repeats_together_take_less_than_fifty_seconds(self) -> None:
+        place = Place("h", [NetworkError("slow", code=ErrorCode.TIMEOUT) for _ in range(9)], seconds=20)
+        self.fails(place)
+        self.assertEqual(place.asked_at, [0, 20.5, 41.5])
+        self.assertEqual(set(place.deadlines), {50})
+        self.assertLessEqual(self.clock.now - self.began, 50)
+
+    def test_opening_in_all_is_bounded_too(self) -> None:
+        place = Place("h", [lost() for _ in range(9)], seconds=3)
+        self.fails(place, overall=8)
+        self.assertEqual(place.asked_at, [0, 3.5, 7.5])
+
+    def test_work_that_was_called_off_is_not_repeated(self) -> None:
+        self.cancellation.cancel()
+        place = Place("h", [lost(), lost()])
+        self.fails(place)
+        self.assertEqual(len(place.asked_at), 1)
+
+    def test_a_host_that_wants_to_be_alone_is_left_alone_by_everybody(self) -> None:
+        self.backoff.postpone("h", 5)
+        place = Place("h")
+        self.ask(place)
+        self.assertEqual(place.asked_at, [5])
+
+    def test_no_repeats_when_none_are_wanted(self) -> None:
+        with self.assertRaises(NetworkError):
+            self.ask(Place("h", [lost()]), options=RetryOptions(times=0))
+        self.assertEqual(self.clock.sleeps, [])
+
+
+class SeveralPlacesTest(EngineCase):
+    def test_any_fault_of_a_mirror_moves_on_after_one_attempt(self) -> None:
+        # registry.md C35
+        for fault in (
+            status(403), status(404), status(500), throttled(), lost(), NetworkError("x", code=ErrorCode.TIMEOUT),
+            RegistryError("401", code=ErrorCode.AUTHENTICATION_FAILED), SourceError("x", code=ErrorCode.TLS_UNTRUSTED),
+            CipError("blocked", code=ErrorCode.REGISTRY_BLOCKED), RegistryError("x", code=ErrorCode.IMAGE_NOT_FOUND),
+        ):  # fmt: skip
+            with self.subTest(fault.code):
+                mirror, origin = Place(f"mirror {fault}", [fault, fault]), Place("origin")
+                self.assertEqual(self.ask(mirror, origin), "from origin")
+                self.assertEqual(len(mirror.asked_at), 1)
+        self.assertEqual(self.clock.sleeps, [])
+
+    def test_a_silent_mirror_costs_fifteen_seconds(self) -> None:
+        silent: list[CipError] = [NetworkError("x", code=ErrorCode.TIMEOUT)]
+        mirror, origin = Place("mirror", silent, seconds=1000), Place("origin")
+        self.assertEqual(self.ask(mirror, origin), "from origin")
+        self.assertEqual((mirror.deadlines, origin.asked_at, origin.deadlines), ([15], [15], [50]))
+
+    def test_the_last_place_has_as_long_as_the_others_even_when_they_took_all(self) -> None:
+        silent = [Place(str(n), [NetworkError("x", code=ErrorCode.TIMEOUT)], seconds=1000) for n in range(4)]
+        last = Place("last")
+        self.assertEqual(self.ask(*silent, last), "from last")
+        self.assertEqual((last.asked_at, last.deadlines), ([60], [75]))
+
+    def test_the_error_is_that_of_the_last_place_with_all_attempts(self) -> None:
+        # registry.md E15
+        mirror = Place("mirror", [RegistryError("MANIFEST_UNKNOWN", code=ErrorCode.IMAGE_NOT_FOUND)])
+        error = self.fails(mirror, Place("origin", [status(404)]))
+        self.assertEqual((str(error), error.code), ("status 404", ErrorCode.REGISTRY_ERROR))
+        self.assertEqual([(attempt.place, attempt.code) for attempt in error.attempts], [
+            ("mirror", ErrorCode.IMAGE_NOT_FOUND), ("origin", ErrorCode.REGISTRY_ERROR)
+        ])  # fmt: skip
+
+    def test_what_is_wrong_on_this_host_helps_nobody(self) -> None:
+        for fault in (ConfigurationError("f", "broken"), SourceError("x", code=ErrorCode.BUDGET_EXHAUSTED)):
+            with self.subTest(fault.code):
+                origin = Place("origin")
+                self.assertIs(self.fails(Place("mirror", [fault]), origin), fault)
+                self.assertEqual(origin.asked_at, [])
+                self.assertFalse(another_may_help(fault))
+
+    def test_only_the_last_ten_attempts_are_told(self) -> None:
+        error = self.fails(*(Place(str(n), [status(404)]) for n in range(12)))
+        self.assertEqual([attempt.place for attempt in error.attempts], [str(n) for n in range(2, 12)])
