@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text forms of binary material: base64, PEM blocks, OpenPGP armor.
+
+Text from a registry passes through here, so every reader is one pass over the lines.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from typing import NamedTuple
+
+_LINE_ENDS = str.maketrans("", "", "\r\n")
+_KEY_BLOCK = b"PGP PUBLIC KEY BLOCK"
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of standard-alphabet base64 with padding; CR and LF inside are ignored (signatures.md 1.2, 5.1).
+
+    Raises ValueError for any other byte, missing padding, and bits behind the last byte: one value, one spelling.
+    """
+    compact = text.translate(_LINE_ENDS)
+    decoded = base64.b64decode(compact, validate=True)
+    if base64.b64encode(decoded).decode("ascii") != compact:
+        raise ValueError("expected canonical base64")
+    return decoded
+
+
+class PemBlock(NamedTuple):
+    """One PEM block; `content` is None when it is not base64 or carries headers, `end` is the offset behind it."""
+
+    content: bytes | None
+    label: str
+    end: int
+
+
+def pem_blocks(text: bytes) -> Iterator[PemBlock]:
+    """The complete blocks of `text` in order (RFC 7468). What stands around them is skipped."""
+    for label, lines, end in _blocks(text):
+        try:
+            content = decode_base64(b"".join(lines).decode("ascii"))
+        except ValueError:
+            content = None
+        yield PemBlock(content, label.decode("latin-1"), end)
+
+
+def dearmor_keys(text: bytes) -> bytes:
+    """The binary form of all armored OpenPGP public key blocks in `text` (RFC 4880 6.2, signatures.md 4.5 step 1).
+
+    Raises ValueError when there is none, or one that is malformed or fails its checksum.
+    """
+    parts = [_dearmor(lines) for label, lines, _ in _blocks(text) if label == _KEY_BLOCK]
+    if not parts:
+        raise ValueError("no public key block")
+    return b"".join(parts)
+
+
+def _blocks(text: bytes) -> Iterator[tuple[bytes, Sequence[bytes], int]]:
+    """Label, lines and end of every block whose END names the same label; a new BEGIN drops an unfinished one."""
+    label: bytes | None = None
+    lines: list[bytes] = []
+    end = 0
+    for line in BytesIO(text):
+        end += len(line)
+        word = line.rstrip()
+        if word.startswith(b"-----BEGIN ") and word.endswith(b"-----"):
+            label, lines = word[11:-5], []
+        elif label is not None and word == b"-----END " + label + b"-----":
+            yield label, lines, end
+            label = None
+        elif label is not None:
+            lines.append(word)
+
+
+def _dearmor(lines: Sequence[bytes]) -> bytes:
+    if b"" not in lines:
+        raise ValueError("no blank line after the armor headers")
+    body = [line for line in lines[lines.index(b"") + 1 :] if line]
+    checksum = body.pop() if body and len(body[-1]) == 5 and body[-1].startswith(b"=") else None
+    content = decode_base64(b"".join(body).decode("ascii"))
+    if checksum is not None and decode_base64(checksum[1:].decode("ascii")) != _crc24(content).to_bytes(3, "big"):
+        raise ValueError("wrong armor checksum")
+    return content
+
+
+def _crc24(content: bytes) -> int:
+    """RFC 4880 6.1."""
+    register = 0xB704CE
+    for byte in content:
+        register ^= byte << 16
+        for _ in range(8):
+            register <<= 1
+            if register & 0x1000000:
+                register ^= 0x1864CFB
+    return register

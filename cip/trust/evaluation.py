@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the policy accepts an image: which requirements apply, and whether all of them accept.
+
+The only way to an acceptance is that every requirement of the one selected list returned. An empty list, an error and
+an absent tool are refusals. Requirement lists of several scopes are never merged (signatures.md 1.3, 2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..errors import PolicyRejectedError, quote
+from ..model.identity import ImageIdentity
+from .policy import Policy
+from .requirements import GpgvOutcome as GpgvOutcome
+from .requirements import Requirement, SignatureResult
+from .requirements import TrustTools as TrustTools
+from .requirements import UnverifiedImage as UnverifiedImage
+
+RECORD_SIGNATURES = 64  # of one decision, so that its record stays below 64 KiB (decisions.md section 6)
+_RECORD_TEXT = 400  # characters of one outside or composed text in the record
+# These refusals do not depend on the bytes that are judged, so no other manifest of the image can fare better.
+_HOPELESS = frozenset({"deny", "noverify", "unimpl", "dependency"})
+
+
+class Subject(StrEnum):
+    """Which manifest of an image was judged."""
+
+    IMAGE = "image"
+    INDEX = "index"
+    INSTANCE = "instance"
+
+
+class Selection(NamedTuple):
+    """The requirement list that applies; `scope` tells people which: `default`, `docker:quay.io/ns`, `docker:`."""
+
+    scope: str
+    requirements: tuple[Requirement, ...]
+
+
+class RequirementResult(NamedTuple):
+    """What one requirement said about one manifest; `reason` is a class of signatures.md, empty when accepted."""
+
+    subject: Subject
+    kind: str
+    accepted: bool
+    reason: str = ""
+    detail: str = ""
+
+
+class Decision(NamedTuple):
+    """Why an image was accepted or refused. `looked_for` is None when no requirement asked for signatures."""
+
+    accepted: bool
+    identity: ImageIdentity
+    where: str
+    sha256: str
+    scope: str
+    requirements: tuple[RequirementResult, ...]
+    signatures: tuple[SignatureResult, ...]
+    looked_for: tuple[str, ...] | None
+
+    def record(self) -> dict[str, object]:
+        """The members of an audit record that the decision knows (decisions.md section 6), ready for JSON."""
+        record: dict[str, object] = {
+            "accepted": self.accepted,
+            "policy": {
+                "path": self.where,
+                "sha256": self.sha256,
+                "scope": self.scope,
+                "transport": str(self.identity.transport),
+            },
+            "requirements": [
+                {"of": str(each.subject), "type": each.kind, **_outcome(each.accepted, each.reason, each.detail)}
+                for each in self.requirements
+            ],
+            "signatures": [_signature_record(each) for each in self.signatures[:RECORD_SIGNATURES]],
+            "looked_for": None if self.looked_for is None else [each[:_RECORD_TEXT] for each in self.looked_for],
+        }
+        if len(self.signatures) > RECORD_SIGNATURES:
+            record["signatures_omitted"] = len(self.signatures) - RECORD_SIGNATURES
+        return record
+
+
+class ImageRejectedError(PolicyRejectedError):
+    """The policy refuses the image; `decision` tells why in detail."""
+
+    def __init__(self, decision: Decision, cause: PolicyRejectedError) -> None:
+        name = str(decision.identity.docker or decision.identity.identity or "image")
+        kind = decision.requirements[-1].kind if decision.requirements else "the empty list"
+        super().__init__(
+            f"{decision.identity.transport}: {quote(name)}: refused by {kind} in {decision.where}, "
+            f"scope {quote(decision.scope)}: {cause}",
+            code=cause.code,
+            host=cause.host,
+            phase=cause.phase,
+            attempts=cause.attempts,
+            retry_after=cause.retry_after,
+            http_status=cause.http_status,
+            reason=cause.reason,
+        )
+        self.decision = decision
+
+
+def select_requirements(policy: Policy, identity: ImageIdentity) -> Selection:
+    """The one list that applies (signatures.md 1.3): exact name, namespaces, the transport's `""`, the default."""
+    scopes = policy.transports.get(identity.transport, {})
+    for scope in (identity.identity, *identity.scopes, ""):
+        if scope in scopes:
+            return Selection(f"{identity.transport}:{scope}", scopes[scope])
+    return Selection("default", policy.default)
+
+
+def require_accepted(
+    policy: Policy,
+    image: UnverifiedImage,
+    tools: TrustTools,
+    *,
+    require_signed: bool,
+    subject: Subject = Subject.IMAGE,
+) -> Decision:
+    """Return only if every requirement that applies accepts `image` (containers-policy.json(5), signatures.md 2.1).
+
+    With `require_signed` one of them must have verified a signature. Raises ImageRejectedError, whose `reason` is the
+    class of signatures.md in lower case, and what `image.signatures` or `tools` raise beside CipError.
+    """
+    selection = select_requirements(policy, image.identity)
+    results: list[RequirementResult] = []
+    seen: list[SignatureResult] = []
+    refusal: PolicyRejectedError | None = None
+    searched = False
+    for requirement in selection.requirements:
+        searched = searched or requirement.verifies
+        try:
+            requirement.check(image, tools, seen)
+        except PolicyRejectedError as error:
+            results.append(RequirementResult(subject, requirement.kind, False, error.reason or "", str(error)))
+            refusal = error
+            break
+        results.append(RequirementResult(subject, requirement.kind, True))
+    if refusal is None:
+        refusal = _refusal_of_the_whole(selection, require_signed)
+    decision = Decision(
+        refusal is None,
+        image.identity,
+        policy.where,
+        policy.sha256,
+        selection.scope,
+        tuple(results),
+        tuple(seen),
+        tuple(image.looked_for() if image.looked_for else ()) if searched else None,
+    )
+    if refusal is not None:
+        raise ImageRejectedError(decision, refusal) from refusal
+    return decision
+
+
+def require_index_or_instance(
+    policy: Policy,
+    index: UnverifiedImage,
+    instance: Callable[[], UnverifiedImage],
+    tools: TrustTools,
+    *,
+    require_signed: bool,
+) -> Decision:
+    """Return only if all requirements accept the index, or all of them accept the chosen instance (signatures.md 6).
+
+    `instance` chooses and fetches it, and is called only when the index was refused for a reason that another manifest
+    can cure. If both are refused the instance's error is raised; the decision has the results of both.
+    """
+    try:
+        return require_accepted(policy, index, tools, require_signed=require_signed, subject=Subject.INDEX)
+    except ImageRejectedError as error:
+        if error.reason in _HOPELESS:
+            raise
+        first = error.decision
+    try:
+        second = require_accepted(policy, instance(), tools, require_signed=require_signed, subject=Subject.INSTANCE)
+    except ImageRejectedError as error:
+        error.decision = _joined(first, error.decision)
+        raise
+    return _joined(first, second)
+
+
+def _refusal_of_the_whole(selection: Selection, require_signed: bool) -> PolicyRejectedError | None:
+    if not selection.requirements:  # parsing refuses it; silence is not consent here either (signatures.md 2.1)
+        return PolicyRejectedError("the policy lists no requirement", reason="deny")
+    if require_signed and not any(requirement.verifies for requirement in selection.requirements):
+        return PolicyRejectedError("--require-signed: no requirement verifies a signature", reason="noverify")
+    return None
+
+
+def _joined(first: Decision, second: Decision) -> Decision:
+    searched = first.looked_for is not None or second.looked_for is not None
+    places = dict.fromkeys((*(first.looked_for or ()), *(second.looked_for or ())))
+    return second._replace(
+        requirements=first.requirements + second.requirements,
+        signatures=first.signatures + second.signatures,
+        looked_for=tuple(places) if searched else None,
+    )
+
+
+def _outcome(accepted: bool, reason: str, detail: str) -> dict[str, object]:
+    return {"result": "accepted" if accepted else "refused", "reason": reason, "detail": detail[:_RECORD_TEXT]}
+
+
+def _signature_record(result: SignatureResult) -> dict[str, object]:
+    record: dict[str, object] = {"source": result.source[:_RECORD_TEXT], "kind": result.kind}
+    if result.certificate is not None:
+        record["certificate"] = {name: text[:_RECORD_TEXT] for name, text in result.certificate.items()}
+    elif result.key:
+        record["key"] = result.key
+    if result.claims is not None:
+        record["claims"] = {name: text[:_RECORD_TEXT] for name, text in result.claims.items()}
+    record.update(_outcome(result.accepted, result.reason, result.detail))
+    return record

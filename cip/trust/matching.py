@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`signedIdentity`: whether the name that was signed is the name that was asked for (signatures.md 3.2).
+
+`requested` is the reference of the image that is opened, None where its transport has none; `signed` is what the
+signature names. Nothing is added to either: no default tag, no other spelling of the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
+
+from ..errors import CipError, InvalidReferenceError, SignatureError, quote
+from ..model.jsontree import JsonNode
+from ..model.reference import DockerReference, parse_docker_reference, require_name_prefix
+
+T = TypeVar("T")
+
+
+class IdentityMatcher(Protocol):
+    """One rule about names."""
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        """Return only if `signed` will do for `requested`. Raises SignatureError (`identity`)."""
+        ...
+
+
+def require_identity(matcher: IdentityMatcher, requested: DockerReference | None, signed: str) -> None:
+    """Return only if `matcher` accepts the text that was signed; one that does not parse never matches."""
+    try:
+        reference = parse_docker_reference(signed)
+    except InvalidReferenceError as error:
+        raise _other_identity(f"signed for {quote(signed)}, which is no image reference: {error.why}") from error
+    matcher.require(requested, reference)
+
+
+class MatchExact(NamedTuple):
+    """`matchExact`: the same tag or digest reference."""
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        asked = _required(requested)
+        if _is_name_only(asked) or _is_name_only(signed) or str(asked) != str(signed):
+            _refuse(signed, f"expected exactly {asked}")
+
+
+class MatchRepoDigestOrExact(NamedTuple):
+    """`matchRepoDigestOrExact`, the default: a tag must be the same; for a digest the repository must be.
+
+    The digest in the signed name is not compared: the requested one is checked against the manifest, and so is the
+    signed manifest digest.
+    """
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        asked = _required(requested)
+        if _is_name_only(signed):
+            _refuse(signed, f"expected {asked}, and a name without tag and digest says too little")
+        if asked.tag is not None:
+            if str(asked) != str(signed):
+                _refuse(signed, f"expected exactly {asked}")
+        elif asked.digest is None or asked.name != signed.name:
+            _refuse(signed, f"expected a tag or digest of {asked.name}")
+
+
+class MatchRepository(NamedTuple):
+    """`matchRepository`: any image of the same repository."""
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        asked = _required(requested)
+        if asked.name != signed.name:
+            _refuse(signed, f"expected an image of {asked.name}")
+
+
+class ExactReference(NamedTuple):
+    """`exactReference`: the name that the policy gives, whatever was asked for."""
+
+    reference: DockerReference
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        if _is_name_only(signed) or str(signed) != str(self.reference):
+            _refuse(signed, f"expected exactly {self.reference}, as the policy says")
+
+
+class ExactRepository(NamedTuple):
+    """`exactRepository`: the repository that the policy gives, whatever was asked for."""
+
+    name: str
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        if signed.name != self.name:
+            _refuse(signed, f"expected an image of {self.name}, as the policy says")
+
+
+class RemapIdentity(NamedTuple):
+    """`remapIdentity`: as the default, after a prefix of the requested name was replaced."""
+
+    prefix: str
+    signed_prefix: str
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        asked = _required(requested)
+        MatchRepoDigestOrExact().require(self._remapped(asked), signed)
+
+    def _remapped(self, asked: DockerReference) -> DockerReference:
+        if asked.name != self.prefix and not asked.name.startswith(f"{self.prefix}/"):
+            return asked
+        text = self.signed_prefix + str(asked)[len(self.prefix) :]
+        try:
+            remapped = parse_docker_reference(text)
+        except InvalidReferenceError as error:
+            raise _other_identity(f"remapped to {quote(text)}, which is no image reference: {error.why}") from error
+        if str(remapped) != text:
+            raise _other_identity(f"remapped to {quote(text)}, expected the full spelling {remapped}")
+        return remapped
+
+
+def parse_identity_matcher(node: JsonNode) -> IdentityMatcher:
+    """The matcher that a policy's `signedIdentity` holds. Raises what `node` raises."""
+    kind = node["type"].as_str()
+    if kind not in _PARSERS:
+        node["type"].fail(f"expected one of {', '.join(_PARSERS)}, found {quote(kind)}")
+    members, build = _PARSERS[kind]
+    node.require_only(("type", *members))
+    return build(node)
+
+
+def parse_signed_identity(requirement: JsonNode) -> IdentityMatcher:
+    """The `signedIdentity` of a requirement; missing is the default, `null` is an error (signatures.md 2.2)."""
+    if not requirement.has("signedIdentity"):
+        return MatchRepoDigestOrExact()
+    return parse_identity_matcher(requirement["signedIdentity"])
+
+
+def _parse_exact_reference(node: JsonNode) -> IdentityMatcher:
+    reference = _parsed(node["dockerReference"], parse_docker_reference)
+    if _is_name_only(reference):
+        node["dockerReference"].fail(f"expected a tag or a digest, found {reference}")
+    return ExactReference(reference)
+
+
+def _parse_exact_repository(node: JsonNode) -> IdentityMatcher:
+    return ExactRepository(_parsed(node["dockerRepository"], parse_docker_reference).name)
+
+
+def _parse_remap(node: JsonNode) -> IdentityMatcher:
+    return RemapIdentity(
+        _parsed(node["prefix"], require_name_prefix), _parsed(node["signedPrefix"], require_name_prefix)
+    )
+
+
+_PARSERS: Mapping[str, tuple[tuple[str, ...], Callable[[JsonNode], IdentityMatcher]]] = {
+    "matchExact": ((), lambda node: MatchExact()),
+    "matchRepoDigestOrExact": ((), lambda node: MatchRepoDigestOrExact()),
+    "matchRepository": ((), lambda node: MatchRepository()),
+    "exactReference": (("dockerReference",), _parse_exact_reference),
+    "exactRepository": (("dockerRepository",), _parse_exact_repository),
+    "remapIdentity": (("prefix", "signedPrefix"), _parse_remap),
+}
+
+
+def _parsed(node: JsonNode, parser: Callable[[str], T]) -> T:
+    text = node.as_str()
+    try:
+        return parser(text)
+    except CipError as error:
+        node.fail(str(error))
+
+
+def _required(requested: DockerReference | None) -> DockerReference:
+    if requested is None:
+        raise _other_identity("the image has no name here, so only exactReference or exactRepository can match")
+    return requested
+
+
+def _is_name_only(reference: DockerReference) -> bool:
+    return reference.tag is None and reference.digest is None
+
+
+def _refuse(signed: DockerReference, why: str) -> NoReturn:
+    raise _other_identity(f"signed for {signed}: {why}")
+
+
+def _other_identity(why: str) -> SignatureError:
+    return SignatureError(why, reason="identity")

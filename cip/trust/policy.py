@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""policy.json: bytes → the requirements of each scope, or a refusal (signatures.md 1.2, 2.2).
+
+Parsing is complete: an error anywhere, even in a scope that is never used, refuses the whole file. Files that the
+policy names are not opened here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ..errors import ConfigurationError, ErrorCode, quote
+from ..model.digest import digest_of
+from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
+from .requirements import InsecureAcceptAnything, Reject, Requirement, SignedBaseLayer
+from .scopes import scope_fault
+
+POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
+BUILT_IN = "--insecure-policy"
+
+
+class Policy(NamedTuple):
+    """A parsed policy. `where` is its path, `sha256` the hex digest of its bytes (empty: built in)."""
+
+    where: str
+    sha256: str
+    default: tuple[Requirement, ...]
+    transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
+
+
+def accept_anything_policy() -> Policy:
+    """The policy of `--insecure-policy`, which no file stands for (signatures.md 1.1 step 1)."""
+    return Policy(BUILT_IN, "", (InsecureAcceptAnything(),), MappingProxyType({}))
+
+
+def parse_policy(data: bytes, where: str) -> Policy:
+    """The policy that `data` holds; `where` is its path. Raises ConfigurationError (`policy-invalid`)."""
+    if len(data) > POLICY_LIMIT:
+        raise _invalid(where, f"larger than {POLICY_LIMIT} bytes")
+    root = parse_json(data, where, error=_invalid)
+    refuse_surrogates(root)
+    root.require_only(("default", "transports"))
+    transports = {}
+    if root.has("transports"):
+        for transport, scopes in root["transports"].members():
+            transports[transport] = MappingProxyType(
+                {scope: _parse_scope(transport, scope, node) for scope, node in scopes.members()}
+            )
+    default = _parse_requirements(root["default"])
+    return Policy(where, digest_of(data).encoded, default, MappingProxyType(transports))
+
+
+def _parse_scope(transport: str, scope: str, node: JsonNode) -> tuple[Requirement, ...]:
+    fault = scope_fault(transport, scope)
+    if fault:
+        node.fail(f"scope {quote(scope)}: {fault}")
+    return _parse_requirements(node)
+
+
+def _parse_requirements(node: JsonNode) -> tuple[Requirement, ...]:
+    """A list that is never empty: no requirement is no consent (signatures.md 1.2)."""
+    requirements = tuple(_parse_requirement(item) for item in node.items())
+    if not requirements:
+        node.fail("expected at least one requirement, found none")
+    return requirements
+
+
+def _parse_requirement(node: JsonNode) -> Requirement:
+    kind = node["type"].as_str()
+    if kind not in _PARSERS:
+        node["type"].fail(f"expected one of {', '.join(_PARSERS)}, found {quote(kind)}")
+    return _PARSERS[kind](node)
+
+
+def _parse_accept(node: JsonNode) -> Requirement:
+    node.require_only(("type",))
+    return InsecureAcceptAnything()
+
+
+def _parse_reject(node: JsonNode) -> Requirement:
+    node.require_only(("type",))
+    return Reject()
+
+
+def _parse_signed_base_layer(node: JsonNode) -> Requirement:
+    from .matching import parse_identity_matcher
+
+    node.require_only(("type", "baseLayerIdentity"))
+    parse_identity_matcher(node["baseLayerIdentity"])
+    return SignedBaseLayer()
+
+
+def _parse_signed_by(node: JsonNode) -> Requirement:
+    from .simplesigning import parse_signed_by
+
+    return parse_signed_by(node)
+
+
+def _parse_sigstore_signed(node: JsonNode) -> Requirement:
+    from .sigstore import parse_sigstore_signed
+
+    return parse_sigstore_signed(node)
+
+
+# Imports inside the parsers: a policy that verifies nothing must not cost what verifying costs.
+_PARSERS: Mapping[str, Callable[[JsonNode], Requirement]] = {
+    "insecureAcceptAnything": _parse_accept,
+    "reject": _parse_reject,
+    "signedBaseLayer": _parse_signed_base_layer,
+    "signedBy": _parse_signed_by,
+    "sigstoreSigned": _parse_sigstore_signed,
+}
+
+
+def _invalid(where: str, why: str) -> ConfigurationError:
+    return ConfigurationError(where, why, code=ErrorCode.POLICY_INVALID)

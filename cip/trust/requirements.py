@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy demands of an image: the protocol, and the requirements that look at no signature.
+
+A requirement accepts by returning and refuses by raising PolicyRejectedError; there is no third answer. Those that
+verify signatures live in `simplesigning` and `sigstore`, imported only when a policy names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from ..errors import CipError, ErrorCode, MissingDependencyError, Phase, PolicyRejectedError, SignatureError
+from ..model.identity import ImageIdentity
+from ..model.signature import RawSignature
+
+_REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all
+AnySignature = TypeVar("AnySignature", bound=RawSignature)
+
+
+class UnverifiedImage(NamedTuple):
+    """What is judged: names, the exact bytes of one manifest, and a way to get the signatures of those bytes.
+
+    `signatures` is called only by requirements that need them, may be called again (the caller remembers), and
+    raises CipError when the list cannot be had whole. `looked_for`, asked afterwards, names the places that were
+    searched; an empty answer means that configuration gave none, None that the caller cannot tell.
+    """
+
+    identity: ImageIdentity
+    manifest: bytes
+    signatures: Callable[[], Sequence[RawSignature]]
+    looked_for: Callable[[], Sequence[str]] | None = None
+
+
+class GpgvOutcome(Protocol):
+    """What gpgv says: exit status, status lines, and the text it found, which must not be used before all is proven."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def status_lines(self) -> bytes: ...
+    @property
+    def output(self) -> bytes: ...
+
+
+class TrustTools(NamedTuple):
+    """The outside world, handed in.
+
+    `read_file(path)` is a whole key file (raises CipError); `run_gpgv(keyring, message)` (raises CipError);
+    `now()` is in seconds since 1970.
+    """
+
+    read_file: Callable[[str], bytes]
+    run_gpgv: Callable[[bytes, bytes], GpgvOutcome]
+    now: Callable[[], float]
+
+
+class SignatureResult(NamedTuple):
+    """What became of one signature. What it claims is recorded only when its signer was believed."""
+
+    source: str
+    kind: str
+    accepted: bool = False
+    reason: str = ""
+    detail: str = ""
+    key: str = ""
+    certificate: Mapping[str, str] | None = None
+    claims: Mapping[str, str] | None = None
+
+
+class Examination:
+    """One signature under examination; filled in as its parts are proven, so that a refusal can tell how far it got."""
+
+    def __init__(self, source: str, kind: str) -> None:
+        self.source = source
+        self.kind = kind
+        self.key = ""
+        self.certificate: dict[str, str] | None = None
+        self.claims: dict[str, str] | None = None
+
+    def result(self, refusal: CipError | None = None) -> SignatureResult:
+        """The record of an accepted signature, or of one refused by `refusal`."""
+        reason, detail = (refusal.reason or refusal.code, str(refusal)) if refusal else ("", "")
+        return SignatureResult(
+            self.source, self.kind, refusal is None, reason, detail, self.key, self.certificate, self.claims
+        )
+
+
+class Requirement(Protocol):
+    """One entry of a requirement list."""
+
+    @property
+    def kind(self) -> str:
+        """Its `type` in the policy."""
+        ...
+
+    @property
+    def verifies(self) -> bool:
+        """Whether accepting means that a signature was verified (`--require-signed`)."""
+        ...
+
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+        """Return only if `image` is accepted; each signature looked at is added to `seen`.
+
+        Raises PolicyRejectedError whose `reason` is the class of signatures.md in lower case.
+        """
+        ...
+
+
+class InsecureAcceptAnything(NamedTuple):
+    """`insecureAcceptAnything`: accepts."""
+
+    kind: str = "insecureAcceptAnything"
+    verifies: bool = False
+
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+        """Accept."""
+
+
+class Reject(NamedTuple):
+    """`reject`: refuses."""
+
+    kind: str = "reject"
+    verifies: bool = False
+
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+        """Refuse."""
+        raise PolicyRejectedError("images of this scope are refused", reason="deny")
+
+
+class SignedBaseLayer(NamedTuple):
+    """`signedBaseLayer`: parsed, never fulfilled, as upstream (signatures.md 2.2)."""
+
+    kind: str = "signedBaseLayer"
+    verifies: bool = False
+
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+        """Refuse."""
+        raise PolicyRejectedError("signedBaseLayer is not supported by any implementation", reason="unimpl")
+
+
+def fetch_signatures(image: UnverifiedImage) -> Sequence[RawSignature]:
+    """All signatures of `image`. A list that cannot be had whole refuses it (signatures.md 2.1, class FETCH)."""
+    try:
+        return image.signatures()
+    except CipError as error:
+        raise PolicyRejectedError(
+            f"the signatures cannot be fetched: {error}",
+            reason="fetch",
+            code=error.code,
+            host=error.host,
+            phase=error.phase or Phase.SIGNATURE,
+            attempts=error.attempts,
+            retry_after=error.retry_after,
+            http_status=error.http_status,
+        ) from error
+
+
+def require_one_accepted(
+    candidates: Sequence[tuple[AnySignature, Examination]],
+    verify: Callable[[AnySignature, Examination], None],
+    seen: list[SignatureResult],
+) -> None:
+    """Return only if `verify` accepts one candidate, whichever (signatures.md 2.1). There must be at least one.
+
+    A missing program or package ends the search at once: it says nothing about the signature, and nothing it could
+    have said is assumed.
+    """
+    refusals: list[SignatureError] = []
+    for signature, examination in candidates:
+        try:
+            verify(signature, examination)
+        except SignatureError as error:
+            seen.append(examination.result(error))
+            refusals.append(error)
+        except MissingDependencyError as error:
+            seen.append(examination.result(error))
+            raise PolicyRejectedError(str(error), reason="dependency", code=ErrorCode.DEPENDENCY_MISSING) from error
+        else:
+            seen.append(examination.result())
+            return
+    sentences = list(dict.fromkeys(str(error) for error in refusals))
+    more = [f"and {len(sentences) - _REASONS_SHOWN} more"] if len(sentences) > _REASONS_SHOWN else []
+    reason = refusals[0].reason if len({error.reason for error in refusals}) == 1 else "several"
+    raise PolicyRejectedError("; ".join(sentences[:_REASONS_SHOWN] + more), reason=reason)
+
+
+def no_signature(image: UnverifiedImage, what: str, others: str) -> PolicyRejectedError:
+    """The refusal when there is no candidate: not looked for, or looked and none found (class NOSIG)."""
+    places = None if image.looked_for is None else image.looked_for()
+    if places is not None and not places:
+        why = f"no {what} was looked for: neither transport nor configuration names a place for signatures"
+    else:
+        why = f"no {what} found" + (f", looked in {', '.join(places)}" if places else "")
+    return PolicyRejectedError(f"{why}{others}", reason="nosig")
