@@ -45,12 +45,11 @@ class AuthFile(NamedTuple):
 
 
 class RegistriesFiles(NamedTuple):
-    """The files that make up registries.conf. `skipped` are drop-ins that are not regular files."""
+    """The files that make up registries.conf; a drop-in may have gone since it was listed."""
 
     main: ConfigurationFile
     candidates: tuple[str, ...]  # places of the main file that hold none
     drop_ins: tuple[str, ...]
-    skipped: tuple[str, ...]
     last: str | None  # from CONTAINERS_REGISTRIES_CONF_OVERRIDE; must exist
 
 
@@ -213,22 +212,16 @@ def registries_files(settings: Settings) -> RegistriesFiles:
         option = "--registries-conf" if settings.registries_conf else "CONTAINERS_REGISTRIES_CONF"
         raise ConfigurationError(named, f"no such file, though {option} names it")
     drop_ins: dict[str, str] = {}
-    skipped: dict[str, None] = {}
     # The variable, unlike the option, stands for all of the configuration.
     if settings.registries_conf or not named:
         for directory in _registries_drop_in_directories(environment):
-            for name, regular in _list_directory(directory, ".conf"):
-                path = os.path.join(directory, name)
-                if regular:
-                    drop_ins[name] = path
-                else:
-                    skipped[path] = None
+            for name in _list_directory(directory, ".conf"):
+                drop_ins[name] = os.path.join(directory, name)
     return RegistriesFiles(
         main=ConfigurationFile(main or candidates[0], "registries.conf", main is not None),
         candidates=tuple(candidates[: candidates.index(main)] if main else candidates),
         # bytes, because that is how the other tools sort; a name that is no UTF-8 has a place too
         drop_ins=tuple(drop_ins[name] for name in sorted(drop_ins, key=os.fsencode)),
-        skipped=tuple(skipped),
         last=environment.get("CONTAINERS_REGISTRIES_CONF_OVERRIDE") or None,
     )
 
@@ -248,21 +241,23 @@ def _registries_drop_in_directories(environment: HostEnvironment) -> list[str]:
     return found
 
 
-def _list_directory(directory: str, suffix: str) -> list[tuple[str, bool]]:
-    """Names with `suffix`, sorted by their bytes, and whether each is a regular file (a link is none).
+def _list_directory(directory: str, suffix: str) -> list[str]:
+    """Names with `suffix` that are not directories, sorted by their bytes; links count, wherever they lead.
 
     Nothing for a directory that does not exist. Raises ConfigurationError.
     """
     try:
         with os.scandir(directory) as entries:
             found = [
-                (entry.name, entry.is_file(follow_symlinks=False)) for entry in entries if entry.name.endswith(suffix)
+                entry.name
+                for entry in entries
+                if entry.name.endswith(suffix) and not entry.is_dir(follow_symlinks=False)
             ]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise ConfigurationError(directory, _why(error)) from error
-    return sorted(found, key=lambda item: os.fsencode(item[0]))
+    return sorted(found, key=os.fsencode)
 
 
 def auth_files(settings: Settings) -> tuple[tuple[AuthFile, ...], tuple[str, ...]]:
@@ -313,9 +308,9 @@ def registries_d_directory(settings: Settings) -> str:
 
 
 def registries_d_files(settings: Settings) -> tuple[str, ...]:
-    """The files of registries.d, sorted; links count here. Raises ConfigurationError."""
+    """The files of registries.d, sorted. Raises ConfigurationError."""
     directory = registries_d_directory(settings)
-    return tuple(os.path.join(directory, name) for name, _ in _list_directory(directory, ".yaml"))
+    return tuple(os.path.join(directory, name) for name in _list_directory(directory, ".yaml"))
 
 
 def default_lookaside(environment: HostEnvironment) -> str:

@@ -7,15 +7,22 @@ the same prefix whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .. import log
 from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote
 from ..model.reference import DockerReference, parse_docker_reference
 from ..settings import Settings
-from .paths import CONFIGURATION_LIMIT, ConfigurationFile, RegistriesFiles, read_configuration, registries_files
-from .registriesfile import RegistryRule, parse_registries_file
+from .paths import (
+    CONFIGURATION_LIMIT,
+    ConfigurationFile,
+    RegistriesFiles,
+    read_configuration,
+    read_if_present,
+    registries_files,
+)
+from .registriesfile import Location, RegistryRule, parse_registries_file
 
 FILE_HELPER = "containers-auth.json"  # in `credential-helpers`: the files of registry.md 3.2, not a program
 
@@ -25,6 +32,7 @@ class Place(NamedTuple):
 
     `reference` names the image there. `rule` says in words which part of `file` made the place (empty `file`: none
     did). `insecure` is the file's own flag, before `--tls-verify`. `blocked`: a rule forbids this physical place.
+    `namespace`, where set, is sent with each request as the parameter `ns`, for a proxy that serves many registries.
     """
 
     reference: DockerReference
@@ -33,6 +41,7 @@ class Place(NamedTuple):
     insecure: bool
     blocked: bool
     primary: bool
+    namespace: str = ""
 
 
 class RegistriesConfig(NamedTuple):
@@ -76,18 +85,19 @@ class RegistriesConfig(NamedTuple):
             used = reference.digest is not None if rule.mirror_by_digest_only else mirror.serves(reference)
             if used:
                 what = f"mirror {number} of prefix {quote(rule.prefix)}"
-                found.append(self._place(reference, rule, mirror.location, mirror.insecure, what, primary=False))
-        what = f"location of prefix {quote(rule.prefix)}" if rule.location else f"prefix {quote(rule.prefix)}"
-        found.append(self._place(reference, rule, rule.location, rule.insecure, what, primary=True))
+                found.append(self._place(reference, rule, mirror.at, what, primary=False))
+        what = f"location of prefix {quote(rule.prefix)}" if rule.at.location else f"prefix {quote(rule.prefix)}"
+        found.append(self._place(reference, rule, rule.at, what, primary=True))
         return tuple(found)
 
     def _place(
-        self, reference: DockerReference, rule: RegistryRule, location: str, insecure: bool, what: str, *, primary: bool
+        self, reference: DockerReference, rule: RegistryRule, at: Location, what: str, *, primary: bool
     ) -> Place:
-        physical = _rewrite(reference, rule, location, what)
+        physical = _rewrite(reference, rule, at.location, what)
         forbidding = self.rule_for(physical)
         blocked = forbidding is not None and forbidding.blocked
-        return Place(physical, what, rule.file, insecure, blocked, primary)
+        rule_text = f"{what}, namespace {quote(at.namespace)}" if at.namespace else what
+        return Place(physical, rule_text, rule.file, at.insecure, blocked, primary, at.namespace)
 
 
 def _rewrite(reference: DockerReference, rule: RegistryRule, location: str, what: str) -> DockerReference:
@@ -111,17 +121,14 @@ def load_registries(settings: Settings, *, warn: Callable[[str], None] = log.war
 
     Raises ConfigurationError naming file and key: unreadable, malformed, contradictory or of the format before v2.
     """
-    files = registries_files(settings)
-    to_read = [files.main.path] if files.main.read else []
-    to_read.extend(files.drop_ins)
-    if files.last is not None:
-        to_read.append(files.last)
     rules: dict[str, RegistryRule] = {}
     helpers: tuple[str, ...] = ()
-    for path in files.skipped:
-        warn(f"{path}: skipped, expected a regular file")
-    for path in to_read:
-        parsed = parse_registries_file(path, read_configuration(path, CONFIGURATION_LIMIT))
+    looked_for: list[ConfigurationFile] = []
+    for file, content in _read_files(registries_files(settings)):
+        looked_for.append(file)
+        if content is None:
+            continue
+        parsed = parse_registries_file(file.path, content)
         rules.update(parsed.rules)
         helpers = helpers if parsed.credential_helpers is None else parsed.credential_helpers
         for warning in parsed.warnings:
@@ -129,16 +136,19 @@ def load_registries(settings: Settings, *, warn: Callable[[str], None] = log.war
     return RegistriesConfig(
         rules=tuple(rules[prefix] for prefix in sorted(rules)),
         credential_helpers=helpers or (FILE_HELPER,),
-        files=_looked_for(files),
+        files=tuple(looked_for),
     )
 
 
-def _looked_for(files: RegistriesFiles) -> tuple[ConfigurationFile, ...]:
-    found = [ConfigurationFile(path, "registries.conf", False) for path in files.candidates]
+def _read_files(files: RegistriesFiles) -> Iterator[tuple[ConfigurationFile, bytes | None]]:
+    """The files in the order in which they are laid over each other, None for the content of one that is not there."""
+    for path in files.candidates:
+        yield ConfigurationFile(path, "registries.conf", False), None
     if files.main.read:
-        found.append(files.main)
-    found.extend(ConfigurationFile(path, "registries.conf drop-in", True) for path in files.drop_ins)
-    found.extend(ConfigurationFile(path, "registries.conf drop-in", False) for path in files.skipped)
+        yield files.main, read_configuration(files.main.path, CONFIGURATION_LIMIT)
+    for path in files.drop_ins:  # gone since it was listed, or a link that leads nowhere: as if it had not been there
+        content = read_if_present(path, CONFIGURATION_LIMIT)
+        yield ConfigurationFile(path, "registries.conf drop-in", content is not None), content
     if files.last is not None:
-        found.append(ConfigurationFile(files.last, "registries.conf override", True))
-    return tuple(found)
+        content = read_configuration(files.last, CONFIGURATION_LIMIT)
+        yield ConfigurationFile(files.last, "registries.conf override", True), content

@@ -25,18 +25,25 @@ _TOP_KEYS = (
     "registry",
     "registries",
 )
-_REGISTRY_KEYS = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "pull-from-mirror", "mirror")
-_MIRROR_KEYS = ("location", "insecure", "pull-from-mirror")
+_LOCATION_KEYS = ("location", "insecure", "namespace-proxy", "pull-from-mirror")
+_REGISTRY_KEYS = (*_LOCATION_KEYS, "prefix", "blocked", "mirror-by-digest-only", "mirror")
 _PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
 _SHORT_NAME_MODES = ("enforcing", "permissive", "disabled")
 _V1_TABLES = ("search", "insecure", "block")
 
 
-class Mirror(NamedTuple):
-    """A `[[registry.mirror]]` table; `usage` is `all`, `digest-only` or `tag-only`."""
+class Location(NamedTuple):
+    """Where a registry or a mirror is. `namespace` is what it calls `namespace-proxy`, empty for none."""
 
     location: str
     insecure: bool
+    namespace: str
+
+
+class Mirror(NamedTuple):
+    """A `[[registry.mirror]]` table; `usage` is `all`, `digest-only` or `tag-only`."""
+
+    at: Location
     usage: str
 
     def serves(self, reference: DockerReference) -> bool:
@@ -45,11 +52,10 @@ class Mirror(NamedTuple):
 
 
 class RegistryRule(NamedTuple):
-    """A `[[registry]]` table. An empty `location` (with a `*.` prefix only) leaves references as they are."""
+    """A `[[registry]]` table. An empty location (with a `*.` prefix only) leaves references as they are."""
 
     prefix: str
-    location: str
-    insecure: bool
+    at: Location
     blocked: bool
     mirror_by_digest_only: bool
     mirrors: tuple[Mirror, ...]
@@ -194,12 +200,11 @@ def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
         usage.fail("expected it in a [[registry.mirror]] table only")
     by_digest_only = table.flag("mirror-by-digest-only")
     mirrors = tuple(
-        _parse_mirror(_Table(node, _MIRROR_KEYS, warnings), by_digest_only) for node in table.tables("mirror")
+        _parse_mirror(_Table(node, _LOCATION_KEYS, warnings), by_digest_only) for node in table.tables("mirror")
     )
     return RegistryRule(
         prefix=prefix,
-        location=location,
-        insecure=table.flag("insecure"),
+        at=_parse_location(table, location),
         blocked=table.flag("blocked"),
         mirror_by_digest_only=by_digest_only,
         mirrors=mirrors,
@@ -218,7 +223,11 @@ def _parse_mirror(table: _Table, by_digest_only: bool) -> Mirror:
             usage_node.fail("contradicts mirror-by-digest-only = true of the registry: expected one of them")
         if usage not in _PULL_FROM_MIRROR:
             usage_node.fail(f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote(usage)}")
-    return Mirror(location, table.flag("insecure"), usage or "all")
+    return Mirror(_parse_location(table, location), usage or "all")
+
+
+def _parse_location(table: _Table, location: str) -> Location:
+    return Location(location, table.flag("insecure"), table.text("namespace-proxy"))
 
 
 def _optional_location(node: JsonNode | None) -> str:
@@ -237,10 +246,10 @@ def _refuse_contradictions(rules: list[RegistryRule], tables: list[JsonNode]) ->
     """Tables of one location must agree on what is allowed there."""
     first: dict[str, tuple[RegistryRule, str]] = {}
     for rule, node in zip(rules, tables, strict=True):
-        location = rule.location or rule.prefix
+        location = rule.at.location or rule.prefix
         earlier, path = first.setdefault(location, (rule, node.path))
         for key, ours, theirs in (
-            ("insecure", rule.insecure, earlier.insecure), ("blocked", rule.blocked, earlier.blocked),
+            ("insecure", rule.at.insecure, earlier.at.insecure), ("blocked", rule.blocked, earlier.blocked),
         ):  # fmt: skip
             if ours != theirs:
                 node.fail(

@@ -22,7 +22,7 @@ from .httpclient import Request, Requester, Response
 from .limits import Limits
 from .tls import NotTlsError, TlsIdentity
 from .token import Access, Authorizer
-from .url import Origin, Url, parse_origin
+from .url import Origin, Url, encode_form, parse_origin
 
 if TYPE_CHECKING:
     from .session import RegistrySession
@@ -124,6 +124,8 @@ class Endpoint:
         """
         requester, _ = self._prepare()
         origin = self._origin()
+        if self.place.namespace:  # distribution-spec, "Registry Proxying"
+            path += ("&" if "?" in path else "?") + encode_form([("ns", self.place.namespace)])
         if self._scheme is not None:
             return requester.send(Request(Url(origin, path), fields, authorization), limits)
         try:

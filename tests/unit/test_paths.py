@@ -153,7 +153,7 @@ class RegistriesFilesTest(unittest.TestCase):
         files = paths.registries_files(self.host.settings())
         self.assertFalse(files.main.read)
         self.assertEqual(3, len(files.candidates))
-        self.assertEqual(((), (), None), (files.drop_ins, files.skipped, files.last))
+        self.assertEqual(((), None), (files.drop_ins, files.last))
 
     def test_one_main_file_is_read_and_all_drop_ins_beside_it(self) -> None:  # C37, the newer rule
         self.host.write("/usr/share/containers/registries.conf")
@@ -196,16 +196,16 @@ class RegistriesFilesTest(unittest.TestCase):
         self.assertEqual(["a.conf", "b.conf"], names(self.host.settings({"_CONTAINERS_ROOTLESS_UID": "7"}, uid=0)))
         self.assertEqual(["c.conf"], names(self.host.settings({"_CONTAINERS_ROOTLESS_UID": "x"}, uid=0)))
 
-    def test_drop_ins_are_regular_files_with_the_right_end(self) -> None:
+    def test_drop_ins_have_the_right_end_and_are_no_directories(self) -> None:
         good = self.host.write("/etc/containers/registries.conf.d/a.conf")
         self.host.write("/etc/containers/registries.conf.d/b.conf.rpmsave")
         self.host.write("/etc/containers/registries.conf.d/sub/c.conf")
         directory = self.host.path("/etc/containers/registries.conf.d")
-        (directory / "link.conf").symlink_to("a.conf")
         (directory / "directory.conf").mkdir()
+        (directory / "link.conf").symlink_to("a.conf")
+        (directory / "nowhere.conf").symlink_to("nowhere")
         files = paths.registries_files(self.host.settings())
-        self.assertEqual((good,), files.drop_ins)
-        self.assertEqual((f"{directory}/directory.conf", f"{directory}/link.conf"), files.skipped)
+        self.assertEqual((good, f"{directory}/link.conf", f"{directory}/nowhere.conf"), files.drop_ins)
 
     def test_drop_ins_are_sorted_by_bytes(self) -> None:
         for name in ("b.conf", "B.conf", "10.conf", "9.conf", "ä.conf", "_.conf"):

@@ -203,6 +203,13 @@ class OneFileTest(unittest.TestCase):
         (direct,) = self._load("").places(parse_docker_reference("x"))
         self.assertEqual("no [[registry]] matches: the name itself", direct.rule)
 
+    def test_a_namespace_belongs_to_its_place(self) -> None:
+        text = "[[registry]]\nlocation='ex.com'\n[[registry.mirror]]\nlocation='m.io'\nnamespace-proxy='ex.com'\n"
+        found = self._load(text).places(parse_docker_reference("ex.com/x"))
+        self.assertEqual(
+            [("m.io", "ex.com"), ("ex.com", "")], [(each.reference.domain, each.namespace) for each in found]
+        )
+
     def test_accepted_oddities(self) -> None:
         for row, text in (
             ("C30", "short-name-mode=''"),
@@ -339,6 +346,19 @@ class SeveralFilesTest(unittest.TestCase):
             ],
             list(self._load().files),
         )
+
+    def test_a_link_that_leads_nowhere_counts_as_absent(self) -> None:
+        link = self.host.path("/etc/containers/registries.conf.d/a.conf")
+        link.parent.mkdir()
+        link.symlink_to("nowhere")
+        self.assertEqual((str(link), "registries.conf drop-in", False), self._load().files[-1])
+
+    def test_an_override_that_was_read_before_is_read_again_as_the_last(self) -> None:
+        text = rule("a.io", "last.io")
+        first = self.host.write("/etc/containers/registries.conf.d/1.conf", text)
+        self.host.write("/etc/containers/registries.conf.d/2.conf", rule("a.io", "two.io"))
+        config = self._load(CONTAINERS_REGISTRIES_CONF_OVERRIDE=first)
+        self.assertEqual("last.io/x:1", str(config.places(parse_docker_reference("a.io/x:1"))[0].reference))
 
     def test_a_broken_drop_in_is_named(self) -> None:
         drop_in = self.host.write("/etc/containers/registries.conf.d/a.conf", "x\n")
