@@ -62,8 +62,8 @@ class Tree:
             os.close(self._root)
 
 
-def open_regular(name: bytes, directory: int) -> int:
-    """A descriptor of the regular file `name`, one element that is not a link, in `directory`. Raises OSError."""
+def open_regular(name: bytes, directory: int | None = None) -> int:
+    """A descriptor of the regular file `name`, whose last element is not a link, in `directory`. Raises OSError."""
     if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
     # A pipe that took its place meanwhile must not block us.

@@ -19,7 +19,7 @@ class FileBlob:
 
     def __init__(self, descriptor: int, start: int, size: int, what: str) -> None:
         self._descriptor: int | None = descriptor
-        self._position = start
+        self._start = self._position = start
         self._end = start + size
         self._size = size
         self._what = what
@@ -44,6 +44,10 @@ class FileBlob:
                 raise SourceError(f"{self._what}: {reason(error)}") from error
         self._position += count
         return count
+
+    def rewind(self) -> None:
+        """Go back to the first byte."""
+        self._position = self._start
 
     def restart(self, error: ContentMismatchError) -> bool:
         """There is no other place."""

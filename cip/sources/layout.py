@@ -88,6 +88,12 @@ class LayoutSource:
                 code=ErrorCode.DIGEST_UNSUPPORTED,
             )
         self._entries = entries
+        self._name = _name_of(chosen)
+
+    @property
+    def name(self) -> str | None:
+        """The name that the chosen image has in the index."""
+        return self._name
 
     @property
     def identity(self) -> ImageIdentity:
@@ -153,12 +159,17 @@ def open_layout(reference: ImageReference, settings: Settings) -> LayoutSource:
     Raises InvalidReferenceError, NotFoundError, InvalidDocumentError, UnsupportedError, SourceError.
     """
     resolved = resolve_path(reference)
-    files = _DirectoryFiles(reference.text, resolved, settings.shared_blob_dir)
+    files = open_layout_files(reference, resolved, settings)
     try:
         return LayoutSource(reference, path_identity(Transport.OCI, resolved), files)
     except BaseException:
         files.close()
         raise
+
+
+def open_layout_files(reference: ImageReference, resolved: str, settings: Settings) -> LayoutFiles:
+    """The files of the layout at `resolved`, whatever images are in it. Raises SourceError."""
+    return _DirectoryFiles(reference.text, resolved, settings.shared_blob_dir)
 
 
 class _DirectoryFiles:

@@ -241,3 +241,53 @@ def _one_layer(path: Path, content: bytes) -> BlobFixture:
     config_data = config([digest_of(content)])
     layout.add_image(config_data, [content], manifest(config_data, [content]), name="t")
     return BlobFixture(layout, describe(content, mediatype.OCI_LAYER), content)
+
+
+# --- archives and directories of images ---
+
+
+def oci_archive(layout: Layout) -> bytes:
+    """The files of a layout in an uncompressed archive, as `skopeo copy … oci-archive:` writes it."""
+    files = sorted(path for path in layout.path.rglob("*") if path.is_file())
+    return tar(Member(str(path.relative_to(layout.path)).encode(), path.read_bytes()) for path in files)
+
+
+class SavedImage(NamedTuple):
+    """One image of a `docker save` archive; `members` are the names of its layers, which may be links."""
+
+    config_name: str
+    layer_names: tuple[str, ...]
+    tags: tuple[str, ...] | None = None
+
+    def item(self) -> dict[str, object]:
+        """Its item in manifest.json."""
+        tags = list(self.tags) if self.tags is not None else None
+        return {"Config": self.config_name, "RepoTags": tags, "Layers": list(self.layer_names)}
+
+
+def docker_archive(items: Sequence[SavedImage], members: Iterable[Member]) -> bytes:
+    """A `docker save` archive: `members`, then the description of `items`."""
+    description = Member(b"manifest.json", compact([item.item() for item in items]))
+    return tar([*members, description])
+
+
+def docker_save(config_data: bytes, layers: Sequence[bytes], *tags: str) -> bytes:
+    """A `docker save` archive with one image, as skopeo writes it."""
+    names = [f"{hashlib.sha256(layer).hexdigest()}.tar" for layer in layers]
+    config_name = f"{hashlib.sha256(config_data).hexdigest()}.json"
+    members = {name.encode(): layer for name, layer in zip(names, layers, strict=True)}
+    return docker_archive(
+        [SavedImage(config_name, tuple(names), tags)],
+        [*(Member(name, layer) for name, layer in members.items()), Member(config_name.encode(), config_data)],
+    )
+
+
+def directory(path: Path, manifest_data: bytes, blobs: Iterable[bytes], *, version: str | None = "1.1") -> Path:
+    """A `dir:` directory; `version` None leaves the file out."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "manifest.json").write_bytes(manifest_data)
+    if version is not None:
+        (path / "version").write_text(f"Directory Transport Version: {version}\n", encoding="ascii")
+    for blob in blobs:
+        (path / hashlib.sha256(blob).hexdigest()).write_bytes(blob)
+    return path

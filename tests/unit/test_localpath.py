@@ -5,7 +5,7 @@ import os
 import unittest
 
 from cip.errors import InvalidReferenceError
-from cip.model.reference import parse_image_reference
+from cip.model.reference import ImageReference, Transport, parse_image_reference
 from cip.sources.localpath import resolve_path
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -52,7 +52,7 @@ class ResolvePath(LeakCheckedTestCase):
 
     def test_text_that_is_no_file_name_is_refused(self) -> None:
         with self.assertRaisesRegex(InvalidReferenceError, "encoding"):
-            self.resolve(f"{self.directory}/\ud800")
+            resolve_path(ImageReference(Transport.DIR, "dir:x", path=f"{self.directory}/\ud800"))
 
 
 if __name__ == "__main__":
