@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dir:`, a manifest, its blobs and its signatures as plain files (images.md 3.5)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..errors import ErrorCode, InvalidDocumentError, Phase, SignatureError, SourceError, quote
+from ..model.descriptor import Descriptor
+from ..model.digest import Digest
+from ..model.identity import ImageIdentity, path_identity
+from ..model.reference import ImageReference, Transport
+from ..model.signature import SIGNATURE_LIMIT, RawSignature, parse_signature_blob
+from ..pattern import Pattern
+from .base import BlobAccess, RawManifest
+from .beneath import Tree
+from .fileblob import FileBlob, read_document, reason, refusal, whole_file
+from .localpath import resolve_path
+
+VERSION_LIMIT = 1024  # bytes of the version file
+SIGNATURE_COUNT_LIMIT = 127  # signatures of one manifest (decisions.md section 2)
+_VERSION = Pattern(rb"Directory Transport Version: ([0-9]{1,9})\.([0-9]{1,9})\n")
+_NEWEST = (1, 2)
+
+
+class DirectorySource:
+    """The image in one directory; owns `tree`. `text` is the reference for messages."""
+
+    def __init__(self, text: str, identity: ImageIdentity, tree: Tree) -> None:
+        """Check the version file. Raises InvalidDocumentError, SourceError."""
+        self._text = text
+        self._identity = identity
+        self._tree = tree
+        self._top: RawManifest | None = None
+        self._require_known_version()
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """The resolved path and its parents."""
+        return self._identity
+
+    def manifest(self, digest: Digest | None) -> RawManifest:
+        """`manifest.json`, or the file of the instance `digest`; the type must be guessed."""
+        if digest is not None:
+            return self._read_manifest(f"{_file_name(digest)}.manifest.json", ErrorCode.BLOB_NOT_FOUND)
+        if self._top is None:
+            # A directory without it is no image that could be missing (wire.md 4.4).
+            self._top = self._read_manifest("manifest.json", None)
+        return self._top
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+        """The files `signature-N`, for an instance `HEX.signature-N`, from 1 until one is missing."""
+        prefix = f"{_file_name(instance)}." if instance is not None else ""
+        found: list[RawSignature] = []
+        while True:
+            name = f"{prefix}signature-{len(found) + 1}"
+            what = f"{self._text}: {name}"
+            try:
+                descriptor = self._tree.open_file(name.encode())
+            except FileNotFoundError:
+                return found
+            except OSError as error:
+                raise _unreadable(f"{what}: {reason(error)}") from error
+            if len(found) == SIGNATURE_COUNT_LIMIT:
+                os.close(descriptor)
+                raise _unreadable(f"{what}: more than {SIGNATURE_COUNT_LIMIT} signatures")
+            found.append(parse_signature_blob(_read_signature(descriptor, what), name))
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers of the manifest."""
+        return layers
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> FileBlob:
+        """The file that is named by the digest."""
+        digest = descriptor.digest
+        what = f"{self._text}: blob {digest}"
+        try:
+            return whole_file(self._tree.open_file(_file_name(digest).encode()), what)
+        except OSError as error:
+            found = refusal(error, what, ErrorCode.BLOB_NOT_FOUND)
+            found.digest = str(digest)
+            raise found from error
+
+    def close(self) -> None:
+        """Release the directory."""
+        self._tree.close()
+
+    def _read_manifest(self, name: str, missing: ErrorCode | None) -> RawManifest:
+        what = f"{self._text}: {name}"
+        try:
+            descriptor = self._tree.open_file(name.encode())
+        except OSError as error:
+            found = refusal(error, what, missing)
+            found.phase = Phase.MANIFEST
+            raise found from error
+        return RawManifest(read_document(descriptor, what), "")
+
+    def _require_known_version(self) -> None:
+        what = f"{self._text}: version"
+        try:
+            descriptor = self._tree.open_file(b"version")
+        except FileNotFoundError:
+            return  # directories from before there was a version have none
+        except OSError as error:
+            raise refusal(error, what, None) from error
+        text = read_document(descriptor, what, VERSION_LIMIT)
+        match = _VERSION.fullmatch(text)
+        if match is None:
+            raise InvalidDocumentError(
+                what, f"expected 'Directory Transport Version: MAJOR.MINOR', found {quote(text.decode('latin-1'))}"
+            )
+        if (int(match[1]), int(match[2])) > _NEWEST:
+            newest = ".".join(map(str, _NEWEST))
+            raise InvalidDocumentError(what, f"expected at most {newest}, found {int(match[1])}.{int(match[2])}")
+
+
+def open_directory(reference: ImageReference) -> DirectorySource:
+    """The image in the directory that `reference` names.
+
+    Raises InvalidReferenceError, InvalidDocumentError, SourceError.
+    """
+    resolved = resolve_path(reference)
+    try:
+        tree = Tree.at(resolved)
+    except OSError as error:
+        raise SourceError(f"{reference.text}: {reason(error)}", phase=Phase.MANIFEST) from error
+    try:
+        return DirectorySource(reference.text, path_identity(Transport.DIR, resolved), tree)
+    except BaseException:
+        tree.close()
+        raise
+
+
+def _file_name(digest: Digest) -> str:
+    """Files are named by the hex digits; only other algorithms than sha256 stand in front of them."""
+    return digest.encoded if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.encoded}"
+
+
+def _read_signature(descriptor: int, what: str) -> bytes:
+    try:
+        return read_document(descriptor, what, SIGNATURE_LIMIT)
+    except (SourceError, InvalidDocumentError) as error:
+        raise _unreadable(str(error)) from error
+
+
+def _unreadable(why: str) -> SignatureError:
+    return SignatureError(why, code=ErrorCode.POLICY_REJECTED, reason="fetch")

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tarball:`, an image made of layer files (images.md 3.8)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..content import CHUNK, BytesReader, Reader
+from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
+from ..hostconfig.machine import host_platforms
+from ..model import mediatype
+from ..model.descriptor import Descriptor
+from ..model.digest import Digest, digest_of
+from ..model.identity import ImageIdentity, nameless_identity
+from ..model.reference import ImageReference, Transport
+from ..model.signature import RawSignature
+from ..programs import Programs
+from ..settings import PlatformOptions
+from .base import BlobAccess, RawManifest
+from .beneath import open_regular
+from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
+from .fileblob import FileBlob, reason, whole_file
+from .spool import Spools
+
+FILE_LIMIT = 1000  # files in one reference
+_LAST_TIME = 253402300799 * 10**9  # nanoseconds: the last second of the year 9999
+_SUFFIXES = {None: "", Compression.GZIP: "+gzip", Compression.ZSTD: "+zstd"}
+
+
+class _LayerFile(NamedTuple):
+    """One file: open, as the manifest describes it, with the digest of its plain tar; mtime in nanoseconds."""
+
+    descriptor: int
+    described: Descriptor
+    diff_id: Digest
+    mtime: int
+
+
+class TarballSource:
+    """An image whose layers are files and whose config is made up from them."""
+
+    def __init__(self, reference: ImageReference, files: Sequence[_LayerFile]) -> None:
+        """Owns the descriptors of `files` once it returns."""
+        self._text = reference.text
+        self._files = {file.described.digest: file for file in reversed(files)}
+        self._descriptors = [file.descriptor for file in files]
+        self._config = _compose_config(files)
+        self._manifest = _compact(
+            {
+                "schemaVersion": 2,
+                "config": _entry(Descriptor(mediatype.OCI_CONFIG, digest_of(self._config), len(self._config))),
+                "layers": [_entry(file.described) for file in files],
+            }
+        )
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """No name: only the transport's default scope applies."""
+        return nameless_identity(Transport.TARBALL)
+
+    def manifest(self, digest: Digest | None) -> RawManifest:
+        """The generated manifest; there are no instances."""
+        if digest is not None:
+            raise self._missing(f"no manifest {digest}", digest)
+        return RawManifest(self._manifest, mediatype.OCI_MANIFEST)
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+        """None."""
+        return ()
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers of the manifest."""
+        return layers
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BytesReader | FileBlob:
+        """The config, or one of the files as it is."""
+        digest = descriptor.digest
+        if digest == digest_of(self._config):
+            return BytesReader(self._config)
+        file = self._files.get(digest)
+        if file is None:
+            raise self._missing(f"no blob {digest}", digest)
+        try:
+            # The size is that of the time of opening: what was appended since is not part of the image.
+            return FileBlob(os.dup(file.descriptor), 0, file.described.size, f"{self._text}: layer {digest}")
+        except OSError as error:
+            raise SourceError(f"{self._text}: {reason(error)}") from error
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _missing(self, why: str, digest: Digest) -> NotFoundError:
+        return NotFoundError(f"{self._text}: {why}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest))
+
+
+def open_tarball(reference: ImageReference, spools: Spools, programs: Programs) -> TarballSource:
+    """The image made of the files in `reference`, which are read once for their digests.
+
+    Raises InvalidReferenceError (also for `-`: the protocol may be on standard input), SourceError for a file that
+    cannot be read, UnsupportedError (media-type-unsupported) for bzip2 and xz, which no layer type says.
+    """
+    paths = reference.path.split(":")
+    if len(paths) > FILE_LIMIT:
+        raise InvalidReferenceError(reference.text, f"more than {FILE_LIMIT} files")
+    if "-" in paths:
+        raise InvalidReferenceError(reference.text, "standard input is not an archive here, expected file names")
+    files: list[_LayerFile] = []
+    try:
+        for path in paths:
+            files.append(_open_layer(reference, path, spools, programs))
+        return TarballSource(reference, files)
+    except BaseException:
+        for file in files:
+            os.close(file.descriptor)
+        raise
+
+
+def _open_layer(reference: ImageReference, path: str, spools: Spools, programs: Programs) -> _LayerFile:
+    what = f"{reference.text}: {quote(path)}"
+    try:
+        descriptor = open_regular(os.fsencode(os.path.realpath(path)))
+    except (OSError, UnicodeEncodeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "no form in the file system's encoding"
+        raise SourceError(f"{what}: {why}") from error
+    try:
+        facts = os.fstat(descriptor)
+        compression = detect_compression(os.pread(descriptor, MAGIC_LENGTH, 0))
+        if compression not in _SUFFIXES:
+            raise UnsupportedError(
+                f"{what}: expected a plain, gzip or zstd layer, found {compression}",
+                code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
+            )
+        digest = _digest(_range(descriptor, facts.st_size, what))
+        diff_id = digest
+        if compression is not None:
+            diff_id = _diff_id(_range(descriptor, facts.st_size, what), compression, what, spools, programs)
+        media_type = mediatype.OCI_LAYER + _SUFFIXES[compression]
+        return _LayerFile(descriptor, Descriptor(media_type, digest, facts.st_size), diff_id, facts.st_mtime_ns)
+    except OSError as error:
+        os.close(descriptor)
+        raise SourceError(f"{what}: {reason(error)}") from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _range(descriptor: int, size: int, what: str) -> FileBlob:
+    return FileBlob(os.dup(descriptor), 0, size, what)
+
+
+def _diff_id(source: FileBlob, compression: Compression, what: str, spools: Spools, programs: Programs) -> Digest:
+    """The digest of the plain tar; `source` is closed."""
+    try:
+        if streams(compression):
+            return _hash(DecompressingReader(source, compression, what))
+        unpacked = spools.open(source, lambda output: unpack(source, compression, output, what, programs))
+        try:
+            return _digest(whole_file(unpacked.duplicate(), what))
+        finally:
+            unpacked.close()
+    finally:
+        source.close()
+
+
+def _digest(blob: FileBlob) -> Digest:
+    try:
+        return _hash(blob)
+    finally:
+        blob.close()
+
+
+def _hash(reader: Reader) -> Digest:
+    import hashlib
+
+    hasher = hashlib.sha256()
+    with memoryview(bytearray(CHUNK)) as buffer:
+        while count := reader.readinto(buffer):
+            hasher.update(buffer[:count])
+    return Digest("sha256", hasher.hexdigest())
+
+
+def _compose_config(files: Sequence[_LayerFile]) -> bytes:
+    """The config as the reference implementation writes it, so that both name the image by the same digest."""
+    platform = host_platforms(PlatformOptions())[-1]  # the one without a variant
+    return _compact(
+        {
+            "created": _timestamp(max(file.mtime for file in files)),
+            "architecture": platform.architecture,
+            "os": platform.os,
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [str(file.diff_id) for file in files]},
+            "history": [
+                {
+                    "created": _timestamp(file.mtime),
+                    "created_by": f"/bin/sh -c #(nop) ADD file:{file.diff_id.encoded} in /",
+                    "comment": "imported from tarball",
+                }
+                for file in files
+            ],
+        }
+    )
+
+
+def _timestamp(nanoseconds: int) -> str:
+    """RFC 3339 in UTC, a fraction without trailing zeros; a time that it cannot write is the nearest that it can."""
+    seconds, fraction = divmod(min(max(nanoseconds, 0), _LAST_TIME), 10**9)
+    digits = f".{fraction:09}".rstrip("0") if fraction else ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + digits + "Z"
+
+
+def _entry(descriptor: Descriptor) -> dict[str, object]:
+    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
