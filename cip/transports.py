@@ -62,7 +62,9 @@ class SourceOpener:
             return self._open_registry(reference)
         from .union import open_with_local_sources
 
-        return open_with_local_sources(reference, self._settings, self._open_registry, self._events, self._programs)
+        return open_with_local_sources(
+            reference, self._settings, self._open_registry, self._events, self._programs, self._shared_spools()
+        )
 
     def _shared_spools(self) -> Spools:
         if self._spools is None:
@@ -84,7 +86,7 @@ class SourceOpener:
     def _open_directory(self, reference: ImageReference) -> ImageSource:
         from .sources.directory import open_directory
 
-        return open_directory(reference, self._settings)
+        return open_directory(reference)
 
     def _open_docker_archive(self, reference: ImageReference) -> ImageSource:
         from .sources.dockerarchive import open_docker_archive
@@ -96,6 +98,11 @@ class SourceOpener:
 
         return open_daemon(reference, self._settings, self._shared_spools(), self._programs)
 
+    def _open_tarball(self, reference: ImageReference) -> ImageSource:
+        from .sources.tarball import open_tarball
+
+        return open_tarball(reference, self._shared_spools(), self._programs)
+
 
 _OPENERS = {
     Transport.DOCKER: SourceOpener._open_docker,
@@ -104,4 +111,5 @@ _OPENERS = {
     Transport.DIR: SourceOpener._open_directory,
     Transport.DOCKER_ARCHIVE: SourceOpener._open_docker_archive,
     Transport.DOCKER_DAEMON: SourceOpener._open_daemon,
+    Transport.TARBALL: SourceOpener._open_tarball,
 }

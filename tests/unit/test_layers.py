@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = "cip"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-_VALUES = frozenset({"version", "errors", "log", "model"})
+_VALUES = frozenset({"version", "errors", "log", "pattern", "model"})
 _LOW = _VALUES | {"settings", "content"}
 _BELOW_IMAGE = _LOW | {"report", "sources.base", "programs"}
 
@@ -22,8 +22,9 @@ _BELOW_IMAGE = _LOW | {"report", "sources.base", "programs"}
 ROOMS: Mapping[str, frozenset[str]] = {
     "version": frozenset(),
     "errors": frozenset(),
+    "pattern": frozenset(),
     "log": frozenset({"errors"}),
-    "model": frozenset({"errors", "log"}),
+    "model": frozenset({"errors", "log", "pattern"}),
     "settings": _VALUES,
     "content": _VALUES,
     "programs": frozenset({"errors", "log"}),
@@ -33,11 +34,11 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "sources.base": _LOW | {"report"},
     "sources": _BELOW_IMAGE | {"hostconfig"},
     "registry": _BELOW_IMAGE | {"hostconfig"},  # of the sources only what they all promise
-    "union": _BELOW_IMAGE | {"hostconfig"},
+    "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union"},
     "readahead": _BELOW_IMAGE,
     "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead"},
-    "wire": frozenset({"version", "errors", "log", "model", "content", "image"}),
+    "wire": _VALUES | {"content", "image"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "image"},
     "client": frozenset({"version", "errors", "model", "content"}),
     "options": _VALUES | {"settings"},

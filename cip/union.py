@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Local sources in front of a registry: a `docker://` image whose blobs need not travel (decisions.md sections 1, 2).
+
+A blob that a local source has under its digest is hashed before it is used: one that turned out wrong half-way could
+not be replaced any more. Manifest and signatures come from the registry, with `--offline` from the local sources
+alone; the name that policy looks at is always that of the registry reference.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from . import log
+from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content
+from .errors import (
+    CipError,
+    ContentMismatchError,
+    ErrorCode,
+    NetworkError,
+    NotFoundError,
+    Phase,
+    SourceError,
+    UsageError,
+)
+from .model.descriptor import Descriptor
+from .model.digest import Digest, digest_of
+from .model.identity import ImageIdentity, docker_identity, path_identity
+from .model.reference import DockerReference, ImageReference, Transport, parse_image_reference
+from .model.signature import RawSignature
+from .programs import Programs
+from .report import Events
+from .settings import Settings
+from .sources.archive import open_archived_layout
+from .sources.base import BlobAccess, ImageSource, RawManifest
+from .sources.directory import DirectorySource, open_directory
+from .sources.fileblob import FileBlob
+from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
+from .sources.localpath import resolve_path
+from .sources.spool import Spools
+
+_LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
+OpenRegistry = Callable[[ImageReference], ImageSource]
+
+
+class LocalPlace(Protocol):
+    """One `--local-source`. `text` is its reference."""
+
+    @property
+    def text(self) -> str: ...
+
+    def open_blob(self, digest: Digest) -> FileBlob:
+        """The blob `digest`. Raises NotFoundError, SourceError."""
+        ...
+
+    def find_manifest(self, named: DockerReference) -> RawManifest | None:
+        """The manifest that this place has under the reference's tag or digest; None when it has none.
+
+        A manifest found by its digest is not checked. Raises SourceError, InvalidDocumentError, ContentMismatchError.
+        """
+        ...
+
+    def signatures(self, digest: Digest) -> Sequence[RawSignature]:
+        """Signatures of the manifest `digest`. Raises SignatureError."""
+        ...
+
+    def close(self) -> None:
+        """Release the place."""
+        ...
+
+
+class LayoutPlace:
+    """A layout, in a directory or in an archive; owns `files`."""
+
+    def __init__(self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles) -> None:
+        self._reference = reference
+        self._identity = identity
+        self._files = files
+
+    @property
+    def text(self) -> str:
+        return self._reference.text
+
+    def open_blob(self, digest: Digest) -> FileBlob:
+        return self._files.open_blob(digest)
+
+    def find_manifest(self, named: DockerReference) -> RawManifest | None:
+        """By digest any blob; by tag the image of that name, unless the local reference names another one."""
+        if named.digest is not None:
+            return self._read(named.digest)
+        tag = named.tag or ""
+        reference = self._reference
+        if reference.index is None:
+            if reference.name not in ("", tag):
+                return None
+            reference = reference._replace(name=tag)
+        try:
+            source = LayoutSource(reference, self._identity, self._files)
+        except NotFoundError:
+            return None
+        return source.manifest(None) if source.name == tag else None
+
+    def signatures(self, digest: Digest) -> Sequence[RawSignature]:
+        return ()
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _read(self, digest: Digest) -> RawManifest | None:
+        try:
+            blob = self._files.open_blob(digest)
+        except NotFoundError:
+            return None
+        try:
+            return RawManifest(read_limited(blob, MANIFEST_LIMIT, f"{self.text}: manifest {digest}"), "")
+        finally:
+            blob.close()
+
+
+class DirectoryPlace:
+    """A `dir:` directory, which has no names; owns `source`."""
+
+    def __init__(self, text: str, source: DirectorySource) -> None:
+        self._text = text
+        self._source = source
+
+    @property
+    def text(self) -> str:
+        return self._text
+
+    def open_blob(self, digest: Digest) -> FileBlob:
+        return self._source.open_blob(Descriptor("", digest, 0), BlobAccess.VERIFIED)
+
+    def find_manifest(self, named: DockerReference) -> RawManifest | None:
+        """By digest only: the manifest, or one of its instances."""
+        if named.digest is None:
+            return None
+        if self._is_top(named.digest):
+            return self._source.manifest(None)
+        try:
+            return self._source.manifest(named.digest)
+        except NotFoundError:
+            return None
+
+    def signatures(self, digest: Digest) -> Sequence[RawSignature]:
+        return self._source.signatures(digest, None if self._is_top(digest) else digest)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _is_top(self, digest: Digest) -> bool:
+        return digest_of(self._source.manifest(None).data) == digest
+
+
+class UnionSource:
+    """A registry image with local places in front; `registry` is None when the network may not be touched."""
+
+    def __init__(self, reference: ImageReference, named: DockerReference, places: Sequence[LocalPlace],
+                 registry: ImageSource | None, events: Events) -> None:
+        """Owns `places` and `registry`."""
+        self._text = reference.text
+        self._named = named
+        self._places = tuple(places)
+        self._registry = registry
+        self._events = events
+        self._top: RawManifest | None = None
+        self._found: dict[Digest, LocalPlace] = {}
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """That of the registry reference, wherever the bytes come from."""
+        return docker_identity(Transport.DOCKER, self._named)
+
+    def manifest(self, digest: Digest | None) -> RawManifest:
+        """From the registry; offline from the first local place that has it. Raises NetworkError (offline)."""
+        if self._registry is not None:
+            return self._registry.manifest(digest)
+        if digest is not None:
+            return self._find(self._named._replace(tag=None, digest=digest))
+        if self._top is None:
+            self._top = self._find(self._named)
+        return self._top
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+        """From the registry; offline from the place that the manifest came from."""
+        if self._registry is not None:
+            return self._registry.signatures(digest, instance)
+        return self._found[digest].signatures(digest)
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers of the manifest."""
+        return layers
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
+        """From the first local place that has it unharmed, else from the registry.
+
+        Raises NetworkError (offline), ContentMismatchError when all that is left is damaged, the registry's errors.
+        """
+        damage: CipError | None = None
+        for place in self._places:
+            try:
+                reader = place.open_blob(descriptor.digest)
+            except NotFoundError:
+                continue
+            except CipError as error:
+                log.warning("%s", error)
+                continue
+            try:
+                _require_unharmed(reader, descriptor)
+            except CipError as error:
+                reader.close()
+                damage = error
+                self._report(descriptor.digest, place, error)
+                continue
+            except BaseException:
+                reader.close()
+                raise
+            log.debug("%s: blob %s comes from %s", self._text, descriptor.digest, place.text)
+            if self._registry is None or access is BlobAccess.RAW:
+                return reader  # a raw transfer never continues at another place
+            return LocalBlob(reader, self._elsewhere(place, descriptor))
+        if self._registry is not None:
+            return self._registry.open_blob(descriptor, access)
+        raise damage or self._offline(f"blob {descriptor.digest}", descriptor.digest)
+
+    def close(self) -> None:
+        """Release all places."""
+        for place in self._places:
+            place.close()
+        if self._registry is not None:
+            self._registry.close()
+
+    def _find(self, named: DockerReference) -> RawManifest:
+        damage: CipError | None = None
+        for place in self._places:
+            try:
+                raw = place.find_manifest(named)
+                if raw is not None and named.digest is not None:
+                    require_content(raw.data, named.digest, f"{place.text}: manifest")
+            except CipError as error:
+                log.warning("%s", error)
+                damage = error
+                continue
+            if raw is not None:
+                self._found[digest_of(raw.data)] = place
+                return raw
+        what = f"manifest {named.digest}" if named.digest is not None else f"image named {named.tag!r}"
+        raise damage or self._offline(what, named.digest)
+
+    def _elsewhere(self, place: LocalPlace, descriptor: Descriptor) -> Callable[[CipError], BlobReader]:
+        """Opens the blob at the registry once the local one failed after all."""
+
+        def open_blob(error: CipError) -> BlobReader:
+            assert self._registry is not None
+            self._report(descriptor.digest, place, error)
+            return self._registry.open_blob(descriptor, BlobAccess.VERIFIED)
+
+        return open_blob
+
+    def _report(self, digest: Digest, place: LocalPlace, error: CipError) -> None:
+        """Tell that a local blob is damaged or cannot be read."""
+        log.warning("%s: %s", place.text, error)
+        to = "registry" if self._registry is not None else None
+        members = {"image": self._text, "digest": str(digest), "from": place.text, "to": to, "offset": 0,
+                   "reason": error.code}  # fmt: skip
+        self._events.emit("source", **members)
+
+    def _offline(self, what: str, digest: Digest | None) -> NetworkError:
+        asked = ", ".join(place.text for place in self._places) or "none could be opened"
+        return NetworkError(
+            f"{self._text}: no {what} in the local sources ({asked}), and --offline forbids to ask the registry",
+            code=ErrorCode.OFFLINE,
+            phase=None if digest is not None else Phase.MANIFEST,
+            digest=str(digest) if digest is not None else None,
+        )
+
+
+class LocalBlob:
+    """A local blob that was found unharmed, and the registry's should it fail or change meanwhile."""
+
+    def __init__(self, reader: FileBlob, elsewhere: Callable[[CipError], BlobReader]) -> None:
+        self._reader: BlobReader = reader
+        self._elsewhere: Callable[[CipError], BlobReader] | None = elsewhere
+        self._position = 0
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob."""
+        return self._reader.size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes; when the local place fails, such as a stick that is pulled out, those of the registry."""
+        try:
+            count = self._reader.readinto(buffer)
+        except SourceError as error:
+            if not self._switch(error):
+                raise
+            self._skip(buffer)
+            count = self._reader.readinto(buffer)
+        self._position += count
+        return count
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """Begin again at the registry, then wherever that goes on."""
+        self._position = 0
+        return self._switch(error) or self._reader.restart(error)
+
+    def blame(self) -> str:
+        """Who served the bytes."""
+        return self._reader.blame()
+
+    def close(self) -> None:
+        """Release the blob."""
+        with self._lock:
+            self._closed.set()
+            self._reader.close()
+
+    def _switch(self, error: CipError) -> bool:
+        """Go on with the registry's blob, from its beginning; False when that is what failed, or nobody wants it."""
+        if self._elsewhere is None or self._closed.is_set():
+            return False
+        reader = self._elsewhere(error)
+        self._elsewhere = None
+        with self._lock:
+            self._reader.close()
+            self._reader = reader
+            if self._closed.is_set():
+                reader.close()
+        return True
+
+    def _skip(self, buffer: memoryview) -> None:
+        """Read what was delivered already once more, and throw it away."""
+        left = self._position
+        while left and (count := self._reader.readinto(buffer[:left])):
+            left -= count
+
+
+def open_with_local_sources(
+    reference: ImageReference,
+    settings: Settings,
+    open_registry: OpenRegistry,
+    events: Events,
+    programs: Programs,
+    spools: Spools,
+) -> ImageSource:
+    """The `docker://` image `reference` with the `--local-source` places of `settings` in front of the registry.
+
+    A place that cannot be opened is told and left out: a stick that is not plugged in stops nothing. With `--offline`
+    `open_registry` is never called. Raises UsageError for a transport that is no local place, InvalidReferenceError,
+    and what `open_registry` raises.
+    """
+    named = reference.docker
+    assert named is not None  # the parser of docker:// sets it
+    wanted = [_parse_local(text) for text in settings.local_sources]
+    places: list[LocalPlace] = []
+    try:
+        for local in wanted:
+            try:
+                places.append(_open_place(local, settings, programs, spools))
+            except CipError as error:
+                log.warning("--local-source: %s", error)
+        registry = None if settings.offline else open_registry(reference)
+        return UnionSource(reference, named, places, registry, events)
+    except BaseException:
+        for place in places:
+            place.close()
+        raise
+
+
+def _parse_local(text: str) -> ImageReference:
+    reference = parse_image_reference(text)
+    if reference.transport not in _LOCAL:
+        raise UsageError(f"--local-source: expected one of {', '.join(_LOCAL)}, found {reference.transport}")
+    return reference
+
+
+def _open_place(reference: ImageReference, settings: Settings, programs: Programs, spools: Spools) -> LocalPlace:
+    if reference.transport is Transport.DIR:
+        return DirectoryPlace(reference.text, open_directory(reference))
+    resolved = resolve_path(reference)
+    identity = path_identity(reference.transport, resolved)
+    if reference.transport is Transport.OCI_ARCHIVE:
+        return LayoutPlace(reference, identity, open_archived_layout(reference, resolved, spools, programs))
+    return LayoutPlace(reference, identity, open_layout_files(reference, resolved, settings))
+
+
+def _require_unharmed(reader: FileBlob, descriptor: Descriptor) -> None:
+    """Hash the blob and go back to its beginning. Raises ContentMismatchError, SourceError."""
+
+    def forget(part: memoryview) -> None:
+        """Only the digest is wanted."""
+
+    copy_verified(reader, forget, descriptor, release=Release.AS_READ)
+    reader.rewind()
