@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -92,7 +93,7 @@ def install_packages(packages: Iterable[str], say: Say) -> None:
                     text=True, errors="replace", env=environment,
                 )  # fmt: skip
             if done.returncode != 0:
-                raise PreparationError(f"{' '.join(step)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
+                raise PreparationError(f"{shlex.join(step)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
         _disable_services(missing)
 
 
@@ -170,7 +171,7 @@ def install_requirements(python: Path, requirements: Iterable[str]) -> None:
         command = [sys.executable, "-m", "pip", "--python", str(python), *command[3:]]
     done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
-        raise PreparationError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-4000:]}")
+        raise PreparationError(f"{shlex.join(command)}: exit status {done.returncode}\n{done.stderr[-4000:]}")
 
 
 def _make_environment(directory: Path) -> None:
@@ -180,7 +181,7 @@ def _make_environment(directory: Path) -> None:
         done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
         if done.returncode == 0:
             return
-        tried.append(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        tried.append(f"{shlex.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     raise PreparationError("\n".join(tried))
 
 
