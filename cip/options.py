@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from . import __version__
 from .errors import UsageError, quote
 from .log import PROGRAM, Level
+from .pattern import Pattern
 from .settings import (
     CredentialOptions,
     HostEnvironment,
@@ -116,10 +117,10 @@ _SHORT = {"-q": "--quiet", "-h": "--help", "-v": "--version"}
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-_SIZE = re.compile(r"([0-9]{1,18})([kKMG]?)(?:i?B)?", re.ASCII)
+_SIZE = Pattern(r"([0-9]{1,18})([kKMG]?)(?:i?B)?", re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 1024, "K": 1024, "M": 1024**2, "G": 1024**3}
-_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
-_DURATION = re.compile(
+_SECONDS = Pattern(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+_DURATION = Pattern(
     r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?", re.ASCII
 )
 _LEVELS = {

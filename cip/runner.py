@@ -16,9 +16,10 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from .errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
+from .pattern import Pattern
 from .programs import OUTPUT_LIMIT, PROGRAM_TIMEOUT, DirectPrograms, ProgramResult
 
-COMMANDS = re.compile(r"gpgv|zstd|docker-credential-[A-Za-z0-9_.+-]+", re.ASCII)
+COMMANDS = Pattern(r"gpgv|zstd|docker-credential-[A-Za-z0-9_.+-]+", re.ASCII)
 REQUEST_LIMIT = 8 * 1024 * 1024  # bytes: arguments, environment and standard input
 DESCRIPTOR_LIMIT = 16  # passed along with one request
 _GRACE = 5.0  # seconds beyond a program's own time-out until the runner counts as dead

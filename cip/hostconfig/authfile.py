@@ -19,6 +19,7 @@ from typing import NamedTuple
 from .. import log
 from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote
 from ..model.jsontree import JsonNode, parse_json
+from ..pattern import Pattern
 from ..programs import Programs
 from ..settings import Credentials, Settings
 from .credhelper import ask_helper, helper_program
@@ -26,7 +27,7 @@ from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, rea
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
 
-_DESCRIPTOR = re.compile(r"/(?:proc/self|dev)/fd/([0-9]{1,9})", re.ASCII)
+_DESCRIPTOR = Pattern(r"/(?:proc/self|dev)/fd/([0-9]{1,9})", re.ASCII)
 _HUB_NAMES = frozenset({"docker.io", "registry-1.docker.io"})
 _HUB = "index.docker.io"
 

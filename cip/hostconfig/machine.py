@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 
-from ..model.platform import Platform, wanted_platforms
+from ..model.descriptor import Platform
+from ..model.platform import wanted_platforms
 from ..settings import PlatformOptions
 
 CPUINFO_LIMIT = 256 * 1024  # bytes read of /proc/cpuinfo; the first processor is enough

@@ -11,17 +11,18 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ConfigurationError
+from ..pattern import Pattern
 from ..settings import Credentials, HostEnvironment
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_URL = re.compile(
+_URL = Pattern(
     r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:([^@/?#]*)@)?(?:\[([^\]/?#@]+)\]|([^:/?#@\[\]]+))(?::([0-9]*))?(?:[/?#].*)?"
 )
-_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
-_ADDRESS_V6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
+_NAME = Pattern(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
+_ADDRESS_V6 = Pattern(r"[0-9a-f:.]{2,45}", re.ASCII)
 
 
 class Proxy(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from .. import log
 from ..errors import ConfigurationError, MissingDependencyError, quote
 from ..model.reference import DockerReference
+from ..pattern import Pattern
 from ..settings import Settings
 from .paths import (
     CONFIGURATION_LIMIT,
@@ -29,7 +30,7 @@ _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
 _NULL = frozenset({"", "~", "null"})
 _STRING_TAG, _MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-_SCHEME = re.compile(r"(file|https?)://", re.ASCII)
+_SCHEME = Pattern(r"(file|https?)://", re.ASCII)
 
 
 class SignaturePlace(NamedTuple):

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from ..errors import QUOTE_LIMIT, ConfigurationError, InvalidReferenceError, quote
 from ..model.jsontree import JsonNode, fold_key
 from ..model.reference import DockerReference, parse_docker_reference
+from ..pattern import Pattern
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
+_DOMAIN = Pattern(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
 _TOP_KEYS = (
     "unqualified-search-registries",
     "credential-helpers",

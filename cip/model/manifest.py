@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDocumentError, UnsupportedError, quote
 from . import mediatype
-from .descriptor import Descriptor, read_descriptor
+from .descriptor import Descriptor, Platform, read_descriptor
 from .jsontree import JsonNode, parse_json
-from .platform import Platform
 
 MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes of a manifest, an index or a parsed config (registry.md 6.7)
 LAYER_LIMIT = 10_000  # layers of a manifest

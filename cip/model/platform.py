@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ErrorCode, NotFoundError, quote
 from . import mediatype
-
-if TYPE_CHECKING:
-    from .manifest import Index, IndexEntry
+from .descriptor import Platform
+from .manifest import Index, IndexEntry
 
 LISTED_PLATFORMS = 20  # how many of an index's platforms a refusal names
 ZSTD_ANNOTATION = "io.github.containers.compression.zstd"  # "true": the entry whose layers are compressed with zstd
@@ -42,19 +39,6 @@ _VARIANT_OF_CPU = {
     "v4": ("4", "4t"),
     "v3": ("3",),
 }
-_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
-
-
-class Platform(NamedTuple):
-    """What an image runs on, in Go's words; an empty variant is none, an empty field was not given."""
-
-    architecture: str
-    os: str
-    variant: str
-
-    def __str__(self) -> str:
-        words = [self.os, self.architecture, *([self.variant] if self.variant else [])]
-        return "/".join(word if _PLAIN.fullmatch(word) else quote(word) for word in words)
 
 
 def wanted_platforms(

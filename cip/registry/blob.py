@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
+from ..pattern import Pattern
 from ..sources.base import BlobAccess
 from .answers import refusal, require_uncompressed
 from .endpoints import Endpoint
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 PROGRESS = 1024 * 1024  # bytes in one try after which its place gets all its repeats again
 REREAD_MINIMUM = 64 * 1024 * 1024  # bytes that may be skipped at servers that ignore ranges; or twice the blob's size
 _SKIP_SIZE = 256 * 1024
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
+_CONTENT_RANGE = Pattern(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
 _INT64 = 2**63 - 1
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ..errors import NetworkError, RegistryError, quote
+from ..pattern import Pattern
 
 HEAD_LIMIT = 64 * 1024  # bytes of status line and fields
 FIELDS_LIMIT = 256
@@ -20,11 +21,11 @@ CHUNK_LINE_LIMIT = 4096  # bytes of a chunk's size line, or of all trailer field
 INTERIM_LIMIT = 8  # 1xx answers before the real one
 UNKNOWN_LENGTH = -1
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00\r\n]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*)")
-_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?")
-_FORBIDDEN_IN_FIELD = re.compile(r"[^\t\x20-\x7e]")
+_STATUS_LINE = Pattern(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00\r\n]*)?")
+_FIELD = Pattern(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*)")
+_LENGTH = Pattern(r"[0-9]{1,18}", re.ASCII)
+_CHUNK = Pattern(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?")
+_FORBIDDEN_IN_FIELD = Pattern(r"[^\t\x20-\x7e]")
 
 
 class GarbledError(RegistryError):

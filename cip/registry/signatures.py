@@ -30,6 +30,7 @@ from ..model.signature import (
     SimpleSignature,
     parse_signature_blob,
 )
+from ..pattern import Pattern
 from ..settings import Credentials, Settings
 from ..sources.base import BlobAccess
 from .answers import complaint_of, refusal, require_uncompressed
@@ -45,7 +46,7 @@ from .url import Url, decode_percent, parse_url
 LOOKASIDE_LIMIT = 127  # signatures of one manifest
 ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of the list that a registry keeps itself
-_USERINFO = re.compile(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
+_USERINFO = Pattern(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
 T = TypeVar("T")
 
 

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import InvalidInputError, quote
+from ..pattern import Pattern
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 URL_LIMIT = 8192  # characters
 
-_URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.ASCII | re.IGNORECASE)
-_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
-_V6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
-_AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::([0-9]*))?", re.ASCII)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
-_TO_ENCODE = re.compile(r"[^!#-;=?-\[\]_a-z~]", re.ASCII)
+_URL = Pattern(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.ASCII | re.IGNORECASE)
+_NAME = Pattern(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
+_V6 = Pattern(r"[0-9a-f:.]{2,45}", re.ASCII)
+_AUTHORITY = Pattern(r"(?:\[([^\]]*)\]|([^:]*))(?::([0-9]*))?", re.ASCII)
+_SCHEME = Pattern(r"[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
+_UNSAFE = Pattern(r"[\x00-\x1f\x7f\\]")
+_TO_ENCODE = Pattern(r"[^!#-;=?-\[\]_a-z~]", re.ASCII)
 _FORM_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 
 

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..errors import Attempt, CipError, ErrorCode, InvalidInputError
+from ..pattern import Pattern
 
 PROBLEM_LIMIT = 8192  # bytes of a problem document as JSON (decisions.md section 4)
 ATTEMPTS_TOLD = 10  # the last ones
@@ -23,8 +23,8 @@ _OTHER = "other"
 
 # What a URL may carry besides scheme, host and path: user and password, and signed query strings.
 # Only of http(s): `docker://name@sha256:…` has an `@` that must stay.
-_USER_INFO = re.compile(r"(?i)\b(https?://)[^/?#\s'\"]*@")
-_QUERY = re.compile(r"(?i)\b(https?://[^?#\s'\"]*)[?#][^\s'\"]*")
+_USER_INFO = Pattern(r"(?i)\b(https?://)[^/?#\s'\"]*@")
+_QUERY = Pattern(r"(?i)\b(https?://[^?#\s'\"]*)[?#][^\s'\"]*")
 
 _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.REFERENCE_INVALID: 400,

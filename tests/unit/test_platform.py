@@ -5,10 +5,10 @@ import unittest
 
 from cip.errors import ErrorCode, NotFoundError
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
+from cip.model.descriptor import Descriptor, Platform
 from cip.model.digest import Digest
 from cip.model.manifest import Index, IndexEntry
-from cip.model.platform import LISTED_PLATFORMS, ZSTD_ANNOTATION, Platform, choose_instance, wanted_platforms
+from cip.model.platform import LISTED_PLATFORMS, ZSTD_ANNOTATION, choose_instance, wanted_platforms
 
 AMD64 = Platform("amd64", "linux", "")
 
