@@ -7,10 +7,10 @@ Paths are judged at a time that is handed in: the time of the log entry for Fulc
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable
 
 from ..errors import SignatureError, quote
+from ..pattern import Pattern
 from .keys import Certificate
 
 CHECK_LIMIT = 100  # signatures verified for one path; a chain can be made so that there are very many paths
@@ -21,7 +21,7 @@ _ALTERNATIVE_NAME, _NAME_CONSTRAINTS = "2.5.29.17", "2.5.29.30"
 _SIGNING_PURPOSES = frozenset({"1.3.6.1.5.5.7.3.3", "2.5.29.37.0"})  # codeSigning, anyExtendedKeyUsage
 _ISSUER_RAW, _ISSUER_DER = "1.3.6.1.4.1.57264.1.1", "1.3.6.1.4.1.57264.1.8"
 _STRING_TAGS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}  # UTF8String, PrintableString, IA5String
-_HOST_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_HOST_LABEL = Pattern(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
 def require_path(

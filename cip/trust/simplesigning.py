@@ -7,13 +7,13 @@ text. What counts is the exact set of its status lines; only then is the text th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from ..errors import CipError, MissingDependencyError, PolicyRejectedError, SignatureError, quote
 from ..model.jsontree import JsonNode
 from ..model.signature import SimpleSignature
+from ..pattern import Pattern
 from .keyring import KeyRing, merge_key_rings
 from .matching import IdentityMatcher, parse_signed_identity
 from .materials import Material, parse_materials
@@ -32,7 +32,7 @@ from .requirements import (
 _GPG_KEYS = "GPGKeys"
 _KEY_TYPES = (_GPG_KEYS, "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
 _PREFIX = "[GNUPG:] "
-_FINGERPRINT = re.compile(r"[0-9A-F]{40}")
+_FINGERPRINT = Pattern(r"[0-9A-F]{40}")
 _ONCE = ("NEWSIG", "GOODSIG", "VALIDSIG", "PLAINTEXT")
 _NO_PUBLIC_KEY = "9"  # GPG_ERR_NO_PUBKEY, the last but one argument of ERRSIG
 # Each refuses wherever it stands; the order is that of the sentence worth telling.
