@@ -26,7 +26,8 @@ from .peers import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0  # seconds; far more than anything here takes, so that a loaded machine fails no test
-MODULE = (sys.executable, "-m", "cip")  # from the checkout, where nothing is installed
+# From the checkout, where nothing is installed; or CIP_PROGRAM, the same program in one file or from a package.
+MODULE = (os.environ["CIP_PROGRAM"],) if "CIP_PROGRAM" in os.environ else (sys.executable, "-m", "cip")
 _NUMBERS = itertools.count(1)
 
 
