@@ -88,7 +88,7 @@ def _open_tunnel(connection: Connection, proxy: Proxy) -> None:
 
 def proxy_refusal(origin: Origin, proxy: Proxy, status: int) -> SourceError:
     host = proxy.address
-    if status == 407:
+    if status in (401, 407):  # tinyproxy answers 401 to a wrong password
         return AuthenticationError(
             f"{origin.address}: the proxy {host} refuses the credentials that its URL has, or has not",
             host=host,
