@@ -91,7 +91,8 @@ def _parse_userinfo(variable: str, userinfo: str | None) -> Credentials:
 
     username, _, password = userinfo.partition(":")
     try:
-        decoded = [unquote_to_bytes(part).decode("utf-8") for part in (username, password)]
+        encoded = [part.encode("utf-8", "surrogateescape") for part in (username, password)]
+        decoded = [unquote_to_bytes(part).decode("utf-8") for part in encoded]
     except UnicodeDecodeError as error:
         raise ConfigurationError(variable, "user name or password: not valid UTF-8") from error
     if any(letter in part for part in decoded for letter in "\r\n\0"):

@@ -122,6 +122,8 @@ def _parse_toml(path: str, data: bytes) -> JsonNode:
         raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(path, _toml_complaint(str(error))) from error
+    except ValueError as error:  # of int(), which takes no more than some thousand digits
+        raise ConfigurationError(path, "not valid TOML: a number that is too long") from error
     except RecursionError as error:
         raise ConfigurationError(path, "not valid TOML: nested too deep") from error
     return JsonNode((path, ConfigurationError), None, "", value)

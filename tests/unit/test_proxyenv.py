@@ -132,6 +132,7 @@ class VariablesTest(unittest.TestCase):
             (f"http://u:{SECRET}@[::x]", "expected a host name or an address"),
             (f"http://u:{SECRET}%0d%0a@h", "contains a line break"),
             (f"http://u:{SECRET}%ff@h", "not valid UTF-8"),
+            (f"http://u:{SECRET}\udcff@h", "not valid UTF-8"),
         ):
             with self.subTest(value), self.assertRaisesRegex(ConfigurationError, reason) as caught:
                 choose(HTTP_PROXY=value)

@@ -142,6 +142,7 @@ MALFORMED: tuple[tuple[str, str, str], ...] = (
     ("C32 value", "[aliases]\n'a'='x/y'", "aliases.a: expected a repository with its host"),
     ("C32 tag", "[aliases]\n'a'='x.io/y:1'", "expected a repository with its host, without tag and digest"),
     ("not TOML", "[[registry]]\nlocation = ex.com", "not valid TOML at line 2 column 12: "),
+    ("endless number", "a = " + "9" * 5000, "not valid TOML: a number that is too long"),
     ("key twice", "[[registry]]\nlocation='a.io'\nlocation='b.io'", "not valid TOML at line 3"),
     ("key twice, in two spellings", "[[registry]]\nlocation='a.io'\nINSECURE=false\ninsecure=true",
      r"registry\[0\].insecure: ambiguous"),
