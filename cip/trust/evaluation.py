@@ -19,8 +19,8 @@ from .requirements import Requirement, SignatureResult
 from .requirements import TrustTools as TrustTools
 from .requirements import UnverifiedImage as UnverifiedImage
 
-RECORD_SIGNATURES = 64  # of one decision, so that its record stays below 64 KiB (decisions.md section 6)
-_RECORD_TEXT = 400  # characters of one outside or composed text in the record
+RECORD_SIGNATURES = 32  # of one decision, so that its record stays below 64 KiB (decisions.md section 6)
+_RECORD_TEXT = 240  # characters of one outside or composed text in the record
 # These refusals do not depend on the bytes that are judged, so no other manifest of the image can fare better.
 _HOPELESS = frozenset({"deny", "noverify", "unimpl", "dependency"})
 

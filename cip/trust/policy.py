@@ -55,7 +55,7 @@ def parse_policy(data: bytes, where: str) -> Policy:
 def _parse_scope(transport: str, scope: str, node: JsonNode) -> tuple[Requirement, ...]:
     fault = scope_fault(transport, scope)
     if fault:
-        node.fail(f"scope {quote(scope)}: {fault}")
+        node.fail(fault)
     return _parse_requirements(node)
 
 

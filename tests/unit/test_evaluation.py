@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which requirements apply, how they combine, and what the decision tells (signatures.md 1.3, 2.1, 6; rows S, C, X)."""
+
+import json
+import unittest
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cip.errors import ErrorCode, NetworkError, Phase, PolicyRejectedError, SignatureError
+from cip.model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
+from cip.model.reference import Transport, parse_docker_reference
+from cip.model.signature import SimpleSignature, parse_signature_blob
+from cip.trust.evaluation import (
+    RECORD_SIGNATURES,
+    Decision,
+    ImageRejectedError,
+    Selection,
+    Subject,
+    TrustTools,
+    UnverifiedImage,
+    require_accepted,
+    require_index_or_instance,
+    select_requirements,
+)
+from cip.trust.policy import Policy, parse_policy
+from cip.trust.requirements import Requirement, SignatureResult
+from tests.support.signatures import DIGEST, REFERENCE, docker, tools, unverified
+
+ACCEPT = {"type": "insecureAcceptAnything"}
+REJECT = {"type": "reject"}
+SIGNED_BY = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/missing"}
+MESSAGE = SimpleSignature(b"\xa3", "place")
+
+
+def policy(default: Sequence[Mapping[str, Any]], **transports: Mapping[str, Any]) -> Policy:
+    named = {name.replace("_", "-"): scopes for name, scopes in transports.items()}
+    return parse_policy(json.dumps({"default": default, "transports": named}).encode(), "/etc/policy.json")
+
+
+class Scripted(NamedTuple):
+    """A requirement of the tests: accepts manifests that start with `wanted`."""
+
+    wanted: bytes = b""
+    kind: str = "scripted"
+    verifies: bool = True
+
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+        accepted = image.manifest.startswith(self.wanted)
+        reason = "" if accepted else "untrusted"
+        seen.append(SignatureResult(f"signature of {self.kind}", "simple", accepted, reason))
+        if not accepted:
+            raise PolicyRejectedError(f"{self.kind} does not like it", reason=reason)
+
+
+def scripted(*requirements: Requirement) -> Policy:
+    return Policy("/etc/policy.json", "ab", requirements, {})
+
+
+class SelectionTest(unittest.TestCase):
+    def accepted(self, chosen: Policy, identity: ImageIdentity) -> str:
+        """The scope that accepts; refusals are asserted to be DENY."""
+        return require_accepted(chosen, unverified(identity=identity), tools(), require_signed=False).scope
+
+    def denied(self, scope: str, chosen: Policy, identity: ImageIdentity) -> None:
+        with self.assertRaisesRegex(ImageRejectedError, "images of this scope are refused") as caught:
+            self.accepted(chosen, identity)
+        self.assertEqual(caught.exception.reason, "deny")
+        self.assertEqual(caught.exception.decision.scope, scope)
+
+    def test_s01_most_specific_scope_wins(self) -> None:
+        chosen = policy([ACCEPT], docker={"example.com": [ACCEPT], "example.com/ns": [REJECT]})
+        self.denied("docker:example.com/ns", chosen, docker("example.com/ns/i:t"))
+        self.assertEqual(self.accepted(chosen, docker("example.com/i:t")), "docker:example.com")
+
+    def test_s02_empty_scope_is_the_default_of_its_transport(self) -> None:
+        chosen = policy([ACCEPT], docker={"": [REJECT]})
+        self.denied("docker:", chosen, docker("anything:t"))
+        self.assertEqual(self.accepted(chosen, path_identity(Transport.DIR, "/a")), "default")
+
+    def test_s03_s04_s05_wildcards_cover_sub_domains_alone(self) -> None:
+        chosen = policy([REJECT], docker={"*.example.com": [ACCEPT]})
+        self.assertEqual(self.accepted(chosen, docker("a.b.example.com:5000/x:1")), "docker:*.example.com")
+        self.denied("default", chosen, docker("example.com/x:1"))
+        for scope in ("*.example.com:5000", "*.example.com/ns", "*"):
+            self.denied("default", policy([REJECT], docker={scope: [ACCEPT]}), docker("a.example.com:5000/ns/x:1"))
+
+    def test_s06_s07_host_is_compared_byte_for_byte(self) -> None:
+        self.denied("default", policy([REJECT], docker={"example.com": [ACCEPT]}), docker("example.com:5000/x:1"))
+        hazard = policy([ACCEPT], docker={"example.com": [REJECT]})
+        self.assertEqual(self.accepted(hazard, docker("EXAMPLE.com/x:1")), "default")
+
+    def test_s08_s09_short_names_are_expanded_first(self) -> None:
+        spellings = ("busybox", "docker.io/busybox", "index.docker.io/library/busybox")
+        for text in spellings:
+            self.accepted(policy([REJECT], docker={"docker.io/library/busybox": [ACCEPT]}), docker(text))
+            for scope in ("busybox", "index.docker.io"):
+                self.denied("default", policy([REJECT], docker={scope: [ACCEPT]}), docker(text))
+
+    def test_s10_tag_scope_does_not_cover_digests(self) -> None:
+        chosen = policy([REJECT], docker={"example.com/ns/r:v1": [ACCEPT]})
+        self.assertEqual(self.accepted(chosen, docker("example.com/ns/r:v1")), "docker:example.com/ns/r:v1")
+        self.denied("default", chosen, docker(f"example.com/ns/r@{DIGEST}"))
+
+    def test_every_scope_of_a_reference_in_order(self) -> None:
+        scopes = ["a.b.example.com:5000/ns/r:t", "a.b.example.com:5000/ns/r", "a.b.example.com:5000/ns"]
+        scopes += ["a.b.example.com:5000", "*.b.example.com", "*.example.com", "*.com", ""]
+        while scopes:
+            chosen = policy([REJECT], docker={scope: [ACCEPT] for scope in scopes})
+            self.assertEqual(self.accepted(chosen, docker("a.b.example.com:5000/ns/r:t")), f"docker:{scopes.pop(0)}")
+
+    def test_paths_have_their_parents_as_scopes_but_not_the_root(self) -> None:
+        identity = path_identity(Transport.DIR, "/a/b/c")
+        for scope in ("/a/b/c", "/a/b", "/a", ""):
+            self.assertEqual(self.accepted(policy([REJECT], dir={scope: [ACCEPT]}), identity), f"dir:{scope}")
+        self.denied("default", policy([REJECT], dir={"/a/b/c/d": [ACCEPT], "/b": [ACCEPT]}), identity)
+
+    def test_image_without_a_name_finds_the_empty_scope(self) -> None:
+        chosen = policy([REJECT], docker_archive={"": [ACCEPT]})
+        self.assertEqual(self.accepted(chosen, nameless_identity(Transport.DOCKER_ARCHIVE)), "docker-archive:")
+
+    def test_scopes_of_another_transport_do_not_count(self) -> None:
+        identity = docker_identity(Transport.DOCKER_DAEMON, parse_docker_reference("example.com/r:v1"))
+        self.denied("default", policy([REJECT], docker={"example.com": [ACCEPT]}), identity)
+
+    def test_lists_are_never_merged(self) -> None:
+        chosen = policy([REJECT], docker={"": [REJECT], "example.com": [ACCEPT]})
+        self.assertEqual(len(select_requirements(chosen, docker("example.com/r:v1")).requirements), 1)
+        self.assertIsInstance(select_requirements(chosen, docker("example.com/r:v1")), Selection)
+
+
+class CombinationTest(unittest.TestCase):
+    def judge(self, chosen: Policy, image: UnverifiedImage | None = None, *, require_signed: bool = False) -> Decision:
+        return require_accepted(chosen, image or unverified(), tools(), require_signed=require_signed)
+
+    def refuse(
+        self, reason: str, words: str, chosen: Policy, image: UnverifiedImage | None = None, *, signed: bool = False
+    ) -> ImageRejectedError:
+        with self.assertRaisesRegex(ImageRejectedError, words) as caught:
+            self.judge(chosen, image, require_signed=signed)
+        self.assertEqual(caught.exception.reason, reason)
+        self.assertFalse(caught.exception.decision.accepted)
+        return caught.exception
+
+    def test_c01_c02_all_requirements_must_accept(self) -> None:
+        self.refuse("deny", "images of this scope are refused", policy([ACCEPT, REJECT]))
+        self.refuse("nosig", "no simple signature found", policy([ACCEPT, SIGNED_BY]))
+
+    def test_first_refusal_ends_the_evaluation(self) -> None:
+        error = self.refuse("deny", "refused by reject in", policy([ACCEPT, REJECT, SIGNED_BY]), unverified(MESSAGE))
+        self.assertEqual([each.kind for each in error.decision.requirements], ["insecureAcceptAnything", "reject"])
+        self.assertEqual(error.decision.signatures, ())
+
+    def test_c09_list_that_cannot_be_had_whole_refuses(self) -> None:
+        def fetch() -> Sequence[SimpleSignature]:
+            blob = parse_signature_blob(b"unknown", "signature-2")
+            return [MESSAGE, blob]  # type: ignore[list-item]
+
+        image = unverified()._replace(signatures=fetch)
+        words = "the signatures cannot be fetched: signature signature-2: unknown format"
+        error = self.refuse("fetch", words, policy([SIGNED_BY]), image)
+        self.assertIs(error.code, ErrorCode.POLICY_REJECTED)
+        self.assertIs(error.phase, Phase.SIGNATURE)
+
+    def test_network_failure_while_fetching_keeps_its_code_and_facts(self) -> None:
+        def fetch() -> Sequence[SimpleSignature]:
+            raise NetworkError("slow", code=ErrorCode.TIMEOUT, host="h", http_status=504, retry_after=3.0)
+
+        error = self.refuse(
+            "fetch", "cannot be fetched: slow", policy([SIGNED_BY]), unverified()._replace(signatures=fetch)
+        )
+        facts = (error.code, error.retryable, error.host, error.http_status, error.retry_after)
+        self.assertEqual(facts, (ErrorCode.TIMEOUT, True, "h", 504, 3.0))
+
+    def test_c10_unreadable_signatures_do_not_matter_when_none_is_needed(self) -> None:
+        def fetch() -> Sequence[SimpleSignature]:
+            raise SignatureError("unreadable", reason="fetch")
+
+        self.judge(policy([ACCEPT]), unverified()._replace(signatures=fetch))
+        self.refuse("deny", "", policy([REJECT]), unverified()._replace(signatures=fetch))
+
+    def test_c11_key_file_matters_only_beside_a_signature(self) -> None:
+        self.refuse("nosig", "no simple signature", policy([SIGNED_BY]))
+        self.refuse("keycfg", "keyPath '/missing': /missing: no such file", policy([SIGNED_BY]), unverified(MESSAGE))
+
+    def test_c13_base_layers_are_not_supported(self) -> None:
+        chosen = policy([{"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}}])
+        self.refuse("unimpl", "signedBaseLayer is not supported", chosen)
+
+    def test_c14_c15_require_signed_wants_a_requirement_that_verifies(self) -> None:
+        self.refuse("noverify", "--require-signed: no requirement verifies", policy([ACCEPT]), signed=True)
+        self.refuse("deny", "images of this scope", policy([REJECT]), signed=True)
+        self.judge(Policy("p", "", (*policy([ACCEPT]).default, Scripted()), {}), require_signed=True)
+        self.judge(policy([ACCEPT]))
+
+    def test_empty_list_is_a_refusal(self) -> None:
+        error = self.refuse("deny", "the policy lists no requirement", Policy("p", "", (), {}))
+        self.assertIn("refused by the empty list", str(error))
+
+    def test_message_names_image_requirement_file_and_scope_in_one_line(self) -> None:
+        chosen = policy([ACCEPT], docker={"example.com": [REJECT]})
+        error = self.refuse("deny", "", chosen)
+        self.assertEqual(
+            str(error),
+            "docker: 'example.com/ns/r:v1': refused by reject in /etc/policy.json, scope 'docker:example.com': "
+            "images of this scope are refused",
+        )
+
+
+class DecisionTest(unittest.TestCase):
+    def test_accepted_image_is_recorded_with_all_that_decided(self) -> None:
+        chosen = Policy("/etc/policy.json", "ab", (Scripted(),), {})
+        image = unverified(looked_for=lambda: ["lookaside"])
+        decision = require_accepted(chosen, image, tools(), require_signed=True)
+        self.assertEqual(
+            decision.record(),
+            {
+                "accepted": True,
+                "policy": {"path": "/etc/policy.json", "sha256": "ab", "scope": "default", "transport": "docker"},
+                "requirements": [{"of": "image", "type": "scripted", "result": "accepted", "reason": "", "detail": ""}],
+                "signatures": [
+                    {
+                        "source": "signature of scripted",
+                        "kind": "simple",
+                        "result": "accepted",
+                        "reason": "",
+                        "detail": "",
+                    }
+                ],
+                "looked_for": ["lookaside"],
+            },
+        )
+        json.dumps(decision.record())
+
+    def test_refused_image_is_recorded_with_the_reason(self) -> None:
+        with self.assertRaises(ImageRejectedError) as caught:
+            require_accepted(scripted(Scripted(b"x")), unverified(), tools(), require_signed=False)
+        record = caught.exception.decision.record()
+        self.assertIs(record["accepted"], False)
+        self.assertEqual(
+            record["requirements"],
+            [{"of": "image", "type": "scripted", "result": "refused", "reason": "untrusted",
+              "detail": "scripted does not like it"}],
+        )  # fmt: skip
+
+    def test_signatures_that_nobody_asked_for_were_not_looked_for(self) -> None:
+        def never() -> Sequence[str]:
+            raise AssertionError("asked")
+
+        decision = require_accepted(policy([ACCEPT]), unverified(looked_for=never), tools(), require_signed=False)
+        self.assertIsNone(decision.looked_for)
+        self.assertIsNone(decision.record()["looked_for"])
+        asked = require_accepted(scripted(Scripted()), unverified(), tools(), require_signed=False)
+        self.assertEqual(asked.looked_for, ())
+
+    def test_record_of_a_signature_has_its_signer_and_its_claims(self) -> None:
+        claims = {"reference": REFERENCE, "digest": DIGEST}
+        certificate = {"issuer": "i", "subject": "s"}
+        decision = require_accepted(policy([ACCEPT]), unverified(), tools(), require_signed=False)
+        results = (
+            SignatureResult("a", "simple", True, key="F" * 40, claims=claims),
+            SignatureResult("b", "sigstore", False, "certid", "who", key="k", certificate=certificate),
+        )
+        self.assertEqual(
+            decision._replace(signatures=results).record()["signatures"],
+            [
+                {"source": "a", "kind": "simple", "key": "F" * 40, "claims": claims, "result": "accepted", "reason": "",
+                 "detail": ""},
+                {"source": "b", "kind": "sigstore", "certificate": certificate, "result": "refused", "reason": "certid",
+                 "detail": "who"},
+            ],
+        )  # fmt: skip
+
+    def test_record_is_bounded(self) -> None:
+        decision = require_accepted(policy([ACCEPT]), unverified(), tools(), require_signed=False)
+        long = "x" * 100_000
+        result = SignatureResult(long, "simple", False, "crypto", long, claims={"reference": long, "digest": DIGEST})
+        full = decision._replace(signatures=(result,) * (RECORD_SIGNATURES + 3))
+        record = full.record()
+        self.assertEqual(record["signatures_omitted"], 3)
+        self.assertEqual(len(record["signatures"]), RECORD_SIGNATURES)  # type: ignore[arg-type]
+        certified = result._replace(certificate={"issuer": long, "subject": long})
+        for each in (full, full._replace(signatures=(certified,) * RECORD_SIGNATURES, looked_for=(long,))):
+            self.assertLess(len(json.dumps(each.record())), 64 * 1024)
+        self.assertNotIn("signatures_omitted", decision._replace(signatures=(result,) * RECORD_SIGNATURES).record())
+
+
+class IndexOrInstanceTest(unittest.TestCase):
+    """Rows X01 to X03 and X11: all requirements within one of the two, never mixed."""
+
+    INDEX, INSTANCE = b"ab index", b"cd instance"
+
+    def judge(
+        self, chosen: Policy, *, index: bytes = INDEX, instance: bytes = INSTANCE, signed: bool = True
+    ) -> Decision:
+        self.fetched = 0
+
+        def fetch() -> UnverifiedImage:
+            self.fetched += 1
+            return unverified(manifest=instance, looked_for=lambda: ["both", "of the instance"])
+
+        top = unverified(manifest=index, looked_for=lambda: ["of the index", "both"])
+        return require_index_or_instance(chosen, top, fetch, tools(), require_signed=signed)
+
+    def test_x01_accepted_index_needs_no_instance(self) -> None:
+        decision = self.judge(scripted(Scripted(b"ab")))
+        self.assertEqual([(each.subject, each.accepted) for each in decision.requirements], [(Subject.INDEX, True)])
+        self.assertEqual(self.fetched, 0)
+
+    def test_x02_accepted_instance_suffices_and_both_are_recorded(self) -> None:
+        decision = self.judge(scripted(Scripted(b"cd")))
+        self.assertTrue(decision.accepted)
+        self.assertEqual(
+            [(each.subject, each.accepted) for each in decision.requirements],
+            [(Subject.INDEX, False), (Subject.INSTANCE, True)],
+        )
+        self.assertEqual([each.accepted for each in decision.signatures], [False, True])
+        self.assertEqual(decision.looked_for, ("of the index", "both", "of the instance"))
+
+    def test_x03_error_of_the_instance_is_told_when_neither_is_accepted(self) -> None:
+        with self.assertRaisesRegex(ImageRejectedError, "scripted does not like it") as caught:
+            self.judge(scripted(Scripted(b"zz")))
+        decision = caught.exception.decision
+        self.assertFalse(decision.accepted)
+        self.assertEqual([each.subject for each in decision.requirements], [Subject.INDEX, Subject.INSTANCE])
+        self.assertEqual(len(decision.signatures), 2)
+
+    def test_x11_requirements_are_never_mixed_between_the_two(self) -> None:
+        mixed = scripted(Scripted(b"ab", "one"), Scripted(b"cd", "two"))
+        with self.assertRaisesRegex(ImageRejectedError, "one does not like it"):
+            self.judge(mixed)
+        both = scripted(Scripted(b"cd", "one"), Scripted(b"cd", "two"))
+        self.assertTrue(self.judge(both).accepted)
+
+    def test_refusal_that_no_other_manifest_can_cure_fetches_nothing(self) -> None:
+        base_layer = policy([{"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}}])
+        for reason, chosen in (("deny", policy([REJECT])), ("noverify", policy([ACCEPT])), ("unimpl", base_layer)):
+            with self.subTest(reason), self.assertRaises(ImageRejectedError) as caught:
+                self.judge(chosen)
+            self.assertEqual((caught.exception.reason, self.fetched), (reason, 0))
+
+    def test_instance_that_cannot_be_had_is_told_as_such(self) -> None:
+        def fetch() -> UnverifiedImage:
+            raise NetworkError("gone")
+
+        with self.assertRaisesRegex(NetworkError, "gone"):
+            require_index_or_instance(
+                scripted(Scripted(b"cd")), unverified(manifest=self.INDEX), fetch, tools(), require_signed=True
+            )
+
+    def test_looked_for_stays_open_when_no_signature_was_wanted(self) -> None:
+        decision = self.judge(policy([ACCEPT]), signed=False)
+        self.assertIsNone(decision.looked_for)
+
+
+if __name__ == "__main__":
+    unittest.main()
