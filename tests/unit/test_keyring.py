@@ -82,9 +82,8 @@ class MergeTest(unittest.TestCase):
         self.refuse("the requirement lists no key")
 
     def test_every_fault_is_told(self) -> None:
-        self.refuse(
-            "file0: no public key block; file1: not an OpenPGP packet at byte 14", b"text", key(ONE)[:14] + b"\0"
-        )
+        words = "file0: no public key block; file1: not an OpenPGP packet at byte 18"
+        self.refuse(words, b"text", key(ONE) + b"\0")
 
     def test_key_that_nobody_bound_to_a_name_is_left_out(self) -> None:
         for case, blob in (
