@@ -137,6 +137,16 @@ class JsonRun:
                 moved += counted[0]
         return moved
 
+    def begin(self, digest: str, size: int) -> None:
+        """Start to fetch a blob that nobody waits for."""
+        _, _, (end,) = self._call("GetBlob", self._handle, digest, size)
+        threading.Thread(target=lambda: _drain(end, keep=False), daemon=True).start()
+
+    def abandon(self) -> None:
+        """End the program by closing its socket, whatever it is doing."""
+        self._socket.close()
+        self._child.wait()
+
     def finish(self) -> tuple[float, int]:
         """End the program; its CPU seconds and peak bytes."""
         peak = _peak(self._child.pid)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bench itself works: every row has figures of every program that it is about. Nothing here looks at time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.bench import table
+from tests.bench.table import Row
+
+BENCH = Path(__file__).with_name("run")
+
+
+class Bench(unittest.TestCase):
+    def test_the_short_form_fills_every_row(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            figures, plot = Path(scratch, "figures.json"), Path(scratch, "plot.svg")
+            done = subprocess.run(
+                [sys.executable, str(BENCH), "--short", f"--json={figures}", f"--plot={plot}"],
+                capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+            rows = json.loads(figures.read_text())["rows"]
+            self.assertGreaterEqual(len(rows), 20)
+            for row in rows:
+                with self.subTest(row["name"]):
+                    self.assertTrue(row["samples"])
+                    for values in row["samples"].values():
+                        self.assertTrue(all(value >= 0 for value in values))
+            self.assertIn("| spawn to manifest, plain | ms |", done.stdout)
+            ElementTree.fromstring(plot.read_text())
+
+
+class Tables(unittest.TestCase):
+    def test_medians_and_ratios(self) -> None:
+        row = Row("a", "s", "less", {"ours": [1.0, 9.0, 2.0], "model": [4.0]})
+        self.assertEqual((row.median("ours"), row.ratio("ours", "model")), (2.0, 0.5))
+        self.assertIn("| a | s | 2.00 | 4.00 | 0.50 |", table.text([row], ("ours", "model"), "model"))
+        self.assertIn("| – |", table.text([Row("b", "s", "less")], ("ours", "model"), "model"))
+
+
+if __name__ == "__main__":
+    unittest.main()
