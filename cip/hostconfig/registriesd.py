@@ -166,6 +166,8 @@ def _compose(path: str, data: bytes) -> Node | None:
         raise ConfigurationError(path, f"not valid YAML{line}: {quote(error.problem or 'malformed')[1:-1]}") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(path, "not valid YAML: a character that is not allowed") from error
+    except (ValueError, OverflowError) as error:  # of chr(): PyYAML takes any eight digits for a character
+        raise ConfigurationError(path, "not valid YAML: an escape that is no character") from error
     except RecursionError as error:
         raise ConfigurationError(path, "not valid YAML: nested too deep") from error
 
@@ -205,7 +207,10 @@ def _text(path: str, node: Node, what: str) -> str | None:
         return None
     if node.id != "scalar":
         raise ConfigurationError(_where(path, node), f"{what}: expected a text, found {_kind(node)}")
-    return str(node.value)
+    text = str(node.value)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ConfigurationError(_where(path, node), f"{what}: an escape that is no character")
+    return text
 
 
 def _flag(path: str, node: Node, what: str) -> bool | None:

@@ -121,6 +121,8 @@ class SignatureStoresTest(unittest.TestCase):
             ("two documents", "a: 1\n---\nb: 2", "not valid YAML at line 2: but found another document"),
             ("forbidden character", "a: \x07", "not valid YAML"),
             ("unknown anchor", "a: *b", "not valid YAML at line 1"),
+            ("beyond Unicode", 'a: "\\Uffffffff"', "a.yaml: not valid YAML: an escape that is no character"),
+            ("surrogate", 'default-docker: {lookaside: "http://h/\\ud800"}', "lookaside: an escape"),
             ("list", "- docker", "line 1: the file: expected a mapping, found a list"),
             ("text", "docker", "line 1: the file: expected a mapping, found a text"),
             ("scopes as list", "docker:\n- a", "line 2: docker: expected a mapping, found a list"),
