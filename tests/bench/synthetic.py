@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench.images import config, manifest  # noqa: E402
+from tests.bench.images import config, manifest
 
 _BLOCK = 1 << 18
 
