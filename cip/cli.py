@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+_CONFINE_SIGNAL = signal.SIGURG  # nobody else sends it, and where it is not expected it does nothing
+_CONFINE_SECONDS = 5.0  # until the main thread must have heard it
 
 
 class _Signalled(BaseException):
@@ -117,7 +120,7 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
             image.read_ahead(settings.transfer.read_ahead)
         return image
 
-    with _signals():
+    with _signals(confinement):
         if sock is not None:
             return httpserver.serve_socket(sock, open_image, settings.tmpdir, confinement.apply)
         return httpserver.serve_streams(0, 1, open_image, settings.tmpdir, confinement.apply)
@@ -133,8 +136,8 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
         raise UsageError(f"--require-sandbox=full: {Command.JSON} opens files that its parent names later")
     opener, confinement = _core(invocation, stack)
     confinement.require()
-    with _signals():
-        return seqpacket.serve(sock, opener)
+    with _signals(confinement):
+        return seqpacket.serve(sock, opener, confinement.apply)
 
 
 def _explain(invocation: Invocation, stack: ExitStack) -> int:
@@ -146,7 +149,11 @@ def _explain(invocation: Invocation, stack: ExitStack) -> int:
 
 
 class _Confinement:
-    """Gives up what is not needed any more, once, off the critical path unless a level is required."""
+    """Gives up what is not needed any more, once, off the critical path unless a level is required.
+
+    Two threads live on: the one that answers, which calls `apply`, and the main one, which only waits and is told by
+    a signal. All others are started by the first of them later.
+    """
 
     def __init__(self, invocation: Invocation, programs: ForkedPrograms) -> None:
         self._settings = invocation.settings
@@ -154,9 +161,10 @@ class _Confinement:
         self._reference = invocation.reference
         self._programs = programs
         self._applied = invocation.settings.sandbox.mode is SandboxMode.OFF
+        self._confine_main: Callable[[], None] | None = None
 
     def apply(self) -> None:
-        """Confine this thread and those it starts from now on, as far as the kernel lets us."""
+        """Confine this process, as far as the kernel lets us."""
         if not self._applied:
             self._confine()
 
@@ -169,10 +177,16 @@ class _Confinement:
 
         reached = self._confine()
         if reached < parse_level(required):
+            self._applied = False  # a request that comes again is refused again
             raise UnsupportedError(
                 f"--require-sandbox: expected level {required}, this kernel gave {reached.name.lower()}",
                 code=ErrorCode.DEPENDENCY_MISSING,
             )
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The main thread's part."""
+        if self._confine_main is not None:
+            self._confine_main()
 
     def _confine(self) -> Level:
         from .sandbox import Level, confine
@@ -180,22 +194,61 @@ class _Confinement:
         self._applied = True
         # A JSON parent names files later, and a store is spread over directories that only the source knows.
         limited = self._command is Command.HTTP and not self._reference.startswith("containers-storage:")
-        self._programs.start()
-        return confine(
-            Level.FULL if limited else Level.WRITE,
-            writable=[self._settings.tmpdir],
-            readable=_image_paths(self._reference, self._settings),
+        wanted = Level.FULL if limited else Level.WRITE
+        writable, readable = [self._settings.tmpdir], _read_later(self._reference, self._settings)
+        try:
+            self._programs.start()
+        except OSError as error:
+            log.warning("sandbox: none, because the process that runs helpers cannot be started: %s", error.strerror)
+            return Level.NONE
+        # First the main thread: once confined, we may not be allowed to signal one that is not.
+        others = self._in_main_thread(
+            lambda: confine(wanted, writable=writable, readable=readable, warn=lambda reason: None)
         )
+        reached = min(others, confine(wanted, writable=writable, readable=readable))
+        log.info("sandbox: level %s", reached.name.lower())
+        return reached
+
+    def _in_main_thread(self, confine: Callable[[], Level]) -> Level:
+        """The level that the main thread has reached; the highest when this is the main thread."""
+        from .sandbox import Level
+
+        main = threading.main_thread()
+        if threading.current_thread() is main or main.ident is None:
+            return Level.FULL
+        reached: list[Level] = []
+        done = threading.Event()
+
+        def in_main_thread() -> None:
+            if not done.is_set():
+                reached.append(confine())
+                done.set()
+
+        self._confine_main = in_main_thread
+        signal.pthread_kill(main.ident, _CONFINE_SIGNAL)
+        done.wait(_CONFINE_SECONDS)
+        return reached[0] if reached else Level.NONE
 
 
-def _image_paths(reference: str, settings: Settings) -> list[str]:
-    """The files and directories that the image itself is read from."""
+def _read_later(reference: str, settings: Settings) -> list[str]:
+    """What may have to be read after the image is open: the image itself, certificates, access to further places."""
+    from .hostconfig.paths import auth_files, certificate_directories
     from .model.reference import Transport, parse_image_reference
 
     paths = [settings.shared_blob_dir] if settings.shared_blob_dir else []
+    remote = False
     for text in (reference, *settings.local_sources) if reference else ():
         parsed = parse_image_reference(text)
-        paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
+        if parsed.transport is Transport.DOCKER:
+            remote = True
+        else:
+            paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
+    if remote:  # a mirror that is asked when another place breaks in the middle of a blob
+        environment = settings.environment
+        paths += [path for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (path := environment.get(name))]
+        certificates = certificate_directories("host", settings)
+        paths += certificates if settings.cert_dir else map(os.path.dirname, certificates)
+        paths += [file.path for file in auth_files(settings)[0]]
     return paths
 
 
@@ -252,13 +305,14 @@ def _read_key_file(path: str) -> bytes:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into an exception while the parent is served."""
+def _signals(confinement: _Confinement) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into an exception while the parent is served; let the confinement reach this thread."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Signalled(number)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, _CONFINE_SIGNAL: confinement.on_signal}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import warnings
 from collections.abc import Mapping, Sequence
 
 from .errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
@@ -33,9 +34,15 @@ class ForkedPrograms(DirectPrograms):
         self._child = 0
 
     def start(self) -> None:
-        """Fork the runner; `close` ends it."""
+        """Fork the runner, unless there is one; `close` ends it."""
+        if self._control is not None:
+            return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        child = os.fork()
+        with warnings.catch_warnings():
+            # Python 3.12 warns where there are threads. The child calls nothing that they could have locked: sockets,
+            # JSON, and fork and exec.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if child == 0:
             status = 1
             try:
@@ -121,7 +128,7 @@ def _gone(name: str, error: OSError | None) -> SourceError:
 
 def _serve(control: socket.socket) -> None:
     """Take requests until the socket ends. Runs in the forked process."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGURG):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     own = control.fileno()

@@ -80,9 +80,18 @@ class Opener(Protocol):
     def open(self, text: str, /) -> ServedImage: ...
 
 
-def serve(sock: socket.socket, opener: Opener) -> int:
+Settled = Callable[[], None]
+
+
+def _nothing() -> None:
+    """Put nothing off."""
+
+
+def serve(sock: socket.socket, opener: Opener, settled: Settled = _nothing) -> int:
     """Serve the connected SEQPACKET socket `sock`, which the caller closes, until its end; the exit status.
 
+    `settled` is called once, in the thread that answers and before any other is started, when the reply that lets the
+    parent name images is out.
     Transfers may outlive the return, in daemon threads. Whatever ends the call, an exception of a signal handler
     included, unfinished raw transfers have told their parent so when it returns (wire.md 5.2).
     """
@@ -90,7 +99,7 @@ def serve(sock: socket.socket, opener: Opener) -> int:
     threading.stack_size(STACK_SIZE)
     bell = Bell()
     pipes = Pipes(bell)
-    conversation = _Conversation(sock, opener, pipes, bell)
+    conversation = _Conversation(sock, opener, pipes, bell, settled)
     watched, held = os.pipe()  # the conversation holds one end, and its end is seen at the other
 
     def converse() -> None:
@@ -174,7 +183,7 @@ class _Handle:
 class _Conversation:
     """One connection from its first request to its end."""
 
-    def __init__(self, sock: socket.socket, opener: Opener, pipes: Pipes, bell: Bell) -> None:
+    def __init__(self, sock: socket.socket, opener: Opener, pipes: Pipes, bell: Bell, settled: Settled) -> None:
         self._sock = sock
         self._opener = opener
         self._pipes = pipes
@@ -182,6 +191,7 @@ class _Conversation:
         self._buffer = bytearray(PACKET_LIMIT + 1)
         self._owed: deque[_Packet | Feed] = deque()
         self._initialized = False
+        self._settled: Settled | None = settled
         self._image_ids = count(1)
         self._images: dict[int, _Handle] = {}
         self.exit_status = EXIT_FAILED
@@ -210,7 +220,14 @@ class _Conversation:
                     self._send_all()
                 self._owe(outcome_of(call.run))
             self._send_ready()
+            self._settle()
         self._send_all()
+
+    def _settle(self) -> None:
+        """Do what was put off until the reply to Initialize was out."""
+        if self._initialized and self._settled is not None:
+            settled, self._settled = self._settled, None
+            settled()
 
     def _release(self) -> None:
         for owed in self._owed:

@@ -53,6 +53,11 @@ class Runner(unittest.TestCase):
         self.assertEqual(result.stdout, b"get|x|m")
         programs.close()
 
+    def test_a_second_start_changes_nothing(self) -> None:
+        child = self.programs._child
+        self.programs.start()
+        self.assertEqual(self.programs._child, child)
+
     def test_the_exit_status_comes_back(self) -> None:
         result = self.run_program("docker-credential-fail")
         self.assertEqual((result.status, result.stdout), (3, b"no\n"))
