@@ -58,6 +58,7 @@ class _Source:
         self.served = False  # bytes of it have been passed on
         self.takes_ranges = True
         self.ready_at = 0.0
+        self.fault: CipError | None = None  # the last one, while another try might help
 
 
 class _TryAgainError(Exception):
@@ -105,7 +106,9 @@ class RegistryBlob:
         self._offset = 0
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
-        self._errors: list[CipError] = []
+        self._faults = 0
+        self._last_fault: CipError = NetworkError("")
+        self._broke_off = False  # a body that had begun was not completed: what follows is asked for as a range
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False
@@ -161,6 +164,7 @@ class RegistryBlob:
             reason=error.code,
         )
         self._offset = self._in_try = 0
+        self._broke_off = False
         self._current = following
         return True
 
@@ -213,6 +217,7 @@ class RegistryBlob:
                 if not count and expected != UNKNOWN_SIZE:
                     raise self._ended_early()
             except CipError as error:
+                self._broke_off = True
                 self._move_on(error, again=False)
                 continue
             self._offset += count
@@ -227,15 +232,16 @@ class RegistryBlob:
     def _receive(self, response: Response, view: memoryview) -> int:
         """One read under the stall clocks."""
         patience, times = self._patience, self._limits.times
-        if patience.is_too_slow():
+        remaining = patience.remaining()
+        if remaining <= 0 or patience.is_too_slow():
+            seconds = patience.stall if remaining <= 0 else times.rate_window
             raise NetworkError(
                 f"{response.url.origin.address}: slower than {self._session.min_rate} bytes a second "
-                f"over {times.rate_window:g} s ({response.via})",
+                f"over {seconds:g} s ({response.via})",
                 code=ErrorCode.TIMEOUT,
                 host=response.url.origin.address,
             )
         began = self._clock.monotonic()
-        remaining = patience.remaining()
         if remaining <= times.idle:
             response.limits = self._limits.until(began + remaining)
         paused = response.paused
@@ -281,7 +287,7 @@ class RegistryBlob:
         if self._is_document and any(other is not source and self._is_usable(other) for other in self._sources):
             seconds = min(seconds, self._limits.times.control_place)
         limits = self._limits.until(began + seconds)
-        fields = {"Range": f"bytes={self._offset}-"} if self._offset and source.takes_ranges else {}
+        fields = {"Range": f"bytes={self._offset}-"} if self._broke_off and source.takes_ranges else {}
         try:
             response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
         finally:
@@ -367,15 +373,18 @@ class RegistryBlob:
         source = self._current
         self._drop()
         self._history.add(source.endpoint.name, error, self._phase)
-        self._errors.append(error)
+        self._faults += 1
+        self._last_fault = error
         if self._cancellation.cancelled or not another_may_help(error):
             raise self._complete(error)
         now = self._clock.monotonic()
         if again or error.retryable:
+            source.fault = error
             source.failures = 1 if self._in_try >= PROGRESS else source.failures + 1
             source.ready_at = now + self._session.repeats.pause_after(source.endpoint, error, source.failures)
         else:
             source.excluded = True
+            source.fault = None
         following = self._choose()
         if following is None:
             raise self._final()
@@ -383,7 +392,7 @@ class RegistryBlob:
         if wait >= self._patience.remaining() or wait >= self._limits.remaining():
             raise self._final()
         digest = str(self._descriptor.digest)
-        self._session.repeats.tell(len(self._errors), error, wait, digest)
+        self._session.repeats.tell(self._faults, error, wait, digest)
         if following is not source:
             self._session.events.emit(
                 "source",
@@ -417,9 +426,9 @@ class RegistryBlob:
         return not source.excluded and source.failures <= self._session.repeats.times
 
     def _final(self) -> CipError:
-        """Of all faults the one that says most: a later try helps when any place may recover."""
-        passing = [error for error in self._errors if error.retryable]
-        return self._complete(passing[-1] if passing else self._errors[-1])
+        """The fault that says most: a later try helps when any place may recover, and else the last one counts."""
+        passing = [source.fault for source in self._sources if source.fault is not None and not source.excluded]
+        return self._complete(passing[-1] if passing else self._last_fault)
 
     def _complete(self, error: CipError) -> CipError:
         error.digest = str(self._descriptor.digest)

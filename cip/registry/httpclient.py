@@ -149,7 +149,7 @@ class Response:
         connection = self._connection
         if connection is None:
             return
-        if self.status != 200 and self.size <= DRAIN_LIMIT and self._keeps_alive:
+        if self.status >= 300 and self.size <= DRAIN_LIMIT and self._keeps_alive:
             self._drain(connection)
         if self._connection is not None:
             self._abandon(connection)

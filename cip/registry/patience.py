@@ -13,7 +13,7 @@ class Patience:
     """
 
     def __init__(self, stall: float, times: TimeLimits, min_rate: int) -> None:
-        self._stall = stall
+        self.stall = stall  # seconds without progress that end a blob
         self._window = times.rate_window
         self._min_rate = min_rate
         self._waited = 0.0  # since the last progress, over all tries
@@ -44,4 +44,4 @@ class Patience:
 
     def remaining(self) -> float:
         """Seconds that may still pass without progress."""
-        return self._stall - self._waited
+        return self.stall - self._waited

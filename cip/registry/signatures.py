@@ -15,7 +15,16 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ..content import read_blob
-from ..errors import CipError, ConfigurationError, ErrorCode, MissingDependencyError, Phase, SignatureError, quote
+from ..errors import (
+    CipError,
+    ConfigurationError,
+    ErrorCode,
+    InvalidInputError,
+    MissingDependencyError,
+    Phase,
+    SignatureError,
+    quote,
+)
 from ..hostconfig.paths import read_if_present
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
@@ -63,7 +72,7 @@ def fetch_signatures(
         found = list(fetch.from_registry() if fetch.registry_keeps_them() else fetch.from_lookaside(place.lookaside))
         if place.attachments:
             found += fetch.attached()
-    except (SignatureError, MissingDependencyError):
+    except (SignatureError, ConfigurationError, MissingDependencyError):
         raise
     except CipError as error:
         raise SignatureError(
@@ -124,11 +133,11 @@ class _Fetch:
         read = self._file_reader(base) if base.startswith("file:") else self._url_reader(base)
         found: list[RawSignature] = []
         for number in range(1, LOOKASIDE_LIMIT + 2):
-            if number > LOOKASIDE_LIMIT:
-                raise _unreadable(directory, f"more than {LOOKASIDE_LIMIT} signatures")
             origin, blob = read(f"{directory}/signature-{number}")
             if blob is None:
                 break
+            if number > LOOKASIDE_LIMIT:
+                raise _unreadable(directory, f"more than {LOOKASIDE_LIMIT} signatures")
             found.append(parse_signature_blob(blob, origin))
         return found
 
@@ -190,7 +199,10 @@ class _Fetch:
             username, _, password = private[2].partition(":")
             authorization = basic_authorization(Credentials(decode_percent(username), decode_percent(password)))
             base = private[1] + private[3]
-        root = parse_url(base)
+        try:
+            root = parse_url(base)
+        except InvalidInputError as error:
+            raise ConfigurationError("registries.d: lookaside", str(error)) from error
         directory, mark, query = root.target.partition("?")
         if directory == "/" and not base.partition("?")[0].endswith("/"):
             directory = ""

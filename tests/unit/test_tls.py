@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS: what a failed handshake means, and handshakes with somebody who does not speak it."""
+
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
+from cip.registry import tls
+from cip.registry.limits import Cancellation, Limits, SystemClock
+from cip.registry.tls import NotTlsError, TlsContexts, TlsIdentity
+from cip.registry.url import Origin
+from cip.settings import TimeLimits
+from tests.support.leaks import LeakCheckedTestCase
+
+ORIGIN = Origin("https", "r.example", 443)
+NOBODY = TlsIdentity(verify=False)
+
+
+def certificate_fault(code: int, message: str) -> ssl.SSLCertVerificationError:
+    fault = ssl.SSLCertVerificationError(1, "x")
+    fault.verify_code, fault.verify_message = code, message
+    return fault
+
+
+class MeaningTest(LeakCheckedTestCase):
+    def test_each_fault_of_a_certificate_has_its_code(self) -> None:
+        for number, message, code, reason in (
+            (10, "certificate has expired", ErrorCode.TLS_EXPIRED, r"has expired; the clock of this host says 2"),
+            (9, "not yet valid", ErrorCode.TLS_NOT_YET_VALID, r"is not valid yet; the clock of this host"),
+            (62, "Hostname mismatch", ErrorCode.TLS_NAME_MISMATCH, "for another name: hostname mismatch"),
+            (64, "IP address mismatch", ErrorCode.TLS_NAME_MISMATCH, "for another name: ip address mismatch"),
+            (18, "self-signed certificate", ErrorCode.TLS_UNTRUSTED, "not trusted: self-signed certificate"),
+            (20, "unable to get local issuer", ErrorCode.TLS_UNTRUSTED, "not trusted: unable to get"),
+        ):
+            with self.subTest(number):
+                error = tls._certificate_error(certificate_fault(number, message), "r:443", "direct")
+                self.assertRegex(str(error), f"^r:443: its certificate .*{reason}.* \\(direct\\)$")
+                self.assertEqual((error.code, error.phase, error.retryable), (code, Phase.TLS, False))
+
+
+class HandshakeTest(LeakCheckedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.ours, self.theirs = socket.socketpair()
+        self.addCleanup(self.theirs.close)
+        self.addCleanup(self.ours.close)
+
+    def handshake(self, seconds: float = 5.0, identity: TlsIdentity = NOBODY) -> ssl.SSLSocket:
+        limits = Limits(SystemClock(), TimeLimits(tls_handshake=seconds), Cancellation())
+        return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
+
+    def test_an_answer_in_another_protocol_is_told_from_a_fault(self) -> None:
+        for data in (b"HTTP/1.0 400 Bad Request\r\n\r\n", b"HTTP/1.1 400\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"):
+            with self.subTest(data):
+                self.setUp()
+                self.theirs.sendall(data)
+                with self.assertRaisesRegex(NotTlsError, "expected tls, found another protocol") as caught:
+                    self.handshake()
+                self.assertFalse(caught.exception.retryable)
+
+    def test_silence_is_a_time_out(self) -> None:
+        with self.assertRaisesRegex(NetworkError, r"no tls handshake within 0.03 s \(direct\)") as caught:
+            self.handshake(0.03)
+        self.assertEqual((caught.exception.code, caught.exception.phase), (ErrorCode.TIMEOUT, Phase.TLS))
+
+    def test_a_drip_does_not_outlast_the_limit(self) -> None:
+        end = threading.Event()
+
+        def drip() -> None:
+            try:
+                for byte in b"\x16\x03\x03\x40\x00" + b"\x02" * 10000:
+                    self.theirs.sendall(bytes((byte,)))
+                    if end.wait(0.005):
+                        return
+            except OSError:
+                return  # the other side has had enough
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with self.assertRaises(NetworkError):
+                self.handshake(0.05)
+        finally:
+            end.set()
+            thread.join()
+
+    def test_an_end_is_a_lost_connection(self) -> None:
+        def leave() -> None:
+            self.theirs.recv(1)
+            self.theirs.close()
+
+        closer = threading.Thread(target=leave)
+        closer.start()
+        with self.assertRaisesRegex(NetworkError, "the connection broke during the tls handshake") as caught:
+            self.handshake()
+        closer.join()
+        self.assertIs(caught.exception.code, ErrorCode.CONNECTION_LOST)
+
+    def test_an_alert_is_told_with_its_name(self) -> None:
+        self.theirs.sendall(b"\x15\x03\x03\x00\x02\x02\x28")  # fatal, handshake_failure
+        with self.assertRaisesRegex(SourceError, "the tls handshake failed: .*alert handshake failure") as caught:
+            self.handshake()
+        self.assertIs(caught.exception.code, ErrorCode.REGISTRY_ERROR)
+
+
+class ContextTest(LeakCheckedTestCase):
+    def test_old_versions_and_weak_suites_are_off(self) -> None:
+        context = tls._make_context(NOBODY)
+        self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+        for suite in context.get_ciphers():
+            with self.subTest(suite["name"]):
+                self.assertTrue(suite["name"].startswith(("TLS_", "ECDHE-")))
+                self.assertTrue("GCM" in suite["name"] or "CHACHA20" in suite["name"], suite["name"])
+
+    def test_verification_is_whole_or_not_at_all(self) -> None:
+        for verify in (True, False):
+            context = tls._make_context(TlsIdentity(verify))
+            self.assertEqual((context.verify_mode is ssl.CERT_REQUIRED, context.check_hostname), (verify, verify))
+
+    def test_a_file_without_a_certificate_is_silently_useless(self) -> None:
+        # registry.md M21
+        path = self.directory / "x.crt"
+        path.write_text("garbage")
+        tls._make_context(TlsIdentity(True, (str(path),)))
+
+    def test_unusable_files_stop_the_request(self) -> None:
+        pair = (str(self.write("c.cert")), str(self.write("c.key")))
+        for identity, reason in (
+            (TlsIdentity(True, (str(self.directory / "none.crt"),)), "none.crt: cannot be read: No such file"),
+            (TlsIdentity(True, (), (pair,)), "c.cert: not a usable client certificate with the key .*c.key"),
+        ):
+            with self.subTest(reason), self.assertRaisesRegex(ConfigurationError, reason):
+                tls._make_context(identity)
+
+    def test_one_identity_has_one_context(self) -> None:
+        contexts = TlsContexts()
+        self.assertIs(contexts._context(NOBODY), contexts._context(TlsIdentity(verify=False)))
+        self.assertIsNot(contexts._context(NOBODY), contexts._context(TlsIdentity()))
+
+    def write(self, name: str) -> Path:
+        path = self.directory / name
+        path.write_text("garbage")
+        return path
