@@ -53,6 +53,15 @@ class RegistriesFiles(NamedTuple):
     last: str | None  # from CONTAINERS_REGISTRIES_CONF_OVERRIDE; must exist
 
 
+class StorageFiles(NamedTuple):
+    """The files that make up storage.conf; `users` says whether `main` is this user's own or was named."""
+
+    main: str | None
+    users: bool
+    drop_ins: tuple[str, ...]
+    last: str | None  # from CONTAINERS_STORAGE_CONF_OVERRIDE; must exist
+
+
 # --- reading ---
 
 
@@ -211,33 +220,38 @@ def registries_files(settings: Settings) -> RegistriesFiles:
     if named and main is None:
         option = "--registries-conf" if settings.registries_conf else "CONTAINERS_REGISTRIES_CONF"
         raise ConfigurationError(named, f"no such file, though {option} names it")
-    drop_ins: dict[str, str] = {}
     # The variable, unlike the option, stands for all of the configuration.
-    if settings.registries_conf or not named:
-        for directory in _registries_drop_in_directories(environment):
-            for name in _list_directory(directory, ".conf"):
-                drop_ins[name] = os.path.join(directory, name)
+    drop_ins = _drop_ins(environment, "registries") if settings.registries_conf or not named else ()
     return RegistriesFiles(
         main=ConfigurationFile(main or candidates[0], "registries.conf", main is not None),
         candidates=tuple(candidates[: candidates.index(main)] if main else candidates),
-        # bytes, because that is how the other tools sort; a name that is no UTF-8 has a place too
-        drop_ins=tuple(drop_ins[name] for name in sorted(drop_ins, key=os.fsencode)),
+        drop_ins=drop_ins,
         last=environment.get("CONTAINERS_REGISTRIES_CONF_OVERRIDE") or None,
     )
 
 
-def _registries_drop_in_directories(environment: HostEnvironment) -> list[str]:
+def _drop_ins(environment: HostEnvironment, stem: str) -> tuple[str, ...]:
+    """The files that are laid over STEM.conf, in order. Raises ConfigurationError."""
+    found: dict[str, str] = {}
+    for directory in _drop_in_directories(environment, stem):
+        for name in _list_directory(directory, ".conf"):
+            found[name] = os.path.join(directory, name)
+    # bytes, because that is how the other tools sort; a name that is no UTF-8 has a place too
+    return tuple(found[name] for name in sorted(found, key=os.fsencode))
+
+
+def _drop_in_directories(environment: HostEnvironment, stem: str) -> list[str]:
     """Least specific first: a file replaces those of the same name in the directories before."""
     uid = rootless_uid(environment, environment.uid)
     found = []
     for base in (VENDOR_DIRECTORY, ADMIN_DIRECTORY):
-        found.append(os.path.join(base, "registries.conf.d"))
+        found.append(os.path.join(base, f"{stem}.conf.d"))
         if uid == 0:
-            found.append(os.path.join(base, "registries.rootful.conf.d"))
+            found.append(os.path.join(base, f"{stem}.rootful.conf.d"))
         else:
-            found.append(os.path.join(base, "registries.rootless.conf.d"))
-            found.append(os.path.join(base, "registries.rootless.conf.d", str(uid)))
-    found.append(os.path.join(user_directory(environment), "registries.conf.d"))
+            found.append(os.path.join(base, f"{stem}.rootless.conf.d"))
+            found.append(os.path.join(base, f"{stem}.rootless.conf.d", str(uid)))
+    found.append(os.path.join(user_directory(environment), f"{stem}.conf.d"))
     return found
 
 
@@ -321,9 +335,29 @@ def default_lookaside(environment: HostEnvironment) -> str:
     return f"file://{home}/.local/share/containers/sigstore"
 
 
-def storage_conf_candidates(environment: HostEnvironment) -> tuple[str, ...]:
-    """The places of storage.conf, in order; the first that exists is read. The variable names the only one."""
+def storage_files(environment: HostEnvironment) -> StorageFiles:
+    """The files of storage.conf in the order in which they are merged; found as those of registries.conf are.
+
+    Raises ConfigurationError for a directory that cannot be listed, or a named file that is not there.
+    """
+    last = environment.get("CONTAINERS_STORAGE_CONF_OVERRIDE") or None
     named = environment.get("CONTAINERS_STORAGE_CONF")
     if named:
-        return (named,)
-    return tuple(os.path.join(base, "storage.conf") for base in _base_directories(environment))
+        if not is_present(named):
+            raise ConfigurationError(named, "no such file, though CONTAINERS_STORAGE_CONF names it")
+        return StorageFiles(named, True, (), last)
+    candidates = [os.path.join(base, "storage.conf") for base in _base_directories(environment)]
+    main = next((path for path in candidates if is_present(path)), None)
+    return StorageFiles(main, main == candidates[0], _drop_ins(environment, "storage"), last)
+
+
+def default_storage(environment: HostEnvironment) -> tuple[str, str]:
+    """The root of the local image storage and its run root, where no storage.conf names them (images.md 4.1)."""
+    uid = rootless_uid(environment, environment.uid)
+    if uid == 0:
+        return os.path.join(STATE_DIRECTORY, "storage"), os.path.join(RUN_DIRECTORY, "storage")
+    data = environment.get("XDG_DATA_HOME")
+    base = data if os.path.isabs(data) else os.path.join(environment.home, ".local", "share")
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    run_base = runtime if os.path.isabs(runtime) else f"/tmp/storage-run-{uid}"
+    return os.path.join(base, "containers", "storage"), os.path.join(run_base, "containers")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..errors import QUOTE_LIMIT, ConfigurationError, InvalidReferenceError, quote
+from ..errors import InvalidReferenceError, quote
 from ..model.jsontree import JsonNode, fold_key
 from ..model.reference import DockerReference, parse_docker_reference
 from ..pattern import Pattern
+from .toml import parse_toml
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = Pattern(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
@@ -91,7 +92,7 @@ class ParsedFile(NamedTuple):
 def parse_registries_file(path: str, data: bytes) -> ParsedFile:
     """The content `data` of the file `path`. Raises ConfigurationError naming file and key, or line."""
     warnings: list[str] = []
-    root = _Table(_parse_toml(path, data), _TOP_KEYS, warnings)
+    root = _Table(parse_toml(path, data), _TOP_KEYS, warnings)
     _refuse_v1(root)
     for entry in root.array("unqualified-search-registries"):
         if not _DOMAIN.fullmatch(_location(entry)):
@@ -111,29 +112,6 @@ def parse_registries_file(path: str, data: bytes) -> ParsedFile:
     _refuse_contradictions(rules, tables)
     # The first table of a prefix wins within one file, as upstream.
     return ParsedFile({rule.prefix: rule for rule in reversed(rules)}, helpers, tuple(warnings))
-
-
-def _parse_toml(path: str, data: bytes) -> JsonNode:
-    import tomllib
-
-    try:
-        value = tomllib.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(path, _toml_complaint(str(error))) from error
-    except ValueError as error:  # of int(), which takes no more than some thousand digits
-        raise ConfigurationError(path, "not valid TOML: a number that is too long") from error
-    except RecursionError as error:
-        raise ConfigurationError(path, "not valid TOML: nested too deep") from error
-    return JsonNode((path, ConfigurationError), None, "", value)
-
-
-def _toml_complaint(text: str) -> str:
-    """The decoder's message with its position in front, where no cut can lose it."""
-    what, _, where = text.removesuffix(")").rpartition(" (at ")
-    what = what[:1].lower() + what[1:]
-    return f"not valid TOML at {where.replace(',', '')}: {what[:QUOTE_LIMIT]}" if what else "not valid TOML"
 
 
 class _Table:

@@ -315,14 +315,20 @@ class OtherPlacesTest(unittest.TestCase):
         rootless = self.host.environment({"_CONTAINERS_ROOTLESS_UID": "0"}, uid=9)
         self.assertIn("/var/lib/", paths.default_lookaside(rootless))
 
-    def test_storage_conf_has_the_usual_places(self) -> None:
-        found = [
-            path.replace(str(self.host.root), "") for path in paths.storage_conf_candidates(self.host.environment())
-        ]
-        self.assertEqual(["/home/.config/containers/storage.conf", "/etc/containers/storage.conf",
-                          "/usr/share/containers/storage.conf"], found)  # fmt: skip
-        named = self.host.environment({"CONTAINERS_STORAGE_CONF": "/s.conf"})
-        self.assertEqual(("/s.conf",), paths.storage_conf_candidates(named))
+    def test_storage_conf_is_found_as_registries_conf_is(self) -> None:
+        environment = self.host.environment()
+        self.assertEqual((None, False, (), None), paths.storage_files(environment))
+        system = self.host.write("usr/share/containers/storage.conf")
+        self.assertEqual((system, False, (), None), paths.storage_files(environment))
+        drop_ins = (self.host.write("etc/containers/storage.conf.d/a.conf"),
+                    self.host.write("home/.config/containers/storage.conf.d/b.conf"))  # fmt: skip
+        own = self.host.write("home/.config/containers/storage.conf")
+        self.assertEqual((own, True, drop_ins, None), paths.storage_files(environment))
+        named = self.host.environment({"CONTAINERS_STORAGE_CONF": system, "CONTAINERS_STORAGE_CONF_OVERRIDE": "/o"})
+        self.assertEqual((system, True, (), "/o"), paths.storage_files(named))
+        missing = self.host.environment({"CONTAINERS_STORAGE_CONF": "/no/such"})
+        with self.assertRaisesRegex(ConfigurationError, "/no/such: no such file, though CONTAINERS_STORAGE_CONF"):
+            paths.storage_files(missing)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""storage.conf: where the local image storage is, and which other stores belong to it (images.md 4.1)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..errors import ConfigurationError, quote
+from ..model.jsontree import JsonNode
+from ..pattern import Pattern
+from ..settings import HostEnvironment, Settings
+from .paths import (
+    CONFIGURATION_LIMIT,
+    ConfigurationFile,
+    default_storage,
+    read_configuration,
+    read_if_present,
+    rootless_uid,
+    storage_files,
+    user_directory,
+)
+from .toml import parse_toml
+
+_VARIABLE = Pattern(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
+_DRIVER = Pattern(r"[a-z][a-z0-9]{0,31}", re.ASCII)
+_STORE_OPTIONS = ("imagestore", "additionalimagestore")  # both name a store that is only read
+_STORAGE_KEYS = ("driver", "graphroot", "runroot", "imagestore", "rootless_storage_path", "options")
+
+
+class StorageConfiguration(NamedTuple):
+    """The host's local storage. An empty `driver` is to be found out from what lies in `root`.
+
+    `image_stores` are read beside `root`, in order; all paths are absolute. `files` are those that said so.
+    """
+
+    driver: str
+    root: str
+    run_root: str
+    image_stores: tuple[str, ...]
+    files: tuple[ConfigurationFile, ...] = ()
+
+
+def load_storage(settings: Settings) -> StorageConfiguration:
+    """The storage of this host for this user. Raises ConfigurationError naming file and key."""
+    environment = settings.environment
+    uid = rootless_uid(environment, environment.uid)
+    values = _Values()
+    files = []
+    for path, required, users in _files(environment):
+        data = read_configuration(path, CONFIGURATION_LIMIT) if required else read_if_present(path, CONFIGURATION_LIMIT)
+        files.append(ConfigurationFile(path, "storage.conf", data is not None))
+        if data is not None:
+            # The places that system files name are root's; a user's own files may name others.
+            values.lay_over(parse_toml(path, data), environment, places=users or uid == 0)
+    default_root, default_run_root = default_storage(environment)
+    stores = values.stores
+    from_environment = environment.get("STORAGE_OPTS")
+    if from_environment:
+        stores = parse_store_options(from_environment.split(","), "STORAGE_OPTS")
+    if values.image_store:
+        stores = (values.image_store, *stores)
+    driver = environment.get("STORAGE_DRIVER")
+    return StorageConfiguration(
+        parse_driver(driver, "STORAGE_DRIVER") if driver else values.driver,
+        values.root or (values.rootless_root if uid else "") or default_root,
+        values.run_root or default_run_root,
+        stores,
+        tuple(files),
+    )
+
+
+def parse_driver(name: str, where: str) -> str:
+    """The name of a storage driver. Raises ConfigurationError."""
+    if not _DRIVER.fullmatch(name):
+        raise ConfigurationError(where, f"expected the name of a storage driver, found {quote(name)}")
+    return "overlay" if name == "overlay2" else name
+
+
+def parse_store_options(options: Sequence[str], where: str) -> tuple[str, ...]:
+    """The image stores among `KEY=VALUE` driver options such as `overlay.imagestore=/srv/images`; others are ignored.
+
+    Raises ConfigurationError.
+    """
+    stores = []
+    for option in options:
+        key, _, value = option.strip().partition("=")
+        if key.strip().lower().rpartition(".")[2] in _STORE_OPTIONS and value.strip():
+            stores.append(_require_absolute(value.strip(), where))
+    return tuple(stores)
+
+
+class _Values:
+    """What the files say, later ones replacing earlier ones key by key."""
+
+    def __init__(self) -> None:
+        self.driver = ""
+        self.root = ""
+        self.run_root = ""
+        self.rootless_root = ""
+        self.image_store = ""
+        self.stores: tuple[str, ...] = ()
+
+    def lay_over(self, root: JsonNode, environment: HostEnvironment, *, places: bool) -> None:
+        storage = root.folded(("storage",)).get("storage")
+        if storage is None:
+            return
+        table = storage.folded(_STORAGE_KEYS)
+        if "driver" in table and table["driver"].as_str():
+            self.driver = parse_driver(table["driver"].as_str(), table["driver"].where)
+        graph_root = _path(table.get("graphroot"), environment)
+        run_root = _path(table.get("runroot"), environment)
+        if places:
+            self.root = graph_root or self.root
+            self.run_root = run_root or self.run_root
+        self.rootless_root = _path(table.get("rootless_storage_path"), environment) or self.rootless_root
+        self.image_store = _path(table.get("imagestore"), environment) or self.image_store
+        if "options" in table:
+            stores = table["options"].folded(("additionalimagestores",)).get("additionalimagestores")
+            if stores is not None:
+                self.stores = tuple(filter(None, (_path(entry, environment) for entry in stores.items())))
+
+
+def _files(environment: HostEnvironment) -> Iterator[tuple[str, bool, bool]]:
+    """Path, whether it must exist, and whether it is the user's own; in the order in which they are laid over."""
+    files = storage_files(environment)
+    if files.main is not None:
+        yield files.main, True, files.users
+    own = user_directory(environment) + "/"
+    for path in files.drop_ins:
+        yield path, False, path.startswith(own)
+    if files.last is not None:
+        yield files.last, True, True
+
+
+def _path(node: JsonNode | None, environment: HostEnvironment) -> str:
+    """An absolute path in which `$UID`, `$HOME` and other variables are replaced; empty when it is not set."""
+    if node is None or not node.as_str():
+        return ""
+    known = {"UID": str(rootless_uid(environment, environment.uid)), "HOME": environment.home}
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return known.get(name) or environment.get(name)
+
+    return _require_absolute(_VARIABLE.sub(replace, node.as_str()), node.where)
+
+
+def _require_absolute(path: str, where: str) -> str:
+    if not os.path.isabs(path) or "\0" in path:
+        raise ConfigurationError(where, f"expected an absolute path, found {quote(path)}")
+    return path
