@@ -94,18 +94,21 @@ def load_public_key(content: bytes, name: str) -> PublicKey:
 
 
 def _narrowed(handle: Any) -> PublicKey:
-    """`handle` if its kind is allowed. Raises ValueError."""
+    """`handle` if its kind is allowed. Raises ValueError.
+
+    Rebuilt from its numbers, because older OpenSSL remembers the encoding that a key came in and gives it back.
+    """
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     if isinstance(handle, ec.EllipticCurvePublicKey):
-        kind = "ecdsa"
         if handle.curve.name not in _CURVES:
             raise ValueError(f"unsupported curve {handle.curve.name}")
+        kind, handle = "ecdsa", handle.public_numbers().public_key()
     elif isinstance(handle, rsa.RSAPublicKey):
-        kind = "rsa"
         if handle.key_size < RSA_MINIMUM:
             raise ValueError(f"an RSA key of {handle.key_size} bits, expected at least {RSA_MINIMUM}")
+        kind, handle = "rsa", handle.public_numbers().public_key()
     elif isinstance(handle, ed25519.Ed25519PublicKey):
         kind = "ed25519"
     else:

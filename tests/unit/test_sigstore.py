@@ -174,6 +174,9 @@ class KeyTest(SigstoreCase):
         head = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200")
         key_pem = public_pem(self.key)
         rsa_as_spki = self.rsa.public_key().public_bytes(serialization.Encoding.DER, public)
+        plain, pss = "30820122300d06092a864886f70d0101010500", "30820120300b06092a864886f70d01010a"
+        self.assertEqual(rsa_as_spki[:19].hex(), plain)  # rsaEncryption with NULL; then id-RSASSA-PSS with nothing
+        pss_only = bytes.fromhex(pss) + rsa_as_spki[19:]
         for case, content, words in (
             ("secp256k1", public_pem(new_key(ec.SECP256K1())), "unsupported curve secp256k1"),
             ("Ed448", public_pem(ed448.Ed448PrivateKey.generate()), "expected an ECDSA, RSA or Ed25519 key"),
@@ -191,6 +194,7 @@ class KeyTest(SigstoreCase):
             ("garbage in base64", pem(b"garbage", "PUBLIC KEY"), "keyData of the policy: "),
             ("something behind the key", pem(spki(self.key) + b"\0", "PUBLIC KEY"), "keyData of the policy: "),
             ("compressed point", pem(head + compressed, "PUBLIC KEY"), "not in its canonical encoding"),
+            ("RSA-PSS", pem(pss_only, "PUBLIC KEY"), "not in its canonical encoding|keyData of the policy"),
             ("SPKI under the other label", pem(rsa_as_spki, "RSA PUBLIC KEY"), "canonical|keyData of the policy"),
             ("ECDSA under the RSA label", pem(spki(self.key), "RSA PUBLIC KEY"), "canonical|keyData of the policy"),
         ):
