@@ -2,15 +2,9 @@
 """OpenPGP keys and simple signatures, made by the real gpg in a home directory of their own."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from cip.errors import ConfigurationError
 from cip.model.digest import digest_of
@@ -20,14 +14,13 @@ from cip.model.signature import RawSignature
 from cip.trust.evaluation import TrustTools, UnverifiedImage
 from cip.trust.requirements import GpgvOutcome
 
-from .peers import require_peer
+from . import openpgp
 
 NOW = 1_800_000_000.0  # seconds; "now" of tests that need none in particular
 MANIFEST = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}'
 DIGEST = str(digest_of(MANIFEST))
 OTHER_DIGEST = "sha256:" + "0" * 64
 REFERENCE = "example.com/ns/r:v1"
-_GPG_SECONDS = 60
 
 
 def docker(reference: str) -> ImageIdentity:
@@ -90,50 +83,13 @@ class KeyOptions(NamedTuple):
     time: str = ""
 
 
-class GpgHome:
-    """A gpg home directory with keys; a context manager that stops its agent and removes it."""
-
-    def __init__(self) -> None:
-        self._gpg = require_peer("gpg")
-        self._path = Path(tempfile.mkdtemp(prefix="cip-gpg-"))
-        (self._path / "gpg-agent.conf").write_text("disable-scdaemon\n")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop the agent of this home, and only that, and remove the directory."""
-        stop = ["gpgconf", "--homedir", str(self._path), "--kill", "all"]
-        subprocess.run(stop, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=_GPG_SECONDS)
-        shutil.rmtree(self._path, ignore_errors=True)
-
-    @property
-    def path(self) -> Path:
-        """For GNUPGHOME of other programs."""
-        return self._path
+class GpgHome(openpgp.GpgHome):
+    """A key ring whose keys and signatures may be made at another time, expire and be revoked."""
 
     def run(self, *arguments: str, text: bytes = b"", time: str = "") -> bytes:
-        """Standard output of gpg. Raises AssertionError with what it said when it fails."""
-        command = [self._gpg, "--homedir", str(self._path), "--batch", "--yes", "--no-tty", "--quiet"]
-        command += ["--pinentry-mode", "loopback", "--passphrase", "", "--trust-model", "always"]
-        command += ["--no-auto-key-locate", "--no-auto-key-retrieve"]
-        command += [f"--faked-system-time={time}!"] if time else []
-        done = subprocess.run(
-            [*command, *arguments],
-            input=text,
-            capture_output=True,
-            check=False,
-            timeout=_GPG_SECONDS,
-            env={**os.environ, "LC_ALL": "C", "GNUPGHOME": str(self._path)},
-        )
-        if done.returncode:
-            raise AssertionError(f"gpg {' '.join(arguments)}: {done.stderr.decode('utf-8', 'replace')}")
-        return done.stdout
+        """Standard output of gpg at the faked clock `time`. Raises AssertionError with what it said when it fails."""
+        clock = [f"--faked-system-time={time}!"] if time else []
+        return self.gpg("--yes", "--no-tty", "--quiet", "--trust-model", "always", *clock, *arguments, text=text)
 
     def create_key(self, name: str, options: KeyOptions | None = None) -> str:
         """A new key with a user id; its fingerprint."""
@@ -153,13 +109,13 @@ class GpgHome:
         listing = self.run("--with-colons", "--with-subkey-fingerprint", "--list-keys", name).decode()
         return re.findall(r"^fpr:+([0-9A-F]{40}):$", listing, re.MULTILINE)
 
-    def export(self, *keys: str, armor: bool = False) -> bytes:
-        """The public keys."""
+    def export_all(self, *keys: str, armor: bool = False) -> bytes:
+        """The public keys of `keys`, or all there are."""
         return self.run(*["--armor"] * armor, "--export", *keys)
 
     def revoke(self, key: str) -> None:
         """Revoke the primary key `key` in this home."""
-        certificate = (self._path / "openpgp-revocs.d" / f"{key}.rev").read_text()
+        certificate = (self.directory / "openpgp-revocs.d" / f"{key}.rev").read_text()
         self.run("--import", text=certificate.replace("\n:-----BEGIN", "\n-----BEGIN").encode())
 
     def revoke_subkey(self, key: str, position: int = 1) -> None:
@@ -167,7 +123,9 @@ class GpgHome:
         commands = f"key {position}\nrevkey\ny\n0\n\ny\nsave\n"
         self.run("--command-fd", "0", "--expert", "--edit-key", key, text=commands.encode())
 
-    def sign(self, text: bytes, *keys: str, options: Sequence[str] = (), time: str = "", mode: str = "--sign") -> bytes:
+    def sign_as(
+        self, text: bytes, *keys: str, options: Sequence[str] = (), time: str = "", mode: str = "--sign"
+    ) -> bytes:
         """A signed message, by default with its text inside and compressed. A subkey is named with `!` behind it."""
         users = [word for key in keys for word in ("--local-user", key)]
         return self.run(*options, *users, mode, text=text, time=time)

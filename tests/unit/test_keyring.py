@@ -157,7 +157,7 @@ class RealRingTest(unittest.TestCase):
         with GpgHome() as home:
             keys = {home.create_key("one"), home.create_key("two")}
             home.add_subkey(min(keys))
-            binary, text = home.export(), home.export(armor=True)
+            binary, text = home.export_all(), home.export_all(armor=True)
             for blob in (binary, text):
                 ring = merge_key_rings([("a", blob)])
                 self.assertEqual(ring.fingerprints, keys)

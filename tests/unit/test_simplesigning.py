@@ -238,8 +238,8 @@ class RealSignaturesTest(unittest.TestCase):
         cls.main = cls.home.create_key("main")
         cls.other = cls.home.create_key("other")
         cls.stranger = cls.home.create_key("stranger")
-        cls.ring = cls.home.export(cls.main, cls.other)
-        cls.good = cls.home.sign(payload(), cls.main)
+        cls.ring = cls.home.export_all(cls.main, cls.other)
+        cls.good = cls.home.sign_as(payload(), cls.main)
 
     def judge(self, *messages: bytes, ring: bytes | None = None, identity: str = REFERENCE) -> list[SignatureResult]:
         seen: list[SignatureResult] = []
@@ -258,7 +258,7 @@ class RealSignaturesTest(unittest.TestCase):
         for algorithm in ("rsa2048", "nistp256", "dsa2048"):
             with self.subTest(algorithm):
                 key = self.home.create_key(algorithm, KeyOptions(algorithm))
-                self.judge(self.home.sign(payload(), key), ring=self.home.export(key))
+                self.judge(self.home.sign_as(payload(), key), ring=self.home.export_all(key))
 
     def test_accepted_signature_is_recorded_with_key_and_claims(self) -> None:
         [result] = self.judge(self.good)
@@ -269,17 +269,17 @@ class RealSignaturesTest(unittest.TestCase):
         )  # fmt: skip
 
     def test_g02_uncompressed_message_is_accepted(self) -> None:
-        self.judge(self.home.sign(payload(), self.main, options=("-z", "0")))
+        self.judge(self.home.sign_as(payload(), self.main, options=("-z", "0")))
 
     def test_g03_subkey_is_accepted_under_its_primary_and_recorded_itself(self) -> None:
         key = self.home.create_key("withsub")
         subkey = self.home.add_subkey(key)
-        [result] = self.judge(self.home.sign(payload(), f"{subkey}!"), ring=self.home.export(key))
+        [result] = self.judge(self.home.sign_as(payload(), f"{subkey}!"), ring=self.home.export_all(key))
         self.assertEqual(result.key, subkey)
 
     def test_g04_unknown_key_is_untrusted_and_its_claims_are_not_recorded(self) -> None:
         seen: list[SignatureResult] = []
-        message = self.home.sign(payload(), self.stranger)
+        message = self.home.sign_as(payload(), self.stranger)
         self.refuse("untrusted", f"signed by a key {self.stranger} that the policy does not list", message)
         requirement = SignedBy("GPGKeys", (Material("keyData", content=self.ring),), MatchRepoDigestOrExact())
         given = tools(gpgv=lambda keys, text: run_gpgv(DirectPrograms(), keys, text))
@@ -288,13 +288,13 @@ class RealSignaturesTest(unittest.TestCase):
         self.assertEqual((seen[0].key, seen[0].claims, seen[0].reason), (self.stranger, None, "untrusted"))
 
     def test_g05_tampered_text_is_refused(self) -> None:
-        plain = self.home.sign(payload(), self.main, options=("-z", "0"))
+        plain = self.home.sign_as(payload(), self.main, options=("-z", "0"))
         self.refuse("crypto", "does not fit the text", plain.replace(b"example.com", b"example.org"))
 
     def test_flipped_bits_are_refused_or_outside_of_what_is_signed(self) -> None:
         """Packet headers, the one-pass packet and unhashed subpackets are not covered; text and signature are."""
         text = payload()
-        plain = self.home.sign(text, self.main, options=("-z", "0"))
+        plain = self.home.sign_as(text, self.main, options=("-z", "0"))
         begin = plain.index(text)
         end = begin + len(text)
         accepted = []
@@ -322,35 +322,35 @@ class RealSignaturesTest(unittest.TestCase):
         for case, signer, owner in (
             ("key", expired, expired), ("primary", sub_of_primary, primary), ("subkey", subkey, holder),
         ):  # fmt: skip
-            message = self.home.sign(payload(), f"{signer}!", time=used)
+            message = self.home.sign_as(payload(), f"{signer}!", time=used)
             with self.subTest(case):
-                self.refuse("crypto", "the key has expired", message, ring=self.home.export(owner))
+                self.refuse("crypto", "the key has expired", message, ring=self.home.export_all(owner))
 
     def test_g07_revoked_keys_are_refused_although_gpgv_exits_well(self) -> None:
         key = self.home.create_key("revoked")
-        by_key = self.home.sign(payload(), key)
-        before = self.home.export(key)
+        by_key = self.home.sign_as(payload(), key)
+        before = self.home.export_all(key)
         self.judge(by_key, ring=before)
         self.home.revoke(key)
-        self.refuse("crypto", "the key is revoked", by_key, ring=self.home.export(key))
+        self.refuse("crypto", "the key is revoked", by_key, ring=self.home.export_all(key))
         holder = self.home.create_key("subrevoked")
         subkey = self.home.add_subkey(holder)
-        by_subkey = self.home.sign(payload(), f"{subkey}!")
+        by_subkey = self.home.sign_as(payload(), f"{subkey}!")
         self.home.revoke_subkey(holder)
-        self.refuse("crypto", "the key is revoked", by_subkey, ring=self.home.export(holder))
+        self.refuse("crypto", "the key is revoked", by_subkey, ring=self.home.export_all(holder))
         with self.subTest("G20: the copy without the revocation first"):
-            ring = before + self.home.export(key)
+            ring = before + self.home.export_all(key)
             self.refuse("keycfg", f"key {key} occurs twice", by_key, ring=ring)
 
     def test_g08_times_of_signatures(self) -> None:
         old = self.home.create_key("old", KeyOptions(time="20200101T000000"))
-        ring = self.home.export(old)
-        lapsed = self.home.sign(payload(), old, options=("--default-sig-expire", "1d"), time="20200601T000000")
+        ring = self.home.export_all(old)
+        lapsed = self.home.sign_as(payload(), old, options=("--default-sig-expire", "1d"), time="20200601T000000")
         self.refuse("crypto", "the signature has expired", lapsed, ring=ring)
-        future = self.home.sign(payload(), old, time="20350101T000000")
+        future = self.home.sign_as(payload(), old, time="20350101T000000")
         self.judge(future, ring=ring)
         early_options = ("--ignore-time-conflict", "--ignore-valid-from")
-        early = self.home.sign(payload(), self.main, options=early_options, time="20190101T000000")
+        early = self.home.sign_as(payload(), self.main, options=early_options, time="20190101T000000")
         self.refuse("crypto", "cannot be checked", early)
 
     def test_g09_g10_two_signers_in_one_message_are_refused(self) -> None:
@@ -360,11 +360,11 @@ class RealSignaturesTest(unittest.TestCase):
             ("unknown first", (self.stranger, self.main)),
         ):
             with self.subTest(case):
-                self.refuse("crypto", "more than one signature", self.home.sign(payload(), *signers))
+                self.refuse("crypto", "more than one signature", self.home.sign_as(payload(), *signers))
 
     def test_g11_what_is_no_signed_message_is_refused(self) -> None:
         to = ("--recipient", self.home.create_key("crypt", KeyOptions("rsa2048", "encrypt")))
-        detached = self.home.sign(payload(), self.main, mode="--detach-sign")
+        detached = self.home.sign_as(payload(), self.main, mode="--detach-sign")
         for case, message, words in (
             ("literal", self.home.run("--store", text=payload()), "not one signed message"),
             ("encrypted", self.home.run(*to, "--encrypt", text=payload()), "not one signed|an encrypted"),
@@ -377,10 +377,10 @@ class RealSignaturesTest(unittest.TestCase):
 
     def test_g12_g13_other_packets_around_a_message_are_refused(self) -> None:
         evil = payload("evil.example/ns/r:v1")
-        plain = self.home.sign(payload(), self.main, options=("-z", "0"))
+        plain = self.home.sign_as(payload(), self.main, options=("-z", "0"))
         literal = self.home.run("--store", "-z", "0", text=evil)
-        second = self.home.sign(evil, self.other, options=("-z", "0"))
-        detached = self.home.sign(payload(), self.main, mode="--detach-sign")
+        second = self.home.sign_as(evil, self.other, options=("-z", "0"))
+        detached = self.home.sign_as(payload(), self.main, mode="--detach-sign")
         for case, message in (
             ("literal before", literal + plain), ("literal after", plain + literal), ("two messages", plain + second),
             ("detached and literal", detached + literal),
@@ -389,22 +389,22 @@ class RealSignaturesTest(unittest.TestCase):
                 self.refuse("crypto", "", message)
 
     def test_g14_what_follows_a_compressed_message_is_not_read(self) -> None:
-        for rest in (b"garbage", self.home.sign(payload("evil.example/ns/r:v1"), self.main)):
+        for rest in (b"garbage", self.home.sign_as(payload("evil.example/ns/r:v1"), self.main)):
             [result] = self.judge(self.good + rest)
             self.assertEqual(result.claims, {"reference": REFERENCE, "digest": DIGEST})
 
     def test_g15_newline_after_an_uncompressed_message_is_refused(self) -> None:
         self.refuse(
-            "crypto", "not one signed message", self.home.sign(payload(), self.main, options=("-z", "0")) + b"\n"
+            "crypto", "not one signed message", self.home.sign_as(payload(), self.main, options=("-z", "0")) + b"\n"
         )
 
     def test_g16_signed_message_within_a_signed_message_is_no_payload(self) -> None:
-        self.refuse("payload", "signed payload: not valid", self.home.sign(self.good, self.main))
+        self.refuse("payload", "signed payload: not valid", self.home.sign_as(self.good, self.main))
 
     def test_g17_armor_and_cleartext_are_refused_with_and_without_prefix(self) -> None:
         for text in (
-            self.home.sign(payload(), self.main, options=("--armor",)),
-            self.home.sign(payload(), self.main, mode="--clear-sign"),
+            self.home.sign_as(payload(), self.main, options=("--armor",)),
+            self.home.sign_as(payload(), self.main, mode="--clear-sign"),
         ):
             with self.assertRaisesRegex(SignatureError, "unknown format") as caught:
                 parse_signature_blob(text, "place")
@@ -414,16 +414,16 @@ class RealSignaturesTest(unittest.TestCase):
             self.refuse("crypto", "not a binary OpenPGP message", prefixed.message)
 
     def test_g18_sha1_is_refused(self) -> None:
-        weak = self.home.sign(payload(), self.main, options=("--digest-algo", "SHA1", "--allow-weak-digest-algos"))
+        weak = self.home.sign_as(payload(), self.main, options=("--digest-algo", "SHA1", "--allow-weak-digest-algos"))
         self.refuse("crypto", "signed with SHA-1", weak)
 
     def test_text_mode_is_refused(self) -> None:
-        self.refuse("crypto", "text-mode", self.home.sign(payload(), self.main, options=("--textmode",)))
+        self.refuse("crypto", "text-mode", self.home.sign_as(payload(), self.main, options=("--textmode",)))
 
     def test_g19_armored_rings_are_read(self) -> None:
-        main, other = (self.home.export(key, armor=True) for key in (self.main, self.other))
+        main, other = (self.home.export_all(key, armor=True) for key in (self.main, self.other))
         for case, ring in (
-            ("one block", self.home.export(self.main, self.other, armor=True)),
+            ("one block", self.home.export_all(self.main, self.other, armor=True)),
             ("several blocks", main + b"\ntext between\n" + other),
             ("line ends", (other + main).replace(b"\n", b"\r\n")),
         ):
@@ -431,7 +431,7 @@ class RealSignaturesTest(unittest.TestCase):
                 self.judge(self.good, ring=ring)
 
     def test_g21_rings_without_a_usable_key_are_refused(self) -> None:
-        ring = self.home.export(self.main)
+        ring = self.home.export_all(self.main)
         name = 2 + ring[1]  # offset of the user id behind the key packet; both have one length byte
         for case, broken in (
             ("garbage", b"\xffgarbage"),
@@ -445,8 +445,8 @@ class RealSignaturesTest(unittest.TestCase):
     def test_foreign_subkey_is_not_believed(self) -> None:
         thief, owner = self.home.create_key("thief"), self.home.create_key("owner")
         subkey = self.home.add_subkey(owner)
-        message = self.home.sign(payload(), f"{subkey}!")
-        with_subkey, without_subkey = self.home.export(owner), self.home.export(thief)
+        message = self.home.sign_as(payload(), f"{subkey}!")
+        with_subkey, without_subkey = self.home.export_all(owner), self.home.export_all(thief)
         start = 0
         for _ in ("key", "user id", "self-signature"):
             start += 2 + with_subkey[start + 1]  # old packet format with one length byte
@@ -463,7 +463,7 @@ class RealSignaturesTest(unittest.TestCase):
             ("duplicate in optional", text.replace(b'"optional": {', b'"optional": {"creator": "x", ')),
         ):
             with self.subTest(case):
-                self.refuse("payload", "signed payload", self.home.sign(changed, self.main))
+                self.refuse("payload", "signed payload", self.home.sign_as(changed, self.main))
 
     def test_g23_g24_other_digests_are_refused_before_other_names(self) -> None:
         sha512 = f"sha512:{hashlib.sha512(MANIFEST).hexdigest()}"
@@ -475,13 +475,13 @@ class RealSignaturesTest(unittest.TestCase):
             ("name", payload("example.com/other:v1"), "identity"),
         ):
             with self.subTest(case):
-                self.refuse(reason, "sign|payload", self.home.sign(text, self.main))
+                self.refuse(reason, "sign|payload", self.home.sign_as(text, self.main))
 
     def test_refused_claims_of_a_believed_signer_are_recorded(self) -> None:
         seen: list[SignatureResult] = []
         requirement = SignedBy("GPGKeys", (Material("keyData", content=self.ring),), MatchRepoDigestOrExact())
         given = tools(gpgv=lambda keys, text: run_gpgv(DirectPrograms(), keys, text))
-        message = SimpleSignature(self.home.sign(payload("example.com/ns/r:v2"), self.main), "place")
+        message = SimpleSignature(self.home.sign_as(payload("example.com/ns/r:v2"), self.main), "place")
         with self.assertRaisesRegex(PolicyRejectedError, "signed for example.com/ns/r:v2: expected exactly"):
             requirement.check(unverified(message), given, seen)
         self.assertEqual(seen[0].claims, {"reference": "example.com/ns/r:v2", "digest": DIGEST})
@@ -489,11 +489,13 @@ class RealSignaturesTest(unittest.TestCase):
 
     def test_g25_manifest_whose_own_hash_differs_is_refused(self) -> None:
         """A schema 1 document whose embedded payload has the signed digest is judged by its raw bytes."""
-        self.refuse("digest", f"expected {re.escape(DIGEST)}", self.home.sign(payload(digest=OTHER_DIGEST), self.main))
+        self.refuse(
+            "digest", f"expected {re.escape(DIGEST)}", self.home.sign_as(payload(digest=OTHER_DIGEST), self.main)
+        )
 
     def test_c05_c06_one_good_signature_among_bad_ones_suffices(self) -> None:
-        unknown = self.home.sign(payload(), self.stranger)
-        other_name = self.home.sign(payload("example.com/ns/r:v2"), self.main)
+        unknown = self.home.sign_as(payload(), self.stranger)
+        other_name = self.home.sign_as(payload("example.com/ns/r:v2"), self.main)
         seen = self.judge(unknown, other_name, self.good, self.good)
         self.assertEqual([each.accepted for each in seen], [False, False, True])
         self.refuse(
