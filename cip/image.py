@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import log
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
 from .errors import (
     CipError,
@@ -239,15 +240,13 @@ class ImageOpener:
         InvalidDocumentError; nothing stays open then.
         """
         self.prepare()
-        reference = parse_image_reference(text)
-        source = self._sources.open(reference)
         try:
-            accepted = self._accept(text, source)
-            image = Image(text, source, accepted, self._events)
-        except BaseException:
-            source.close()
+            image, manifest = self._open(text)
+        except CipError as error:
+            self._events.emit("failed", image=text, code=error.code, detail=str(error))
             raise
-        manifest = accepted.manifest
+        if self._settings.decryption_keys and any(each.media_type.endswith("+encrypted") for each in manifest.layers):
+            log.warning("%s: --decryption-key is ignored: encrypted layers are served as they are", text)
         self._events.emit(
             "plan",
             image=text,
@@ -255,6 +254,15 @@ class ImageOpener:
             bytes=manifest.config.size + sum(layer.size for layer in manifest.layers),
         )
         return image
+
+    def _open(self, text: str) -> tuple[Image, Manifest]:
+        source = self._sources.open(parse_image_reference(text))
+        try:
+            accepted = self._accept(text, source)
+            return Image(text, source, accepted, self._events), accepted.manifest
+        except BaseException:
+            source.close()
+            raise
 
     def close(self) -> None:
         """Release connections."""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from . import log
 from .content import BlobReader
-from .errors import CipError, ContentMismatchError
+from .errors import CipError, ContentMismatchError, ErrorCode
 from .model.descriptor import Descriptor
 
 VERSION = 1
@@ -179,7 +179,7 @@ class AuditWriter:
 
 
 class ReportingReader:
-    """A blob reader that tells the events how far it is."""
+    """A blob reader that tells the events how far it is, and at its end whether the blob was the right one."""
 
     def __init__(self, reader: BlobReader, descriptor: Descriptor, image: str, events: Events) -> None:
         self._reader = reader
@@ -188,6 +188,9 @@ class ReportingReader:
         self._events = events
         self._began = self._told = time.monotonic()
         self._done = 0
+        self._ended = False
+        self._failure: tuple[str, str] | None = None  # code and detail
+        self._closed = False
 
     @classmethod
     def around(cls, reader: BlobReader, descriptor: Descriptor, image: str, events: Events) -> BlobReader:
@@ -204,40 +207,37 @@ class ReportingReader:
         try:
             count = self._reader.readinto(buffer)
         except CipError as error:
-            self._events.emit(
-                "failed", image=self._image, digest=str(self._descriptor.digest), code=error.code, detail=str(error)
-            )
+            self._failure = (error.code, str(error))
             raise
         self._done += count
+        self._ended = not count
         now = time.monotonic()
-        if not count:
-            self._events.emit(
-                "done",
-                image=self._image,
-                digest=str(self._descriptor.digest),
-                bytes=self._done,
-                seconds=round(now - self._began, 3),
-            )
-        elif now - self._told >= PROGRESS_INTERVAL:
+        if count and now - self._told >= PROGRESS_INTERVAL:
             self._told = now
-            self._events.emit(
-                "progress",
-                image=self._image,
-                digest=str(self._descriptor.digest),
-                done=self._done,
-                size=self._descriptor.size,
-            )
+            self._emit("progress", done=self._done, size=self._descriptor.size)
         return count
 
     def restart(self, error: ContentMismatchError) -> bool:
         """Begin again elsewhere, if the source can."""
-        self._done = 0
-        return self._reader.restart(error)
+        if not self._reader.restart(error):
+            return False
+        self._done, self._ended, self._failure = 0, False, None
+        return True
 
     def blame(self) -> str:
-        """Who served the bytes."""
+        """Who served the bytes; asked only when they were wrong."""
+        self._failure = (ErrorCode.CONTENT_MISMATCH, "the content is not the one that the image names")
         return self._reader.blame()
 
     def close(self) -> None:
-        """Release the blob."""
+        """Release the blob, and tell what became of it; one that the parent gave up is told by neither event."""
+        if not self._closed:
+            self._closed = True
+            if self._failure is not None:
+                self._emit("failed", code=self._failure[0], detail=self._failure[1])
+            elif self._ended:
+                self._emit("done", bytes=self._done, seconds=round(time.monotonic() - self._began, 3))
         self._reader.close()
+
+    def _emit(self, event: str, **members: object) -> None:
+        self._events.emit(event, image=self._image, digest=str(self._descriptor.digest), **members)

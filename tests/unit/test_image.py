@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import unittest
 from collections.abc import Mapping, Sequence
+from unittest import mock
 
 from cip.content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
 from cip.errors import (
@@ -316,6 +317,15 @@ class Serving(ImageCase):
         with self.assertRaises(ContentMismatchError) as caught:
             self.open(source).config()
         self.assertEqual(caught.exception.phase, "config")
+
+    def test_encrypted_layers_pass_through_and_a_key_for_them_warns(self) -> None:
+        encrypted = images.MANIFEST_M.replace(b'layer.v1.tar"', b'layer.v1.tar+encrypted"')
+        with mock.patch("cip.log.warning") as warning:
+            self.assertEqual(self.open(self.plain(encrypted)).manifest.data, encrypted)
+            warning.assert_not_called()
+            self.open(self.plain(encrypted), decryption_keys=True)
+            self.open(self.plain(), decryption_keys=True)
+        warning.assert_called_once()
 
     def test_readers_are_left_alone_when_the_image_closes(self) -> None:
         source = self.plain()

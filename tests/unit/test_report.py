@@ -10,8 +10,8 @@ import unittest
 from unittest import mock
 
 from cip import report
-from cip.content import BytesReader
-from cip.errors import NetworkError
+from cip.content import BytesReader, Release, copy_verified
+from cip.errors import CipError, ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor
 from cip.model.digest import digest_of
 from cip.report import AuditWriter, EventWriter, LineWriter, NoEvents, ReportingReader
@@ -98,25 +98,52 @@ class Reporting(unittest.TestCase):
         reader = BytesReader(b"x")
         self.assertIs(ReportingReader.around(reader, _descriptor(b"x"), "i", NoEvents()), reader)
 
-    def test_the_end_of_a_blob_is_told_with_its_length(self) -> None:
+    def copy(self, content: bytes, reader: BytesReader) -> list[tuple[str, dict[str, object]]]:
+        """What is told while `reader` is copied as the blob of `content`."""
         events = _Recorder()
-        reader = ReportingReader.around(BytesReader(b"abc"), _descriptor(b"abc"), "i", events)
-        buffer = memoryview(bytearray(8))
-        while reader.readinto(buffer):
-            continue
-        event, members = events.seen[-1]
+        reporting = ReportingReader.around(reader, _descriptor(content), "i", events)
+        try:
+            copy_verified(reporting, lambda part: None, _descriptor(content), release=Release.AS_READ)
+        except CipError:
+            pass
+        reporting.close()
+        reporting.close()
+        return events.seen
+
+    def test_a_good_blob_is_told_once_with_its_length(self) -> None:
+        ((event, members),) = self.copy(b"abc", BytesReader(b"abc"))
         self.assertEqual((event, members["bytes"]), ("done", 3))
 
-    def test_a_failure_is_told_and_raised(self) -> None:
+    def test_wrong_content_is_told_as_a_failure(self) -> None:
+        ((event, members),) = self.copy(b"abc", BytesReader(b"abd"))
+        self.assertEqual((event, members["code"]), ("failed", "content-mismatch"))
+
+    def test_a_failure_is_told(self) -> None:
         class Broken(BytesReader):
             def readinto(self, buffer: memoryview, /) -> int:
                 raise NetworkError("it broke")
 
+        ((event, members),) = self.copy(b"abc", Broken(b"abc"))
+        self.assertEqual((event, members["code"], members["detail"]), ("failed", "connection-lost", "it broke"))
+
+    def test_a_blob_that_succeeds_elsewhere_is_no_failure(self) -> None:
+        class Elsewhere(BytesReader):
+            def restart(self, error: ContentMismatchError) -> bool:
+                self._data, self._position = memoryview(b"abc"), 0
+                return True
+
         events = _Recorder()
-        reader = ReportingReader.around(Broken(b""), _descriptor(b""), "i", events)
-        with self.assertRaises(NetworkError):
-            reader.readinto(memoryview(bytearray(1)))
-        self.assertEqual(events.seen[-1][1]["code"], "connection-lost")
+        reporting = ReportingReader.around(Elsewhere(b"abd"), _descriptor(b"abc"), "i", events)
+        copy_verified(reporting, lambda part: None, _descriptor(b"abc"), release=Release.AFTER_VERIFICATION)
+        reporting.close()
+        self.assertEqual([event for event, _ in events.seen], ["done"])
+
+    def test_a_blob_that_the_parent_gave_up_is_told_by_neither(self) -> None:
+        events = _Recorder()
+        reporting = ReportingReader.around(BytesReader(b"abc"), _descriptor(b"abc"), "i", events)
+        reporting.readinto(memoryview(bytearray(1)))
+        reporting.close()
+        self.assertEqual(events.seen, [])
 
 
 def _descriptor(data: bytes) -> Descriptor:
