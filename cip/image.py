@@ -364,7 +364,15 @@ class _Accepted(NamedTuple):
 
 
 def _unverified(source: ImageSource, data: bytes, digest: Digest, instance: Digest | None) -> UnverifiedImage:
-    return UnverifiedImage(source.identity, data, _Once(lambda: source.signatures(digest, instance)))
+    signatures = _Once(lambda: source.signatures(digest, instance))
+    return UnverifiedImage(source.identity, data, signatures, lambda: _signature_places(source))
+
+
+def _signature_places(source: ImageSource) -> Sequence[str]:
+    try:
+        return source.signature_places()
+    except CipError:
+        return ()  # the same file refused the signatures already, and said why
 
 
 class _Once:

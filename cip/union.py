@@ -188,6 +188,12 @@ class UnionSource:
             return self._registry.signatures(digest, instance)
         return self._found[digest].signatures(digest)
 
+    def signature_places(self) -> Sequence[str]:
+        """Those of the registry; offline the local places."""
+        if self._registry is not None:
+            return self._registry.signature_places()
+        return tuple(place.text for place in self._places)
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

@@ -88,6 +88,12 @@ class RegistrySource:
 
         return fetch_signatures(self._endpoints[0], digest, self._settings, self._session, self._limits())
 
+    def signature_places(self) -> Sequence[str]:
+        """As configuration has it for the place that served the manifest."""
+        from .signatures import places_of_signatures
+
+        return places_of_signatures(self._endpoints[0], self._settings)
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest: a registry serves what its manifests name."""
         return layers

@@ -43,6 +43,10 @@ class ImageSource(Protocol):
         """
         ...
 
+    def signature_places(self) -> Sequence[str]:
+        """Where `signatures` looks, for people and the audit; empty when this place can have none."""
+        ...
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers as this place can serve them: `layers`, those of the manifest, but in a local storage."""
         ...

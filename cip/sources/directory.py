@@ -67,6 +67,10 @@ class DirectorySource:
                 raise _unreadable(f"{what}: more than {SIGNATURE_COUNT_LIMIT} signatures")
             found.append(parse_signature_blob(_read_signature(descriptor, what), name))
 
+    def signature_places(self) -> Sequence[str]:
+        """The directory."""
+        return (self._text,)
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

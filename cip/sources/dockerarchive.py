@@ -101,6 +101,10 @@ class DockerArchiveSource:
         """None: an archive has no place for them."""
         return ()
 
+    def signature_places(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

@@ -120,6 +120,10 @@ class LayoutSource:
         """None: a layout has no place for them."""
         return ()
 
+    def signature_places(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

@@ -72,6 +72,10 @@ class TarballSource:
         """None."""
         return ()
 
+    def signature_places(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

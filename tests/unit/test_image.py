@@ -60,8 +60,8 @@ class FakeSource:
         self.asked.append(f"signatures {digest}")
         return ()
 
-    def looked_for(self) -> Sequence[str]:
-        return ()
+    def signature_places(self) -> Sequence[str]:
+        return ("lookaside file:///sigstore",)
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         return layers
@@ -165,6 +165,7 @@ class Opening(ImageCase):
             self.open(source, SIGNED)
         self.assertEqual(caught.exception.reason, "nosig")
         self.assertEqual(source.asked, ["manifest top", f"signatures {images.DIGEST_M}"])
+        self.assertEqual(self.audit.records[0]["looked_for"], ["lookaside file:///sigstore"])
 
     def test_a_rejected_image_that_does_not_parse_is_refused_for_the_policy(self) -> None:
         source = self.plain(b'{"schemaVersion":2,"layers":[],"manifests":[]}')

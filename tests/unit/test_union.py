@@ -46,6 +46,9 @@ class PlayedRegistry:
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
         return (SIGNATURE,)
 
+    def signature_places(self) -> Sequence[str]:
+        return ("lookaside https://example.com/sigstore",)
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         return layers
 
