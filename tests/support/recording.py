@@ -3,6 +3,7 @@
 nobody should have sent."""
 
 import http.server
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
@@ -81,6 +82,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 10
+
+    def handle(self) -> None:
+        """A greeting of TLS is told at once that it is at the wrong door: it has no line end to wait for."""
+        if self.connection.recv(1, socket.MSG_PEEK) == b"\x16":
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            self.wfile.flush()
+            self.connection.recv(1 << 16)  # unread bytes would turn our close into a reset
+        else:
+            super().handle()
 
     def do_GET(self) -> None:
         self._reply()
