@@ -80,7 +80,7 @@ class Opener(Protocol):
     def open(self, text: str, /) -> ServedImage: ...
 
 
-Settled = Callable[[], None]
+Settled = Callable[[], object]
 
 
 def _nothing() -> None:

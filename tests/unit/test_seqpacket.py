@@ -9,14 +9,12 @@ import threading
 import unittest
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import NamedTuple
 from unittest import mock
 
 from cip.content import BlobAccess, BlobReader, BytesReader
 from cip.errors import (
     CipError,
     ConfigurationError,
-    ContentMismatchError,
     ErrorCode,
     InvalidReferenceError,
     NetworkError,
@@ -24,21 +22,11 @@ from cip.errors import (
     PolicyRejectedError,
     UsageError,
 )
-from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import UNKNOWN_SIZE
+from cip.model.digest import Digest
 from cip.wire import seqpacket
-from tests.support.images import (
-    BIG_SIZE,
-    CONFIG_C,
-    DIGEST_C,
-    DIGEST_M,
-    DIGEST_S,
-    DIGEST_T,
-    LAYER_T,
-    MANIFEST_M,
-    describe,
-    random_bytes,
-)
+from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeOpener, Manifest, Stalled
+from tests.support.images import BIG_SIZE, CONFIG_C, DIGEST_M, DIGEST_S, DIGEST_T, LAYER_T, MANIFEST_M, describe
 from tests.support.jsonparent import (
     PACKET_LIMIT,
     JsonParent,
@@ -52,160 +40,12 @@ from tests.support.jsonparent import (
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
 
-BIG = random_bytes(BIG_SIZE, b"BIG")
-DIGEST_BIG = digest_of(BIG)
-BAD = bytes([BIG[0] ^ 1]) + BIG[1:]
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
-OpenBlob = Callable[[], BlobReader]
-
-
-class Manifest(NamedTuple):
-    data: bytes
-    digest: Digest
-
-
-class Stalled(BytesReader):
-    """Gives the first `early` bytes, and the rest when `go_on` is set."""
-
-    def __init__(self, data: bytes, go_on: threading.Event, early: int = 1000) -> None:
-        super().__init__(data)
-        self._go_on = go_on
-        self._early = early
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        if self._early:
-            count = super().readinto(buffer[: self._early])
-            self._early -= count
-            return count
-        assert self._go_on.wait(PATIENCE)
-        return super().readinto(buffer)
-
-
-class Failing(BytesReader):
-    """Promises BIG_SIZE bytes, gives its data and then an error."""
-
-    def __init__(self, data: bytes, error: Exception) -> None:
-        super().__init__(data)
-        self._error = error
-
-    @property
-    def size(self) -> int:
-        return BIG_SIZE
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        if not (count := super().readinto(buffer)):
-            raise self._error
-        return count
-
-
-class Content:
-    """M with further blobs."""
-
-    def __init__(self) -> None:
-        self.manifest = Manifest(MANIFEST_M, DIGEST_M)
-        self.descriptors = {DIGEST_T: describe(LAYER_T, LAYER_TYPE), DIGEST_C: describe(CONFIG_C)}
-        self.blobs: dict[Digest, OpenBlob] = {
-            DIGEST_T: lambda: BytesReader(LAYER_T),
-            DIGEST_C: lambda: BytesReader(CONFIG_C),
-        }
-        self.layers: tuple[Descriptor, ...] = (describe(LAYER_T, LAYER_TYPE),)
-        self.config_gate: threading.Event | None = None
-        self.accesses: list[BlobAccess] = []
-
-    def add(self, data: bytes, open_blob: OpenBlob, size: int | None = None) -> Digest:
-        found = describe(data)
-        self.descriptors[found.digest] = found if size is None else found._replace(size=size)
-        self.blobs[found.digest] = open_blob
-        return found.digest
-
-
-class FakeImage:
-    """`content`, opened once."""
-
-    def __init__(self, content: Content) -> None:
-        self._content = content
-        self.readers = 0
-        self.closed = 0
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._content.manifest
-
-    def config(self) -> bytes:
-        assert self._content.config_gate is None or self._content.config_gate.wait(PATIENCE)
-        return CONFIG_C
-
-    def inner_config(self) -> bytes:
-        return b"{}"
-
-    def layers(self) -> tuple[Descriptor, ...]:
-        return self._content.layers
-
-    def describe_blob(self, digest: Digest) -> Descriptor:
-        if digest not in self._content.descriptors:
-            raise NotFoundError(f"the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE)
-        return self._content.descriptors[digest]
-
-    def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
-        assert not self.closed, "the image was closed under a transfer"
-        self._content.accesses.append(access)
-        return _Counted(self, self._content.blobs[digest]())
-
-    def close(self) -> None:
-        assert not self.readers, "the image was closed under a reader"
-        self.closed += 1
-
-
-class _Counted:
-    def __init__(self, image: FakeImage, reader: BlobReader) -> None:
-        self._image = image
-        self._reader = reader
-        image.readers += 1
-
-    @property
-    def size(self) -> int:
-        return self._reader.size
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        return self._reader.readinto(buffer)
-
-    def restart(self, error: ContentMismatchError) -> bool:
-        return self._reader.restart(error)
-
-    def blame(self) -> str:
-        return self._reader.blame()
-
-    def close(self) -> None:
-        self._image.readers -= 1
-
-
-class FakeOpener:
-    """Opens what `contents` has by name; `errors` come first."""
-
-    def __init__(self) -> None:
-        self.contents: dict[str, Content] = {}
-        self.opened: list[FakeImage] = []
-        self.errors: dict[str, Exception] = {}
-        self.gates: dict[str, threading.Event] = {}
-        self.prepare_errors: list[Exception] = []
-
-    def prepare(self) -> None:
-        if self.prepare_errors:
-            raise self.prepare_errors.pop(0)
-
-    def open(self, text: str) -> FakeImage:
-        if text in self.gates:
-            assert self.gates[text].wait(PATIENCE)
-        if text in self.errors:
-            raise self.errors[text]
-        self.opened.append(FakeImage(self.contents[text]))
-        return self.opened[-1]
-
 
 class Server:
     """A conversation in threads of this process; `parent` is its other end."""
 
-    def __init__(self, opener: FakeOpener) -> None:
+    def __init__(self, opener: FakeOpener, settled: Callable[[], object] = list) -> None:
+        self._settled = settled
         self._before = set(threading.enumerate())
         self._opener = opener
         ours, self.sock = socket.socketpair(type=socket.SOCK_SEQPACKET)
@@ -215,7 +55,7 @@ class Server:
         self._thread.start()
 
     def _serve(self) -> None:
-        self.status = seqpacket.serve(self.sock, self._opener)
+        self.status = seqpacket.serve(self.sock, self._opener, self._settled)
 
     def end(self) -> int | None:
         """The exit status, once the server has ended by itself."""
@@ -364,7 +204,7 @@ class Images(ConversationTestCase):
         self.parent.ask("Initialize")
         with mock.patch("cip.log.error") as logged:
             self.assert_refused(self.parent.ask("OpenImage", "trap"), "^internal error$")
-        self.assertRegex(str(logged.call_args), "RecursionError at test_seqpacket.py")
+        self.assertRegex(str(logged.call_args), "RecursionError at fakeimage.py")
         self.assertEqual(self.parent.ask("OpenImage", "f1").value, 1)
 
     def test_images_are_closed_at_the_end(self) -> None:
@@ -682,6 +522,7 @@ class Packets(ConversationTestCase):
         self.assertEqual(len(self.parent.reply().value), 1)
 
     def test_b47_descriptors_that_come_along_are_dropped(self) -> None:
+        self.assert_refused(self.parent.ask("Nope"))  # from here on nothing new is open in the server
         with open(os.devnull, "rb") as null:
             before = len(os.listdir("/proc/self/fd"))
             socket.send_fds(self.parent.sock, [b'{"method":"Initialize"}'], [null.fileno()] * 5)
@@ -795,6 +636,18 @@ class SeveralConversations(OpenerTestCase):
                 gate.set()
                 self.go_on.set()
                 other.close()
+
+    def test_what_was_put_off_is_done_once_and_after_the_reply(self) -> None:
+        told: list[bool] = []
+        other = Server(self.opener, lambda: told.append(self.go_on.wait(PATIENCE)))
+        other.parent.ask("FinishPipe", 99)
+        other.parent.ask("Initialize")
+        self.assertEqual(told, [])
+        self.go_on.set()
+        other.parent.ask("OpenImage", "f1")
+        other.parent.ask("OpenImage", "f1")
+        self.assertEqual(told, [True])
+        other.close()
 
 
 class AnExceptionOfASignalHandler(OpenerTestCase):

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image and its opener without a source, for tests of the front ends: what it gives, and when, is up to the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cip.content import BlobAccess, BlobReader, BytesReader
+from cip.errors import ContentMismatchError, ErrorCode, NotFoundError
+from cip.model import mediatype
+from cip.model.descriptor import Descriptor
+from cip.model.digest import Digest, digest_of
+from tests.support.images import (
+    BIG_SIZE,
+    CONFIG_C,
+    DIGEST_C,
+    DIGEST_M,
+    DIGEST_T,
+    LAYER_T,
+    MANIFEST_M,
+    describe,
+    random_bytes,
+)
+from tests.support.parent import PATIENCE
+
+BIG = random_bytes(BIG_SIZE, b"BIG")
+DIGEST_BIG = digest_of(BIG)
+BAD = bytes([BIG[0] ^ 1]) + BIG[1:]
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+OpenBlob = Callable[[], BlobReader]
+
+
+class Manifest(NamedTuple):
+    """What `image.ServedManifest` is."""
+
+    data: bytes
+    digest: Digest
+    media_type: str = mediatype.OCI_MANIFEST
+    index_digest: Digest | None = None
+
+
+class Stalled(BytesReader):
+    """Gives the first `early` bytes, and the rest when `go_on` is set."""
+
+    def __init__(self, data: bytes, go_on: threading.Event, early: int = 1000) -> None:
+        super().__init__(data)
+        self._go_on = go_on
+        self._early = early
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if self._early:
+            count = super().readinto(buffer[: self._early])
+            self._early -= count
+            return count
+        assert self._go_on.wait(PATIENCE)
+        return super().readinto(buffer)
+
+
+class Failing(BytesReader):
+    """Promises BIG_SIZE bytes, gives its data and then an error."""
+
+    def __init__(self, data: bytes, error: Exception) -> None:
+        super().__init__(data)
+        self._error = error
+
+    @property
+    def size(self) -> int:
+        return BIG_SIZE
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if not (count := super().readinto(buffer)):
+            raise self._error
+        return count
+
+
+class Content:
+    """M with further blobs."""
+
+    def __init__(self) -> None:
+        self.manifest = Manifest(MANIFEST_M, DIGEST_M)
+        self.descriptors = {DIGEST_T: describe(LAYER_T, LAYER_TYPE), DIGEST_C: describe(CONFIG_C)}
+        self.blobs: dict[Digest, OpenBlob] = {
+            DIGEST_T: lambda: BytesReader(LAYER_T),
+            DIGEST_C: lambda: BytesReader(CONFIG_C),
+        }
+        self.layers: tuple[Descriptor, ...] = (describe(LAYER_T, LAYER_TYPE),)
+        self.config_gate: threading.Event | None = None
+        self.accesses: list[BlobAccess] = []
+
+    def add(self, data: bytes, open_blob: OpenBlob, size: int | None = None) -> Digest:
+        found = describe(data)
+        self.descriptors[found.digest] = found if size is None else found._replace(size=size)
+        self.blobs[found.digest] = open_blob
+        return found.digest
+
+
+class FakeImage:
+    """`content`, opened once."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self.readers = 0
+        self.closed = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._content.manifest
+
+    def config(self) -> bytes:
+        assert self._content.config_gate is None or self._content.config_gate.wait(PATIENCE)
+        return CONFIG_C
+
+    def inner_config(self) -> bytes:
+        return b"{}"
+
+    def layers(self) -> tuple[Descriptor, ...]:
+        return self._content.layers
+
+    def describe_blob(self, digest: Digest) -> Descriptor:
+        if digest not in self._content.descriptors:
+            raise NotFoundError(f"the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE)
+        return self._content.descriptors[digest]
+
+    def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
+        assert not self.closed, "the image was closed under a transfer"
+        self._content.accesses.append(access)
+        return _Counted(self, self._content.blobs[digest]())
+
+    def close(self) -> None:
+        assert not self.readers, "the image was closed under a reader"
+        self.closed += 1
+
+
+class _Counted:
+    def __init__(self, image: FakeImage, reader: BlobReader) -> None:
+        self._image = image
+        self._reader = reader
+        image.readers += 1
+
+    @property
+    def size(self) -> int:
+        return self._reader.size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        return self._reader.readinto(buffer)
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        return self._reader.restart(error)
+
+    def blame(self) -> str:
+        return self._reader.blame()
+
+    def close(self) -> None:
+        self._image.readers -= 1
+
+
+class FakeOpener:
+    """Opens what `contents` has by name; `errors` come first."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, Content] = {}
+        self.opened: list[FakeImage] = []
+        self.errors: dict[str, Exception] = {}
+        self.gates: dict[str, threading.Event] = {}
+        self.prepare_errors: list[Exception] = []
+
+    def prepare(self) -> None:
+        if self.prepare_errors:
+            raise self.prepare_errors.pop(0)
+
+    def open(self, text: str) -> FakeImage:
+        if text in self.gates:
+            assert self.gates[text].wait(PATIENCE)
+        if text in self.errors:
+            raise self.errors[text]
+        self.opened.append(FakeImage(self.contents[text]))
+        return self.opened[-1]
