@@ -36,7 +36,7 @@ class ReadingTest(unittest.TestCase):
             ("directory", str(directory), "expected a file, found a directory"),
             ("file as directory", below_a_file, "cannot be read: not a directory"),
             ("link to itself", str(loop), "cannot be read: too many levels"),
-            ("NUL", "a\0b", "cannot be read: embedded null"),
+            ("NUL", "a\0b", "cannot be read: .*embedded null"),
         ):
             with self.subTest(case), self.assertRaisesRegex(ConfigurationError, reason):
                 paths.read_if_present(path, 10)
