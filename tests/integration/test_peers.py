@@ -3,6 +3,7 @@
 
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
