@@ -98,6 +98,11 @@ class SourceOpener:
 
         return open_daemon(reference, self._settings, self._shared_spools(), self._programs)
 
+    def _open_storage(self, reference: ImageReference) -> ImageSource:
+        from .sources.storage import open_storage
+
+        return open_storage(reference, self._settings)
+
     def _open_tarball(self, reference: ImageReference) -> ImageSource:
         from .sources.tarball import open_tarball
 
@@ -111,5 +116,6 @@ _OPENERS = {
     Transport.DIR: SourceOpener._open_directory,
     Transport.DOCKER_ARCHIVE: SourceOpener._open_docker_archive,
     Transport.DOCKER_DAEMON: SourceOpener._open_daemon,
+    Transport.CONTAINERS_STORAGE: SourceOpener._open_storage,
     Transport.TARBALL: SourceOpener._open_tarball,
 }

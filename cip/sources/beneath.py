@@ -55,6 +55,11 @@ class Tree:
         with _Walk(self._root, parent, self._escape) as walk:
             return walk.open_directory(), name
 
+    def subtree(self, path: bytes, escape: Escape = Escape.REFUSED) -> Tree:
+        """The directory at `path` as a tree of its own, for the caller to close. Raises OSError as `open_file`."""
+        with _Walk(self._root, path, self._escape) as walk:
+            return Tree(walk.open_directory(), escape)
+
     def close(self) -> None:
         """Release the directory; files opened before stay open."""
         if not self._closed:

@@ -16,8 +16,8 @@ class StorageConfTest(unittest.TestCase):
 
     def test_without_a_file_the_store_is_where_it_always_is(self) -> None:
         found = load_storage(self.host.settings())
-        self.assertEqual(("", f"{self.host.root}/var/lib/containers/storage", f"{self.host.root}/run/containers/storage",
-                          (), ()), found)  # fmt: skip
+        root = self.host.root
+        self.assertEqual(("", f"{root}/var/lib/containers/storage", f"{root}/run/containers/storage", (), ()), found)
         user = load_storage(self.host.settings(uid=1000))
         self.assertEqual((f"{self.host.home}/.local/share/containers/storage", "/tmp/storage-run-1000/containers"),
                          user[1:3])  # fmt: skip
@@ -73,7 +73,7 @@ class StorageConfTest(unittest.TestCase):
             ('[storage]\ngraphroot="$NOTHING"', "storage.graphroot: expected an absolute path, found ''"),
             ('[storage]\ngraphroot="/a"\nGRAPHROOT="/b"', "ambiguous"),
             ('[storage.options]\nadditionalimagestores="/a"', "additionalimagestores: expected an array"),
-            ('[storage.options]\nadditionalimagestores=["a"]', r"additionalimagestores\[0\]: expected an absolute path"),
+            ('[storage.options]\nadditionalimagestores=["a"]', r"stores\[0\]: expected an absolute path"),
         ):
             path = self.host.write(CONF, content)
             with self.subTest(content), self.assertRaisesRegex(ConfigurationError, f"^{path}: .*{reason}"):
