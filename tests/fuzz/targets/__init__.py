@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The targets by name: every parser that reads foreign bytes."""
+
+from collections.abc import Mapping
+
+from ..engine import Target
+from . import files, hostconfig, model, registry, trust, wire
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target
+    for room in (model, files, registry, hostconfig, trust, wire)
+    for target in room.TARGETS
+}  # fmt: skip

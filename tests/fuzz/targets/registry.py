@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets of what registries and token servers answer."""
+
+import math
+
+from cip.model.descriptor import MAX_SIZE
+from cip.registry.answers import parse_complaint
+from cip.registry.blob import parse_content_range
+from cip.registry.http1 import Body, encode_request, framing_of, parse_head
+from cip.registry.retry import parse_retry_after
+from cip.registry.timestamps import parse_http_date, parse_rfc3339
+from cip.registry.token import added_scope, choose_challenge, parse_challenges, parse_token, token_request
+from cip.registry.url import Origin, decode_form, encode_form, join_url, parse_url
+from cip.settings import Credentials
+
+from ..engine import Target
+from ..mutation import mutate_json
+from .streams import PiecewiseStream
+
+NOW = 1_800_000_000.0  # seconds since 1970
+ORIGIN = Origin("https", "registry.example.com", 443)
+
+HTTP_WORDS = (
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\r\n ", b"Content-Length: 5\r\n", b"Content-Length: +5\r\n", b"0\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip, chunked\r\n", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0",
+    b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Host: x\r\n", b"GET ", b"HEAD ", b"POST /quit", b"%2f",
+    b"5\r\n", b"ffffffffffffffff\r\n", b"-1\r\n", b";ext=1", b"\x80", b"\x0b", b": ", b" :", b"http://x/", b"*",
+)  # fmt: skip
+_CHALLENGE_WORDS = (
+    b"Bearer ", b"Basic ", b"Digest ", b'realm="https://auth.example.com/token"', b',service="s"', b',scope="a:b:c"',
+    b',error="insufficient_scope"', b'\\"', b"=", b",", b'"', b"realm=http://x", b'realm="//x"', b"%0d%0a", b"?a=b&c",
+)  # fmt: skip
+
+
+def _challenge(data: bytes) -> None:
+    """WWW-Authenticate lines, and the token request that they ask for."""
+    chosen = choose_challenge(parse_challenges(data.decode("latin-1").split("\n")))
+    if chosen is not None:
+        added_scope(chosen)
+        for credentials in (Credentials(), Credentials("u", "p"), Credentials(identity_token="t")):
+            request = token_request(chosen, ["repository:a:pull"], credentials, ORIGIN)
+            _require_safe_request(request.url.target, request.url.origin.authority)
+
+
+def _require_safe_request(target: str, authority: str) -> None:
+    """No part of a URL may begin another line, or another request."""
+    encoded = encode_request("GET", target, [("Host", authority)])
+    assert encoded.count(b"\n") == 3 and encoded.split(b"\r\n")[0].count(b" ") == 2, encoded[:200]
+
+
+def _location(data: bytes) -> None:
+    """URLs of redirects, absolute and relative."""
+    text = data.decode("latin-1")
+    for base in ("https://registry.example.com/v2/a/b?c=d", "http://[::1]:5000/"):
+        url = join_url(parse_url(base), text)
+        _require_safe_request(url.target, url.origin.authority)
+        assert url.origin.scheme in ("http", "https") and 0 < url.origin.port < 65536 and url.origin.host
+        assert parse_url(f"{url.origin.scheme}://{url.origin.authority}{url.target}") == url
+        assert encode_form(decode_form(url.query)).isascii()
+
+
+def _retry_after(data: bytes) -> str:
+    """Retry-After: never negative, never without an end."""
+    seconds = parse_retry_after(data.decode("latin-1"), NOW, 7.0)
+    assert seconds >= 0 and math.isfinite(seconds)
+    return "current" if seconds == 7.0 else "whole" if seconds == int(seconds) else "fraction"
+
+
+def _times(data: bytes) -> str:
+    """Times of HTTP and of RFC 3339."""
+    text = data.decode("latin-1")
+    found = parse_http_date(text), parse_rfc3339(text)
+    assert all(each is None or math.isfinite(each) for each in found)
+    return " ".join("none" if each is None else "past" if each < 0 else "time" for each in found)
+
+
+def _content_range(data: bytes) -> str:
+    """Content-Range: numbers that fit 64 bits."""
+    found = parse_content_range(data.decode("latin-1"))
+    assert found is None or all(-1 <= number <= MAX_SIZE for number in found)
+    return "none" if found is None else "unknown" if found[2] < 0 else "known"
+
+
+def _answer(data: bytes) -> None:
+    """The head of an answer, and the framing of its body up to its end."""
+    head_bytes, _, rest = data.partition(b"\r\n\r\n")
+    head = parse_head(head_bytes, "host:443")
+    assert 100 <= head.status <= 999
+    for method in ("HEAD", "GET"):
+        body = Body(PiecewiseStream(rest, 61), framing_of(method, head, "host:443"), "host:443")
+        buffer = memoryview(bytearray(64))
+        received = 0
+        while count := body.readinto(buffer):
+            received += count
+        assert received <= len(rest) and body.ended
+
+
+def _token(data: bytes) -> None:
+    """The answer of a token server: a token that fits into a field, for a time that ends."""
+    token = parse_token(data, NOW, "host:443")
+    encode_request("GET", "/", [("Authorization", f"Bearer {token.value}")])
+    assert math.isfinite(token.expires)
+
+
+def _complaint(data: bytes) -> str:
+    """The body of a refusal; it never fails, and its text is fit for a message."""
+    complaint = parse_complaint(data, 404)
+    assert str(complaint).isprintable()
+    return f"{bool(complaint.code)} {bool(complaint.message)}"
+
+
+TARGETS = (
+    Target("challenge", _challenge, _CHALLENGE_WORDS),
+    Target("location", _location, (b"https://", b"http://", b"//", b"?", b"#", b"@", b"[::1]", b":0", b":99999")),
+    Target("retry-after", _retry_after, (b"Sun, 06 Nov 1994 08:49:37 GMT", b"-", b"+", b"120", b"GMT")),
+    Target("times", _times, (b"2020-02-30T00:00:00Z", b"+23:59", b".000", b"T24:", b" 9999 ", b"Feb")),
+    Target("content-range", _content_range, (b"bytes ", b"*/", b"/*", b"-", b"/")),
+    Target("answer", _answer, HTTP_WORDS),
+    Target("token", _token, (b'"expires_in":', b'"issued_at":"2020-01-01T00:00:00Z",'), mutate_json),
+    Target("complaint", _complaint, (b'"errors":', b'"code":', b'"message":', b'"details":"x"'), mutate_json),
+)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets of what the parent asks, on both protocols."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from cip.content import BlobAccess, BytesReader
+from cip.errors import CipError, ErrorCode, NotFoundError
+from cip.model import mediatype
+from cip.model.descriptor import Descriptor
+from cip.model.digest import Digest, digest_of
+from cip.wire.httprequest import RequestReader, parse_target
+from cip.wire.httpserver import _Conversation as HttpConversation
+from cip.wire.packet import encode_success, parse_request
+from cip.wire.seqpacket import _METHODS as JSON_METHODS
+
+from ..engine import Target
+from ..mutation import mutate_json
+from .registry import HTTP_WORDS
+from .streams import PiecewiseStream
+
+if TYPE_CHECKING:
+    from cip.image import Image
+
+_JSON_WORDS = (b'{"method":"', b'"args":[', b"1e0", b"GetBlob", b"FinishPipe", b"OpenImage", b"GetRawBlob", b"1e999")
+
+
+def _http_request(data: bytes) -> None:
+    """Requests on a stream: none is read past its end, and targets are decoded once."""
+    reader = RequestReader(PiecewiseStream(data, 61).receive)
+    for _ in range(len(data) + 1):
+        request = reader.read()
+        if request is None:
+            return
+        assert 0 <= request.length <= 1024 * 1024
+        try:
+            request.require_valid()
+            path = parse_target(request.method, request.target)
+            assert path is None or path.startswith("/")
+        except CipError:
+            pass  # the request is refused, the connection goes on
+        reader.discard_body(request)
+    raise AssertionError("more requests than bytes")
+
+
+def _json_request(data: bytes) -> None:
+    """A packet of the JSON protocol, with the readers of its method's arguments."""
+    name, arguments = parse_request(data)
+    encode_success([name[:1000]], 1)
+    method = JSON_METHODS.get(name)
+    if method is not None:
+        values: list[Any] = [read(node) for read, node in zip(method.readers, arguments, strict=False)]
+        assert all(type(value) is not float and value is not None for value in values)
+
+
+_BLOB = b"{}"
+_LETTERS = str.maketrans("0123456789", "abcdefghij")  # digits are taken out of what tells outcomes apart
+
+
+class _Manifest(NamedTuple):
+    """What `image.ServedManifest` is."""
+
+    data: bytes = b'{"schemaVersion":2}'
+    media_type: str = mediatype.OCI_MANIFEST
+    digest: Digest = digest_of(b"")
+    index_digest: Digest | None = None
+
+
+class _Image:
+    """An image of one blob."""
+
+    manifest = _Manifest()
+
+    def describe_blob(self, digest: Digest) -> Descriptor:
+        if digest != digest_of(_BLOB):
+            raise NotFoundError("not in the image", code=ErrorCode.BLOB_NOT_IN_IMAGE)
+        return Descriptor("", digest, len(_BLOB))
+
+    def open_blob(self, digest: Digest, access: BlobAccess) -> BytesReader:
+        return BytesReader(_BLOB)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _http_conversation(data: bytes) -> str:
+    """A whole connection: each request has one answer, of which every byte belongs to some answer; none is a 500."""
+    asked, told = os.memfd_create("requests"), os.memfd_create("answers")
+    try:
+        os.write(asked, data)
+        os.lseek(asked, 0, os.SEEK_SET)
+        conversation = HttpConversation(
+            asked, told, lambda: cast("Image", _Image()), tempfile.gettempdir(), lambda: None
+        )
+        conversation.run()
+        answers = os.pread(told, os.fstat(told).st_size, 0)
+    finally:
+        os.close(asked)
+        os.close(told)
+    statuses = list(_statuses(answers, _methods(data)))
+    assert "500" not in statuses, answers[:1000]
+    return f"{conversation.exit_status == 0} {'x'.join(sorted(set(statuses))).translate(_LETTERS)}"
+
+
+def _methods(data: bytes) -> list[str]:
+    """The methods of the requests that are answered, the last one perhaps because it is faulty."""
+    reader = RequestReader(PiecewiseStream(data, 1 << 20).receive)
+    methods = []
+    try:
+        while request := reader.read():
+            reader.discard_body(request)
+            methods.append(request.method)
+    except CipError:
+        methods.append(reader.method)
+    return methods
+
+
+def _statuses(answers: bytes, methods: list[str]) -> Iterator[str]:
+    for method in methods:
+        if not answers:
+            return  # the connection was closed before
+        status = "100"
+        while status == "100":
+            head, end, answers = answers.partition(b"\r\n\r\n")
+            assert end and head.startswith(b"HTTP/1.1 ") and b"\n" not in head.replace(b"\r\n", b""), head[:200]
+            status = head[9:12].decode("ascii")
+            if status == "100" and not answers:
+                return  # the body that was asked for never came
+        yield status
+        lengths = [line[16:] for line in head.split(b"\r\n") if line.startswith(b"Content-Length: ")]
+        assert len(lengths) == (status != "204")
+        if lengths and method != "HEAD":
+            assert len(answers) >= int(lengths[0])
+            answers = answers[int(lengths[0]) :]
+    assert not answers, answers[:200]
+
+
+TARGETS = (
+    Target("http-request", _http_request, HTTP_WORDS),
+    Target("http-conversation", _http_conversation, HTTP_WORDS),
+    Target("json-request", _json_request, _JSON_WORDS, mutate_json),
+)
