@@ -110,6 +110,7 @@ class Reading(unittest.TestCase):
         self.assertEqual(root.keys(), ("s", "i", "b", "n", "a", "o"))
         self.assertIsNone(root.get("n"))
         self.assertIsNone(root.get("absent"))
+        self.assertEqual([root.has(key) for key in ("n", "absent")], [True, False])
 
     def test_no_kind_is_read_as_another(self) -> None:
         root = tree('[null,true,7,1.0,"x",[],{}]')
@@ -125,6 +126,7 @@ class Reading(unittest.TestCase):
                 (node.items, "an array"),
                 (node.members, "an object"),
                 (node.keys, "an object"),
+                (lambda node=node: node.has("k"), "an object"),
                 (lambda node=node: node["k"], "an object with the member"),
                 (lambda node=node: node.get("k"), "an object"),
                 (lambda node=node: node.folded({"k"}), "an object"),
