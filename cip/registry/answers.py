@@ -68,16 +68,19 @@ def parse_complaint(body: bytes, status: int) -> Complaint:
         return Complaint("", body[:SHOWN].decode("utf-8", "replace").strip())
 
 
-def refusal(response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str = "") -> CipError:
+def refusal(
+    response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str | None = None
+) -> CipError:
     """The error for an answer that is not a success; closes the answer.
 
-    `what` names the wanted thing, `missing` is the code for "there is none", `access` tells how we tried to get in.
+    `what` names the wanted thing, `missing` is the code for "there is none", `access` tells how we tried to get in,
+    None where we did not try, as at a place that the registry redirected to.
     """
     return complaint_of(response, what, missing, clock, access=access)[1]
 
 
 def complaint_of(
-    response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str = ""
+    response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str | None = None
 ) -> tuple[Complaint, CipError]:
     """As `refusal`, with what the registry itself says."""
     complaint = Complaint("", "")
@@ -88,7 +91,7 @@ def complaint_of(
 
 
 def _error(
-    response: Response, complaint: Complaint, what: str, missing: ErrorCode, clock: Clock, access: str
+    response: Response, complaint: Complaint, what: str, missing: ErrorCode, clock: Clock, access: str | None
 ) -> CipError:
     status = response.status
     host = response.url.origin.address
@@ -98,10 +101,9 @@ def _error(
             return NotFoundError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
         if missing is ErrorCode.BLOB_NOT_FOUND and (status == 404 or complaint.code == "BLOB_UNKNOWN"):
             return NotFoundError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
-        if status in (401, 403):
-            tried = f"; {access}" if access else ""
+        if status in (401, 403) and access is not None:
             return AuthenticationError(
-                f"{where}: access refused with {status}: {complaint}{tried}", host=host, http_status=status
+                f"{where}: access refused with {status}: {complaint}; {access}", host=host, http_status=status
             )
     asked = response.fields.get("retry-after")
     wished = None

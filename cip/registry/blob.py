@@ -226,6 +226,8 @@ class RegistryBlob:
             if count:
                 return count
             break
+        if self._response is not None:
+            self._response.read_end()
         self._drop()
         return 0
 
@@ -242,8 +244,7 @@ class RegistryBlob:
                 host=response.url.origin.address,
             )
         began = self._clock.monotonic()
-        if remaining <= times.idle:
-            response.limits = self._limits.until(began + remaining)
+        response.limits = self._limits.until(began + remaining) if remaining <= times.idle else self._limits
         paused = response.paused
         count = 0
         try:
@@ -326,7 +327,7 @@ class RegistryBlob:
             self._skip(source, response)
 
     def _refusal(self, source: _Source, response: Response) -> CipError:
-        access = source.endpoint.describe_access() if source.endpoint.is_here(response) else ""
+        access = source.endpoint.describe_access() if source.endpoint.is_here(response) else None
         what = f"blob {self._descriptor.digest}"
         return refusal(response, what, ErrorCode.BLOB_NOT_FOUND, self._clock, access=access)
 

@@ -53,6 +53,7 @@ class Connection:
         self.limits = limits
         self.uses = 0  # answers received so far
         self._host = route.origin.address
+        self.where = f"{self._host} ({route.via})"  # for messages
         self._rest = memoryview(b"")
         self._is_tls = hasattr(sock, "pending")
         self._poll = select.poll()
@@ -70,13 +71,13 @@ class Connection:
     def receive_head(self) -> Head:
         """The head of the next answer, interim ones skipped. Raises NetworkError, GarbledError."""
         for _ in range(INTERIM_LIMIT):
-            head = parse_head(self._receive_until_empty_line(), self._host)
+            head = parse_head(self._receive_until_empty_line(), self.where)
             if head.status >= 200:
                 self.uses += 1
                 return head
             if head.status == 101:
                 break
-        raise GarbledError(f"{self._host}: expected a final answer, found interim ones only", host=self._host)
+        raise GarbledError(f"{self.where}: expected a final answer, found interim ones only")
 
     def receive_into(self, view: memoryview) -> int:
         """The next bytes, at least one, into the front of `view`; 0 at the end. Raises NetworkError."""
@@ -107,7 +108,7 @@ class Connection:
             position = rest.find(b"\n")
             line += rest if position < 0 else rest[:position]
             if len(line) > limit:
-                raise GarbledError(f"{self._host}: a line is longer than {limit} bytes", host=self._host)
+                raise GarbledError(f"{self.where}: a line is longer than {limit} bytes")
             self._rest = self._rest[len(rest) if position < 0 else position + 1 :]
             if position >= 0:
                 return bytes(line.removesuffix(b"\r"))
@@ -149,7 +150,7 @@ class Connection:
                 self._rest = memoryview(bytes(data[end.end() :]))
                 return bytes(data[: end.start()])
             if len(data) > HEAD_LIMIT:
-                raise GarbledError(f"{self._host}: the header is longer than {HEAD_LIMIT} bytes", host=self._host)
+                raise GarbledError(f"{self.where}: the header is longer than {HEAD_LIMIT} bytes")
             seen = len(data)
             self._rest = memoryview(b"")
             data += self._receive_some("in the middle of an answer" if seen else "before its answer")

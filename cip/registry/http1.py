@@ -96,19 +96,19 @@ def encode_request(method: str, target: str, fields: Iterable[tuple[str, str]], 
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
 
-def parse_head(data: bytes, host: str) -> Head:
-    """The head of an answer, without the empty line at its end. Raises GarbledError."""
+def parse_head(data: bytes, where: str) -> Head:
+    """The head of an answer, without the empty line at its end. `where` is for messages. Raises GarbledError."""
     lines = data.split(b"\n")
     status_line = _STATUS_LINE.fullmatch(lines[0].removesuffix(b"\r"))
     if status_line is None:
-        raise GarbledError(f"{host}: expected an http answer, found {quote(lines[0][:40])}", host=host)
+        raise GarbledError(f"{where}: expected an http answer, found {quote(lines[0][:40])}")
     if len(lines) > FIELDS_LIMIT + 1:
-        raise GarbledError(f"{host}: more than {FIELDS_LIMIT} header fields in an answer", host=host)
+        raise GarbledError(f"{where}: more than {FIELDS_LIMIT} header fields in an answer")
     pairs = []
     for line in lines[1:]:
         field = _FIELD.fullmatch(line.removesuffix(b"\r"))
         if field is None:
-            raise GarbledError(f"{host}: expected a header field, found {quote(line[:40])}", host=host)
+            raise GarbledError(f"{where}: expected a header field, found {quote(line[:40])}")
         pairs.append((field[1].decode("ascii"), field[2].rstrip(b" \t").decode("latin-1")))
     fields = Fields(pairs)
     connection = fields.words("connection")
@@ -116,7 +116,7 @@ def parse_head(data: bytes, host: str) -> Head:
     return Head(int(status_line[2]), fields, keeps_alive)
 
 
-def framing_of(method: str, head: Head, host: str) -> Framing:
+def framing_of(method: str, head: Head, where: str) -> Framing:
     """How the body behind `head` ends (RFC 9112, 6.3). Raises GarbledError for an ambiguous one."""
     if method == "HEAD" or head.status in (204, 304):
         return Framing(0, False)
@@ -124,25 +124,25 @@ def framing_of(method: str, head: Head, host: str) -> Framing:
     lengths = set(head.fields.words("content-length"))
     if codings:
         if codings != ["chunked"]:
-            raise GarbledError(f"{host}: transfer coding {quote(', '.join(codings))} is not supported", host=host)
+            raise GarbledError(f"{where}: transfer coding {quote(', '.join(codings))} is not supported")
         if lengths:
-            raise GarbledError(f"{host}: an answer has both a length and chunks", host=host)
+            raise GarbledError(f"{where}: an answer has both a length and chunks")
         return Framing(UNKNOWN_LENGTH, True)
     if not lengths:
         return Framing(UNKNOWN_LENGTH, False)
     text = lengths.pop()
     if lengths or not _LENGTH.fullmatch(text):
-        raise GarbledError(f"{host}: content-length: expected one number, found {quote(text)}", host=host)
+        raise GarbledError(f"{where}: content-length: expected one number, found {quote(text)}")
     return Framing(int(text), False)
 
 
 class Body:
     """The body of one answer, read piece by piece; `ended` once it is complete."""
 
-    def __init__(self, stream: Stream, framing: Framing, host: str) -> None:
+    def __init__(self, stream: Stream, framing: Framing, where: str) -> None:
         self._stream = stream
         self._framing = framing
-        self._host = host
+        self._where = where
         self._left = framing.length if framing.length != UNKNOWN_LENGTH else 0
         self._received = 0
         self._begun = False
@@ -170,11 +170,11 @@ class Body:
 
     def _next_chunk(self) -> bool:
         if self._begun and self._line():
-            raise GarbledError(f"{self._host}: expected the end of a chunk", host=self._host)
+            raise GarbledError(f"{self._where}: expected the end of a chunk")
         self._begun = True
         size = _CHUNK.fullmatch(self._line())
         if size is None:
-            raise GarbledError(f"{self._host}: expected the size of a chunk", host=self._host)
+            raise GarbledError(f"{self._where}: expected the size of a chunk")
         self._left = int(size[1], 16)
         if self._left:
             return True
@@ -190,5 +190,5 @@ class Body:
     def _cut(self) -> NetworkError:
         expected = "more" if self._framing.chunked else f"{self._framing.length} bytes"
         return NetworkError(
-            f"{self._host}: the body ended early: expected {expected}, found {self._received} bytes", host=self._host
+            f"{self._where}: the body ended early: expected {expected}, found {self._received} bytes"
         )

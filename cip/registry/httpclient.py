@@ -93,7 +93,7 @@ class Response:
         self._host = url.origin.address
         try:
             head = connection.receive_head()
-            framing = framing_of(method, head, self._host)
+            framing = framing_of(method, head, connection.where)
         except CipError as error:
             error.host = error.host or self._host
             raise
@@ -101,7 +101,8 @@ class Response:
         self.fields: Fields = head.fields
         self.size = framing.length  # bytes of the body as stated, or UNKNOWN_LENGTH
         self._keeps_alive = head.keeps_alive and (framing.chunked or framing.length != UNKNOWN_LENGTH)
-        self._body = Body(connection, framing, self._host)
+        self._has_end_mark = framing.chunked
+        self._body = Body(connection, framing, connection.where)
         if self._body.ended:
             self._release()
 
@@ -120,21 +121,28 @@ class Response:
         connection = self._connection
         if connection is None:
             return 0
-        budget = self._network.budget
-        if budget.unlimited:
-            count = self._body.readinto(view)
-        else:
-            limits = connection.limits
-            began = limits.clock.monotonic()
-            granted = budget.grant(len(view), self._host, limits.cancellation)
-            self.paused += limits.clock.monotonic() - began
-            count = 0
-            try:
-                count = self._body.readinto(view[:granted])
-            finally:
-                budget.settle(granted, count)
+        try:
+            if self._network.budget.unlimited:
+                count = self._body.readinto(view)
+            else:
+                count = self._read_within_budget(view, connection.limits)
+        except CipError as error:
+            error.host = error.host or self._host
+            raise
         if self._body.ended:
             self._release()
+        return count
+
+    def _read_within_budget(self, view: memoryview, limits: Limits) -> int:
+        budget = self._network.budget
+        began = limits.clock.monotonic()
+        granted = budget.grant(len(view), self._host, limits.cancellation)
+        self.paused += limits.clock.monotonic() - began
+        count = 0
+        try:
+            count = self._body.readinto(view[:granted])
+        finally:
+            budget.settle(granted, count)
         return count
 
     def read_all(self, limit: int, what: str) -> bytes:
@@ -143,6 +151,11 @@ class Response:
             return read_limited(self, limit, what)
         finally:
             self.close()
+
+    def read_end(self) -> None:
+        """Told that all wanted bytes were read: read the end mark of chunks too, for the sake of the connection."""
+        if self._connection is not None and self._keeps_alive and self._has_end_mark:
+            self._drain(self._connection)
 
     def close(self) -> None:
         """Keep the connection if the body was read to its end, or is nearly so; else close it."""
@@ -265,7 +278,7 @@ class Requester:
             connection = self._connection(route, limits, reached, fresh=fresh)
             reused = connection.uses > 0
             try:
-                return self._ask(connection, method, url, fields, body)
+                response = self._ask(connection, method, url, fields, body)
             except (NetworkError, GarbledError) as error:
                 limits.cancellation.attach(None)
                 self._network.pool.forget(route, connection)
@@ -273,10 +286,15 @@ class Requester:
                     raise
                 log.debug("%s; once more on a fresh connection", error)
                 fresh = True
+                continue
             except BaseException:
                 limits.cancellation.attach(None)
                 self._network.pool.forget(route, connection)
                 raise
+            if response.status == 407 and route.proxy is not None and url.origin.scheme == "http":
+                response.close()
+                raise proxy_refusal(url.origin, route.proxy, 407)
+            return response
 
     def _ask(
         self, connection: Connection, method: str, url: Url, fields: Mapping[str, str], body: bytes
@@ -298,11 +316,7 @@ class Requester:
         except ValueError as error:
             raise RegistryError(f"{url.origin.address}: {error}", code=ErrorCode.REQUEST_INVALID) from error
         connection.send(message)
-        response = Response(connection, self._network, url, method)
-        if response.status == 407 and proxied is not None:
-            response.close()
-            raise proxy_refusal(url.origin, proxied, 407)
-        return response
+        return Response(connection, self._network, url, method)
 
     def _route(self, origin: Origin) -> Route:
         identity = self.identity if origin.scheme == "https" else _NO_IDENTITY

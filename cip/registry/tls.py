@@ -81,8 +81,13 @@ class TlsContexts:
                 do_handshake_on_connect=False,
                 session=self._sessions.get((origin, identity)),
             )
-        except ValueError as error:
-            raise NetworkError(f"{host}: tls is impossible: {error} ({via})", host=host, phase=Phase.TLS) from error
+        except ssl.SSLError as error:
+            raise _protocol_error(error, host, via) from error
+        except (OSError, ValueError) as error:  # the other side has reset the connection already
+            sock.close()
+            raise NetworkError(
+                f"{host}: the connection broke before the tls handshake ({via})", host=host, phase=Phase.TLS
+            ) from error
         end = time.monotonic() + seconds
         try:
             _HandshakeWatch(wrapped, end).run()
@@ -98,12 +103,7 @@ class TlsContexts:
         except OSError as error:
             wrapped.close()
             limits.cancellation.require(host)
-            raise NetworkError(
-                f"{host}: the connection broke during the tls handshake ({via})",
-                code=ErrorCode.CONNECTION_LOST,
-                host=host,
-                phase=Phase.TLS,
-            ) from error
+            raise _broken(host, via) from error
         return wrapped
 
     def remember(self, sock: socket.socket, origin: Origin, identity: TlsIdentity) -> None:
@@ -212,15 +212,17 @@ def _protocol_error(error: ssl.SSLError, host: str, via: str) -> NetworkError:
             phase=Phase.TLS,
         )
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
-        return NetworkError(
-            f"{host}: the connection broke during the tls handshake ({via})", host=host, phase=Phase.TLS
-        )
+        return _broken(host, via)
     return NetworkError(
         f"{host}: the tls handshake failed: {_short(error)} ({via})",
         code=ErrorCode.REGISTRY_ERROR,
         host=host,
         phase=Phase.TLS,
     )
+
+
+def _broken(host: str, via: str) -> NetworkError:
+    return NetworkError(f"{host}: the connection broke during the tls handshake ({via})", host=host, phase=Phase.TLS)
 
 
 def _short(error: Exception) -> str:

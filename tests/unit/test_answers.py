@@ -59,7 +59,7 @@ class RefusalTest(RequesterCase):
         body: bytes = b"",
         missing: ErrorCode = ErrorCode.IMAGE_NOT_FOUND,
         fields: dict[str, str] | None = None,
-        access: str = "",
+        access: str | None = "scheme basic",
     ) -> Exception:
         self.origins.add("https://h:443", lambda asked: reply(status, body, fields))
         return refusal(self.send("https://h/x"), "manifest of a/b:t", missing, self.clock, access=access)
@@ -107,6 +107,11 @@ class RefusalTest(RequesterCase):
             "h:443: manifest of a/b:t: access refused with 401: 'UNAUTHORIZED': 'go away'; "
             "scheme basic, key 'h' of /a/auth.json",
         )
+
+    def test_a_place_that_was_redirected_to_refuses_nothing_that_we_tried(self) -> None:
+        for status in (401, 403):
+            error = self.error(status, access=None)
+            self.assertEqual(error.code, ErrorCode.REGISTRY_ERROR)  # type: ignore[attr-defined]
 
     def test_the_wish_for_a_pause_is_a_fact_of_the_error(self) -> None:
         for status, value, expected in (

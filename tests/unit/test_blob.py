@@ -5,6 +5,7 @@ The rows of registry.md 10.7, with the outcomes of decisions.md section 3 (tests
 """
 
 import hashlib
+import math
 import threading
 from unittest import mock
 
@@ -357,6 +358,15 @@ class FirstAnswerTest(BlobCase):
         self.places(in_turn(Reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)))
         self.assertEqual(self.fetch(), CONTENT)
 
+    def test_the_connection_of_a_chunked_blob_is_kept(self) -> None:
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (L, CONTENT)
+        self.places(in_turn(Reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)))
+        first = self.blob()
+        for reader in (first, RegistryBlob(first._descriptor, first._access, [first._sources[0].endpoint], first._session)):
+            self.assertEqual(self.read(reader.open()), CONTENT)
+            reader.close()
+        self.assertEqual(len(self.origins.opened), 1)
+
     def test_nothing_beyond_the_size_is_passed_on(self) -> None:
         body = CONTENT + b"more"
         chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
@@ -504,6 +514,22 @@ class ClockTest(BlobCase):
             data += view[:count]
             self.clock.now += 3600
         self.assertEqual(data, CONTENT)
+
+    def test_a_limit_that_was_short_of_patience_ends_with_the_next_progress(self) -> None:
+        self.places(in_turn(reply(200, CONTENT)))
+        reader = self.blob().open()
+        view = memoryview(bytearray(1))
+        response = reader._response
+        assert response is not None
+        reader._patience.count(reader._patience.stall - 1.0, 0)
+        reader._patience.begin_try()
+        reader.readinto(view)
+        assert response.limits is not None
+        self.assertLess(response.limits.deadline, math.inf)
+        reader._patience.count(0.0, 1 << 30)
+        reader.readinto(view)
+        self.assertEqual(response.limits.deadline, math.inf)
+        reader.close()
 
     def test_a_config_is_a_document_with_a_document_s_time(self) -> None:
         self.places(*(self.passing(15, reply(500)) for _ in range(2)))

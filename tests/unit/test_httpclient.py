@@ -255,6 +255,13 @@ class ProxyTest(RequesterCase):
         error = self.refused("http://h/x", "the proxy p:3128 refuses the credentials", ErrorCode.AUTHENTICATION_FAILED)
         self.assertEqual((error.phase, error.host, error.http_status), (Phase.PROXY, "p:3128", 407))
 
+    def test_a_refusing_proxy_can_be_asked_again(self) -> None:
+        for body in (b"", b"who are you"):
+            with self.subTest(body):
+                self.origins.add("http://h:80", lambda a, body=body: reply(407, body))  # type: ignore[misc]
+                for _ in range(3):
+                    self.refused("http://h/x", "the proxy p:3128 refuses", ErrorCode.AUTHENTICATION_FAILED)
+
     def test_what_only_the_proxy_can_resolve_is_judged_by_its_text(self) -> None:
         self.origins.add("http://h:80", lambda a: redirect("http://metadata.google.internal/x"))
         self.refused("http://h/x", "metadata address", ErrorCode.ADDRESS_REFUSED)

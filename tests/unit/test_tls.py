@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from pathlib import Path
+from unittest import mock
 
 from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from cip.registry import tls
@@ -50,6 +51,12 @@ class HandshakeTest(LeakCheckedTestCase):
     def handshake(self, seconds: float = 5.0, identity: TlsIdentity = NOBODY) -> ssl.SSLSocket:
         limits = Limits(SystemClock(), TimeLimits(tls_handshake=seconds), Cancellation())
         return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
+
+    def test_a_connection_that_was_reset_before_its_first_byte_is_lost(self) -> None:
+        with mock.patch.object(ssl.SSLContext, "wrap_socket", side_effect=ConnectionResetError(104, "reset")):
+            with self.assertRaisesRegex(NetworkError, "broke before the tls handshake") as caught:
+                self.handshake()
+        self.assertIs(caught.exception.code, ErrorCode.CONNECTION_LOST)
 
     def test_an_answer_in_another_protocol_is_told_from_a_fault(self) -> None:
         for data in (b"HTTP/1.0 400 Bad Request\r\n\r\n", b"HTTP/1.1 400\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"):
