@@ -6,11 +6,12 @@ One broken file does not hide what the others say: each part is read by itself, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from ..errors import CipError, ErrorCode
+from ..errors import CipError, ErrorCode, NotFoundError
 from ..hostconfig.authfile import DescriptorFiles, plan_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.machine import host_platforms
@@ -60,6 +61,7 @@ class _Explainer:
         self._warnings: dict[str, None] = {}
         self._errors: dict[str, None] = {}
         self._refusals: list[str] = []
+        self._missing = ""
         self._descriptor_files = DescriptorFiles()
 
     def run(self) -> Explanation:
@@ -109,7 +111,7 @@ class _Explainer:
     # --- names, and what the policy says of them ---
 
     def _identity(self) -> ImageIdentity:
-        """Under which names the policy may speak of the image; for a store only its transport is known beforehand."""
+        """Under which names the policy may speak of the image."""
         reference = self._reference
         transport = reference.transport
         if transport in (Transport.DOCKER, Transport.DOCKER_DAEMON) and reference.docker is not None:
@@ -119,8 +121,21 @@ class _Explainer:
             if resolved is not None:
                 return path_identity(transport, resolved)
         if transport is Transport.CONTAINERS_STORAGE:
-            self._warn("which scope of the policy applies is known only once the store has been searched")
+            return self._stored_identity() or nameless_identity(transport)
         return nameless_identity(transport, reference.docker)
+
+    def _stored_identity(self) -> ImageIdentity | None:
+        """A store is read to know an image's name; nothing is written there, and nobody else is asked."""
+        from ..sources.storage import open_storage
+
+        try:
+            with contextlib.closing(open_storage(self._reference, self._settings)) as source:
+                return source.identity
+        except NotFoundError as error:
+            self._missing = str(error)
+        except CipError as error:
+            self._fault(str(error))
+        return None
 
     def _policy(self, identity: ImageIdentity) -> PolicyView | None:
         policy = self._try(self._load_policy)
@@ -246,6 +261,8 @@ class _Explainer:
             return f"cannot be opened: {next(iter(self._errors))}"
         if self._refusals:
             return f"refused: {self._refusals[0]}"
+        if self._missing:
+            return f"not found: {self._missing}"
         usable = [each for each in found.endpoints if not each.blocked]
         if found.endpoints and not usable:
             return f"refused: every place is blocked by {found.endpoints[0].file}"

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from unittest import mock
 
 from cip import cli
-from cip.errors import InvalidReferenceError, UnsupportedError, UsageError
+from cip.errors import ConfigurationError, InvalidReferenceError, NotFoundError, UnsupportedError, UsageError
 from cip.explain.resolve import explain
 from cip.explain.view import Explanation
+from cip.model.identity import ImageIdentity
+from cip.model.reference import Transport, parse_docker_reference
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, PolicySource, Settings, TlsVerify
+from cip.sources import storage
 from tests.support.host import make_host
 
 try:
@@ -327,6 +330,19 @@ class OtherTransportsTest(ExplainCase):
                 self.assertEqual((identity, (), None), (found.identity, found.endpoints, found.signatures))
                 self.assertEqual("would be fetched from this machine; no signature is checked", found.verdict)
                 json.loads(found.to_json())
+
+    def test_a_store_is_searched_for_the_name_that_the_policy_speaks_of(self) -> None:
+        named = parse_docker_reference("quay.io/x:1")
+        found = mock.Mock(identity=ImageIdentity(Transport.CONTAINERS_STORAGE, "[overlay@/s]quay.io/x:1", (), named))
+        with mock.patch.object(storage, "open_storage", return_value=found):
+            self.assertEqual("quay.io/x:1", self.explain("containers-storage:quay.io/x:1").identity)
+        found.close.assert_called_once_with()
+        for error, verdict in (
+            (NotFoundError("no image 'x' in any store"), "^not found: no image 'x' in any store"),
+            (ConfigurationError("/etc/containers/storage.conf", "not valid TOML"), "^cannot be opened: .*storage.conf"),
+        ):
+            with mock.patch.object(storage, "open_storage", side_effect=error):
+                self.assertRegex(self.explain("containers-storage:x").verdict, verdict)
 
     def test_a_path_that_does_not_exist_is_an_error(self) -> None:
         self.assertRegex(self.explain("oci:/nonexistent/x").verdict, "^cannot be opened: .*/nonexistent")
