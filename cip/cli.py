@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log
 from .errors import CipError, ErrorCode, UnsupportedError, UsageError
@@ -42,6 +42,7 @@ class _Signalled(BaseException):
 
 def run() -> NoReturn:
     """Entry point of the console script, `python3 -m cip` and the zipapp."""
+    _require_stderr()
     try:
         status = main(sys.argv[1:], os.path.basename(sys.argv[0]))
     except _Signalled as caught:
@@ -53,12 +54,33 @@ def run() -> NoReturn:
 
 def _leave(status: int) -> NoReturn:
     """Exit without waiting for worker threads, which may stand in a read that nobody wants any more."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue  # whoever read it is gone; the status still tells
     os._exit(status)
+
+
+def _require_stderr() -> None:
+    """Without stderr the next file or socket would get its number, and log lines would end up in it."""
+    try:
+        os.fstat(log.STDERR)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, log.STDERR)
+        if null != log.STDERR:
+            os.close(null)
+
+
+def _print(text: str) -> int:
+    """Write `text` to stdout whole; the exit status."""
+    stdout: TextIO | None = sys.stdout
+    if stdout is None:
+        log.error("stdout is not open")
+        return EXIT_FAILED
+    try:
+        stdout.write(text.encode("utf-8", "backslashreplace").decode())
+        stdout.flush()
+    except (OSError, ValueError) as error:
+        log.error("stdout: %s", getattr(error, "strerror", None) or "its encoding does not have all characters")
+        return EXIT_FAILED
+    return EXIT_SERVED
 
 
 def main(arguments: Sequence[str], program: str = log.PROGRAM) -> int:
@@ -69,8 +91,7 @@ def main(arguments: Sequence[str], program: str = log.PROGRAM) -> int:
         log.error("%s", error)
         return EXIT_USAGE
     if invocation.answer is not None:
-        sys.stdout.write(invocation.answer)
-        return EXIT_SERVED
+        return _print(invocation.answer)
     log.set_threshold(invocation.log_level)
     for warning in invocation.warnings:
         log.warning("%s", warning)
@@ -117,7 +138,7 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
             image.close()
             raise
         if reference.startswith("docker:"):
-            image.read_ahead(settings.transfer.read_ahead)
+            image.read_ahead(settings.transfer.read_ahead, settings.transfer.connections)
         return image
 
     with _signals(confinement):
@@ -144,8 +165,8 @@ def _explain(invocation: Invocation, stack: ExitStack) -> int:
     from .explain.resolve import explain
 
     explanation = explain(invocation.reference, invocation.settings)
-    sys.stdout.write(explanation.to_json() if invocation.json else explanation.to_text())
-    return EXIT_FAILED if explanation.errors else EXIT_SERVED
+    status = _print(explanation.to_json() if invocation.json else explanation.to_text())
+    return EXIT_FAILED if explanation.errors else status
 
 
 class _Confinement:

@@ -73,6 +73,7 @@ class Image:
         self._events = events
         self._ahead: ReadAhead | None = None
         self._ahead_limit = 0
+        self._ahead_connections = 0
         self._config: bytes | None = None
         self._served: tuple[ServedManifest, BlobInMemory | None] | None = None
         self._lock = threading.Lock()
@@ -136,12 +137,13 @@ class Image:
             reader = self._source.open_blob(descriptor, access)
         return ReportingReader.around(reader, descriptor, self.reference, self._events)
 
-    def read_ahead(self, limit: int) -> None:
+    def read_ahead(self, limit: int, connections: int) -> None:
         """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.
 
-        For a parent that opens one blob after the other, from one thread.
+        For a parent that opens one blob after the other, from one thread, of a source with so many connections.
         """
         self._ahead_limit = limit
+        self._ahead_connections = connections
 
     def close(self) -> None:
         """Release the source."""
@@ -153,7 +155,9 @@ class Image:
         if self._ahead is None:
             from .readahead import ReadAhead
 
-            self._ahead = ReadAhead(self._source.open_blob, self._layers, self._ahead_limit)
+            self._ahead = ReadAhead(
+                self._source.open_blob, self._layers, self._ahead_limit, self._ahead_connections
+            )
         return self._ahead
 
     def _where(self, part: str) -> str:

@@ -11,6 +11,7 @@ import os
 from enum import IntEnum
 
 PROGRAM = "container-image-proxy"
+STDERR = 2
 LINE_LIMIT = 4096  # bytes of one line, so that a pipe takes it whole
 
 
@@ -28,7 +29,7 @@ class _Stream:
     """Where lines go and from which level on; set once by `cli`, before the first request."""
 
     threshold = Level.WARNING
-    descriptor = 2
+    descriptor = STDERR
 
 
 def set_threshold(level: Level) -> None:

@@ -117,6 +117,8 @@ _SHORT = {"-q": "--quiet", "-h": "--help", "-v": "--version"}
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+TIME_LIMIT = 1_000_000.0  # seconds; waiting calls of the kernel take no more than 24 days
+TIMEOUT_MINIMUM = 0.001  # seconds; 0 would fail at once, and whoever writes it wants the opposite
 _SIZE = Pattern(r"([0-9]{1,18})([kKMG]?)(?:i?B)?", re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 1024, "K": 1024, "M": 1024**2, "G": 1024**3}
 _SECONDS = Pattern(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
@@ -163,6 +165,7 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         raise UsageError(f"{command or PROGRAM}: expected {what}, found {len(words)}; see --help")
     if values.flag("json") and command is not Command.EXPLAIN:
         raise UsageError("--json: expected together with explain")
+    _require_own_descriptors(command, values)
     return Invocation(
         command,
         _settings(values, environment),
@@ -174,6 +177,20 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         log_level=_log_level(values),
         warnings=_warnings(values),
     )
+
+
+def _require_own_descriptors(command: Command, values: _Values) -> None:
+    """Return unless two streams share a descriptor: their bytes would mix, on the parent's connection of all places."""
+    taken: dict[int, str] = {}
+    if not values.given("sockfd"):
+        taken = dict.fromkeys((0,) if command is Command.JSON else (0, 1), "the parent's requests")
+    for name in ("sockfd", "audit-fd", "events-fd"):
+        number = values.number(name)
+        if number is None:
+            continue
+        if number in taken:
+            raise UsageError(f"--{name} {number}: expected a descriptor of its own, found that of {taken[number]}")
+        taken[number] = f"--{name}"
 
 
 def help_text() -> str:
@@ -246,10 +263,15 @@ class _Values:
             raise UsageError(f"--{name}: expected bytes, such as 4096, 64k or 8M, found {quote(text)}")
         return int(match[1]) * _SIZE_UNITS[match[2]]
 
-    def seconds(self, name: str, default: float) -> float:
-        """Seconds."""
+    def seconds(self, name: str, default: float, *, least: float = 0.0) -> float:
+        """Seconds, from `least` to TIME_LIMIT."""
         text = self.text(name)
-        return default if text is None else parse_duration(text, f"--{name}")
+        if text is None:
+            return default
+        seconds = parse_duration(text, f"--{name}")
+        if not least <= seconds <= TIME_LIMIT:
+            raise UsageError(f"--{name}: expected a time from {least:g} s to {TIME_LIMIT:.0f} s, found {quote(text)}")
+        return seconds
 
     def given(self, name: str) -> bool:
         """Whether the option is present."""
@@ -312,10 +334,10 @@ def _settings(values: _Values, environment: HostEnvironment) -> Settings:
             variant=values.text("override-variant") or None,
         ),
         times=times._replace(
-            connect=values.seconds("connect-timeout", times.connect),
-            idle=values.seconds("idle-timeout", times.idle),
-            open=values.seconds("open-timeout", times.open),
-            stall=values.seconds("stall-timeout", times.stall),
+            connect=values.seconds("connect-timeout", times.connect, least=TIMEOUT_MINIMUM),
+            idle=values.seconds("idle-timeout", times.idle, least=TIMEOUT_MINIMUM),
+            open=values.seconds("open-timeout", times.open, least=TIMEOUT_MINIMUM),
+            stall=values.seconds("stall-timeout", times.stall, least=TIMEOUT_MINIMUM),
             deadline=values.seconds("deadline", times.deadline),
         ),
         retry=RetryOptions(

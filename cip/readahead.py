@@ -2,10 +2,11 @@
 """Requests the next layers while one is being delivered, so that a link with latency stays full.
 
 Rules: the first layer that the parent asks for starts it; the layers behind it in the manifest are opened early, at
-most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. The one that comes next may
-fill up to the user's limit, the others FIRST_FILL. A layer is handed over as it is, so nothing is requested twice;
-one that failed early is forgotten and asked for again when the parent wants it. Memory stays below
-limit + (CONNECTIONS - 1) * FIRST_FILL.
+most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. One connection to a source
+is always left: a layer that waits with a full buffer keeps its own, and what the parent asks for must not wait for
+it. The layer that comes next may fill up to the user's limit, the others FIRST_FILL. A layer is handed over as it is,
+so nothing is requested twice; one that failed early is forgotten and asked for again when the parent wants it. Memory
+stays below limit + (CONNECTIONS - 1) * FIRST_FILL.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 class ReadAhead:
     """The blobs of one image for a parent that asks for one after the other; call it from one thread.
 
-    `limit` is the number of bytes, from 1, that the next blob may fill.
+    `limit` is the number of bytes, from 1, that the next blob may fill, `connections` how many a source may have.
     """
 
-    def __init__(self, open_blob: OpenBlob, layers: Sequence[Descriptor], limit: int) -> None:
+    def __init__(self, open_blob: OpenBlob, layers: Sequence[Descriptor], limit: int, connections: int) -> None:
         self._open_blob = open_blob
         self._limit = limit
+        self._at_once = min(CONNECTIONS, connections - 1)
         self._layers = {layer.digest: layer for layer in layers}
         self._order = tuple(self._layers)
         self._asked: set[Digest] = set()
@@ -64,9 +66,9 @@ class ReadAhead:
         self._early.clear()
 
     def _begin_behind(self, position: int) -> None:
-        wanted = [digest for digest in self._order[position + 1 :] if digest not in self._asked][:CONNECTIONS]
+        wanted = [digest for digest in self._order[position + 1 :] if digest not in self._asked][: self._at_once]
         for digest in wanted:
-            if digest not in self._early and len(self._early) < CONNECTIONS:
+            if digest not in self._early and len(self._early) < self._at_once:
                 self._early[digest] = _EarlyBlob(
                     self._open_blob, self._layers[digest], min(FIRST_FILL, self._limit)
                 )

@@ -140,6 +140,8 @@ class RequestReader:
         while True:
             line = self._line(framing, 413, "chunk lines")
             framing -= len(line) + 2
+            if framing <= 0:
+                raise RequestFault(413, f"chunk lines: more than {FIELDS_LIMIT} bytes")
             match = _CHUNK_LINE.fullmatch(line)
             if match is None:
                 raise RequestFault(400, f"chunk line {quote(line)}: expected a size in hex digits")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -52,6 +53,31 @@ class Usage(unittest.TestCase):
             done = run(option)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertTrue(done.stdout)
+
+    def test_streams_that_are_closed_or_full_are_no_crash(self) -> None:
+        for shell, status in (
+            ("--version >&-", 1), ("--version >/dev/full", 1), ("--version 2>&-", 0), ("--version >/dev/full 2>&-", 1),
+            ("--insecure-policy oci:a </dev/null 2>&-", 0), ("--insecure-policy oci:a </dev/null >&-", 1),
+            ("explain oci:. >/dev/full", 1),
+        ):  # fmt: skip
+            with self.subTest(shell):
+                command = f"exec {sys.executable} -m cip {shell}"
+                done = subprocess.run(
+                    ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+                )
+                self.assertEqual(done.returncode, status)
+                self.assertNotIn("Traceback", done.stderr)
+                self.assertLessEqual(len(done.stderr.splitlines()), 1)
+
+    def test_a_log_line_never_reaches_a_file_that_took_the_place_of_stderr(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = os.path.join(scratch, "file")
+            code = (
+                f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from cip import cli, log; cli._require_stderr(); "
+                f"os.open({path!r}, os.O_WRONLY | os.O_CREAT); log.error('lost')"
+            )
+            subprocess.run(["sh", "-c", f'exec {sys.executable} -c "$0" 2>&-', code], timeout=60, check=True)
+            self.assertEqual(Path(path).read_bytes(), b"")
 
     def test_quiet_writes_nothing_for_a_failure(self) -> None:
         self.assertEqual(run("-q", "--sockfd=77", "oci:a").stderr, "")

@@ -193,6 +193,8 @@ class NotFramed(unittest.TestCase):
     def test_chunks_that_are_none_are_refused(self) -> None:
         for name, body, status, reason in (
             ("no size", b"\r\n", 400, "expected a size in hex digits"),
+            ("many chunks", b"1\r\na\r\n" * 30_000, 413, "chunk lines: more than 65536 bytes"),
+            ("many chunks to the byte", b"1;\r\na\r\n" * 30_000, 413, "chunk lines: more than 65536 bytes"),
             ("sign", b"+1\r\na\r\n", 400, "expected a size in hex digits"),
             ("prefix", b"0x1\r\na\r\n", 400, "expected a size in hex digits"),
             ("underscore", b"1_0\r\n", 400, "expected a size in hex digits"),

@@ -69,6 +69,23 @@ class Values(unittest.TestCase):
             with self.subTest(text):
                 self.assertAlmostEqual(parse_duration(text, "x"), seconds)
 
+    def test_a_time_that_cannot_be_waited_for_is_refused(self) -> None:
+        reason = r"expected a time from 0\S* s to 1000000 s"
+        for argument in ("--idle-timeout=999999999", "--retry-delay=999999h", "--stall-timeout=0", "--open-timeout=0"):
+            with self.subTest(argument), self.assertRaisesRegex(UsageError, reason):
+                parse(argument, IMAGE)
+        self.assertEqual(parse("--deadline=0", IMAGE).settings.times.deadline, 0.0)
+
+    def test_two_streams_never_share_a_descriptor(self) -> None:
+        for arguments in (
+            ["--sockfd=5", "--events-fd=5", IMAGE], ["--audit-fd=6", "--events-fd=6", IMAGE], ["--events-fd=1", IMAGE],
+            ["--audit-fd=0", IMAGE], [Command.JSON, "--audit-fd=0"],
+        ):  # fmt: skip
+            with self.subTest(arguments), self.assertRaisesRegex(UsageError, "expected a descriptor of its own"):
+                parse(*arguments)
+        self.assertEqual(parse(Command.JSON, "--audit-fd=1").audit_fd, 1)
+        self.assertEqual(parse("--sockfd=5", "--events-fd=1", IMAGE).events_fd, 1)
+
     def test_malformed_values_are_refused_with_the_option_and_what_was_expected(self) -> None:
         for arguments, reason in (
             (["--sockfd", "x"], "--sockfd: expected a number from 0, found 'x'"),

@@ -98,7 +98,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_every_layer_in_order_is_requested_once_and_arrives_whole(self) -> None:
         image = self.image(10, 300_000)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         for digest in image.order:
             reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
             self.assertEqual(reader.size, 300_000)
@@ -109,7 +109,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_any_other_order_loses_nothing_and_requests_nothing_twice(self) -> None:
         image = self.image(7)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         for position in (3, 0, 6, 5, 1, 2, 4):
             digest = image.order[position]
             reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
@@ -122,21 +122,33 @@ class ReadAheadCase(unittest.TestCase):
         image = self.image(3)
         config = b"config"
         image.blobs[digest_of(config)] = config
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         ahead.open_blob(Descriptor("x", digest_of(config), 6), BlobAccess.VERIFIED).close()
         self.assertEqual(image.opened, [digest_of(config)])
 
     def test_at_most_three_blobs_are_on_their_way(self) -> None:
         image = self.image(10)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: len(image.opened) == 1 + CONNECTIONS))
         self.assertEqual(set(image.opened), set(image.order[: 1 + CONNECTIONS]))
         ahead.close()
 
+    def test_one_connection_is_always_left_for_what_the_parent_asks(self) -> None:
+        for connections in (1, 2, 3):
+            with self.subTest(connections):
+                image = self.image(10)
+                ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, connections)
+                for digest in image.order:
+                    reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
+                    held = [reader for reader in image.readers.values() if not reader.closed.is_set()]
+                    self.assertLessEqual(len(held), connections)
+                    reader.close()
+                ahead.close()
+
     def test_only_the_next_blob_may_fill_more_than_the_first_megabyte(self) -> None:
         image = self.image(4, 6 << 20)
-        ahead = ReadAhead(image.open_blob, image.layers(), 3 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 3 << 20, 64)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
 
         def taken(position: int) -> int:
@@ -151,7 +163,7 @@ class ReadAheadCase(unittest.TestCase):
     def test_a_blob_that_failed_early_is_asked_for_again(self) -> None:
         image = self.image(2)
         image.broken = True
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         with self.assertRaisesRegex(NetworkError, "refused"):
             ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED)
         self.assertTrue(_settle(lambda: image.order[1] in image.opened))
@@ -161,7 +173,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_a_raw_blob_is_never_taken_from_a_verified_one(self) -> None:
         image = self.image(2)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: image.order[1] in image.readers))
         early = image.readers[image.order[1]]
@@ -171,7 +183,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_wrong_bytes_read_early_are_read_anew_from_elsewhere(self) -> None:
         image = self.image(2)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         reader = ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
         reader.readinto(memoryview(bytearray(10)))
@@ -183,7 +195,7 @@ class ReadAheadCase(unittest.TestCase):
     def test_closing_ends_threads_that_stand_in_a_read(self) -> None:
         image = self.image(4)
         image.stalled.set()
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: len(image.readers) == 4))
         ahead.close()
