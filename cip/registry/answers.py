@@ -47,7 +47,8 @@ def read_complaint(response: Response) -> Complaint:
         body = response.read_all(ERROR_BODY_LIMIT, "error body")
     except CipError:
         return Complaint("", "")
-    return parse_complaint(body, response.status)
+    found = parse_complaint(body, response.status)
+    return Complaint(response.told.redact(found.code), response.told.redact(found.message))
 
 
 def parse_complaint(body: bytes, status: int) -> Complaint:

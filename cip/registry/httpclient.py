@@ -33,6 +33,7 @@ from .dialer import judge, judge_name, proxy_authorization, proxy_refusal
 from .http1 import UNKNOWN_LENGTH, Body, Fields, GarbledError, encode_request, framing_of
 from .limits import Limits
 from .pool import ConnectionPool
+from .redaction import Confidence
 from .tls import TlsIdentity
 from .url import Origin, Url, join_url
 
@@ -87,6 +88,7 @@ class Response:
         self.url = url
         self.via = connection.route.via
         self.address = connection.address
+        self.told = Confidence()  # what its request carried that no message may repeat
         self.paused = 0.0  # seconds that --max-rate, and not the registry, made us wait
         self._connection: Connection | None = connection
         self._network = network
@@ -316,7 +318,10 @@ class Requester:
         except ValueError as error:
             raise RegistryError(f"{url.origin.address}: {error}", code=ErrorCode.REQUEST_INVALID) from error
         connection.send(message)
-        return Response(connection, self._network, url, method)
+        response = Response(connection, self._network, url, method)
+        secret_fields = ("Authorization", "Proxy-Authorization")
+        response.told = Confidence(tuple(lines[name] for name in secret_fields if name in lines), body)
+        return response
 
     def _route(self, origin: Origin) -> Route:
         identity = self.identity if origin.scheme == "https" else _NO_IDENTITY
