@@ -67,7 +67,7 @@ def situations(host: str, proxy: str) -> Iterator[Situation]:
 
 
 class Repeater:
-    """A registry, its token server and a proxy in one, all hostile: they repeat what they are told, and point onwards."""
+    """A registry, its token server and a proxy in one, all hostile: they repeat what they are told, and point on."""
 
     def __init__(self) -> None:
         self._turns = 0
