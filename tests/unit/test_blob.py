@@ -362,7 +362,8 @@ class FirstAnswerTest(BlobCase):
         chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (L, CONTENT)
         self.places(in_turn(Reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)))
         first = self.blob()
-        for reader in (first, RegistryBlob(first._descriptor, first._access, [first._sources[0].endpoint], first._session)):
+        endpoints = [source.endpoint for source in first._sources]
+        for reader in (first, RegistryBlob(first._descriptor, first._access, endpoints, first._session)):
             self.assertEqual(self.read(reader.open()), CONTENT)
             reader.close()
         self.assertEqual(len(self.origins.opened), 1)
