@@ -122,7 +122,12 @@ def warn_without_yaml(settings: Settings) -> None:
 
     For images whose policy asks for no signature: those that need one are refused (decisions.md section 2).
     """
-    if registries_d_files(settings) and not _has_yaml():
+    try:
+        present = bool(registries_d_files(settings))
+    except ConfigurationError as error:
+        log.warning("%s (no harm to images whose policy asks for no signature)", error)
+        return
+    if present and not _has_yaml():
         log.warning(
             "%s: not read, because PyYAML is not installed: an image that needs a signature will be refused",
             registries_d_directory(settings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
+from ..hostconfig.registriesd import warn_without_yaml
 from ..programs import Programs
 from ..report import Events
 from ..settings import Settings
@@ -38,6 +39,8 @@ class RegistrySession:
         self.repeats = Repeats(settings.retry, self.backoff, self.clock, events, jitter=jitter)
         self.min_rate = settings.transfer.min_rate
         self.turns = Turns(settings.transfer.connections)
+        self.signatures_asked_for = False
+        self._settings = settings
         self._times = settings.times
         self._environment = settings.environment
         self._proxies: dict[Origin, Proxy | None] = {}
@@ -59,6 +62,8 @@ class RegistrySession:
     def close(self) -> None:
         """Close idle connections; those in use are closed when their work ends."""
         self.network.pool.close()
+        if not self.signatures_asked_for:  # here and not at the beginning, where a parent waits
+            warn_without_yaml(self._settings)
 
     def _choose_proxy(self, origin: Origin) -> Proxy | None:
         if origin not in self._proxies:

@@ -66,6 +66,7 @@ def fetch_signatures(
 
     Raises SignatureError (reason `fetch`), ConfigurationError and MissingDependencyError for registries.d.
     """
+    session.signatures_asked_for = True
     place = load_registries_d(settings).place(endpoint.reference)
     fetch = _Fetch(endpoint, digest, session, limits)
     try:

@@ -10,6 +10,9 @@ from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError
 from cip.hostconfig import registriesd
 from cip.hostconfig.registriesd import SignaturePlace, load_registries_d, warn_without_yaml
 from cip.model.reference import parse_docker_reference
+from cip.programs import DirectPrograms
+from cip.registry.session import RegistrySession
+from cip.report import NoEvents
 from tests.support.host import make_host
 
 try:
@@ -136,7 +139,7 @@ class SignatureStoresTest(unittest.TestCase):
              "line 3: default-docker: the key 'lookaside' occurs twice"),
             ("list as key", "docker:\n  ? [a]\n  : {}", "line 2: docker: expected a word as key, found a list"),
             ("merged", "a: &a {}\ndefault-docker:\n  <<: *a", "default-docker: merging with << is not supported"),
-            ("nested too deep", "a: " + "[" * 5000, "nested too deep"),
+            ("nested too deep", "a: " + "[" * 1500, "nested too deep"),
         ):  # fmt: skip
             with self.subTest(case), self.assertRaisesRegex(ConfigurationError, reason) as caught:
                 self._place(text)
@@ -194,6 +197,25 @@ class WithoutYamlTest(unittest.TestCase):
                     self.host.write("/etc/containers/registries.d/a.yaml")
                 warn_without_yaml(self.host.settings())
                 self.assertEqual(warned, warning.called)
+
+    def test_a_session_says_it_at_its_end_unless_signatures_were_asked_for(self) -> None:
+        self.host.write("/etc/containers/registries.d/a.yaml")
+        for asked_for in (False, True):
+            with (
+                self.subTest(asked_for=asked_for),
+                mock.patch.object(registriesd, "_has_yaml", return_value=False),
+                mock.patch.object(log, "warning") as warning,
+            ):
+                session = RegistrySession(self.host.settings(), NoEvents(), DirectPrograms())
+                session.signatures_asked_for = asked_for
+                session.close()
+                self.assertEqual(not asked_for, warning.called)
+
+    def test_a_directory_that_cannot_be_listed_is_only_warned_about(self) -> None:
+        self.host.write("/etc/containers/registries.d", "a file where a directory belongs")
+        with mock.patch.object(log, "warning") as warning:
+            warn_without_yaml(self.host.settings())
+        self.assertIn("registries.d: cannot be read: not a directory", str(warning.call_args.args[1]))
 
 
 if __name__ == "__main__":
