@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,14 @@ class PlayedDaemon:
         self._start(lambda: self._accept(listener))
         return f"unix://{path}"
 
+    def listen_tls(self, context: ssl.SSLContext) -> int:
+        """Accept TLS connections on 127.0.0.1; the port."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener
+        self._start(lambda: self._accept(listener, context))
+        port: int = listener.getsockname()[1]
+        return port
+
     def connect(self) -> socket.socket:
         """Our half of a connection that is answered."""
         ours, theirs = socket.socketpair()
@@ -89,11 +98,19 @@ class PlayedDaemon:
         self._threads.append(thread)
         thread.start()
 
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
+    def _accept(self, listener: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        while True:
+            try:
                 connection, _ = listener.accept()
-                self._converse(connection)
+            except OSError:
+                return  # closed
+            if context is not None:
+                try:
+                    connection = context.wrap_socket(connection, server_side=True)
+                except OSError:
+                    connection.close()
+                    continue
+            self._converse(connection)
 
     def _converse(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
