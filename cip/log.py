@@ -66,7 +66,9 @@ def _write(level: Level, message: str, arguments: tuple[object, ...]) -> None:
     if level < _Stream.threshold:
         return
     text = message % arguments if arguments else message
-    line = f"{PROGRAM}: {level.name}: {text}".replace("\r", "\\r").replace("\n", "\\n")
+    line = f"{PROGRAM}: {level.name}: {text}"
+    if not line.isprintable():  # a second line would be a forged one, and a terminal obeys escape sequences
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
     data = line.encode("utf-8", "backslashreplace")
     try:
         os.write(_Stream.descriptor, data[: LINE_LIMIT - 1] + b"\n")

@@ -36,6 +36,10 @@ class LogLines(unittest.TestCase):
         log.error("%s", "a\nb\rc\ud800")
         self.assertEqual(self.written(), b"container-image-proxy: ERROR: a\\nb\\rc\\ud800\n")
 
+    def test_a_terminal_is_sent_no_escape_sequences(self) -> None:
+        log.error("%s é", "\x1b[2J\u202e\x9b")
+        self.assertEqual(self.written(), "container-image-proxy: ERROR: \\x1b[2J\\u202e\\x9b é\n".encode())
+
     def test_a_line_is_bounded(self) -> None:
         log.error("%s", "x" * 100_000)
         self.assertEqual(len(self.written()), log.LINE_LIMIT)
