@@ -7,15 +7,22 @@ All waits are bounded by `PATIENCE`; what exceeds it is a failure of the test th
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import select
+import signal
 import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cip.model.digest import Digest
-from tests.support.parent import PATIENCE
+from tests.support.parent import MODULE, PATIENCE, ROOT
+from tests.support.peers import clean_environment
 
 KEYS = ["success", "value", "pipeid", "error_code", "error"]
 PACKET_LIMIT = 32768
@@ -52,10 +59,11 @@ class Reply:
 
 
 class JsonParent:
-    """The parent's end of the conversation; a context manager that closes it."""
+    """The parent's end of the conversation; a context manager that closes it. `keys` are those of every reply."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, keys: Sequence[str] = KEYS) -> None:
         self.sock = sock
+        self._keys = list(keys)
         sock.settimeout(PATIENCE)
 
     def __enter__(self) -> JsonParent:
@@ -92,10 +100,10 @@ class JsonParent:
         assert data, "expected a reply, found the end"
         assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC), flags
         members = json.loads(data)
-        assert list(members)[:5] == KEYS, members
+        assert list(members)[: len(self._keys)] == self._keys, members
         if members["success"]:
-            assert list(members) == KEYS, members
-            assert (members["error_code"], members["error"]) == ("", ""), members
+            assert list(members) == self._keys, members
+            assert (members.get("error_code", ""), members["error"]) == ("", ""), members
         return Reply(members, list(fds))
 
     def is_silent(self) -> bool:
@@ -186,3 +194,58 @@ def close_all(*replies: Reply) -> None:
     for reply in replies:
         for fd in reply.fds:
             os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonProxy:
+    """A program with the JSON protocol that runs as our child. `parent` is our end of its conversation."""
+
+    process: subprocess.Popen[bytes]
+    parent: JsonParent
+    log: Path
+
+    def stderr(self) -> str:
+        """What it has written to stderr so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def hang_up(self) -> int:
+        """Close our end and wait for its end; the exit status, negative for a signal."""
+        self.parent.sock.close()
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def json_proxy(
+    *options: str,
+    status: int | None = 0,
+    command: Sequence[str] = (*MODULE, "experimental-image-proxy"),
+    keys: Sequence[str] = KEYS,
+    home: Path | str | None = None,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[JsonProxy]:
+    """Start `command` with `--sockfd=N` and `options`; afterwards hang up and wait.
+
+    `home` is its home directory, a fresh one unless given. Raises AssertionError when it ends with another exit
+    status than `status` (None: whatever), writes a traceback, or leaves a process of its group behind.
+    """
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cip-json-")))
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        parent = stack.enter_context(JsonParent(ours, keys))
+        with theirs, (scratch / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                [*command, f"--sockfd={theirs.fileno()}", *options], stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=stderr, pass_fds=[*pass_fds, theirs.fileno()], cwd=ROOT,
+                env=clean_environment(home or scratch) | dict(environment or {}), start_new_session=True,
+            )  # fmt: skip
+        proxy = JsonProxy(process, parent, scratch / "stderr")
+        try:
+            yield proxy
+            found = proxy.hang_up()
+            assert "Traceback" not in proxy.stderr(), proxy.stderr()
+            assert status is None or found == status, f"exit status: expected {status}, found {found}\n{proxy.stderr()}"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a group of its own: whatever it started, and nothing else
+            process.wait()
