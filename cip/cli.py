@@ -42,6 +42,8 @@ class _Signalled(BaseException):
 
 def run() -> NoReturn:
     """Entry point of the console script, `python3 -m cip` and the zipapp."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback: until we serve there is nothing to clean up
     _require_stderr()
     try:
         status = main(sys.argv[1:], os.path.basename(sys.argv[0]))

@@ -79,6 +79,14 @@ class Usage(unittest.TestCase):
             subprocess.run(["sh", "-c", f'exec {sys.executable} -c "$0" 2>&-', code], timeout=60, check=True)
             self.assertEqual(Path(path).read_bytes(), b"")
 
+    def test_an_interrupt_before_anything_is_served_is_no_traceback(self) -> None:
+        code = (
+            f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r}); from cip import cli; "
+            "cli.main = lambda *_: os.kill(os.getpid(), signal.SIGINT); cli.run()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr), (-2, ""))
+
     def test_quiet_writes_nothing_for_a_failure(self) -> None:
         self.assertEqual(run("-q", "--sockfd=77", "oci:a").stderr, "")
 
