@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Debian and RPM packages: they build without network, install into a bare root and serve there."""
+
+from __future__ import annotations
+
+import ast
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cip
+from cip.model.digest import digest_of
+from tests.bench.images import Pusher, blob_file
+from tests.support import images
+from tests.support.peers import docker_registry, require_peer
+from tests.support.roots import copy_of, debian_root, inside
+from tests.support.sigstore import b64, new_key, public_pem, signed, sigstore_payload, stored
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGING = ROOT / "tests" / "packaging"
+SUITES = {"bookworm": "3.11", "trixie": "3.13"}
+NAME = f"container-image-proxy-{cip.__version__}"
+
+
+def export(directory: Path) -> Path:
+    """What a release holds, as a directory of its name under `directory`."""
+    target = directory / NAME
+    target.mkdir(parents=True)
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def offline(command: list[str], directory: Path, **environment: str) -> str:
+    """Run a command in a network namespace that has no way out; everything it wrote."""
+    done = subprocess.run(
+        ["unshare", "--net", *command], cwd=directory, check=False, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C.UTF-8", **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout[-6000:]}"
+    return done.stdout
+
+
+def ask(root: Path, image: str, target: str) -> tuple[int, bytes]:
+    """Start the installed program in `root` and make one request; status and body."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = subprocess.Popen(
+            ["chroot", str(root), "container-image-proxy", f"--sockfd={theirs.fileno()}", "--tls-verify=false",
+             image],
+            pass_fds=[theirs.fileno()], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        theirs.close()
+        ours.settimeout(60)
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = ours
+        connection.request("GET", target)
+        response = connection.getresponse()
+        body = response.read()
+        connection.request("POST", "/quit")
+        connection.getresponse().read()
+        assert child.wait(60) == 0
+        return response.status, body
+
+
+class DebianPackage(unittest.TestCase):
+    directory: Path
+    package: Path  # the .deb
+    log: str  # what the build said
+    image: str  # in a real registry
+    digest: str  # of its layer
+    blob: Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        for name in ("dpkg-buildpackage", "dh_python3", "dh", "lintian", "debootstrap", "docker-registry"):
+            require_peer(name)
+        scratch = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(scratch.cleanup)
+        cls.directory = Path(scratch.name)
+        source = export(cls.directory)
+        archive = f"container-image-proxy_{cip.__version__}.orig.tar.xz"
+        subprocess.run(["tar", "-cJf", archive, NAME], cwd=cls.directory, check=True)
+        shutil.copytree(source / "tests" / "packaging" / "debian", source / "debian")
+        cls.log = offline(["dpkg-buildpackage", "-us", "-uc"], source)
+        (cls.package,) = cls.directory.glob("*.deb")
+        cls.blob = cls.directory / "layer"
+        cls.digest = blob_file(cls.blob, 100_000, 1)
+        registry = cls.enterClassContext(docker_registry(cls.directory / "registry"))
+        cls.image = f"docker://{registry.host}/os/base:1"
+        pusher = Pusher(registry.host, "os/base")
+        pusher.image("1", [(cls.digest, 100_000, cls.blob)])
+        pusher.close()
+
+    def test_the_offline_half_of_the_tests_ran_in_the_build(self) -> None:
+        self.assertRegex(self.log, r"Ran [1-9]\d{2,} tests")
+
+    def test_lintian_has_nothing_to_say(self) -> None:
+        (changes,) = self.directory.glob("*.changes")
+        done = subprocess.run(
+            ["lintian", "--allow-root", "--fail-on=error,warning", "--suppress-tags=bad-distribution-in-changes-file",
+             str(changes)],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+
+    def test_it_serves_an_image_of_a_real_registry_in_a_bare_root(self) -> None:
+        for suite, version in SUITES.items():
+            with self.subTest(suite), self.installed(suite) as root:
+                self.assertIn(f"Python {version}.", inside(root, "python3", "--version").stdout)
+                for package in ("cryptography", "yaml"):
+                    absent = f"import importlib.util; assert importlib.util.find_spec({package!r}) is None"
+                    inside(root, "python3", "-c", absent)
+                self.assert_served(root)
+                write_policy(root, policy(IDENTITY))
+                write_signed_directory(root / "srv" / "image")
+                self.assert_refused(root, "dir:/srv/image", 501, "dependency-missing", "cryptography")
+
+    def test_with_the_optional_packages_it_judges_signatures(self) -> None:
+        for suite in SUITES:
+            with self.subTest(suite), self.installed(suite, "gpgv", "python3-cryptography", "python3-yaml") as root:
+                self.assert_served(root)
+                write_policy(root, policy(IDENTITY))
+                write_signed_directory(root / "srv" / "image")
+                self.assertEqual(ask(root, "dir:/srv/image", "/manifest")[0], 200)
+                write_policy(root, policy("example.com/other"))
+                self.assert_refused(root, "dir:/srv/image", 403, "policy-rejected", "example.com/other")
+
+                stores = root / "etc" / "containers" / "registries.d"
+                stores.mkdir(exist_ok=True)
+                (stores / "default.yaml").write_text("default-docker:\n  lookaside: file:///srv/signatures\n")
+                self.assert_refused(root, self.image, 403, "policy-rejected", "signature")
+                inside(root, "dpkg", "--force-depends", "--remove", "python3-yaml")
+                self.assert_refused(root, self.image, 501, "dependency-missing", "PyYAML")
+                write_policy(root, ACCEPT)
+                self.assert_served(root)
+
+    @contextmanager
+    def installed(self, suite: str, *packages: str) -> Iterator[Path]:
+        """A fresh root of `suite` with `packages` and ours."""
+        with copy_of(debian_root(suite, packages), self.directory / f"{suite}-{len(packages)}") as root:
+            shutil.copy(self.package, root / "tmp")
+            inside(root, "dpkg", "--install", f"/tmp/{self.package.name}")
+            write_policy(root, ACCEPT)
+            yield root
+
+    def assert_served(self, root: Path) -> None:
+        status, body = ask(root, self.image, "/manifest")
+        self.assertEqual((status, json.loads(body)["layers"][0]["digest"]), (200, self.digest))
+        status, body = ask(root, self.image, f"/blobs/{self.digest}")
+        self.assertEqual((status, body), (200, self.blob.read_bytes()))
+
+    def assert_refused(self, root: Path, image: str, status: int, code: str, detail: str) -> None:
+        found, body = ask(root, image, "/manifest")
+        problem = json.loads(body)
+        self.assertEqual((found, problem["type"]), (status, code), problem)
+        self.assertIn(detail, problem["detail"])
+
+
+ACCEPT = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
+IDENTITY = "example.com/os/base"
+KEY = new_key()
+
+
+def policy(repository: str) -> str:
+    """One that asks for a signature of KEY about `repository`."""
+    requirement = {
+        "type": "sigstoreSigned",
+        "keyData": b64(public_pem(KEY)),
+        "signedIdentity": {"type": "exactRepository", "dockerRepository": repository},
+    }
+    return json.dumps({"default": [requirement]})
+
+
+def write_policy(root: Path, text: str) -> None:
+    """Make it the policy of the host."""
+    directory = root / "etc" / "containers"
+    directory.mkdir(exist_ok=True)
+    (directory / "policy.json").write_text(text)
+
+
+def write_signed_directory(directory: Path) -> None:
+    """A `dir:` image with a signature of KEY about IDENTITY."""
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_bytes(images.MANIFEST_M)
+    text = sigstore_payload(IDENTITY, str(digest_of(images.MANIFEST_M)))
+    (directory / "signature-1").write_bytes(stored(signed(KEY, text)))
+
+
+class RpmPackage(unittest.TestCase):
+    def test_it_builds_without_network_and_holds_the_program(self) -> None:
+        require_peer("rpmbuild")
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = Path(scratch)
+            export(directory)
+            sources = directory / "rpm" / "SOURCES"
+            sources.mkdir(parents=True)
+            subprocess.run(["tar", "-czf", str(sources / f"{NAME}.tar.gz"), NAME], cwd=directory, check=True)
+            log = offline(
+                ["rpmbuild", "-bb", "--nodeps", "--define", f"_topdir {directory}/rpm",
+                 str(PACKAGING / "container-image-proxy.spec")],
+                directory,
+            )  # fmt: skip
+            self.assertRegex(log, r"Ran [1-9]\d{2,} tests")
+            (package,) = (directory / "rpm" / "RPMS" / "noarch").glob("*.rpm")
+            files = subprocess.run(
+                ["rpm", "-qlp", str(package)], check=True, capture_output=True, text=True
+            ).stdout.splitlines()
+            for wanted in ("/usr/bin/container-image-proxy", "/usr/share/man/man7/container-image-proxy.7"):
+                self.assertIn(wanted, files)
+            self.assertTrue(any(name.endswith("/cip/content.py") for name in files))
+            self.assertEqual([name for name in files if name.startswith(("/usr/local", "/etc"))], [])
+
+
+def code_of(source: str) -> str:
+    """The statements with their lines, without docstrings and the annotations of functions."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Expr(ast.Constant(None), lineno=node.body[0].lineno)
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    return "\n".join(f"{node.lineno} {ast.dump(node)}" for node in statements)
+
+
+class Zipapp(unittest.TestCase):
+    def build(self, path: Path, **environment: str) -> bytes:
+        subprocess.run([str(PACKAGING / "zipapp"), str(path)], check=True, env={**os.environ, **environment})
+        return path.read_bytes()
+
+    def path(self, scratch: str) -> Path:
+        path = Path(scratch, "container-image-proxy")
+        self.build(path)
+        return path
+
+    def test_two_builds_are_equal_and_small(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            first = self.build(Path(scratch, "a"), SOURCE_DATE_EPOCH="1700000000")
+            self.assertEqual(first, self.build(Path(scratch, "b"), SOURCE_DATE_EPOCH="1700000000"))
+            self.assertLess(len(first), 200 * 1024)
+
+    def test_every_statement_is_in_the_line_it_had(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(self.path(scratch)) as archive:
+            for path in sorted((ROOT / "cip").rglob("*.py")):
+                name = path.relative_to(ROOT).as_posix()
+                with self.subTest(name):
+                    found = archive.read(name).decode()
+                    self.assertEqual(code_of(found), code_of(path.read_text(encoding="utf-8")))
+
+    def passes(self, *names: str) -> None:
+        """Run these integration tests with the one file as the program."""
+        with tempfile.TemporaryDirectory() as scratch:
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names],
+                cwd=ROOT / "tests" / "integration", check=False, capture_output=True, text=True,
+                env={**os.environ, "CIP_PROGRAM": str(self.path(scratch))},
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stdout[-4000:])
+
+    def test_it_passes_the_integration_tests_of_http_as_it_is(self) -> None:
+        self.passes("test_http.py")
+
+    def test_it_passes_the_integration_tests_of_the_main_job_as_it_is(self) -> None:
+        self.passes("test_main_job.py")
+
+    def test_it_passes_the_integration_tests_of_json_as_it_is(self) -> None:
+        names = [path.name for path in (ROOT / "tests" / "integration").glob("test_json*.py")]
+        self.assertTrue(names)
+        self.passes(*names)
+
+
+if __name__ == "__main__":
+    unittest.main()

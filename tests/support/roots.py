@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Minimal Debian roots made by debootstrap, kept between runs, copied for each test."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .machine import cache_root, exclusive
+from .peers import require_peer
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+
+
+def debian_root(suite: str, packages: Sequence[str] = ()) -> Path:
+    """A root of `suite` with Python and `packages`, made once; do not change it, see `copy_of`.
+
+    Raises AssertionError with the output of debootstrap or apt-get when it cannot be made.
+    """
+    program = require_peer("debootstrap")
+    if packages:
+        base = debian_root(suite)
+        # not debootstrap's --include, which does not know what provides python3-cffi-backend-api-min
+        return _made_once("-".join([suite, *packages]), lambda root: _install(base, root, packages))
+    return _made_once(suite, lambda root: _bootstrap(program, suite, root))
+
+
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+    place = cache_root() / "roots" / name
+    with exclusive(f"root-{name}"):
+        if not (place / "complete").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            make(place / "root")
+            (place / "complete").touch()
+    return place / "root"
+
+
+def _bootstrap(program: str, suite: str, root: Path) -> None:
+    done = subprocess.run(
+        [program, "--variant=minbase", "--include=python3", suite, str(root), _mirror()],
+        check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, f"debootstrap {suite}: exit status {done.returncode}\n{done.stdout[-3000:]}"
+    shutil.rmtree(root / "var" / "cache" / "apt", ignore_errors=True)
+
+
+def _install(base: Path, root: Path, packages: Sequence[str]) -> None:
+    with copy_of(base, root.parent / "work") as copy:
+        shutil.copy("/etc/resolv.conf", copy / "etc" / "resolv.conf")
+        inside(copy, "apt-get", "-qq", "update")
+        inside(copy, "apt-get", "-qq", "install", "--yes", "--no-install-recommends", *packages)
+        inside(copy, "apt-get", "-qq", "clean")
+        subprocess.run(["cp", "-a", "--reflink=auto", "--one-file-system", str(copy), str(root)], check=True)
+
+
+@contextmanager
+def copy_of(root: Path, directory: Path) -> Iterator[Path]:
+    """A copy of `root` under `directory` with /proc mounted, unmounted and removed afterwards."""
+    copy = directory / "root"
+    directory.mkdir(exist_ok=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", str(root), str(copy)], check=True)
+    subprocess.run(["mount", "-t", "proc", "proc", str(copy / "proc")], check=True)
+    try:
+        yield copy
+    finally:
+        subprocess.run(["umount", str(copy / "proc")], check=True)
+        shutil.rmtree(copy)
+
+
+def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in `root`; its output. Raises AssertionError with all of it when it fails."""
+    done = subprocess.run(
+        ["chroot", str(root), *command], check=False, capture_output=True, text=True, env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def _mirror() -> str:
+    """Where this machine gets its Debian packages from."""
+    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    for file in files:
+        if file.is_file():
+            found = re.search(r"(?m)^(?:URIs:\s*|deb\s+(?:\[[^]]*\]\s+)?)(\S+)", file.read_text(encoding="utf-8"))
+            if found:
+                return found[1]
+    raise AssertionError("this machine names no Debian mirror in /etc/apt")
