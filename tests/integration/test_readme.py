@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every block of the README that a reader would paste is run, and its tables are held against the code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import unittest
+from pathlib import Path
+
+from cip.errors import ErrorCode
+from cip.model.reference import UNSUPPORTED_TRANSPORTS, Transport
+from tests.support import images
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+THIS_RUN = "tests/run"  # what is running now
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, in order."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README)
+
+
+class Blocks(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.directory = Path(scratch.name)
+        (self.directory / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+        self.environment = {**os.environ, "CONTAINERS_POLICY_JSON": str(self.directory / "policy.json")}
+
+    def run_block(self, command: list[str], text: str = "") -> str:
+        done = subprocess.run(
+            command, cwd=ROOT, input=text, capture_output=True, text=True, timeout=240, check=False,
+            env=self.environment,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def test_shell_blocks(self) -> None:
+        found = blocks("sh")
+        self.assertGreaterEqual(len(found), 3)
+        self.assertEqual(found[0], "python3 demo.py\n")
+        self.assertIn(f"{THIS_RUN}\n", found)
+        for block in found:
+            if block.strip() != THIS_RUN:
+                with self.subTest(block):
+                    self.assertTrue(self.run_block(["sh", "-eu"], block))
+
+    def test_python_blocks(self) -> None:
+        layout = images.f1(self.directory / "layout")
+        found = blocks("python")
+        self.assertGreaterEqual(len(found), 2)
+        for block in found:
+            with self.subTest(block):
+                self.run_block([sys.executable, "-c", f"IMAGE = {f'oci:{layout.path}:t'!r}\n{block}"])
+
+    def test_configuration_blocks_parse(self) -> None:
+        for block in blocks("toml"):
+            self.assertTrue(tomllib.loads(block)["registry"])
+
+
+class Tables(unittest.TestCase):
+    def test_every_error_code_stands_in_the_status_table(self) -> None:
+        table = README.partition("| code | status |")[2].partition("\n\n")[0]
+        for code in ErrorCode:
+            if code is not ErrorCode.CLIENT_GONE:  # nobody is there to be told
+                with self.subTest(code):
+                    self.assertRegex(table, rf"(?<![a-z-]){code}(?![a-z-])")
+
+    def test_every_transport_stands_in_the_transport_table(self) -> None:
+        table = README.partition("| transport | supported |")[2].partition("\n\n")[0]
+        for name in [*Transport, *UNSUPPORTED_TRANSPORTS]:
+            with self.subTest(name):
+                self.assertIn(f"`{name}:", table)
+
+    def test_linked_files_exist(self) -> None:
+        for target in re.findall(r"\]\(((?!https?:)[^)#]+)\)", README):
+            with self.subTest(target):
+                self.assertTrue((ROOT / target).exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
