@@ -20,6 +20,7 @@ from .limits import POLL, Limits
 from .url import Origin
 
 ATTEMPT_DELAY = 0.25  # seconds
+_CODES = {errno.ETIMEDOUT: ErrorCode.TIMEOUT, errno.ECONNRESET: ErrorCode.CONNECTION_LOST}  # all else: refused
 
 
 def connect(
@@ -107,10 +108,11 @@ class _Race:
     def _all_failed(self) -> NetworkError:
         """One cause for the code; every address and its cause for the reader."""
         causes = ", ".join(f"{address.text}: {os.strerror(code).lower()}" for code, address in self._failures[:4])
-        timed_out = all(code == errno.ETIMEDOUT for code, _ in self._failures)
+        codes = {code for code, _ in self._failures}
+        refused = ErrorCode.CONNECTION_REFUSED
         return NetworkError(
             f"{self._origin.address}: no connection: {causes} ({self._via})",
-            code=ErrorCode.TIMEOUT if timed_out else ErrorCode.CONNECTION_REFUSED,
+            code=_CODES.get(min(codes, default=0), refused) if len(codes) == 1 else refused,
             host=self._origin.address,
             phase=Phase.CONNECT,
         )

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of faults, through both front ends: bytes or a typed error, in time, no secret told, nothing left."""
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from cip.content import Release, copy_verified
+from cip.errors import CipError, ErrorCode
+from cip.model.descriptor import Descriptor
+from cip.model.digest import digest_of
+from cip.settings import RetryOptions, TimeLimits
+from tests.support.faulttable import BYTES, CUT, ROWS, Certificates, Row, World, world_of
+from tests.support.jsonparent import JsonParent, close_all, read_some, read_to_end
+from tests.support.origins import Asked, Reply, Script, reply
+from tests.support.parent import MODULE, PATIENCE, ROOT, running
+from tests.support.peers import clean_environment, stop_process
+from tests.support.registry import NAME, Exchange, Fault, FaultyHost, Strike, at, make_content, registry_of
+from tests.unit.test_blob import CONTENT, DIGEST, BlobCase, obedient, partial, range_of, whole
+
+# time that a fault costs is short, so that the table is: the defaults are tested under a fake clock
+OPTIONS = (
+    "--insecure-policy", "--override-os=linux", "--override-arch=amd64", "--idle-timeout=0.7", "--connect-timeout=0.5",
+    "--retry-delay=0.01", "--stall-timeout=3", "--open-timeout=6",
+)  # fmt: skip
+BOUND = 20.0  # seconds for any row, on a loaded machine
+AT_ONCE = 6  # rows beside each other: most of their time they wait
+WALKS = 500
+LEAVING = 5.0  # seconds for an end that takes a fraction of one on an idle machine
+
+
+class Outcome(NamedTuple):
+    """How a row ended, and what was said about it."""
+
+    ended: str
+    problem: dict[str, Any]
+
+
+class Footprint(NamedTuple):
+    """What a process holds."""
+
+    threads: int
+    descriptors: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Footprint":
+        return cls(len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd")))
+
+
+def require_settled(pid: int, before: Footprint, hosts: int) -> None:
+    """Threads go, and of descriptors only kept connections stay: one for each host. Raises AssertionError."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        now = Footprint.of(pid)
+        if now.threads <= before.threads and now.descriptors <= before.descriptors + hosts:
+            return
+        assert time.monotonic() < deadline, f"before: {before}, afterwards: {now}, hosts: {hosts}"
+        time.sleep(0.02)
+
+
+# --- the two front ends ---
+
+
+def run_http(world: World, *options: str) -> Outcome:
+    """Fetch all of the image over HTTP."""
+    arguments = (*OPTIONS, *world.options, *options, world.reference)
+    with running(*arguments, status=None, environment=world.environment) as proxy:
+        assert proxy.line.ask("GET", "/nothing").status == 404
+        before = Footprint.of(proxy.process.pid)
+        outcome = _fetch_http(proxy.line.ask, world)
+        assert outcome.ended != "internal", proxy.stderr()
+        if outcome.ended != CUT:
+            require_settled(proxy.process.pid, before, len(world.hosts) + 1)
+    assert (proxy.process.returncode == 0) == (outcome.ended != CUT), (outcome, proxy.process.returncode)
+    return outcome
+
+
+def _fetch_http(ask: Callable[..., Any], world: World) -> Outcome:
+    answer = ask("GET", "/manifest")
+    if answer.status != 200:
+        problem = answer.problem()
+        return Outcome(problem["type"], problem)
+    assert answer.body == world.content.manifest
+    for data in (world.content.config, world.content.layer):
+        answer = ask("GET", f"/blobs/{digest_of(data)}")
+        if answer.status != 200:
+            problem = answer.problem()
+            return Outcome(problem["type"], problem)
+        if not answer.complete:
+            assert data.startswith(answer.body[: len(data) // 2]), "wrong bytes before the cut"
+            assert len(answer.body) < len(data)
+            return Outcome(CUT, {})
+        assert answer.body == data, "wrong bytes"
+    return Outcome(BYTES, {})
+
+
+@contextlib.contextmanager
+def json_proxy(*options: str, environment: dict[str, str] | None = None) -> Iterator[tuple[JsonParent, int]]:
+    """The proxy with the JSON protocol as our child: our end of the conversation, and its process id."""
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        log = Path(home, "stderr")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = stack.enter_context(JsonParent(ours))
+        with theirs, log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [*MODULE, "experimental-image-proxy", f"--sockfd={theirs.fileno()}", *options],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+                cwd=ROOT, env=clean_environment(home) | (environment or {}),
+            )  # fmt: skip
+        stack.callback(stop_process, process)
+        yield parent, process.pid
+        parent.sock.close()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def run_json(world: World, *options: str) -> Outcome:
+    """Fetch all of the image over the JSON protocol."""
+    with json_proxy(*OPTIONS, *world.options, *options, environment=world.environment) as (parent, pid):
+        parent.ask("Initialize")
+        before = Footprint.of(pid)
+        outcome = _fetch_json(parent, world)
+        require_settled(pid, before, len(world.hosts) + 1)
+    return outcome
+
+
+def _fetch_json(parent: JsonParent, world: World) -> Outcome:
+    opened = parent.ask("OpenImage", world.reference)
+    if not opened.members["success"]:
+        return _failed(opened.members)
+    _, manifest, finished = parent.fetch("GetManifest", opened.value)
+    assert finished.members["success"], finished
+    assert manifest == world.content.manifest
+    for data in (world.content.config, world.content.layer):
+        _, content, finished = parent.fetch("GetBlob", opened.value, str(digest_of(data)), len(data))
+        if not finished.members["success"]:
+            return _failed(finished.members)
+        assert content == data, "wrong bytes"
+    return Outcome(BYTES, {})
+
+
+def _failed(members: dict[str, Any]) -> Outcome:
+    details: dict[str, Any] = members["details"]
+    assert (members["error_code"] == "retryable") == details["retryable"], members
+    return Outcome(details["type"], details)
+
+
+# --- the table ---
+
+
+class TableTest(unittest.TestCase):
+    certificates: ClassVar[Certificates]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(scratch.cleanup)
+        cls.certificates = Certificates(Path(scratch.name))
+
+    def test_every_fault_ends_as_the_table_says_over_http(self) -> None:
+        self.run_table(run_http, lambda row: row.outcome)
+
+    def test_every_fault_ends_as_the_table_says_over_json(self) -> None:
+        self.run_table(run_json, lambda row: row.json or row.outcome)
+
+    def test_the_table_is_long_enough(self) -> None:
+        self.assertGreaterEqual(len(ROWS), 80)
+        self.assertEqual(len({row.title for row in ROWS}), len(ROWS))
+
+    def run_table(self, run: Callable[[World], Outcome], expected: Callable[[Row], str]) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as executor:
+            futures = {row: executor.submit(self.run_row, row, run) for row in ROWS}
+        for row, future in futures.items():
+            with self.subTest(row.title):
+                outcome = future.result()
+                self.assertEqual(outcome.ended, expected(row), outcome.problem)
+                if outcome.problem:
+                    self.check_problem(outcome.problem)
+
+    def run_row(self, row: Row, run: Callable[[World], Outcome]) -> Outcome:
+        with tempfile.TemporaryDirectory() as directory, world_of(row, self.certificates, Path(directory)) as world:
+            began = time.monotonic()
+            outcome = run(world)
+            seconds = time.monotonic() - began
+            assert seconds < BOUND, f"{seconds:.1f} s: {outcome}"
+            for name, host in world.hosts.items():
+                told = host.secrets() - world.may_know.get(name, set())
+                assert not told, f"{name} was told a secret"
+        return outcome
+
+    def check_problem(self, problem: dict[str, Any]) -> None:
+        if problem["type"] == "manifest-invalid":  # said by whoever reads it, and not by a place
+            return
+        if problem["type"] == "content-mismatch" and "served by" in problem["detail"]:
+            return
+        for member in ("host", "phase", "attempts"):
+            self.assertTrue(problem.get(member), (member, problem))
+
+
+# --- random walks ---
+
+
+class RandomWalkTest(BlobCase):
+    """Three sources that die anywhere: the blob arrives byte for byte, or ends with an error that says why."""
+
+    times = TimeLimits(idle=0.02)
+
+    def test_five_hundred_walks_end_in_the_right_bytes_or_in_a_typed_error(self) -> None:
+        self.settings = self.settings._replace(retry=RetryOptions(times=2))
+        ended: Counter[str] = Counter()
+        for seed in range(WALKS):
+            with self.subTest(seed=seed):
+                chance = random.Random(seed)
+                self.places(*(self.walk(chance, chance.random() * 0.9) for _ in range(3)))
+                ended[self.end_of(chance)] += 1
+                self.origins.asked.clear()
+        self.assertGreater(ended[BYTES], WALKS // 4)
+        self.assertGreater(len(ended), 3, ended)
+
+    def end_of(self, chance: random.Random) -> str:
+        data = bytearray()
+        release = chance.choice((Release.AFTER_VERIFICATION, Release.AS_READ))
+        expected = Descriptor("layer", DIGEST, len(CONTENT))
+        try:
+            reader = self.blob().open()
+            try:
+                copy_verified(reader, data.extend, expected, release=release)
+            finally:
+                reader.close()
+        except CipError as error:
+            self.assertIsNot(error.code, ErrorCode.INTERNAL)
+            self.assertNotEqual(bytes(data), CONTENT, "an error after the whole content had left")
+            if release is Release.AFTER_VERIFICATION:
+                self.assertEqual(bytes(data), b"", "wrong bytes have left")
+            return error.code
+        self.assertEqual(bytes(data), CONTENT)
+        return BYTES
+
+    def walk(self, chance: random.Random, evil: float) -> Script:
+        """A source that does something else in so many cases."""
+
+        def answer(asked: Asked) -> Reply:
+            right = obedient(asked)
+            if chance.random() > evil:
+                return right
+            head, _, body = right.data.partition(b"\r\n\r\n")
+            cut = chance.randrange(len(body) + 1)
+            flipped = bytearray(body)
+            flipped[chance.randrange(len(body))] ^= 1
+            return chance.choice((
+                Reply(head + b"\r\n\r\n" + body[:cut], "close"),
+                Reply(head + b"\r\n\r\n" + body[:cut], "close"),
+                Reply(right.data[: chance.randrange(len(head))], "close"),
+                Reply(head + b"\r\n\r\n" + body[:cut], "hang"),
+                Reply(head + b"\r\n\r\n" + bytes(flipped)),
+                Reply(b"\x00garbage\r\n\r\n", "close"),
+                whole(asked),
+                partial(max(0, (range_of(asked) if "range" in asked.fields else 0) - 1)),
+                reply(chance.choice((401, 403, 404, 408, 416, 500, 502, 503))),
+                reply(429, b"", {"Retry-After": str(chance.randrange(3))}),
+                reply(200, CONTENT[:cut]),
+                reply(200, CONTENT, {"Content-Encoding": "gzip"}),
+                reply(307, b"", {"Location": chance.choice(("/loop", "file:///x", "http://10.0.0.1/", asked.target))}),
+            ))  # fmt: skip
+
+        return answer
+
+
+# --- parents that misbehave, or want something else meanwhile ---
+
+
+STALLS: dict[str, Fault] = {
+    "before the answer": Exchange.stall,
+    "at the first byte": at(0.0, Exchange.stall),
+    "in the middle": at(0.5, Exchange.stall),
+    "before the last byte": at(0.999999, Exchange.stall),
+}
+
+
+class StalledTest(unittest.TestCase):
+    """A registry that falls silent inside a blob, for longer than these tests take."""
+
+    patient = ("--insecure-policy", "--override-os=linux", "--override-arch=amd64", "--idle-timeout=60")
+
+    @contextlib.contextmanager
+    def world(self, fault: Fault, phase: str = "blob") -> Iterator[World]:
+        content = make_content(200_000)
+        with FaultyHost(registry_of(content)) as host:
+            host.strikes.append(Strike(phase, fault, None))
+            yield World(content, f"docker://{host.address}/{NAME}:t", hosts={"registry": host})
+
+    def test_control_requests_are_answered_while_a_blob_is_stalled(self) -> None:
+        for name, fault in STALLS.items():
+            with self.subTest(name), self.world(fault) as world:
+                with json_proxy(*self.patient, "--tls-verify=false") as (parent, _):
+                    image = parent.open(world.reference)
+                    digest = digest_of(world.content.layer)
+                    blob = parent.ask("GetBlob", image, str(digest), len(world.content.layer))
+                    manifest = parent.ask("GetManifest", image)
+                    config = parent.ask("GetFullConfig", image)
+                    again = parent.ask("OpenImage", world.reference)
+                    self.assertTrue(all(reply.members["success"] for reply in (manifest, config, again)))
+                    raw = parent.ask("GetRawBlob", image, str(digest))
+                    self.assertEqual(raw.value, len(world.content.layer))
+                    close_all(blob, manifest, config, raw)
+
+    def test_a_parent_that_leaves_takes_the_proxy_with_it(self) -> None:
+        for phase, fault in (("index", Exchange.stall), ("blob", Exchange.stall), ("blob", at(0.5, Exchange.stall))):
+            with self.subTest(phase=phase, front_end="http"), self.world(fault, phase) as world:
+                with running(*self.patient, "--tls-verify=false", world.reference, status=None) as proxy:
+                    proxy.line.send(f"GET /blobs/{digest_of(world.content.layer)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    self.wait_for(world, phase)
+                    began = time.monotonic()
+                    self.assertEqual(proxy.hang_up(), 1)
+                    self.assertLess(time.monotonic() - began, LEAVING)
+            with self.subTest(phase=phase, front_end="json"), self.world(fault, phase) as world:
+                with json_proxy(*self.patient, "--tls-verify=false") as (parent, pid):
+                    parent.ask("Initialize")
+                    parent.send("OpenImage", world.reference)
+                    if phase == "blob":
+                        image = parent.reply().value
+                        layer = world.content.layer
+                        close_all(parent.ask("GetBlob", image, str(digest_of(layer)), len(layer)))
+                    else:
+                        self.wait_for(world, phase)
+                    began = time.monotonic()
+                    parent.sock.close()
+                    self.wait_for_end(pid)
+                    self.assertLess(time.monotonic() - began, LEAVING)
+
+    def test_a_parent_that_does_not_read_is_no_stall(self) -> None:
+        with self.world(Exchange.answer) as world:
+            world.content = make_content(3_000_000)
+        content = world.content
+        with FaultyHost(registry_of(content)) as host:
+            reference = f"docker://{host.address}/{NAME}:t"
+            options = (*OPTIONS, "--tls-verify=false", "--idle-timeout=0.3", "--stall-timeout=0.5")
+            with running(*options, reference) as proxy:
+                proxy.line.send(f"GET /blobs/{digest_of(content.layer)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                time.sleep(1.5)
+                self.assertEqual(proxy.line.answer().body, content.layer)
+            with json_proxy(*options) as (parent, _):
+                image = parent.open(reference)
+                blob = parent.ask("GetBlob", image, str(digest_of(content.layer)), len(content.layer))
+                parent.send("FinishPipe", blob.pipe_id)
+                time.sleep(1.5)
+                self.assertEqual(read_to_end(blob.fds[0]), content.layer)
+                self.assertTrue(parent.reply().members["success"])
+
+    def test_a_parent_that_closes_a_pipe_early_loses_that_blob_only(self) -> None:
+        content = make_content(3_000_000)
+        with FaultyHost(registry_of(content)) as host:
+            with json_proxy(*OPTIONS, "--tls-verify=false") as (parent, _):
+                image = parent.open(f"docker://{host.address}/{NAME}:t")
+                blob = parent.ask("GetBlob", image, str(digest_of(content.layer)), len(content.layer))
+                self.assertTrue(read_some(blob.fds[0], 1000))
+                close_all(blob)
+                self.assertEqual(parent.finish(blob).failure[0], "EPIPE")
+                _, data, finished = parent.fetch("GetBlob", image, str(digest_of(content.layer)), len(content.layer))
+                self.assertTrue(finished.members["success"])
+                self.assertEqual(data, content.layer)
+
+    def test_a_parent_that_half_closes_gets_its_answer(self) -> None:
+        content = make_content(3_000_000)
+        with FaultyHost(registry_of(content)) as host:
+            with running(*OPTIONS, "--tls-verify=false", f"docker://{host.address}/{NAME}:t") as proxy:
+                proxy.line.send(f"GET /blobs/{digest_of(content.layer)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                proxy.line.sock.shutdown(socket.SHUT_WR)
+                self.assertEqual(proxy.line.answer().body, content.layer)
+
+    def wait_for(self, world: World, phase: str) -> None:
+        """Until the registry has seen the request that it is silent about."""
+        part = "/blobs/" if phase == "blob" else "/manifests/t"
+        deadline = time.monotonic() + PATIENCE
+        while not any(part in asked.target for asked in world.hosts["registry"].asked):
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+
+    def wait_for_end(self, pid: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":  # json_proxy has not waited for it yet
+                    return
+            time.sleep(0.01)
+        self.fail("it does not end")
