@@ -35,13 +35,13 @@ _PREFIX = "[GNUPG:] "
 _FINGERPRINT = Pattern(r"[0-9A-F]{40}")
 _ONCE = ("NEWSIG", "GOODSIG", "VALIDSIG", "PLAINTEXT")
 _NO_PUBLIC_KEY = "9"  # GPG_ERR_NO_PUBKEY, the last but one argument of ERRSIG
-# Each refuses wherever it stands; the order is that of the sentence worth telling.
+# Each refuses wherever it stands; the order is that of the sentence worth telling. KEYEXPIRED is not among them: it is
+# said of any expired subkey beside the one that signed (GnuPG's doc/DETAILS), and an expired signer is EXPKEYSIG.
 _FATAL = {
     "BADSIG": "the signature does not fit the text",
     "REVKEYSIG": "the key is revoked",
     "KEYREVOKED": "the key is revoked",
     "EXPKEYSIG": "the key has expired",
-    "KEYEXPIRED": "the key has expired",
     "EXPSIG": "the signature has expired",
     "SIGEXPIRED": "the signature has expired",
     "ERRSIG": "the signature cannot be checked",

@@ -71,7 +71,6 @@ class WordsOfGpgvTest(unittest.TestCase):
             ("REVKEYSIG", "revoked"),
             ("KEYREVOKED", "revoked"),
             ("EXPKEYSIG", "key has expired"),
-            ("KEYEXPIRED", "key has expired"),
             ("EXPSIG", "signature has expired"),
             ("SIGEXPIRED", "signature has expired"),
             ("ERRSIG", "cannot be checked"),
@@ -325,6 +324,12 @@ class RealSignaturesTest(unittest.TestCase):
             message = self.home.sign_as(payload(), f"{signer}!", time=used)
             with self.subTest(case):
                 self.refuse("crypto", "the key has expired", message, ring=self.home.export_all(owner))
+
+    def test_expired_subkey_beside_the_signer_does_not_matter(self) -> None:
+        """gpgv says KEYEXPIRED of it, as of an expired signer; only EXPKEYSIG tells them apart."""
+        key = self.home.create_key("mixed", KeyOptions(time="20200601T000000"))
+        self.home.add_subkey(key, KeyOptions(expiry="1y", time="20200601T000000"))
+        self.judge(self.home.sign_as(payload(), f"{key}!"), ring=self.home.export_all(key))
 
     def test_g07_revoked_keys_are_refused_although_gpgv_exits_well(self) -> None:
         key = self.home.create_key("revoked")
