@@ -54,8 +54,8 @@ class FileBlob:
         return False
 
     def blame(self) -> str:
-        """The message already names the place."""
-        return ""
+        """The file."""
+        return self._what
 
     def close(self) -> None:
         """Release the file."""

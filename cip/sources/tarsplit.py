@@ -85,8 +85,8 @@ class RebuiltLayer:
         return False
 
     def blame(self) -> str:
-        """The message already names the place."""
-        return ""
+        """The file."""
+        return self._what
 
     def close(self) -> None:
         """Release recipe, directories and the current file."""

@@ -4,8 +4,10 @@
 import os
 import unittest
 
-from cip.content import read_limited
-from cip.errors import ErrorCode, InvalidDocumentError, NotFoundError, SourceError
+from cip.content import Release, copy_verified, read_limited
+from cip.errors import ContentMismatchError, ErrorCode, InvalidDocumentError, NotFoundError, SourceError
+from cip.model.descriptor import Descriptor
+from cip.model.digest import digest_of
 from cip.sources.fileblob import FileBlob, read_document, refusal, whole_file
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -36,6 +38,13 @@ class Ranges(LeakCheckedTestCase):
         blob = FileBlob(self.descriptor(b"0123456789"), 4, 10, "blob")
         self.addCleanup(blob.close)
         self.assertEqual(read_limited(blob, 100, "blob"), b"456789")
+
+    def test_the_file_is_named_when_its_bytes_were_wrong(self) -> None:
+        blob = FileBlob(self.descriptor(b"wrong"), 0, 5, "dir:/media/stick: blob")
+        self.addCleanup(blob.close)
+        expected = Descriptor("", digest_of(b"right"), 5)
+        with self.assertRaisesRegex(ContentMismatchError, r"served by dir:/media/stick: blob\)"):
+            copy_verified(blob, lambda part: None, expected, release=Release.AS_READ)
 
     def test_a_closed_blob_reads_nothing_from_the_file_that_got_its_number(self) -> None:
         blob = whole_file(self.descriptor(b"0123456789"), "blob x")
