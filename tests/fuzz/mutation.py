@@ -122,11 +122,13 @@ def mutate_json(random: Random, data: bytes) -> bytes:
         return data
     for _ in range(random.randint(1, _STEPS)):
         value = _change(random, value)
+    parts: list[str] = []
+    comma, colon = (" , ", " : ") if random.random() < 0.2 else (",", ":")
     try:
-        text = _dump(value, random.random() < 0.2)
+        _write(value, comma, colon, parts)
     except RecursionError:
         return data
-    return text.encode("utf-8", "surrogatepass")[:MAXIMUM]
+    return "".join(parts).encode("utf-8", "surrogatepass")[:MAXIMUM]
 
 
 def _change(random: Random, value: Any) -> Any:
@@ -184,13 +186,22 @@ def _replacement(random: Random, value: Any) -> Any:
     return random.choice(_VALUES)
 
 
-def _dump(value: Any, spaced: bool) -> str:
-    comma, colon = (" , ", " : ") if spaced else (",", ":")
-    if isinstance(value, _Members):
-        return "{" + comma.join(json.dumps(key) + colon + _dump(child, spaced) for key, child in value) + "}"
-    if isinstance(value, list):
-        return "[" + comma.join(_dump(child, spaced) for child in value) + "]"
-    return json.dumps(value)
+def _write(value: Any, comma: str, colon: str, parts: list[str]) -> None:
+    """Append the JSON text of `value` to `parts`, piece by piece: nested texts are not copied at every level."""
+    if not isinstance(value, list):
+        parts.append(json.dumps(value))
+        return
+    is_object = isinstance(value, _Members)
+    parts.append("{" if is_object else "[")
+    for number, child in enumerate(value):
+        if number:
+            parts.append(comma)
+        if is_object:
+            parts.append(json.dumps(child[0]))
+            parts.append(colon)
+            child = child[1]
+        _write(child, comma, colon, parts)
+    parts.append("}" if is_object else "]")
 
 
 # --- DER ---

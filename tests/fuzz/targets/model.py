@@ -2,6 +2,7 @@
 """Targets of the image model: names, digests, manifests, configs, and the JSON below them."""
 
 import os
+from itertools import islice
 
 from cip.errors import CipError
 from cip.model import mediatype
@@ -9,7 +10,7 @@ from cip.model.convert import convert_manifest, encode_config, encode_inner_conf
 from cip.model.descriptor import MAX_SIZE
 from cip.model.digest import parse_digest
 from cip.model.identity import docker_identity
-from cip.model.jsontree import PATH_LIMIT, JsonNode, parse_json
+from cip.model.jsontree import PATH_LIMIT, parse_json
 from cip.model.manifest import Index, Manifest, parse_manifest
 from cip.model.platform import choose_instance, wanted_platforms
 from cip.model.reference import parse_docker_reference, parse_image_reference, require_name_prefix
@@ -29,6 +30,7 @@ MANIFEST_WORDS = (
     b'"size":-1,', b'"urls":["x"],',
 )  # fmt: skip
 
+_NODES = 200  # whose paths are looked at
 _LETTERS = str.maketrans("0123456789", "abcdefghij")  # digits are taken out of what tells outcomes apart
 
 
@@ -86,17 +88,16 @@ def _config(data: bytes) -> None:
 
 def _json(data: bytes) -> None:
     """The reader below all JSON: every node of an accepted document can be complained about."""
-
-    def visit(node: JsonNode) -> None:
+    pending = [parse_json(data, "document")]
+    for _ in range(_NODES):
+        if not pending:
+            return
+        node = pending.pop()
         assert len(node.path) <= PATH_LIMIT
         if isinstance(node.value, list):
-            for child in node.items():
-                visit(child)
+            pending.extend(islice(node.items(), _NODES))
         elif isinstance(node.value, dict):
-            for _, child in node.members():
-                visit(child)
-
-    visit(parse_json(data, "document"))
+            pending.extend(child for _, child in islice(node.members(), _NODES))
 
 
 def _cpuinfo(data: bytes) -> str:
