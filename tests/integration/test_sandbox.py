@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Least privilege: what a confined proxy still does, and what it can no longer do, at each level and on less kernel."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Sequence
+from pathlib import Path
+
+from cip import sandbox
+from cip.model.digest import digest_of
+from tests.support import images
+from tests.support.certificates import CertificateAuthority
+from tests.support.jsonparent import json_proxy
+from tests.support.parent import PATIENCE, ROOT, running
+from tests.support.peers import clean_environment, require_peer
+from tests.support.registry import (
+    NAME,
+    FaultyHost,
+    Strike,
+    make_content,
+    registry_of,
+    server_context,
+    storage_of,
+    tokens_of,
+)
+from tests.support.signatures import GpgHome, payload
+
+ABI = max(0, sandbox._kernel()(444, None, 0, 1))  # of Landlock on this machine; 0: none
+ACCEPT = "--insecure-policy"
+INFO = "--log-level=info"
+
+# the program on a kernel that offers no more than the Landlock ABI argv[1]; what it offers is the real thing
+OLDER_KERNEL = """
+import errno, sys
+sys.path.insert(0, sys.argv.pop(1))
+abi = int(sys.argv.pop(1))
+from cip import cli, sandbox
+real = sandbox._kernel()
+def kernel(number, *arguments):
+    if number == 444 and arguments[0] is None:
+        return min(abi, real(number, *arguments)) if abi else -errno.ENOSYS
+    return real(number, *arguments)
+sandbox._kernel = lambda: kernel
+"""
+SERVE = OLDER_KERNEL + "\ncli.run()\n"
+# confines itself as the program does, and tries to get out in both threads that live on
+ESCAPE = (
+    OLDER_KERNEL
+    + """
+import errno, json, os, resource, socket, subprocess, threading
+from cip import log
+from cip.options import parse_arguments
+from cip.runner import ForkedPrograms
+
+log.set_threshold(log.Level.SILENT)
+outside, inside, *arguments = sys.argv[1:]
+programs = ForkedPrograms()
+confinement = cli._Confinement(parse_arguments(arguments, "x", cli.host_environment(os.environ)), programs)
+
+def shell(text):
+    if subprocess.run(["/bin/sh", "-c", text], stderr=subprocess.DEVNULL).returncode:
+        raise PermissionError(errno.EACCES, "")
+
+def connect(name):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(name)
+
+ATTEMPTS = {
+    "read": lambda: open(outside + "/secret").close(),
+    "list": lambda: os.listdir(outside),
+    "read shadow": lambda: open("/etc/shadow").close(),
+    "read a process": lambda: open(f"/proc/{os.getppid()}/environ").close(),
+    "memory of the runner": lambda: open(f"/proc/{programs._child}/mem", "rb").close(),
+    "append": lambda: open(outside + "/secret", "a").close(),
+    "truncate": lambda: os.truncate(outside + "/secret", 1),
+    "create": lambda: open(outside + "/new", "x").close(),
+    "remove": lambda: os.unlink(outside + "/secret"),
+    "rename": lambda: os.rename(outside + "/secret", inside + "/secret"),
+    "link": lambda: os.link(outside + "/secret", inside + "/secret"),
+    "by a shell": lambda: shell(f"echo x > {outside}/by-a-shell"),
+    "listen": lambda: socket.create_server(("127.0.0.1", 0)).close(),
+    "abstract socket": lambda: connect("\\0" + outside),
+    "write to the temporary directory": lambda: os.close(os.open(inside, os.O_TMPFILE | os.O_RDWR)),
+    "read a library": lambda: open(os.__file__).close(),
+}
+
+def outcome(attempt):
+    try:
+        attempt()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+
+found = {}
+def work():
+    confinement.apply()
+    found["worker"] = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
+
+with cli._signals(confinement):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+found["main"] = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
+found["core"] = resource.getrlimit(resource.RLIMIT_CORE)
+programs.close()
+print(json.dumps(found))
+"""
+)
+REFUSED = {"EACCES", "EPERM", "EXDEV"}
+READS = {"read", "list", "read shadow", "read a process"}
+CHANGES = {"append", "truncate", "create", "remove", "rename", "link", "by a shell"}
+
+
+def needs_landlock(test: unittest.TestCase, abi: int = 1) -> None:
+    """Leave out what this machine's kernel cannot do; test_what_the_kernel_offers_is_used says that it is said."""
+    if abi > ABI:
+        test.skipTest(f"needs Landlock ABI {abi}, this kernel has {ABI}")
+
+
+class SandboxTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.scratch = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="cip-sandbox-")))
+        self.scratch.chmod(0o755)
+        images.f1(self.scratch / "layout")
+        self.image = f"oci:{self.scratch}/layout:t"
+
+    def on_kernel(self, abi: int) -> tuple[str, ...]:
+        """The program on a kernel with this Landlock ABI."""
+        return (sys.executable, "-c", SERVE, str(ROOT), str(abi))
+
+
+class Escapes(SandboxTest):
+    def escape(self, *arguments: str, abi: int = 99) -> dict[str, dict[str, str]]:
+        outside, inside = self.scratch / "outside", self.scratch / "inside"
+        for directory in (outside, inside):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+        (outside / "secret").write_text("secret")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"\0{outside}")
+            listener.listen()
+            done = subprocess.run(
+                [sys.executable, "-c", ESCAPE, str(ROOT), str(abi), str(outside), str(inside), f"--tmpdir={inside}",
+                 *arguments],
+                capture_output=True, text=True, timeout=PATIENCE, check=False, env=clean_environment(self.scratch),
+            )  # fmt: skip
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        found: dict[str, dict[str, str]] = json.loads(done.stdout)
+        self.assertEqual(found.pop("core"), [0, 0])
+        self.assertEqual(set(found), {"worker", "main"})
+        return found
+
+    def test_full_reads_nothing_else_and_changes_nothing(self) -> None:
+        needs_landlock(self)
+        refused = READS | CHANGES | {"memory of the runner"}
+        for abi in range(1, ABI + 1):
+            with self.subTest(abi=abi):  # truncate(2) was forgotten before the third
+                self.assert_outcomes(self.escape(self.image, abi=abi), refused - ({"truncate"} if abi < 3 else set()))
+
+    def test_write_reads_on_and_changes_nothing(self) -> None:
+        needs_landlock(self, 3)
+        for thread in self.assert_outcomes(self.escape("experimental-image-proxy"), CHANGES):
+            self.assertEqual(thread["read"], "done")
+
+    def test_nobody_listens_and_reaches_other_processes(self) -> None:
+        for name, abi in (("listen", 4), ("abstract socket", 6)):
+            with self.subTest(name):
+                needs_landlock(self, abi)
+                for thread in self.escape(self.image).values():
+                    self.assertIn(thread[name], REFUSED)
+
+    def test_process_is_what_is_left_without_landlock(self) -> None:
+        for thread in self.assert_outcomes(self.escape(self.image, abi=0), set()):
+            self.assertEqual(thread["listen"], "done")
+
+    def assert_outcomes(self, found: dict[str, dict[str, str]], refused: set[str]) -> list[dict[str, str]]:
+        for place, outcomes in found.items():
+            for name in sorted(refused):
+                with self.subTest(name, thread=place):
+                    self.assertIn(outcomes[name], REFUSED)
+            for name in ("write to the temporary directory", "read a library"):
+                with self.subTest(name, thread=place):
+                    self.assertEqual(outcomes[name], "done")
+        return list(found.values())
+
+
+class Levels(SandboxTest):
+    def test_every_thread_of_the_process_is_confined_after_the_first_answer(self) -> None:
+        with running(ACCEPT, INFO, self.image) as proxy:
+            self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
+            self.assertEqual(proxy.line.ask("GET", f"/blobs/{images.DIGEST_T}").body, images.LAYER_T)
+            process = Path("/proc", str(proxy.process.pid))
+            for task in (process / "task").iterdir():
+                self.assertIn("NoNewPrivs:\t1", (task / "status").read_text())
+            self.assertRegex((process / "limits").read_text(), r"Max core file size +0 +0 ")
+            self.assertRegex(proxy.stderr(), f"INFO: sandbox: level {'full' if ABI else 'process'}\n")
+
+    def test_off_is_off(self) -> None:
+        with running(ACCEPT, INFO, "--sandbox=off", self.image) as proxy:
+            for target in ("/manifest", f"/blobs/{images.DIGEST_T}"):
+                self.assertEqual(proxy.line.ask("GET", target).status, 200)
+            process = Path("/proc", str(proxy.process.pid))
+            self.assertIn("NoNewPrivs:\t0", (process / "status").read_text())
+            children = [(task / "children").read_text() for task in (process / "task").iterdir()]
+            self.assertEqual("".join(children), "")
+            self.assertEqual(proxy.stderr(), "")
+
+    def test_a_level_that_is_required_and_not_reached_refuses_every_request(self) -> None:
+        for level in ("write", "full"):
+            with running(ACCEPT, f"--require-sandbox={level}", self.image, command=self.on_kernel(0)) as proxy:
+                for target in ("/manifest", f"/blobs/{images.DIGEST_T}", "/manifest"):
+                    problem = proxy.line.ask("GET", target).problem()
+                    self.assertEqual((problem["status"], problem["type"]), (501, "dependency-missing"))
+                    self.assertIn(f"expected level {level}, this kernel gave process", problem["detail"])
+
+    def test_a_level_that_is_required_and_reached_serves(self) -> None:
+        for option, abi in (
+            ("--require-sandbox", 0),
+            ("--require-sandbox=process", 0),
+            ("--require-sandbox=write", 1),
+            ("--require-sandbox=full", 1),
+            ("--require-sandbox=full", 99),
+        ):
+            with self.subTest(option, abi=abi):
+                needs_landlock(self, min(abi, 1))
+                with running(ACCEPT, option, self.image, command=self.on_kernel(abi)) as proxy:
+                    self.assertEqual(proxy.line.ask("GET", "/manifest").body, images.MANIFEST_M)
+                    self.assertIn("NoNewPrivs:\t1", Path(f"/proc/{proxy.process.pid}/status").read_text())
+                    self.assertEqual(proxy.line.ask("GET", f"/blobs/{images.DIGEST_T}").body, images.LAYER_T)
+
+    def test_less_kernel_works_and_says_so(self) -> None:
+        with running(ACCEPT, self.image, command=self.on_kernel(0)) as proxy:
+            self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
+            self.assertEqual(proxy.line.ask("GET", f"/blobs/{images.DIGEST_T}").status, 200)
+            self.assertRegex(proxy.stderr(), r"\A.*WARNING: sandbox: .*this kernel has no Landlock.*\n\Z")
+
+    def test_json_is_confined_from_initialize_on(self) -> None:
+        with json_proxy(ACCEPT, INFO) as proxy:
+            image = proxy.parent.open(self.image)
+            self.assertEqual(proxy.parent.fetch("GetManifest", image)[1], images.MANIFEST_M)
+            for task in Path(f"/proc/{proxy.process.pid}/task").iterdir():
+                self.assertIn("NoNewPrivs:\t1", (task / "status").read_text())
+            self.assertRegex(proxy.stderr(), f"INFO: sandbox: level {'write' if ABI else 'process'}\n")
+
+    def test_json_refuses_a_level_that_it_cannot_have(self) -> None:
+        json_command = "experimental-image-proxy"
+        for command, status, reason in (
+            ((*self.on_kernel(99), json_command, "--require-sandbox=full"), 2, "--require-sandbox=full: "),
+            ((*self.on_kernel(0), json_command, "--require-sandbox=write"), 1, "expected level write, .* gave process"),
+        ):
+            with json_proxy(ACCEPT, command=command, status=status) as proxy:
+                self.assertTrue(proxy.parent.at_end())
+                proxy.process.wait(PATIENCE)
+                self.assertRegex(proxy.stderr(), reason)
+
+
+class Work(SandboxTest):
+    """What has to go on after confinement, at the highest level of each front end."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = CertificateAuthority(self.scratch / "authority")
+        server = self.authority.server()
+        self.tls = server_context(server.certificate, server.key)
+        self.content = make_content(3_000_000)
+        self.blob = f"/blobs/{digest_of(self.content.layer)}"
+        self.home = self.scratch / "home"
+        self.configuration = self.home / ".config" / "containers"
+        self.configuration.mkdir(parents=True)
+
+    def certify(self, host: FaultyHost) -> None:
+        """Trust the authority for `host`."""
+        directory = self.configuration / "certs.d" / host.address
+        directory.mkdir(parents=True)
+        shutil.copy(self.authority.certificate, directory / "ca.crt")
+
+    def test_a_new_token_a_redirect_and_new_tls_connections(self) -> None:
+        accepted = ["Bearer first"]
+        with (
+            FaultyHost(tokens_of(["first", "second"]), tls=self.tls) as tokens,
+            FaultyHost(storage_of(self.content), tls=self.tls) as storage,
+            FaultyHost(
+                registry_of(
+                    self.content, challenge=lambda: f'Bearer realm="{tokens.url}/token",service="tests"',
+                    accepted=accepted, blobs_at=lambda: storage.url,
+                ),
+                tls=self.tls,
+            ) as registry,
+        ):  # fmt: skip
+            self.certify(registry)
+            image = f"docker://{registry.address}/{NAME}:t"
+            with running(ACCEPT, INFO, "--read-ahead=0", image, home=self.home) as proxy:
+                self.assertEqual(proxy.line.ask("GET", "/manifest").body, self.content.manifest)
+                self.assertEqual(storage.connections, 0)
+                accepted[:] = ["Bearer second"]
+                self.assertTrue(proxy.line.ask("GET", self.blob).body == self.content.layer)
+                self.assertEqual(storage.connections, 1)
+                self.assertIn("sandbox: level", proxy.stderr())
+
+    def test_a_place_that_is_asked_for_the_first_time(self) -> None:
+        basic = base64.b64encode(b"user:word").decode()
+        with (
+            FaultyHost(registry_of(self.content), tls=self.tls) as mirror,
+            FaultyHost(
+                registry_of(self.content, challenge=lambda: 'Basic realm="tests"', accepted=[f"Basic {basic}"]),
+                tls=self.tls,
+            ) as origin,
+        ):
+            self.certify(mirror)
+            self.certify(origin)
+            (self.configuration / "auth.json").write_text(json.dumps({"auths": {origin.address: {"auth": basic}}}))
+            (self.configuration / "registries.conf").write_text(
+                f'[[registry]]\nlocation = "{origin.address}"\n[[registry.mirror]]\nlocation = "{mirror.address}"\n'
+            )
+            image = f"docker://{origin.address}/{NAME}:t"
+            options = (ACCEPT, INFO, "--read-ahead=0", "--retry-times=0", image)
+            with running(*options, home=self.home, environment={"XDG_RUNTIME_DIR": ""}) as proxy:
+                self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
+                self.assertEqual(origin.connections, 0)
+                mirror.strikes = [Strike("blob", lambda exchange: exchange.reset(), None)]
+                self.assertTrue(proxy.line.ask("GET", self.blob).body == self.content.layer)
+                self.assertGreater(origin.connections, 0)
+
+    def test_helpers_gpgv_and_zstd_run_outside(self) -> None:
+        for name, command in self.users().items():
+            with self.subTest(name):
+                self.helped(command)
+
+    def users(self) -> dict[str, Sequence[str]]:
+        """The program as this user, and as one that may do nothing."""
+        program = self.scratch / "container-image-proxy"
+        subprocess.run([str(ROOT / "tests" / "packaging" / "zipapp"), str(program)], check=True)
+        own = (sys.executable, str(program))
+        if os.getuid():
+            return {"this user": own}
+        nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", str(program))
+        return {"root": own, "nobody": nobody}
+
+    def helped(self, command: Sequence[str]) -> None:
+        basic = base64.b64encode(b"user:word").decode()
+        programs = self.scratch / "programs"
+        programs.mkdir(exist_ok=True)
+        helper = programs / "docker-credential-tests"
+        helper.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"Username":"user","Secret":"word"}\'\n')
+        helper.chmod(0o755)
+        archive = self.scratch / "image.tar"
+        packed = self.scratch / "image.tar.zst"
+        subprocess.run(["tar", "-cf", str(archive), "-C", str(self.scratch / "layout"), "."], check=True)
+        subprocess.run([require_peer("zstd"), "-q", "-f", str(archive), "-o", str(packed)], check=True)
+        policy = self.signed_image()
+        challenge = registry_of(self.content, challenge=lambda: 'Basic realm="tests"', accepted=[f"Basic {basic}"])
+        with FaultyHost(challenge, tls=self.tls) as registry:
+            self.certify(registry)
+            auth = {"credHelpers": {registry.address: "tests"}}
+            (self.configuration / "auth.json").write_text(json.dumps(auth))
+            environment = clean_environment(self.home)
+            environment |= {"PATH": f"{programs}{os.pathsep}{environment['PATH']}", "XDG_RUNTIME_DIR": ""}
+            with json_proxy(
+                policy, "--require-sandbox", command=(*command, "experimental-image-proxy"), home=self.home,
+                environment=environment,
+            ) as proxy:  # fmt: skip
+                self.assertEqual(proxy.parent.ask("Initialize").value, "0.2.8")
+                remote = proxy.parent.ask("OpenImage", f"docker://{registry.address}/{NAME}:t").value
+                arguments = (remote, str(digest_of(self.content.layer)), len(self.content.layer))
+                self.assertTrue(proxy.parent.fetch("GetBlob", *arguments)[1] == self.content.layer)
+                local = proxy.parent.ask("OpenImage", f"oci-archive:{packed}:t").value
+                self.assertEqual(proxy.parent.fetch("GetManifest", local)[1], images.MANIFEST_M)
+                signed = proxy.parent.ask("OpenImage", f"dir:{self.scratch}/signed").value
+                self.assertEqual(proxy.parent.fetch("GetManifest", signed)[1], images.MANIFEST_M)
+                self.assertIn("NoNewPrivs:\t1", Path(f"/proc/{proxy.process.pid}/status").read_text())
+
+    def signed_image(self) -> str:
+        """A `dir:` image with a signature by a key of its own; the option for a policy that asks for it."""
+        directory = self.scratch / "signed"
+        policy = self.scratch / "policy.json"
+        if not directory.exists():
+            directory.mkdir()
+            (directory / "version").write_text("Directory Transport Version: 1.1\n")
+            (directory / "manifest.json").write_bytes(images.MANIFEST_M)
+            with GpgHome() as home:
+                key = home.create_key("signer")
+                text = payload("example.com/os:1", str(digest_of(images.MANIFEST_M)))
+                (directory / "signature-1").write_bytes(home.sign(text, key))
+                ring = base64.b64encode(home.export(key)).decode()
+            requirement = {
+                "type": "signedBy",
+                "keyType": "GPGKeys",
+                "keyData": ring,
+                "signedIdentity": {"type": "exactReference", "dockerReference": "example.com/os:1"},
+            }
+            accept = [{"type": "insecureAcceptAnything"}]
+            policy.write_text(json.dumps({"default": accept, "transports": {"dir": {"": [requirement]}}}))
+        return f"--policy={policy}"
+
+
+if __name__ == "__main__":
+    unittest.main()
