@@ -80,10 +80,14 @@ def open_daemon(
 ) -> DockerArchiveSource:
     """The image that `reference` names in the daemon at `--daemon-host`.
 
-    Raises UsageError, SourceError, NetworkError, InvalidDocumentError.
+    Raises UsageError, SourceError, NetworkError (offline for a daemon behind the network), InvalidDocumentError.
     """
     host = settings.daemon_host or DEFAULT_HOST
     address = parse_daemon_host(host)
+    if settings.offline and not address.path:
+        raise NetworkError(
+            f"{reference.text}: --offline forbids to ask the daemon at {address.host}", code=ErrorCode.OFFLINE
+        )
     name = str(reference.image_id or reference.docker)
     export = _Export(reference.text, address, settings)
     spooled = spools.open(("docker-daemon", host, name), lambda output: export.save(name, output))

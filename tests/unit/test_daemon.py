@@ -148,6 +148,15 @@ class Refusals(DaemonTestCase):
                      verbatim(b"HTTP/1.0 200 OK\r\n\r\n" + SAVED[:5000]))
 
 
+class Offline(DaemonTestCase):
+    def test_a_daemon_behind_the_network_is_not_asked(self) -> None:
+        reference = parse_image_reference("docker-daemon:x:1")
+        settings = Settings(offline=True, daemon_host="tcp://192.0.2.1:2376")
+        with self.assertRaisesRegex(CipError, "--offline forbids to ask the daemon at 192.0.2.1") as caught:
+            open_daemon(reference, settings, Spools(str(self.directory)), DirectPrograms())
+        self.assertIs(caught.exception.code, ErrorCode.OFFLINE)
+
+
 class Waiting(DaemonTestCase):
     def test_a_silent_daemon_is_a_time_out(self) -> None:
         self.times = TimeLimits(open=0.2, idle=30)
