@@ -52,10 +52,10 @@ class Demo(unittest.TestCase):
         images.f1(self.scratch / "layout")
         done = self.run_demo(f"--policy={policy}", "oci:layout:t")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"\AGET /manifest: policy-rejected: .*\n.*--policy FILE or --insecure-policy\n\Z")
+        self.assertRegex(done.stderr, r"\Apolicy-rejected: .*\n.*--policy FILE or --insecure-policy\n\Z")
 
     def test_a_damaged_layer_is_never_ok(self) -> None:
-        for size, reason in ((100, "content-mismatch"), (images.BIG_SIZE, "expected 3000000 bytes of sha256:")):
+        for size, reason in ((100, "content-mismatch"), (images.BIG_SIZE, r"found sha256:.*\ncontent-mismatch: ")):
             layout = self.scratch / f"{size}"
             images.bad(layout, size=size)
             with self.subTest(size=size):
@@ -75,7 +75,7 @@ class Demo(unittest.TestCase):
     def test_a_wrong_option_ends_without_a_traceback(self) -> None:
         done = self.run_demo("--nope", "oci:layout:t")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, "unknown option '--nope'(.|\n)*the proxy failed with exit status 2")
+        self.assertRegex(done.stderr, "unknown option '--nope'(.|\n)*the proxy ended with exit status 2")
         self.assertNotIn("Traceback", done.stderr)
 
     def test_a_terminal_gets_a_progress_bar(self) -> None:
