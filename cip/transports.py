@@ -33,9 +33,11 @@ class SourceOpener:
     def open(self, reference: ImageReference) -> ImageSource:
         """The source of `reference`; the caller closes it.
 
-        Raises NotFoundError, SourceError, ConfigurationError, UnsupportedError, and UsageError when `--offline` or
-        `--local-source` is given for a transport that has no network.
+        Raises NotFoundError, SourceError, ConfigurationError, UnsupportedError, and UsageError when `--local-source` is
+        given for a place that is local itself.
         """
+        if self._settings.local_sources and reference.transport is not Transport.DOCKER:
+            raise UsageError(f"--local-source: expected a docker:// image, found {reference.transport}:")
         return _OPENERS[reference.transport](self, reference)
 
     def close(self) -> None:

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every transport has its row, and options that a transport has no use for are refused."""
+
+from __future__ import annotations
+
+import unittest
+
+from cip.errors import UsageError
+from cip.model.reference import Transport, parse_image_reference
+from cip.programs import DirectPrograms
+from cip.report import NoEvents
+from cip.settings import Settings
+from cip.transports import _OPENERS, SourceOpener
+
+
+class Transports(unittest.TestCase):
+    def opener(self, settings: Settings) -> SourceOpener:
+        opener = SourceOpener(settings, NoEvents(), DirectPrograms())
+        self.addCleanup(opener.close)
+        return opener
+
+    def test_every_transport_has_a_row(self) -> None:
+        self.assertEqual(set(_OPENERS), set(Transport))
+
+    def test_local_sources_belong_to_registry_images(self) -> None:
+        with self.assertRaisesRegex(UsageError, "--local-source: expected a docker:// image, found oci:"):
+            self.opener(Settings(local_sources=("dir:/x",))).open(parse_image_reference("oci:/y"))
+
+    def test_offline_needs_a_local_source(self) -> None:
+        with self.assertRaisesRegex(UsageError, "--offline: expected at least one --local-source"):
+            self.opener(Settings(offline=True)).open(parse_image_reference("docker://example.com/a"))
+
+
+if __name__ == "__main__":
+    unittest.main()
