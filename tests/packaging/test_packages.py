@@ -29,6 +29,8 @@ from tests.support.sigstore import b64, new_key, public_pem, signed, sigstore_pa
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGING = ROOT / "tests" / "packaging"
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
+# what a build environment without any peer says
+LEFT_OUT = "gpg,gpgv,cryptography,yaml,sigstore-public,zstd"
 NAME = f"container-image-proxy-{cip.__version__}"
 
 
@@ -202,6 +204,22 @@ def write_signed_directory(directory: Path) -> None:
     (directory / "manifest.json").write_bytes(images.MANIFEST_M)
     text = sigstore_payload(IDENTITY, str(digest_of(images.MANIFEST_M)))
     (directory / "signature-1").write_bytes(stored(signed(KEY, text)))
+
+
+class BareRoot(unittest.TestCase):
+    """What a build environment has: Python, and no peer, no optional package, no network, no home."""
+
+    def test_the_offline_half_of_the_tests_passes(self) -> None:
+        for suite in SUITES:
+            with (
+                self.subTest(suite),
+                tempfile.TemporaryDirectory() as scratch,
+                copy_of(debian_root(suite), Path(scratch)) as root,
+            ):
+                export(root / "srv")
+                test = f"cd /srv/{NAME} && exec python3 -s -m unittest discover -s tests/unit -t ."
+                log = offline(["chroot", str(root), "sh", "-c", test], Path("/"), CIP_SKIP_PEERS=LEFT_OUT)
+                self.assertRegex(log, r"Ran [1-9]\d{2,} tests")
 
 
 class RpmPackage(unittest.TestCase):

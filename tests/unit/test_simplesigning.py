@@ -232,6 +232,7 @@ class RealSignaturesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         require_peer("gpgv")
+        require_peer("gpg")
         cls.home = GpgHome()
         cls.addClassCleanup(cls.home.close)
         cls.main = cls.home.create_key("main")
