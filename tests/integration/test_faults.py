@@ -2,10 +2,8 @@
 """The table of faults, through both front ends: bytes or a typed error, in time, no secret told, nothing left."""
 
 import contextlib
-import os
 import random
 import socket
-import subprocess
 import tempfile
 import time
 import unittest
@@ -13,147 +11,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from cip.content import Release, copy_verified
 from cip.errors import CipError, ErrorCode
 from cip.model.descriptor import Descriptor
 from cip.model.digest import digest_of
 from cip.settings import RetryOptions, TimeLimits
-from tests.support.faulttable import BYTES, CUT, ROWS, Certificates, Row, World, world_of
-from tests.support.jsonparent import JsonParent, close_all, read_some, read_to_end
+from tests.support.faultrun import BASE, Outcome, json_proxy, run_http, run_json
+from tests.support.faulttable import BYTES, ROWS, Certificates, Row, World, world_of
+from tests.support.jsonparent import close_all, read_some, read_to_end
 from tests.support.origins import Asked, Reply, Script, reply
-from tests.support.parent import MODULE, PATIENCE, ROOT, running
-from tests.support.peers import clean_environment, stop_process
+from tests.support.parent import PATIENCE, running
 from tests.support.registry import NAME, Exchange, Fault, FaultyHost, Strike, at, make_content, registry_of
 from tests.unit.test_blob import CONTENT, DIGEST, BlobCase, obedient, partial, range_of, whole
 
 # time that a fault costs is short, so that the table is: the defaults are tested under a fake clock
-OPTIONS = (
-    "--insecure-policy", "--override-os=linux", "--override-arch=amd64", "--idle-timeout=0.7", "--connect-timeout=0.5",
-    "--retry-delay=0.01", "--stall-timeout=3", "--open-timeout=6",
-)  # fmt: skip
+SHORT = ("--idle-timeout=0.7", "--connect-timeout=0.5", "--retry-delay=0.01", "--stall-timeout=3", "--open-timeout=6")
 BOUND = 20.0  # seconds for any row, on a loaded machine
 AT_ONCE = 6  # rows beside each other: most of their time they wait
 WALKS = 500
 LEAVING = 5.0  # seconds for an end that takes a fraction of one on an idle machine
-
-
-class Outcome(NamedTuple):
-    """How a row ended, and what was said about it."""
-
-    ended: str
-    problem: dict[str, Any]
-
-
-class Footprint(NamedTuple):
-    """What a process holds."""
-
-    threads: int
-    descriptors: int
-
-    @classmethod
-    def of(cls, pid: int) -> "Footprint":
-        return cls(len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd")))
-
-
-def require_settled(pid: int, before: Footprint, hosts: int) -> None:
-    """Threads go, and of descriptors only kept connections stay: one for each host. Raises AssertionError."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        now = Footprint.of(pid)
-        if now.threads <= before.threads and now.descriptors <= before.descriptors + hosts:
-            return
-        assert time.monotonic() < deadline, f"before: {before}, afterwards: {now}, hosts: {hosts}"
-        time.sleep(0.02)
-
-
-# --- the two front ends ---
-
-
-def run_http(world: World, *options: str) -> Outcome:
-    """Fetch all of the image over HTTP."""
-    arguments = (*OPTIONS, *world.options, *options, world.reference)
-    with running(*arguments, status=None, environment=world.environment) as proxy:
-        assert proxy.line.ask("GET", "/nothing").status == 404
-        before = Footprint.of(proxy.process.pid)
-        outcome = _fetch_http(proxy.line.ask, world)
-        assert outcome.ended != "internal", proxy.stderr()
-        if outcome.ended != CUT:
-            require_settled(proxy.process.pid, before, len(world.hosts) + 1)
-    assert (proxy.process.returncode == 0) == (outcome.ended != CUT), (outcome, proxy.process.returncode)
-    return outcome
-
-
-def _fetch_http(ask: Callable[..., Any], world: World) -> Outcome:
-    answer = ask("GET", "/manifest")
-    if answer.status != 200:
-        problem = answer.problem()
-        return Outcome(problem["type"], problem)
-    assert answer.body == world.content.manifest
-    for data in (world.content.config, world.content.layer):
-        answer = ask("GET", f"/blobs/{digest_of(data)}")
-        if answer.status != 200:
-            problem = answer.problem()
-            return Outcome(problem["type"], problem)
-        if not answer.complete:
-            assert data.startswith(answer.body[: len(data) // 2]), "wrong bytes before the cut"
-            assert len(answer.body) < len(data)
-            return Outcome(CUT, {})
-        assert answer.body == data, "wrong bytes"
-    return Outcome(BYTES, {})
-
-
-@contextlib.contextmanager
-def json_proxy(*options: str, environment: dict[str, str] | None = None) -> Iterator[tuple[JsonParent, int]]:
-    """The proxy with the JSON protocol as our child: our end of the conversation, and its process id."""
-    with contextlib.ExitStack() as stack:
-        home = stack.enter_context(tempfile.TemporaryDirectory())
-        log = Path(home, "stderr")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = stack.enter_context(JsonParent(ours))
-        with theirs, log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [*MODULE, "experimental-image-proxy", f"--sockfd={theirs.fileno()}", *options],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-                cwd=ROOT, env=clean_environment(home) | (environment or {}),
-            )  # fmt: skip
-        stack.callback(stop_process, process)
-        yield parent, process.pid
-        parent.sock.close()
-        assert process.wait(PATIENCE) == 0, log.read_text()
-        assert "Traceback" not in log.read_text(), log.read_text()
-
-
-def run_json(world: World, *options: str) -> Outcome:
-    """Fetch all of the image over the JSON protocol."""
-    with json_proxy(*OPTIONS, *world.options, *options, environment=world.environment) as (parent, pid):
-        parent.ask("Initialize")
-        before = Footprint.of(pid)
-        outcome = _fetch_json(parent, world)
-        require_settled(pid, before, len(world.hosts) + 1)
-    return outcome
-
-
-def _fetch_json(parent: JsonParent, world: World) -> Outcome:
-    opened = parent.ask("OpenImage", world.reference)
-    if not opened.members["success"]:
-        return _failed(opened.members)
-    _, manifest, finished = parent.fetch("GetManifest", opened.value)
-    assert finished.members["success"], finished
-    assert manifest == world.content.manifest
-    for data in (world.content.config, world.content.layer):
-        _, content, finished = parent.fetch("GetBlob", opened.value, str(digest_of(data)), len(data))
-        if not finished.members["success"]:
-            return _failed(finished.members)
-        assert content == data, "wrong bytes"
-    return Outcome(BYTES, {})
-
-
-def _failed(members: dict[str, Any]) -> Outcome:
-    details: dict[str, Any] = members["details"]
-    assert (members["error_code"] == "retryable") == details["retryable"], members
-    return Outcome(details["type"], details)
 
 
 # --- the table ---
@@ -178,7 +56,7 @@ class TableTest(unittest.TestCase):
         self.assertGreaterEqual(len(ROWS), 80)
         self.assertEqual(len({row.title for row in ROWS}), len(ROWS))
 
-    def run_table(self, run: Callable[[World], Outcome], expected: Callable[[Row], str]) -> None:
+    def run_table(self, run: Callable[..., Outcome], expected: Callable[[Row], str]) -> None:
         with ThreadPoolExecutor(AT_ONCE) as executor:
             futures = {row: executor.submit(self.run_row, row, run) for row in ROWS}
         for row, future in futures.items():
@@ -188,10 +66,10 @@ class TableTest(unittest.TestCase):
                 if outcome.problem:
                     self.check_problem(outcome.problem)
 
-    def run_row(self, row: Row, run: Callable[[World], Outcome]) -> Outcome:
+    def run_row(self, row: Row, run: Callable[..., Outcome]) -> Outcome:
         with tempfile.TemporaryDirectory() as directory, world_of(row, self.certificates, Path(directory)) as world:
             began = time.monotonic()
-            outcome = run(world)
+            outcome = run(world, *SHORT)
             seconds = time.monotonic() - began
             assert seconds < BOUND, f"{seconds:.1f} s: {outcome}"
             for name, host in world.hosts.items():
@@ -291,7 +169,7 @@ STALLS: dict[str, Fault] = {
 class StalledTest(unittest.TestCase):
     """A registry that falls silent inside a blob, for longer than these tests take."""
 
-    patient = ("--insecure-policy", "--override-os=linux", "--override-arch=amd64", "--idle-timeout=60")
+    patient = (*BASE, "--idle-timeout=60")
 
     @contextlib.contextmanager
     def world(self, fault: Fault, phase: str = "blob") -> Iterator[World]:
@@ -345,7 +223,7 @@ class StalledTest(unittest.TestCase):
         content = world.content
         with FaultyHost(registry_of(content)) as host:
             reference = f"docker://{host.address}/{NAME}:t"
-            options = (*OPTIONS, "--tls-verify=false", "--idle-timeout=0.3", "--stall-timeout=0.5")
+            options = (*BASE, *SHORT, "--tls-verify=false", "--idle-timeout=0.3", "--stall-timeout=0.5")
             with running(*options, reference) as proxy:
                 proxy.line.send(f"GET /blobs/{digest_of(content.layer)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 time.sleep(1.5)
@@ -361,7 +239,7 @@ class StalledTest(unittest.TestCase):
     def test_a_parent_that_closes_a_pipe_early_loses_that_blob_only(self) -> None:
         content = make_content(3_000_000)
         with FaultyHost(registry_of(content)) as host:
-            with json_proxy(*OPTIONS, "--tls-verify=false") as (parent, _):
+            with json_proxy(*BASE, *SHORT, "--tls-verify=false") as (parent, _):
                 image = parent.open(f"docker://{host.address}/{NAME}:t")
                 blob = parent.ask("GetBlob", image, str(digest_of(content.layer)), len(content.layer))
                 self.assertTrue(read_some(blob.fds[0], 1000))
@@ -374,7 +252,7 @@ class StalledTest(unittest.TestCase):
     def test_a_parent_that_half_closes_gets_its_answer(self) -> None:
         content = make_content(3_000_000)
         with FaultyHost(registry_of(content)) as host:
-            with running(*OPTIONS, "--tls-verify=false", f"docker://{host.address}/{NAME}:t") as proxy:
+            with running(*BASE, *SHORT, "--tls-verify=false", f"docker://{host.address}/{NAME}:t") as proxy:
                 proxy.line.send(f"GET /blobs/{digest_of(content.layer)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 proxy.line.sock.shutdown(socket.SHUT_WR)
                 self.assertEqual(proxy.line.answer().body, content.layer)

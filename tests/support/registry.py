@@ -28,7 +28,7 @@ from . import images
 
 LOOPBACK = "127.0.0.1"
 DRIP_SECONDS = 0.2  # between two bytes of a drip
-HOLD_SECONDS = 60.0  # a stalled connection is held no longer than that, should its client forget it
+HOLD_SECONDS = 600.0  # a stalled connection is held no longer than that, should its client forget it
 
 
 class Asked(NamedTuple):
