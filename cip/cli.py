@@ -29,7 +29,8 @@ EXIT_SERVED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 _CONFINE_SIGNAL = signal.SIGURG  # nobody else sends it, and where it is not expected it does nothing
-_CONFINE_SECONDS = 5.0  # until the main thread must have heard it
+_CONFINE_SECONDS = 0.05  # until the main thread is told again
+_CONFINE_TRIES = 200  # so a main thread that does not hear it for 10 s stays as it is, and the level says so
 
 
 class _Signalled(BaseException):
@@ -202,7 +203,7 @@ class _Confinement:
         if reached < parse_level(required):
             self._applied = False  # a request that comes again is refused again
             raise UnsupportedError(
-                f"--require-sandbox: expected level {required}, this kernel gave {reached.name.lower()}",
+                f"--require-sandbox: expected level {required}, reached {reached.name.lower()}",
                 code=ErrorCode.DEPENDENCY_MISSING,
             )
 
@@ -216,7 +217,8 @@ class _Confinement:
 
         self._applied = True
         # A JSON parent names files later, and a store is spread over directories that only the source knows.
-        limited = self._command is Command.HTTP and not self._reference.startswith("containers-storage:")
+        named = (self._reference, *self._settings.local_sources)
+        limited = self._command is Command.HTTP and not any(text.startswith("containers-storage:") for text in named)
         wanted = Level.FULL if limited else Level.WRITE
         writable, readable = [self._settings.tmpdir], _read_later(self._reference, self._settings)
         try:
@@ -243,13 +245,16 @@ class _Confinement:
         done = threading.Event()
 
         def in_main_thread() -> None:
-            if not done.is_set():
-                reached.append(confine())
-                done.set()
+            self._confine_main = None  # the signal may come again
+            reached.append(confine())
+            done.set()
 
         self._confine_main = in_main_thread
-        signal.pthread_kill(main.ident, _CONFINE_SIGNAL)
-        done.wait(_CONFINE_SECONDS)
+        for _ in range(_CONFINE_TRIES):
+            # A signal that comes just before the main thread begins to wait does not wake it: hence again.
+            signal.pthread_kill(main.ident, _CONFINE_SIGNAL)
+            if done.wait(_CONFINE_SECONDS):
+                break
         return reached[0] if reached else Level.NONE
 
 
@@ -264,7 +269,7 @@ def _read_later(reference: str, settings: Settings) -> list[str]:
         parsed = parse_image_reference(text)
         if parsed.transport is Transport.DOCKER:
             remote = True
-        else:
+        elif parsed.transport is not Transport.DOCKER_DAEMON:
             paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
     if remote:  # a mirror that is asked when another place breaks in the middle of a blob
         environment = settings.environment
