@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+# Bytes of a thread's stack. Python 3.13 lets JSON nest so deep before it complains that 1 MiB is overrun, by hostile
+# input in a worker too; what C libraries give by default is 128 KiB to "unlimited".
+_STACK_SIZE = 4 * 1024 * 1024
 _CONFINE_SIGNAL = signal.SIGURG  # nobody else sends it, and where it is not expected it does nothing
 _CONFINE_SECONDS = 0.05  # until the main thread is told again
 _CONFINE_TRIES = 200  # so a main thread that does not hear it for 10 s stays as it is, and the level says so
@@ -290,6 +293,7 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     from .transports import SourceOpener
     from .trust.evaluation import TrustTools
 
+    threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
     programs = ForkedPrograms()
     stack.callback(programs.close)

@@ -314,7 +314,7 @@ class _HttpStream:
 
     def finish(self, received: int, /) -> None:
         if self._response.length:
-            raise self._cut_short(f" of {received + self._response.length} bytes, after {received}")
+            raise self._cut_short(f" after {received} of {received + self._response.length} bytes")
         self.ended = True
 
     def close(self) -> None:
@@ -335,7 +335,7 @@ class _HttpStream:
         self._response.close()
 
     def _cut_short(self, where: str) -> ClientError:
-        detail = f"the blob ended too early{where}: it could not be fetched or is not what it should be, see the log"
+        detail = f"the blob ended{where or ' early'}: it could not be fetched or is not what it should be, see the log"
         return _error(ErrorCode.CONTENT_MISMATCH, detail)
 
 

@@ -38,9 +38,6 @@ EXIT_FAILED = 1
 VERSION = "0.2.8"  # clients parse it and refuse a suffix (wire.md 7.2)
 OWED_LIMIT = 64  # replies; beyond it requests stay in the socket
 HANG_UP_GRACE = 0.3  # seconds in which a conversation may notice by itself that the parent is gone
-# Bytes of a thread's stack. Python 3.13 lets JSON nest so deep before it complains that 1 MiB is overrun, by hostile
-# input in a worker too; what C libraries give by default is 128 KiB to "unlimited".
-STACK_SIZE = 4 * 1024 * 1024
 
 
 class ServedManifest(Protocol):
@@ -96,7 +93,6 @@ def serve(sock: socket.socket, opener: Opener, settled: Settled = _nothing) -> i
     included, unfinished raw transfers have told their parent so when it returns (wire.md 5.2).
     """
     _raise_descriptor_limit()
-    threading.stack_size(STACK_SIZE)
     bell = Bell()
     pipes = Pipes(bell)
     conversation = _Conversation(sock, opener, pipes, bell, settled)
