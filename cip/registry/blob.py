@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One unbroken stream over many tries and places.
 
-Rules: a try that breaks off is continued at its offset, at the same place first when it had brought bytes, else at
-the next place of the list. A place is asked `repeats.times` more often than once, and anew after PROGRESS bytes. A
-place that states another size, codes the content or answers a range wrongly is excluded for this blob. A raw blob
-stays at the place that its first byte came from, because a mixture could not be blamed. Waiting counts only while we
-wait for a source: `stall` seconds without progress over all places end it, and so does a rate below `min_rate`.
+Rules: a try that breaks off is continued at its offset: at the same place once when it had sent bytes before its
+connection was lost, else at the next place of the list. A place is asked `repeats.times` more often than once, and
+anew after PROGRESS bytes. A place that states another size, codes the content or answers a range wrongly is excluded
+for this blob. A raw blob stays at the place that its first byte came from, because a mixture could not be blamed.
+Waiting counts only while we wait for a source: `stall` seconds without progress over all places end it, and so does a
+rate below `min_rate`. A config or a signature has a document's time instead, and its places a document's share of it.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class RegistryBlob:
         self._patience = Patience(stall, times, session.min_rate)
         self._history = History(self._clock)
         self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
+        self._try_limits = self._limits  # of the present try
         self._sources = [_Source(endpoint) for endpoint in endpoints]
         self._current = self._sources[0]
         self._response: Response | None = None
@@ -244,7 +246,8 @@ class RegistryBlob:
                 host=response.url.origin.address,
             )
         began = self._clock.monotonic()
-        response.limits = self._limits.until(began + remaining) if remaining <= times.idle else self._limits
+        tight = remaining <= times.idle
+        response.limits = self._try_limits.until(began + remaining) if tight else self._try_limits
         paused = response.paused
         count = 0
         try:
@@ -284,10 +287,10 @@ class RegistryBlob:
             self._clock.sleep(wait, self._cancellation)
             self._patience.count(wait, 0)
         began = self._clock.monotonic()
-        seconds = self._patience.remaining()
+        self._try_limits = self._limits
         if self._is_document and any(other is not source and self._is_usable(other) for other in self._sources):
-            seconds = min(seconds, self._limits.times.control_place)
-        limits = self._limits.until(began + seconds)
+            self._try_limits = self._limits.until(began + self._limits.times.control_place)
+        limits = self._try_limits.until(began + self._patience.remaining())
         fields = {"Range": f"bytes={self._offset}-"} if self._broke_off and source.takes_ranges else {}
         try:
             response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
@@ -295,7 +298,6 @@ class RegistryBlob:
             self._patience.count(self._clock.monotonic() - began, 0)
         try:
             self._require_usable(source, response, ranged=bool(fields))
-            response.limits = self._limits
         except BaseException:
             response.close()
             raise
@@ -409,13 +411,14 @@ class RegistryBlob:
         self._current = following
 
     def _choose(self) -> _Source | None:
-        """The same place once more when it had been good, else the one that is ready first, in the list's order."""
+        """The same place once more when it was cut off, else the one that is ready first, in the list's order."""
         position = self._sources.index(self._current)
         ring = [*self._sources[position + 1 :], *self._sources[: position + 1]]
         if self._access is BlobAccess.RAW and self._offset:
             ring = [self._current]
         usable = [source for source in ring if self._is_usable(source)]
-        if self._in_try and self._current.failures == 1 and self._current in usable:
+        cut_off = self._last_fault.code is ErrorCode.CONNECTION_LOST and self._current.failures == 1
+        if cut_off and self._in_try and self._current in usable:
             return self._current
         now = self._clock.monotonic()
         return min(usable, key=lambda source: max(0.0, source.ready_at - now, self._told_to_wait(source)), default=None)

@@ -69,7 +69,7 @@ class TableTest(unittest.TestCase):
     def run_row(self, row: Row, run: Callable[..., Outcome]) -> Outcome:
         with tempfile.TemporaryDirectory() as directory, world_of(row, self.certificates, Path(directory)) as world:
             began = time.monotonic()
-            outcome = run(world, *SHORT)
+            outcome = run(world, *SHORT, *row.hurry)
             seconds = time.monotonic() - began
             assert seconds < BOUND, f"{seconds:.1f} s: {outcome}"
             for name, host in world.hosts.items():

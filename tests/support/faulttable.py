@@ -87,6 +87,7 @@ class Row:
     json: str | None = None
     layer: int = SMALL
     options: tuple[str, ...] = ()
+    hurry: tuple[str, ...] = ()  # further options where nobody wants to wait
     greeting: Callable[[], Greeting] | None = None
     certificate: str = "good"
     port: str = "refusing"  # for NOBODY, and for the proxy or mirror where it is not "open"
@@ -198,7 +199,7 @@ def _tls() -> Iterator[Row]:
               greeting=_times(-1, _greet_with_reset))  # fmt: skip
     yield Row("tls", "clean end during the handshake, once", BYTES, shape=tls, greeting=_times(1, _greet_with_end))
     yield Row("tls", "stall during the handshake", "timeout", shape=tls, greeting=_times(-1, _greet_with_stall),
-              options=("--open-timeout=2",))  # fmt: skip
+              hurry=("--open-timeout=2",))  # fmt: skip
     yield Row("tls", "garbage instead of a handshake", "registry-error", shape=tls,
               greeting=_times(-1, _greet_with_garbage))  # fmt: skip
     yield Row("tls", "certificate of an unknown authority", "tls-untrusted", shape=tls, certificate="foreign")
@@ -276,8 +277,8 @@ def _answers(phase: str, shape: Shape) -> Iterator[Row]:
         ("stall at 50 %, once", at(0.5, STALL), 1, BYTES),
     ):
         # a config is so small that it could arrive byte by byte within a document's time, which no flag shortens
-        options = ("--deadline=3",) if phase in ("config", "redirect") and fault is _drip else ()
-        yield Row(phase, name, outcome, ((phase, fault, times),), shape=shape, options=options)
+        hurry = ("--deadline=3",) if phase in ("config", "redirect") and fault is _drip else ()
+        yield Row(phase, name, outcome, ((phase, fault, times),), shape=shape, hurry=hurry)
 
 
 def _bodies() -> Iterator[Row]:
