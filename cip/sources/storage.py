@@ -139,8 +139,13 @@ class StorageSource:
             size = self._size(place, digest)
             self._places[digest] = (place, size)
             found.append(Descriptor(media_type, digest, size))
-        if manifest.config.media_type in _IMAGE_CONFIGS:
+        if docker or manifest.config.media_type in _IMAGE_CONFIGS:
             self._require_diff_ids(manifest.config, found)
+        elif [layer.digest for layer in found] != [layer.digest for layer in layers]:
+            # Nothing that the policy accepted names these tars: whoever fills the store could serve any.
+            raise UnsupportedError(
+                f"{self._text}: an artifact's layers can be served only under the digests that its manifest names"
+            )
         return found
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:

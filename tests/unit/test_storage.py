@@ -2,6 +2,7 @@
 """`containers-storage:`: which image is found, what its layers are, and what is refused (images.md section 4)."""
 
 import fcntl
+import json
 import shutil
 import threading
 import unittest
@@ -340,6 +341,27 @@ class Refusals(StorageTestCase):
         self.storage.write()
         with self.assertRaisesRegex(ContentMismatchError, "layer 0: expected sha256:.* as the config says, the"):
             self.layers(self.open())
+
+    def test_layers_of_an_artifact_must_be_those_of_its_manifest(self) -> None:
+        """Its config has no diff ids, so the manifest alone vouches for the layers."""
+        config = b"{}"
+        layer_id, tar = self.storage.add_layer([Member(b"artifact", b"x")])
+        for name, named, accepted in (("same", tar, True), ("other", b"another tar", False)):
+            descriptor = Descriptor(mediatype.OCI_LAYER, digest_of(named), len(named))
+            manifest = json.dumps({
+                "schemaVersion": 2,
+                "mediaType": mediatype.OCI_MANIFEST,
+                "config": {"mediaType": "application/x", "digest": str(digest_of(config)), "size": len(config)},
+                "layers": [{"mediaType": descriptor.media_type, "digest": str(descriptor.digest),
+                            "size": descriptor.size}],
+            }).encode()  # fmt: skip
+            self.storage.add_image([f"localhost/{name}:1"], layer_id, manifest, {str(digest_of(config)): config})
+            source = self.open(f"localhost/{name}:1")
+            if accepted:
+                self.assertEqual(self.contents(source), [tar])
+            else:
+                with self.assertRaisesRegex(UnsupportedError, "only under the digests that its manifest names"):
+                    self.layers(source)
 
     def test_a_config_that_was_changed_is_refused(self) -> None:
         image = self.storage.images[0]

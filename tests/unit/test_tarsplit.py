@@ -145,6 +145,8 @@ class Safety(RebuildTestCase):
             ("type", b'{"type":3}', "line 1: type: expected 1 or 2, found 3"),
             ("payload", b'{"type":2,"payload":"?"}', "line 1: payload: expected base64"),
             ("name", b'{"type":1,"name_raw":"?"}', "line 1: name_raw: expected base64"),
+            ("NUL in a name", b'{"type":1,"name":"a\\u0000b","size":1}', "line 1: expected a file name, found"),
+            ("NUL in a raw name", b'{"type":1,"name_raw":"YQBi","size":1}', "line 1: expected a file name, found"),
             ("size", b'{"type":1,"name":"f","size":-1}', "line 1: size: expected at least 0"),
             ("duplicate", b'{"type":2,"type":1}', "duplicate key"),
             ("empty line", b'{"type":2}\n\n{"type":2}', "line 2: not valid JSON"),
