@@ -52,7 +52,7 @@ from .session import RegistrySession
 from .token import basic_authorization
 from .url import Url, decode_percent, parse_url
 
-LOOKASIDE_LIMIT = 127  # signatures of one manifest
+LOOKASIDE_LIMIT = 127  # signatures of one manifest, in the lookaside or kept by the registry
 ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of the list that a registry keeps itself
 _USERINFO = Pattern(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
@@ -139,6 +139,8 @@ class _Fetch:
                 message = base64.b64decode("" if content is None else content.as_str(), validate=True)
             except (binascii.Error, ValueError) as error:
                 raise _unreadable(where, "content: expected base64") from error
+            if len(found) == LOOKASIDE_LIMIT:  # each costs a run of gpgv
+                raise _unreadable(where, f"more than {LOOKASIDE_LIMIT} signatures")
             found.append(SimpleSignature(message, f"{self._endpoint.name} (registry extension)"))
         return found
 

@@ -365,6 +365,14 @@ class ExtensionTest(SignatureCase):
                 self.answers[self.path] = answer
                 self.refused(reason)
 
+    def test_more_signatures_than_anyone_makes_are_an_error(self) -> None:
+        """Each of them would cost a run of gpgv."""
+        entry: dict[str, object] = {"schemaVersion": 2, "type": "atomic", "content": "kAAA"}
+        self.listed(*[entry] * 127)
+        self.assertEqual(len(self.signatures()), 127)
+        self.listed(*[entry] * 128)
+        self.refused("more than 127 signatures")
+
     def test_a_registry_that_cannot_be_asked_is_an_error(self) -> None:
         self.answers["/v2/"] = reply(503)
         self.refused("found 503")
