@@ -141,7 +141,7 @@ class _Export:
 
     def _get(self, path: str) -> http.client.HTTPResponse:
         """The answer to one request on a connection of its own, which ends with the answer."""
-        connection = http.client.HTTPConnection(self._address.host or "docker")
+        connection = http.client.HTTPConnection(self._address.host or "docker", self._address.port or 80)
         bounded = self._connect()
         # http.client asks nothing of its socket but `sendall`, `makefile` and `close`.
         connection.sock = bounded

@@ -148,6 +148,15 @@ class Refusals(DaemonTestCase):
                      verbatim(b"HTTP/1.0 200 OK\r\n\r\n" + SAVED[:5000]))
 
 
+class AddressV6(LeakCheckedTestCase):
+    def test_an_address_with_colons_is_not_taken_for_a_host_and_a_port(self) -> None:
+        export = daemon._Export("docker-daemon:x:1", parse_daemon_host("http://[fe80::abcd]:2375"), Settings())
+        with mock.patch.object(export, "_connect", side_effect=ConnectionRefusedError(111, "refused")) as connect:
+            with self.assertRaisesRegex(CipError, "is the daemon running"):
+                export.save("x", -1)
+        connect.assert_called_once_with()
+
+
 class Offline(DaemonTestCase):
     def test_a_daemon_behind_the_network_is_not_asked(self) -> None:
         reference = parse_image_reference("docker-daemon:x:1")
