@@ -188,6 +188,7 @@ def load_certificate(der: bytes) -> Certificate:
         values = {each.oid.dotted_string: each.value.public_bytes() for each in extensions}
     except (
         TypeError,
+        LookupError,  # an extension with a number that `cryptography` has no name for, such as a TLS feature
         UnsupportedAlgorithm,
         x509.InvalidVersion,
         x509.DuplicateExtension,

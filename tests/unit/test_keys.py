@@ -13,6 +13,7 @@ from tests.support.peers import skip_where_asked
 
 skip_where_asked("cryptography")  # packagers without it; that its absence refuses is shown below without it
 
+from cryptography import x509  # noqa: E402
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
 
 from tests.support.sigstore import SIGNED_AT, Issued, authority, issue, names, new_key, public_pem, root, sign, spki  # noqa: E402
@@ -87,6 +88,12 @@ class CertificateTest(unittest.TestCase):
         ):
             with self.subTest(case), self.assertRaises(ValueError):
                 load_certificate(text)
+
+    def test_extension_that_the_package_stumbles_over_is_refused(self) -> None:
+        """A TLS feature with a number of no name is a KeyError inside `cryptography`."""
+        feature = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.24"), bytes.fromhex("3003020163"))
+        with self.assertRaisesRegex(ValueError, "99"):
+            load(root(extensions=[(feature, False)]))
 
     def test_signature_is_by_the_issuer(self) -> None:
         anchor = root()
