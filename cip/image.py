@@ -8,6 +8,7 @@ and only then the image exists. The bytes that were accepted are the bytes that 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from .errors import (
     InvalidDocumentError,
     NotFoundError,
     Phase,
+    SourceError,
     UnsupportedError,
     quote,
 )
@@ -36,6 +38,7 @@ from .sources.base import BlobAccess, ImageSource
 from .transports import SourceOpener
 from .trust.evaluation import (
     Decision,
+    GpgvOutcome,
     ImageRejectedError,
     TrustTools,
     UnverifiedImage,
@@ -47,6 +50,7 @@ from .trust.policy import Policy
 if TYPE_CHECKING:
     from .readahead import ReadAhead
 
+RunGpgv = Callable[[bytes, bytes], GpgvOutcome]
 INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
 
 
@@ -260,9 +264,10 @@ class ImageOpener:
         return image
 
     def _open(self, text: str) -> tuple[Image, Manifest]:
+        tools = self._tools._replace(run_gpgv=_Bounded(self._tools.run_gpgv, self._settings.times.open))
         source = self._sources.open(parse_image_reference(text))
         try:
-            accepted = self._accept(text, source)
+            accepted = self._accept(text, source, tools)
             return Image(text, source, accepted, self._events), accepted.manifest
         except BaseException:
             source.close()
@@ -272,7 +277,7 @@ class ImageOpener:
         """Release connections."""
         self._sources.close()
 
-    def _accept(self, text: str, source: ImageSource) -> _Accepted:
+    def _accept(self, text: str, source: ImageSource, tools: TrustTools) -> _Accepted:
         """The top manifest or the instance chosen from it, accepted by the policy (signatures.md section 6)."""
         top = source.manifest(None)
         digest = digest_of(top.data)
@@ -281,19 +286,29 @@ class ImageOpener:
             _require_sha256(named)
             require_content(top.data, named, f"{text}: manifest")
         unverified = _unverified(source, top.data, digest, None)
+
+        def decide(policy: Policy, signed: bool) -> Decision:
+            return require_accepted(policy, unverified, tools, require_signed=signed)
+
         try:
             parsed = parse_manifest(top.data, top.media_type, f"{text}: manifest")
         except (InvalidDocumentError, UnsupportedError):
             # An image that may not be used is refused for that, not for what it looks like.
-            self._judge(text, digest, None, lambda policy, signed: self._require(policy, unverified, signed))
+            self._judge(text, digest, None, decide)
             raise
         if isinstance(parsed, Manifest):
-            self._judge(text, digest, None, lambda policy, signed: self._require(policy, unverified, signed))
+            self._judge(text, digest, None, decide)
             return _Accepted(parsed, top.data, digest, None)
-        return self._accept_index(text, source, parsed, digest, unverified)
+        return self._accept_index(text, source, parsed, digest, unverified, tools)
 
     def _accept_index(
-        self, text: str, source: ImageSource, index: Index, digest: Digest, unverified: UnverifiedImage
+        self,
+        text: str,
+        source: ImageSource,
+        index: Index,
+        digest: Digest,
+        unverified: UnverifiedImage,
+        tools: TrustTools,
     ) -> _Accepted:
         chosen: list[_Accepted] = []
 
@@ -303,15 +318,12 @@ class ImageOpener:
             return _unverified(source, found.data, found.digest, found.digest)
 
         def decide(policy: Policy, signed: bool) -> Decision:
-            return require_index_or_instance(policy, unverified, instance, self._tools, require_signed=signed)
+            return require_index_or_instance(policy, unverified, instance, tools, require_signed=signed)
 
         self._judge(text, digest, digest, decide)
         if not chosen:
             instance()
         return chosen[0]
-
-    def _require(self, policy: Policy, unverified: UnverifiedImage, signed: bool) -> Decision:
-        return require_accepted(policy, unverified, self._tools, require_signed=signed)
 
     def _judge(
         self, text: str, digest: Digest, index_digest: Digest | None, decide: Callable[[Policy, bool], Decision]
@@ -377,6 +389,20 @@ def _signature_places(source: ImageSource) -> Sequence[str]:
         return source.signature_places()
     except CipError:
         return ()  # the same file refused the signatures already, and said why
+
+
+class _Bounded:
+    """Runs gpgv only while the time to open an image lasts: a registry may hand out very many slow signatures."""
+
+    def __init__(self, run_gpgv: RunGpgv, seconds: float) -> None:
+        self._run_gpgv = run_gpgv
+        self._seconds = seconds
+        self._ends = time.monotonic() + seconds
+
+    def __call__(self, keyring: bytes, message: bytes) -> GpgvOutcome:
+        if time.monotonic() >= self._ends:
+            raise SourceError(f"gpgv: not within the {self._seconds:g} s of --open-timeout", code=ErrorCode.TIMEOUT)
+        return self._run_gpgv(keyring, message)
 
 
 class _Once:

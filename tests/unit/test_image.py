@@ -16,16 +16,18 @@ from cip.errors import (
     InvalidDocumentError,
     NotFoundError,
     PolicyRejectedError,
+    SourceError,
     UnsupportedError,
     UsageError,
 )
-from cip.image import Image, ImageOpener
+from cip.image import Image, ImageOpener, _Bounded
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.identity import ImageIdentity, docker_identity
 from cip.model.reference import ImageReference, Transport, parse_docker_reference
 from cip.model.signature import RawSignature
+from cip.programs import GpgvResult
 from cip.report import NoEvents
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, Settings
 from cip.sources.base import RawManifest
@@ -196,6 +198,20 @@ class Opening(ImageCase):
         opener = self.opener(self.plain(), credentials=CredentialOptions(creds="a:b", no_creds=True))
         with self.assertRaises(UsageError):
             opener.prepare()
+
+    def test_gpgv_is_not_run_once_the_time_to_open_is_over(self) -> None:
+        ran: list[bytes] = []
+
+        def run_gpgv(ring: bytes, message: bytes) -> GpgvResult:
+            ran.append(message)
+            return GpgvResult(2, b"", b"")
+
+        with mock.patch("cip.image.time.monotonic", side_effect=[0.0, 1.0, 181.0]):
+            bounded = _Bounded(run_gpgv, 180.0)
+            bounded(b"", b"first")
+            with self.assertRaisesRegex(SourceError, "not within the 180 s of --open-timeout"):
+                bounded(b"", b"second")
+        self.assertEqual(ran, [b"first"])
 
     def test_a_failed_preparation_may_be_repeated(self) -> None:
         calls: list[int] = []
