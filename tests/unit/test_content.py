@@ -95,6 +95,11 @@ def unread_bytes() -> CipError:
 BOUNDARIES = sorted({0, 1, *(edge + shift for edge in (CHUNK, TAIL, 2 * TAIL, 3 * TAIL) for shift in (-1, 0, 1))})
 
 
+class Sizes(unittest.TestCase):
+    def test_what_is_held_back_is_a_quarter_of_a_mebibyte(self) -> None:
+        self.assertEqual((CHUNK, TAIL), (262_144, 262_144))
+
+
 class Verified(unittest.TestCase):
     def copy(self, place: Place, expected: Descriptor, release: Release) -> bytes:
         sink = Sink()
@@ -153,6 +158,11 @@ class Verified(unittest.TestCase):
                         self.assertTrue(served.startswith(out))
                         self.assertLessEqual(len(out), max(0, len(served) - TAIL))
                         self.assertLess(len(out), max(length, 1))
+
+    def test_a_right_digest_does_not_excuse_a_wrong_size(self) -> None:
+        for release in Release:
+            out = self.refused(Place([b"abc"]), descriptor(b"abc", 4), release, "expected 4 bytes, found 3")
+            self.assertEqual(out, b"abc" if release is Release.AS_READ else b"")
 
     def test_at_least_the_tail_is_held_back_at_every_moment(self) -> None:
         data = pattern(5 * TAIL + 77)
@@ -253,6 +263,9 @@ class Verified(unittest.TestCase):
         with self.assertRaises(ContentMismatchError) as caught:
             copy_verified(Place([b"ab"]), Sink().write, descriptor(b"abc"), release=Release.AS_READ)
         self.assertEqual(caught.exception.offset, 2)
+        with self.assertRaises(ContentMismatchError) as caught:
+            copy_verified(Place([], size=4), Sink().write, descriptor(b"abc"), release=Release.AS_READ)
+        self.assertEqual(caught.exception.offset, 0)
 
 
 class Counted(unittest.TestCase):

@@ -136,10 +136,25 @@ class Config(unittest.TestCase):
             with self.subTest(time):
                 self.assertIn(f'{{"created":"{expected}",', encoded(f'{{"created":"{time}"}}'))
 
+    def test_every_month_has_its_days(self) -> None:
+        lengths = {1: 31, 2: 28, 3: 31, 4: 30, 5: 31, 6: 30, 7: 31, 8: 31, 9: 30, 10: 31, 11: 30, 12: 31}
+        for year, month, days in ((2021, *each) for each in lengths.items()):
+            with self.subTest(month):
+                self.assertIn(f"-{days}T", encoded(f'{{"created":"{year}-{month:02}-{days}T00:00:00Z"}}'))
+                with self.assertRaisesRegex(InvalidDocumentError, "which is on no calendar"):
+                    encoded(f'{{"created":"{year}-{month:02}-{days + 1}T00:00:00Z"}}')
+        for year in (2000, 2024, 2400):
+            encoded(f'{{"created":"{year}-02-29T00:00:00Z"}}')
+
     def test_times_on_no_calendar_are_refused(self) -> None:
         for time in (
             "2021-02-29T00:00:00Z",
             "1900-02-29T00:00:00Z",
+            "2000-02-30T00:00:00Z",
+            "2100-02-29T00:00:00Z",
+            "2200-02-29T00:00:00Z",
+            "2001-02-29T00:00:00Z",
+            "2022-02-29T00:00:00Z",
             "2020-13-01T00:00:00Z",
             "2020-00-01T00:00:00Z",
             "2020-04-31T00:00:00Z",

@@ -4,7 +4,7 @@
 import unittest
 
 from cip.errors import ErrorCode, InvalidDocumentError
-from cip.model.descriptor import MAX_SIZE, Descriptor, read_descriptor
+from cip.model.descriptor import MAX_SIZE, UNKNOWN_SIZE, Descriptor, read_descriptor
 from cip.model.digest import Digest
 from cip.model.jsontree import parse_json_text
 
@@ -13,6 +13,11 @@ H = "0123456789abcdef" * 4
 
 def read(text: str) -> Descriptor:
     return read_descriptor(parse_json_text(text, "index"))
+
+
+class Limits(unittest.TestCase):
+    def test_sizes_are_those_of_64_bits_and_unknown_is_none_of_them(self) -> None:
+        self.assertEqual((MAX_SIZE, UNKNOWN_SIZE), (9_223_372_036_854_775_807, -1))
 
 
 class Reading(unittest.TestCase):

@@ -79,6 +79,12 @@ class Parsing(unittest.TestCase):
     def test_many_shallow_values_are_not_taken_for_deep_ones(self) -> None:
         self.assertEqual(len(list(tree("[" + ",".join(["[]"] * 50_000) + "]").items())), 50_000)
 
+    def test_the_deepest_nesting_may_have_siblings(self) -> None:
+        for depth in (65, DEPTH_LIMIT):
+            tree("[" * (depth - 1) + ",".join(["[]"] * 200) + "]" * (depth - 1))
+        with self.assertRaisesRegex(InvalidDocumentError, "deeper than 128"):
+            tree("[" * DEPTH_LIMIT + ",".join(["[]"] * 200) + "]" * DEPTH_LIMIT)
+
     def test_brackets_in_strings_are_not_nesting(self) -> None:
         self.assertEqual(tree('"' + "[" * 5_000 + '"').as_str(), "[" * 5_000)
 
@@ -166,6 +172,14 @@ class Reading(unittest.TestCase):
             node = next(child for _, child in node.members())
         self.assertEqual(len(node.path), PATH_LIMIT)
         self.assertTrue(node.path.startswith("…") and node.path.endswith(".kk.kk"))
+
+    def test_paths_are_cut_and_quoted_at_their_limits(self) -> None:
+        self.assertEqual(PATH_LIMIT, 200)
+        step, long = "k" * 64, "k" * 65
+        self.assertEqual(tree(f'{{"{step}":1}}')[step].path, step)
+        self.assertEqual(tree(f'{{"{long}":1}}')[long].path, f"['{long}']")
+        whole = tree(f'{{"{step}":{{"{step}":{{"{step}":{{"kkkkk":1}}}}}}}}')[step][step][step]["kkkkk"]
+        self.assertEqual((len(whole.path), whole.path[:3]), (200, "kkk"))
 
     def test_a_lone_surrogate_is_no_text(self) -> None:
         root = tree(r'{"a":"x\ud800","b":"\ud83d\ude00","c":{"\udc00":1}}')

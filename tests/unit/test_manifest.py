@@ -292,6 +292,7 @@ class Limits(unittest.TestCase):
         self.assertEqual(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
 
     def test_the_largest_manifest_passes_and_one_byte_more_does_not(self) -> None:
+        self.assertEqual(MANIFEST_LIMIT, 4_194_304)
         data = json.dumps(oci()).encode()
         padded = data + b" " * (MANIFEST_LIMIT - len(data))
         self.assertEqual(manifest(padded).media_type, mt.OCI_MANIFEST)

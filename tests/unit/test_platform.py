@@ -95,6 +95,13 @@ class Choice(unittest.TestCase):
         self.assertLess(len(str(caught.exception)), 4096)
         self.assertNotIn("\n", str(caught.exception))
 
+    def test_a_refusal_counts_only_what_it_leaves_out(self) -> None:
+        self.assertEqual(LISTED_PLATFORMS, 20)
+        entries = [entry(Platform(f"a{number}", "linux", "")) for number in range(21)]
+        for count, end in ((20, "linux/a19$"), (21, "linux/a19, 1 more$")):
+            with self.subTest(count), self.assertRaisesRegex(NotFoundError, end):
+                choose_instance(index(mediatype.OCI_INDEX, *entries[:count]), overridden("amd64"))
+
     def test_a_refusal_of_an_empty_index_says_so(self) -> None:
         with self.assertRaisesRegex(NotFoundError, "it has no entries$"):
             choose_instance(index(mediatype.OCI_INDEX), overridden("amd64"))

@@ -190,6 +190,11 @@ class OtherTransports(Refusing):
                 reference = parse_image_reference(text)
                 self.assertEqual((reference.path, reference.name, reference.index), (path, name, index))
 
+    def test_positions_are_those_of_64_bits(self) -> None:
+        for transport in ("oci", "docker-archive"):
+            self.assertEqual(parse_image_reference(f"{transport}:d:@9223372036854775807").index, 2**63 - 1)
+            self.refused(f"{transport}:d:@9223372036854775808", "is not an image index")
+
     def test_positions_and_names_that_are_none_are_refused(self) -> None:
         for text in ("@", "@x", "@-1", "@9999999999999999999", "@ 1", "@1\n"):  # R23
             self.refused(f"oci:d:{text}", "is not an image index")

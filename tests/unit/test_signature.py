@@ -50,6 +50,7 @@ class Formats(unittest.TestCase):
             ("payload of another kind", sigstore(payload=1), "payload: expected a string"),
             ("payload not base64", sigstore(payload="a b="), "payload: expected base64"),
             ("payload of other letters", sigstore(payload="é"), "payload: expected base64"),
+            ("payload with a blank", sigstore(payload="e 30="), "payload: expected base64"),
             ("payload without padding", sigstore(payload="YQ"), "payload: expected base64"),
             ("no type", sigstore(mimeType=None), "mimeType: expected a string, found null"),
             ("annotation of another kind", sigstore(annotations={"k": 1}), "annotations.k: expected a string"),
@@ -60,6 +61,7 @@ class Formats(unittest.TestCase):
             self.assertEqual(caught.exception.reason, "fetch")
 
     def test_the_largest_signature_passes(self) -> None:
+        self.assertEqual(SIGNATURE_LIMIT, 4_194_304)
         blob = b"\x90" * SIGNATURE_LIMIT
         self.assertEqual(parse_signature_blob(blob, "s"), SimpleSignature(blob, "s"))
 
