@@ -33,7 +33,7 @@ FINDINGS_LIMIT = 5  # different ones, after which a target is given up
 _MINIMISING_TRIES = 1000
 _ACCEPTED = "accepted"
 _CHANGING = re.compile(
-    r"""'(?:[^'\\…]|\\.)*(?:'|…|$)|"(?:[^"\\…]|\\.)*(?:"|…|$)|[0-9a-fA-F]*[0-9][0-9a-fA-F]*"""
+    r"""'(?:[^'\\…]|\\[^…])*\\?(?:'|…|$)|"(?:[^"\\…]|\\[^…])*\\?(?:"|…|$)|[0-9a-fA-F]*[0-9][0-9a-fA-F]*"""
 )
 
 

@@ -23,7 +23,7 @@ _SECRETS = ("hunter2-is-secret", "aHVudGVyMi1pcy1zZWNyZXQ", "dXNlcjpodW50ZXIyLWl
 
 _SECRET_OPTIONS = ("--creds=", "--password=", "--registry-token=")
 
-_TOML_WORDS = (
+TOML_WORDS = (
     b"[[registry]]\n", b"[[registry.mirror]]\n", b'prefix = "*.example.com"\n', b'location = "a.b/c"\n',
     b"blocked = true\n", b"insecure = true\n", b"mirror-by-digest-only = true\n", b'pull-from-mirror = "digest-only"\n',
     b"[aliases]\n", b'credential-helpers = ["x"]\n', b"a = 1979-05-27T07:32:00Z\n", b"a = 0x" + b"f" * 5000 + b"\n",
@@ -131,7 +131,7 @@ def _daemon_host(data: bytes) -> None:
 
 
 TARGETS = (
-    Target("registries-conf", _registries_conf, _TOML_WORDS),
+    Target("registries-conf", _registries_conf, TOML_WORDS),
     Target("registries-d", _registries_d, _YAML_WORDS),
     Target("auth-file", _auth_file, (b'"auths":{', b'"auth":"', b'"credHelpers":{', b'"identitytoken":"'), mutate_json),
     Target("helper", _helper, (b'"Username":"<token>"', b'"Secret":"', b"}{", b"\n"), mutate_json),
