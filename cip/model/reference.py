@@ -27,6 +27,7 @@ _HEX_ID = Pattern(r"[0-9a-f]{64}", re.ASCII)
 _WORDS = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _LAYOUT_NAME = Pattern(rf"{_WORDS}(?:/{_WORDS})*", re.ASCII)
 _INDEX = Pattern(r"@\+?([0-9]{1,19})", re.ASCII)
+_CONTROL = Pattern("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 _UNKNOWN_DIGEST = "@@unknown-digest@@"
 
 
@@ -165,8 +166,8 @@ def parse_image_reference(text: str) -> ImageReference:
     name, colon, rest = text.partition(":")
     if not colon:
         raise InvalidReferenceError(text, "expected transport:reference")
-    if "\0" in text:
-        raise InvalidReferenceError(text, "contains a NUL byte")
+    if _CONTROL.search(text):  # whatever is told about the image repeats the text, on one line
+        raise InvalidReferenceError(text, "contains a control character")
     try:
         text.encode("utf-8", "surrogateescape")  # bytes that are not UTF-8 reach us so, and may name a file
     except UnicodeEncodeError as error:

@@ -115,10 +115,8 @@ class Docker(Refusing):
             ("27", "foo?x=1", "is not a repository path"),
             ("27", "foo%20bar", "is not a repository path"),
             ("27", " foo", "is not a repository path"),
-            ("27", "foo\n", "is not a repository path"),
-            ("27", "foo:t\n", "is not a tag"),
+            ("27", "foo\n", "contains a control character"),
             ("27", "foo:\u0661", "is not a tag"),
-            ("27", f"foo@{D}\n", "found 65"),
             ("28", "exa_mple.com/foo", "is not a host name"),
             ("30", "busybox@@unknown-digest@@", "names nothing that can be read"),
             ("i18", "x.y:80/", "is not a repository path"),
@@ -139,6 +137,12 @@ class Docker(Refusing):
     def test_long_names_are_refused_as_fast_as_short_ones(self) -> None:
         for text in ("a-" * 200_000, "a." * 200_000 + "/x", "a/" * 200_000, "-" * 400_000, "a" * 400_000 + "_/"):
             self.refused(f"docker://{text}", "is not a|longer than")
+
+    def test_a_line_end_belongs_to_nothing(self) -> None:
+        for text, reason in (("foo\n", "repository path"), ("foo:t\n", "not a tag"), (f"foo@{D}\n", "found 65"),
+                             ("x.y\n/a", "not a host name"), (f"{H64}\n", "repository path")):
+            with self.subTest(text), self.assertRaisesRegex(InvalidReferenceError, reason):
+                parse_docker_reference(text)
 
     def test_a_docker_reference_by_itself_gets_no_default_tag(self) -> None:
         reference = parse_docker_reference("a")
@@ -196,9 +200,9 @@ class OtherTransports(Refusing):
             self.refused(f"{transport}:d:@9223372036854775808", "is not an image index")
 
     def test_positions_and_names_that_are_none_are_refused(self) -> None:
-        for text in ("@", "@x", "@-1", "@9999999999999999999", "@ 1", "@1\n"):  # R23
+        for text in ("@", "@x", "@-1", "@9999999999999999999", "@ 1"):  # R23
             self.refused(f"oci:d:{text}", "is not an image index")
-        for text in ("/bad", "a__b", "a---b", "a/", "é", "a\n", "a//b"):  # R24
+        for text in ("/bad", "a__b", "a---b", "a/", "é", "a//b"):  # R24
             self.refused(f"oci:d:{text}", "is not an image name")
         self.refused("oci-archive:f.tar:@0", "'@0' is not an image name")  # R26
 
@@ -254,8 +258,14 @@ class OtherTransports(Refusing):
             self.refused(text, "expected transport:reference")
 
     def test_text_that_no_file_can_be_named_by_is_refused(self) -> None:
-        self.refused("dir:/a\0b", "NUL byte")
+        self.refused("dir:/a\0b", "control character")
         self.refused("dir:/\ud800", "lone surrogate")
+
+    def test_text_that_would_begin_another_line_of_a_log_is_refused(self) -> None:
+        for character in "\r\n\t\x1b\x7f\x85\x9b\u2028\u2029":
+            self.refused(f"dir:/a{character}b", "contains a control character")
+            self.refused(f"oci:d:@1{character}", "contains a control character")
+        self.assertEqual(parse_image_reference("dir:/a b\u00a0é").path, "/a b\u00a0é")
 
 
 if __name__ == "__main__":
