@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import base64
+import os
 
-from ..errors import AuthenticationError, NetworkError, Phase, RegistryError, SourceError
+from .. import log
+from ..errors import AuthenticationError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
 from ..hostconfig.proxyenv import Proxy
 from .addresses import Address, AddressClass, classify_name, require_allowed, resolve
 from .connection import Connection, Route
@@ -14,6 +16,8 @@ from .limits import Limits
 from .race import connect
 from .tls import TlsContexts
 from .url import Origin
+
+_TLS_RECORDS = frozenset({0x15, 0x16})  # an alert, a handshake (RFC 8446, 5.1)
 
 
 class Dialer:
@@ -28,8 +32,43 @@ class Dialer:
         `reached` None: we were told of the origin by our user, so it may be anywhere. Raises NetworkError, SourceError
         (tls codes, address-refused), ConfigurationError (unusable certificate files).
         """
+        try:
+            return self._open(route, limits, reached)
+        except SourceError as error:
+            if error.code is not ErrorCode.TLS_UNTRUSTED or not self._contexts.trust_all(route.identity):
+                raise
+            log.debug("%s; once more with every authority that the system has", error)
+            return self._open(route, limits, reached)
+
+    def sniff(self, route: Route, limits: Limits) -> bool:
+        """Whether the other side speaks TLS, found out without it: importing `ssl` costs more than asking.
+
+        For a direct connection that our user told us of. Raises NetworkError as a handshake would.
+        """
+        host = route.origin.address
+        sock, address = connect(route.origin, resolve(route.origin, limits, route.via), limits, route.via)
+        connection = Connection(sock, route, address, limits)
+        limits.cancellation.attach(connection)
+        seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, route.via)
+        connection.limits = limits.until(limits.clock.monotonic() + seconds)
+        try:
+            connection.send(_client_hello())
+            answer = memoryview(bytearray(1))
+            if not connection.receive_into(answer):
+                raise NetworkError(f"{host}: the connection ended during the tls handshake ({route.via})", host=host)
+            return answer[0] in _TLS_RECORDS
+        except NetworkError as error:
+            error.phase = Phase.TLS
+            raise
+        finally:
+            limits.cancellation.attach(None)
+            connection.close()
+
+    def _open(self, route: Route, limits: Limits, reached: frozenset[AddressClass] | None) -> Connection:
         proxy = route.proxy
         nearest = route.origin if proxy is None else Origin("http", proxy.host, proxy.port)
+        if route.origin.scheme == "https":
+            self._contexts.prepare(route.identity)
         try:
             addresses = resolve(nearest, limits, route.via)
             for address in addresses:
@@ -58,6 +97,21 @@ class Dialer:
         """Keep the TLS session of a connection that served an answer, for the next one to the same origin."""
         if connection.route.origin.scheme == "https":
             self._contexts.remember(connection.sock, connection.route.origin, connection.route.identity)
+
+
+def _client_hello() -> bytes:
+    """The beginning of a handshake that any server of TLS 1.2 or 1.3 has an answer to (RFC 8446, 4.1.2)."""
+    groups = b"\x00\x0a\x00\x06\x00\x04\x00\x1d\x00\x17"  # x25519, secp256r1
+    signatures = b"\x00\x0d\x00\x08\x00\x06\x04\x03\x08\x04\x04\x01"
+    versions = b"\x00\x2b\x00\x05\x04\x03\x04\x03\x03"
+    extensions = groups + signatures + versions
+    suites = b"\x13\x01\xc0\x2f\xc0\x2b"
+    body = b"\x03\x03" + os.urandom(32) + b"\x00" + _sized(suites, 2) + b"\x01\x00" + _sized(extensions, 2)
+    return b"\x16\x03\x01" + _sized(b"\x01" + _sized(body, 3), 2)
+
+
+def _sized(data: bytes, width: int) -> bytes:
+    return len(data).to_bytes(width, "big") + data
 
 
 def judge(route: Route, address: Address, reached: frozenset[AddressClass] | None) -> None:

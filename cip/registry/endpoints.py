@@ -129,6 +129,8 @@ class Endpoint:
         if self._scheme is not None:
             return requester.send(Request(Url(origin, path), fields, authorization), limits)
         try:
+            if not requester.speaks_tls(origin, limits):
+                raise NotTlsError(f"{origin.address}: expected tls, found another protocol", host=origin.address)
             response = requester.send(Request(Url(origin, path), fields), limits)
         except SourceError as error:
             if not _may_speak_plain(error):

@@ -72,6 +72,7 @@ class Network(NamedTuple):
 
     pool: ConnectionPool
     open_connection: OpenConnection
+    sniff: Callable[[Route, Limits], bool]  # whether a place speaks TLS
     remember: Callable[[Connection], None]  # told of each connection that served an answer
     budget: Budget
     choose_proxy: ChooseProxy
@@ -236,6 +237,14 @@ class Requester:
             code=ErrorCode.REDIRECT_REFUSED,
             host=first.address,
         )
+
+    def speaks_tls(self, origin: Origin, limits: Limits) -> bool:
+        """Whether a place that our user told us of speaks TLS; behind a proxy that is for a handshake to find out.
+
+        Raises NetworkError.
+        """
+        route = self._route(origin)
+        return route.proxy is not None or self._network.sniff(route, limits)
 
     def require_no_downgrade(self, origin: Origin, target: Origin, what: str) -> None:
         """Return unless verified https would give way to http. Raises SourceError (redirect-refused)."""

@@ -49,6 +49,7 @@ class RegistrySession:
         self.network = Network(
             ConnectionPool(transfer.connections),
             dialer.open,
+            dialer.sniff,
             dialer.remember,
             Budget(transfer.max_rate, transfer.max_bytes, self.clock),
             self._choose_proxy,

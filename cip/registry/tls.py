@@ -58,6 +58,7 @@ class TlsContexts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._contexts: dict[TlsIdentity, ssl.SSLContext] = {}
+        self._whole: set[TlsIdentity] = set()  # for which all of the system's authorities were read
         self._sessions: dict[tuple[Origin, TlsIdentity], ssl.SSLSession] = {}
 
     def handshake(
@@ -112,11 +113,37 @@ class TlsContexts:
         if session is not None:
             self._sessions[origin, identity] = session
 
+    def prepare(self, identity: TlsIdentity) -> None:
+        """Make what a handshake needs beforehand, in a thread, while the network is still busy connecting."""
+
+        def make() -> None:
+            try:
+                self._context(identity)
+            except ConfigurationError:
+                pass  # the handshake meets it again, where somebody can be told
+
+        if identity not in self._contexts:
+            threading.Thread(target=make, name="prepare tls", daemon=True).start()
+
+    def trust_all(self, identity: TlsIdentity) -> bool:
+        """Read every authority of the system, for an issuer that was not found; whether that may change anything."""
+        with self._lock:
+            if identity in self._whole or not identity.verify:
+                return False
+            self._whole.add(identity)
+            self._contexts.pop(identity, None)
+            for key in [key for key in self._sessions if key[1] == identity]:
+                del self._sessions[key]  # a session belongs to its context
+            return True
+
     def _context(self, identity: TlsIdentity) -> ssl.SSLContext:
         with self._lock:
             context = self._contexts.get(identity)
             if context is None:
-                context = self._contexts[identity] = _make_context(identity)
+                context, whole = _make_context(identity, whole=identity in self._whole)
+                self._contexts[identity] = context
+                if whole:
+                    self._whole.add(identity)
             return context
 
 
@@ -148,7 +175,8 @@ class _HandshakeWatch:
         self._sock.setblocking(True)
 
 
-def _make_context(identity: TlsIdentity) -> ssl.SSLContext:
+def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SSLContext, bool]:
+    """A context, and whether it knows every authority of the system, as it must with `whole`."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -158,7 +186,7 @@ def _make_context(identity: TlsIdentity) -> ssl.SSLContext:
     # a body that is cut is told by its length; a server that forgets to say goodbye is not a broken one
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if identity.verify:
-        context.set_default_verify_paths()
+        whole = _trust_system(context, whole=whole)
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -176,7 +204,29 @@ def _make_context(identity: TlsIdentity) -> ssl.SSLContext:
             raise ConfigurationError(
                 certificate, f"not a usable client certificate with the key {key}: {_short(error)}"
             ) from error
-    return context
+    return context, whole
+
+
+def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
+    """Trust the system's authorities; whether all of them were read.
+
+    Reading them takes 25 ms, longer than all the rest of a handshake, and one of them is needed. So where the system
+    has a directory that is indexed by name, that is all OpenSSL gets: a part of what it would trust anyway.
+    """
+    import os
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    chosen = paths.cafile is not None and paths.cafile != paths.openssl_cafile  # SSL_CERT_FILE
+    try:
+        indexed = paths.capath is not None and any(name.endswith(".0") for name in os.listdir(paths.capath))
+    except OSError:
+        indexed = False
+    if whole or chosen or not indexed:
+        context.set_default_verify_paths()
+        return True
+    context.load_verify_locations(capath=paths.capath)
+    return False
 
 
 def _no_password() -> str:

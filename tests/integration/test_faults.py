@@ -27,7 +27,11 @@ from tests.support.registry import NAME, Exchange, Fault, FaultyHost, Strike, at
 from tests.unit.test_blob import CONTENT, DIGEST, BlobCase, obedient, partial, range_of, whole
 
 # time that a fault costs is short, so that the table is: the defaults are tested under a fake clock
-SHORT = ("--idle-timeout=0.7", "--connect-timeout=0.5", "--retry-delay=0.01", "--stall-timeout=3", "--open-timeout=6")
+# but long enough for a machine that does something else meanwhile
+SHORT = (
+    "--idle-timeout=1.5", "--connect-timeout=1", "--retry-delay=0.01", "--retry-times=2", "--stall-timeout=6",
+    "--open-timeout=8",
+)  # fmt: skip
 BOUND = 20.0  # seconds for any row, on a loaded machine
 AT_ONCE = 6  # rows beside each other: most of their time they wait
 WALKS = 500

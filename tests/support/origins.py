@@ -21,7 +21,7 @@ from cip.registry.httpclient import Network, Request, Requester, Response
 from cip.registry.limits import Cancellation, Limits
 from cip.registry.pool import ConnectionPool
 from cip.registry.session import RegistrySession
-from cip.registry.tls import TlsIdentity
+from cip.registry.tls import NotTlsError, TlsIdentity
 from cip.registry.url import Origin, parse_url
 from cip.settings import Settings, TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
@@ -117,6 +117,7 @@ class Origins:
         return Network(
             ConnectionPool(settings.transfer.connections),
             self._open,
+            self._sniff,
             lambda connection: None,
             Budget(settings.transfer.max_rate, settings.transfer.max_bytes, clock),
             lambda origin: self.proxies.get(origin.scheme),
@@ -140,13 +141,25 @@ class Origins:
         for thread in self._threads:
             thread.join(10)
 
-    def _open(self, route: Route, limits: Limits, reached: frozenset[AddressClass] | None) -> Connection:
+    def _sniff(self, route: Route, limits: Limits) -> bool:
+        place = self._place(route)
+        if isinstance(place.fault, NotTlsError):
+            return False
+        if place.fault is not None:
+            raise place.fault
+        return True
+
+    def _place(self, route: Route) -> Place:
         name = f"{route.origin.scheme}://{route.origin.address}"
-        place = self.places.get(name)
-        if place is None:
+        if name not in self.places:
             raise NetworkError(
                 f"{name}: refused ({route.via})", code=ErrorCode.CONNECTION_REFUSED, host=route.origin.address
             )
+        return self.places[name]
+
+    def _open(self, route: Route, limits: Limits, reached: frozenset[AddressClass] | None) -> Connection:
+        name = f"{route.origin.scheme}://{route.origin.address}"
+        place = self._place(route)
         if place.fault is not None:
             raise place.fault
         address = Address(socket.AF_UNIX, (), f"the address of {route.origin.host}", place.kind)

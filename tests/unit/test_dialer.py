@@ -4,7 +4,7 @@
 import socket
 from unittest import mock
 
-from cip.errors import CipError, ErrorCode, NetworkError, Phase
+from cip.errors import CipError, ErrorCode, NetworkError, Phase, SourceError
 from cip.hostconfig.proxyenv import Proxy
 from cip.registry import dialer
 from cip.registry.addresses import Address, AddressClass
@@ -112,6 +112,48 @@ class DialerTest(LeakCheckedTestCase):
         with mock.patch.object(dialer, "connect", side_effect=fault), self.assertRaises(NetworkError) as caught:
             self.open(proxy=PROXY)
         self.assertIs(caught.exception.phase, Phase.PROXY)
+
+    def test_what_the_first_byte_of_an_answer_tells(self) -> None:
+        for answer, speaks in ((b"\x16\x03", True), (b"\x15\x03", True), (b"HTTP/1.0 400", False), (b"S", False)):
+            with self.subTest(answer):
+                self.setUp()
+                self.theirs.sendall(answer)
+                self.assertIs(self.sniff(), speaks)
+                hello = self.theirs.recv(4096)
+                self.assertEqual((hello[:3], len(hello)), (b"\x16\x03\x01", 5 + int.from_bytes(hello[3:5], "big")))
+                self.assertIn(b"\n", hello)  # who reads lines gets one, and answers
+                self.assertEqual(self.ours.fileno(), -1)
+
+    def test_silence_or_an_end_is_no_answer(self) -> None:
+        for end, code in ((False, ErrorCode.TIMEOUT), (True, ErrorCode.CONNECTION_LOST)):
+            with self.subTest(end=end):
+                self.setUp()
+                if end:
+                    self.theirs.shutdown(socket.SHUT_WR)
+                with self.assertRaises(NetworkError) as caught:
+                    self.sniff()
+                self.assertEqual((caught.exception.code, caught.exception.phase), (code, Phase.TLS))
+                self.assertEqual(self.ours.fileno(), -1)
+
+    def test_an_issuer_that_is_not_found_is_looked_for_once_more(self) -> None:
+        fault = SourceError("not trusted", code=ErrorCode.TLS_UNTRUSTED)
+        made = Dialer()
+        for times, fails in ((1, False), (2, True)):
+            faults = [fault] * times
+            with mock.patch.object(made, "_open", side_effect=[*faults, mock.sentinel.connection]) as opened:
+                with mock.patch.object(made._contexts, "trust_all", side_effect=[True, False]):
+                    route = Route(ORIGIN, TlsIdentity(), None)
+                    limits = Limits(SystemClock(), TimeLimits(), Cancellation())
+                    if fails:
+                        with self.assertRaises(SourceError):
+                            made.open(route, limits, None)
+                    else:
+                        self.assertIs(made.open(route, limits, None), mock.sentinel.connection)
+                self.assertEqual(opened.call_count, 2)
+
+    def sniff(self) -> bool:
+        limits = Limits(SystemClock(), TimeLimits(tls_handshake=0.05), Cancellation())
+        return Dialer().sniff(Route(ORIGIN, TlsIdentity(False), None), limits)
 
     def test_a_failed_handshake_leaves_nothing_open(self) -> None:
         with self.assertRaises(NetworkError):

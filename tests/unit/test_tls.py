@@ -3,6 +3,7 @@
 
 import socket
 import ssl
+import tempfile
 import threading
 from pathlib import Path
 from unittest import mock
@@ -114,7 +115,7 @@ class HandshakeTest(LeakCheckedTestCase):
 
 class ContextTest(LeakCheckedTestCase):
     def test_old_versions_and_weak_suites_are_off(self) -> None:
-        context = tls._make_context(NOBODY)
+        context, _ = tls._make_context(NOBODY)
         self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
         for suite in context.get_ciphers():
             with self.subTest(suite["name"]):
@@ -123,7 +124,7 @@ class ContextTest(LeakCheckedTestCase):
 
     def test_verification_is_whole_or_not_at_all(self) -> None:
         for verify in (True, False):
-            context = tls._make_context(TlsIdentity(verify))
+            context, _ = tls._make_context(TlsIdentity(verify))
             self.assertEqual((context.verify_mode is ssl.CERT_REQUIRED, context.check_hostname), (verify, verify))
 
     def test_a_file_without_a_certificate_is_silently_useless(self) -> None:
@@ -140,6 +141,34 @@ class ContextTest(LeakCheckedTestCase):
         ):
             with self.subTest(reason), self.assertRaisesRegex(ConfigurationError, reason):
                 tls._make_context(identity)
+
+    def test_where_the_system_has_an_index_only_that_is_read_at_first(self) -> None:
+        file = self.write("all.pem")
+        for name, indexed, chosen in (("x.pem", False, False), ("12345678.0", True, False), ("x.0", True, True)):
+            with self.subTest(name=name, chosen=chosen):
+                directory = Path(tempfile.mkdtemp(dir=self.directory))
+                (directory / name).touch()
+                default = str(self.directory / "none.pem")
+                paths = ssl.get_default_verify_paths()._replace(
+                    cafile=str(file) if chosen else default, capath=str(directory), openssl_cafile=default
+                )
+                with mock.patch.object(ssl, "get_default_verify_paths", return_value=paths):
+                    self.assertIs(tls._make_context(TlsIdentity())[1], not indexed or chosen)
+                    self.assertTrue(tls._make_context(TlsIdentity(), whole=True)[1])
+
+    def test_an_issuer_that_was_not_found_is_looked_for_everywhere_once(self) -> None:
+        contexts = TlsContexts()
+        for identity, first in ((NOBODY, False), (TlsIdentity(), True)):
+            self.assertEqual([contexts.trust_all(identity) for _ in range(2)], [first, False])
+
+    def test_a_context_can_be_made_while_the_network_is_busy(self) -> None:
+        contexts = TlsContexts()
+        contexts.prepare(TlsIdentity(authorities=("/nowhere/x.crt",)))  # a fault is for the handshake to tell
+        contexts.prepare(NOBODY)
+        self.assertIs(contexts._context(NOBODY), contexts._context(NOBODY))
+        for thread in threading.enumerate():
+            if thread.name == "prepare tls":
+                thread.join(10)
 
     def test_one_identity_has_one_context(self) -> None:
         contexts = TlsContexts()
