@@ -127,8 +127,9 @@ class Certificate(NamedTuple):
     """What path checking needs of a certificate. Names are DER as they stand in it, times are seconds since 1970.
 
     `path_length` and `purposes` (extended key usages) are None when unrestricted, `may_sign` is False when a key usage
-    leaves keyCertSign out, `critical` and `extensions` (their raw values) are by dotted number. `has_known_names` is
-    False for a subject alternative name of nothing but kinds that nobody reads.
+    leaves keyCertSign out. `critical` has dotted numbers, and so has `extensions`: raw values of those that
+    `cryptography` does not read, empty for the rest. `has_known_names` is False for a subject alternative name of
+    nothing but kinds that nobody reads.
     """
 
     der: bytes
@@ -182,11 +183,9 @@ def load_certificate(der: bytes) -> Certificate:
 
     try:
         handle = x509.load_der_x509_certificate(der)
-        if handle.version is not x509.Version.v3:
-            raise ValueError("expected a version 3 certificate")
-        extensions = list(handle.extensions)
-        values = {each.oid.dotted_string: each.value.public_bytes() for each in extensions}
+        version, extensions = handle.version, list(handle.extensions)
     except (
+        ValueError,
         TypeError,
         LookupError,  # an extension with a number that `cryptography` has no name for, such as a TLS feature
         UnsupportedAlgorithm,
@@ -194,7 +193,13 @@ def load_certificate(der: bytes) -> Certificate:
         x509.DuplicateExtension,
         x509.UnsupportedGeneralNameType,
     ) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(quote(str(error))) from error
+    if version is not x509.Version.v3:
+        raise ValueError("expected a version 3 certificate")
+    values = {
+        each.oid.dotted_string: each.value.value if isinstance(each.value, x509.UnrecognizedExtension) else b""
+        for each in extensions
+    }
     known: dict[type, Any] = {type(each.value): each.value for each in extensions}
     constraints, usage = known.get(x509.BasicConstraints), known.get(x509.KeyUsage)
     purposes = known.get(x509.ExtendedKeyUsage)

@@ -102,6 +102,24 @@ class ArmorTest(unittest.TestCase):
             with self.subTest(text), self.assertRaisesRegex(ValueError, words):
                 dearmor_keys(text)
 
+    def test_checksum_is_the_last_line_of_exactly_five_characters(self) -> None:
+        body = b"MTIzNDU2Nzg5\n=Ic8C\n"
+        self.assertEqual(dearmor_keys(ARMORED.replace(body, b"MTIz\nNDU2\nNzg5\n=Ic8C\n")), b"123456789")
+        self.assertEqual(dearmor_keys(ARMORED.replace(body, b"MTIzNDU2Nzg5\n\n")), b"123456789")
+        for text in (
+            b"MTIzNDU2Nzg5\n=Ic8C=\n",
+            b"MTIzNDU2Nzg5\n=Ic8\n",
+            b"=Ic8C\nMTIzNDU2Nzg5\n",
+            b"MTIz\n=Ic8C\nNDU2\n",
+        ):
+            with self.subTest(text), self.assertRaises(ValueError):
+                dearmor_keys(ARMORED.replace(body, text))
+
+    def test_first_blank_line_ends_the_headers(self) -> None:
+        headers = ARMORED.replace(b"Version: x\n", b"Version: x\nComment: y\n")
+        self.assertEqual(dearmor_keys(headers), b"123456789")
+        self.assertEqual(dearmor_keys(ARMORED.replace(b"Version: x\n", b"")), b"123456789")
+
     def test_several_blocks_are_joined_and_others_passed_over(self) -> None:
         other = ARMORED.replace(b"PUBLIC KEY BLOCK", b"MESSAGE")
         self.assertEqual(dearmor_keys(b"text\n" + ARMORED + other + ARMORED.replace(b"\n", b"\r\n")), b"123456789" * 2)

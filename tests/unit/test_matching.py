@@ -51,7 +51,8 @@ class MatchingTest(unittest.TestCase):
     def test_i04_i05_i06_default_wants_the_repository_of_a_digest(self) -> None:
         self.accept(DEFAULT, f"{R}@{D}", f"{R}:anything", f"{R}@{OTHER}", f"{R}@{D}", f"{R}:v1@{D}")
         self.refuse("says too little", DEFAULT, f"{R}@{D}", R)
-        self.refuse(f"expected a tag or digest of {R}", DEFAULT, f"{R}@{D}", "example.com/ns/other:v1")
+        neighbours = ("example.com/ns/other:v1", "example.com/ns/z:v1", "a.com/ns/r:v1", f"example.com/ns/rr@{D}")
+        self.refuse(f"expected a tag or digest of {R}", DEFAULT, f"{R}@{D}", *neighbours)
 
     def test_default_never_matches_a_bare_name(self) -> None:
         with self.assertRaisesRegex(SignatureError, "expected a tag or digest"):
@@ -87,10 +88,25 @@ class MatchingTest(unittest.TestCase):
         exact = ExactReference(reference("example.com/ns/z:1"))
         for requested in (f"{R}:v1", None):
             self.accept(exact, requested, "example.com/ns/z:1")
-            self.refuse("as the policy says", exact, requested, "example.com/ns/z", f"{R}:v1", "example.com/ns/z:2")
+            self.refuse(
+                "as the policy says",
+                exact,
+                requested,
+                "example.com/ns/z",
+                f"{R}:v1",
+                "example.com/ns/z:2",
+                "example.com/ns/z:0",
+            )
             repository = ExactRepository("example.com/ns/z")
             self.accept(repository, requested, "example.com/ns/z", "example.com/ns/z:any", f"example.com/ns/z@{D}")
-            self.refuse("as the policy says", repository, requested, "example.com/ns/z/q:1", "example.com/ns:1")
+            self.refuse(
+                "as the policy says",
+                repository,
+                requested,
+                "example.com/ns/z/q:1",
+                "example.com/ns:1",
+                "example.com/ns/zz:1",
+            )
 
     def test_exact_reference_without_tag_matches_nothing(self) -> None:
         self.refuse("expected exactly", ExactReference(reference(R)), None, R)
@@ -98,7 +114,8 @@ class MatchingTest(unittest.TestCase):
     def test_i13_i14_i15_remapped_prefixes(self) -> None:
         self.accept(MIRROR, "mirror:5000/v/p/i:1", "vendor.com/p/i:1")
         self.refuse("expected exactly vendor.com/p/i:1", MIRROR, "mirror:5000/v/p/i:1", "mirror:5000/v/p/i:1")
-        self.accept(MIRROR, "mirror:5000/vv/p/i:1", "mirror:5000/vv/p/i:1")
+        for other in ("mirror:5000/vv/p/i:1", "mirror:5000/u/p/i:1", "mirror:5000/w/i:1", "a.com/v/p:1", "z.com/v/p:1"):
+            self.accept(MIRROR, other, other)
         self.accept(MIRROR, f"mirror:5000/v/p/i@{D}", "vendor.com/p/i:77")
         self.refuse("says too little", MIRROR, f"mirror:5000/v/p/i@{D}", "vendor.com/p/i")
 

@@ -456,11 +456,11 @@ class ScopeTest(PolicyCase):
 
     def test_invalid_scopes(self) -> None:
         digest = f"sha256:{self.HEX}"
-        paths = ("/", "/a/", "a", "/a/../b", "/a/./b", "//a", "/a//b", "/..", "/.", "//")
+        paths = ("/", "!", "/a/", "a", "/a/../b", "/a/./b", "//a", "/a//b", "/..", "/.", "//")
         for transport, scopes in {
             "docker-daemon": (digest, f"sha512:{self.HEX * 2}"),
-            "docker-archive": ("/a", "a"),
-            "tarball": ("/a",),
+            "docker-archive": ("/a", "a", "!"),
+            "tarball": ("/a", "!", "~"),
             "dir": paths,
             "sif": paths,
             "oci": paths,
