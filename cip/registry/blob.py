@@ -22,6 +22,7 @@ from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..pattern import Pattern
 from ..sources.base import BlobAccess
 from .answers import refusal, require_uncompressed
+from .candidates import Candidate, Candidates
 from .endpoints import Endpoint
 from .http1 import UNKNOWN_LENGTH
 from .httpclient import Response
@@ -47,19 +48,6 @@ def parse_content_range(value: str) -> tuple[int, int, int] | None:
     first, last = int(match[1]), int(match[2])
     total = UNKNOWN_SIZE if match[3] == "*" else int(match[3])
     return None if max(first, last, total) > _INT64 else (first, last, total)
-
-
-class _Source:
-    """One place and how it behaved for this blob."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.failures = 0  # in a row
-        self.excluded = False
-        self.served = False  # bytes of it have been passed on
-        self.takes_ranges = True
-        self.ready_at = 0.0
-        self.fault: CipError | None = None  # the last one, while another try might help
 
 
 class _TryAgainError(Exception):
@@ -101,15 +89,13 @@ class RegistryBlob:
         self._history = History(self._clock)
         self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
         self._try_limits = self._limits  # of the present try
-        self._sources = [_Source(endpoint) for endpoint in endpoints]
-        self._current = self._sources[0]
+        self._candidates = Candidates(endpoints, session.repeats, session.clock)
         self._response: Response | None = None
         self._turn = ""  # the host whose turn we hold
         self._offset = 0
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
         self._faults = 0
-        self._last_fault: CipError = NetworkError("")
         self._broke_off = False  # a body that had begun was not completed: what follows is asked for as a range
         self._lock = threading.Lock()
         self._busy = False
@@ -119,7 +105,7 @@ class RegistryBlob:
         """Send the first request. Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError."""
         self._enter()
         try:
-            self._current = min(self._sources, key=self._told_to_wait)
+            self._candidates.begin()
             self._find_source()
         except BaseException:
             self._closed = True
@@ -146,17 +132,16 @@ class RegistryBlob:
     def restart(self, error: ContentMismatchError) -> bool:
         """Exclude every place that served a byte; whether there is another one to begin anew at."""
         blamed = self.blame()
-        for source in self._sources:
-            if source.served:
-                source.excluded = True
-                self._history.add(source.endpoint.name, error, self._phase)
+        for liar in self._candidates.lied():
+            self._history.add(liar.endpoint.name, error, self._phase)
         self._drop()
-        following = self._choose() if self._access is BlobAccess.VERIFIED else None
+        following = None
+        if self._access is BlobAccess.VERIFIED:
+            following = self._candidates.choose(error, sent_bytes=False, stay=False)
         if following is None:
             self._complete(error)
             return False
-        for source in self._sources:
-            source.served = False
+        self._candidates.forgive()
         self._session.events.emit(
             "source",
             digest=str(self._descriptor.digest),
@@ -167,12 +152,12 @@ class RegistryBlob:
         )
         self._offset = self._in_try = 0
         self._broke_off = False
-        self._current = following
+        self._candidates.current = following
         return True
 
     def blame(self) -> str:
         """The places that served bytes."""
-        return " and ".join(source.endpoint.name for source in self._sources if source.served)
+        return self._candidates.blame()
 
     def close(self) -> None:
         """Give the connection back or close it; a read that waits in another thread ends with NetworkError."""
@@ -224,7 +209,7 @@ class RegistryBlob:
                 continue
             self._offset += count
             self._in_try += count
-            self._current.served = True
+            self._candidates.current.served = True
             if count:
                 return count
             break
@@ -257,7 +242,7 @@ class RegistryBlob:
         return count
 
     def _ended_early(self) -> NetworkError:
-        host = self._current.endpoint.name
+        host = self._candidates.current.endpoint.name
         return NetworkError(
             f"{host}: the body ended early: expected {self._descriptor.size} bytes, found {self._offset}", host=host
         )
@@ -268,13 +253,13 @@ class RegistryBlob:
         """Ask the current place, and others when that fails, until one sends the bytes from our offset on."""
         while self._response is None:
             try:
-                self._response = self._ask(self._current)
+                self._response = self._ask(self._candidates.current)
             except _TryAgainError as fault:
                 self._move_on(fault.error, again=True)
             except CipError as error:
                 self._move_on(error, again=False)
 
-    def _ask(self, source: _Source) -> Response:
+    def _ask(self, source: Candidate) -> Response:
         endpoint = source.endpoint
         if self._turn != endpoint.name:
             self._drop()
@@ -282,13 +267,13 @@ class RegistryBlob:
             self._turn = endpoint.name
         self._patience.begin_try()
         self._in_try = 0
-        wait = self._told_to_wait(source)
+        wait = self._candidates.told_to_wait(source)
         if 0 < wait < self._patience.remaining():
             self._clock.sleep(wait, self._cancellation)
             self._patience.count(wait, 0)
         began = self._clock.monotonic()
         self._try_limits = self._limits
-        if self._is_document and any(other is not source and self._is_usable(other) for other in self._sources):
+        if self._is_document and self._candidates.have_another():
             self._try_limits = self._limits.until(began + self._limits.times.control_place)
         limits = self._try_limits.until(began + self._patience.remaining())
         fields = {"Range": f"bytes={self._offset}-"} if self._broke_off and source.takes_ranges else {}
@@ -303,7 +288,7 @@ class RegistryBlob:
             raise
         return response
 
-    def _require_usable(self, source: _Source, response: Response, *, ranged: bool) -> None:
+    def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:
         """Return when the body continues at our offset. Raises CipError, _TryAgainError."""
         if response.status == 416 and ranged:
             source.takes_ranges = False
@@ -328,7 +313,7 @@ class RegistryBlob:
         if self._offset:
             self._skip(source, response)
 
-    def _refusal(self, source: _Source, response: Response) -> CipError:
+    def _refusal(self, source: Candidate, response: Response) -> CipError:
         access = source.endpoint.describe_access() if source.endpoint.is_here(response) else None
         what = f"blob {self._descriptor.digest}"
         return refusal(response, what, ErrorCode.BLOB_NOT_FOUND, self._clock, access=access)
@@ -355,7 +340,7 @@ class RegistryBlob:
             http_status=206,
         )
 
-    def _skip(self, source: _Source, response: Response) -> None:
+    def _skip(self, source: Candidate, response: Response) -> None:
         """Read over what has been passed on already: the server ignores ranges, or could not serve one."""
         host = source.endpoint.name
         if self._skipped + self._offset > max(REREAD_MINIMUM, 2 * self._descriptor.size):
@@ -373,27 +358,20 @@ class RegistryBlob:
 
     def _move_on(self, error: CipError, *, again: bool) -> None:
         """Choose where to continue after a fault, and wait as long as that place needs. Raises what ends the blob."""
-        source = self._current
+        source = self._candidates.current
         self._drop()
         self._history.add(source.endpoint.name, error, self._phase)
         self._faults += 1
-        self._last_fault = error
         if self._cancellation.cancelled or not another_may_help(error):
             raise self._complete(error)
-        now = self._clock.monotonic()
-        if again or error.retryable:
-            source.fault = error
-            source.failures = 1 if self._in_try >= PROGRESS else source.failures + 1
-            source.ready_at = now + self._session.repeats.pause_after(source.endpoint, error, source.failures)
-        else:
-            source.excluded = True
-            source.fault = None
-        following = self._choose()
+        self._candidates.failed(error, may_pass=again or error.retryable, progress=self._in_try >= PROGRESS)
+        stay = self._access is BlobAccess.RAW and self._offset > 0
+        following = self._candidates.choose(error, sent_bytes=self._in_try > 0, stay=stay)
         if following is None:
-            raise self._final()
-        wait = max(0.0, following.ready_at - now, self._told_to_wait(following))
+            raise self._complete(self._candidates.final_fault(error))
+        wait = self._candidates.wait_for(following)
         if wait >= self._patience.remaining() or wait >= self._limits.remaining():
-            raise self._final()
+            raise self._complete(self._candidates.final_fault(error))
         digest = str(self._descriptor.digest)
         self._session.repeats.tell(self._faults, error, wait, digest)
         if following is not source:
@@ -408,31 +386,7 @@ class RegistryBlob:
         if wait:
             self._clock.sleep(wait, self._cancellation)
             self._patience.count(wait, 0)
-        self._current = following
-
-    def _choose(self) -> _Source | None:
-        """The same place once more when it was cut off, else the one that is ready first, in the list's order."""
-        position = self._sources.index(self._current)
-        ring = [*self._sources[position + 1 :], *self._sources[: position + 1]]
-        if self._access is BlobAccess.RAW and self._offset:
-            ring = [self._current]
-        usable = [source for source in ring if self._is_usable(source)]
-        cut_off = self._last_fault.code is ErrorCode.CONNECTION_LOST and self._current.failures == 1
-        if cut_off and self._in_try and self._current in usable:
-            return self._current
-        now = self._clock.monotonic()
-        return min(usable, key=lambda source: max(0.0, source.ready_at - now, self._told_to_wait(source)), default=None)
-
-    def _told_to_wait(self, source: _Source) -> float:
-        return self._session.repeats.told_to_wait(source.endpoint)
-
-    def _is_usable(self, source: _Source) -> bool:
-        return not source.excluded and source.failures <= self._session.repeats.times
-
-    def _final(self) -> CipError:
-        """The fault that says most: a later try helps when any place may recover, and else the last one counts."""
-        passing = [source.fault for source in self._sources if source.fault is not None and not source.excluded]
-        return self._complete(passing[-1] if passing else self._last_fault)
+        self._candidates.current = following
 
     def _complete(self, error: CipError) -> CipError:
         error.digest = str(self._descriptor.digest)

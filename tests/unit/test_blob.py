@@ -362,7 +362,7 @@ class FirstAnswerTest(BlobCase):
         chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (L, CONTENT)
         self.places(in_turn(Reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)))
         first = self.blob()
-        endpoints = [source.endpoint for source in first._sources]
+        endpoints = [each.endpoint for each in first._candidates._all]
         for reader in (first, RegistryBlob(first._descriptor, first._access, endpoints, first._session)):
             self.assertEqual(self.read(reader.open()), CONTENT)
             reader.close()
@@ -627,11 +627,11 @@ class CloseTest(BlobCase):
         one = self.settings._replace(transfer=TransferLimits(connections=1))
         self.places(in_turn(cut(1000), obedient))
         first = self.blob(settings=one)
-        session = first._session
+        session, endpoints = first._session, [each.endpoint for each in first._candidates._all]
         for _ in range(3):
-            reader = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, [s.endpoint for s in first._sources], session)
+            reader = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, session)
             self.assertEqual(self.read(reader.open()), CONTENT)
-            early = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, [s.endpoint for s in first._sources], session)
+            early = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, session)
             early.open().close()
         self.assertEqual(session.turns._taken, {"a.example": 0})
 
@@ -640,7 +640,8 @@ class CloseTest(BlobCase):
         reader = self.blob().open()
         session = reader._session
         self.read(reader)
-        again = RegistryBlob(reader._descriptor, BlobAccess.VERIFIED, [reader._current.endpoint], session).open()
+        endpoint = reader._candidates.current.endpoint
+        again = RegistryBlob(reader._descriptor, BlobAccess.VERIFIED, [endpoint], session).open()
         self.read(again)
         self.assertEqual(len(self.origins.opened), 1)
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which place a blob continues at: the list of its places, and how each behaved so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import CipError, ErrorCode
+from .endpoints import Endpoint
+from .limits import Clock
+from .retry import Repeats
+
+
+class Candidate:
+    """One place, as this blob knows it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.failures = 0  # in a row
+        self.excluded = False
+        self.served = False  # bytes of it have been passed on
+        self.takes_ranges = True
+        self.ready_at = 0.0  # of the clock, before which it is not asked again
+        self.fault: CipError | None = None  # the last one, while another try might help
+
+
+class Candidates:
+    """The places of one blob in their order; `current` is asked or was asked last."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], repeats: Repeats, clock: Clock) -> None:
+        self._all = [Candidate(endpoint) for endpoint in endpoints]
+        self._repeats = repeats
+        self._clock = clock
+        self.current = self._all[0]
+
+    def begin(self) -> None:
+        """Begin at the first place whose host does not want to be left alone."""
+        self.current = min(self._all, key=self.told_to_wait)
+
+    def have_another(self) -> bool:
+        """Whether there is a usable place besides the current one."""
+        return any(other is not self.current and self._is_usable(other) for other in self._all)
+
+    def failed(self, error: CipError, *, may_pass: bool, progress: bool) -> None:
+        """Told of a fault of the current place: it waits for its next turn, or is excluded for good."""
+        current = self.current
+        if may_pass:
+            current.fault = error
+            current.failures = 1 if progress else current.failures + 1
+            pause = self._repeats.pause_after(current.endpoint, error, current.failures)
+            current.ready_at = self._clock.monotonic() + pause
+        else:
+            current.excluded = True
+            current.fault = None
+
+    def choose(self, error: CipError, *, sent_bytes: bool, stay: bool) -> Candidate | None:
+        """Where to go on after `error`; None when no place is left. With `stay` no other place may continue.
+
+        The same place once more when its connection was lost after it had `sent_bytes`, else the one that is ready
+        first, in the order of the list behind the current one.
+        """
+        position = self._all.index(self.current)
+        ring = [self.current] if stay else [*self._all[position + 1 :], *self._all[: position + 1]]
+        usable = [candidate for candidate in ring if self._is_usable(candidate)]
+        cut_off = error.code is ErrorCode.CONNECTION_LOST and self.current.failures == 1
+        if cut_off and sent_bytes and self.current in usable:
+            return self.current
+        return min(usable, key=self.wait_for, default=None)
+
+    def wait_for(self, candidate: Candidate) -> float:
+        """Seconds until a place may be asked."""
+        return max(0.0, candidate.ready_at - self._clock.monotonic(), self.told_to_wait(candidate))
+
+    def told_to_wait(self, candidate: Candidate) -> float:
+        """Seconds that the host of a place asked everybody to wait."""
+        return self._repeats.told_to_wait(candidate.endpoint)
+
+    def lied(self) -> list[Candidate]:
+        """The places that served a byte of wrong content; they are excluded."""
+        liars = [candidate for candidate in self._all if candidate.served]
+        for candidate in liars:
+            candidate.excluded = True
+        return liars
+
+    def blame(self) -> str:
+        """The places that served bytes."""
+        return " and ".join(candidate.endpoint.name for candidate in self._all if candidate.served)
+
+    def forgive(self) -> None:
+        """Nothing that was served counts any more."""
+        for candidate in self._all:
+            candidate.served = False
+
+    def final_fault(self, last: CipError) -> CipError:
+        """The fault that says most: a later try helps when any place may recover, and else the last one counts."""
+        passing = [each.fault for each in self._all if each.fault is not None and not each.excluded]
+        return passing[-1] if passing else last
+
+    def _is_usable(self, candidate: Candidate) -> bool:
+        return not candidate.excluded and candidate.failures <= self._repeats.times
