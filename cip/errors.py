@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+
+from .values import NamedTuple
 
 
 class ErrorCode(StrEnum):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from . import log
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
@@ -46,6 +46,7 @@ from .trust.evaluation import (
     require_index_or_instance,
 )
 from .trust.policy import Policy
+from .values import NamedTuple
 
 if TYPE_CHECKING:
     from .readahead import ReadAhead

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from . import __version__
 from .errors import UsageError, quote
@@ -30,6 +30,7 @@ from .settings import (
     TlsVerify,
     TransferLimits,
 )
+from .values import NamedTuple
 
 
 class Command(StrEnum):

@@ -14,7 +14,6 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from .. import log
 from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote
@@ -22,6 +21,7 @@ from ..model.jsontree import JsonNode, parse_json
 from ..pattern import Pattern
 from ..programs import Programs
 from ..settings import Credentials, Settings
+from ..values import NamedTuple
 from .credhelper import ask_helper, helper_program
 from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
 from .registriesconf import FILE_HELPER, RegistriesConfig

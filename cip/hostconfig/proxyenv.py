@@ -8,11 +8,12 @@ No message shows a variable's value, which may hold a password.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..pattern import Pattern
 from ..settings import Credentials, HostEnvironment
+from ..values import NamedTuple
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import log
 from ..errors import ConfigurationError, MissingDependencyError, quote
 from ..model.reference import DockerReference
 from ..pattern import Pattern
 from ..settings import Settings
+from ..values import NamedTuple
 from .paths import (
     CONFIGURATION_LIMIT,
     ConfigurationFile,

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from ..errors import ConfigurationError, quote
 from ..model.jsontree import JsonNode
 from ..pattern import Pattern
 from ..settings import HostEnvironment, Settings
+from ..values import NamedTuple
 from .paths import (
     CONFIGURATION_LIMIT,
     ConfigurationFile,

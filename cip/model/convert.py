@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import ErrorCode, UnsupportedError, quote
 from ..pattern import Pattern
+from ..values import NamedTuple
 from . import mediatype
 from .descriptor import Descriptor
 from .digest import digest_of

@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDigestError, InvalidDocumentError, quote
 from ..pattern import Pattern
+from ..values import NamedTuple
 from .digest import Digest, parse_digest
 from .jsontree import JsonNode
 

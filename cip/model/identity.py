@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from ..values import NamedTuple
 from .reference import DockerReference, Transport
 
 

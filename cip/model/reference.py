@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import NamedTuple
 
 from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote
 from ..pattern import Pattern
+from ..values import NamedTuple
 from .digest import Digest, parse_digest
 
 DEFAULT_DOMAIN = "docker.io"

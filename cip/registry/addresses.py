@@ -12,9 +12,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
 
 from ..errors import ErrorCode, NetworkError, Phase, SourceError
+from ..values import NamedTuple
 from .limits import Limits
 from .url import Origin
 

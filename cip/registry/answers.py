@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..errors import (
     AuthenticationError,
     CipError,
@@ -15,6 +13,7 @@ from ..errors import (
     quote,
 )
 from ..model.jsontree import parse_json
+from ..values import NamedTuple
 from .httpclient import Response
 from .limits import Clock
 from .retry import parse_retry_after

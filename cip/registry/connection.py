@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import select
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import NetworkError
 from ..hostconfig.proxyenv import Proxy
+from ..values import NamedTuple
 from .addresses import Address
 from .http1 import HEAD_LIMIT, INTERIM_LIMIT, GarbledError, Head, parse_head
 from .limits import Limits

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..errors import NetworkError, RegistryError, quote
 from ..pattern import Pattern
+from ..values import NamedTuple
 
 HEAD_LIMIT = 64 * 1024  # bytes of status line and fields
 FIELDS_LIMIT = 256

@@ -13,7 +13,6 @@ and they take a cut body for a complete one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from .. import log
 from ..content import read_limited
@@ -26,6 +25,7 @@ from ..errors import (
     SourceError,
 )
 from ..hostconfig.proxyenv import Proxy
+from ..values import NamedTuple
 from .addresses import AddressClass
 from .budget import Budget
 from .connection import Connection, Route

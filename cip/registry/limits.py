@@ -6,10 +6,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..errors import ErrorCode, NetworkError, Phase
 from ..settings import TimeLimits
+from ..values import NamedTuple
 
 POLL = 0.1  # seconds after which a wait that nobody can wake looks whether it was called off
 

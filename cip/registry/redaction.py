@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import NamedTuple
 
+from ..values import NamedTuple
 from .url import decode_form
 
 NOT_SHOWN = "not shown, because it repeats what it was told in confidence"

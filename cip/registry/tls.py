@@ -9,9 +9,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
+from ..values import NamedTuple
 from .limits import Limits
 from .url import Origin
 

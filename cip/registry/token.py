@@ -11,13 +11,13 @@ import base64
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from .. import log
 from ..errors import AuthenticationError, CipError, ErrorCode, Phase
 from ..model.jsontree import parse_json
 from ..pattern import Pattern
 from ..settings import Credentials
+from ..values import NamedTuple
 from .answers import refusal, require_uncompressed
 from .httpclient import Request, Requester, Response
 from .limits import Clock, Limits

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..errors import InvalidInputError, quote
 from ..pattern import Pattern
+from ..values import NamedTuple
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 URL_LIMIT = 8192  # characters

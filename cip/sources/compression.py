@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..content import CHUNK, Reader
 from ..errors import CipError, InvalidDocumentError, SourceError
 from ..programs import SEARCH_PATH, Programs
+from ..values import NamedTuple
 from .fileblob import reason
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import time
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
 
@@ -35,6 +35,7 @@ from ..model.reference import ImageReference, Transport
 from ..pattern import Pattern
 from ..programs import Programs
 from ..settings import Settings, TlsVerify
+from ..values import NamedTuple
 from .archive import Archive
 from .compression import copy_to_file
 from .dockerarchive import Choice, DockerArchiveSource

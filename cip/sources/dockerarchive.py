@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..content import CHUNK, MANIFEST_LIMIT, BytesReader, Reader
 from ..errors import (
@@ -29,6 +28,7 @@ from ..model.jsontree import JsonNode, parse_json
 from ..model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
 from ..model.signature import RawSignature
 from ..programs import Programs
+from ..values import NamedTuple
 from .archive import Archive, open_archive
 from .base import BlobAccess, RawManifest
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
 
 from .. import log
 from ..content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, read_limited
@@ -39,6 +38,7 @@ from ..model.platform import choose_instance
 from ..model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
 from ..model.signature import SIGNATURE_LIMIT, RawSignature, parse_signature_blob
 from ..settings import PlatformOptions, Settings
+from ..values import NamedTuple
 from .base import BlobAccess, RawManifest
 from .storagename import StorageName, parse_storage_name, split_store
 from .store import LayerPlace, Store, StoredImage, StoredLayer, open_store

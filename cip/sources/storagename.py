@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ..errors import CipError, InvalidReferenceError, quote
 from ..hostconfig.storageconf import StorageConfiguration, parse_driver, parse_store_options
 from ..model.digest import parse_digest
 from ..model.reference import DockerReference, ImageReference, parse_docker_reference
 from ..pattern import Pattern
+from ..values import NamedTuple
 
 SHORTEST_PREFIX = 3  # characters of an image id; anything shorter is a name
 _FULL_ID = Pattern(r"[0-9a-f]{64}", re.ASCII)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 from ..errors import (
     ConfigurationError,
@@ -28,6 +27,7 @@ from ..errors import (
 from ..model.digest import Digest, parse_digest
 from ..model.jsontree import JsonNode, parse_json
 from ..pattern import Pattern
+from ..values import NamedTuple
 from .beneath import Escape, Tree
 from .fileblob import FileBlob, read_document, reason, whole_file
 from .tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe

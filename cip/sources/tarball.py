@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..content import CHUNK, BytesReader, Reader
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
@@ -20,6 +19,7 @@ from ..model.reference import ImageReference, Transport
 from ..model.signature import RawSignature
 from ..programs import Programs
 from ..settings import PlatformOptions
+from ..values import NamedTuple
 from .base import BlobAccess, RawManifest
 from .beneath import open_regular
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDocumentError, SourceError, quote
+from ..values import NamedTuple
 from .fileblob import reason
 
 BLOCK = 512

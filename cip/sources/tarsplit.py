@@ -12,12 +12,13 @@ import binascii
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..content import CHUNK, Reader
 from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
 from ..model.descriptor import MAX_SIZE
 from ..model.jsontree import JsonNode, parse_json
+from ..values import NamedTuple
 from .beneath import Tree, open_regular
 from .compression import Compression, DecompressingReader
 from .fileblob import FileBlob, reason

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from typing import NamedTuple
+
+from ..values import NamedTuple
 
 _LINE_ENDS = str.maketrans("", "", "\r\n")
 _KEY_BLOCK = b"PGP PUBLIC KEY BLOCK"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from ..errors import SignatureError
+from ..values import NamedTuple
 from .armor import dearmor_keys
 
 # RFC 4880 4.3

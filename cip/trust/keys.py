@@ -8,9 +8,10 @@ each in its one canonical encoding. Its documented exceptions become SignatureEr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import MissingDependencyError, SignatureError, quote
+from ..values import NamedTuple
 from .armor import pem_blocks
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from ..errors import ConfigurationError, ErrorCode, quote
 from ..model.digest import digest_of
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
+from ..values import NamedTuple
 from .requirements import InsecureAcceptAnything, Reject, Requirement, SignedBaseLayer
 from .scopes import scope_fault
 

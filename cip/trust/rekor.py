@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from ..errors import SignatureError
 from ..model.jsontree import JsonNode, parse_json, parse_json_text
+from ..values import NamedTuple
 from .armor import decode_base64, pem_blocks
 from .keys import PublicKey
 

@@ -8,11 +8,12 @@ the payload's meaning.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..errors import CipError, ErrorCode, MissingDependencyError, PolicyRejectedError, SignatureError
 from ..model.jsontree import JsonNode
 from ..model.signature import SIGSTORE_MIME_TYPE, SigstoreSignature
+from ..values import NamedTuple
 from .armor import decode_base64, pem_blocks
 from .certificates import require_email, require_hostname, require_oidc_issuer, require_path
 from .keys import Certificate, PublicKey, load_certificate, load_public_key

@@ -8,12 +8,13 @@ text. What counts is the exact set of its status lines; only then is the text th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from ..errors import CipError, MissingDependencyError, PolicyRejectedError, SignatureError, quote
 from ..model.jsontree import JsonNode
 from ..model.signature import SimpleSignature
 from ..pattern import Pattern
+from ..values import NamedTuple
 from .keyring import KeyRing, merge_key_rings
 from .matching import IdentityMatcher, parse_signed_identity
 from .materials import Material, parse_materials

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from ..errors import PeerError, quote
 from ..pattern import Pattern
+from ..values import NamedTuple
 from .status import RequestFault
 
 READ_SIZE = 64 * 1024  # bytes asked for at once

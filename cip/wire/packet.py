@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..errors import CipError, ErrorCode, InvalidInputError, quote
 from ..model.digest import Digest, parse_digest
 from ..model.jsontree import JsonNode, kind_of, parse_json_text
+from ..values import NamedTuple
 from .status import encode, json_class, problem, title
 
 PACKET_LIMIT = 32768  # bytes, each way

@@ -18,10 +18,11 @@ import os
 import threading
 from collections.abc import Callable
 from itertools import count
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from .. import log
 from ..errors import CipError, ErrorCode, InvalidInputError, PeerError
+from ..values import NamedTuple
 from .packet import ERROR_OBJECT_LIMIT, encode_error_object
 from .status import frames_of
 

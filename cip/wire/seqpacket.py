@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .. import log
 from ..content import BlobAccess, BlobReader, Release, copy_counted, copy_verified
@@ -30,6 +30,7 @@ from ..errors import CipError, ContentMismatchError, ErrorCode, InvalidInputErro
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import Digest
 from ..model.jsontree import JsonNode
+from ..values import NamedTuple
 from .packet import PACKET_LIMIT, encode_failure, encode_success, parse_request, read_digest, read_number, read_text
 from .pipes import Bell, Feed, Job, Opened, Pipes, Write, outcome_of
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ..errors import Attempt, CipError, ErrorCode, InvalidInputError
 from ..pattern import Pattern
+from ..values import NamedTuple
 
 PROBLEM_LIMIT = 8192  # bytes of a problem document as JSON (decisions.md section 4)
 ATTEMPTS_TOLD = 10  # the last ones

@@ -14,20 +14,22 @@ from pathlib import Path
 PACKAGE = "cip"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-_VALUES = frozenset({"version", "errors", "log", "pattern", "model"})
+_VALUES = frozenset({"version", "values", "errors", "log", "pattern", "model"})
 _LOW = _VALUES | {"settings", "content"}
 _BELOW_IMAGE = _LOW | {"report", "sources.base", "programs"}
 
 # room: what it may import besides itself; a room that is a package may of course import its own modules
 ROOMS: Mapping[str, frozenset[str]] = {
     "version": frozenset(),
-    "errors": frozenset(),
+    "values": frozenset(),
+    "errors": frozenset({"values"}),
     "pattern": frozenset(),
     "log": frozenset({"errors"}),
-    "model": frozenset({"errors", "log", "pattern"}),
+    "model": frozenset({"values", "errors", "log", "pattern"}),
     "settings": _VALUES,
-    "content": _VALUES,
-    "programs": frozenset({"errors", "log"}),
+    "hashing": _VALUES,
+    "content": _VALUES | {"hashing"},
+    "programs": frozenset({"values", "errors", "log"}),
     "report": _LOW,
     "hostconfig": _LOW | {"programs"},  # credential helpers
     "trust": _LOW,  # neither hostconfig nor a source: image alone brings bytes and belief together; starts no program
@@ -40,7 +42,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead"},
     "wire": _VALUES | {"content", "image"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "image"},
-    "client": frozenset({"version", "errors", "model", "content"}),
+    "client": frozenset({"version", "values", "errors", "model", "content"}),
     "options": _VALUES | {"settings"},
     "sandbox": _VALUES | {"settings"},
     "runner": _VALUES | {"settings", "programs"},
