@@ -13,11 +13,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from .errors import ContentMismatchError, ErrorCode, InvalidDocumentError
+from .hashing import Hashing
 from .model.descriptor import UNKNOWN_SIZE, Descriptor
 from .model.digest import Digest
 from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
-CHUNK = 256 * 1024  # bytes read at once
+CHUNK = 1024 * 1024  # bytes read at once
 TAIL = 256 * 1024  # bytes held back until the digest matched; smaller blobs are verified before the first byte leaves
 
 
@@ -123,44 +124,42 @@ class _VerifiedCopy:
 
     def run(self) -> int:
         self._require_stated_size()
-        if self._hold:
-            return self._run_held_back()
-        return self._run_as_read()
+        with Hashing(self._expected.digest, CHUNK) as hashing:
+            return self._run_held_back(hashing) if self._hold else self._run_as_read(hashing)
 
-    def _run_as_read(self) -> int:
-        hasher = self._expected.digest.hasher()
+    def _run_as_read(self, hashing: Hashing) -> int:
         received = 0
-        with memoryview(bytearray(CHUNK)) as buffer:
-            while count := self._reader.readinto(buffer):
-                received += count
-                self._require_no_more_than_expected(received)
-                part = buffer[:count]
-                self._release(part)
-                hasher.update(part)
-        self._require_match(received, hasher.hexdigest())
+        buffer = hashing.buffer()
+        while count := self._reader.readinto(buffer):
+            received += count
+            self._require_no_more_than_expected(received)
+            hashing.update(buffer[:count])
+            self._release(buffer[:count])
+            hashing.give_back(buffer)
+            buffer = hashing.buffer()
+        self._require_match(received, hashing.hexdigest(received))
         return received
 
-    def _run_held_back(self) -> int:
-        """Two buffers of TAIL bytes take turns: the older full one leaves when the newer one has begun to fill."""
-        hasher = self._expected.digest.hasher()
-        received = 0
-        with memoryview(bytearray(TAIL)) as newer_buffer, memoryview(bytearray(TAIL)) as older_buffer:
-            newer, older = newer_buffer, older_buffer
-            held = filled = 0
-            while True:
-                if filled == len(newer):
-                    self._release(older[:held])
-                    newer, older, held, filled = older, newer, filled, 0
-                count = self._reader.readinto(newer[filled:])
-                if not count:
-                    break
-                received += count
-                self._require_no_more_than_expected(received)
-                hasher.update(newer[filled : filled + count])
-                filled += count
-            self._require_match(received, hasher.hexdigest())
-            self._release(older[:held])
-            self._release(newer[:filled])
+    def _run_held_back(self, hashing: Hashing) -> int:
+        """All but the last TAIL bytes leave as they come; a new buffer begins with those of the one before."""
+        received = filled = 0
+        buffer = hashing.buffer()
+        while True:
+            if filled == len(buffer):
+                full, buffer = buffer, hashing.buffer()
+                buffer[:TAIL] = full[-TAIL:]
+                hashing.give_back(full)
+                filled = TAIL
+            count = self._reader.readinto(buffer[filled:])
+            if not count:
+                break
+            received += count
+            self._require_no_more_than_expected(received)
+            hashing.update(buffer[filled : filled + count])
+            self._release(buffer[max(0, filled - TAIL) : max(0, filled + count - TAIL)])
+            filled += count
+        self._require_match(received, hashing.hexdigest(received))
+        self._release(buffer[max(0, filled - TAIL) : filled])
         return received
 
     def _release(self, part: memoryview) -> None:

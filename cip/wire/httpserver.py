@@ -21,13 +21,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .. import __version__, log
 from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import parse_digest
+from ..values import NamedTuple
 from .fds import adopt_streams
 from .httprequest import Request, RequestReader, parse_target
 from .status import RequestFault, encode, frames_of, http_status, problem, seconds_to_wait
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 EXIT_SERVED = 0
 EXIT_FAILED = 1
-SEND_BUFFER = 1024 * 1024  # bytes asked of the kernel for the socket; it may give less
+SEND_BUFFER = 4 * 1024 * 1024  # bytes asked of the kernel for the socket; it may give less
 HANG_UP_GRACE = 0.3  # seconds in which a conversation may notice by itself that the parent is gone
 BLOB_MEDIA_TYPE = "application/octet-stream"
 PROBLEM_MEDIA_TYPE = "application/problem+json"

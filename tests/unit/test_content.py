@@ -97,7 +97,7 @@ BOUNDARIES = sorted({0, 1, *(edge + shift for edge in (CHUNK, TAIL, 2 * TAIL, 3 
 
 class Sizes(unittest.TestCase):
     def test_what_is_held_back_is_a_quarter_of_a_mebibyte(self) -> None:
-        self.assertEqual((CHUNK, TAIL), (262_144, 262_144))
+        self.assertEqual((CHUNK, TAIL), (1_048_576, 262_144))
 
 
 class Verified(unittest.TestCase):

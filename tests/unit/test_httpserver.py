@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from unittest import mock
 
 from cip import log
-from cip.content import CHUNK, BlobAccess, BlobReader, BytesReader
+from cip.content import CHUNK, TAIL, BlobAccess, BlobReader, BytesReader
 from cip.errors import (
     CipError,
     ContentMismatchError,
@@ -272,9 +272,10 @@ class Blobs(Conversations):
         self.assertEqual([reader.closed for reader in self.image.readers.values()], [1, 1, 1])
 
     def test_of_every_size_around_the_chunks_are_whole(self) -> None:
-        for size in (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 3 * CHUNK):
+        edges = (edge + shift for edge in (TAIL, CHUNK, 2 * CHUNK - TAIL, 2 * CHUNK) for shift in (-1, 0, 1))
+        for size in (1, *edges, 3 * CHUNK):
             for stated in (size, UNKNOWN_SIZE):
-                data = BIG[:size]
+                data = (BIG + BIG)[:size]
                 image = FakeImage()
                 target = image.with_blob(data, size=stated, reader=FakeReader(data, size=stated))
                 self.image = image
@@ -387,7 +388,7 @@ class Blobs(Conversations):
         with self.serving() as line:
             line.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             begin = b""
-            while len(begin) < len(BIG) - 4 * CHUNK:
+            while len(begin) < len(BIG) - 4 * TAIL:
                 begin += line.sock.recv(1 << 16)
             line.sock.settimeout(0.2)
             with self.assertRaises(TimeoutError):
