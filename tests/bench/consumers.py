@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _BUFFER = 1 << 20
@@ -30,14 +30,14 @@ class Usage:
 class HttpRun:
     """One run of our HTTP interface: start, manifest, blobs in sequence."""
 
-    def __init__(self, command: Sequence[str], image: str) -> None:
+    def __init__(self, command: Sequence[str], image: str, environment: Mapping[str, str]) -> None:
         self._began = time.perf_counter()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         with theirs:
             self._child = subprocess.Popen(
-                [*command, f"--sockfd={theirs.fileno()}", image], pass_fds=[theirs.fileno()]
+                [*command, f"--sockfd={theirs.fileno()}", image], pass_fds=[theirs.fileno()], env=environment
             )
         self._socket = ours
         self._stream = io.BufferedReader(socket.SocketIO(ours, "r"), 65536)
@@ -83,12 +83,14 @@ class HttpRun:
 class JsonRun:
     """One run of the JSON protocol, ours or skopeo's."""
 
-    def __init__(self, command: Sequence[str], image: str) -> None:
+    def __init__(self, command: Sequence[str], image: str, environment: Mapping[str, str]) -> None:
         self._began = time.perf_counter()
         self._image = image
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._child = subprocess.Popen([*command, f"--sockfd={theirs.fileno()}"], pass_fds=[theirs.fileno()])
+            self._child = subprocess.Popen(
+                [*command, f"--sockfd={theirs.fileno()}"], pass_fds=[theirs.fileno()], env=environment
+            )
 
     def _call(self, method: str, *arguments: object) -> tuple[object, int, list[int]]:
         self._socket.send(json.dumps({"method": method, "args": arguments}).encode())

@@ -34,13 +34,13 @@ class Row:
         return ours / theirs if ours is not None and theirs else None
 
 
-def text(rows: Sequence[Row], programs: Sequence[str], model: str) -> str:
-    """A Markdown table with medians, and ratios to the model."""
-    head = ["measure", "unit", *programs, *(f"{name} / {model}" for name in programs if name != model)]
+def text(rows: Sequence[Row], programs: Sequence[str], model: str, compared: Sequence[str]) -> str:
+    """A Markdown table with medians of `programs`, and ratios of those that are `compared` to the model."""
+    head = ["measure", "unit", *programs, *(f"{name} / {model}" for name in compared)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [row.name, row.unit, *(_number(row.median(name)) for name in programs)]
-        cells += [_number(row.ratio(name, model)) for name in programs if name != model]
+        cells += [_number(row.ratio(name, model)) for name in compared]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -58,7 +58,7 @@ def as_json(rows: Sequence[Row], machine: str) -> str:
     )
 
 
-_COLOURS = ("#38507a", "#7d9bd1", "#c9793f")
+_COLOURS = ("#38507a", "#7d9bd1", "#e0b48f", "#c9793f")
 _WIDTH, _BAR, _GAP, _LEFT = 760, 13, 12, 300
 
 
@@ -73,7 +73,7 @@ def plot(rows: Sequence[Row], programs: Sequence[str], model: str) -> str:
         "<title>Measured beside skopeo, in one run</title>",
     ]
     for index, name in enumerate(programs):
-        x = _LEFT + index * 150
+        x = _LEFT + index * 115
         parts.append(f'<rect x="{x}" y="8" width="10" height="10" fill="{_COLOURS[index]}"/>')
         parts.append(f'<text x="{x + 14}" y="17">{escape(name)}</text>')
     y = 36

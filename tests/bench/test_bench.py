@@ -41,8 +41,9 @@ class Tables(unittest.TestCase):
     def test_medians_and_ratios(self) -> None:
         row = Row("a", "s", "less", {"ours": [1.0, 9.0, 2.0], "model": [4.0]})
         self.assertEqual((row.median("ours"), row.ratio("ours", "model")), (2.0, 0.5))
-        self.assertIn("| a | s | 2.00 | 4.00 | 0.50 |", table.text([row], ("ours", "model"), "model"))
-        self.assertIn("| – |", table.text([Row("b", "s", "less")], ("ours", "model"), "model"))
+        shown = table.text([row], ("ours", "other", "model"), "model", compared=("ours",))
+        self.assertIn("| a | s | 2.00 | – | 4.00 | 0.50 |\n", shown)
+        self.assertIn("| – |", table.text([Row("b", "s", "less")], ("ours", "model"), "model", compared=("ours",)))
 
 
 if __name__ == "__main__":

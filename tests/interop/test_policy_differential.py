@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies, signatures, identities and tampering, judged beside the library of a current skopeo.
+"""Policies, signatures, identities and tampering, judged beside a current skopeo and its library.
 
-The judge links GPGME, as skopeo does; Debian's skopeo is asked for `signedBy` as well. What is meant to differ is one
+Three judges: the newest image library with GPGME behind a program of ours, which knows `--require-signed`; the current
+skopeo, once copying to a directory and once as image proxy; Debian's own for `signedBy`. What is meant to differ is one
 list, `INTENDED`, by what our refusal says; whatever else differs is a failure, and so is a row that nothing needs. We
-never accept what the judge refuses: no row can allow that.
+never accept what a judge refuses: no row can allow that.
 """
 
 import itertools
@@ -11,12 +12,14 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import tempfile
 import time
 import unittest
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,9 @@ from cip.transports import SourceOpener
 from cip.trust.evaluation import TrustTools
 from cip.trust.policy import parse_policy
 from tests.support import images
+from tests.support.jsonparent import json_proxy
 from tests.support.judge import Judge
+from tests.support.newer import require_newer
 from tests.support.peers import clean_environment, docker_registry, require_peer
 from tests.support.policytexts import policy_texts
 from tests.support.pushing import Pusher
@@ -46,6 +51,7 @@ from tests.support.simpleblobs import MATCH, NAME, Requirement, SimpleBlobs, rin
 SEED = 20261123
 MIXED = 260  # generated combinations of requirements, keys, identities and signatures
 MANIFEST = images.MANIFEST_M
+PLATFORM = ("--override-os", "linux", "--override-arch", "amd64")  # as the settings of ours
 
 
 def setUpModule() -> None:
@@ -126,6 +132,44 @@ class Ours:
         return Verdict(True)
 
 
+class CurrentSkopeo:
+    """The program itself, which opens images in two ways. It judges one image under one policy at each start."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._words = require_newer("skopeo-current")
+        self._pool = ThreadPoolExecutor(2)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def verdicts(self, policy: Path, image: str) -> Iterator[tuple[str, Verdict]]:
+        """What each way says of `image`, with the name of the way; both run at the same time."""
+        ways = {"copy": self._copy, "image proxy": self._open}
+        asked = {name: self._pool.submit(way, policy, image) for name, way in ways.items()}
+        for name, answer in asked.items():
+            yield name, answer.result()
+
+    def _copy(self, policy: Path, image: str) -> Verdict:
+        """To a directory; the signatures stay behind, for another transport could not keep them."""
+        target = self._home / "copied"
+        command = [*self._words, "--policy", str(policy), *PLATFORM, "copy", "--quiet", "--remove-signatures"]
+        done = subprocess.run(
+            [*command, image, f"dir:{target}"], check=False, stdin=subprocess.DEVNULL, capture_output=True,
+            env=clean_environment(self._home), timeout=60,
+        )  # fmt: skip
+        shutil.rmtree(target, ignore_errors=True)
+        return Verdict(done.returncode == 0, done.stderr.decode("utf-8", "replace")[-300:])
+
+    def _open(self, policy: Path, image: str) -> Verdict:
+        command = [*self._words, "--policy", str(policy), *PLATFORM, "experimental-image-proxy"]
+        with json_proxy(command=command, status=None, home=self._home) as proxy:
+            proxy.parent.ask("Initialize")
+            reply = proxy.parent.ask("OpenImage", image)
+            return Verdict(True) if reply.members["success"] else Verdict(False, reply.failure[1])
+
+
 class Differences:
     """Compares verdicts, and keeps what nobody intended."""
 
@@ -148,12 +192,13 @@ class Differences:
 
 
 class DifferentialCase(unittest.TestCase):
-    maxDiff = None
-    """A directory, a judge of policies and ours."""
+    """A directory, the judges of policies and ours; the program itself judges where a test asks it to."""
 
+    maxDiff = None
     home: Path
     judge: Judge
     ours: Ours
+    skopeo: CurrentSkopeo | None = None
     images_made = 0
 
     @classmethod
@@ -168,10 +213,15 @@ class DifferentialCase(unittest.TestCase):
     def setUp(self) -> None:
         self.differences = Differences()
 
+    def ask_the_program(self) -> None:
+        """From now on the current skopeo judges as well."""
+        self.skopeo = CurrentSkopeo(self.home)
+        self.addCleanup(self.skopeo.close)
+
     def image(self, signatures: Sequence[bytes | None], manifest: bytes = MANIFEST) -> Path:
         """A `dir:` image with these signature files; None leaves a number out."""
         DifferentialCase.images_made += 1
-        path = images.directory(self.home / f"image-{self.images_made}", manifest, [])
+        path = images.directory(self.home / f"image-{self.images_made}", manifest, _blobs())
         for number, blob in enumerate(signatures, 1):
             if blob is not None:
                 (path / f"signature-{number}").write_bytes(blob)
@@ -184,7 +234,11 @@ class DifferentialCase(unittest.TestCase):
             policy=file, image=image, require_signed=require_signed, os="linux", arch="amd64", **options
         )
         theirs = Verdict(reply["accepted"], f"{reply['stage']}: {reply['error']}")
-        self.differences.compare(name, self.ours.judge(policy, image, require_signed=require_signed), theirs)
+        ours = self.ours.judge(policy, image, require_signed=require_signed)
+        self.differences.compare(name, ours, theirs)
+        if self.skopeo is not None and not require_signed:  # a flag that it does not have
+            for way, verdict in self.skopeo.verdicts(file, image):
+                self.differences.compare(f"{name}, {way}", ours, verdict)
 
     def compare_directory(
         self, name: str, requirements: Sequence[Requirement], signatures: Sequence[bytes | None], **options: Any
@@ -260,6 +314,7 @@ class SimpleSigningTest(DifferentialCase):
             cls.keys = ring_sources(made.rings, cls.home / "keys")
 
     def test_every_blob_alone(self) -> None:
+        self.ask_the_program()
         for name, blob in self.blobs.items():
             self.compare_directory(name, [signed_by(self.keys["all"])], [blob])
         self.require_agreement(110, least_accepted=20, rows="4.6 duplicates, D5, D6 armor, D6 text, D7")
@@ -280,6 +335,7 @@ class SimpleSigningTest(DifferentialCase):
         self.require_agreement(100, least_accepted=6, rows="4.6 duplicates, D5")
 
     def test_generated_combinations(self) -> None:
+        self.ask_the_program()
         chance = random.Random(SEED)
         sigstore = SigstoreCases(MANIFEST, int(time.time()), SEED)
         attached = {
@@ -340,6 +396,7 @@ class SimpleSigningTest(DifferentialCase):
 
 class SigstoreTest(DifferentialCase):
     def test_every_signature_with_its_trust(self) -> None:
+        self.ask_the_program()
         for name, members, signature in SigstoreCases(MANIFEST, int(time.time()), SEED):
             self.compare_directory(name, [sigstore_signed(members)], [stored(signature)])
         rows = "5.1 base64, 5.3 headers, 5.6 hosts, 5.6 text, D10 constraints, D10 leaf, D10 small"

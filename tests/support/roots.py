@@ -46,7 +46,7 @@ def _made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 def _bootstrap(program: str, suite: str, root: Path) -> None:
     done = subprocess.run(
-        [program, "--variant=minbase", "--include=python3", suite, str(root), _mirror()],
+        [program, "--variant=minbase", "--include=python3", suite, str(root), debian_mirror()],
         check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"debootstrap {suite}: exit status {done.returncode}\n{done.stdout[-3000:]}"
@@ -86,7 +86,7 @@ def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def _mirror() -> str:
+def debian_mirror() -> str:
     """Where this machine gets its Debian packages from."""
     files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     for file in files:
