@@ -4,9 +4,10 @@
 Rules: the first layer that the parent asks for starts it; the layers behind it in the manifest are opened early, at
 most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. One connection to a source
 is always left: a layer that waits with a full buffer keeps its own, and what the parent asks for must not wait for
-it. The layer that comes next may fill up to the user's limit, the others FIRST_FILL. A layer is handed over as it is,
-so nothing is requested twice; one that failed early is forgotten and asked for again when the parent wants it. Memory
-stays below limit + (CONNECTIONS - 1) * FIRST_FILL.
+it. A layer that has arrived whole has given its connection back, and the next one takes its place. The layer that comes
+next may fill up to the user's limit, the others FIRST_FILL; all of them together twice the limit, and no more than
+LAYERS of them. A layer is handed over as it is, so nothing is requested twice; one that failed early is forgotten and
+asked for again when the parent wants it, and nothing more is begun before the parent asks for another one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .model.digest import Digest
 from .sources.base import BlobAccess
 
 CONNECTIONS = 3
+LAYERS = 16  # that are on their way or have arrived, and were not asked for yet
 FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
 BLOCK = 64 * 1024  # bytes read at once
 
@@ -39,48 +41,79 @@ class ReadAhead:
     def __init__(self, open_blob: OpenBlob, layers: Sequence[Descriptor], limit: int, connections: int) -> None:
         self._open_blob = open_blob
         self._limit = limit
+        self._first_fill = min(FIRST_FILL, limit)
         self._at_once = min(CONNECTIONS, connections - 1)
         self._layers = {layer.digest: layer for layer in layers}
         self._order = tuple(self._layers)
-        self._asked: set[Digest] = set()
+        self._lock = threading.Lock()
+        self._asked: set[Digest] = set()  # or given up: not begun early any more
+        self._following: Sequence[Digest] = ()  # behind the one that the parent asked for last
         self._early: dict[Digest, _EarlyBlob] = {}
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """The blob: the one on its way if there is one, else a fresh one. Raises as `ImageSource.open_blob`."""
         digest = descriptor.digest
-        early = self._early.pop(digest, None)
+        with self._lock:
+            early = self._early.pop(digest, None)
+            self._give_up_failed()
+            if digest in self._layers:
+                self._asked.add(digest)
+                self._following = self._order[self._order.index(digest) + 1 :]
+                self._begin_following()
         reader: BlobReader | None = None
         if early is not None and access is BlobAccess.VERIFIED:
             reader = early.take()
         elif early is not None:
             early.close()
-        if digest in self._layers:
-            self._asked.add(digest)
-            self._begin_behind(self._order.index(digest))
         return reader if reader is not None else self._open_blob(descriptor, access)
 
     def close(self) -> None:
         """Forget everything that nobody asked for."""
-        for early in self._early.values():
+        with self._lock:
+            forgotten = list(self._early.values())
+            self._early.clear()
+            self._following = ()
+        for early in forgotten:
             early.close()
-        self._early.clear()
 
-    def _begin_behind(self, position: int) -> None:
-        wanted = [digest for digest in self._order[position + 1 :] if digest not in self._asked][: self._at_once]
+    def _arrived(self) -> None:
+        """Called by the thread of an early blob when it reads no more."""
+        with self._lock:
+            self._begin_following()
+
+    def _give_up_failed(self) -> None:
+        for digest in [digest for digest, each in self._early.items() if each.failed]:
+            self._asked.add(digest)
+            self._early.pop(digest).close()
+
+    def _begin_following(self) -> None:
+        """Begin what may be begun, and let the next one grow."""
+        early = self._early
+        wanted = [digest for digest in self._following if digest not in self._asked][:LAYERS]
+        if any(each.failed for each in early.values()):
+            return
+        underway = sum(not each.is_whole for each in early.values())
+        reserved = sum(each.reserved for each in early.values())
         for digest in wanted:
-            if digest not in self._early and len(self._early) < self._at_once:
-                self._early[digest] = _EarlyBlob(
-                    self._open_blob, self._layers[digest], min(FIRST_FILL, self._limit)
-                )
-        if wanted and wanted[0] in self._early:
-            self._early[wanted[0]].allow(self._limit)
+            if digest in early:
+                continue
+            if underway >= self._at_once or len(early) >= LAYERS or reserved > 2 * self._limit - self._first_fill:
+                break
+            early[digest] = _EarlyBlob(self._open_blob, self._layers[digest], self._first_fill, self._arrived)
+            underway += 1
+            reserved += self._first_fill
+        if wanted and wanted[0] in early:
+            early[wanted[0]].allow(self._limit)
 
 
 class _EarlyBlob:
     """One blob that nobody has asked for yet; once taken, a reader."""
 
-    def __init__(self, open_blob: OpenBlob, descriptor: Descriptor, fill: int) -> None:
+    def __init__(
+        self, open_blob: OpenBlob, descriptor: Descriptor, fill: int, arrived: Callable[[], None]
+    ) -> None:
         self._open_blob = open_blob
+        self._arrived = arrived
         self._descriptor = descriptor
         self._digest = descriptor.digest
         self._fill = fill
@@ -95,6 +128,21 @@ class _EarlyBlob:
         self._idle = False  # the thread is gone and will touch nothing any more
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
         self._thread.start()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is in the buffer, and nothing of the source is held any more."""
+        return self._ended and self._idle
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has to be asked for again."""
+        return self._error is not None
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that it has or may still fill."""
+        return self._held if self.is_whole else self._fill
 
     def allow(self, fill: int) -> None:
         """Let the buffer grow to `fill` bytes."""
@@ -188,6 +236,7 @@ class _EarlyBlob:
                 self._changed.notify_all()
             if reader is not None:
                 reader.close()
+            self._arrived()
 
     def _read_early(self) -> None:
         reader = self._open_blob(self._descriptor, BlobAccess.VERIFIED)
@@ -206,8 +255,11 @@ class _EarlyBlob:
                 self._changed.notify_all()
 
     def _wait_for_room(self) -> bool:
-        """Whether to read another block: not once the parent reads itself."""
+        """Whether to read on: not once the parent reads itself. What is complete has its end still to be read."""
         with self._changed:
-            while self._held >= self._fill and not (self._taken or self._closed):
+            while self._held >= self._fill and self._held != self._descriptor.size and not self._is_released():
                 self._changed.wait()
-            return not (self._taken or self._closed)
+            return not self._is_released()
+
+    def _is_released(self) -> bool:
+        return self._taken or self._closed

@@ -11,7 +11,7 @@ from cip.content import BlobReader, BytesReader
 from cip.errors import ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
-from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, ReadAhead
+from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, LAYERS, ReadAhead
 from cip.sources.base import BlobAccess
 
 
@@ -23,6 +23,7 @@ class _Reader(BytesReader):
         self.image = image
         self.taken = 0
         self.closed = threading.Event()
+        self.released = threading.Event()  # its connection: closed, or read to the end
         self.restarts = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -34,6 +35,8 @@ class _Reader(BytesReader):
             raise NetworkError("it broke")
         count = super().readinto(buffer)
         self.taken += count
+        if not count:
+            self.released.set()
         return count
 
     def restart(self, error: ContentMismatchError) -> bool:
@@ -43,6 +46,7 @@ class _Reader(BytesReader):
 
     def close(self) -> None:
         self.closed.set()
+        self.released.set()
 
 
 class _Image:
@@ -128,10 +132,41 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_at_most_three_blobs_are_on_their_way(self) -> None:
         image = self.image(10)
+        image.stalled.set()
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
-        self.assertTrue(_settle(lambda: len(image.opened) == 1 + CONNECTIONS))
+        self.assertTrue(_settle(lambda: len(image.readers) == 1 + CONNECTIONS))
         self.assertEqual(set(image.opened), set(image.order[: 1 + CONNECTIONS]))
+        ahead.close()
+
+    def test_what_has_arrived_makes_room_for_the_next_but_not_for_all(self) -> None:
+        for size, limit, most in ((10_000, 8 << 20, LAYERS), (FIRST_FILL, 2 << 20, 4), (FIRST_FILL, 8 << 20, 16)):
+            with self.subTest(size=size, limit=limit):
+                image = self.image(LAYERS + 10, size)
+                ahead = ReadAhead(image.open_blob, image.layers(), limit, 64)
+                ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+                self.assertTrue(_settle(lambda image=image, most=most: len(image.opened) == 1 + most))
+                self.assertTrue(_settle(lambda: threading.active_count() == self.before))
+                self.assertEqual(len(image.opened), 1 + most)
+                _read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED))
+                self.assertTrue(_settle(lambda image=image, most=most: len(image.opened) == 2 + most))
+                self.assertEqual(sorted(image.opened), sorted(image.order[: 2 + most]))
+                ahead.close()
+
+    def test_after_a_failure_nothing_more_is_begun_until_the_parent_asks(self) -> None:
+        image = self.image(30)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        image.broken = True
+        with self.assertRaises(NetworkError):
+            ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED)
+        self.assertTrue(_settle(lambda: threading.active_count() == self.before))
+        begun = len(image.opened)
+        self.assertLessEqual(begun, 1 + CONNECTIONS)
+        image.broken = False
+        _read(ahead.open_blob(image.layers()[10], BlobAccess.VERIFIED))
+        self.assertTrue(_settle(lambda: len(image.opened) == begun + 1 + LAYERS))
+        for digest in image.order[1:begun]:
+            self.assertEqual(_read(ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)), image.blobs[digest])
         ahead.close()
 
     def test_one_connection_is_always_left_for_what_the_parent_asks(self) -> None:
@@ -141,7 +176,7 @@ class ReadAheadCase(unittest.TestCase):
                 ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, connections)
                 for digest in image.order:
                     reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
-                    held = [reader for reader in image.readers.values() if not reader.closed.is_set()]
+                    held = [reader for reader in image.readers.values() if not reader.released.is_set()]
                     self.assertLessEqual(len(held), connections)
                     reader.close()
                 ahead.close()
