@@ -32,7 +32,7 @@ from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import parse_image_reference
 from .model.signature import RawSignature
-from .report import Audit, Events, ReportingReader
+from .report import Audit, Events, NoAudit, ReportingReader
 from .settings import Settings
 from .sources.base import BlobAccess, ImageSource
 from .transports import SourceOpener
@@ -228,6 +228,7 @@ class ImageOpener:
         self._settings = settings
         self._sources = sources
         self._tools = tools
+        self._gpgv = _Reliable(tools.run_gpgv)
         self._load_policy = load_policy
         self._events = events
         self._audit = audit
@@ -265,7 +266,7 @@ class ImageOpener:
         return image
 
     def _open(self, text: str) -> tuple[Image, Manifest]:
-        tools = self._tools._replace(run_gpgv=_Bounded(self._tools.run_gpgv, self._settings.times.open))
+        tools = self._tools._replace(run_gpgv=_Bounded(self._gpgv, self._settings.times.open))
         source = self._sources.open(parse_image_reference(text))
         try:
             accepted = self._accept(text, source, tools)
@@ -340,14 +341,13 @@ class ImageOpener:
 
     def _record(self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision) -> None:
         self._events.emit("policy", image=text, accepted=decision.accepted, scope=decision.scope)
+        if isinstance(self._audit, NoAudit):
+            return
+        from .audit import audit_record
+
+        now = self._tools.now()
         self._audit.record(
-            {
-                "time": self._tools.now(),
-                "reference": text,
-                "digest": str(digest),
-                "index_digest": str(index_digest) if index_digest else None,
-                **decision.record(),
-            }
+            audit_record(decision, reference=text, digest=digest, index_digest=index_digest, time=now)
         )
 
     def _resolve(self, text: str, source: ImageSource, index: Index) -> _Accepted:
@@ -390,6 +390,22 @@ def _signature_places(source: ImageSource) -> Sequence[str]:
         return source.signature_places()
     except CipError:
         return ()  # the same file refused the signatures already, and said why
+
+
+class _Reliable:
+    """Runs gpgv once it has shown that it can be relied on; what did not pass is asked again the next time."""
+
+    def __init__(self, run_gpgv: RunGpgv) -> None:
+        self._run_gpgv = run_gpgv
+        self._passed = False
+
+    def __call__(self, keyring: bytes, message: bytes) -> GpgvOutcome:
+        if not self._passed:
+            from .trust.selftest import require_reliable
+
+            require_reliable(self._run_gpgv)
+            self._passed = True
+        return self._run_gpgv(keyring, message)
 
 
 class _Bounded:

@@ -19,8 +19,6 @@ from .requirements import Requirement, SignatureResult
 from .requirements import TrustTools as TrustTools
 from .requirements import UnverifiedImage as UnverifiedImage
 
-RECORD_SIGNATURES = 32  # of one decision, so that its record stays below 64 KiB (decisions.md section 6)
-_RECORD_TEXT = 240  # characters of one outside or composed text in the record
 # These refusals do not depend on the bytes that are judged, so no other manifest of the image can fare better.
 _HOPELESS = frozenset({"deny", "noverify", "unimpl", "dependency"})
 
@@ -61,27 +59,6 @@ class Decision(NamedTuple):
     requirements: tuple[RequirementResult, ...]
     signatures: tuple[SignatureResult, ...]
     looked_for: tuple[str, ...] | None
-
-    def record(self) -> dict[str, object]:
-        """The members of an audit record that the decision knows (decisions.md section 6), ready for JSON."""
-        record: dict[str, object] = {
-            "accepted": self.accepted,
-            "policy": {
-                "path": self.where,
-                "sha256": self.sha256,
-                "scope": self.scope,
-                "transport": str(self.identity.transport),
-            },
-            "requirements": [
-                {"of": str(each.subject), "type": each.kind, **_outcome(each.accepted, each.reason, each.detail)}
-                for each in self.requirements
-            ],
-            "signatures": [_signature_record(each) for each in self.signatures[:RECORD_SIGNATURES]],
-            "looked_for": None if self.looked_for is None else [each[:_RECORD_TEXT] for each in self.looked_for],
-        }
-        if len(self.signatures) > RECORD_SIGNATURES:
-            record["signatures_omitted"] = len(self.signatures) - RECORD_SIGNATURES
-        return record
 
 
 class ImageRejectedError(PolicyRejectedError):
@@ -200,19 +177,3 @@ def _joined(first: Decision, second: Decision) -> Decision:
         signatures=first.signatures + second.signatures,
         looked_for=tuple(places) if searched else None,
     )
-
-
-def _outcome(accepted: bool, reason: str, detail: str) -> dict[str, object]:
-    return {"result": "accepted" if accepted else "refused", "reason": reason, "detail": detail[:_RECORD_TEXT]}
-
-
-def _signature_record(result: SignatureResult) -> dict[str, object]:
-    record: dict[str, object] = {"source": result.source[:_RECORD_TEXT], "kind": result.kind}
-    if result.certificate is not None:
-        record["certificate"] = {name: text[:_RECORD_TEXT] for name, text in result.certificate.items()}
-    elif result.key:
-        record["key"] = result.key
-    if result.claims is not None:
-        record["claims"] = {name: text[:_RECORD_TEXT] for name, text in result.claims.items()}
-    record.update(_outcome(result.accepted, result.reason, result.detail))
-    return record

@@ -11,7 +11,6 @@ from cip.model.identity import ImageIdentity, docker_identity, nameless_identity
 from cip.model.reference import Transport, parse_docker_reference
 from cip.model.signature import SimpleSignature, parse_signature_blob
 from cip.trust.evaluation import (
-    RECORD_SIGNATURES,
     Decision,
     ImageRejectedError,
     Selection,
@@ -24,7 +23,7 @@ from cip.trust.evaluation import (
 )
 from cip.trust.policy import Policy, parse_policy
 from cip.trust.requirements import Requirement, SignatureResult
-from tests.support.signatures import DIGEST, REFERENCE, docker, tools, unverified
+from tests.support.signatures import DIGEST, docker, tools, unverified
 
 ACCEPT = {"type": "insecureAcceptAnything"}
 REJECT = {"type": "reject"}
@@ -207,81 +206,14 @@ class CombinationTest(unittest.TestCase):
 
 
 class DecisionTest(unittest.TestCase):
-    def test_accepted_image_is_recorded_with_all_that_decided(self) -> None:
-        chosen = Policy("/etc/policy.json", "ab", (Scripted(),), {})
-        image = unverified(looked_for=lambda: ["lookaside"])
-        decision = require_accepted(chosen, image, tools(), require_signed=True)
-        self.assertEqual(
-            decision.record(),
-            {
-                "accepted": True,
-                "policy": {"path": "/etc/policy.json", "sha256": "ab", "scope": "default", "transport": "docker"},
-                "requirements": [{"of": "image", "type": "scripted", "result": "accepted", "reason": "", "detail": ""}],
-                "signatures": [
-                    {
-                        "source": "signature of scripted",
-                        "kind": "simple",
-                        "result": "accepted",
-                        "reason": "",
-                        "detail": "",
-                    }
-                ],
-                "looked_for": ["lookaside"],
-            },
-        )
-        json.dumps(decision.record())
-
-    def test_refused_image_is_recorded_with_the_reason(self) -> None:
-        with self.assertRaises(ImageRejectedError) as caught:
-            require_accepted(scripted(Scripted(b"x")), unverified(), tools(), require_signed=False)
-        record = caught.exception.decision.record()
-        self.assertIs(record["accepted"], False)
-        self.assertEqual(
-            record["requirements"],
-            [{"of": "image", "type": "scripted", "result": "refused", "reason": "untrusted",
-              "detail": "scripted does not like it"}],
-        )  # fmt: skip
-
     def test_signatures_that_nobody_asked_for_were_not_looked_for(self) -> None:
         def never() -> Sequence[str]:
             raise AssertionError("asked")
 
         decision = require_accepted(policy([ACCEPT]), unverified(looked_for=never), tools(), require_signed=False)
         self.assertIsNone(decision.looked_for)
-        self.assertIsNone(decision.record()["looked_for"])
         asked = require_accepted(scripted(Scripted()), unverified(), tools(), require_signed=False)
         self.assertEqual(asked.looked_for, ())
-
-    def test_record_of_a_signature_has_its_signer_and_its_claims(self) -> None:
-        claims = {"reference": REFERENCE, "digest": DIGEST}
-        certificate = {"issuer": "i", "subject": "s"}
-        decision = require_accepted(policy([ACCEPT]), unverified(), tools(), require_signed=False)
-        results = (
-            SignatureResult("a", "simple", True, key="F" * 40, claims=claims),
-            SignatureResult("b", "sigstore", False, "certid", "who", key="k", certificate=certificate),
-        )
-        self.assertEqual(
-            decision._replace(signatures=results).record()["signatures"],
-            [
-                {"source": "a", "kind": "simple", "key": "F" * 40, "claims": claims, "result": "accepted", "reason": "",
-                 "detail": ""},
-                {"source": "b", "kind": "sigstore", "certificate": certificate, "result": "refused", "reason": "certid",
-                 "detail": "who"},
-            ],
-        )  # fmt: skip
-
-    def test_record_is_bounded(self) -> None:
-        decision = require_accepted(policy([ACCEPT]), unverified(), tools(), require_signed=False)
-        long = "x" * 100_000
-        result = SignatureResult(long, "simple", False, "crypto", long, claims={"reference": long, "digest": DIGEST})
-        full = decision._replace(signatures=(result,) * (RECORD_SIGNATURES + 3))
-        record = full.record()
-        self.assertEqual(record["signatures_omitted"], 3)
-        self.assertEqual(len(record["signatures"]), RECORD_SIGNATURES)  # type: ignore[arg-type]
-        certified = result._replace(certificate={"issuer": long, "subject": long})
-        for each in (full, full._replace(signatures=(certified,) * RECORD_SIGNATURES, looked_for=(long,))):
-            self.assertLess(len(json.dumps(each.record())), 64 * 1024)
-        self.assertNotIn("signatures_omitted", decision._replace(signatures=(result,) * RECORD_SIGNATURES).record())
 
 
 class IndexOrInstanceTest(unittest.TestCase):

@@ -39,7 +39,8 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union"},
     "readahead": _BELOW_IMAGE,
-    "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead"},
+    "audit": _VALUES | {"trust"},
+    "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "audit"},
     "wire": _VALUES | {"content", "image"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "image"},
     "client": frozenset({"version", "values", "errors", "model", "content"}),

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Audit records have all that decided, and stay small (decisions.md section 6)."""
+
+import json
+import unittest
+
+from cip.audit import SIGNATURES, audit_record
+from cip.model.digest import parse_digest
+from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
+from cip.trust.policy import Policy, accept_anything_policy
+from cip.trust.requirements import SignatureResult
+from tests.support.signatures import DIGEST, REFERENCE, tools, unverified
+from tests.unit.test_evaluation import Scripted
+
+
+def record(decision: Decision) -> dict[str, object]:
+    return audit_record(decision, reference="docker://r", digest=parse_digest(DIGEST), index_digest=None, time=5.0)
+
+
+class AuditTest(unittest.TestCase):
+    def test_accepted_image_is_recorded_with_all_that_decided(self) -> None:
+        chosen = Policy("/etc/policy.json", "ab", (Scripted(),), {})
+        image = unverified(looked_for=lambda: ["lookaside"])
+        decision = require_accepted(chosen, image, tools(), require_signed=True)
+        self.assertEqual(
+            record(decision),
+            {
+                "time": 5.0,
+                "reference": "docker://r",
+                "digest": DIGEST,
+                "index_digest": None,
+                "accepted": True,
+                "policy": {"path": "/etc/policy.json", "sha256": "ab", "scope": "default", "transport": "docker"},
+                "requirements": [{"of": "image", "type": "scripted", "result": "accepted", "reason": "", "detail": ""}],
+                "signatures": [
+                    {
+                        "source": "signature of scripted",
+                        "kind": "simple",
+                        "result": "accepted",
+                        "reason": "",
+                        "detail": "",
+                    }
+                ],
+                "looked_for": ["lookaside"],
+            },
+        )
+        json.dumps(record(decision))
+
+    def test_refused_image_is_recorded_with_the_reason(self) -> None:
+        chosen = Policy("/etc/policy.json", "ab", (Scripted(b"x"),), {})
+        with self.assertRaises(ImageRejectedError) as caught:
+            require_accepted(chosen, unverified(), tools(), require_signed=False)
+        found = record(caught.exception.decision)
+        self.assertIs(found["accepted"], False)
+        self.assertEqual(
+            found["requirements"],
+            [{"of": "image", "type": "scripted", "result": "refused", "reason": "untrusted",
+              "detail": "scripted does not like it"}],
+        )  # fmt: skip
+
+    def test_record_of_a_signature_has_its_signer_and_its_claims(self) -> None:
+        claims = {"reference": REFERENCE, "digest": DIGEST}
+        certificate = {"issuer": "i", "subject": "s"}
+        decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)
+        results = (
+            SignatureResult("a", "simple", True, key="F" * 40, claims=claims),
+            SignatureResult("b", "sigstore", False, "certid", "who", key="k", certificate=certificate),
+        )
+        self.assertEqual(
+            record(decision._replace(signatures=results))["signatures"],
+            [
+                {"source": "a", "kind": "simple", "key": "F" * 40, "claims": claims, "result": "accepted", "reason": "",
+                 "detail": ""},
+                {"source": "b", "kind": "sigstore", "certificate": certificate, "result": "refused", "reason": "certid",
+                 "detail": "who"},
+            ],
+        )  # fmt: skip
+
+    def test_record_is_bounded(self) -> None:
+        decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)
+        long = "x" * 100_000
+        result = SignatureResult(long, "simple", False, "crypto", long, claims={"reference": long, "digest": DIGEST})
+        full = decision._replace(signatures=(result,) * (SIGNATURES + 3))
+        found = record(full)
+        self.assertEqual(found["signatures_omitted"], 3)
+        self.assertEqual(len(found["signatures"]), SIGNATURES)  # type: ignore[arg-type]
+        certified = result._replace(certificate={"issuer": long, "subject": long})
+        for each in (full, full._replace(signatures=(certified,) * SIGNATURES, looked_for=(long,))):
+            self.assertLess(len(json.dumps(record(each))), 64 * 1024)
+        self.assertNotIn("signatures_omitted", record(decision._replace(signatures=(result,) * SIGNATURES)))
+
+    def test_an_index_is_named_twice(self) -> None:
+        decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)
+        digest = parse_digest(DIGEST)
+        found = audit_record(decision, reference="x", digest=digest, index_digest=digest, time=0.0)
+        self.assertEqual((found["digest"], found["index_digest"]), (DIGEST, DIGEST))
+        self.assertIsNone(found["looked_for"])
+
+
+if __name__ == "__main__":
+    unittest.main()
