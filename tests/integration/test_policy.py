@@ -16,8 +16,9 @@ from cip.model.signature import SigstoreSignature
 from tests.support import images
 from tests.support.jsonparent import json_proxy
 from tests.support.judge import Judge
+from tests.support.newer import require_newer
 from tests.support.parent import Proxy, running
-from tests.support.peers import Registry, docker_registry, require_peer, skopeo
+from tests.support.peers import Registry, docker_registry, require_peer, run_program, skopeo
 from tests.support.pushing import Pusher
 from tests.support.recording import Asked, Given, RecordingServer
 from tests.support.signatures import OTHER_DIGEST, GpgHome, payload
@@ -316,6 +317,53 @@ class RegistryTest(PolicyCase):
         record = self.refuse("nosig", "no sigstore signature found", f"docker://{self.image}", requirement)
         self.assertNotIn("attach", " ".join(record["looked_for"]))
 
+    def test_image_that_the_current_skopeo_itself_signed_is_served(self) -> None:
+        words, phrase = require_newer("skopeo-current"), self.scratch / "phrase"
+        phrase.write_text("words")
+        generate = [*words, "generate-sigstore-key", "--output-prefix", str(self.scratch / "key")]
+        run_program([*generate, "--passphrase-file", str(phrase)], home=self.scratch)
+        copy = [
+            *words, "--insecure-policy", "--registries.d", str(self.registries_d), "copy", "--quiet",
+            "--preserve-digests", "--dest-tls-verify=false", "--sign-by-sigstore-private-key",
+            str(self.scratch / "key.private"), "--sign-passphrase-file", str(phrase),
+        ]  # fmt: skip
+        run_program([*copy, f"oci:{self.shared}/layout:t", f"docker://{self.image}"], home=self.scratch)
+        requirement = {"type": "sigstoreSigned", "keyPath": str(self.scratch / "key.pub")}
+        [signature] = self.accept(f"docker://{self.image}", requirement)["signatures"]
+        self.assertEqual(signature["claims"]["reference"], self.image)
+
+    def cosign(self, name: str, *options: str) -> dict[str, Any]:
+        """Push the image, let a cosign sign it, and return what trusts its key; names are matched by repository."""
+        words, digest = require_newer(name), self.push()
+        environment = {"COSIGN_PASSWORD": "words", "TUF_ROOT": str(self.scratch / "tuf")}
+        generate = [*words, "generate-key-pair", "--output-key-prefix", str(self.scratch / "cosign")]
+        run_program(generate, home=self.scratch, environment=environment)
+        run_program(
+            [
+                *words, "sign", "--yes", f"--key={self.scratch / 'cosign.key'}", "--tlog-upload=false",
+                "--allow-http-registry", *options, f"{self.registry.host}/{self.repository}@{digest}",
+            ],
+            home=self.scratch, environment=environment,
+        )  # fmt: skip
+        key = str(self.scratch / "cosign.pub")
+        return {"type": "sigstoreSigned", "keyPath": key, "signedIdentity": {"type": "matchRepository"}}
+
+    def test_image_that_cosign_signed_is_served_under_its_repository(self) -> None:
+        """Row K16: cosign signs a name without a tag, which says too little for the default."""
+        requirement = self.cosign("cosign")
+        [signature] = self.accept(f"docker://{self.image}", requirement)["signatures"]
+        self.assertEqual(signature["claims"]["reference"], f"{self.registry.host}/{self.repository}")
+        del requirement["signedIdentity"]
+        self.refuse("identity", "a name without tag and digest says too little", f"docker://{self.image}", requirement)
+
+    def test_x10_bundle_of_cosign_3_is_not_looked_at(self) -> None:
+        requirement = self.cosign("cosign-3", "--use-signing-config=false", "--new-bundle-format=true")
+        repositories = self.registry.root / "docker" / "registry" / "v2" / "repositories"
+        tags = {path.name for path in (repositories / self.repository / "_manifests" / "tags").iterdir()}
+        self.assertIn(f"sha256-{DIGEST.encoded}", tags)
+        self.assertNotIn(f"sha256-{DIGEST.encoded}.sig", tags)
+        self.refuse("nosig", "no sigstore signature found", f"docker://{self.image}", requirement)
+
     def test_signature_for_another_tag_repository_or_digest_is_refused(self) -> None:
         self.push()
         for reference, digest, reason in (
@@ -372,13 +420,6 @@ class RegistryTest(PolicyCase):
         self.refuse("identity", "expected exactly origin.example/os:v1", image, self.by_key())
         self.keep(self.signed("origin.example/os:v1"), repository="mirror/os")
         self.accept(image, self.by_key())
-
-    def test_x10_bundle_without_attachment_is_not_looked_at(self) -> None:
-        digest = self.push()
-        with Pusher(self.registry.host, self.repository) as pusher:
-            pusher.image(f"sha256-{digest.encoded}", images.manifest(images.CONFIG_C, []), images.CONFIG_C)
-        requirement = {"type": "sigstoreSigned", "keyData": b64(public_pem(new_key()))}
-        self.refuse("nosig", "no sigstore signature found", f"docker://{self.image}", requirement)
 
 
 class AnswersOfARegistryTest(PolicyCase):

@@ -29,6 +29,7 @@ from tests.support.sigstore import b64, new_key, public_pem, signed, sigstore_pa
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGING = ROOT / "tests" / "packaging"
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
+LATEST = "forky"  # Python 3.14 or later
 # what a build environment without any peer says
 LEFT_OUT = "gpg,gpgv,cryptography,yaml,sigstore-public,zstd"
 NAME = f"container-image-proxy-{cip.__version__}"
@@ -210,7 +211,7 @@ class BareRoot(unittest.TestCase):
     """What a build environment has: Python, and no peer, no optional package, no network, no home."""
 
     def test_the_offline_half_of_the_tests_passes(self) -> None:
-        for suite in SUITES:
+        for suite in (*SUITES, LATEST):
             with (
                 self.subTest(suite),
                 tempfile.TemporaryDirectory() as scratch,

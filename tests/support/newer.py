@@ -37,9 +37,19 @@ NEWER: Mapping[str, NewerProgram] = {
     "skopeo-current": NewerProgram(
         "forky", "skopeo", "skopeo", ("libc6", "libgpgme45", "libassuan9", "libgpg-error0", "libsqlite3-0")
     ),
-    # version 2, whose signatures are attachments; version 3 writes bundles, which nothing here reads
+    # version 2, whose signatures are attachments
     "cosign": NewerProgram("trixie", "cosign", "cosign", ("libc6",)),
-}
+    # version 3, which writes bundles instead; nothing here reads them (signatures.md 5.7)
+    "cosign-3": NewerProgram("forky", "cosign", "cosign", ("libc6",)),
+    # what later releases verify OpenPGP with: GnuPG 2.4, and Sequoia's replacement
+    "gpgv-2.4": NewerProgram(
+        "forky", "gpgv", "gpgv", ("libc6", "libgcrypt20", "libgpg-error0", "libbz2-1.0", "zlib1g")
+    ),
+    "gpgv-sq": NewerProgram(
+        "forky", "gpgv-sq", "gpgv-sq",
+        ("libc6", "libgcc-s1", "libgmp10", "libhogweed6t64", "libnettle8t64", "libsqlite3-0"),
+    ),
+}  # fmt: skip
 
 
 def require_newer(name: str) -> tuple[str, ...]:

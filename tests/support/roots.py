@@ -13,6 +13,7 @@ from pathlib import Path
 from .machine import cache_root, exclusive
 from .peers import require_peer
 
+_SCRIPT = "/usr/share/debootstrap/scripts/sid"  # what all releases use; an older debootstrap knows no later names
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -46,7 +47,7 @@ def _made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 def _bootstrap(program: str, suite: str, root: Path) -> None:
     done = subprocess.run(
-        [program, "--variant=minbase", "--include=python3", suite, str(root), debian_mirror()],
+        [program, "--variant=minbase", "--include=python3", suite, str(root), debian_mirror(), _SCRIPT],
         check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"debootstrap {suite}: exit status {done.returncode}\n{done.stdout[-3000:]}"
