@@ -56,7 +56,7 @@ class RequestsAreRead(unittest.TestCase):
             ("duplicate in another case", b'{"method":"x","Method":"y"}', "ambiguous"),
             ("infinite number", b'{"method":"x","args":[1e400]}', "not finite"),
             ("NaN", b'{"method":"x","args":[NaN]}', "not valid JSON"),
-            ("deep", b"[" * 30_000, "deeper"),
+            ("deep", b"[" * 30_000, "(deeper|not valid JSON)"),  # Python 3.14 sees the end first
             ("deep and closed", b"[" * 16_000 + b"]" * 16_000, "deeper"),
             ("many digits", b'{"args":[' + b"1" * 9000 + b"]}", "too long"),
             ("empty", b" ", "not valid JSON"),
