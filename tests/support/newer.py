@@ -7,9 +7,11 @@ this machine's.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,36 +22,29 @@ from .roots import debian_mirror
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _FETCH_SECONDS = 600
+_LISTS_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class NewerProgram:
-    """A program of `suite`: its package, and the packages of the libraries that it is linked with."""
+    """A program of `suite` and the package that it is in."""
 
     suite: str
     program: str
     package: str
-    libraries: Sequence[str]
 
 
 NEWER: Mapping[str, NewerProgram] = {
     # the first release of Debian whose skopeo speaks protocol 0.2.8; sigstore and GPGME are compiled in
-    "skopeo-current": NewerProgram(
-        "forky", "skopeo", "skopeo", ("libc6", "libgpgme45", "libassuan9", "libgpg-error0", "libsqlite3-0")
-    ),
+    "skopeo-current": NewerProgram("forky", "skopeo", "skopeo"),
     # version 2, whose signatures are attachments
-    "cosign": NewerProgram("trixie", "cosign", "cosign", ("libc6",)),
+    "cosign": NewerProgram("trixie", "cosign", "cosign"),
     # version 3, which writes bundles instead; nothing here reads them (signatures.md 5.7)
-    "cosign-3": NewerProgram("forky", "cosign", "cosign", ("libc6",)),
+    "cosign-3": NewerProgram("forky", "cosign", "cosign"),
     # what later releases verify OpenPGP with: GnuPG 2.4, and Sequoia's replacement
-    "gpgv-2.4": NewerProgram(
-        "forky", "gpgv", "gpgv", ("libc6", "libgcrypt20", "libgpg-error0", "libbz2-1.0", "zlib1g")
-    ),
-    "gpgv-sq": NewerProgram(
-        "forky", "gpgv-sq", "gpgv-sq",
-        ("libc6", "libgcc-s1", "libgmp10", "libhogweed6t64", "libnettle8t64", "libsqlite3-0"),
-    ),
-}  # fmt: skip
+    "gpgv-2.4": NewerProgram("forky", "gpgv", "gpgv"),
+    "gpgv-sq": NewerProgram("forky", "gpgv-sq", "gpgv-sq"),
+}
 
 
 def require_newer(name: str) -> tuple[str, ...]:
@@ -72,32 +67,52 @@ def require_newer(name: str) -> tuple[str, ...]:
 
 
 def _fetch(name: str, newer: NewerProgram, place: Path) -> None:
-    """Download and unpack the packages, with lists and state of its own."""
+    """Download the packages and unpack them into `place`."""
     if shutil.which("apt-get") is None or not _KEYRING.exists():
         raise AssertionError(f"peer {name} is missing: only a Debian with {_KEYRING} can fetch it, or CIP_SKIP_PEERS")
-    with tempfile.TemporaryDirectory(prefix="cip-newer-") as scratch:
-        base = Path(scratch)
-        for directory in ("state/lists/partial", "cache/archives/partial", "packages"):
-            (base / directory).mkdir(parents=True)
-        (base / "status").touch()
-        (base / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {debian_mirror()} {newer.suite} main\n")
-        settings = {
-            "Dir::State": base / "state", "Dir::State::status": base / "status", "Dir::Cache": base / "cache",
-            "Dir::Etc::sourcelist": base / "sources.list", "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::Etc::preferences": "/dev/null", "Dir::Etc::preferencesparts": "/dev/null",
-            "Acquire::Languages": "none", "APT::Sandbox::User": "root",
-        }  # fmt: skip
-        apt = ["apt-get", "-qq", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
-        _run(name, [*apt, "update"], base / "packages")
-        _run(name, [*apt, "download", newer.package, *newer.libraries], base / "packages")
-        for package in sorted((base / "packages").glob("*.deb")):
-            _run(name, ["dpkg-deb", "--extract", str(package), str(place)], base)
+    with machine.exclusive(f"newer-{newer.suite}"), tempfile.TemporaryDirectory(prefix="cip-newer-") as scratch:
+        options = _apt_options(name, newer.suite)
+        packages, fresh = {newer.package}, {newer.package}
+        while fresh:
+            listing = _run(name, ["apt-cache", *options, "depends", *sorted(fresh)], Path(scratch))
+            fresh = _libraries(listing) - packages
+            packages |= fresh
+        _run(name, ["apt-get", "-qq", *options, "download", *sorted(packages)], Path(scratch))
+        for package in sorted(Path(scratch).glob("*.deb")):
+            _run(name, ["dpkg-deb", "--extract", str(package), str(place)], Path(scratch))
 
 
-def _run(name: str, command: Sequence[str], directory: Path) -> None:
+def _apt_options(name: str, suite: str) -> Sequence[str]:
+    """What makes apt look at `suite` alone, with lists of its own that are brought up to date once an hour."""
+    base = machine.cache_root() / "newer" / f"apt-{suite}"
+    for directory in ("state/lists/partial", "cache/archives/partial"):
+        (base / directory).mkdir(parents=True, exist_ok=True)
+    (base / "status").touch()
+    (base / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {debian_mirror()} {suite} main\n")
+    settings = {
+        "Dir::State": base / "state", "Dir::State::status": base / "status", "Dir::Cache": base / "cache",
+        "Dir::Etc::sourcelist": base / "sources.list", "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null", "Dir::Etc::preferencesparts": "/dev/null",
+        "Acquire::Languages": "none", "APT::Sandbox::User": "root",
+    }  # fmt: skip
+    options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+    updated = base / "updated"
+    if not updated.exists() or time.time() - updated.stat().st_mtime > _LISTS_SECONDS:
+        _run(name, ["apt-get", "-qq", *options, "update"], base)
+        updated.touch()
+    return options
+
+
+def _libraries(listing: str) -> set[str]:
+    """The libraries among what `apt-cache depends` says is depended on; what is recommended is not needed to run."""
+    return set(re.findall(r"^[ |]*(?:Pre)?Depends: (lib[a-z0-9.+-]+)$", listing, re.MULTILINE))
+
+
+def _run(name: str, command: Sequence[str], directory: Path) -> str:
     done = subprocess.run(
         command, check=False, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_FETCH_SECONDS,
         stderr=subprocess.STDOUT, text=True, errors="replace", env=os.environ | {"LC_ALL": "C.UTF-8"},
     )  # fmt: skip
     if done.returncode != 0:
         raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-3000:]}")
+    return done.stdout
