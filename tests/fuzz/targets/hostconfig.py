@@ -2,6 +2,7 @@
 """Targets of what the host's administrator wrote: configuration files, variables, options."""
 
 import os
+import tomllib
 import traceback
 
 from cip.errors import CipError
@@ -11,6 +12,7 @@ from cip.hostconfig.proxyenv import choose_proxy
 from cip.hostconfig.registriesconf import RegistriesConfig
 from cip.hostconfig.registriesd import _parse_file as parse_registries_d_file
 from cip.hostconfig.registriesfile import parse_registries_file
+from cip.hostconfig.toml import _plain_tables
 from cip.model.reference import parse_docker_reference
 from cip.options import parse_arguments
 from cip.settings import CredentialOptions, HostEnvironment, Settings
@@ -26,7 +28,8 @@ _SECRET_OPTIONS = ("--creds=", "--password=", "--registry-token=")
 TOML_WORDS = (
     b"[[registry]]\n", b"[[registry.mirror]]\n", b'prefix = "*.example.com"\n', b'location = "a.b/c"\n',
     b"blocked = true\n", b"insecure = true\n", b"mirror-by-digest-only = true\n", b'pull-from-mirror = "digest-only"\n',
-    b"[aliases]\n", b'credential-helpers = ["x"]\n', b"a = 1979-05-27T07:32:00Z\n", b"a = 0x" + b"f" * 5000 + b"\n",
+    b"[aliases]\n", b'"a" = "b"\n', b'"c/d"="e.f/g"\n', b"# x\n",
+    b'credential-helpers = ["x"]\n', b"a = 1979-05-27T07:32:00Z\n", b"a = 0x" + b"f" * 5000 + b"\n",
     b"a = inf\n", b"a = 9" + b"9" * 5000 + b"\n", b"a.b.c = 1\n", b"a = " + b"[" * 2000, b"a = 2000-13-45\n", b'"' * 3,
     b"'" * 3, b"unqualified-search-registries = ['x']\n", b"short-name-mode = 'x'\n", b"a" + b".a" * 2000 + b" = 1\n",
 )  # fmt: skip
@@ -48,7 +51,9 @@ def _require_no_secret(text: str) -> None:
 
 
 def _registries_conf(data: bytes) -> None:
-    """registries.conf, and the places that it makes of a name."""
+    """registries.conf, and the places that it makes of a name; what is read without tomllib is what tomllib reads."""
+    plain = _plain_tables(data)
+    assert plain is None or plain == tomllib.loads(data.decode())
     parsed = parse_registries_file("/registries.conf", data)
     config = RegistriesConfig(tuple(parsed.rules.values()), parsed.credential_helpers or ())
     for name in ("docker.io/library/a:1", "registry.example.com/ns/repo", "registry.example.com:5000/a"):
