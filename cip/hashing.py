@@ -89,9 +89,10 @@ class Hashing:
             self._worker = worker
 
     def _end(self) -> None:
-        if self._worker is not None:
-            self._worker.jobs.put(None)
-            self._worker.join()
+        worker, self._worker = self._worker, None  # it knows us: a cycle would keep the buffers until it is looked for
+        if worker is not None:
+            worker.jobs.put(None)
+            worker.join()
 
 
 class _Worker(Thread):

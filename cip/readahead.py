@@ -5,8 +5,8 @@ Rules: the first layer that the parent asks for starts it; the layers behind it 
 most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. One connection to a source
 is always left: a layer that waits with a full buffer keeps its own, and what the parent asks for must not wait for
 it. A layer that has arrived whole has given its connection back, and the next one takes its place. The layer that comes
-next may fill up to the user's limit, the others FIRST_FILL; all of them together twice the limit, and no more than
-LAYERS of them. A layer is handed over as it is, so nothing is requested twice; one that failed early is forgotten and
+next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked for together twice the limit, and no
+more than LAYERS of them. A layer is handed over as it is, so nothing is requested twice; one that failed early is forgotten and
 asked for again when the parent wants it, and nothing more is begun before the parent asks for another one.
 """
 
@@ -89,7 +89,7 @@ class ReadAhead:
     def _begin_following(self) -> None:
         """Begin what may be begun, and let the next one grow."""
         early = self._early
-        wanted = [digest for digest in self._following if digest not in self._asked][:LAYERS]
+        wanted = [digest for digest in self._following if digest not in self._asked]
         if any(each.failed for each in early.values()):
             return
         underway = sum(not each.is_whole for each in early.values())
@@ -99,11 +99,16 @@ class ReadAhead:
                 continue
             if underway >= self._at_once or len(early) >= LAYERS or reserved > 2 * self._limit - self._first_fill:
                 break
-            early[digest] = _EarlyBlob(self._open_blob, self._layers[digest], self._first_fill, self._arrived)
+            try:
+                early[digest] = _EarlyBlob(self._open_blob, self._layers[digest], self._first_fill, self._arrived)
+            except RuntimeError as error:  # no more threads for this process
+                log.debug("read-ahead: %s", error)
+                break
             underway += 1
             reserved += self._first_fill
         if wanted and wanted[0] in early:
-            early[wanted[0]].allow(self._limit)
+            following = early[wanted[0]]
+            following.allow(min(self._limit, 2 * self._limit - (reserved - following.reserved)))
 
 
 class _EarlyBlob:
@@ -131,7 +136,7 @@ class _EarlyBlob:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it is in the buffer, and nothing of the source is held any more."""
+        """Whether all of it is in the buffer; a registry has its connection back then."""
         return self._ended and self._idle
 
     @property
@@ -243,8 +248,10 @@ class _EarlyBlob:
         with self._changed:
             self._reader = reader
             self._changed.notify_all()
+        block = memoryview(b"")
         while self._wait_for_room():
-            block = memoryview(bytearray(BLOCK))
+            if not len(block):
+                block = memoryview(bytearray(BLOCK))
             count = reader.readinto(block)
             with self._changed:
                 if not count:
@@ -253,6 +260,7 @@ class _EarlyBlob:
                 self._blocks.append(block[:count])
                 self._held += count
                 self._changed.notify_all()
+            block = block[count:]  # a block is filled before the next is made: small reads must not cost a block each
 
     def _wait_for_room(self) -> bool:
         """Whether to read on: not once the parent reads itself. What is complete has its end still to be read."""

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The digest is that of all bytes in their order, whatever the thread does."""
 
+import gc
 import hashlib
 import threading
 import unittest
+import weakref
 from unittest import mock
 
 from cip.hashing import BUFFERS, Hashing
@@ -45,6 +47,23 @@ class HashingTest(LeakCheckedTestCase):
             self.assertEqual(threading.active_count(), before + 1)
         self.assertEqual(threading.active_count(), before)
 
+    def test_nothing_is_kept_once_it_is_over(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for ending in ("digest", "early"):
+            hashing = Hashing(digest_of(b""), SIZE)
+            with hashing:
+                for _ in range(10):
+                    buffer = hashing.buffer()
+                    hashing.update(buffer)
+                    hashing.give_back(buffer)
+                if ending == "digest":
+                    hashing.hexdigest(10 * SIZE)
+            gone = weakref.ref(hashing)
+            del hashing
+            with self.subTest(ending):
+                self.assertIsNone(gone())
+
     def test_no_more_buffers_than_promised(self) -> None:
         with Hashing(digest_of(b""), SIZE) as hashing:
             seen = set()
@@ -54,6 +73,7 @@ class HashingTest(LeakCheckedTestCase):
                 hashing.update(buffer)
                 hashing.give_back(buffer)
             self.assertLessEqual(len(seen), BUFFERS)
+        self.assertLessEqual(BUFFERS, 3)  # MiB for each transfer that is underway
 
     def test_without_another_thread_it_is_hashed_in_this_one(self) -> None:
         data = b"x" * (10 * SIZE)
