@@ -252,12 +252,12 @@ class UnsupportedError(CipError):
 
 
 class MissingDependencyError(UnsupportedError):
-    """An optional package or outside program that the request needs is not installed."""
+    """An optional package or outside program that the request needs is not installed, or has another `fault`."""
 
     default_code = ErrorCode.DEPENDENCY_MISSING
 
-    def __init__(self, name: str, purpose: str) -> None:
-        super().__init__(f"{name} is not installed: needed to {purpose}")
+    def __init__(self, name: str, purpose: str, *, fault: str = "is not installed") -> None:
+        super().__init__(f"{name} {fault}: needed to {purpose}")
 
 
 class PeerError(CipError):

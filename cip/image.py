@@ -40,6 +40,7 @@ from .trust.evaluation import (
     Decision,
     GpgvOutcome,
     ImageRejectedError,
+    InstanceUnavailableError,
     TrustTools,
     UnverifiedImage,
     require_accepted,
@@ -337,6 +338,10 @@ class ImageOpener:
         except ImageRejectedError as error:
             self._record(text, digest, index_digest, error.decision)
             raise
+        except InstanceUnavailableError as unavailable:
+            self._record(text, digest, index_digest, unavailable.decision)
+            log.warning("%s: the policy refuses the index, and no instance of it can be judged instead", text)
+            raise unavailable.cause from unavailable
         self._record(text, digest, index_digest, decision)
 
     def _record(self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision) -> None:

@@ -6,8 +6,8 @@ most CONNECTIONS at a time, each by a thread that fills a bounded buffer and the
 is always left: a layer that waits with a full buffer keeps its own, and what the parent asks for must not wait for
 it. A layer that has arrived whole has given its connection back, and the next one takes its place. The layer that comes
 next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked for together twice the limit, and no
-more than LAYERS of them. A layer is handed over as it is, so nothing is requested twice; one that failed early is forgotten and
-asked for again when the parent wants it, and nothing more is begun before the parent asks for another one.
+more than LAYERS of them. A layer is handed over as it is, so nothing is requested twice; one that failed early is
+forgotten and asked for again when the parent wants it, and nothing more is begun before the parent asks for another.
 """
 
 from __future__ import annotations

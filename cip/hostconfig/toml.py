@@ -6,6 +6,8 @@ from __future__ import annotations
 from ..errors import QUOTE_LIMIT, ConfigurationError
 from ..model.jsontree import JsonNode
 
+_DOTS = 4_000_000  # squared and summed over the lines: tomllib takes the square of a key's parts to read it
+
 
 def parse_toml(path: str, data: bytes) -> JsonNode:
     """The content `data` of the file `path`. Raises ConfigurationError naming file and line, as far as known."""
@@ -52,6 +54,8 @@ def _is_plain_text(text: str) -> bool:
 def _parse(path: str, data: bytes) -> dict[str, object]:
     import tomllib
 
+    if sum(line.count(b".") ** 2 for line in data.split(b"\n")) > _DOTS:
+        raise ConfigurationError(path, "not valid TOML: keys of too many parts")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

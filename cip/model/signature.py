@@ -14,7 +14,9 @@ from .jsontree import parse_json
 
 SIGNATURE_LIMIT = 4 * 1024 * 1024  # bytes of one signature (registry.md 6.7)
 SIGSTORE_MIME_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
-_OPENPGP_FIRST = frozenset(b"\x88\x89\x8a\x8b\x90\x91\x92\x3d\xa0\xa1\xa2\xa3\xc2\xc4\xc8")  # signatures.md 4.3
+# signatures.md 4.3: the first bytes of a signed message; the reference takes `=` for one of them, too
+OPENPGP_FIRST = frozenset(b"\x88\x89\x8a\x8b\x90\x91\x92\xa0\xa1\xa2\xa3\xc2\xc4\xc8")
+_TAKEN_FOR_OPENPGP = OPENPGP_FIRST | {0x3D}
 
 
 class SimpleSignature(NamedTuple):
@@ -46,7 +48,7 @@ def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
     if not blob:
         raise _unreadable(origin, "an empty file")
     if blob[0] != 0:
-        if blob[0] not in _OPENPGP_FIRST:
+        if blob[0] not in _TAKEN_FOR_OPENPGP:
             raise _unreadable(origin, f"unknown format, first byte {blob[0]:#04x}")
         return SimpleSignature(blob, origin)
     name, newline, content = blob[1:].partition(b"\n")

@@ -97,7 +97,10 @@ def places_of_signatures(endpoint: Endpoint, settings: Settings) -> tuple[str, .
     place = load_registries_d(settings).place(endpoint.reference)
     lookaside = place.lookaside.partition("?")[0]
     private = _USERINFO.fullmatch(lookaside)
-    found = [f"lookaside {private[1] + private[3] if private else lookaside}"]
+    if endpoint.offers_signatures:
+        found = [f"signatures that {endpoint.name} keeps"]
+    else:
+        found = [f"lookaside {private[1] + private[3] if private else lookaside}"]
     if place.attachments:
         found.append(f"sigstore attachments of {endpoint.reference.name}")
     return tuple(found)
@@ -199,6 +202,12 @@ class _Fetch:
 
     def _file_reader(self, base: str) -> Callable[[str], tuple[str, bytes | None]]:
         root = decode_percent(base.removeprefix("file://").partition("?")[0].partition("#")[0])
+        if not root.startswith("/"):
+            host, _, root = root.partition("/")
+            if host != "localhost":
+                why = f"expected a path of this host, found host {quote(host)}"
+                raise ConfigurationError("registries.d: lookaside", why)
+            root = f"/{root}"
 
         def read(name: str) -> tuple[str, bytes | None]:
             path = f"{root}/{name}"

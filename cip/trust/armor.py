@@ -13,6 +13,7 @@ from io import BytesIO
 from ..values import NamedTuple
 
 _LINE_ENDS = str.maketrans("", "", "\r\n")
+ARMOR_BEGIN = b"-----BEGIN PGP "
 _KEY_BLOCK = b"PGP PUBLIC KEY BLOCK"
 
 
@@ -49,9 +50,13 @@ def pem_blocks(text: bytes) -> Iterator[PemBlock]:
 def dearmor_keys(text: bytes) -> bytes:
     """The binary form of all armored OpenPGP public key blocks in `text` (RFC 4880 6.2, signatures.md 4.5 step 1).
 
-    Raises ValueError when there is none, or one that is malformed or fails its checksum.
+    Raises ValueError when there is none, when one is malformed or fails its checksum, and for a block of another kind
+    or without an end: gpg would import what is in it, and that may be a revocation.
     """
     parts = [_dearmor(lines) for label, lines, _ in _blocks(text) if label == _KEY_BLOCK]
+    begun = text.count(ARMOR_BEGIN)
+    if begun != len(parts):
+        raise ValueError(f"expected only whole public key blocks, {begun} begin and {len(parts)} are whole")
     if not parts:
         raise ValueError("no public key block")
     return b"".join(parts)

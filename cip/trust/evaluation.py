@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from ..errors import PolicyRejectedError, quote
+from ..errors import CipError, PolicyRejectedError, quote
 from ..model.identity import ImageIdentity
 from ..values import NamedTuple
 from .policy import Policy
@@ -81,6 +81,15 @@ class ImageRejectedError(PolicyRejectedError):
         self.decision = decision
 
 
+class InstanceUnavailableError(Exception):
+    """The policy refused an index, as `decision` tells, and the instance that might cure it cannot be had: `cause`."""
+
+    def __init__(self, decision: Decision, cause: CipError) -> None:
+        super().__init__(str(cause))
+        self.decision = decision
+        self.cause = cause
+
+
 def select_requirements(policy: Policy, identity: ImageIdentity) -> Selection:
     """The one list that applies (signatures.md 1.3): exact name, namespaces, the transport's `""`, the default."""
     scopes = policy.transports.get(identity.transport, {})
@@ -145,7 +154,8 @@ def require_index_or_instance(
     """Return only if all requirements accept the index, or all of them accept the chosen instance (signatures.md 6).
 
     `instance` chooses and fetches it, and is called only when the index was refused for a reason that another manifest
-    can cure. If both are refused the instance's error is raised; the decision has the results of both.
+    can cure. If both are refused the instance's error is raised; the decision has the results of both. Raises
+    ImageRejectedError, InstanceUnavailableError.
     """
     try:
         return require_accepted(policy, index, tools, require_signed=require_signed, subject=Subject.INDEX)
@@ -154,7 +164,11 @@ def require_index_or_instance(
             raise
         first = error.decision
     try:
-        second = require_accepted(policy, instance(), tools, require_signed=require_signed, subject=Subject.INSTANCE)
+        chosen = instance()
+    except CipError as error:
+        raise InstanceUnavailableError(first, error) from error
+    try:
+        second = require_accepted(policy, chosen, tools, require_signed=require_signed, subject=Subject.INSTANCE)
     except ImageRejectedError as error:
         error.decision = _joined(first, error.decision)
         raise

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenPGP key rings: the key files of a policy → one binary ring that gpgv can use (signatures.md 4.5).
 
-`gpg --import` is never run: it would need a home directory, an agent and the trust of another parser. gpgv believes
-the first copy of a key that it meets, so a second copy, which might carry the revocation, refuses the ring.
+`gpg --import` is never run: it would need a home directory, an agent and the trust of another parser. Nor is done here
+what an import does to gather revocations, which is to merge copies of a key and to move a revocation to its key. gpgv
+would believe the first copy and overlook what stands elsewhere: a ring in which it could is refused.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import SignatureError
 from ..values import NamedTuple
-from .armor import dearmor_keys
+from .armor import ARMOR_BEGIN, dearmor_keys
 
 # RFC 4880 4.3
 _SIGNATURE, _PUBLIC_KEY, _TRUST, _USER_ID, _SUBKEY, _USER_ATTRIBUTE = 2, 6, 12, 13, 14, 17
+_KEY_REVOCATION = 0x20  # signature class (RFC 4880 5.2.1)
 _ALLOWED = frozenset({_SIGNATURE, _PUBLIC_KEY, _TRUST, _USER_ID, _SUBKEY, _USER_ATTRIBUTE})
 
 
@@ -32,36 +34,50 @@ class _Packet(NamedTuple):
     whole: bytes
 
 
+class _Key(NamedTuple):
+    """A primary key with all that belongs to it; `is_bound` is whether it has a name and a self-signature."""
+
+    fingerprint: str
+    is_bound: bool
+    packets: bytes
+
+
 def merge_key_rings(blobs: Iterable[tuple[str, bytes]]) -> KeyRing:
     """One ring of all `(name, content)` in order, binary or armored (signatures.md 4.4 "Key blobs", 4.5 step 1).
 
-    A blob without a usable key is passed over while another one has some (row C16). Raises SignatureError (`keycfg`)
-    for no key at all, or a primary key that occurs twice.
+    A blob that is no OpenPGP at all is passed over while another one has a key (row C16), and so is a key without a
+    name and a self-signature. Raises SignatureError (`keycfg`) for no key at all, a primary key that occurs twice, and
+    whatever else an import could read a revocation from and gpgv would not.
     """
     packets: list[bytes] = []
-    found: set[str] = set()
+    usable: set[str] = set()
+    seen: set[str] = set()
     faults: list[str] = []
     for name, blob in blobs:
+        if not blob[:1] >= b"\x80" and ARMOR_BEGIN not in blob:
+            faults.append(f"{name}: no OpenPGP key")
+            continue
         try:
             keys = list(_keys(blob))
         except ValueError as error:
-            faults.append(f"{name}: {error}")
-            continue
-        for fingerprint, key in keys:
-            if fingerprint in found:
-                raise _unusable(f"{name}: key {fingerprint} occurs twice, export it once with all its revocations")
-            found.add(fingerprint)
-            packets.extend(key)
-        if not keys:
+            raise _unusable(f"{name}: {error}") from error
+        for key in keys:
+            if key.fingerprint in seen:
+                raise _unusable(f"{name}: key {key.fingerprint} occurs twice, export it once with all its revocations")
+            seen.add(key.fingerprint)
+            if key.is_bound:
+                usable.add(key.fingerprint)
+                packets.append(key.packets)
+        if not any(key.is_bound for key in keys):
             faults.append(f"{name}: no public key with a name and a self-signature")
-    if not found:
+    if not usable:
         raise _unusable("; ".join(faults) or "the requirement lists no key")
-    return KeyRing(b"".join(packets), frozenset(found))
+    return KeyRing(b"".join(packets), frozenset(usable))
 
 
-def _keys(blob: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """Fingerprint and packets of each key; one that nobody has bound to a name is left out, as an import does."""
-    binary = blob if blob and blob[0] & 0x80 else dearmor_keys(blob)
+def _keys(blob: bytes) -> Iterator[_Key]:
+    """Each key; one that nobody has bound to a name is of no use, to an import either."""
+    binary = blob if blob[0] & 0x80 else dearmor_keys(blob)
     blocks: list[list[_Packet]] = []
     for packet in _packets(binary):
         if packet.tag == _PUBLIC_KEY:
@@ -72,8 +88,17 @@ def _keys(blob: bytes) -> Iterator[tuple[str, list[bytes]]]:
             blocks[-1].append(packet)
     for block in blocks:
         tags = [packet.tag for packet in block]
-        if _USER_ID in tags and _SIGNATURE in tags[tags.index(_USER_ID) :]:
-            yield _fingerprint(block[0].body), [packet.whole for packet in block]
+        names = tags.index(_USER_ID) if _USER_ID in tags else len(tags)
+        last = max((place for place, packet in enumerate(block) if _is_key_revocation(packet)), default=0)
+        if any(tag != _SIGNATURE for tag in tags[1 : last + 1]):
+            raise ValueError("a revocation of a key does not stand behind the key, import and export it once")
+        yield _Key(_fingerprint(block[0].body), _SIGNATURE in tags[names:], b"".join(packet.whole for packet in block))
+
+
+def _is_key_revocation(packet: _Packet) -> bool:
+    """RFC 4880 5.2.2 and 5.2.3: the class is the second byte, or in version 3 the third."""
+    place = 2 if packet.body[:1] == b"\x03" else 1
+    return packet.tag == _SIGNATURE and packet.body[place : place + 1] == bytes([_KEY_REVOCATION])
 
 
 def _fingerprint(body: bytes) -> str:

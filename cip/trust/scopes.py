@@ -18,13 +18,9 @@ _ATOMIC = Pattern(r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?")
 
 
 def scope_fault(transport: str, scope: str) -> str:
-    """What is wrong with `scope`, empty when nothing is. The empty scope and those of unknown transports never are."""
+    """What is wrong with `scope`, empty when nothing is: never for the empty one, for `docker`, unknown transports."""
     check = _CHECKS.get(transport)
     return check(scope) if check and scope else ""
-
-
-def _anything(scope: str) -> str:
-    return ""
 
 
 def _only_empty(scope: str) -> str:
@@ -74,7 +70,6 @@ def _is_image_id(text: str) -> bool:
 
 
 _CHECKS: Mapping[str, Callable[[str], str]] = {
-    "docker": _anything,
     "atomic": _atomic,
     "docker-daemon": _daemon,
     "docker-archive": _only_empty,

@@ -16,39 +16,40 @@ from .requirements import Examination, GpgvOutcome
 from .simplesigning import verify_message
 
 _TEXT = b"self-test"
+_ACCEPTED = "accepted"
 # Made by gpg 2.2.40 for this purpose, the secret keys thrown away: RSA, which every gpgv may use, one key without end
-# and one that was valid from June 2020 for a year; each signed _TEXT in July 2020, uncompressed.
+# and one that was valid from June 2000 for a year; each signed _TEXT in July 2000, uncompressed.
 _KEYS = b64decode(
-    "mQENBF7URQABCADzjbPxQw2YygKK/Two4iToNISEyx7zdi9ZsheqTcxrK0xht2uGHvnGi+lgs2t+KZhdF9qYvdp9ypQYKOjMvnDDeG7MF+hx"
-    "t9hnIJi5trMLqt69OX6ST7RnazvDfP7X18OvRuYE1DPHmq4G7JsdxO/9acO48ZpqtmH20wp9rY+t20YJnWo4Y9zuQ9as8fGYHaIGqpLjpwS4"
-    "a7spi1vfUp06KGop+iWwIVsziRy9Q7hOkvT66BwuBCc+68Yes4c2nL8pxAbhJAzKEozKLLmmG/jxeRKCE+Y6RhRL0b37Pv8Bc4gPs34jQ+25"
-    "Q3NHyztQV3CVowwt8qtxlClt2tVKoN1bABEBAAG0F2dvb2QgPGdvb2RAZXhhbXBsZS5jb20+iQFOBBMBCgA4FiEEhdhgA93os9w8hGUP4Lcl"
-    "wso5qwsFAl7URQACGwMFCwkIBwIGFQoJCAsCBBYCAwECHgECF4AACgkQ4Lclwso5qwvaeQf9FWkx7Gq9x+TYAj8COXmraOssuHCAi0ic/cqC"
-    "EiGPjpXuRCJU+Rr5Kj4W+8PG1Y23GfvlerL/+CIBFpqhVr/1zqpaC+ihiH2u3+q5TKfM/Ewn9XP/eqXOnUT9wsCcZu2Mgnk+UpNDq8KJDzG2"
-    "nR5++qyMpES1KPE/xUpwAJCnjHDHrOXykpWXeR5eAKNMg/XPQix8frp1xJen7ZymLvj0ubfAA596RuBMrdBEu5LcsPbFFMiIWZqVCIxfF9rG"
-    "pbc+Bxe1iozCyxo4Crs/yRkL9uWb+GlQOVTDfE7AYZ8revztbYJYFnaKD6wGMvq6qcFDPWHizusanzLZmZebTxxrzZkBDQRe1EUAAQgAw7D5"
-    "+L7jxh1mpZI3sEuGPJ6bkd3Ywe1cbBkr7xSu5ER1ncTbsCWWlboYvcJYWfrDjg9E5G3GdORrOVpQ7VEZwRWLfqCMDe8RsF8BgE4fnOYvISaK"
-    "UuhP/8mnnhw7VDnoinQjtFR1yV3yX2KkuhWDrxgjWpoijE5RJRjJbjMlmSFLllBimNNfdci5TMyDD+Z0NXa7DIlrPxR4G+qn2UwHwqjAL6U3"
-    "UYLsOJ6W+ANQwwf8h+XIqnf0XE1ub8NKG+xkrKK1+fG+lYfzWyNEPDjDMvYJ2/qXWN5PVaFBCWNJn1fHSwHtSmqR7Tol34hDdnmeiOBHEnXS"
-    "8J/Cf6DXB9q+8wARAQABtBVvbGQgPG9sZEBleGFtcGxlLmNvbT6JAVQEEwEKAD4WIQRaKkwkUNfcOeC3CWj/FrSYDPv+SAUCXtRFAAIbAwUJ"
-    "AeEzgAULCQgHAgYVCgkICwIEFgIDAQIeAQIXgAAKCRD/FrSYDPv+SJNwB/9FPSm6xCzOWwAJBkTit/aZVzSbRUhRTX2k+7oB0zvjrzZGf9Lm"
-    "+bXPS3IBtoOyTpKVSAc5/Fsf/Usy7bM46FQjAuHD4lkuoeyZaj5ni+wzwsctmpF+Znn7R6YfwaV3D4SjpEt25bMHtO0nXhO1Xme2Qn2h+EBv"
-    "mQABw5ZfcnzcrcNASIrlDE4NOfNqoudH9YErmPaDTMPOk81PkjtWcWtGN0uNGBBVACiGel2nrKCIcLdAVzbv4p/ZKPdMRjB6QmUVFGypraCJ"
-    "lFIh8+cEs0RoCRFZWxAE+Sw4GgPNmA6s8D/suOmPqH5Yhx/JbpqdqbSfsvGRLfN/99nulqg5vkS0"
+    "mQENBDk1p4ABCADWlDll8kiO7TZZTo0hWWlAtjWfBLqc9Ts0wLYOAFVkz9C7ZSLLHeDUlO04bvgrQWvStDSDxnQhwZFEd1mWWKTOVDieEIvz"
+    "kiD2JBwohT40QJr7fQ1WKDgKLL49nvKo+5tKRc+qedxEgxF5J2xZ0sRnNd1CAsU8MnmN0xL6H8NbV/2vaoXH9kcI9MzTq4XG8J3NS2cXNaLj"
+    "+hs6g1SWv7EeYpGUyLy73S/6eq2WbzGF/pjweHt8eDYIB0AECN0HbPlkJzmszR6rSqz1JE3QWr+JL0ozPct9kwYdC2OX6Syzss5f6hWM2qeP"
+    "3Kz8ocPnxU8doqAhQgmZlFB6yXzv1CwxABEBAAG0F2dvb2QgPGdvb2RAZXhhbXBsZS5jb20+iQFOBBMBCgA4FiEEZ2bUVxHbbQo3o2RIsL2F"
+    "yzrMYAgFAjk1p4ACGwMFCwkIBwIGFQoJCAsCBBYCAwECHgECF4AACgkQsL2FyzrMYAjhpQf/efijAWEaYJc0e1a1tuu9pNzjpOL220X2Oh+l"
+    "PwbDWlf1wSqGZEwMsVM3eqT8csRu/vWgj6nxm6r1ZHrAGCKXPmolZtznWUdJD/VwXVG7JRWtxnyeoALejeIL19vtF0JSqd89q6z8YPSxaemL"
+    "+xoorvnmostXqnFoIu7qZXAdDv2t948C0xBdCxISXt6M1SVJ8UgtLkbi1gm1cNn6N0ZBIAR0gMSaNQ8dfju7kBG4vHqcEwUqzIA+C3rkKW4Z"
+    "VvyidouRAkKhzy2kCBfjJ3+nnc35xIO67wXy+lfO9KMrSh0KgAZ2+Idj9TwHPb1AoIv8kiJcSX/u/4iXpP3WzPjxVZkBDQQ5NaeAAQgA99Ch"
+    "T9uqeKiGpJFD+Rltpy8OqfHUaAQ0CgFEAmYM/UhsxPRwIBYudmxXdrY6/gf6BVO+qFR1N7oDAttmm0GEfytgJj1p3xaI+cvsyyzwpKTiUm5G"
+    "FX378mcc/u5ih8vPSjKvxpskHTZIgtRijD26YQ8k5T0UJv9HmS+vPoOzkDLPSWJh4wauXbCuemB66PTgqhA6PKtuQsxPAjy1yBDvkTWI8plW"
+    "JmCZcCc9eWjevt2xazWaArLSLItjz1Vam5kPoyViVhG4ZJFJpfyMGwoDf1TTbKAZv7JuRevGIp3PZSke1HcPcdPzqdc7UJZMtGAFP8SAEljX"
+    "7693EpiTF3AzJwARAQABtBVvbGQgPG9sZEBleGFtcGxlLmNvbT6JAVQEEwEKAD4WIQR8HnN6+VII7aNd5YTm64o2D3lC7gUCOTWngAIbAwUJ"
+    "AeEzgAULCQgHAgYVCgkICwIEFgIDAQIeAQIXgAAKCRDm64o2D3lC7hs0B/92KTmi6PnVBQ6oDupHfBxLVit2cXK2kst6i3lpNy2/nN8+HWyv"
+    "djqiEsPGz203+2rSMbW2CDgAFdeCKPq1/QYHD2yEAJhR8DPYv6wEQDgn4rLFCudkyCPslqu52NBw040fvGbxf+7y+t/HVKKRig39341LQ2gI"
+    "WsyI98AIDtp5BYrtuydTzGHwrHcYIhbUo9xx8sNILpXxxhuD0cp48KlOnyaYvT8hlyeffQKMXQVe5hyHNzlmKMl5MjPpwFSXzyKY86TQWRpd"
+    "ig5YILG/Ag/t+NbmV7dReb/jXzwx0N+lx7z+8IZ9YPMJ+wMyczxXIi/A+iiqH6MfuuVpwOLSCWmP"
 )
 _GOOD = b64decode(
-    "kA0DAAgB4Lclwso5qwsByw9iAF770gBzZWxmLXRlc3SJATMEAAEIAB0WIQSF2GAD3eiz3DyEZQ/gtyXCyjmrCwUCXvvSAAAKCRDgtyXCyjmr"
-    "C+nbCADcnvo+TYdilM4nPk7TlEIrMwDD5nAWuZC4ZcjbCsadR8TG7PUSwWj1EHruWmZQkjA7J6iS4hg8J/jGGCAhrsemCqhzHzxyaDCNUQYI"
-    "dFJP/bkrRxw7itsgIv1u0LI0f6t7LkK79aZLatVo+z0yH4+tTbb2gcnx4Hrf5otYZBhsldPI/zvq75Rg8gmZ92QYe6lEl4OfjKWmmxqS834U"
-    "lBdKzcjcNu7XSHIh8fFLdRicFHWb1qJ/a+GB3aRAFdlgjymREEBcbXbVtFoF1GWuFf56Me0Kj0q3yDkSPawDodrXS7j5eeukA6dq7XawbNSj"
-    "qbMwnLYFsg0YUe73ryn080Oy"
+    "kA0DAAgBsL2FyzrMYAgByw9iADldNIBzZWxmLXRlc3SJATMEAAEIAB0WIQRnZtRXEdttCjejZEiwvYXLOsxgCAUCOV00gAAKCRCwvYXLOsxg"
+    "COIOCACrqr2awcLiyzDZ2Occ+FtsRX4tCSCZBSRw2F+7W5vTlTfbry5flRhKdKMSiZ0FRSQhWRtvPCh3Z/OSlZAoLjBClEJhbsEWjfaZghst"
+    "L0dNQB0nJjjbUl7mlYVUhDefUpevQWVBpxAsjzcQvV2xYEtidk7sVXbWU816+Yn+WhlwgDebH0xk1Mrecb4ODWlZAol2tL7AxCJCOq2N60Zg"
+    "J7nJA1dKsVcdHha6phYMj9YbSU1jmRFrsqr0pM2Vqhd6tUl2OqI5Z7JA/DWwJLF4Wn0OgaHYj/Qaq8yr14CHRL8ABYwy0VUbF736eGBmVVWh"
+    "l3KWhuR0wgxsleFl+9I8F5rT"
 )
 _EXPIRED = b64decode(
-    "kA0DAAgB/xa0mAz7/kgByw9iAF770gBzZWxmLXRlc3SJATMEAAEIAB0WIQRaKkwkUNfcOeC3CWj/FrSYDPv+SAUCXvvSAAAKCRD/FrSYDPv+"
-    "SKceCACWNd5wl+gsJx9u8donKhjvI96+jD5sOIgJG8+1jc3nvXby6BEDsGdH1lY2Lu4wUNMLp/GZeFSsSx0Gane7ZejJW5WaLEZ5i2JT621d"
-    "iPxTguO3zRZors23MQln/05kJtXtRP5wwWrUduHZq6IaLP3llVqUpevtJUD5mO22gLYtuo1OJd/fysTenv0+tzMpsqY1knhVYkiOwrzXp/2d"
-    "Srt9dSfhD8oiKY0Fe3g+/Ro5Jri4wHO9Lp93OxtZXt/Uso273Vz9c1OFekKk3/sPodhF5dawAFjw/I/CzRy0QKt8OtQe8M7vWhRIJdF1YCqg"
-    "QrvulCJETLlwIlwfH8IeKUCU"
+    "kA0DAAgB5uuKNg95Qu4Byw9iADldNIBzZWxmLXRlc3SJATMEAAEIAB0WIQR8HnN6+VII7aNd5YTm64o2D3lC7gUCOV00gAAKCRDm64o2D3lC"
+    "7pIYB/4xthadb2T8WGlJHquKdNceT7BS3JfjjJPv2va9JRmmX8esFAEP4tIXQrRqGT9OyYNWD3umwnR9bYuK2/lQt3NNoGj4wbmu9E/XJQ3e"
+    "PG5k3iGtWWrP2rsA4n6pwJNWcXA4u4pXguDXdWbyz0wAGu66pDHLQVAWbkbxBuuZOwonSgmOzUs9wDVDtFQlyo4uE8DMpTR5yMiG4vz/RTQv"
+    "zxCdBy26vYVxPo9pte0IXufJGVZEPhy0Q8yl/LkuJ2XvsDeSHQl/4hUqZzjViQDAi8DIVEfuf2RazEDJ7+ACUeDCpMlfntaUAJII21iJFefz"
+    "t//F2cTQESLuoFcxbwELusZx"
 )
 _TAMPERED = _GOOD.replace(_TEXT, b"self-tesT")
 
@@ -56,20 +57,23 @@ _TAMPERED = _GOOD.replace(_TEXT, b"self-tesT")
 def require_reliable(run_gpgv: Callable[[bytes, bytes], GpgvOutcome]) -> None:
     """Return only if `run_gpgv` tells a good signature from one of an expired key and from a tampered one.
 
-    Raises MissingDependencyError, also when there is no gpgv at all.
+    Each must be refused for what is wrong with it: a gpgv that did not come to a verdict has shown nothing. Raises
+    MissingDependencyError, also when there is no gpgv at all.
     """
     ring = merge_key_rings([("self-test", _KEYS)])
     for message, expected, what in (
-        (_GOOD, _TEXT, "a good signature"),
-        (_EXPIRED, b"", "a signature by a key that has expired"),
-        (_TAMPERED, b"", "a signature over another text"),
+        (_GOOD, _ACCEPTED, "a good signature"),
+        (_EXPIRED, "EXPKEYSIG", "a signature by a key that has expired"),
+        (_TAMPERED, "BADSIG", "a signature over another text"),
     ):
-        found, why = b"", "accepted"
         try:
-            found = verify_message(message, ring, run_gpgv, Examination("self-test", "simple"))
+            text = verify_message(message, ring, run_gpgv, Examination("self-test", "simple"))
+            found = _ACCEPTED if text == _TEXT else "accepted with another text"
         except SignatureError as error:
-            why = f"refused: {error}"
-        if found != expected:
+            found = str(error)
+        if expected not in (found, found.rpartition("(")[2].partition(")")[0]):
             raise MissingDependencyError(
-                f"a reliable gpgv, as GnuPG's (by the one that is here, {what} is {why})", "check an OpenPGP signature"
+                "gpgv",
+                "check an OpenPGP signature",
+                fault=f"is not reliable here ({what}: {found}; expected GnuPG's, and a clock that is right)",
             )

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ..errors import CipError, MissingDependencyError, PolicyRejectedError, SignatureError, quote
 from ..model.jsontree import JsonNode
-from ..model.signature import SimpleSignature
+from ..model.signature import OPENPGP_FIRST, SimpleSignature
 from ..pattern import Pattern
 from ..values import NamedTuple
 from .keyring import KeyRing, merge_key_rings
@@ -111,16 +111,17 @@ def verify_message(
 ) -> bytes:
     """The text of `message`, proven to be signed once, by a key of `ring` (signatures.md 4.5 steps 2 to 6).
 
-    Raises SignatureError (`crypto`, `untrusted`), MissingDependencyError when there is no gpgv.
+    Raises SignatureError (`crypto`, `untrusted`; `dependency` when gpgv was killed), MissingDependencyError when there
+    is no gpgv.
     """
-    if not message or message[0] < 0x80:  # step 2: armor and cleartext are not for us (D6)
-        _refuse("not a binary OpenPGP message")
+    if not message or message[0] not in OPENPGP_FIRST:  # step 2: armor and cleartext are not for us (D6)
+        _refuse("not a signed binary OpenPGP message")
     try:
         outcome = run_gpgv(ring.packets, message)
     except MissingDependencyError:
         raise
-    except CipError as error:
-        _refuse(str(error))
+    except CipError as error:  # it was killed, or could not be started: that says nothing about the signature
+        raise SignatureError(str(error), reason="dependency") from error
     lines = _status_lines(outcome.status_lines)
     examination.key = _signer(lines)
     _require_one_good_signature(lines)

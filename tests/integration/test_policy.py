@@ -392,6 +392,19 @@ class RegistryTest(PolicyCase):
             self.assertEqual((record["digest"], record["index_digest"]), (str(top), str(top)))
             (self.lookaside / f"{self.repository}@sha256={digest.encoded}" / "signature-1").unlink()
 
+    def test_index_that_is_refused_is_recorded_although_no_instance_can_be_had(self) -> None:
+        index = images.index([images.entry(MANIFEST, platform={"os": "linux", "architecture": "s390x"})])
+        self.push(tag="s390x")
+        with Pusher(self.registry.host, self.repository) as pusher:
+            top = pusher.manifest("v1", index, mediatype.OCI_INDEX)
+        with self.proxy(f"docker://{self.image}", self.by_key()) as (proxy, record):
+            self.assertEqual(proxy.line.ask("GET", "/manifest").problem()["type"], "platform-not-found")
+            proxy.line.ask("POST", "/quit")
+            proxy.wait()
+            found = record()
+        self.assertEqual((found["accepted"], found["digest"]), (False, str(top)))
+        self.assertEqual([(each["of"], each["reason"]) for each in found["requirements"]], [("index", "nosig")])
+
     def test_x04_instance_that_was_swapped_below_a_signed_index_is_refused(self) -> None:
         index = images.index([images.entry(MANIFEST, platform={"os": "linux", "architecture": "amd64"})])
         self.push(tag="amd64")

@@ -75,7 +75,7 @@ INTENDED = (
     Difference("D3 certificates", "null inside a certificate source", rf"(fulcio|pki)\.[A-Za-z]+{_NOTHING}"),
     Difference("D4", "bytes as an array of numbers", r"expected a string, found an array"),
     Difference("D5", "lone surrogates and invalid UTF-8, in payloads too", r"lone surrogate|not valid UTF-8"),
-    Difference("D6 armor", "armor and cleartext behind the format prefix", r"not a binary OpenPGP message"),
+    Difference("D6 armor", "armor and cleartext behind the format prefix", r"not a signed binary OpenPGP message"),
     Difference("D6 text", "text-mode signatures", r"a text-mode signature"),
     Difference("D7", "data signed with SHA-1", r"signed with SHA-1"),
     Difference("D8 twice", "the same primary key twice in a ring", r"occurs twice"),

@@ -120,14 +120,15 @@ class ArmorTest(unittest.TestCase):
         self.assertEqual(dearmor_keys(headers), b"123456789")
         self.assertEqual(dearmor_keys(ARMORED.replace(b"Version: x\n", b"")), b"123456789")
 
-    def test_several_blocks_are_joined_and_others_passed_over(self) -> None:
-        other = ARMORED.replace(b"PUBLIC KEY BLOCK", b"MESSAGE")
-        self.assertEqual(dearmor_keys(b"text\n" + ARMORED + other + ARMORED.replace(b"\n", b"\r\n")), b"123456789" * 2)
+    def test_several_blocks_are_joined_and_text_around_them_is_passed_over(self) -> None:
+        self.assertEqual(dearmor_keys(b"text\n" + ARMORED + b"x\n" + ARMORED.replace(b"\n", b"\r\n")), b"123456789" * 2)
 
     def test_text_without_a_well_formed_block_is_refused(self) -> None:
         for case, text, words in (
             ("none", b"text", "no public key block"),
-            ("private", ARMORED.replace(b"PUBLIC", b"PRIVATE"), "no public key block"),
+            ("private", ARMORED.replace(b"PUBLIC", b"PRIVATE"), "1 begin and 0 are whole"),
+            ("a message beside", ARMORED + ARMORED.replace(b"PUBLIC KEY BLOCK", b"MESSAGE"), "2 begin and 1 are"),
+            ("no end", ARMORED + ARMORED[:-4], "2 begin and 1 are whole"),
             ("no blank line", ARMORED.replace(b"\n\n", b"\n"), "no blank line"),
             ("not base64", ARMORED.replace(b"MTIz", b"M*Iz"), ""),
             ("one good, one bad", ARMORED + ARMORED.replace(b"MTIz", b"M*Iz"), ""),

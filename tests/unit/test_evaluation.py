@@ -13,6 +13,7 @@ from cip.model.signature import SimpleSignature, parse_signature_blob
 from cip.trust.evaluation import (
     Decision,
     ImageRejectedError,
+    InstanceUnavailableError,
     Selection,
     Subject,
     TrustTools,
@@ -274,10 +275,13 @@ class IndexOrInstanceTest(unittest.TestCase):
         def fetch() -> UnverifiedImage:
             raise NetworkError("gone")
 
-        with self.assertRaisesRegex(NetworkError, "gone"):
+        with self.assertRaisesRegex(InstanceUnavailableError, "gone") as caught:
             require_index_or_instance(
                 scripted(Scripted(b"cd")), unverified(manifest=self.INDEX), fetch, tools(), require_signed=True
             )
+        self.assertIsInstance(caught.exception.cause, NetworkError)
+        self.assertIs(caught.exception.decision.accepted, False)
+        self.assertEqual([each.reason for each in caught.exception.decision.requirements], ["untrusted"])
 
     def test_looked_for_stays_open_when_no_signature_was_wanted(self) -> None:
         decision = self.judge(policy([ACCEPT]), signed=False)

@@ -71,7 +71,7 @@ class MergeTest(unittest.TestCase):
             ("text", b"text"),
             ("empty", b""),
             ("unbound", packet(6, TWO)),
-            ("cut short", key(TWO)[:-1]),
+            ("a keybox", b"\0\0\0\x20\x01\x01\0\0KBXf"),
         ):
             with self.subTest(case):
                 ring = merge_key_rings([("a", blob), ("b", key(ONE))])
@@ -82,8 +82,29 @@ class MergeTest(unittest.TestCase):
         self.refuse("the requirement lists no key")
 
     def test_every_fault_is_told(self) -> None:
-        words = "file0: no public key block; file1: not an OpenPGP packet at byte 18"
-        self.refuse(words, b"text", key(ONE) + b"\0")
+        words = "file0: no OpenPGP key; file1: no public key with a name and a self-signature"
+        self.refuse(words, b"text", packet(6, ONE))
+
+    def test_what_may_hold_a_revocation_is_never_passed_over(self) -> None:
+        """signatures.md 4.4: a revocation in one copy counts; what gpg would import is not dropped beside a key."""
+        revocation, later = packet(2, b"\x04\x20x"), packet(2, b"\x03\x05\x20x")
+        good = key(ONE)
+        for case, blobs, words in (
+            ("a revocation alone", (good, revocation), "file1: expected a public key first"),
+            ("an armored one", (good, armored(revocation)), "file1: expected a public key first"),
+            ("behind the name", (good + revocation,), "a revocation of a key does not stand behind the key"),
+            ("behind the name, version 3", (good + later,), "a revocation of a key does not stand behind the key"),
+            ("behind a subkey", (good + packet(14, b"\x04sub") + SELF + revocation,), "does not stand behind the key"),
+            ("in a copy without a name", (good, packet(6, ONE) + revocation), "occurs twice"),
+            ("in the same file", (good + packet(6, ONE) + revocation,), "occurs twice"),
+            ("in a file that is cut short", (good, packet(6, ONE) + revocation + NAME + SELF[:-1]), "file1: cut short"),
+            ("in a block without an end", (armored(good) + armored(key(TWO))[:-10],), "only whole public key blocks"),
+            ("among secret keys", (armored(good) + armored(good).replace(b"PUBLIC", b"PRIVATE"),), "only whole public"),
+        ):
+            with self.subTest(case):
+                self.refuse(words, *blobs)
+        ring = merge_key_rings([("a", packet(6, ONE) + revocation + SELF + NAME + SELF)])
+        self.assertEqual(ring.fingerprints, {fingerprint(ONE)})
 
     def test_key_that_nobody_bound_to_a_name_is_left_out(self) -> None:
         for case, blob in (
@@ -115,7 +136,7 @@ class MergeTest(unittest.TestCase):
             ("version 5", packet(6, b"\x05one") + NAME + SELF, "expected a version 4 key, found version 5"),
             ("no version", packet(6, b"") + NAME + SELF, "found version none"),
             ("huge", packet(6, b"\x04" + bytes(65536)) + NAME + SELF, "65537 bytes"),
-            ("keybox", b"\0\0\0\x20\x01\x01\0\0KBXf", "no public key block"),
+            ("keybox", b"\0\0\0\x20\x01\x01\0\0KBXf", "no OpenPGP key"),
         ):
             with self.subTest(case):
                 self.refuse(words, blob)

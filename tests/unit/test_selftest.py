@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from cip.errors import MissingDependencyError, SourceError
 from cip.programs import DirectPrograms, GpgvResult, run_gpgv
-from cip.trust.selftest import _GOOD, require_reliable
+from cip.trust.selftest import require_reliable
 from tests.support.peers import require_peer
 
 
 class SelfTest(unittest.TestCase):
     def refused(self, words: str, gpgv: Callable[[bytes, bytes], GpgvResult]) -> None:
-        with self.assertRaisesRegex(MissingDependencyError, f"a reliable gpgv.*{words}.*check an OpenPGP signature"):
+        with self.assertRaisesRegex(MissingDependencyError, f"gpgv is not reliable.*{words}.*an OpenPGP signature"):
             require_reliable(gpgv)
 
     def test_gnupgs_passes(self) -> None:
@@ -20,7 +20,7 @@ class SelfTest(unittest.TestCase):
         require_reliable(lambda ring, message: run_gpgv(DirectPrograms(), ring, message))
 
     def test_one_that_refuses_everything_fails(self) -> None:
-        self.refused("a good signature is refused: not one", lambda ring, message: GpgvResult(2, b"", b""))
+        self.refused("a good signature: not one signed", lambda ring, message: GpgvResult(2, b"", b""))
 
     def test_one_that_cannot_be_run_fails(self) -> None:
         def broken(ring: bytes, message: bytes) -> GpgvResult:
@@ -41,21 +41,35 @@ class SelfTest(unittest.TestCase):
         def other(ring: bytes, message: bytes) -> GpgvResult:
             return run_gpgv(DirectPrograms(), ring, message)._replace(output=b"self-tesT")
 
-        self.refused("a good signature is accepted", other)
+        self.refused("a good signature: accepted with another text", other)
 
     def test_one_that_overlooks_an_expired_key_or_another_text_fails(self) -> None:
         require_peer("gpgv")
-        for overlooked, words in ((1, "by a key that has expired is accepted"), (2, "over another text is accepted")):
-            asked = 0
+        for overlooked, what in ((1, "a signature by a key that has expired"), (2, "a signature over another text")):
+            with self.subTest(what):
+                self.refused(f"{what}: accepted", self.at(overlooked, lambda good: good))
 
-            def lenient(ring: bytes, message: bytes, overlooked: int = overlooked) -> GpgvResult:
-                nonlocal asked
-                asked += 1
-                seen = run_gpgv(DirectPrograms(), ring, _GOOD if asked - 1 == overlooked else message)
-                return seen._replace(output=b"any text") if asked - 1 == overlooked else seen
+    def test_one_that_is_killed_in_between_has_shown_nothing(self) -> None:
+        require_peer("gpgv")
 
-            with self.subTest(words):
-                self.refused(words, lenient)
+        def killed(good: GpgvResult) -> GpgvResult:
+            raise SourceError("gpgv: still running after 30 s")
+
+        for number in (1, 2):
+            with self.subTest(number):
+                self.refused("still running after 30 s", self.at(number, killed))
+
+    def at(self, number: int, change: Callable[[GpgvResult], GpgvResult]) -> Callable[[bytes, bytes], GpgvResult]:
+        """gpgv, but its answer with this number is `change` of that to the good message."""
+        asked: list[bytes] = []
+
+        def gpgv(ring: bytes, message: bytes) -> GpgvResult:
+            asked.append(message)
+            if len(asked) - 1 == number:
+                return change(run_gpgv(DirectPrograms(), ring, asked[0]))
+            return run_gpgv(DirectPrograms(), ring, message)
+
+        return gpgv
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class TomlTest(unittest.TestCase):
             (b"a = 1\na = 2", "not valid TOML at"),
             (b"a = " + b"[" * 100_000, "not valid TOML: nested too deep"),
             (b"a = " + b"9" * 5000, "not valid TOML: a number that is too long"),
+            (b"a" + b".a" * 2001 + b" = 1", "not valid TOML: keys of too many parts"),
         ):
             with self.subTest(data[:20]), self.assertRaisesRegex(ConfigurationError, f"^/etc/x.conf: {reason}"):
                 parse_toml("/etc/x.conf", data)
