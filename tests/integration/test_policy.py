@@ -364,6 +364,15 @@ class RegistryTest(PolicyCase):
         self.assertNotIn(f"sha256-{DIGEST.encoded}.sig", tags)
         self.refuse("nosig", "no sigstore signature found", f"docker://{self.image}", requirement)
 
+    def test_lookaside_on_a_host_is_this_one_or_an_error(self) -> None:
+        self.push()
+        self.keep(self.signed(self.image))
+        self.places(lookaside=f"file://localhost{self.lookaside}")
+        self.accept(f"docker://{self.image}", self.by_key())
+        self.places(lookaside=f"file://elsewhere{self.lookaside}")
+        words = "lookaside: expected a path of this host, found host 'elsewhere'"
+        self.refuse("fetch", words, f"docker://{self.image}", self.by_key(), status=500)
+
     def test_signature_for_another_tag_repository_or_digest_is_refused(self) -> None:
         self.push()
         for reference, digest, reason in (
@@ -513,7 +522,9 @@ class AnswersOfARegistryTest(PolicyCase):
             self.assertEqual(problem.get("reason"), reason, problem)
             proxy.line.ask("POST", "/quit")
             proxy.wait()
-            self.assertEqual(record()["requirements"][-1]["reason"], reason)
+            found = record()
+            self.assertEqual(found["requirements"][-1]["reason"], reason)
+        self.looked_for = found["looked_for"]
 
     def test_g26_lookaside_that_does_not_answer_properly_refuses(self) -> None:
         for status, body, reason in (
@@ -545,6 +556,7 @@ class AnswersOfARegistryTest(PolicyCase):
             self.extension = given
             with self.subTest(case):
                 self.refuse_with(reason)
+            self.assertIn(f"signatures that {self.server.host} keeps", self.looked_for)
         self.assertFalse([asked for asked in self.server.asked if asked.target.startswith("/lookaside/")])
 
     def test_g30_broken_configuration_stops_only_images_that_need_signatures(self) -> None:
