@@ -17,7 +17,7 @@ from .model.digest import Digest
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
-BUFFERS = 3  # one is filled, one is held back, one is hashed
+BUFFERS = 3  # one is filled while the others are hashed
 _LOOK_SECONDS = 1.0  # between two looks at whether the thread that is waited for still lives
 _NOTHING = memoryview(b"")
 
