@@ -32,7 +32,7 @@ from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import parse_image_reference
 from .model.signature import RawSignature
-from .report import Audit, Events, NoAudit, ReportingReader
+from .report import Audit, Events, NoAudit, ReportingReader, failure
 from .settings import Settings
 from .sources.base import BlobAccess, ImageSource
 from .transports import SourceOpener
@@ -137,10 +137,12 @@ class Image:
         converted = self._served[1] if self._served is not None else None
         if converted is not None and converted.descriptor == descriptor:
             return BytesReader(converted.data)
-        if self._ahead_limit:
-            reader = self._read_ahead().open_blob(descriptor, access)
-        else:
-            reader = self._source.open_blob(descriptor, access)
+        open_blob = self._read_ahead().open_blob if self._ahead_limit else self._source.open_blob
+        try:
+            reader = open_blob(descriptor, access)
+        except CipError as error:
+            self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
+            raise
         return ReportingReader.around(reader, descriptor, self.reference, self._events)
 
     def read_ahead(self, limit: int, connections: int) -> None:
@@ -254,7 +256,7 @@ class ImageOpener:
         try:
             image, manifest = self._open(text)
         except CipError as error:
-            self._events.emit("failed", image=text, code=error.code, detail=str(error))
+            self._events.emit("failed", image=text, **failure(error))
             raise
         if self._settings.decryption_keys and any(each.media_type.endswith("+encrypted") for each in manifest.layers):
             log.warning("%s: --decryption-key is ignored: encrypted layers are served as they are", text)

@@ -156,21 +156,24 @@ class _EarlyBlob:
             self._changed.notify_all()
 
     def take(self) -> BlobReader | None:
-        """This blob for the parent; None when it failed early."""
+        """This blob for the parent; None when it failed before the parent wanted it.
+
+        Raises what opening it raises while the parent waits: asking again then would take all of its time twice.
+        """
         with self._changed:
+            failed = self._error
             self._taken = True
             self._changed.notify_all()
             while self._reader is None and not self._idle:
                 self._changed.wait()
-            if self._error is not None or self._reader is None:
-                log.debug("read-ahead of %s failed: %s; asking again", self._digest, self._error)
-                failed = True
-            else:
-                failed = False
-        if failed:
-            self.close()
-            return None
-        return self
+            opened = self._reader is not None and self._error is None
+        if opened:
+            return self
+        self.close()
+        if failed is None and self._error is not None:
+            raise self._error
+        log.debug("read-ahead of %s failed: %s; asking again", self._digest, self._error)
+        return None
 
     @property
     def size(self) -> int:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from . import log
 from .content import BlobReader
-from .errors import CipError, ContentMismatchError, ErrorCode
+from .errors import CipError, ContentMismatchError
 from .model.descriptor import Descriptor
 
 VERSION = 1
@@ -71,8 +71,8 @@ class LineWriter:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def put(self, members: Mapping[str, object], *, replaces: str | None = None) -> None:
-        """Queue one line; a line with `replaces` takes the place of an unwritten one with the same key."""
+    def put(self, members: Mapping[str, object], *, replaces: str | None = None, ends: str | None = None) -> None:
+        """Queue one line. With `replaces` it takes the place of a waiting one with that key; `ends` drops that one."""
         line = json.dumps(members, separators=(",", ":"), default=str).encode() + b"\n"
         with self._condition:
             if self._closed:
@@ -85,9 +85,16 @@ class LineWriter:
                     return
                 self._lines.append(line)
                 self._waiting += len(line)
+                self._progress.pop(ends or "", None)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no more threads for this process
+                    self._cut_off(str(error))
+                    os.close(self._descriptor)
+                    return
+                self._thread = thread
             self._condition.notify()
 
     def close(self) -> None:
@@ -161,7 +168,12 @@ class EventWriter:
         """Queue the event; members that are None are left out."""
         record: dict[str, object] = {"v": VERSION, "t": round(time.time(), 3), "event": event}
         record.update((key, value) for key, value in members.items() if value is not None)
-        self._lines.put(record, replaces=str(members.get("digest")) if event == "progress" else None)
+        digest = str(members.get("digest"))
+        self._lines.put(
+            record,
+            replaces=digest if event == "progress" else None,
+            ends=digest if event in ("done", "failed") else None,
+        )
 
 
 class AuditWriter:
@@ -178,6 +190,24 @@ class AuditWriter:
         self._lines.put(members)
 
 
+def failure(error: CipError) -> dict[str, object]:
+    """What an event `failed` says of `error` (decisions.md section 6); what is not known is None."""
+    attempts = [
+        {"place": each.place, "at": each.at, "phase": each.phase, "code": each.code} for each in error.attempts
+    ]
+    return {
+        "code": error.code,
+        "detail": str(error),
+        "retryable": error.retryable,
+        "host": error.host,
+        "phase": error.phase,
+        "offset": error.offset,
+        "attempts": attempts or None,
+        "retry_after": error.retry_after,
+        "reason": error.reason,
+    }
+
+
 class ReportingReader:
     """A blob reader that tells the events how far it is, and at its end whether the blob was the right one."""
 
@@ -189,7 +219,7 @@ class ReportingReader:
         self._began = self._told = time.monotonic()
         self._done = 0
         self._ended = False
-        self._failure: tuple[str, str] | None = None  # code and detail
+        self._failure: CipError | None = None
         self._closed = False
 
     @classmethod
@@ -207,7 +237,7 @@ class ReportingReader:
         try:
             count = self._reader.readinto(buffer)
         except CipError as error:
-            self._failure = (error.code, str(error))
+            self._failure = error
             raise
         self._done += count
         self._ended = not count
@@ -226,7 +256,7 @@ class ReportingReader:
 
     def blame(self) -> str:
         """Who served the bytes; asked only when they were wrong."""
-        self._failure = (ErrorCode.CONTENT_MISMATCH, "the content is not the one that the image names")
+        self._failure = ContentMismatchError("the content is not the one that the image names")
         return self._reader.blame()
 
     def close(self) -> None:
@@ -234,7 +264,7 @@ class ReportingReader:
         if not self._closed:
             self._closed = True
             if self._failure is not None:
-                self._emit("failed", code=self._failure[0], detail=self._failure[1])
+                self._emit("failed", **failure(self._failure))
             elif self._ended:
                 self._emit("done", bytes=self._done, seconds=round(time.monotonic() - self._began, 3))
         self._reader.close()

@@ -88,6 +88,8 @@ class RegistryBlob:
         self._patience = Patience(stall, times, session.min_rate)
         self._history = History(self._clock)
         self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
+        if self._is_document:
+            self._limits = self._limits.until(self._history.began + times.control_document)
         self._try_limits = self._limits  # of the present try
         self._candidates = Candidates(endpoints, session.repeats, session.clock)
         self._response: Response | None = None
@@ -218,8 +220,12 @@ class RegistryBlob:
         self._drop()
         return 0
 
-    def _receive(self, response: Response, view: memoryview) -> int:
-        """One read under the stall clocks."""
+    def _receive(self, response: Response, view: memoryview, *, known: bool = False) -> int:
+        """One read under the stall clocks; bytes that are `known` are no progress.
+
+        The deadline is there however much time is left: one read may wait very often, for a TLS record or the size of a
+        chunk that comes byte by byte.
+        """
         patience, times = self._patience, self._limits.times
         remaining = patience.remaining()
         if remaining <= 0 or patience.is_too_slow():
@@ -231,14 +237,13 @@ class RegistryBlob:
                 host=response.url.origin.address,
             )
         began = self._clock.monotonic()
-        tight = remaining <= times.idle
-        response.limits = self._try_limits.until(began + remaining) if tight else self._try_limits
+        response.limits = self._try_limits.until(began + remaining)
         paused = response.paused
         count = 0
         try:
             count = response.readinto(view)
         finally:
-            patience.count(self._clock.monotonic() - began - (response.paused - paused), count)
+            patience.count(self._clock.monotonic() - began - (response.paused - paused), count, known=known)
         return count
 
     def _ended_early(self) -> NetworkError:
@@ -350,7 +355,7 @@ class RegistryBlob:
         left = self._offset
         with memoryview(bytearray(_SKIP_SIZE)) as buffer:
             while left:
-                count = self._receive(response, buffer[: min(left, _SKIP_SIZE)])
+                count = self._receive(response, buffer[: min(left, _SKIP_SIZE)], known=True)
                 if not count:
                     raise self._ended_early()
                 left -= count

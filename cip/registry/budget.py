@@ -40,7 +40,9 @@ class Budget:
                     )
             if self._rate:
                 wanted = min(wanted, max(1, int(self._rate * BURST_SECONDS)))
-                wait = self._free_at - self._clock.monotonic()
+                now = self._clock.monotonic()
+                wait = self._free_at - now
+                self._free_at = max(self._free_at, now) + wanted / self._rate
             self._taken += wanted
         if wait > 0:
             self._clock.sleep(wait, cancellation)
@@ -51,4 +53,4 @@ class Budget:
         with self._lock:
             self._taken -= granted - used
             if self._rate:
-                self._free_at = max(self._free_at, self._clock.monotonic()) + used / self._rate
+                self._free_at -= (granted - used) / self._rate

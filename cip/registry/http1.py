@@ -21,6 +21,7 @@ FIELDS_LIMIT = 256
 CHUNK_LINE_LIMIT = 4096  # bytes of a chunk's size line, or of all trailer fields
 INTERIM_LIMIT = 8  # 1xx answers before the real one
 UNKNOWN_LENGTH = -1
+_UNBOUNDED = 2**63 - 1
 
 _STATUS_LINE = Pattern(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00\r\n]*)?")
 _FIELD = Pattern(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*)")
@@ -148,6 +149,11 @@ class Body:
         self._received = 0
         self._begun = False
         self.ended = framing.length == 0
+
+    @property
+    def most(self) -> int:
+        """How many bytes can still come: what is left of a stated length, else more than any buffer takes."""
+        return _UNBOUNDED if self._framing.chunked or self._framing.length == UNKNOWN_LENGTH else self._left
 
     def readinto(self, view: memoryview) -> int:
         """The next bytes; 0 at the end. Raises NetworkError (connection-lost) when the body ends too early."""

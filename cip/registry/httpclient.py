@@ -139,7 +139,7 @@ class Response:
     def _read_within_budget(self, view: memoryview, limits: Limits) -> int:
         budget = self._network.budget
         began = limits.clock.monotonic()
-        granted = budget.grant(len(view), self._host, limits.cancellation)
+        granted = budget.grant(min(len(view), self._body.most), self._host, limits.cancellation)
         self.paused += limits.clock.monotonic() - began
         count = 0
         try:
@@ -293,6 +293,8 @@ class Requester:
             except (NetworkError, GarbledError) as error:
                 limits.cancellation.attach(None)
                 self._network.pool.forget(route, connection)
+                if reused and error.code is ErrorCode.TIMEOUT:
+                    self._network.pool.drop_idle(route)  # a path that is lost is lost to all of them
                 if not reused or error.code is ErrorCode.TIMEOUT or limits.cancellation.cancelled:
                     raise
                 log.debug("%s; once more on a fresh connection", error)

@@ -26,15 +26,21 @@ class Patience:
         self._try_waited = 0.0
         self._try_received = 0
 
-    def count(self, waited: float, received: int) -> None:
-        """Seconds that were waited for `received` bytes."""
-        self._waited += waited
-        self._received += received
+    def count(self, waited: float, received: int, *, known: bool = False) -> None:
+        """Seconds that were waited for `received` bytes.
+
+        `known` ones are read once more because a place ignores ranges: they cost no patience while they come fast
+        enough, and give none back.
+        """
+        if not (known and received >= self._min_rate * waited):
+            self._waited += waited
         self._try_waited += waited
         self._try_received += received
-        if received and self._received >= self._min_rate * self._waited:
-            self._waited = 0.0
-            self._received = 0
+        if not known:
+            self._received += received
+            if received and self._received >= self._min_rate * self._waited:
+                self._waited = 0.0
+                self._received = 0
         if self._try_waited >= self._window and not self.is_too_slow():
             self.begin_try()
 

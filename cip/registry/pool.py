@@ -65,6 +65,13 @@ class ConnectionPool:
             self._open[route] -= 1
             self._changed.notify()
 
+    def drop_idle(self, route: Route) -> None:
+        """Close what is idle on `route`."""
+        with self._changed:
+            idle = [connection for connection, _ in self._idle.pop(route, ())]
+        for connection in idle:
+            self.forget(route, connection)
+
     def close(self) -> None:
         """Close what is idle; connections in use are closed when they are given back."""
         with self._changed:

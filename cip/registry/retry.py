@@ -144,8 +144,9 @@ class Repeats:
         if wished is not None:
             delay = min(wished, RETRY_AFTER_LIMIT)
         if throttled or wished is not None:
-            self._backoff.postpone(place.name, delay)
-            self._events.emit("throttled", host=place.name, wait=round(delay, 3))
+            host = error.host or place.name  # a token server, or where a redirect leads, speaks for itself
+            self._backoff.postpone(host, delay)
+            self._events.emit("throttled", host=host, wait=round(delay, 3))
         return delay
 
     def told_to_wait(self, place: Named) -> float:
@@ -174,19 +175,19 @@ def ask_places(
 ) -> tuple[P, T]:
     """The first answer that a place gives to `ask`, and that place: for documents of bounded size.
 
-    While another place remains, a place gets one attempt of `control_place` seconds; the last one gets what is left
-    of `control_document`, at least as much as the others, and the repeats. The last place's error is the result
-    when all fail. `ask` gets the limits of its place. Raises what `ask` raises.
+    While another place remains, a place gets one attempt of `control_place` seconds, or its share of what is left of
+    `control_document` where that is less; the last one gets all that is left, and the repeats. The last place's error
+    is the result when all fail. `ask` gets the limits of its place. Raises what `ask` raises.
     """
     clock = limits.clock
     history = History(clock)
     overall = history.began + limits.times.control_document
     for position, place in enumerate(places):
-        last = position == len(places) - 1
-        end = clock.monotonic() + limits.times.control_place
-        if last:
-            end = max(end, overall)
-        mine = limits.until(end)
+        left = len(places) - position
+        last = left == 1
+        now = clock.monotonic()
+        share = (overall - now) / left
+        mine = limits.until(overall if last else now + min(limits.times.control_place, share))
         try:
             return place, _ask_one(place, ask, repeats, mine, phase, history, repeats.times if last else 0)
         except CipError as error:

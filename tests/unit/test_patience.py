@@ -25,6 +25,16 @@ class PatienceTest(unittest.TestCase):
         self.patience.count(0.1, 101 * RATE)
         self.assertEqual(self.patience.remaining(), 110.0)
 
+    def test_what_is_read_once_more_is_no_progress(self) -> None:
+        self.patience.count(20.0, 0)
+        for _ in range(10):
+            self.patience.count(1.0, 100 * RATE, known=True)
+        self.assertEqual(self.patience.remaining(), 90.0)
+        self.patience.count(5.0, 10, known=True)
+        self.assertEqual(self.patience.remaining(), 85.0)
+        self.patience.count(0.1, 100 * RATE)
+        self.assertEqual(self.patience.remaining(), 110.0)
+
     def test_a_byte_now_and_then_is_no_progress(self) -> None:
         for _ in range(30):
             self.patience.count(2.0, 1)

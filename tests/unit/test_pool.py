@@ -47,6 +47,17 @@ class PoolTest(LeakCheckedTestCase):
         self.pool.forget(OTHER, other)
         self.pool.forget(ROUTE, connection)
 
+    def test_idle_ones_of_a_route_can_be_dropped_at_once(self) -> None:
+        first, second, other = self.take_new(), self.take_new(), self.take_new(OTHER)
+        for connection in (first, second, other):
+            self.pool.give_back(connection, self.clock.now)
+        self.pool.drop_idle(ROUTE)
+        self.assertEqual((first.sock.fileno(), second.sock.fileno()), (-1, -1))
+        self.assertIs(self.pool.take(OTHER, self.limits), other)
+        for _ in range(2):
+            self.pool.forget(ROUTE, self.take_new())
+        self.pool.forget(OTHER, other)
+
     def test_the_one_used_last_is_taken_first(self) -> None:
         first, second = self.take_new(), self.take_new()
         self.pool.give_back(first, self.clock.now)

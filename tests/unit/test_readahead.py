@@ -254,6 +254,27 @@ class ReadAheadCase(unittest.TestCase):
         self.assertEqual(_read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)), image.blobs[image.order[1]])
         ahead.close()
 
+    def test_a_layer_that_fails_while_the_parent_waits_is_not_asked_for_twice(self) -> None:
+        image = self.image(2)
+        waiting, go_on = threading.Event(), threading.Event()
+
+        def slow(descriptor: Descriptor, access: BlobAccess) -> _Reader:
+            if descriptor.digest == image.order[1]:
+                waiting.set()
+                go_on.wait(5)
+                image.opened.append(descriptor.digest)
+                raise NetworkError("nobody answers")
+            return image.open_blob(descriptor, access)
+
+        ahead = ReadAhead(slow, image.layers(), 8 << 20, 64)
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+        self.assertTrue(waiting.wait(5))
+        threading.Timer(0.2, go_on.set).start()
+        with self.assertRaisesRegex(NetworkError, "nobody answers"):
+            ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
+        self.assertEqual(image.opened, image.order)
+        ahead.close()
+
     def test_a_raw_blob_is_never_taken_from_a_verified_one(self) -> None:
         image = self.image(2)
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)

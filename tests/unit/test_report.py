@@ -48,6 +48,24 @@ class Lines(PipeCase):
         self.assertNotIn("wait", found[0])
         self.assertEqual(found[0]["v"], 1)
 
+    def test_no_progress_of_a_blob_follows_its_end(self) -> None:
+        events = EventWriter(self.lines)
+        self.lines._progress = {name: b'{"event":"progress","digest":"%s"}\n' % name.encode() for name in "ab"}
+        events.emit("failed", digest="b")
+        found = [(line["event"], line["digest"]) for line in self.drain()]
+        self.assertEqual(sorted(found), [("failed", "b"), ("progress", "a")])
+
+    def test_without_another_thread_it_is_cut_off_and_says_so(self) -> None:
+        events = EventWriter(self.lines)
+        with (
+            mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")),
+            mock.patch("cip.log.warning") as warning,
+        ):
+            events.emit("done", image="i")
+            events.emit("done", image="i")
+        self.assertEqual(warning.call_count, 1)
+        self.assertEqual(self.drain(), [])
+
     def test_nothing_emitted_starts_no_thread_and_closes_the_descriptor(self) -> None:
         self.assertEqual(self.drain(), [])
         self.lines.close()

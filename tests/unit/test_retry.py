@@ -211,11 +211,15 @@ class SeveralPlacesTest(EngineCase):
         self.assertEqual(self.ask(mirror, origin), "from origin")
         self.assertEqual((mirror.deadlines, origin.asked_at, origin.deadlines), ([15], [15], [50]))
 
-    def test_the_last_place_has_as_long_as_the_others_even_when_they_took_all(self) -> None:
-        silent = [Place(str(n), [NetworkError("x", code=ErrorCode.TIMEOUT)], seconds=1000) for n in range(4)]
-        last = Place("last")
-        self.assertEqual(self.ask(*silent, last), "from last")
-        self.assertEqual((last.asked_at, last.deadlines), ([60], [75]))
+    def test_many_places_share_the_time_of_the_document(self) -> None:
+        for count, deadlines in ((2, [15, 50]), (3, [15, 30, 50]), (5, [10, 20, 30, 40, 50])):
+            self.setUp()
+            faults = [NetworkError("x", code=ErrorCode.TIMEOUT)]
+            silent = [Place(str(number), [*faults], seconds=1000) for number in range(count)]
+            with self.subTest(count):
+                self.assertIsInstance(self.fails(*silent), NetworkError)
+                self.assertEqual([place.deadlines[0] for place in silent], deadlines)
+                self.assertLessEqual(self.clock.now - self.began, 60)
 
     def test_the_error_is_that_of_the_last_place_with_all_attempts(self) -> None:
         # registry.md E15
