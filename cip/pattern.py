@@ -8,7 +8,7 @@ few of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import AnyStr, Generic
 
 
@@ -38,6 +38,10 @@ class Pattern(Generic[AnyStr]):
     def search(self, text: AnyStr) -> re.Match[AnyStr] | None:
         """As `re.Pattern.search`."""
         return self._ready().search(text)
+
+    def finditer(self, text: AnyStr) -> Iterator[re.Match[AnyStr]]:
+        """As `re.Pattern.finditer`."""
+        return self._ready().finditer(text)
 
     def sub(self, replacement: AnyStr | Callable[[re.Match[AnyStr]], AnyStr], text: AnyStr) -> AnyStr:
         """As `re.Pattern.sub`."""

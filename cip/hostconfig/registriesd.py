@@ -32,6 +32,8 @@ _FALSE = frozenset({"false", "no", "off", "n"})
 _NULL = frozenset({"", "~", "null"})
 _STRING_TAG, _MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _SCHEME = Pattern(r"(file|https?)://", re.ASCII)
+_FLOW = Pattern(rb"[][{}]")
+_DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
 
 
 class SignaturePlace(NamedTuple):
@@ -162,6 +164,11 @@ def _compose(path: str, data: bytes) -> Node | None:
         import yaml
     except ImportError as error:
         raise MissingDependencyError("PyYAML", f"read {path}, which says where signatures are") from error
+    depth = 0
+    for mark in _FLOW.finditer(data):
+        depth += 1 if mark[0] in b"{[" else -1
+        if depth > _DEPTH:
+            raise ConfigurationError(path, "not valid YAML: nested too deep")
     try:
         return yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:

@@ -140,6 +140,7 @@ class SignatureStoresTest(unittest.TestCase):
             ("list as key", "docker:\n  ? [a]\n  : {}", "line 2: docker: expected a word as key, found a list"),
             ("merged", "a: &a {}\ndefault-docker:\n  <<: *a", "default-docker: merging with << is not supported"),
             ("nested too deep", "a: " + "[" * 1500, "nested too deep"),
+            ("nested a little too deep", "a: " + "[" * 129 + "]" * 129, "nested too deep"),
         ):  # fmt: skip
             with self.subTest(case), self.assertRaisesRegex(ConfigurationError, reason) as caught:
                 self._place(text)
