@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
+
+_SECONDS = 10  # that a thread with nothing left to do may take to end on a loaded machine
 
 
 class LeakCheckedTestCase(unittest.TestCase):
@@ -26,6 +29,9 @@ class LeakCheckedTestCase(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
 
     def _require_nothing_left(self) -> None:
+        deadline = time.monotonic() + _SECONDS
+        while set(threading.enumerate()) - self._threads and time.monotonic() < deadline:
+            time.sleep(0.005)
         left = {number: target for number, target in open_descriptors().items() if number not in self._descriptors}
         self.assertEqual(left, {}, "descriptors left open")
         self.assertEqual(set(threading.enumerate()) - self._threads, set(), "threads left running")
