@@ -15,6 +15,7 @@ skip_where_asked("cryptography")  # packagers without it; that its absence refus
 
 from cryptography import x509  # noqa: E402
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: E402
 
 from tests.support.sigstore import SIGNED_AT, Issued, authority, issue, names, new_key, public_pem, root, sign, spki  # noqa: E402
 
@@ -29,6 +30,19 @@ class PublicKeyTest(unittest.TestCase):
         key = load_public_key(public_pem(private), "key")
         self.assertEqual((key.spki, key.kind), (spki(private), "ecdsa"))
         self.assertRegex(key.fingerprint, "^sha256:[0-9a-f]{64}$")
+
+    def test_rsa_keys_have_2048_bits_at_least(self) -> None:
+        for bits, accepted in ((1024, False), (2048, True), (3072, True)):
+            private = rsa.generate_private_key(65537, bits)
+            pem = private.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            with self.subTest(bits):
+                if accepted:
+                    self.assertEqual(load_public_key(pem, "key").kind, "rsa")
+                else:
+                    with self.assertRaisesRegex(SignatureError, "an RSA key of 1024 bits, expected at least 2048"):
+                        load_public_key(pem, "key")
 
     def test_signature_over_another_message_is_refused(self) -> None:
         private = new_key()
