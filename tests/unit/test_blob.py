@@ -517,7 +517,10 @@ class ClockTest(BlobCase):
     def test_a_blob_without_progress_ends_within_its_time_over_all_places(self) -> None:
         self.places(*(self.passing(20, reply(500)) for _ in range(3)))
         began = self.clock.now
-        error = self.fails(ErrorCode.REGISTRY_ERROR)
+        with self.assertRaises(CipError) as caught:  # the last answer, or that it came too late
+            self.fetch()
+        error = caught.exception
+        self.assertIn(error.code, (ErrorCode.REGISTRY_ERROR, ErrorCode.TIMEOUT))
         self.assertLessEqual(self.clock.now - began, 130)  # the last answer began before the 110 s were over
         self.assertTrue(error.retryable)
         self.assertEqual(self.hosts(), ["a", "b", "c", "a", "b", "c"])
