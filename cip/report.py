@@ -219,7 +219,7 @@ class ReportingReader:
         self._began = self._told = time.monotonic()
         self._done = 0
         self._ended = False
-        self._failure: CipError | None = None
+        self._failure: dict[str, object] | None = None  # not the error: its frames hold us, and the buffers of the copy
         self._closed = False
 
     @classmethod
@@ -237,7 +237,7 @@ class ReportingReader:
         try:
             count = self._reader.readinto(buffer)
         except CipError as error:
-            self._failure = error
+            self._failure = failure(error)
             raise
         self._done += count
         self._ended = not count
@@ -256,7 +256,7 @@ class ReportingReader:
 
     def blame(self) -> str:
         """Who served the bytes; asked only when they were wrong."""
-        self._failure = ContentMismatchError("the content is not the one that the image names")
+        self._failure = failure(ContentMismatchError("the content is not the one that the image names"))
         return self._reader.blame()
 
     def close(self) -> None:
@@ -264,7 +264,7 @@ class ReportingReader:
         if not self._closed:
             self._closed = True
             if self._failure is not None:
-                self._emit("failed", **failure(self._failure))
+                self._emit("failed", **self._failure)
             elif self._ended:
                 self._emit("done", bytes=self._done, seconds=round(time.monotonic() - self._began, 3))
         self._reader.close()
