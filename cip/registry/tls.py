@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from ..values import NamedTuple
-from .limits import Limits
+from .limits import POLL, Cancellation, Limits
 from .url import Origin
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class TlsContexts:
             ) from error
         end = time.monotonic() + seconds
         try:
-            _HandshakeWatch(wrapped, end).run()
+            _shake_hands(wrapped, end, limits.cancellation)
         except TimeoutError as error:
             wrapped.close()
             raise limits.expired(limits.times.tls_handshake, Phase.TLS, host, via, "no tls handshake") from error
@@ -104,8 +104,10 @@ class TlsContexts:
             raise _protocol_error(error, host, via) from error
         except OSError as error:
             wrapped.close()
-            limits.cancellation.require(host)
             raise _broken(host, via) from error
+        if limits.cancellation.cancelled:
+            wrapped.close()
+            limits.cancellation.require(host)
         return wrapped
 
     def remember(self, sock: socket.socket, origin: Origin, identity: TlsIdentity) -> None:
@@ -148,32 +150,27 @@ class TlsContexts:
             return context
 
 
-class _HandshakeWatch:
-    """A handshake that is over at `end` even when the other side drips a byte now and then."""
+def _shake_hands(sock: ssl.SSLSocket, end: float, cancellation: Cancellation) -> None:
+    """A handshake that is over at `end` even when the other side drips a byte now and then, or when called off."""
+    import select
+    import ssl
 
-    def __init__(self, sock: ssl.SSLSocket, end: float) -> None:
-        self._sock = sock
-        self._end = end
-
-    def run(self) -> None:
-        import select
-        import ssl
-
-        self._sock.setblocking(False)
-        poll = select.poll()
-        while True:
-            try:
-                self._sock.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                wanted = select.POLLIN
-            except ssl.SSLWantWriteError:
-                wanted = select.POLLOUT
-            left = self._end - time.monotonic()
-            poll.register(self._sock, wanted)
-            if left <= 0 or not poll.poll(left * 1000 + 1):
-                raise TimeoutError
-        self._sock.setblocking(True)
+    sock.setblocking(False)
+    poll = select.poll()
+    while not cancellation.cancelled:
+        try:
+            sock.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            wanted = select.POLLIN
+        except ssl.SSLWantWriteError:
+            wanted = select.POLLOUT
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        poll.register(sock, wanted)
+        poll.poll(min(left, POLL) * 1000 + 1)
+    sock.setblocking(True)
 
 
 def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SSLContext, bool]:

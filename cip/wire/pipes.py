@@ -6,8 +6,10 @@ Rules.
   buffer of its pipe takes needs none.
 - A finish-type pipe that succeeded stays open until FinishPipe; one that failed closes at once, and its id tells why
   when FinishPipe asks.
-- A raw transfer is settled exactly once, by its worker or by `stop`, and its error pipe is written before the data
-  pipe closes: an empty error pipe always means a complete blob.
+- A raw transfer is settled exactly once, by its worker, `give_up` or `stop`, and its error pipe is written before the
+  data pipe closes: an empty error pipe always means a complete blob.
+- A transfer that can only fail, because its reader has gone while bytes are left, is given up at once: a source that is
+  silent would let no write find that out.
 - A write end has one owner. The lock guards the books and is never held while anything can block.
 """
 
@@ -15,8 +17,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from typing import TypeVar
 
@@ -36,6 +39,11 @@ _WIDE_PIPES = 32
 T = TypeVar("T")
 Write = Callable[[memoryview], object]
 Job = Callable[[Write], object]
+Cancel = Callable[[], None]  # calls a job off, from another thread; it may take its time
+
+
+def _nothing() -> None:
+    """Let the job find out by itself."""
 
 
 class Opened(NamedTuple):
@@ -53,15 +61,20 @@ class OpenedRaw(NamedTuple):
 
 
 class Bell:
-    """Wakes a poll from other threads. `close` and `ring` may come in any order."""
+    """Wakes a poll when another thread rings, or the reader of a pipe has gone. `close` and `ring` come in any order.
+
+    An epoll, because a poll keeps what it waits for open: the parent would not see the end of a pipe.
+    """
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll = select.epoll()
+        self._epoll.register(self._fd, select.EPOLLIN)
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
         """What to poll for reading."""
-        return self._fd
+        return self._epoll.fileno()
 
     def ring(self) -> None:
         """Make the descriptor readable."""
@@ -69,37 +82,65 @@ class Bell:
             if self._fd >= 0:
                 os.eventfd_write(self._fd, 1)
 
-    def hush(self) -> None:
-        """Make the descriptor unreadable again."""
-        try:
+    def watch(self, write_fd: int) -> None:
+        """Ring once when a pipe has no reader any more."""
+        self._epoll.register(write_fd, select.EPOLLONESHOT)  # an error is told without being asked for
+
+    def hush(self) -> list[int]:
+        """Make the descriptor unreadable again; the write ends whose readers have gone."""
+        found = [fd for fd, _ in self._epoll.poll(0)]
+        if self._fd in found:
+            found.remove(self._fd)
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return  # it was not ringing
+        return found
 
     def close(self) -> None:
-        """Release the descriptor."""
+        """Release the descriptors."""
         with self._lock:
             os.close(self._fd)
             self._fd = -1
+            self._epoll.close()
 
 
-class Feed:
-    """A finish-type pipe; all its state belongs to `Pipes`. `error` counts once `ended` is set."""
+class Transfer:
+    """A data pipe that is being filled; all its state belongs to `Pipes`."""
 
     def __init__(self, write_fd: int, *, wide: bool) -> None:
         self.write_fd = write_fd
         self.wide = wide
+        self.left = 0  # bytes still to be written, if that is known
+        self.cancel: Cancel = _nothing
+
+    def needs_reader(self, write_fds: Collection[int]) -> bool:
+        """Whether this is one of `write_fds` and has bytes left."""
+        return self.left > 0 and self.write_fd in write_fds
+
+    def write(self, part: memoryview) -> None:
+        """Write to the pipe, waiting for its reader. Raises PeerError once that has gone."""
+        self.left -= len(part)  # beforehand: a reader that has seen the last byte may leave
+        try:
+            while len(part):
+                part = part[os.write(self.write_fd, part) :]
+        except BrokenPipeError as error:
+            raise _reader_gone() from error
+
+
+class Feed(Transfer):
+    """A finish-type pipe. `error` counts once `ended` is set; the write end is the worker's until it is `idle`."""
+
+    def __init__(self, write_fd: int, *, wide: bool) -> None:
+        super().__init__(write_fd, wide=wide)
         self.ended = False
+        self.idle = False
         self.error: CipError | None = None
 
 
-class _Raw:
-    """The write ends of a raw transfer, which its worker closes."""
+class _Raw(Transfer):
+    """A raw transfer, whose write ends its worker closes."""
 
-    def __init__(self, data_fd: int, error_fd: int, *, wide: bool) -> None:
-        self.data_fd = data_fd
+    def __init__(self, write_fd: int, error_fd: int, *, wide: bool) -> None:
+        super().__init__(write_fd, wide=wide)
         self.error_fd = error_fd
-        self.wide = wide
 
 
 class Pipes:
@@ -125,17 +166,19 @@ class Pipes:
             self._end(feed, None)
         return opened
 
-    def feed(self, job: Job, size: int) -> Opened:
-        """A finish-type pipe that `job` fills in a thread of its own; `size` in bytes is a hint, negative: unknown.
+    def feed(self, job: Job, size: int, cancel: Cancel = _nothing) -> Opened:
+        """A finish-type pipe that `job` fills with `size` bytes (negative: unknown) in a thread of its own.
 
-        `job` gets a function that writes to the pipe and raises PeerError once the parent has closed its end.
+        `job` gets a function that writes to the pipe and raises PeerError once the parent has closed its end; `cancel`
+        is called when it did so meanwhile.
         Raises CipError (limit-exceeded) when the system has no more pipes or threads; `job` does not run then.
         """
         opened, feed = self._open_feed(size)
+        self._watch(feed, size, cancel)
         self._work(feed, opened, job)
         return opened
 
-    def feed_raw(self, job: Job, size: int) -> OpenedRaw:
+    def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing) -> OpenedRaw:
         """A data pipe that `job` fills, and an error pipe that stays empty if it succeeds. Otherwise as `feed`."""
         data_read, data_write, wide = self._make_pipe(size)
         try:
@@ -144,13 +187,14 @@ class Pipes:
             self._close(data_read, data_write, wide=wide)
             raise
         raw = _Raw(data_write, error_write, wide=wide)
+        self._watch(raw, size, cancel)
         with self._lock:
             self._unsettled.add(raw)
 
         def run() -> None:
-            outcome = outcome_of(lambda: job(_writer(raw.data_fd)))
+            outcome = outcome_of(lambda: job(raw.write))
             self._settle(raw, outcome if isinstance(outcome, CipError) else None)
-            self._close(raw.data_fd, raw.error_fd, wide=raw.wide)
+            self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
 
         try:
             _start(run)
@@ -175,6 +219,28 @@ class Pipes:
             self._close_feed(feed)
         return feed.error
 
+    def give_up(self, write_fds: Collection[int]) -> None:
+        """Told that the readers of these pipes have gone: one that has bytes left can only fail, and does so now."""
+        with self._lock:
+            feeds = [feed for feed in self._open if feed.needs_reader(write_fds) and not feed.ended]
+            raws = [raw for raw in self._unsettled if raw.needs_reader(write_fds)]
+            for feed in feeds:
+                feed.error = _reader_gone()
+                feed.ended = True
+            for raw in raws:
+                self._unsettled.discard(raw)
+                _tell(raw.error_fd, _reader_gone())
+        for each in (*feeds, *raws):
+            try:
+                _start(each.cancel)  # not here: closing a file waits for the read that is under way
+            except CipError as error:
+                log.debug("a transfer without a reader goes on: %s", error)
+
+    def _watch(self, transfer: Transfer, size: int, cancel: Cancel) -> None:
+        transfer.left, transfer.cancel = size, cancel
+        if size > 0:
+            self._bell.watch(transfer.write_fd)
+
     def stop(self) -> None:
         """End for good: each unfinished raw transfer is told so, and nothing is kept open for FinishPipe."""
         stopped = CipError("the proxy was stopped before this transfer ended")
@@ -183,7 +249,7 @@ class Pipes:
             for raw in self._unsettled:
                 _tell(raw.error_fd, stopped)
             self._unsettled.clear()
-            for feed in [feed for feed in self._open if feed.ended]:
+            for feed in list(self._open):
                 self._close_feed(feed)
 
     def _open_feed(self, size: int) -> tuple[Opened, Feed]:
@@ -199,7 +265,7 @@ class Pipes:
 
     def _work(self, feed: Feed, opened: Opened, job: Job) -> None:
         def run() -> None:
-            outcome = outcome_of(lambda: job(_writer(feed.write_fd)))
+            outcome = outcome_of(lambda: job(feed.write))
             self._end(feed, outcome if isinstance(outcome, CipError) else None)
 
         try:
@@ -215,15 +281,16 @@ class Pipes:
         if error is not None:  # it may be kept for long, the frames it came through and their buffers must not
             error.__traceback__ = error.__cause__ = error.__context__ = None
         with self._lock:
-            feed.error = error
-            feed.ended = True
-            if error is not None or self._stopped:
+            feed.error = feed.error or error
+            feed.ended = feed.idle = True
+            feed.cancel = _nothing  # it holds the image
+            if feed.error is not None or self._stopped:
                 self._close_feed(feed)
         self._bell.ring()
 
     def _settle(self, raw: _Raw, error: CipError | None) -> None:
         with self._lock:
-            if raw in self._unsettled:  # else `stop` has spoken
+            if raw in self._unsettled:  # else `give_up` or `stop` has spoken
                 self._unsettled.discard(raw)
                 if error is not None:
                     _tell(raw.error_fd, error)
@@ -253,8 +320,8 @@ class Pipes:
             self._wide -= wide
 
     def _close_feed(self, feed: Feed) -> None:
-        """Close the write end if it is open; called with the lock held."""
-        if feed in self._open:
+        """Close the write end if it is open and nobody's; called with the lock held."""
+        if feed.idle and feed in self._open:
             self._open.discard(feed)
             self._wide -= feed.wide
             os.close(feed.write_fd)
@@ -279,15 +346,8 @@ def _tell(error_fd: int, error: CipError) -> None:
         return  # the parent does not want to know
 
 
-def _writer(descriptor: int) -> Write:
-    def write(part: memoryview) -> None:
-        try:
-            while len(part):
-                part = part[os.write(descriptor, part) :]
-        except BrokenPipeError as error:
-            raise PeerError("the parent closed its end of the pipe: broken pipe") from error
-
-    return write
+def _reader_gone() -> PeerError:
+    return PeerError("the parent closed its end of the pipe: broken pipe")
 
 
 def _write_at_once(descriptor: int, data: bytes) -> int:

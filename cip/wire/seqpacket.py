@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from .. import log
 from ..content import BlobAccess, BlobReader, Release, copy_counted, copy_verified
@@ -32,7 +32,9 @@ from ..model.digest import Digest
 from ..model.jsontree import JsonNode
 from ..values import NamedTuple
 from .packet import PACKET_LIMIT, encode_failure, encode_success, parse_request, read_digest, read_number, read_text
-from .pipes import Bell, Feed, Job, Opened, Pipes, Write, outcome_of
+from .pipes import Bell, Cancel, Feed, Job, Opened, Pipes, Write, outcome_of
+
+T = TypeVar("T")
 
 EXIT_SERVED = 0
 EXIT_FAILED = 1
@@ -240,7 +242,7 @@ class _Conversation:
 
     def _receive(self) -> memoryview | None:
         """The next packet, valid until the next call; None at the end. A byte over the limit shows that it was cut."""
-        while self._owed and not self._wait(reading=len(self._owed) < OWED_LIMIT):
+        while not self._wait(reading=len(self._owed) < OWED_LIMIT):
             self._send_ready()
         # No control buffer: descriptors that the parent sends along are closed by the kernel.
         size, _, _, _ = self._sock.recvmsg_into([self._buffer])
@@ -270,7 +272,9 @@ class _Conversation:
         poller.register(self._bell, select.POLLIN)
         poller.register(self._sock, select.POLLIN if reading else 0)
         found = dict(poller.poll()).get(self._sock.fileno(), 0)
-        self._bell.hush()
+        gone = self._bell.hush()
+        if gone:
+            self._pipes.give_up(gone)
         if found & ~select.POLLIN:
             raise _Gone
         return bool(found)
@@ -378,23 +382,15 @@ class _Conversation:
     def _get_blob(self, image_id: int, digest: Digest, size: int) -> _Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        job = _transfer(handle, expected, BlobAccess.VERIFIED, partial(_copy_blob, expected=expected, asked=size))
-        try:
-            opened = self._pipes.feed(job, expected.size)
-        except CipError:
-            handle.release()
-            raise
+        work = _Work(handle, expected, BlobAccess.VERIFIED, partial(_copy_blob, expected=expected, asked=size))
+        opened = work.begin(self._pipes.feed)
         return _piped(opened, expected.size)
 
     def _get_raw_blob(self, image_id: int, digest: Digest) -> _Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        job = _transfer(handle, expected, BlobAccess.RAW, partial(_copy_raw_blob, expected=expected))
-        try:
-            opened = self._pipes.feed_raw(job, expected.size)
-        except CipError:
-            handle.release()
-            raise
+        work = _Work(handle, expected, BlobAccess.RAW, partial(_copy_raw_blob, expected=expected))
+        opened = work.begin(self._pipes.feed_raw)
         return _Reply(expected.size, 0, (opened.data_fd, opened.error_fd))
 
     def _finish_pipe(self, pipe_id: int) -> Feed:
@@ -429,27 +425,49 @@ def _layer_info(image: ServedImage) -> list[dict[str, object]]:
     ]
 
 
-def _transfer(
-    handle: _Handle, expected: Descriptor, access: BlobAccess, copy: Callable[[BlobReader, Write], object]
-) -> Job:
-    """What the worker of a blob does. From now on until it ends the image stays open."""
-    handle.retain()
+class _Work:
+    """What the worker of a blob does. From `begin` until it ends the image stays open."""
 
-    def run(write: Write) -> None:
+    def __init__(
+        self, handle: _Handle, expected: Descriptor, access: BlobAccess, copy: Callable[[BlobReader, Write], object]
+    ) -> None:
+        self._handle = handle
+        self._expected = expected
+        self._access = access
+        self._copy = copy
+        self._reader: BlobReader | None = None
+        self._cancelled = False
+
+    def begin(self, feed: Callable[[Job, int, Cancel], T]) -> T:
+        """Start the worker that fills the pipe of `feed`. Raises CipError when there can be none."""
+        self._handle.retain()
         try:
-            reader = handle.image.open_blob(expected.digest, access)
+            return feed(self._run, self._expected.size, self._cancel)
+        except CipError:
+            self._handle.release()
+            raise
+
+    def _run(self, write: Write) -> None:
+        try:
+            self._reader = reader = self._handle.image.open_blob(self._expected.digest, self._access)
             try:
-                copy(reader, write)
+                if not self._cancelled:
+                    self._copy(reader, write)
             finally:
+                self._reader = None
                 reader.close()
         except CipError as error:
-            error.digest = error.digest or str(expected.digest)
+            error.digest = error.digest or str(self._expected.digest)
             error.phase = error.phase or Phase.BLOB
             raise
         finally:
-            handle.release()
+            self._handle.release()
 
-    return run
+    def _cancel(self) -> None:
+        self._cancelled = True  # first: whoever has no reader yet looks at it
+        reader = self._reader
+        if reader is not None:
+            reader.close()
 
 
 def _copy_blob(reader: BlobReader, write: Write, *, expected: Descriptor, asked: int) -> None:

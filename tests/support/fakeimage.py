@@ -137,6 +137,7 @@ class _Counted:
     def __init__(self, image: FakeImage, reader: BlobReader) -> None:
         self._image = image
         self._reader = reader
+        self._open = [True]  # popped once, whichever thread closes first
         image.readers += 1
 
     @property
@@ -153,6 +154,11 @@ class _Counted:
         return self._reader.blame()
 
     def close(self) -> None:
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        self._reader.close()
         self._image.readers -= 1
 
 

@@ -82,6 +82,7 @@ class Usage(unittest.TestCase):
     def test_an_interrupt_before_anything_is_served_is_no_traceback(self) -> None:
         code = (
             f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r}); from cip import cli; "
+            "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background ignores it
             "cli.main = lambda *_: os.kill(os.getpid(), signal.SIGINT); cli.run()"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

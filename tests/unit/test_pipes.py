@@ -32,7 +32,7 @@ class PipesTestCase(LeakCheckedTestCase):
         while not feed.ended:
             ready, _, _ = select.select([self.bell], [], [], PATIENCE)
             self.assertTrue(ready, "the bell does not ring")
-            self.bell.hush()
+            self.pipes.give_up(self.bell.hush())
         return self.pipes.collect(feed)
 
 
@@ -100,6 +100,45 @@ class FinishTypePipes(PipesTestCase):
         assert error is not None
         self.assertEqual(error.code, ErrorCode.CLIENT_GONE)
         self.assertRegex(str(error), "broken pipe$")
+
+    def test_a_reader_that_leaves_a_silent_source_is_told_at_once(self) -> None:
+        go_on, cancelled = threading.Event(), threading.Event()
+        self.addCleanup(go_on.set)
+
+        def job(write: Write) -> None:
+            write(memoryview(b"abc"))
+            go_on.wait(PATIENCE)
+
+        opened = self.pipes.feed(job, 10, cancelled.set)
+        self.assertEqual(read_exactly(opened.read_fd, 3), b"abc")
+        os.close(opened.read_fd)
+        feed = self.pipes.finish(opened.pipe_id)
+        self.assertRegex(str(self.wait(feed)), "broken pipe$")
+        self.assertTrue(cancelled.wait(PATIENCE))
+        os.fstat(feed.write_fd)  # the worker may be about to write to it
+        go_on.set()
+        self.join_workers()
+        self.assertEqual(self.bell.hush(), [])
+        with self.assertRaises(OSError):
+            os.fstat(feed.write_fd)
+
+    def test_a_reader_that_leaves_behind_the_last_byte_changes_nothing(self) -> None:
+        for size in (3, -1):
+            with self.subTest(size):
+                go_on = threading.Event()
+
+                def job(write: Write, go_on: threading.Event = go_on) -> None:
+                    write(memoryview(b"abc"))
+                    go_on.wait(PATIENCE)  # such as for its digest
+
+                opened = self.pipes.feed(job, size, _fail)
+                self.assertEqual(read_exactly(opened.read_fd, 3), b"abc")
+                os.close(opened.read_fd)
+                self.pipes.give_up(self.bell.hush())
+                feed = self.pipes.finish(opened.pipe_id)
+                self.assertFalse(feed.ended)
+                go_on.set()
+                self.assertIsNone(self.wait(feed))
 
     def test_a_mistake_of_ours_is_logged_and_told_as_internal(self) -> None:
         def job(write: Write) -> None:
@@ -184,6 +223,21 @@ class RawTransfers(PipesTestCase):
         assert found is not None
         self.assertEqual(found["code"], "EPIPE")
         self.assertRegex(found["message"], "broken pipe$")
+
+    def test_a_reader_that_leaves_a_silent_source_is_told_before_the_worker_ends(self) -> None:
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+        opened = self.pipes.feed_raw(lambda write: go_on.wait(PATIENCE), 10, go_on.set)
+        os.close(opened.data_fd)
+        self.assertTrue(select.select([self.bell], [], [], PATIENCE)[0])
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
+            self.pipes.give_up(self.bell.hush())
+        self.assertFalse(has_nothing(opened.error_fd))
+        self.assertFalse(go_on.is_set())
+        go_on.set()
+        found = read_error_pipe(opened.error_fd)
+        assert found is not None
+        self.assertEqual(found["code"], "EPIPE")
 
     def test_a_closed_error_pipe_changes_nothing(self) -> None:
         opened = self.pipes.feed_raw(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)

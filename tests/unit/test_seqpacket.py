@@ -453,6 +453,45 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
         digest = self.image.add(b"x", lambda: BytesReader(b"y"))
         self.assert_refused(self.parent.fetch("GetBlob", self.image_id, str(digest), 1)[2], "expected digest")
 
+    def test_one_whose_reader_has_left_is_given_up(self) -> None:
+        for waiting in (False, True):
+            with self.subTest(waiting=waiting):
+                reply = self.parent.ask("GetBlob", self.image_id, str(self.stalled()), BIG_SIZE)
+                if waiting:
+                    self.parent.send("FinishPipe", reply.pipe_id)
+                close_all(reply)
+                told = self.parent.reply() if waiting else self.parent.finish(reply)
+                self.assert_refused(told, "broken pipe$", "EPIPE")
+
+    def test_one_whose_reader_left_before_the_source_answered_is_given_up(self) -> None:
+        def silent() -> BlobReader:
+            assert self.go_on.wait(PATIENCE)
+            return BytesReader(BIG)
+
+        digest = self.image.add(BIG[1:], silent)
+        reply = self.parent.ask("GetBlob", self.image_id, str(digest), BIG_SIZE - 1)
+        close_all(reply)
+        self.assert_refused(self.parent.finish(reply), "broken pipe$", "EPIPE")
+
+    def test_a_source_is_told_that_its_reader_has_left(self) -> None:
+        closed, started = threading.Event(), threading.Event()
+
+        class Endless(BytesReader):
+            def readinto(self, buffer: memoryview, /) -> int:
+                started.set()
+                assert closed.wait(PATIENCE), "nobody closes it"
+                return 0
+
+            def close(self) -> None:
+                closed.set()
+
+        digest = self.image.add(BIG[1:], lambda: Endless(BIG[1:]))
+        reply = self.parent.ask("GetBlob", self.image_id, str(digest), BIG_SIZE - 1)
+        self.assertTrue(started.wait(PATIENCE))
+        close_all(reply)
+        self.assertTrue(closed.wait(PATIENCE), "the source goes on")
+        self.assert_refused(self.parent.finish(reply), "broken pipe$", "EPIPE")
+
     def test_transfers_behind_a_waiting_finish_pipe_start_at_once(self) -> None:
         self.parent.send("FinishPipe", self.slow.pipe_id)
         other = threading.Event()
@@ -656,10 +695,13 @@ class AnExceptionOfASignalHandler(OpenerTestCase):
             pass
 
         class Poller:
-            def register(self, *_: object) -> None:
-                return
+            def __init__(self) -> None:
+                self._poller = select.poll()
+                self.register = self._poller.register
 
             def poll(self) -> list[tuple[int, int]]:
+                if threading.current_thread() is not server:
+                    return self._poller.poll()
                 assert asked.wait(PATIENCE)
                 raise Signalled
 
