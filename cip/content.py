@@ -38,15 +38,15 @@ class BlobReader(Reader, Protocol):
         """Bytes in the whole blob as the source states it."""
         ...
 
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Told that what was read is wrong: `error`, or the same with the places that served it."""
+        ...
+
     def restart(self, error: ContentMismatchError) -> bool:
-        """Told that what was read is wrong while nothing has been passed on: exclude every place that served it.
+        """Called after `blame` where nothing has been passed on: exclude every place that served a byte.
 
         True when reading begins again at offset 0 from another place, False when there is none.
         """
-        ...
-
-    def blame(self) -> str:
-        """The places that served the bytes, for the message of a mismatch; empty when that says nothing."""
         ...
 
     def close(self) -> None:
@@ -186,11 +186,8 @@ class _VerifiedCopy:
             raise self._mismatch(f"expected {self._expected.size} bytes, found {received}", received)
 
     def _mismatch(self, why: str, received: int) -> ContentMismatchError:
-        served_by = self._reader.blame()
-        suffix = f" (served by {served_by})" if served_by else ""
-        return ContentMismatchError(
-            f"blob {self._expected.digest}: {why}{suffix}", digest=str(self._expected.digest), offset=received
-        )
+        digest = str(self._expected.digest)
+        return self._reader.blame(ContentMismatchError(f"blob {digest}: {why}", digest=digest, offset=received))
 
 
 def copy_counted(reader: Reader, write: Write, size: int, what: str) -> int:
@@ -229,13 +226,13 @@ class BytesReader:
         self._position += len(part)
         return len(part)
 
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Memory accuses nobody."""
+        return error
+
     def restart(self, error: ContentMismatchError) -> bool:
         """There is no other place."""
         return False
-
-    def blame(self) -> str:
-        """Memory accuses nobody."""
-        return ""
 
     def close(self) -> None:
         """Nothing to release."""

@@ -236,6 +236,10 @@ class ContentMismatchError(TrustError):
 
     default_code = ErrorCode.CONTENT_MISMATCH
 
+    def served_by(self, places: str) -> ContentMismatchError:
+        """The same, and who served the bytes."""
+        return ContentMismatchError(f"{self} (served by {places})", digest=self.digest, offset=self.offset)
+
 
 class SignatureError(TrustError):
     """One signature that cannot be accepted; `reason` is the reject class of signatures.md in lower case."""

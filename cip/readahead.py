@@ -205,9 +205,9 @@ class _EarlyBlob:
             self._error = None
         return self._opened().restart(error)
 
-    def blame(self) -> str:
-        """Who served the bytes."""
-        return self._opened().blame()
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Who served the wrong bytes."""
+        return self._opened().blame(error)
 
     def close(self) -> None:
         """Stop the thread and release the blob."""

@@ -247,17 +247,18 @@ class ReportingReader:
             self._emit("progress", done=self._done, size=self._descriptor.size)
         return count
 
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Who served the wrong bytes."""
+        error = self._reader.blame(error)
+        self._failure = failure(error)
+        return error
+
     def restart(self, error: ContentMismatchError) -> bool:
         """Begin again elsewhere, if the source can."""
         if not self._reader.restart(error):
             return False
         self._done, self._ended, self._failure = 0, False, None
         return True
-
-    def blame(self) -> str:
-        """Who served the bytes; asked only when they were wrong."""
-        self._failure = failure(ContentMismatchError("the content is not the one that the image names"))
-        return self._reader.blame()
 
     def close(self) -> None:
         """Release the blob, and tell what became of it; one that the parent gave up is told by neither event."""

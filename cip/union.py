@@ -309,14 +309,14 @@ class LocalBlob:
         self._position += count
         return count
 
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Who served the wrong bytes."""
+        return self._reader.blame(error)
+
     def restart(self, error: ContentMismatchError) -> bool:
         """Begin again at the registry, then wherever that goes on."""
         self._position = 0
         return self._switch(error) or self._reader.restart(error)
-
-    def blame(self) -> str:
-        """Who served the bytes."""
-        return self._reader.blame()
 
     def close(self) -> None:
         """Release the blob."""

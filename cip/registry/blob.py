@@ -131,19 +131,26 @@ class RegistryBlob:
         finally:
             self._leave()
 
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Complete the error with the places that served bytes."""
+        liars = self._candidates.liars()
+        if liars:
+            error = error.served_by(" and ".join(liars))
+        for name in liars:
+            self._history.add(name, error, self._phase)
+        self._complete(error)
+        return error
+
     def restart(self, error: ContentMismatchError) -> bool:
         """Exclude every place that served a byte; whether there is another one to begin anew at."""
-        blamed = self.blame()
-        for liar in self._candidates.lied():
-            self._history.add(liar.endpoint.name, error, self._phase)
+        blamed = " and ".join(self._candidates.liars())
+        self._candidates.exclude_liars()
         self._drop()
         following = None
         if self._access is BlobAccess.VERIFIED:
             following = self._candidates.choose(error, sent_bytes=False, stay=False)
         if following is None:
-            self._complete(error)
             return False
-        self._candidates.forgive()
         self._session.events.emit(
             "source",
             digest=str(self._descriptor.digest),
@@ -156,10 +163,6 @@ class RegistryBlob:
         self._broke_off = False
         self._candidates.current = following
         return True
-
-    def blame(self) -> str:
-        """The places that served bytes."""
-        return self._candidates.blame()
 
     def close(self) -> None:
         """Give the connection back or close it; a read that waits in another thread ends with NetworkError."""

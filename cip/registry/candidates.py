@@ -75,20 +75,14 @@ class Candidates:
         """Seconds that the host of a place asked everybody to wait."""
         return self._repeats.told_to_wait(candidate.endpoint)
 
-    def lied(self) -> list[Candidate]:
-        """The places that served a byte of wrong content; they are excluded."""
-        liars = [candidate for candidate in self._all if candidate.served]
-        for candidate in liars:
-            candidate.excluded = True
-        return liars
+    def liars(self) -> list[str]:
+        """The names of the places that served a byte of what turned out to be wrong."""
+        return [candidate.endpoint.name for candidate in self._all if candidate.served]
 
-    def blame(self) -> str:
-        """The places that served bytes."""
-        return " and ".join(candidate.endpoint.name for candidate in self._all if candidate.served)
-
-    def forgive(self) -> None:
-        """Nothing that was served counts any more."""
+    def exclude_liars(self) -> None:
+        """Never ask them again; what comes from now on is another matter."""
         for candidate in self._all:
+            candidate.excluded |= candidate.served
             candidate.served = False
 
     def final_fault(self, last: CipError) -> CipError:

@@ -232,9 +232,9 @@ class UnpackedBlob:
         """There is no other place."""
         return False
 
-    def blame(self) -> str:
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
         """The message already names the place."""
-        return ""
+        return error
 
     def close(self) -> None:
         """Release the archive's descriptor."""

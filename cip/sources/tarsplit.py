@@ -85,9 +85,9 @@ class RebuiltLayer:
         """There is no other place."""
         return False
 
-    def blame(self) -> str:
-        """The file."""
-        return self._what
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Name the file."""
+        return error.served_by(self._what)
 
     def close(self) -> None:
         """Release recipe, directories and the current file."""

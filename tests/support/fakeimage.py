@@ -150,8 +150,8 @@ class _Counted:
     def restart(self, error: ContentMismatchError) -> bool:
         return self._reader.restart(error)
 
-    def blame(self) -> str:
-        return self._reader.blame()
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        return self._reader.blame(error)
 
     def close(self) -> None:
         try:

@@ -481,8 +481,11 @@ class LyingPlaceTest(BlobCase):
 
     def test_what_has_left_the_process_cannot_be_begun_anew_and_the_liar_is_named(self) -> None:
         self.places(self.wrong(10), obedient)
-        with self.assertRaisesRegex(ContentMismatchError, r"served by a\.example\)$"):
+        with self.assertRaisesRegex(ContentMismatchError, r"served by a\.example\)$") as caught:
             self.copy(Release.AS_READ)
+        error = caught.exception
+        self.assertEqual((error.host, error.phase, error.offset), ("a.example", Phase.BLOB, L))
+        self.assertEqual([(a.place, a.code) for a in error.attempts], [("a.example", ErrorCode.CONTENT_MISMATCH)])
 
     def test_when_all_lie_the_last_is_named_and_all_are_told(self) -> None:
         self.places(self.wrong(0), self.wrong(1))

@@ -58,8 +58,8 @@ class Place(BytesReader):
         self._size = UNKNOWN_SIZE
         return True
 
-    def blame(self) -> str:
-        return f"place {len(self.blamed) + 1}"
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        return error.served_by(f"place {len(self.blamed) + 1}")
 
 
 class Sink:
@@ -355,8 +355,10 @@ class InMemory(unittest.TestCase):
         reader, buffer = BytesReader(b"abcde"), memoryview(bytearray(3))
         self.assertEqual(reader.size, 5)
         self.assertEqual([(reader.readinto(buffer), bytes(buffer)) for _ in range(2)], [(3, b"abc"), (2, b"dec")])
-        self.assertEqual((reader.readinto(buffer), reader.blame()), (0, ""))
-        self.assertFalse(reader.restart(ContentMismatchError("x")))
+        self.assertEqual(reader.readinto(buffer), 0)
+        wrong = ContentMismatchError("x")
+        self.assertIs(reader.blame(wrong), wrong)
+        self.assertFalse(reader.restart(wrong))
         reader.close()
 
     def test_content_has_its_digest_or_is_refused(self) -> None:
