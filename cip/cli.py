@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from . import log
 from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 from .options import Command, Invocation, parse_arguments
-from .report import Audit, AuditWriter, Events, EventWriter, LineWriter, NoAudit, NoEvents
+from .report import Audit, AuditWriter, Events, EventWriter, LineWriter, NoAudit, NoEvents, close_writers
 from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
 
 if TYPE_CHECKING:
@@ -306,10 +306,14 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     confinement = _Confinement(invocation, programs)
     events: Events = NoEvents()
     audit: Audit = NoAudit()
+    writers: list[LineWriter] = []
+    stack.callback(close_writers, writers)
     if invocation.events_fd is not None:
-        events = EventWriter(_line_writer(invocation.events_fd, "events", stack))
+        writers.append(_line_writer(invocation.events_fd, "events"))
+        events = EventWriter(writers[-1])
     if invocation.audit_fd is not None:
-        audit = AuditWriter(_line_writer(invocation.audit_fd, "audit", stack))
+        writers.append(_line_writer(invocation.audit_fd, "audit"))
+        audit = AuditWriter(writers[-1])
     tools = TrustTools(_read_key_file, lambda ring, message: run_gpgv(programs, ring, message), time.time)
     sources = SourceOpener(settings, events, programs)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
@@ -317,12 +321,10 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     return opener, confinement
 
 
-def _line_writer(descriptor: int, name: str, stack: ExitStack) -> LineWriter:
+def _line_writer(descriptor: int, name: str) -> LineWriter:
     from .wire.fds import adopt_writer
 
-    writer = LineWriter(adopt_writer(descriptor, f"--{name}-fd"), name)
-    stack.callback(writer.close)
-    return writer
+    return LineWriter(adopt_writer(descriptor, f"--{name}-fd"), name)
 
 
 def _load_policy(settings: Settings) -> Policy:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from . import log
@@ -24,7 +24,7 @@ VERSION = 1
 QUEUE_LIMIT = 256 * 1024  # bytes of lines that are not progress
 AUDIT_LINE_LIMIT = 64 * 1024  # bytes
 PROGRESS_INTERVAL = 0.1  # seconds between two progress lines of one blob
-FLUSH_SECONDS = 1.0  # how long `close` waits for a slow reader
+FLUSH_SECONDS = 0.5  # how long the end of the process waits for slow readers
 
 
 class Events(Protocol):
@@ -97,12 +97,12 @@ class LineWriter:
                 self._thread = thread
             self._condition.notify()
 
-    def close(self) -> None:
-        """Write what waits, for at most FLUSH_SECONDS, and close the descriptor."""
+    def close(self, within: float = FLUSH_SECONDS) -> None:
+        """Write what waits, for at most `within` seconds, and close the descriptor."""
         with self._condition:
             if self._closed and self._thread is None:
                 return
-            deadline = time.monotonic() + FLUSH_SECONDS
+            deadline = time.monotonic() + within
             while (self._lines or self._progress or self._writing) and not self._closed:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -150,6 +150,13 @@ class LineWriter:
                         return
         finally:
             os.close(self._descriptor)
+
+
+def close_writers(writers: Iterable[LineWriter]) -> None:
+    """Close them all within FLUSH_SECONDS: a parent may wait for the end of this process."""
+    deadline = time.monotonic() + FLUSH_SECONDS
+    for writer in writers:
+        writer.close(max(0.0, deadline - time.monotonic()))
 
 
 def _write_whole(descriptor: int, line: bytes) -> None:

@@ -14,7 +14,7 @@ from cip.content import BytesReader, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor
 from cip.model.digest import digest_of
-from cip.report import AuditWriter, EventWriter, LineWriter, NoEvents, ReportingReader
+from cip.report import FLUSH_SECONDS, AuditWriter, EventWriter, LineWriter, NoEvents, ReportingReader, close_writers
 
 
 class PipeCase(unittest.TestCase):
@@ -77,6 +77,27 @@ class Lines(PipeCase):
                 events.emit("retry", detail="x" * 8192)
         self.assertEqual(warning.call_count, 1)
         self.lines.close()
+
+    def test_readers_that_stand_still_have_one_time_together(self) -> None:
+        now = [100.0]
+        allowed: list[float] = []
+
+        class StandsStill(LineWriter):
+            def close(self, within: float = FLUSH_SECONDS) -> None:
+                allowed.append(within)
+                now[0] += within
+
+        with mock.patch("cip.report.time.monotonic", lambda: now[0]):
+            close_writers([StandsStill(-1, "events"), StandsStill(-1, "audit")])
+        self.assertEqual(allowed, [FLUSH_SECONDS, 0])
+
+    def test_a_reader_that_stands_still_is_not_waited_for_when_the_time_is_over(self) -> None:
+        for _ in range(16):
+            EventWriter(self.lines).emit("retry", detail="x" * 8192)
+        with mock.patch("threading.Condition.wait", side_effect=AssertionError("waits")):
+            self.lines.close(0)
+        while os.read(self.read_end, 1 << 20):
+            continue
 
     def test_progress_lines_replace_each_other(self) -> None:
         events = EventWriter(self.lines)
