@@ -249,9 +249,13 @@ class RpmPackage(unittest.TestCase):
 
 
 def code_of(source: str) -> str:
-    """The statements with their lines, without docstrings and the annotations of functions."""
+    """The statements with their lines, without docstrings and the annotations of functions and variables."""
     tree = ast.parse(source)
-    for node in ast.walk(tree):
+    for node in list(ast.walk(tree)):
+        if not isinstance(node, ast.ClassDef):  # what is annotated there is a field
+            for _, block in ast.iter_fields(node):
+                if isinstance(block, list):
+                    block[:] = [_without_annotation(each) for each in block]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body[0] = ast.Expr(ast.Constant(None), lineno=node.body[0].lineno)
         if isinstance(node, ast.FunctionDef):
@@ -260,6 +264,12 @@ def code_of(source: str) -> str:
             node.annotation = None
     statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
     return "\n".join(f"{node.lineno} {ast.dump(node)}" for node in statements)
+
+
+def _without_annotation(node: ast.AST) -> ast.AST:
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+    return node
 
 
 class Zipapp(unittest.TestCase):
