@@ -2,6 +2,7 @@
 """The table of faults, through both front ends: bytes or a typed error, in time, no secret told, nothing left."""
 
 import contextlib
+import os
 import random
 import socket
 import tempfile
@@ -168,6 +169,22 @@ STALLS: dict[str, Fault] = {
 }
 
 
+@contextlib.contextmanager
+def full_pipe() -> Iterator[int]:
+    """The write end of a pipe that takes no more, because nobody reads."""
+    read_end, write_end = os.pipe()
+    try:
+        os.set_blocking(write_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write_end, bytes(4096))
+        os.set_blocking(write_end, True)
+        yield write_end
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
 class StalledTest(unittest.TestCase):
     """A registry that falls silent inside a blob, for longer than these tests take."""
 
@@ -251,6 +268,32 @@ class StalledTest(unittest.TestCase):
                 self.assertTrue(finished.members["success"])
                 self.assertEqual(data, content.layer)
 
+    def test_a_parent_that_leaves_a_stalled_pipe_is_told_at_once_and_frees_the_connection(self) -> None:
+        for name, fault in STALLS.items():
+            with self.subTest(name), self.world(fault) as world:
+                with json_proxy(*self.patient, "--tls-verify=false", "--connections=1") as (parent, _):
+                    image = parent.open(world.reference)
+                    layer = world.content.layer
+                    for turn in range(1, 4):
+                        blob = parent.ask("GetBlob", image, str(digest_of(layer)), len(layer))
+                        # whoever waits for an answer waits on, and holds the only connection until that is over
+                        self.wait_for(world, "blob", 1 if fault is Exchange.stall else turn)
+                        close_all(blob)
+                        self.assertEqual(parent.finish(blob).failure[0], "EPIPE")
+
+    def test_readers_of_records_that_stand_still_keep_no_proxy(self) -> None:
+        with contextlib.ExitStack() as stack:
+            write_ends = [stack.enter_context(full_pipe()) for _ in range(2)]
+            world = stack.enter_context(self.world(Exchange.stall))
+            options = [f"--{kind}-fd={fd}" for kind, fd in zip(("events", "audit"), write_ends, strict=True)]
+            arguments = (*self.patient, *options, "--tls-verify=false", world.reference)
+            with running(*arguments, status=None, pass_fds=write_ends) as proxy:
+                proxy.line.send(f"GET /blobs/{digest_of(world.content.layer)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                self.wait_for(world, "blob")
+                began = time.monotonic()
+                self.assertEqual(proxy.hang_up(), 1)
+                self.assertLess(time.monotonic() - began, LEAVING)
+
     def test_a_parent_that_half_closes_gets_its_answer(self) -> None:
         content = make_content(3_000_000)
         with FaultyHost(registry_of(content)) as host:
@@ -259,11 +302,11 @@ class StalledTest(unittest.TestCase):
                 proxy.line.sock.shutdown(socket.SHUT_WR)
                 self.assertEqual(proxy.line.answer().body, content.layer)
 
-    def wait_for(self, world: World, phase: str) -> None:
+    def wait_for(self, world: World, phase: str, times: int = 1) -> None:
         """Until the registry has seen the request that it is silent about."""
         part = "/blobs/" if phase == "blob" else "/manifests/t"
         deadline = time.monotonic() + PATIENCE
-        while not any(part in asked.target for asked in world.hosts["registry"].asked):
+        while sum(part in asked.target for asked in world.hosts["registry"].asked) < times:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
 
