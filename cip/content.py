@@ -43,7 +43,7 @@ class BlobReader(Reader, Protocol):
         ...
 
     def restart(self, error: ContentMismatchError) -> bool:
-        """Called after `blame` where nothing has been passed on: exclude every place that served a byte.
+        """Called where nothing has been passed on: exclude every place that served a byte.
 
         True when reading begins again at offset 0 from another place, False when there is none.
         """

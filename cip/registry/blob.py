@@ -59,7 +59,7 @@ class _TryAgainError(Exception):
 
 
 class RegistryBlob:
-    """The blob `descriptor` from the first of `endpoints` that has it. `open` before the first read.
+    """The blob `descriptor` from the first of `endpoints` that has it; asked for by the first read.
 
     One thread reads; `close` may come from any thread and ends a read that waits. A config, or with `document` a
     signature, has the time limits of a document.
@@ -98,33 +98,24 @@ class RegistryBlob:
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
         self._faults = 0
+        self._asked = False
         self._broke_off = False  # a body that had begun was not completed: what follows is asked for as a range
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False
 
-    def open(self) -> RegistryBlob:
-        """Send the first request. Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError."""
-        self._enter()
-        try:
-            self._candidates.begin()
-            self._find_source()
-        except BaseException:
-            self._closed = True
-            raise
-        finally:
-            self._leave()
-        return self
-
     @property
     def size(self) -> int:
-        """Bytes in the whole blob: as the descriptor says, else as the source states it."""
+        """Bytes in the whole blob: as the descriptor says, else as the source has stated it."""
         if self._descriptor.size != UNKNOWN_SIZE or self._response is None:
             return self._descriptor.size
         return UNKNOWN_SIZE if self._response.size == UNKNOWN_LENGTH else self._response.size
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """The next bytes; 0 at the end. Raises SourceError when no place has the rest."""
+        """The next bytes; 0 at the end.
+
+        Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError when no place has the rest.
+        """
         self._enter()
         try:
             return self._read(buffer)
@@ -134,7 +125,7 @@ class RegistryBlob:
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
         """Complete the error with the places that served bytes."""
         liars = self._candidates.liars()
-        if liars:
+        if liars:  # else there was nothing to read, and who named the blob is wrong
             error = error.served_by(" and ".join(liars))
         for name in liars:
             self._history.add(name, error, self._phase)
@@ -143,18 +134,18 @@ class RegistryBlob:
 
     def restart(self, error: ContentMismatchError) -> bool:
         """Exclude every place that served a byte; whether there is another one to begin anew at."""
-        blamed = " and ".join(self._candidates.liars())
+        liars = self._candidates.liars()
         self._candidates.exclude_liars()
         self._drop()
         following = None
-        if self._access is BlobAccess.VERIFIED:
+        if liars and self._access is BlobAccess.VERIFIED:
             following = self._candidates.choose(error, sent_bytes=False, stay=False)
         if following is None:
             return False
         self._session.events.emit(
             "source",
             digest=str(self._descriptor.digest),
-            **{"from": blamed},
+            **{"from": " and ".join(liars)},
             to=following.endpoint.name,
             offset=0,
             reason=error.code,
@@ -199,6 +190,9 @@ class RegistryBlob:
 
     def _read(self, buffer: memoryview) -> int:
         expected = self._descriptor.size
+        if not self._asked:  # for a blob without bytes too: its place has to have it
+            self._asked = True
+            self._find_source()
         while self._offset != expected:
             if self._response is None:
                 self._find_source()

@@ -25,16 +25,15 @@ class Candidate:
 
 
 class Candidates:
-    """The places of one blob in their order; `current` is asked or was asked last."""
+    """The places of one blob in their order; `current` is asked or was asked last.
+
+    The first one is the first whose host does not want to be left alone.
+    """
 
     def __init__(self, endpoints: Sequence[Endpoint], repeats: Repeats, clock: Clock) -> None:
         self._all = [Candidate(endpoint) for endpoint in endpoints]
         self._repeats = repeats
         self._clock = clock
-        self.current = self._all[0]
-
-    def begin(self) -> None:
-        """Begin at the first place whose host does not want to be left alone."""
         self.current = min(self._all, key=self.told_to_wait)
 
     def have_another(self) -> bool:

@@ -193,7 +193,7 @@ class _Fetch:
         return [self._attachment(layer, f"{self._endpoint.name} (attached as {tag})") for layer in manifest.layers]
 
     def _attachment(self, layer: Descriptor, origin: str) -> RawSignature:
-        blob = RegistryBlob(layer, BlobAccess.VERIFIED, (self._endpoint,), self._session, document=True).open()
+        blob = RegistryBlob(layer, BlobAccess.VERIFIED, (self._endpoint,), self._session, document=True)
         try:
             payload = read_blob(blob, layer, SIGNATURE_LIMIT, origin)
         finally:

@@ -101,9 +101,9 @@ class RegistrySource:
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
         """The blob from the first place that sends it; `urls` of the descriptor are never followed (S2).
 
-        Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError.
+        Nothing is asked before the first read, so that `close` can end all of it.
         """
-        return RegistryBlob(descriptor, access, self._endpoints, self._session).open()
+        return RegistryBlob(descriptor, access, self._endpoints, self._session)
 
     def close(self) -> None:
         """Nothing to release: connections belong to the session."""

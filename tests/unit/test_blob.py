@@ -130,7 +130,7 @@ class BlobCase(LeakCheckedTestCase):
         return data
 
     def fetch(self, **options: object) -> bytes:
-        reader = self.blob(**options).open()  # type: ignore[arg-type]
+        reader = self.blob(**options)  # type: ignore[arg-type]
         try:
             return self.read(reader)
         finally:
@@ -225,7 +225,7 @@ class ResumptionTest(BlobCase):
     def test_b9_a_reset_is_continued(self) -> None:
         # a socketpair knows no reset; what it looks like is an error of recv
         self.places(in_turn(cut(1000), obedient))
-        reader = self.blob().open()
+        reader = self.blob()
         view = memoryview(bytearray(1000))
         self.assertEqual(reader.readinto(view), 1000)
         with mock.patch("cip.registry.connection.Connection.receive_into", side_effect=[NetworkError("reset"), 0]):
@@ -363,7 +363,7 @@ class FirstAnswerTest(BlobCase):
         first = self.blob()
         endpoints = [each.endpoint for each in first._candidates._all]
         for reader in (first, RegistryBlob(first._descriptor, first._access, endpoints, first._session)):
-            self.assertEqual(self.read(reader.open()), CONTENT)
+            self.assertEqual(self.read(reader), CONTENT)
             reader.close()
         self.assertEqual(len(self.origins.opened), 1)
 
@@ -375,8 +375,10 @@ class FirstAnswerTest(BlobCase):
 
     def test_an_unknown_size_is_what_the_source_states(self) -> None:
         self.places(in_turn(reply(200, CONTENT)))
-        reader = self.blob(size=UNKNOWN_SIZE).open()
-        self.assertEqual((reader.size, self.read(reader)), (L, CONTENT))
+        reader = self.blob(size=UNKNOWN_SIZE)
+        self.assertEqual(reader.size, UNKNOWN_SIZE)
+        self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
+        self.assertEqual((reader.size, self.read(reader)), (L, CONTENT[10:]))
 
     def test_an_empty_blob_has_no_bytes(self) -> None:
         self.places(in_turn(reply(200, b"")))
@@ -406,12 +408,12 @@ class FailoverTest(BlobCase):
 
     def test_a_place_of_a_document_has_its_share_of_the_time_for_head_and_body(self) -> None:
         self.places(obedient, obedient)
-        reader = self.blob(media_type=OCI_CONFIG).open()
+        reader = self.blob(media_type=OCI_CONFIG)
         reader.readinto(memoryview(bytearray(1)))
         assert reader._response is not None and reader._response.limits is not None
         self.assertEqual(reader._response.limits.deadline - self.clock.now, TimeLimits().control_place)
         self.places(obedient)
-        alone = self.blob(media_type=OCI_CONFIG).open()
+        alone = self.blob(media_type=OCI_CONFIG)
         alone.readinto(memoryview(bytearray(1)))
         assert alone._response is not None and alone._response.limits is not None
         self.assertEqual(alone._response.limits.deadline - self.clock.now, TimeLimits().control_document)
@@ -430,10 +432,12 @@ class FailoverTest(BlobCase):
     def test_a_host_that_wants_to_be_alone_is_not_asked_while_another_is_free(self) -> None:
         self.places(in_turn(reply(429, b"", {"Retry-After": "30"}), obedient), obedient)
         self.assertEqual(self.fetch(), CONTENT)
-        reader = self.blob()
-        reader._session.backoff.postpone("a.example", 30)
+        first = self.blob()
+        first._session.backoff.postpone("a.example", 30)
         self.origins.asked.clear()
-        self.assertEqual(self.read(reader.open()), CONTENT)
+        endpoints = [each.endpoint for each in first._candidates._all]
+        reader = RegistryBlob(first._descriptor, first._access, endpoints, first._session)
+        self.assertEqual(self.read(reader), CONTENT)
         self.assertEqual(self.hosts(), ["b"])
 
     def test_a_raw_blob_moves_before_its_first_byte_only(self) -> None:
@@ -458,7 +462,7 @@ class LyingPlaceTest(BlobCase):
 
     def copy(self, release: Release = Release.AFTER_VERIFICATION) -> bytes:
         data = bytearray()
-        reader = self.blob().open()
+        reader = self.blob()
         try:
             copy_verified(reader, data.extend, Descriptor("layer", DIGEST, L), release=release)
         finally:
@@ -496,6 +500,17 @@ class LyingPlaceTest(BlobCase):
         ])  # fmt: skip
         self.assertFalse(caught.exception.retryable)
 
+    def test_a_blob_that_cannot_be_right_ends_although_nobody_served_a_byte_of_it(self) -> None:
+        self.places(in_turn(reply(200, b"")), in_turn(reply(200, b"")))
+        for release in Release:
+            reader = self.blob(size=0)
+            with self.subTest(release), self.assertRaisesRegex(ContentMismatchError, "expected digest") as caught:
+                copy_verified(reader, bytearray().extend, Descriptor("layer", DIGEST, 0), release=release)
+            self.assertNotIn("served by", str(caught.exception))
+            reader.close()
+        self.assertEqual(self.hosts(), ["a", "a"])
+        self.assertEqual(self.events.of("source"), [])
+
     def test_the_only_place_is_not_asked_again(self) -> None:
         self.places(self.wrong(0))
         with self.assertRaises(ContentMismatchError):
@@ -530,7 +545,7 @@ class ClockTest(BlobCase):
 
     def test_a_slow_parent_is_no_stall(self) -> None:
         self.places(obedient)
-        reader = self.blob().open()
+        reader = self.blob()
         view = memoryview(bytearray(1000))
         data = b""
         while count := reader.readinto(view):
@@ -540,8 +555,9 @@ class ClockTest(BlobCase):
 
     def test_a_limit_that_was_short_of_patience_ends_with_the_next_progress(self) -> None:
         self.places(in_turn(reply(200, CONTENT)))
-        reader = self.blob().open()
+        reader = self.blob()
         view = memoryview(bytearray(1))
+        reader.readinto(view)
         response = reader._response
         assert response is not None
         reader._patience.count(reader._patience.stall - 1.0, 0)
@@ -585,7 +601,7 @@ class ClockTest(BlobCase):
             return real(self, view[:1])
 
         self.places(in_turn(reply(200, CONTENT), obedient))
-        reader = self.blob().open()
+        reader = self.blob()
         real = Response.readinto
         with mock.patch.object(Response, "readinto", drip):
             with self.assertRaises(CipError) as caught:
@@ -612,7 +628,7 @@ class ClockTest(BlobCase):
 class CloseTest(BlobCase):
     def test_another_thread_can_end_a_read_that_waits(self) -> None:
         self.places(in_turn(reply(200, CONTENT[:1000], {"Content-Length": str(L)}, then="hang")))
-        reader = self.blob(settings=self.settings._replace(times=TimeLimits())).open()
+        reader = self.blob(settings=self.settings._replace(times=TimeLimits()))
         reader.readinto(memoryview(bytearray(1000)))
         timer = threading.Timer(0.02, reader.close)
         timer.start()
@@ -624,10 +640,36 @@ class CloseTest(BlobCase):
 
     def test_closing_twice_and_early_is_harmless(self) -> None:
         self.places(obedient)
-        reader = self.blob().open()
+        reader = self.blob()
         reader.close()
         reader.close()
+        self.assertEqual(self.origins.asked, [])
+        with self.assertRaisesRegex(NetworkError, "closed"):
+            reader.readinto(memoryview(bytearray(1)))
+
+    def test_another_thread_can_end_the_wait_for_a_turn(self) -> None:
+        self.places(obedient)
+        first = self.blob(settings=self.settings._replace(transfer=TransferLimits(connections=1)))
+        first.readinto(memoryview(bytearray(1)))
+        endpoints = [each.endpoint for each in first._candidates._all]
+        waiting = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, first._session)
+        timer = threading.Timer(0.02, waiting.close)
+        timer.start()
+        with self.assertRaisesRegex(NetworkError, "given up by the caller"):
+            waiting.readinto(memoryview(bytearray(1)))
+        timer.join()
+        first.close()
         self.assertEqual(len(self.origins.asked), 1)
+
+    def test_another_thread_can_end_the_wait_for_an_answer_and_no_place_is_asked_again(self) -> None:
+        self.places(in_turn(Reply(b"", "hang")), obedient)
+        reader = self.blob(settings=self.settings._replace(times=TimeLimits()))
+        timer = threading.Timer(0.02, reader.close)
+        timer.start()
+        with self.assertRaises(NetworkError):
+            reader.readinto(memoryview(bytearray(1)))
+        timer.join()
+        self.assertEqual(self.hosts(), ["a"])
 
     def test_a_turn_is_given_back_however_it_ends(self) -> None:
         one = self.settings._replace(transfer=TransferLimits(connections=1))
@@ -636,18 +678,19 @@ class CloseTest(BlobCase):
         session, endpoints = first._session, [each.endpoint for each in first._candidates._all]
         for _ in range(3):
             reader = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, session)
-            self.assertEqual(self.read(reader.open()), CONTENT)
+            self.assertEqual(self.read(reader), CONTENT)
             early = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, session)
-            early.open().close()
+            early.readinto(memoryview(bytearray(1)))
+            early.close()
         self.assertEqual(session.turns._taken, {"a.example": 0})
 
     def test_a_blob_read_to_its_end_keeps_its_connection(self) -> None:
         self.places(obedient)
-        reader = self.blob().open()
+        reader = self.blob()
         session = reader._session
         self.read(reader)
         endpoint = reader._candidates.current.endpoint
-        again = RegistryBlob(reader._descriptor, BlobAccess.VERIFIED, [endpoint], session).open()
+        again = RegistryBlob(reader._descriptor, BlobAccess.VERIFIED, [endpoint], session)
         self.read(again)
         self.assertEqual(len(self.origins.opened), 1)
 

@@ -21,9 +21,12 @@ class CandidatesTest(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = FakeClock()
         self.backoff = HostBackoff(self.clock)
+        self.candidates = self.make()
+
+    def make(self) -> Candidates:
         repeats = Repeats(RetryOptions(), self.backoff, self.clock, RecordedEvents(), jitter=lambda: 0.0)
         endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
-        self.candidates = Candidates(endpoints, repeats, self.clock)
+        return Candidates(endpoints, repeats, self.clock)
 
     def next_after(
         self, error: CipError = SILENT, *, may_pass: bool = True, sent: bool = False, stay: bool = False
@@ -54,7 +57,7 @@ class CandidatesTest(unittest.TestCase):
 
     def test_one_that_wants_to_be_alone_comes_last(self) -> None:
         self.backoff.postpone("a", 30)
-        self.candidates.begin()
+        self.candidates = self.make()
         self.assertEqual(self.candidates.current.endpoint.name, "b")
         self.assertEqual([self.next_after(MISSING, may_pass=False) for _ in range(2)], ["c", "a"])
         self.assertEqual(self.candidates.wait_for(self.candidates.current), 30)

@@ -179,6 +179,7 @@ class PlacesTest(SourceCase):
         source.manifest(None)
         source.manifest(DIGEST)
         reader = source.open_blob(Descriptor("x", digest_of(content), len(content)), BlobAccess.VERIFIED)
+        reader.readinto(memoryview(bytearray(1)))
         reader.close()
         self.assertEqual(
             [(asked.host, asked.target) for asked in self.origins.asked],
