@@ -184,8 +184,8 @@ def _explain(invocation: Invocation, stack: ExitStack) -> int:
 class _Confinement:
     """Gives up what is not needed any more, once, off the critical path unless a level is required.
 
-    Two threads live on: the one that answers, which calls `apply`, and the main one, which only waits and is told by
-    a signal. All others are started by the first of them later.
+    Two threads live on: the one that answers, which calls `apply`, and the main one, which waits and is told by a
+    signal. All others are started later, by threads that are confined.
     """
 
     def __init__(self, invocation: Invocation, programs: ForkedPrograms) -> None:

@@ -6,8 +6,8 @@ Rules.
   buffer of its pipe takes needs none.
 - A finish-type pipe that succeeded stays open until FinishPipe; one that failed closes at once, and its id tells why
   when FinishPipe asks.
-- A raw transfer is settled exactly once, by its worker, `give_up` or `stop`, and its error pipe is written before the
-  data pipe closes: an empty error pipe always means a complete blob.
+- A raw transfer is settled exactly once, by its worker or by `stop`, and its error pipe is written before the data
+  pipe closes: an empty error pipe always means a complete blob.
 - A transfer that can only fail, because its reader has gone while bytes are left, is given up at once: a source that is
   silent would let no write find that out.
 - A write end has one owner. The lock guards the books and is never held while anything can block.
@@ -19,12 +19,13 @@ import fcntl
 import os
 import select
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import TypeVar
 
 from .. import log
-from ..errors import CipError, ErrorCode, InvalidInputError, PeerError
+from ..errors import CipError, ErrorCode, InvalidInputError, PeerError, Phase
 from ..values import NamedTuple
 from .packet import ERROR_OBJECT_LIMIT, encode_error_object
 from .status import frames_of
@@ -61,20 +62,15 @@ class OpenedRaw(NamedTuple):
 
 
 class Bell:
-    """Wakes a poll when another thread rings, or the reader of a pipe has gone. `close` and `ring` come in any order.
-
-    An epoll, because a poll keeps what it waits for open: the parent would not see the end of a pipe.
-    """
+    """Wakes a poll from other threads. `close` and `ring` may come in any order."""
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll = select.epoll()
-        self._epoll.register(self._fd, select.EPOLLIN)
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
         """What to poll for reading."""
-        return self._epoll.fileno()
+        return self._fd
 
     def ring(self) -> None:
         """Make the descriptor readable."""
@@ -82,24 +78,51 @@ class Bell:
             if self._fd >= 0:
                 os.eventfd_write(self._fd, 1)
 
-    def watch(self, write_fd: int) -> None:
-        """Ring once when a pipe has no reader any more."""
-        self._epoll.register(write_fd, select.EPOLLONESHOT)  # an error is told without being asked for
-
-    def hush(self) -> list[int]:
-        """Make the descriptor unreadable again; the write ends whose readers have gone."""
-        found = [fd for fd, _ in self._epoll.poll(0)]
-        if self._fd in found:
-            found.remove(self._fd)
+    def hush(self) -> None:
+        """Make the descriptor unreadable again."""
+        try:
             os.eventfd_read(self._fd)
-        return found
+        except BlockingIOError:
+            return  # it was not ringing
 
     def close(self) -> None:
-        """Release the descriptors."""
+        """Release the descriptor."""
         with self._lock:
             os.close(self._fd)
             self._fd = -1
-            self._epoll.close()
+
+
+class _Readers:
+    """Tells when pipes have lost their readers.
+
+    An epoll, because a poll keeps what it waits for open: the parent would not see the end of a pipe. What is not
+    watched, or not any more, finds out by its next write.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+
+    def fileno(self) -> int:
+        """What to poll for reading."""
+        return self._epoll.fileno()
+
+    def watch(self, write_fd: int) -> None:
+        """Tell once when this pipe has no reader any more."""
+        with suppress(OSError, ValueError):  # too many are watched on this system; `close` was called
+            self._epoll.register(write_fd, select.EPOLLONESHOT)  # an error is told without being asked for
+
+    def forget(self, write_fd: int) -> None:
+        """To be called before it is closed: an entry lives as long as any copy of the descriptor, even in a child."""
+        with suppress(OSError, ValueError):
+            self._epoll.unregister(write_fd)
+
+    def gone(self) -> list[int]:
+        """The write ends whose readers have gone, each told once."""
+        return [fd for fd, _ in self._epoll.poll(0)]
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self._epoll.close()
 
 
 class Transfer:
@@ -108,12 +131,10 @@ class Transfer:
     def __init__(self, write_fd: int, *, wide: bool) -> None:
         self.write_fd = write_fd
         self.wide = wide
-        self.left = 0  # bytes still to be written, if that is known
+        self.left = 0  # bytes still to be written; not above 0 while nobody knows
         self.cancel: Cancel = _nothing
-
-    def needs_reader(self, write_fds: Collection[int]) -> bool:
-        """Whether this is one of `write_fds` and has bytes left."""
-        return self.left > 0 and self.write_fd in write_fds
+        self.digest: str | None = None  # of the blob
+        self.error: CipError | None = None
 
     def write(self, part: memoryview) -> None:
         """Write to the pipe, waiting for its reader. Raises PeerError once that has gone."""
@@ -122,17 +143,21 @@ class Transfer:
             while len(part):
                 part = part[os.write(self.write_fd, part) :]
         except BrokenPipeError as error:
-            raise _reader_gone() from error
+            raise self.reader_gone() from error
+
+    def reader_gone(self) -> PeerError:
+        """The error of a pipe without a reader."""
+        phase = Phase.BLOB if self.digest else None
+        return PeerError("the parent closed its end of the pipe: broken pipe", phase=phase, digest=self.digest)
 
 
 class Feed(Transfer):
-    """A finish-type pipe. `error` counts once `ended` is set; the write end is the worker's until it is `idle`."""
+    """A finish-type pipe. `error` counts once it has `ended`; the write end is the worker's until it is `idle`."""
 
     def __init__(self, write_fd: int, *, wide: bool) -> None:
         super().__init__(write_fd, wide=wide)
         self.ended = False
         self.idle = False
-        self.error: CipError | None = None
 
 
 class _Raw(Transfer):
@@ -144,10 +169,14 @@ class _Raw(Transfer):
 
 
 class Pipes:
-    """All pipes of one conversation. `bell` rings whenever the content of a finish-type pipe has ended."""
+    """All pipes of one conversation. `bell` rings whenever the content of a finish-type pipe has ended.
+
+    What polls `fileno` for reading calls `give_up`, from whichever thread, so that those whose readers have gone end.
+    """
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
+        self._readers = _Readers()
         self._lock = threading.Lock()
         self._ids = count(1)
         self._wide = 0
@@ -155,6 +184,10 @@ class Pipes:
         self._open: set[Feed] = set()  # until the write end is closed
         self._unsettled: set[_Raw] = set()
         self._stopped = False
+
+    def fileno(self) -> int:
+        """Readable when a reader has gone."""
+        return self._readers.fileno()
 
     def feed_bytes(self, data: bytes) -> Opened:
         """A finish-type pipe with `data` in it. Raises CipError (limit-exceeded) when the system has no more pipes."""
@@ -166,19 +199,19 @@ class Pipes:
             self._end(feed, None)
         return opened
 
-    def feed(self, job: Job, size: int, cancel: Cancel = _nothing) -> Opened:
+    def feed(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> Opened:
         """A finish-type pipe that `job` fills with `size` bytes (negative: unknown) in a thread of its own.
 
         `job` gets a function that writes to the pipe and raises PeerError once the parent has closed its end; `cancel`
-        is called when it did so meanwhile.
+        is called when it did so meanwhile. `digest` is that of a blob, for errors.
         Raises CipError (limit-exceeded) when the system has no more pipes or threads; `job` does not run then.
         """
         opened, feed = self._open_feed(size)
-        self._watch(feed, size, cancel)
+        self._watch(feed, size, cancel, digest)
         self._work(feed, opened, job)
         return opened
 
-    def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing) -> OpenedRaw:
+    def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> OpenedRaw:
         """A data pipe that `job` fills, and an error pipe that stays empty if it succeeds. Otherwise as `feed`."""
         data_read, data_write, wide = self._make_pipe(size)
         try:
@@ -187,13 +220,14 @@ class Pipes:
             self._close(data_read, data_write, wide=wide)
             raise
         raw = _Raw(data_write, error_write, wide=wide)
-        self._watch(raw, size, cancel)
         with self._lock:
             self._unsettled.add(raw)
+        self._watch(raw, size, cancel, digest)
 
         def run() -> None:
             outcome = outcome_of(lambda: job(raw.write))
             self._settle(raw, outcome if isinstance(outcome, CipError) else None)
+            self._readers.forget(raw.write_fd)
             self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
 
         try:
@@ -201,6 +235,7 @@ class Pipes:
         except CipError:
             with self._lock:
                 self._unsettled.discard(raw)
+            self._readers.forget(data_write)
             self._close(data_read, data_write, error_read, error_write, wide=wide)
             raise
         return OpenedRaw(data_read, error_read)
@@ -219,27 +254,34 @@ class Pipes:
             self._close_feed(feed)
         return feed.error
 
-    def give_up(self, write_fds: Collection[int]) -> None:
-        """Told that the readers of these pipes have gone: one that has bytes left can only fail, and does so now."""
-        with self._lock:
-            feeds = [feed for feed in self._open if feed.needs_reader(write_fds) and not feed.ended]
-            raws = [raw for raw in self._unsettled if raw.needs_reader(write_fds)]
+    def give_up(self) -> None:
+        """Call off the transfers whose readers have gone while bytes are left: they can only fail.
+
+        FinishPipe is told at once, an error pipe by its worker, which ends soon.
+        """
+        with self._lock:  # from the question on: until it is over no number can become that of another pipe
+            gone = self._readers.gone()
+            feeds = [feed for feed in self._open if feed.write_fd in gone and feed.left > 0 and not feed.ended]
+            raws = [raw for raw in self._unsettled if raw.write_fd in gone and raw.left > 0]
+            for each in (*feeds, *raws):
+                each.error = each.reader_gone()
             for feed in feeds:
-                feed.error = _reader_gone()
                 feed.ended = True
-            for raw in raws:
-                self._unsettled.discard(raw)
-                _tell(raw.error_fd, _reader_gone())
         for each in (*feeds, *raws):
             try:
                 _start(each.cancel)  # not here: closing a file waits for the read that is under way
             except CipError as error:
                 log.debug("a transfer without a reader goes on: %s", error)
+        self._bell.ring()
 
-    def _watch(self, transfer: Transfer, size: int, cancel: Cancel) -> None:
-        transfer.left, transfer.cancel = size, cancel
+    def close(self) -> None:
+        """Let go of what `fileno` is; workers may still be running."""
+        self._readers.close()
+
+    def _watch(self, transfer: Transfer, size: int, cancel: Cancel, digest: str | None) -> None:
+        transfer.left, transfer.cancel, transfer.digest = size, cancel, digest
         if size > 0:
-            self._bell.watch(transfer.write_fd)
+            self._readers.watch(transfer.write_fd)
 
     def stop(self) -> None:
         """End for good: each unfinished raw transfer is told so, and nothing is kept open for FinishPipe."""
@@ -290,8 +332,9 @@ class Pipes:
 
     def _settle(self, raw: _Raw, error: CipError | None) -> None:
         with self._lock:
-            if raw in self._unsettled:  # else `give_up` or `stop` has spoken
+            if raw in self._unsettled:  # else `stop` has spoken
                 self._unsettled.discard(raw)
+                error = raw.error or error
                 if error is not None:
                     _tell(raw.error_fd, error)
 
@@ -324,6 +367,7 @@ class Pipes:
         if feed.idle and feed in self._open:
             self._open.discard(feed)
             self._wide -= feed.wide
+            self._readers.forget(feed.write_fd)
             os.close(feed.write_fd)
 
 
@@ -344,10 +388,6 @@ def _tell(error_fd: int, error: CipError) -> None:
         os.write(error_fd, encode_error_object(error))
     except BrokenPipeError:
         return  # the parent does not want to know
-
-
-def _reader_gone() -> PeerError:
-    return PeerError("the parent closed its end of the pipe: broken pipe")
 
 
 def _write_at_once(descriptor: int, data: bytes) -> int:

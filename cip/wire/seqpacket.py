@@ -7,7 +7,7 @@ replies are owed, requests are still read and run, so that transfers behind a Fi
 use the network wait, lest an earlier reply waited for them.
 
 The conversation runs in a thread of its own; the calling thread waits for its end, for signals, and for the parent to
-hang up, which a conversation that waits for a slow registry would not notice.
+hang up or to leave a pipe, which a conversation that waits for a slow registry would not notice.
 """
 
 from __future__ import annotations
@@ -110,14 +110,20 @@ def serve(sock: socket.socket, opener: Opener, settled: Settled = _nothing) -> i
     poller = select.poll()
     poller.register(watched, select.POLLIN)
     poller.register(sock, 0)  # hang-up and error alone: a parent that only ends its requests is still there
+    poller.register(pipes, select.POLLIN)
     thread = threading.Thread(target=converse, name="json", daemon=True)
     try:
         thread.start()
-        hung_up = watched not in dict(poller.poll())
+        found = dict(poller.poll())
+        while found.keys() == {pipes.fileno()}:
+            pipes.give_up()
+            found = dict(poller.poll())
+        hung_up = watched not in found
         thread.join(HANG_UP_GRACE if hung_up else None)
         return EXIT_SERVED if thread.is_alive() else conversation.exit_status
     finally:
         pipes.stop()
+        pipes.close()
         os.close(watched)
 
 
@@ -242,7 +248,7 @@ class _Conversation:
 
     def _receive(self) -> memoryview | None:
         """The next packet, valid until the next call; None at the end. A byte over the limit shows that it was cut."""
-        while not self._wait(reading=len(self._owed) < OWED_LIMIT):
+        while self._owed and not self._wait(reading=len(self._owed) < OWED_LIMIT):
             self._send_ready()
         # No control buffer: descriptors that the parent sends along are closed by the kernel.
         size, _, _, _ = self._sock.recvmsg_into([self._buffer])
@@ -272,9 +278,7 @@ class _Conversation:
         poller.register(self._bell, select.POLLIN)
         poller.register(self._sock, select.POLLIN if reading else 0)
         found = dict(poller.poll()).get(self._sock.fileno(), 0)
-        gone = self._bell.hush()
-        if gone:
-            self._pipes.give_up(gone)
+        self._bell.hush()
         if found & ~select.POLLIN:
             raise _Gone
         return bool(found)
@@ -438,11 +442,11 @@ class _Work:
         self._reader: BlobReader | None = None
         self._cancelled = False
 
-    def begin(self, feed: Callable[[Job, int, Cancel], T]) -> T:
+    def begin(self, feed: Callable[[Job, int, Cancel, str], T]) -> T:
         """Start the worker that fills the pipe of `feed`. Raises CipError when there can be none."""
         self._handle.retain()
         try:
-            return feed(self._run, self._expected.size, self._cancel)
+            return feed(self._run, self._expected.size, self._cancel, str(self._expected.digest))
         except CipError:
             self._handle.release()
             raise

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import fcntl
 import os
 import select
 import threading
 import unittest
+import weakref
+from functools import partial
 from unittest import mock
 
-from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidInputError
-from cip.wire.pipes import Bell, Feed, Pipes, Write
+from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidInputError, Phase
+from cip.wire.pipes import Bell, Feed, Pipes, Write, _Readers
 from tests.support.jsonparent import has_nothing, read_error_pipe, read_exactly, read_to_end
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
@@ -20,6 +23,7 @@ class PipesTestCase(LeakCheckedTestCase):
         self.pipes = Pipes(self.bell)
         self.addCleanup(self.join_workers)
         self.addCleanup(self.bell.close)
+        self.addCleanup(self.pipes.close)
         self.addCleanup(self.pipes.stop)
 
     def join_workers(self) -> None:
@@ -30,10 +34,14 @@ class PipesTestCase(LeakCheckedTestCase):
     def wait(self, feed: Feed) -> CipError | None:
         """The verdict of `feed`, once the bell has rung for it."""
         while not feed.ended:
-            ready, _, _ = select.select([self.bell], [], [], PATIENCE)
+            ready, _, _ = select.select([self.bell.fileno(), self.pipes.fileno()], [], [], PATIENCE)
             self.assertTrue(ready, "the bell does not ring")
-            self.pipes.give_up(self.bell.hush())
+            self.bell.hush()
+            self.pipes.give_up()
         return self.pipes.collect(feed)
+
+    def assert_nobody_has_left(self) -> None:
+        self.assertEqual(select.select([self.pipes], [], [], 0)[0], [])
 
 
 class FinishTypePipes(PipesTestCase):
@@ -118,9 +126,21 @@ class FinishTypePipes(PipesTestCase):
         os.fstat(feed.write_fd)  # the worker may be about to write to it
         go_on.set()
         self.join_workers()
-        self.assertEqual(self.bell.hush(), [])
+        self.assert_nobody_has_left()
         with self.assertRaises(OSError):
             os.fstat(feed.write_fd)
+
+    def test_whoever_notices_that_a_reader_has_left_says_the_same(self) -> None:
+        go_on = threading.Event()
+        told = []
+        for job in (lambda write: go_on.wait(PATIENCE), lambda write: write(memoryview(bytes(3_000_000)))):
+            opened = self.pipes.feed(job, 3_000_000, go_on.set, "sha256:x")
+            os.close(opened.read_fd)
+            error = self.wait(self.pipes.finish(opened.pipe_id))
+            assert error is not None
+            told.append((str(error), error.code, error.phase, error.digest))
+        self.assertEqual(told[0][2:], (Phase.BLOB, "sha256:x"))
+        self.assertEqual(told[0], told[1])
 
     def test_a_reader_that_leaves_behind_the_last_byte_changes_nothing(self) -> None:
         for size in (3, -1):
@@ -134,11 +154,61 @@ class FinishTypePipes(PipesTestCase):
                 opened = self.pipes.feed(job, size, _fail)
                 self.assertEqual(read_exactly(opened.read_fd, 3), b"abc")
                 os.close(opened.read_fd)
-                self.pipes.give_up(self.bell.hush())
+                if size < 0:
+                    self.assert_nobody_has_left()
+                self.pipes.give_up()
                 feed = self.pipes.finish(opened.pipe_id)
                 self.assertFalse(feed.ended)
                 go_on.set()
                 self.assertIsNone(self.wait(feed))
+
+    def test_a_reader_that_leaves_before_the_write_of_the_last_byte_returns_changes_nothing(self) -> None:
+        reads: list[int] = []
+        real = os.write
+
+        def write_and_leave(fd: int, part: memoryview) -> int:
+            count = real(fd, part)
+            while not reads:
+                continue  # the parent does not have its end yet
+            os.close(reads.pop())
+            self.pipes.give_up()
+            return count
+
+        with mock.patch("cip.wire.pipes.os.write", write_and_leave):
+            opened = self.pipes.feed(lambda write: write(memoryview(b"abc")), 3, _fail)
+            reads.append(opened.read_fd)
+            self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
+
+    def test_a_reader_that_leaves_after_the_end_does_not_change_it(self) -> None:
+        opened = self.pipes.feed(lambda write: write(memoryview(b"abc")), 10, _fail)
+        feed = self.pipes.finish(opened.pipe_id)
+        self.join_workers()
+        os.close(opened.read_fd)
+        self.assertTrue(select.select([self.pipes], [], [], PATIENCE)[0])
+        self.pipes.give_up()
+        self.assertIsNone(self.wait(feed))
+
+    def test_a_system_that_watches_no_more_pipes_is_good_enough(self) -> None:
+        with mock.patch.object(self.pipes, "_readers") as readers:
+            readers.watch = partial(_Readers.watch, readers)
+            readers._epoll.register.side_effect = OSError(errno.ENOSPC, "No space left on device")
+            opened = self.pipes.feed(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)
+        os.close(opened.read_fd)
+        self.assertRegex(str(self.wait(self.pipes.finish(opened.pipe_id))), "broken pipe$")
+
+    def test_a_pipe_that_is_over_holds_nothing_that_its_work_needed(self) -> None:
+        class Held:
+            def cancel(self) -> None:
+                raise AssertionError
+
+        held = Held()
+        gone = weakref.ref(held)
+        opened = self.pipes.feed(lambda write: write(memoryview(b"abc")), 3, held.cancel)
+        del held
+        self.join_workers()
+        self.assertIsNone(gone())
+        self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
+        os.close(opened.read_fd)
 
     def test_a_mistake_of_ours_is_logged_and_told_as_internal(self) -> None:
         def job(write: Write) -> None:
@@ -224,20 +294,31 @@ class RawTransfers(PipesTestCase):
         self.assertEqual(found["code"], "EPIPE")
         self.assertRegex(found["message"], "broken pipe$")
 
-    def test_a_reader_that_leaves_a_silent_source_is_told_before_the_worker_ends(self) -> None:
+    def test_a_reader_that_leaves_a_silent_source_is_told_when_that_is_called_off(self) -> None:
         go_on = threading.Event()
         self.addCleanup(go_on.set)
-        opened = self.pipes.feed_raw(lambda write: go_on.wait(PATIENCE), 10, go_on.set)
+
+        def job(write: Write) -> None:
+            go_on.wait(PATIENCE)
+            raise CipError("closed")
+
+        opened = self.pipes.feed_raw(job, 10, go_on.set)
         os.close(opened.data_fd)
-        self.assertTrue(select.select([self.bell], [], [], PATIENCE)[0])
-        with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
-            self.pipes.give_up(self.bell.hush())
-        self.assertFalse(has_nothing(opened.error_fd))
-        self.assertFalse(go_on.is_set())
-        go_on.set()
+        self.assertTrue(select.select([self.pipes], [], [], PATIENCE)[0])
+        self.pipes.give_up()
         found = read_error_pipe(opened.error_fd)
         assert found is not None
         self.assertEqual(found["code"], "EPIPE")
+
+    def test_without_another_thread_a_source_is_not_called_off(self) -> None:
+        go_on = threading.Event()
+        opened = self.pipes.feed_raw(lambda write: go_on.wait(PATIENCE), 10, go_on.set)
+        os.close(opened.data_fd)
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
+            self.pipes.give_up()
+        self.assertFalse(go_on.is_set())
+        go_on.set()
+        self.assertIsNotNone(read_error_pipe(opened.error_fd))
 
     def test_a_closed_error_pipe_changes_nothing(self) -> None:
         opened = self.pipes.feed_raw(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)
@@ -287,11 +368,15 @@ class Stopping(PipesTestCase):
     def test_a_worker_may_end_after_the_bell_was_closed(self) -> None:
         go_on = threading.Event()
         bell = Bell()
-        opened = Pipes(bell).feed_raw(lambda write: go_on.wait(PATIENCE), 3)
+        other = Pipes(bell)
+        opened = other.feed_raw(lambda write: go_on.wait(PATIENCE), 3)
         pipes = Pipes(bell)
         running = pipes.feed(lambda write: go_on.wait(PATIENCE), 3)
         pipes.stop()
-        bell.close()
+        for each in (pipes, other, bell):
+            each.close()
+        late = pipes.feed(lambda write: None, 3)  # of a conversation that is not over yet
+        os.close(late.read_fd)
         go_on.set()
         self.assertEqual(read_to_end(running.read_fd), b"")
         self.assertIsNone(read_error_pipe(opened.error_fd))

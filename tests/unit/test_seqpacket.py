@@ -464,14 +464,41 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
                 self.assert_refused(told, "broken pipe$", "EPIPE")
 
     def test_one_whose_reader_left_before_the_source_answered_is_given_up(self) -> None:
+        class Unwanted(BytesReader):
+            def readinto(self, buffer: memoryview, /) -> int:
+                raise AssertionError("it is read")
+
+            def close(self) -> None:
+                closed.set()
+
         def silent() -> BlobReader:
             assert self.go_on.wait(PATIENCE)
-            return BytesReader(BIG)
+            return Unwanted(BIG)
 
+        closed = threading.Event()
         digest = self.image.add(BIG[1:], silent)
         reply = self.parent.ask("GetBlob", self.image_id, str(digest), BIG_SIZE - 1)
         close_all(reply)
         self.assert_refused(self.parent.finish(reply), "broken pipe$", "EPIPE")
+        with mock.patch("cip.log.error") as logged:
+            self.go_on.set()
+            self.assertTrue(closed.wait(PATIENCE))
+        logged.assert_not_called()
+
+    def test_one_is_given_up_while_another_request_uses_the_network(self) -> None:
+        raw = self.parent.ask("GetRawBlob", self.image_id, str(self.stalled(BIG[1:])))
+        self.image.config_gate = self.go_on
+        self.parent.send("GetFullConfig", self.image_id)
+        self.assertTrue(self.parent.is_silent())
+        cancelled = threading.Event()
+        with mock.patch.object(Stalled, "close", lambda _: cancelled.set()):
+            os.close(raw.fds[0])
+            self.assertTrue(cancelled.wait(PATIENCE), "it goes on")
+        self.go_on.set()
+        found = read_error_pipe(raw.fds[1])
+        assert found is not None
+        self.assertEqual(found["code"], "EPIPE")
+        close_all(self.parent.reply())
 
     def test_a_source_is_told_that_its_reader_has_left(self) -> None:
         closed, started = threading.Event(), threading.Event()

@@ -15,6 +15,7 @@ from cip.registry.tls import NotTlsError, TlsContexts, TlsIdentity
 from cip.registry.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
+from tests.support.parent import PATIENCE
 
 ORIGIN = Origin("https", "r.example", 443)
 NOBODY = TlsIdentity(verify=False)
@@ -49,8 +50,10 @@ class HandshakeTest(LeakCheckedTestCase):
         self.addCleanup(self.theirs.close)
         self.addCleanup(self.ours.close)
 
-    def handshake(self, seconds: float = 5.0, identity: TlsIdentity = NOBODY) -> ssl.SSLSocket:
-        limits = Limits(SystemClock(), TimeLimits(tls_handshake=seconds), Cancellation())
+    def handshake(
+        self, seconds: float = 5.0, identity: TlsIdentity = NOBODY, cancellation: Cancellation | None = None
+    ) -> ssl.SSLSocket:
+        limits = Limits(SystemClock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
         return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
 
     def test_a_connection_that_was_reset_before_its_first_byte_is_lost(self) -> None:
@@ -93,6 +96,17 @@ class HandshakeTest(LeakCheckedTestCase):
         finally:
             end.set()
             thread.join()
+
+    def test_one_that_was_called_off_ends(self) -> None:
+        cancellation = Cancellation()
+        caller = threading.Timer(0.02, cancellation.cancel)
+        caller.start()
+        with self.assertRaisesRegex(NetworkError, "given up by the caller"):
+            self.handshake(PATIENCE, cancellation=cancellation)
+        caller.join()
+        self.theirs.settimeout(PATIENCE)
+        while self.theirs.recv(65536):  # its hello, and then the end: it is not left open
+            continue
 
     def test_an_end_is_a_lost_connection(self) -> None:
         def leave() -> None:
