@@ -286,8 +286,10 @@ class LocalBlob:
     """A local blob that was found unharmed, and the registry's should it fail or change meanwhile."""
 
     def __init__(self, reader: FileBlob, elsewhere: Callable[[CipError], BlobReader]) -> None:
+        self._local = reader
         self._reader: BlobReader = reader
-        self._elsewhere: Callable[[CipError], BlobReader] | None = elsewhere
+        self._elsewhere = elsewhere
+        self._mixed = False  # the first bytes were local ones
         self._position = 0
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -302,7 +304,7 @@ class LocalBlob:
         try:
             count = self._reader.readinto(buffer)
         except SourceError as error:
-            if not self._switch(error):
+            if self._reader is not self._local or not self._switch(error):
                 raise
             self._skip(buffer)
             count = self._reader.readinto(buffer)
@@ -310,13 +312,15 @@ class LocalBlob:
         return count
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Who served the wrong bytes."""
-        return self._reader.blame(error)
+        """Who served the wrong bytes; of a mixture that is the place that failed as well."""
+        return self._local.blame(error) if self._mixed else self._reader.blame(error)
 
     def restart(self, error: ContentMismatchError) -> bool:
         """Begin again at the registry, then wherever that goes on."""
         self._position = 0
-        return self._switch(error) or self._reader.restart(error)
+        if self._reader is self._local or self._mixed:
+            return self._switch(error)
+        return self._reader.restart(error)
 
     def close(self) -> None:
         """Release the blob."""
@@ -325,11 +329,11 @@ class LocalBlob:
             self._reader.close()
 
     def _switch(self, error: CipError) -> bool:
-        """Go on with the registry's blob, from its beginning; False when that is what failed, or nobody wants it."""
-        if self._elsewhere is None or self._closed.is_set():
+        """Go on with the registry's blob, from its beginning; False when nobody wants it any more."""
+        if self._closed.is_set():
             return False
         reader = self._elsewhere(error)
-        self._elsewhere = None
+        self._mixed = self._position > 0
         with self._lock:
             self._reader.close()
             self._reader = reader

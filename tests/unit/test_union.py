@@ -198,6 +198,47 @@ class Online(UnionTestCase):
         self.registry.blobs[digest_of(small)] = small
         self.assertEqual(self.read(reader, small), small)
 
+    def test_a_registry_is_not_accused_of_what_a_local_place_began(self) -> None:
+        """The file changes behind our back, delivers its beginning and fails."""
+        real, content = FileBlob.readinto, b"content" * 1000  # so little that nothing leaves before it is verified
+        self.layout.add_blob(content)
+        for release in Release:
+            with self.subTest(release):
+                reader = self.open().open_blob(images.describe(content), BlobAccess.VERIFIED)
+                assert self.registry is not None
+                self.registry.blobs[digest_of(content)] = content
+                reads = 0
+
+                def failing(blob: FileBlob, buffer: memoryview) -> int:
+                    nonlocal reads
+                    reads += 1
+                    if reads > 1:
+                        raise SourceError("the stick is gone")
+                    count = real(blob, buffer[:1000])
+                    buffer[0] ^= 1
+                    return count
+
+                data = bytearray()
+                with mock.patch.object(FileBlob, "readinto", failing):
+                    if release is Release.AS_READ:
+                        with self.assertRaisesRegex(ContentMismatchError, r"served by oci:.*layout: blob") as caught:
+                            copy_verified(reader, data.extend, images.describe(content), release=release)
+                        self.assertIsNone(caught.exception.host)
+                    else:
+                        copy_verified(reader, data.extend, images.describe(content), release=release)
+                        self.assertEqual(data, content)
+                reader.close()
+
+    def test_a_registry_that_lies_after_a_local_place_failed_is_accused(self) -> None:
+        path = self.layout.blob_path(self.layout.add_blob(b"small"))
+        reader = self.open().open_blob(images.describe(b"small"), BlobAccess.VERIFIED)
+        path.write_bytes(b"SMALL")
+        assert self.registry is not None
+        self.registry.blobs[digest_of(b"small")] = b"sMALL"
+        with self.assertRaises(ContentMismatchError) as caught:
+            self.read(reader, b"small")
+        self.assertNotIn("layout", str(caught.exception))
+
     def test_a_closed_blob_does_not_go_to_the_registry(self) -> None:
         reader = self.open().open_blob(images.describe(LAYER), BlobAccess.VERIFIED)
         reader.close()
