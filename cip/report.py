@@ -227,7 +227,7 @@ class ReportingReader:
         self._done = 0
         self._ended = False
         self._failure: dict[str, object] | None = None  # not the error: its frames hold us, and the buffers of the copy
-        self._closed = False
+        self._open = threading.Lock()  # taken by the first close
 
     @classmethod
     def around(cls, reader: BlobReader, descriptor: Descriptor, image: str, events: Events) -> BlobReader:
@@ -269,8 +269,7 @@ class ReportingReader:
 
     def close(self) -> None:
         """Release the blob, and tell what became of it; one that the parent gave up is told by neither event."""
-        if not self._closed:
-            self._closed = True
+        if self._open.acquire(blocking=False):
             if self._failure is not None:
                 self._emit("failed", **self._failure)
             elif self._ended:

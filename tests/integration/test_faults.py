@@ -2,6 +2,7 @@
 """The table of faults, through both front ends: bytes or a typed error, in time, no secret told, nothing left."""
 
 import contextlib
+import json
 import os
 import random
 import socket
@@ -18,7 +19,9 @@ from cip.content import Release, copy_verified
 from cip.errors import CipError, ErrorCode
 from cip.model.descriptor import Descriptor
 from cip.model.digest import digest_of
+from cip.model.mediatype import OCI_MANIFEST
 from cip.settings import RetryOptions, TimeLimits
+from tests.support import registry
 from tests.support.faultrun import BASE, Outcome, json_proxy, run_http, run_json
 from tests.support.faulttable import BYTES, ROWS, Certificates, Row, World, world_of
 from tests.support.jsonparent import close_all, read_some, read_to_end
@@ -114,7 +117,7 @@ class RandomWalkTest(BlobCase):
         release = chance.choice((Release.AFTER_VERIFICATION, Release.AS_READ))
         expected = Descriptor("layer", DIGEST, len(CONTENT))
         try:
-            reader = self.blob().open()
+            reader = self.blob()
             try:
                 copy_verified(reader, data.extend, expected, release=release)
             finally:
@@ -276,10 +279,33 @@ class StalledTest(unittest.TestCase):
                     layer = world.content.layer
                     for turn in range(1, 4):
                         blob = parent.ask("GetBlob", image, str(digest_of(layer)), len(layer))
-                        # whoever waits for an answer waits on, and holds the only connection until that is over
-                        self.wait_for(world, "blob", 1 if fault is Exchange.stall else turn)
+                        self.wait_for(world, "blob", turn)
                         close_all(blob)
                         self.assertEqual(parent.finish(blob).failure[0], "EPIPE")
+
+    def test_a_blob_that_the_manifest_describes_wrongly_ends_as_such(self) -> None:
+        """Without a size it has none, so nobody can be blamed for its bytes."""
+        content = make_content(2000)
+        manifest = json.loads(content.manifest)
+        del manifest["layers"][0]["size"]
+        digest = digest_of(content.layer)
+
+        def respond(asked: registry.Asked) -> tuple[str, registry.Given]:
+            if "/manifests/" in asked.target:
+                return "manifest", registry.Given(200, json.dumps(manifest).encode(), {"Content-Type": OCI_MANIFEST})
+            if str(digest) in asked.target:
+                return "blob", registry.Given(200, b"")
+            return registry_of(content)(asked)
+
+        with FaultyHost(respond) as host:
+            reference = f"docker://{host.address}/{NAME}:t"
+            with json_proxy(*BASE, *SHORT, "--tls-verify=false") as (parent, _):
+                _, data, finished = parent.fetch("GetBlob", parent.open(reference), str(digest), 0)
+                self.assertEqual(data, b"")
+                self.assertRegex(finished.failure[1], "expected digest")
+            with running(*BASE, *SHORT, "--tls-verify=false", reference) as proxy:
+                answer = proxy.line.ask("GET", f"/blobs/{digest}")
+                self.assertEqual((answer.status, json.loads(answer.body)["type"]), (502, "content-mismatch"))
 
     def test_readers_of_records_that_stand_still_keep_no_proxy(self) -> None:
         with contextlib.ExitStack() as stack:

@@ -273,6 +273,16 @@ def code_of(source: str) -> str:
     return "\n".join(f"{node.lineno} {ast.dump(node)}" for node in statements)
 
 
+def annotations_outside_of_classes(source: str) -> list[str]:
+    """What is annotated and has a value, besides fields."""
+    nodes = list(ast.walk(ast.parse(source)))
+    fields = [field for node in nodes if isinstance(node, ast.ClassDef) for field in node.body]
+    variables = [node for node in nodes if isinstance(node, ast.AnnAssign) and node.value and node not in fields]
+    arguments = [node for node in nodes if isinstance(node, ast.arg) and node.annotation]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.returns]
+    return [ast.unparse(node) for node in (*variables, *arguments, *functions)]
+
+
 def _without_annotation(node: ast.AST) -> ast.AST:
     if isinstance(node, ast.AnnAssign) and node.value is not None:
         return ast.copy_location(ast.Assign([node.target], node.value), node)
@@ -301,6 +311,7 @@ class Zipapp(unittest.TestCase):
                 name = path.relative_to(ROOT).as_posix()
                 with self.subTest(name):
                     found = archive.read(name).decode()
+                    self.assertEqual(annotations_outside_of_classes(found), [])
                     self.assertEqual(code_of(found), code_of(path.read_text(encoding="utf-8")))
 
     def passes(self, *names: str) -> None:

@@ -40,6 +40,9 @@ class _Reader(BytesReader):
             self.released.set()
         return count
 
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        return error.served_by("the place")
+
     def restart(self, error: ContentMismatchError) -> bool:
         self.restarts += 1
         self._position = 0
@@ -291,6 +294,7 @@ class ReadAheadCase(unittest.TestCase):
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         reader = ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
         reader.readinto(memoryview(bytearray(10)))
+        self.assertEqual(str(reader.blame(ContentMismatchError("wrong"))), "wrong (served by the place)")
         self.assertTrue(reader.restart(ContentMismatchError("wrong")))
         self.assertEqual(_read(reader), image.blobs[image.order[1]])
         self.assertEqual(image.readers[image.order[1]].restarts, 1)
