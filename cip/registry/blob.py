@@ -191,8 +191,8 @@ class RegistryBlob:
     def _read(self, buffer: memoryview) -> int:
         expected = self._descriptor.size
         if not self._asked:  # for a blob without bytes too: its place has to have it
-            self._asked = True
             self._find_source()
+            self._asked = True
         while self._offset != expected:
             if self._response is None:
                 self._find_source()

@@ -10,7 +10,7 @@ from unittest import mock
 
 from cip import log
 from cip.content import Release, copy_verified
-from cip.errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase
+from cip.errors import CipError, ContentMismatchError, ErrorCode, NetworkError, NotFoundError, Phase
 from cip.hostconfig.registriesconf import Place, RegistriesConfig
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
@@ -379,6 +379,14 @@ class FirstAnswerTest(BlobCase):
         self.assertEqual(reader.size, UNKNOWN_SIZE)
         self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
         self.assertEqual((reader.size, self.read(reader)), (L, CONTENT[10:]))
+
+    def test_an_empty_blob_that_nobody_has_is_not_there_however_often_it_is_read(self) -> None:
+        self.places(in_turn(reply(404)))
+        reader = self.blob(size=0)
+        for _ in range(2):
+            with self.assertRaises(NotFoundError):
+                reader.readinto(memoryview(bytearray(1)))
+        reader.close()
 
     def test_an_empty_blob_has_no_bytes(self) -> None:
         self.places(in_turn(reply(200, b"")))
