@@ -185,7 +185,8 @@ class _Confinement:
     """Gives up what is not needed any more, once, off the critical path unless a level is required.
 
     Two threads live on: the one that answers, which calls `apply`, and the main one, which waits and is told by a
-    signal. All others are started later, by threads that are confined.
+    signal. What they start from then on is confined as well. What ran before is not, until it ends: a thread that
+    writes records, and reads of blobs that came before the first answer.
     """
 
     def __init__(self, invocation: Invocation, programs: ForkedPrograms) -> None:

@@ -129,9 +129,10 @@ class Image:
         )
 
     def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
-        """The blob, open for reading and not yet checked; the caller closes it. May use the network.
+        """The blob, open for reading and not yet checked; the caller closes it.
 
-        Raises NotFoundError (blob-not-in-image, blob-not-found), SourceError.
+        Raises NotFoundError (blob-not-in-image), and what a source that looks for it now raises: blob-not-found,
+        SourceError. A registry is asked by the first read, which raises the same.
         """
         descriptor = self.describe_blob(digest)
         converted = self._served[1] if self._served is not None else None

@@ -158,7 +158,8 @@ class _EarlyBlob:
     def take(self) -> BlobReader | None:
         """This blob for the parent; None when it failed before the parent wanted it.
 
-        Raises what opening it raises while the parent waits: asking again then would take all of its time twice.
+        Raises what opening it raises while the parent waits: asking again then would take all of its time twice. What
+        reading raises from then on is raised by `readinto`.
         """
         with self._changed:
             failed = self._error

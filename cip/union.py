@@ -201,7 +201,8 @@ class UnionSource:
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """From the first local place that has it unharmed, else from the registry.
 
-        Raises NetworkError (offline), ContentMismatchError when all that is left is damaged, the registry's errors.
+        Raises NetworkError (offline), ContentMismatchError when all that is left is damaged, what opening at the
+        registry raises.
         """
         damage: CipError | None = None
         for place in self._places:
@@ -290,6 +291,7 @@ class LocalBlob:
         self._reader: BlobReader = reader
         self._elsewhere = elsewhere
         self._mixed = False  # the first bytes were local ones
+        self._mixture_is_wrong = False
         self._position = 0
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -312,13 +314,20 @@ class LocalBlob:
         return count
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Who served the wrong bytes; of a mixture that is the place that failed as well."""
-        return self._local.blame(error) if self._mixed else self._reader.blame(error)
+        """Who served the wrong bytes; of a mixture both, and no host, because nobody knows which of them lied."""
+        error = self._reader.blame(error)
+        if not self._mixed:
+            return error
+        self._mixture_is_wrong = True
+        both = self._local.blame(error)
+        both.attempts = error.attempts
+        return both
 
     def restart(self, error: ContentMismatchError) -> bool:
         """Begin again at the registry, then wherever that goes on."""
         self._position = 0
-        if self._reader is self._local or self._mixed:
+        if self._reader is self._local or self._mixture_is_wrong:  # a registry that was right must not be excluded
+            self._mixture_is_wrong = False
             return self._switch(error)
         return self._reader.restart(error)
 

@@ -61,8 +61,8 @@ class _TryAgainError(Exception):
 class RegistryBlob:
     """The blob `descriptor` from the first of `endpoints` that has it; asked for by the first read.
 
-    One thread reads; `close` may come from any thread and ends a read that waits. A config, or with `document` a
-    signature, has the time limits of a document.
+    One thread reads; `close` may come from any thread and ends a read that waits. A config has the time limits of a
+    document; so has a signature, which is told by the moment of `session.clock` at which it must be there.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RegistryBlob:
         endpoints: Sequence[Endpoint],
         session: RegistrySession,
         *,
-        document: bool = False,
+        signature_until: float | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._access = access
@@ -82,14 +82,17 @@ class RegistryBlob:
         limits = session.limits(self._cancellation)
         times = limits.times
         is_config = descriptor.media_type in (mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG)
-        self._is_document = document or is_config
-        self._phase = Phase.CONFIG if is_config else Phase.SIGNATURE if document else Phase.BLOB
+        is_signature = signature_until is not None
+        self._is_document = is_signature or is_config
+        self._phase = Phase.CONFIG if is_config else Phase.SIGNATURE if is_signature else Phase.BLOB
         stall = times.control_document if self._is_document else times.stall
         self._patience = Patience(stall, times, session.min_rate)
         self._history = History(self._clock)
         self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
         if self._is_document:
             self._limits = self._limits.until(self._history.began + times.control_document)
+        if signature_until is not None:
+            self._limits = self._limits.until(signature_until)
         self._try_limits = self._limits  # of the present try
         self._candidates = Candidates(endpoints, session.repeats, session.clock)
         self._response: Response | None = None

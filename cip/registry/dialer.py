@@ -49,9 +49,9 @@ class Dialer:
         sock, address = connect(route.origin, resolve(route.origin, limits, route.via), limits, route.via)
         connection = Connection(sock, route, address, limits)
         limits.cancellation.attach(connection)
-        seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, route.via)
-        connection.limits = limits.until(limits.clock.monotonic() + seconds)
         try:
+            seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, route.via)
+            connection.limits = limits.until(limits.clock.monotonic() + seconds)
             connection.send(_client_hello())
             answer = memoryview(bytearray(1))
             if not connection.receive_into(answer):

@@ -193,7 +193,8 @@ class _Fetch:
         return [self._attachment(layer, f"{self._endpoint.name} (attached as {tag})") for layer in manifest.layers]
 
     def _attachment(self, layer: Descriptor, origin: str) -> RawSignature:
-        blob = RegistryBlob(layer, BlobAccess.VERIFIED, (self._endpoint,), self._session, document=True)
+        until = self._limits.deadline
+        blob = RegistryBlob(layer, BlobAccess.VERIFIED, (self._endpoint,), self._session, signature_until=until)
         try:
             payload = read_blob(blob, layer, SIGNATURE_LIMIT, origin)
         finally:

@@ -101,7 +101,7 @@ class RegistrySource:
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
         """The blob from the first place that sends it; `urls` of the descriptor are never followed (S2).
 
-        Nothing is asked before the first read, so that `close` can end all of it.
+        Nothing is asked before the first read, so that `close` can end it, but for a credential helper that runs.
         """
         return RegistryBlob(descriptor, access, self._endpoints, self._session)
 

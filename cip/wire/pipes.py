@@ -6,8 +6,8 @@ Rules.
   buffer of its pipe takes needs none.
 - A finish-type pipe that succeeded stays open until FinishPipe; one that failed closes at once, and its id tells why
   when FinishPipe asks.
-- A raw transfer is settled exactly once, by its worker or by `stop`, and its error pipe is written before the data
-  pipe closes: an empty error pipe always means a complete blob.
+- A raw transfer is settled exactly once, by its worker, `give_up` or `stop`, and its error pipe is written before the
+  data pipe closes: an empty error pipe always means a complete blob.
 - A transfer that can only fail, because its reader has gone while bytes are left, is given up at once: a source that is
   silent would let no write find that out.
 - A write end has one owner. The lock guards the books and is never held while anything can block.
@@ -134,7 +134,6 @@ class Transfer:
         self.left = 0  # bytes still to be written; not above 0 while nobody knows
         self.cancel: Cancel = _nothing
         self.digest: str | None = None  # of the blob
-        self.error: CipError | None = None
 
     def write(self, part: memoryview) -> None:
         """Write to the pipe, waiting for its reader. Raises PeerError once that has gone."""
@@ -158,10 +157,11 @@ class Feed(Transfer):
         super().__init__(write_fd, wide=wide)
         self.ended = False
         self.idle = False
+        self.error: CipError | None = None
 
 
 class _Raw(Transfer):
-    """A raw transfer, whose write ends its worker closes."""
+    """A raw transfer, whose write ends its worker closes; `error_fd` is negative when `give_up` has closed it."""
 
     def __init__(self, write_fd: int, error_fd: int, *, wide: bool) -> None:
         super().__init__(write_fd, wide=wide)
@@ -228,7 +228,7 @@ class Pipes:
             outcome = outcome_of(lambda: job(raw.write))
             self._settle(raw, outcome if isinstance(outcome, CipError) else None)
             self._readers.forget(raw.write_fd)
-            self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
+            self._close(raw.write_fd, *([raw.error_fd] if raw.error_fd >= 0 else []), wide=raw.wide)
 
         try:
             _start(run)
@@ -255,18 +255,22 @@ class Pipes:
         return feed.error
 
     def give_up(self) -> None:
-        """Call off the transfers whose readers have gone while bytes are left: they can only fail.
+        """End the transfers whose readers have gone while bytes are left: they can only fail.
 
-        FinishPipe is told at once, an error pipe by its worker, which ends soon.
+        FinishPipe and error pipes are told at once. The worker ends when its source does, and is called off.
         """
         with self._lock:  # from the question on: until it is over no number can become that of another pipe
             gone = self._readers.gone()
             feeds = [feed for feed in self._open if feed.write_fd in gone and feed.left > 0 and not feed.ended]
             raws = [raw for raw in self._unsettled if raw.write_fd in gone and raw.left > 0]
-            for each in (*feeds, *raws):
-                each.error = each.reader_gone()
             for feed in feeds:
+                feed.error = feed.reader_gone()
                 feed.ended = True
+            for raw in raws:
+                _tell(raw.error_fd, raw.reader_gone())
+                self._unsettled.discard(raw)
+                os.close(raw.error_fd)
+                raw.error_fd = -1
         for each in (*feeds, *raws):
             try:
                 _start(each.cancel)  # not here: closing a file waits for the read that is under way
@@ -332,9 +336,8 @@ class Pipes:
 
     def _settle(self, raw: _Raw, error: CipError | None) -> None:
         with self._lock:
-            if raw in self._unsettled:  # else `stop` has spoken
+            if raw in self._unsettled:  # else `give_up` or `stop` has spoken
                 self._unsettled.discard(raw)
-                error = raw.error or error
                 if error is not None:
                     _tell(raw.error_fd, error)
 

@@ -679,6 +679,21 @@ class CloseTest(BlobCase):
         timer.join()
         self.assertEqual(self.hosts(), ["a"])
 
+    def test_what_is_closed_during_a_read_is_let_go_of_when_that_returns(self) -> None:
+        self.places(obedient)
+        reader = self.blob()
+        real = Response.readinto
+
+        def close_and_read(response: Response, view: memoryview) -> int:
+            count = real(response, view)
+            reader.close()
+            return count
+
+        with mock.patch.object(Response, "readinto", close_and_read):
+            self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
+        self.assertEqual(reader._session.turns._taken, {"a.example": 0})
+        self.assertIsNone(reader._response)
+
     def test_a_turn_is_given_back_however_it_ends(self) -> None:
         one = self.settings._replace(transfer=TransferLimits(connections=1))
         self.places(in_turn(cut(1000), obedient))

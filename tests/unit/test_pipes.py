@@ -124,6 +124,7 @@ class FinishTypePipes(PipesTestCase):
         self.assertRegex(str(self.wait(feed)), "broken pipe$")
         self.assertTrue(cancelled.wait(PATIENCE))
         os.fstat(feed.write_fd)  # the worker may be about to write to it
+        self.assert_nobody_has_left()  # told once, however long the worker takes
         go_on.set()
         self.join_workers()
         self.assert_nobody_has_left()
@@ -294,21 +295,43 @@ class RawTransfers(PipesTestCase):
         self.assertEqual(found["code"], "EPIPE")
         self.assertRegex(found["message"], "broken pipe$")
 
-    def test_a_reader_that_leaves_a_silent_source_is_told_when_that_is_called_off(self) -> None:
+    def test_a_reader_that_leaves_a_silent_source_is_told_before_the_worker_ends(self) -> None:
+        for failing in (False, True):
+            with self.subTest(failing=failing):
+                go_on, cancelled = threading.Event(), threading.Event()
+
+                def job(write: Write, go_on: threading.Event = go_on, failing: bool = failing) -> None:
+                    go_on.wait(PATIENCE)
+                    if failing:
+                        raise CipError("closed")
+
+                opened = self.pipes.feed_raw(job, 10, cancelled.set)
+                os.close(opened.data_fd)
+                self.assertTrue(select.select([self.pipes], [], [], PATIENCE)[0])
+                self.pipes.give_up()
+                found = read_error_pipe(opened.error_fd)
+                assert found is not None
+                self.assertEqual(found["code"], "EPIPE")
+                self.assertTrue(cancelled.wait(PATIENCE))
+                self.assert_nobody_has_left()
+                self.pipes.stop()  # has nothing to tell any more
+                go_on.set()
+                self.join_workers()
+
+    def test_a_reader_that_leaves_behind_the_last_byte_is_no_failure(self) -> None:
         go_on = threading.Event()
-        self.addCleanup(go_on.set)
 
         def job(write: Write) -> None:
+            write(memoryview(b"abc"))
             go_on.wait(PATIENCE)
-            raise CipError("closed")
 
-        opened = self.pipes.feed_raw(job, 10, go_on.set)
+        opened = self.pipes.feed_raw(job, 3, _fail)
+        self.assertEqual(read_exactly(opened.data_fd, 3), b"abc")
         os.close(opened.data_fd)
         self.assertTrue(select.select([self.pipes], [], [], PATIENCE)[0])
         self.pipes.give_up()
-        found = read_error_pipe(opened.error_fd)
-        assert found is not None
-        self.assertEqual(found["code"], "EPIPE")
+        go_on.set()
+        self.assertIsNone(read_error_pipe(opened.error_fd))
 
     def test_without_another_thread_a_source_is_not_called_off(self) -> None:
         go_on = threading.Event()
@@ -319,6 +342,25 @@ class RawTransfers(PipesTestCase):
         self.assertFalse(go_on.is_set())
         go_on.set()
         self.assertIsNotNone(read_error_pipe(opened.error_fd))
+
+    def test_what_is_closed_is_watched_no_more_although_a_child_has_a_copy_of_it(self) -> None:
+        """Else its number, by then that of another pipe, would be told."""
+        go_on = threading.Event()
+        raw = self.pipes.feed_raw(lambda write: go_on.wait(PATIENCE), 10)
+        fed = self.pipes.feed(lambda write: go_on.wait(PATIENCE), 10)
+        copies = [os.dup(each.write_fd) for each in (*self.pipes._unsettled, *self.pipes._open)]
+        go_on.set()
+        self.join_workers()
+        self.assertIsNone(self.pipes.collect(self.pipes.finish(fed.pipe_id)))
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
+            with self.assertRaises(CipError), mock.patch("cip.wire.pipes.os.close") as closed:
+                self.pipes.feed_raw(lambda write: None, 10)
+        given_back = [call.args[0] for call in closed.call_args_list]
+        for descriptor in (raw.data_fd, raw.error_fd, fed.read_fd, given_back[0]):
+            os.close(descriptor)
+        self.assert_nobody_has_left()
+        for descriptor in (*copies, *given_back[1:]):
+            os.close(descriptor)
 
     def test_a_closed_error_pipe_changes_nothing(self) -> None:
         opened = self.pipes.feed_raw(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)

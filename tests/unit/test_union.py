@@ -8,7 +8,16 @@ from pathlib import Path
 from unittest import mock
 
 from cip.content import BlobReader, BytesReader, Release, copy_verified, read_limited
-from cip.errors import CipError, ContentMismatchError, ErrorCode, NetworkError, SourceError, UsageError
+from cip.errors import (
+    Attempt,
+    CipError,
+    ContentMismatchError,
+    ErrorCode,
+    NetworkError,
+    Phase,
+    SourceError,
+    UsageError,
+)
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
@@ -28,6 +37,16 @@ LAYER = images.random_bytes(1_000_000, b"union")
 CONFIG = images.config([digest_of(LAYER)])
 MANIFEST = images.manifest(CONFIG, [LAYER])
 SIGNATURE = SimpleSignature(b"x", "registry")
+
+
+class RegistryReader(BytesReader):
+    """Knows where its bytes come from."""
+
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        blamed = error.served_by("host.x")
+        blamed.host = "host.x"
+        blamed.attempts = (Attempt("host.x", 0.0, Phase.BLOB, ErrorCode.CONTENT_MISMATCH),)
+        return blamed
 
 
 class PlayedRegistry:
@@ -54,7 +73,7 @@ class PlayedRegistry:
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         self.asked.append(descriptor.digest)
-        return BytesReader(self.blobs[descriptor.digest])
+        return RegistryReader(self.blobs[descriptor.digest])
 
     def close(self) -> None:
         self.closed = True
@@ -221,9 +240,11 @@ class Online(UnionTestCase):
                 data = bytearray()
                 with mock.patch.object(FileBlob, "readinto", failing):
                     if release is Release.AS_READ:
-                        with self.assertRaisesRegex(ContentMismatchError, r"served by oci:.*layout: blob") as caught:
+                        both = r"\(served by host\.x\) \(served by oci:.*layout: blob"
+                        with self.assertRaisesRegex(ContentMismatchError, both) as caught:
                             copy_verified(reader, data.extend, images.describe(content), release=release)
                         self.assertIsNone(caught.exception.host)
+                        self.assertEqual([each.place for each in caught.exception.attempts], ["host.x"])
                     else:
                         copy_verified(reader, data.extend, images.describe(content), release=release)
                         self.assertEqual(data, content)
@@ -238,6 +259,41 @@ class Online(UnionTestCase):
         with self.assertRaises(ContentMismatchError) as caught:
             self.read(reader, b"small")
         self.assertNotIn("layout", str(caught.exception))
+        self.assertEqual(caught.exception.host, "host.x")
+
+    def test_a_registry_that_goes_on_for_a_local_place_and_fails_is_not_opened_again(self) -> None:
+        for error in (SourceError("the network is gone"), ContentMismatchError("another size is announced")):
+            with self.subTest(type(error).__name__):
+                reader = self.open().open_blob(images.describe(LAYER), BlobAccess.VERIFIED)
+                reader.readinto(memoryview(bytearray(1000)))
+                with mock.patch.object(FileBlob, "readinto", side_effect=SourceError("the stick is gone")):
+                    reader.readinto(memoryview(bytearray(1000)))
+                events = len(self.events.events)
+                with mock.patch.object(RegistryReader, "readinto", side_effect=error, create=True):
+                    with self.assertRaises(type(error)):
+                        copy_verified(reader, lambda part: None, images.describe(LAYER), release=Release.AS_READ)
+                reader.close()
+                self.assertEqual((self.asked(), len(self.events.events)), ([digest_of(LAYER)], events))
+
+    def test_one_that_is_closed_while_it_turns_to_the_registry_leaves_nothing_open(self) -> None:
+        reader = self.open().open_blob(images.describe(LAYER), BlobAccess.VERIFIED)
+        closed: list[str] = []
+        assert self.registry is not None
+
+        class Closing(RegistryReader):
+            def close(self) -> None:
+                closed.append("registry")
+
+        def open_and_close(descriptor: Descriptor, access: BlobAccess) -> BlobReader:
+            reader.close()
+            return Closing(LAYER)
+
+        with (
+            mock.patch.object(self.registry, "open_blob", open_and_close),
+            mock.patch.object(FileBlob, "readinto", side_effect=SourceError("the stick is gone")),
+        ):
+            reader.readinto(memoryview(bytearray(1000)))
+        self.assertEqual(closed, ["registry"])
 
     def test_a_closed_blob_does_not_go_to_the_registry(self) -> None:
         reader = self.open().open_blob(images.describe(LAYER), BlobAccess.VERIFIED)
