@@ -128,6 +128,11 @@ class Image:
             f"{self.reference}: the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest)
         )
 
+    def knows_blob(self, digest: Digest) -> bool:
+        """Whether `describe_blob` answers at once; else it may have to read the config, from wherever that is."""
+        unconverted = self._served is None and self._accepted.manifest.media_type == mediatype.DOCKER_MANIFEST
+        return digest in self._blobs or not unconverted
+
     def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
         """The blob, open for reading and not yet checked; the caller closes it.
 

@@ -65,6 +65,8 @@ class ServedImage(Protocol):
 
     def layers(self) -> tuple[Descriptor, ...]: ...
 
+    def knows_blob(self, digest: Digest, /) -> bool: ...
+
     def describe_blob(self, digest: Digest, /) -> Descriptor: ...
 
     def open_blob(self, digest: Digest, access: BlobAccess, /) -> BlobReader: ...
@@ -147,7 +149,7 @@ class _Method(NamedTuple):
 
     readers: tuple[Callable[[JsonNode], object], ...]
     run: Callable[..., _Reply | Feed] | None
-    at_once: bool = False  # never uses the network
+    at_once: bool = False  # never uses the network, but to describe a blob that may be one of a conversion
     always: bool = False  # needs no Initialize
     surplus: bool = False  # further arguments are not looked at
 
@@ -329,7 +331,12 @@ class _Conversation:
         if len(arguments) < expected or (len(arguments) > expected and not method.surplus):
             raise InvalidInputError(f"{name}: expected {expected} arguments, found {len(arguments)}")
         values = [read(node) for read, node in zip(method.readers, arguments, strict=False)]
-        return _Call(method.run and partial(method.run, self, *values), method.at_once)
+        return _Call(method.run and partial(method.run, self, *values), method.at_once and self._is_known(*values))
+
+    def _is_known(self, image_id: object = None, digest: object = None, *_: object) -> bool:
+        """Whether no network is needed to describe the blob that these arguments name, if they name one."""
+        handle = self._images.get(image_id) if isinstance(image_id, int) else None
+        return handle is None or not isinstance(digest, Digest) or handle.image.knows_blob(digest)
 
     def _handle(self, image_id: int) -> _Handle:
         handle = self._images.get(image_id)

@@ -87,6 +87,7 @@ class Content:
         }
         self.layers: tuple[Descriptor, ...] = (describe(LAYER_T, LAYER_TYPE),)
         self.config_gate: threading.Event | None = None
+        self.description_gate: threading.Event | None = None
         self.accesses: list[BlobAccess] = []
 
     def add(self, data: bytes, open_blob: OpenBlob, size: int | None = None) -> Digest:
@@ -118,7 +119,11 @@ class FakeImage:
     def layers(self) -> tuple[Descriptor, ...]:
         return self._content.layers
 
+    def knows_blob(self, digest: Digest) -> bool:
+        return digest in self._content.descriptors
+
     def describe_blob(self, digest: Digest) -> Descriptor:
+        assert self._content.description_gate is None or self._content.description_gate.wait(PATIENCE)
         if digest not in self._content.descriptors:
             raise NotFoundError(f"the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE)
         return self._content.descriptors[digest]

@@ -306,13 +306,16 @@ class Serving(ImageCase):
         converted = json.loads(self.open(first).manifest.data)["config"]
         image = self.open(FakeSource(first.manifests, [config, images.LAYER_T], NAME))
         digest = Digest("sha256", converted["digest"].partition(":")[2])
+        self.assertEqual([image.knows_blob(each) for each in (digest, digest_of(config))], [False, True])
         self.assertEqual(image.describe_blob(digest).size, converted["size"])
+        self.assertEqual([image.knows_blob(each) for each in (digest, digest_of(b"other"))], [True, True])
         self.assertEqual(len(self.read(image, digest)), 64)
         self.assertEqual(self.read(image, digest_of(config)), config)
 
     def test_a_blob_that_the_image_does_not_name_costs_no_request(self) -> None:
         source = self.plain()
         image = self.open(source)
+        self.assertTrue(image.knows_blob(digest_of(b"other")))
         with self.assertRaises(NotFoundError) as caught:
             image.open_blob(digest_of(b"other"), BlobAccess.VERIFIED)
         self.assertEqual(caught.exception.code, "blob-not-in-image")

@@ -23,7 +23,7 @@ from cip.errors import (
     UsageError,
 )
 from cip.model.descriptor import UNKNOWN_SIZE
-from cip.model.digest import Digest
+from cip.model.digest import Digest, digest_of
 from cip.wire import seqpacket
 from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeOpener, Manifest, Stalled
 from tests.support.images import BIG_SIZE, CONFIG_C, DIGEST_M, DIGEST_S, DIGEST_T, LAYER_T, MANIFEST_M, describe
@@ -536,6 +536,17 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
         self.assertEqual(read_exactly(self.slow.fds[0], BIG_SIZE), BIG)
         self.assertIsNone(self.parent.reply().value)
         close_all(self.parent.reply())
+
+    def test_a_verdict_does_not_wait_for_the_description_of_an_unknown_blob(self) -> None:
+        self.parent.send("FinishPipe", self.slow.pipe_id)
+        self.image.description_gate = threading.Event()
+        self.parent.send("GetBlob", self.image_id, str(digest_of(b"unknown")), 1)
+        self.assertTrue(self.parent.is_silent())
+        self.go_on.set()
+        self.assertEqual(read_exactly(self.slow.fds[0], BIG_SIZE), BIG)
+        self.assertIsNone(self.parent.reply().value)
+        self.image.description_gate.set()
+        self.assert_refused(self.parent.reply(), "names no blob")
 
     def test_a_verdict_never_waits_for_a_request_behind_it(self) -> None:
         self.image.config_gate = threading.Event()
