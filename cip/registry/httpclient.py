@@ -286,6 +286,7 @@ class Requester:
         route = self._route(url.origin)
         fresh = method != "GET"
         while True:
+            limits.seconds(limits.times.idle, None, url.origin.address, route.via)  # nothing is asked too late
             connection = self._connection(route, limits, reached, fresh=fresh)
             reused = connection.uses > 0
             try:
