@@ -329,6 +329,7 @@ class LocalBlob:
         if self._reader is self._local or self._mixture_is_wrong:  # a registry that was right must not be excluded
             self._mixture_is_wrong = False
             return self._switch(error)
+        self._mixed = False
         return self._reader.restart(error)
 
     def close(self) -> None:

@@ -266,14 +266,14 @@ class RegistryBlob:
 
     def _ask(self, source: Candidate) -> Response:
         endpoint = source.endpoint
-        if self._turn != endpoint.name:
+        if not self._is_document and self._turn != endpoint.name:
             self._drop()
             self._session.turns.take(endpoint.name, self._cancellation)
             self._turn = endpoint.name
         self._patience.begin_try()
         self._in_try = 0
         wait = self._candidates.told_to_wait(source)
-        if 0 < wait < self._patience.remaining():
+        if 0 < wait < min(self._patience.remaining(), self._limits.remaining()):
             self._clock.sleep(wait, self._cancellation)
             self._patience.count(wait, 0)
         began = self._clock.monotonic()

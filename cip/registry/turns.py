@@ -2,7 +2,8 @@
 """How many blobs are read from one host at once; the next one waits for its turn.
 
 Apart from the pool, because this wait is our own: no clock of a stall runs meanwhile, and it has no end but the
-parent's patience. Of many connections one is left free, so that opening an image does not wait for idle blobs.
+parent's patience. Configs and signatures take none, for they have a time. Of many connections one is left free, so
+that opening an image does not wait for idle blobs.
 """
 
 from __future__ import annotations

@@ -269,8 +269,8 @@ class Pipes:
             for raw in raws:
                 _tell(raw.error_fd, raw.reader_gone())
                 self._unsettled.discard(raw)
-                os.close(raw.error_fd)
-                raw.error_fd = -1
+                error_fd, raw.error_fd = raw.error_fd, -1  # first: a signal may end this thread here
+                os.close(error_fd)
         for each in (*feeds, *raws):
             try:
                 _start(each.cancel)  # not here: closing a file waits for the read that is under way

@@ -20,6 +20,7 @@ from cip.registry import blob
 from cip.registry.blob import RegistryBlob, parse_content_range
 from cip.registry.endpoints import Endpoint
 from cip.registry.httpclient import Response
+from cip.registry.limits import Cancellation
 from cip.settings import RetryOptions, Settings, TimeLimits, TransferLimits
 from cip.sources.base import BlobAccess
 from tests.support.host import make_host
@@ -668,6 +669,30 @@ class CloseTest(BlobCase):
         timer.join()
         first.close()
         self.assertEqual(len(self.origins.asked), 1)
+
+    def test_a_document_waits_for_no_turn(self) -> None:
+        self.places(obedient)
+        one = self.settings._replace(transfer=TransferLimits(connections=8))
+        first = self.blob(settings=one)
+        endpoints = [each.endpoint for each in first._candidates._all]
+        for _ in range(7):
+            first._session.turns.take("a.example", Cancellation())
+        descriptors = (first._descriptor._replace(media_type=OCI_CONFIG), first._descriptor)
+        for descriptor, until in zip(descriptors, (None, self.clock.now + 50), strict=True):
+            reader = RegistryBlob(
+                descriptor, BlobAccess.VERIFIED, endpoints, first._session, signature_until=until
+            )
+            self.assertEqual(self.read(reader), CONTENT)
+            reader.close()
+        self.assertEqual(first._session.turns._taken, {"a.example": 7})
+
+    def test_a_wait_that_would_outlast_the_deadline_is_left_out(self) -> None:
+        self.places(obedient)
+        first = self.blob(settings=self.settings._replace(times=TimeLimits(deadline=10)))
+        first._session.backoff.postpone("a.example", 60)
+        began = self.clock.now
+        self.assertEqual(self.read(first), CONTENT)
+        self.assertLess(self.clock.now - began, 10)
 
     def test_another_thread_can_end_the_wait_for_an_answer_and_no_place_is_asked_again(self) -> None:
         self.places(in_turn(Reply(b"", "hang")), obedient)
