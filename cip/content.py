@@ -177,13 +177,11 @@ class _VerifiedCopy:
             raise self._mismatch(f"expected {self._expected.size} bytes, found more", received)
 
     def _require_match(self, received: int, found: str) -> None:
-        digest = self._expected.digest
-        if found != digest.encoded:
-            if self._expected.size not in (UNKNOWN_SIZE, received):
-                raise self._mismatch(f"expected {self._expected.size} bytes, found {received}", received)
-            raise self._mismatch(f"expected digest {digest}, found {digest.algorithm}:{found}", received)
         if self._expected.size not in (UNKNOWN_SIZE, received):
             raise self._mismatch(f"expected {self._expected.size} bytes, found {received}", received)
+        digest = self._expected.digest
+        if found != digest.encoded:
+            raise self._mismatch(f"expected digest {digest}, found {digest.algorithm}:{found}", received)
 
     def _mismatch(self, why: str, received: int) -> ContentMismatchError:
         digest = str(self._expected.digest)
