@@ -227,15 +227,13 @@ class Pipes:
         def run() -> None:
             outcome = outcome_of(lambda: job(raw.write))
             self._settle(raw, outcome if isinstance(outcome, CipError) else None)
-            self._readers.forget(raw.write_fd)
-            self._close(raw.write_fd, *([raw.error_fd] if raw.error_fd >= 0 else []), wide=raw.wide)
+            self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
 
         try:
             _start(run)
         except CipError:
             with self._lock:
                 self._unsettled.discard(raw)
-            self._readers.forget(data_write)
             self._close(data_read, data_write, error_read, error_write, wide=wide)
             raise
         return OpenedRaw(data_read, error_read)
@@ -360,8 +358,11 @@ class Pipes:
         return read_fd, write_fd, wide
 
     def _close(self, *descriptors: int, wide: bool) -> None:
+        """Close those that are not closed, which are negative; called without the lock."""
         for descriptor in descriptors:
-            os.close(descriptor)
+            if descriptor >= 0:
+                self._readers.forget(descriptor)
+                os.close(descriptor)
         with self._lock:
             self._wide -= wide
 

@@ -116,10 +116,8 @@ def serve(sock: socket.socket, opener: Opener, settled: Settled = _nothing) -> i
     thread = threading.Thread(target=converse, name="json", daemon=True)
     try:
         thread.start()
-        found = dict(poller.poll())
-        while found.keys() == {pipes.fileno()}:
+        while (found := dict(poller.poll())).keys() == {pipes.fileno()}:
             pipes.give_up()
-            found = dict(poller.poll())
         hung_up = watched not in found
         thread.join(HANG_UP_GRACE if hung_up else None)
         return EXIT_SERVED if thread.is_alive() else conversation.exit_status
