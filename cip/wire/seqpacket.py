@@ -22,56 +22,22 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from .. import log
-from ..content import BlobAccess, BlobReader, Release, copy_counted, copy_verified
-from ..errors import CipError, ContentMismatchError, ErrorCode, InvalidInputError, NotFoundError, Phase, quote
-from ..model.descriptor import UNKNOWN_SIZE, Descriptor
+from ..errors import CipError, ErrorCode, InvalidInputError, NotFoundError, quote
 from ..model.digest import Digest
 from ..model.jsontree import JsonNode
 from ..values import NamedTuple
 from .packet import PACKET_LIMIT, encode_failure, encode_success, parse_request, read_digest, read_number, read_text
-from .pipes import Bell, Cancel, Feed, Job, Opened, Pipes, Write, outcome_of
-
-T = TypeVar("T")
+from .pipes import Bell, Feed, Opened, Pipes, outcome_of
+from .transfer import Handle, ServedImage, raw_work, verified_work
 
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 VERSION = "0.2.8"  # clients parse it and refuse a suffix (wire.md 7.2)
 OWED_LIMIT = 64  # replies; beyond it requests stay in the socket
 HANG_UP_GRACE = 0.3  # seconds in which a conversation may notice by itself that the parent is gone
-
-
-class ServedManifest(Protocol):
-    """What GetManifest tells: the bytes in OCI form, the digest before conversion."""
-
-    @property
-    def data(self) -> bytes: ...
-
-    @property
-    def digest(self) -> Digest: ...
-
-
-class ServedImage(Protocol):
-    """What this front end needs of `image.Image`."""
-
-    @property
-    def manifest(self) -> ServedManifest: ...
-
-    def config(self) -> bytes: ...
-
-    def inner_config(self) -> bytes: ...
-
-    def layers(self) -> tuple[Descriptor, ...]: ...
-
-    def knows_blob(self, digest: Digest, /) -> bool: ...
-
-    def describe_blob(self, digest: Digest, /) -> Descriptor: ...
-
-    def open_blob(self, digest: Digest, access: BlobAccess, /) -> BlobReader: ...
-
-    def close(self) -> None: ...
 
 
 class Opener(Protocol):
@@ -163,28 +129,6 @@ class _Gone(Exception):
     """The parent has closed the connection."""
 
 
-class _Handle:
-    """An image that the parent has open; closed when it and every transfer have let go of it."""
-
-    def __init__(self, image: ServedImage) -> None:
-        self.image = image
-        self._lock = threading.Lock()
-        self._users = 1
-
-    def retain(self) -> None:
-        """One more transfer needs the image."""
-        with self._lock:
-            self._users += 1
-
-    def release(self) -> None:
-        """The parent, or a transfer, does not need the image any more."""
-        with self._lock:
-            self._users -= 1
-            unused = not self._users
-        if unused:
-            self.image.close()
-
-
 class _Conversation:
     """One connection from its first request to its end."""
 
@@ -198,7 +142,7 @@ class _Conversation:
         self._initialized = False
         self._settled: Settled | None = settled
         self._image_ids = count(1)
-        self._images: dict[int, _Handle] = {}
+        self._images: dict[int, Handle] = {}
         self.exit_status = EXIT_FAILED
 
     def run(self) -> None:
@@ -336,7 +280,7 @@ class _Conversation:
         handle = self._images.get(image_id) if isinstance(image_id, int) else None
         return handle is None or not isinstance(digest, Digest) or handle.image.knows_blob(digest)
 
-    def _handle(self, image_id: int) -> _Handle:
+    def _handle(self, image_id: int) -> Handle:
         handle = self._images.get(image_id)
         if handle is None:
             raise InvalidInputError(f"there is no open image {image_id}")
@@ -352,7 +296,7 @@ class _Conversation:
         return _Reply(VERSION)
 
     def _open_image(self, reference: str) -> _Reply:
-        handle = _Handle(self._opener.open(reference))
+        handle = Handle(self._opener.open(reference))
         image_id = next(self._image_ids)
         self._images[image_id] = handle
         return _Reply(image_id)
@@ -391,15 +335,13 @@ class _Conversation:
     def _get_blob(self, image_id: int, digest: Digest, size: int) -> _Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        work = _Work(handle, expected, BlobAccess.VERIFIED, partial(_copy_blob, expected=expected, asked=size))
-        opened = work.begin(self._pipes.feed)
+        opened = verified_work(handle, expected, size).begin(self._pipes.feed)
         return _piped(opened, expected.size)
 
     def _get_raw_blob(self, image_id: int, digest: Digest) -> _Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        work = _Work(handle, expected, BlobAccess.RAW, partial(_copy_raw_blob, expected=expected))
-        opened = work.begin(self._pipes.feed_raw)
+        opened = raw_work(handle, expected).begin(self._pipes.feed_raw)
         return _Reply(expected.size, 0, (opened.data_fd, opened.error_fd))
 
     def _finish_pipe(self, pipe_id: int) -> Feed:
@@ -432,65 +374,6 @@ def _layer_info(image: ServedImage) -> list[dict[str, object]]:
     return [
         {"digest": str(layer.digest), "size": layer.size, "media_type": layer.media_type} for layer in image.layers()
     ]
-
-
-class _Work:
-    """What the worker of a blob does. From `begin` until it ends the image stays open."""
-
-    def __init__(
-        self, handle: _Handle, expected: Descriptor, access: BlobAccess, copy: Callable[[BlobReader, Write], object]
-    ) -> None:
-        self._handle = handle
-        self._expected = expected
-        self._access = access
-        self._copy = copy
-        self._reader: BlobReader | None = None
-        self._cancelled = False
-
-    def begin(self, feed: Callable[[Job, int, Cancel, str], T]) -> T:
-        """Start the worker that fills the pipe of `feed`. Raises CipError when there can be none."""
-        self._handle.retain()
-        try:
-            return feed(self._run, self._expected.size, self._cancel, str(self._expected.digest))
-        except CipError:
-            self._handle.release()
-            raise
-
-    def _run(self, write: Write) -> None:
-        try:
-            self._reader = reader = self._handle.image.open_blob(self._expected.digest, self._access)
-            try:
-                if not self._cancelled:
-                    self._copy(reader, write)
-            finally:
-                self._reader = None
-                reader.close()
-        except CipError as error:
-            error.digest = error.digest or str(self._expected.digest)
-            error.phase = error.phase or Phase.BLOB
-            raise
-        finally:
-            self._handle.release()
-
-    def _cancel(self) -> None:
-        self._cancelled = True  # first: whoever has no reader yet looks at it
-        reader = self._reader
-        if reader is not None:
-            reader.close()
-
-
-def _copy_blob(reader: BlobReader, write: Write, *, expected: Descriptor, asked: int) -> None:
-    """Copy with a verdict; the size that the parent asked for is judged last, so a wrong digest is told first."""
-    received = copy_verified(reader, write, expected, release=Release.AS_READ)
-    if received != asked:
-        raise ContentMismatchError(
-            f"blob {expected.digest}: expected {asked} bytes as requested, found {received}", offset=received
-        )
-
-
-def _copy_raw_blob(reader: BlobReader, write: Write, *, expected: Descriptor) -> None:
-    size = reader.size if expected.size == UNKNOWN_SIZE else expected.size
-    copy_counted(reader, write, size, f"blob {expected.digest}")
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:
