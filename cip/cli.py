@@ -21,9 +21,9 @@ from .report import Audit, AuditWriter, Events, EventWriter, LineWriter, NoAudit
 from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
 
 if TYPE_CHECKING:
+    from .confine.runner import ForkedPrograms
+    from .confine.sandbox import Level
     from .image import Image, ImageOpener
-    from .runner import ForkedPrograms
-    from .sandbox import Level
     from .trust.policy import Policy
 
 EXIT_SERVED = 0
@@ -160,8 +160,8 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
 
 
 def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
-    from .wire import seqpacket
     from .wire.fds import adopt_socket
+    from .wire.jsonproxy import conversation as seqpacket
 
     descriptor = 0 if invocation.sockfd is None else invocation.sockfd
     sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
@@ -207,7 +207,7 @@ class _Confinement:
         required = self._settings.sandbox.required
         if required is None or self._applied:
             return
-        from .sandbox import parse_level
+        from .confine.sandbox import parse_level
 
         reached = self._confine()
         if reached < parse_level(required):
@@ -223,7 +223,7 @@ class _Confinement:
             self._confine_main()
 
     def _confine(self) -> Level:
-        from .sandbox import Level, confine
+        from .confine.sandbox import Level, confine
 
         self._applied = True
         # A JSON parent names files later, and a store is spread over directories that only the source knows.
@@ -246,7 +246,7 @@ class _Confinement:
 
     def _in_main_thread(self, confine: Callable[[], Level]) -> Level:
         """The level that the main thread has reached; the highest when this is the main thread."""
-        from .sandbox import Level
+        from .confine.sandbox import Level
 
         main = threading.main_thread()
         if threading.current_thread() is main or main.ident is None:
@@ -294,9 +294,9 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     """The core with everything it is handed: settings, programs, clock, records; closed with `stack`."""
     import time
 
+    from .confine.runner import ForkedPrograms
     from .image import ImageOpener
     from .programs import run_gpgv
-    from .runner import ForkedPrograms
     from .transports import SourceOpener
     from .trust.evaluation import TrustTools
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-
-from .values import NamedTuple
+from typing import NamedTuple
 
 
 class ErrorCode(StrEnum):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import log
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
@@ -47,7 +47,6 @@ from .trust.evaluation import (
     require_index_or_instance,
 )
 from .trust.policy import Policy
-from .values import NamedTuple
 
 if TYPE_CHECKING:
     from .readahead import ReadAhead
@@ -414,7 +413,7 @@ class _Reliable:
 
     def __call__(self, keyring: bytes, message: bytes) -> GpgvOutcome:
         if not self._passed:
-            from .trust.selftest import require_reliable
+            from .trust.openpgp.selftest import require_reliable
 
             require_reliable(self._run_gpgv)
             self._passed = True

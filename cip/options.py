@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from . import __version__
 from .errors import UsageError, quote
 from .log import PROGRAM, Level
-from .pattern import Pattern
 from .settings import (
     CredentialOptions,
     HostEnvironment,
@@ -30,7 +29,6 @@ from .settings import (
     TlsVerify,
     TransferLimits,
 )
-from .values import NamedTuple
 
 
 class Command(StrEnum):
@@ -120,10 +118,10 @@ _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 TIME_LIMIT = 1_000_000.0  # seconds; waiting calls of the kernel take no more than 24 days
 TIMEOUT_MINIMUM = 0.001  # seconds; 0 would fail at once, and whoever writes it wants the opposite
-_SIZE = Pattern(r"([0-9]{1,18})([kKMG]?)(?:i?B)?", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18})([kKMG]?)(?:i?B)?", re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 1024, "K": 1024, "M": 1024**2, "G": 1024**3}
-_SECONDS = Pattern(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
-_DURATION = Pattern(
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+_DURATION = re.compile(
     r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?", re.ASCII
 )
 _LEVELS = {

@@ -11,10 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .errors import ErrorCode, MissingDependencyError, SourceError, quote
-from .values import NamedTuple
 
 if TYPE_CHECKING:
     from subprocess import Popen

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from .errors import UsageError
-from .values import NamedTuple
 
 
 class TlsVerify(StrEnum):

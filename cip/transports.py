@@ -14,7 +14,7 @@ from .sources.base import ImageSource
 
 if TYPE_CHECKING:
     from .registry.session import RegistrySession
-    from .sources.spool import Spools
+    from .sources.archives.spool import Spools
 
 
 class SourceOpener:
@@ -70,7 +70,7 @@ class SourceOpener:
 
     def _shared_spools(self) -> Spools:
         if self._spools is None:
-            from .sources.spool import Spools
+            from .sources.archives.spool import Spools
 
             self._spools = Spools(self._settings.tmpdir)
         return self._spools
@@ -81,7 +81,7 @@ class SourceOpener:
         return open_layout(reference, self._settings)
 
     def _open_oci_archive(self, reference: ImageReference) -> ImageSource:
-        from .sources.archive import open_oci_archive
+        from .sources.archives.archive import open_oci_archive
 
         return open_oci_archive(reference, self._shared_spools(), self._programs)
 
@@ -91,7 +91,7 @@ class SourceOpener:
         return open_directory(reference)
 
     def _open_docker_archive(self, reference: ImageReference) -> ImageSource:
-        from .sources.dockerarchive import open_docker_archive
+        from .sources.archives.dockerarchive import open_docker_archive
 
         return open_docker_archive(reference, self._shared_spools(), self._programs)
 
@@ -101,7 +101,7 @@ class SourceOpener:
         return open_daemon(reference, self._settings, self._shared_spools(), self._programs)
 
     def _open_storage(self, reference: ImageReference) -> ImageSource:
-        from .sources.storage import open_storage
+        from .sources.storage.source import open_storage
 
         return open_storage(reference, self._settings)
 

@@ -32,13 +32,13 @@ from .model.signature import RawSignature
 from .programs import Programs
 from .report import Events
 from .settings import Settings
-from .sources.archive import open_archived_layout
+from .sources.archives.archive import open_archived_layout
+from .sources.archives.spool import Spools
 from .sources.base import BlobAccess, ImageSource, RawManifest
 from .sources.directory import DirectorySource, open_directory
 from .sources.fileblob import FileBlob
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
 from .sources.localpath import resolve_path
-from .sources.spool import Spools
 
 _LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
 OpenRegistry = Callable[[ImageReference], ImageSource]

@@ -28,8 +28,8 @@ from ..hostconfig.registriesconf import Place, RegistriesConfig, load_registries
 from ..hostconfig.registriesd import SignaturePlace, load_registries_d
 from ..model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
 from ..model.reference import DEFAULT_DOMAIN, DockerReference, ImageReference, Transport, parse_image_reference
+from ..net.url import parse_origin
 from ..registry.endpoints import HUB_HOST
-from ..registry.url import parse_origin
 from ..settings import PolicySource, Settings, TlsVerify
 from ..sources.localpath import resolve_path
 from ..trust.evaluation import select_requirements
@@ -126,7 +126,7 @@ class _Explainer:
 
     def _stored_identity(self) -> ImageIdentity | None:
         """A store is read to know an image's name; nothing is written there, and nobody else is asked."""
-        from ..sources.storage import open_storage
+        from ..sources.storage.source import open_storage
 
         try:
             with contextlib.closing(open_storage(self._reference, self._settings)) as source:

@@ -8,12 +8,12 @@ the consequence of a file names the file. Nothing secret is in here to be shown.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ..hostconfig.certsd import Certificates
 from ..hostconfig.paths import ConfigurationFile
 from ..hostconfig.proxyenv import Proxy
 from ..hostconfig.registriesd import SignaturePlace
-from ..values import NamedTuple
 
 _UNKNOWN = "unknown, see ERROR above"
 

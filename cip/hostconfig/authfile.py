@@ -14,20 +14,19 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from .. import log
 from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote
 from ..model.jsontree import JsonNode, parse_json
-from ..pattern import Pattern
 from ..programs import Programs
 from ..settings import Credentials, Settings
-from ..values import NamedTuple
 from .credhelper import ask_helper, helper_program
 from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
 
-_DESCRIPTOR = Pattern(r"/(?:proc/self|dev)/fd/([0-9]{1,9})", re.ASCII)
+_DESCRIPTOR = re.compile(r"/(?:proc/self|dev)/fd/([0-9]{1,9})", re.ASCII)
 _HUB_NAMES = frozenset({"docker.io", "registry-1.docker.io"})
 _HUB = "index.docker.io"
 

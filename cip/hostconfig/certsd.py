@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .. import log
 from ..errors import ConfigurationError, InvalidInputError, quote
 from ..settings import Settings
-from ..values import NamedTuple
 from .paths import ConfigurationFile, certificate_directories
 
 

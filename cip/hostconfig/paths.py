@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import stat
 import time
+from typing import NamedTuple
 
 from ..errors import ConfigurationError, ErrorCode, quote
 from ..settings import HostEnvironment, PolicySource, Settings
-from ..values import NamedTuple
 
 ADMIN_DIRECTORY = "/etc/containers"
 VENDOR_DIRECTORY = "/usr/share/containers"

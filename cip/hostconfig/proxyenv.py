@@ -8,22 +8,20 @@ No message shows a variable's value, which may hold a password.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ConfigurationError
-from ..pattern import Pattern
 from ..settings import Credentials, HostEnvironment
-from ..values import NamedTuple
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_URL = Pattern(
+_URL = re.compile(
     r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:([^@/?#]*)@)?(?:\[([^\]/?#@]+)\]|([^:/?#@\[\]]+))(?::([0-9]*))?(?:[/?#].*)?"
 )
-_NAME = Pattern(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
-_ADDRESS_V6 = Pattern(r"[0-9a-f:.]{2,45}", re.ASCII)
+_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
+_ADDRESS_V6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
 
 
 class Proxy(NamedTuple):

@@ -8,12 +8,12 @@ the same prefix whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from .. import log
 from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote
 from ..model.reference import DockerReference, parse_docker_reference
 from ..settings import Settings
-from ..values import NamedTuple
 from .paths import (
     CONFIGURATION_LIMIT,
     ConfigurationFile,

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import log
 from ..errors import ConfigurationError, MissingDependencyError, quote
 from ..model.reference import DockerReference
-from ..pattern import Pattern
 from ..settings import Settings
-from ..values import NamedTuple
 from .paths import (
     CONFIGURATION_LIMIT,
     ConfigurationFile,
@@ -31,8 +29,8 @@ _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
 _NULL = frozenset({"", "~", "null"})
 _STRING_TAG, _MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-_SCHEME = Pattern(r"(file|https?)://", re.ASCII)
-_FLOW = Pattern(rb"[][{}]")
+_SCHEME = re.compile(r"(file|https?)://", re.ASCII)
+_FLOW = re.compile(rb"[][{}]")
 _DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
 
 

@@ -8,16 +8,15 @@ refused here too, where it has no effect as well: a file is either right or it s
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from ..errors import InvalidReferenceError, quote
 from ..model.jsontree import JsonNode, fold_key
 from ..model.reference import DockerReference, parse_docker_reference
-from ..pattern import Pattern
-from ..values import NamedTuple
 from .toml import parse_toml
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_DOMAIN = Pattern(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
 _TOP_KEYS = (
     "unqualified-search-registries",
     "credential-helpers",

@@ -6,12 +6,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ..errors import ConfigurationError, quote
 from ..model.jsontree import JsonNode
-from ..pattern import Pattern
 from ..settings import HostEnvironment, Settings
-from ..values import NamedTuple
 from .paths import (
     CONFIGURATION_LIMIT,
     ConfigurationFile,
@@ -24,8 +23,8 @@ from .paths import (
 )
 from .toml import parse_toml
 
-_VARIABLE = Pattern(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
-_DRIVER = Pattern(r"[a-z][a-z0-9]{0,31}", re.ASCII)
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
+_DRIVER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)
 _STORE_OPTIONS = ("imagestore", "additionalimagestore")  # both name a store that is only read
 _STORAGE_KEYS = ("driver", "graphroot", "runroot", "imagestore", "rootless_storage_path", "options")
 

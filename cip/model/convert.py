@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ErrorCode, UnsupportedError, quote
-from ..pattern import Pattern
-from ..values import NamedTuple
 from . import mediatype
 from .descriptor import Descriptor
 from .digest import digest_of
@@ -30,7 +28,7 @@ _OCI_LAYER_OF = {
 }
 # Go's encoder makes JSON safe inside HTML and JavaScript; these characters stand in strings only.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
-_TIME = Pattern(
+_TIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?(?:Z|([+-])([0-9]{2}):([0-9]{2}))",
     re.ASCII,
 )

@@ -6,17 +6,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDigestError, InvalidDocumentError, quote
-from ..pattern import Pattern
-from ..values import NamedTuple
 from .digest import Digest, parse_digest
 from .jsontree import JsonNode
 
 UNKNOWN_SIZE = -1  # only for content that a local store rebuilds without having recorded its size
 MAX_SIZE = 2**63 - 1
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
-_PLAIN = Pattern(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 # A key that another reader takes for one of these is an attack (images.md 5.3).
 _MEMBERS = frozenset({"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"})
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDigestError
-from ..pattern import Pattern
-from ..values import NamedTuple
 
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}  # image-spec descriptor.md, "Registered Algorithms"
-_SHAPE = Pattern(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
-_LOWER_HEX = Pattern(r"[0-9a-f]+", re.ASCII)
+_SHAPE = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
+_LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 
 
 class Digest(NamedTuple):

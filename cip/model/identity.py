@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from ..values import NamedTuple
+from typing import NamedTuple
+
 from .reference import DockerReference, Transport
 
 

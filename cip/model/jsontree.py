@@ -8,11 +8,11 @@ keys, NaN, infinities, trailing text and deep nesting are refused (decisions.md 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import CipError, InvalidDocumentError, quote
-from ..pattern import Pattern
 
 DEPTH_LIMIT = 128  # nested arrays and objects
 PATH_LIMIT = 200  # characters of a path in a message; the end is what people look for
@@ -22,7 +22,7 @@ DocumentError = Callable[[str, str], CipError]  # (where, why) -> the error to r
 _KIND = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer", float: "a number"}
 # Go's JSON decoder folds these two letters to ASCII; a key that another reader takes for a known one is an attack.
 _FOLDS = str.maketrans({"\u017f": "s", "\u212a": "k"})
-_SURROGATE = Pattern("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DUPLICATE = object()  # stands in for the value of a key that occurred twice
 
 

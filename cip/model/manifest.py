@@ -7,8 +7,9 @@ rules that other tools guess by; a body that contradicts it, or that carries mem
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..errors import ErrorCode, InvalidDocumentError, UnsupportedError, quote
-from ..values import NamedTuple
 from . import mediatype
 from .descriptor import Descriptor, Platform, read_descriptor
 from .jsontree import JsonNode, parse_json

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote
-from ..pattern import Pattern
-from ..values import NamedTuple
 from .digest import Digest, parse_digest
 
 DEFAULT_DOMAIN = "docker.io"
@@ -20,14 +19,14 @@ NAME_LIMIT = 255  # bytes of domain and path together
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
-_DOMAIN = Pattern(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
-_PATH = Pattern(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
-_TAG = Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_HEX_ID = Pattern(r"[0-9a-f]{64}", re.ASCII)
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _WORDS = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
-_LAYOUT_NAME = Pattern(rf"{_WORDS}(?:/{_WORDS})*", re.ASCII)
-_INDEX = Pattern(r"@\+?([0-9]{1,19})", re.ASCII)
-_CONTROL = Pattern("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+_LAYOUT_NAME = re.compile(rf"{_WORDS}(?:/{_WORDS})*", re.ASCII)
+_INDEX = re.compile(r"@\+?([0-9]{1,19})", re.ASCII)
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 _UNKNOWN_DIGEST = "@@unknown-digest@@"
 
 

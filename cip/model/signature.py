@@ -7,9 +7,9 @@ import base64
 import binascii
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..errors import ErrorCode, SignatureError
-from ..values import NamedTuple
 from .jsontree import parse_json
 
 SIGNATURE_LIMIT = 4 * 1024 * 1024  # bytes of one signature (registry.md 6.7)

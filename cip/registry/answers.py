@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..errors import (
     AuthenticationError,
     CipError,
@@ -13,9 +15,8 @@ from ..errors import (
     quote,
 )
 from ..model.jsontree import parse_json
-from ..values import NamedTuple
-from .httpclient import Response
-from .limits import Clock
+from ..net.httpclient import Response
+from ..net.limits import Clock
 from .retry import parse_retry_after
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an error's body that are read

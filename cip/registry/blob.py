@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
-from ..pattern import Pattern
+from ..net.http1 import UNKNOWN_LENGTH
+from ..net.httpclient import Response
+from ..net.limits import Cancellation
 from ..sources.base import BlobAccess
 from .answers import refusal, require_uncompressed
 from .candidates import Candidate, Candidates
 from .endpoints import Endpoint
-from .http1 import UNKNOWN_LENGTH
-from .httpclient import Response
-from .limits import Cancellation
 from .patience import Patience
 from .retry import History, another_may_help
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 PROGRESS = 1024 * 1024  # bytes in one try after which its place gets all its repeats again
 REREAD_MINIMUM = 64 * 1024 * 1024  # bytes that may be skipped at servers that ignore ranges; or twice the blob's size
 _SKIP_SIZE = 256 * 1024
-_CONTENT_RANGE = Pattern(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
 _INT64 = 2**63 - 1
 
 

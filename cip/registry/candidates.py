@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import CipError, ErrorCode
+from ..net.limits import Clock
 from .endpoints import Endpoint
-from .limits import Clock
 from .retry import Repeats
 
 

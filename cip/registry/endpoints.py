@@ -17,12 +17,12 @@ from ..hostconfig.authfile import find_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import Place, RegistriesConfig
 from ..model.reference import DEFAULT_DOMAIN, DockerReference
+from ..net.httpclient import Request, Requester, Response
+from ..net.limits import Limits
+from ..net.tls import NotTlsError, TlsIdentity
+from ..net.url import Origin, Url, encode_form, parse_origin
 from ..settings import Credentials, Settings, TlsVerify
-from .httpclient import Request, Requester, Response
-from .limits import Limits
-from .tls import NotTlsError, TlsIdentity
 from .token import Access, Authorizer
-from .url import Origin, Url, encode_form, parse_origin
 
 if TYPE_CHECKING:
     from .session import RegistrySession

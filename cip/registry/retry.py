@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from ..errors import Attempt, CipError, ConfigurationError, ErrorCode, Phase, UsageError
-from ..pattern import Pattern
+from ..net.limits import Clock, Limits
 from ..report import Events
 from ..settings import RetryOptions
-from .limits import Clock, Limits
 from .timestamps import parse_http_date
 
 FIRST_DELAY = 0.5  # seconds, doubled for each further repeat
@@ -26,7 +25,7 @@ JITTER = 0.25  # of a delay that we chose ourselves
 RETRY_AFTER_LIMIT = 60.0  # seconds of a registry's wish that are obeyed
 ATTEMPTS_TOLD = 10  # the last ones, in an error
 
-_SECONDS = Pattern(r"[+-]?[0-9]+", re.ASCII)
+_SECONDS = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _INT64 = 2**63 - 1
 T = TypeVar("T")
 Jitter = Callable[[], float]

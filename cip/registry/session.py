@@ -6,17 +6,17 @@ from __future__ import annotations
 from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesd import warn_without_yaml
+from ..net.budget import Budget
+from ..net.dialer import Dialer
+from ..net.httpclient import Network
+from ..net.limits import Cancellation, Clock, Limits, SystemClock
+from ..net.pool import ConnectionPool
+from ..net.url import Origin
 from ..programs import Programs
 from ..report import Events
 from ..settings import Settings
-from .budget import Budget
-from .dialer import Dialer
-from .httpclient import Network
-from .limits import Cancellation, Clock, Limits, SystemClock
-from .pool import ConnectionPool
 from .retry import HostBackoff, Jitter, Repeats, random_jitter
 from .turns import Turns
-from .url import Origin
 
 
 class RegistrySession:

@@ -39,23 +39,22 @@ from ..model.signature import (
     SimpleSignature,
     parse_signature_blob,
 )
-from ..pattern import Pattern
+from ..net.httpclient import Request
+from ..net.limits import Limits
+from ..net.url import Url, decode_percent, parse_url
 from ..settings import Credentials, Settings
 from ..sources.base import BlobAccess
 from .answers import complaint_of, refusal, require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint
-from .httpclient import Request
-from .limits import Limits
 from .retry import ask_places
 from .session import RegistrySession
 from .token import basic_authorization
-from .url import Url, decode_percent, parse_url
 
 LOOKASIDE_LIMIT = 127  # signatures of one manifest, in the lookaside or kept by the registry
 ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of the list that a registry keeps itself
-_USERINFO = Pattern(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
+_USERINFO = re.compile(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
 T = TypeVar("T")
 
 

@@ -20,13 +20,13 @@ from ..model.digest import Digest
 from ..model.identity import ImageIdentity, docker_identity
 from ..model.reference import DockerReference, ImageReference, Transport
 from ..model.signature import RawSignature
+from ..net.httpclient import Response
+from ..net.limits import Cancellation, Clock, Limits
 from ..settings import Settings
 from ..sources.base import BlobAccess, RawManifest
 from .answers import refusal, require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint
-from .httpclient import Response
-from .limits import Cancellation, Clock, Limits
 from .retry import ask_places
 from .session import RegistrySession
 

@@ -11,28 +11,27 @@ import base64
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from .. import log
 from ..errors import AuthenticationError, CipError, ErrorCode, Phase
 from ..model.jsontree import parse_json
-from ..pattern import Pattern
+from ..net.httpclient import Request, Requester, Response
+from ..net.limits import Clock, Limits
+from ..net.url import Origin, decode_form, encode_form, parse_url
 from ..settings import Credentials
-from ..values import NamedTuple
 from .answers import refusal, require_uncompressed
-from .httpclient import Request, Requester, Response
-from .limits import Clock, Limits
 from .timestamps import parse_rfc3339
-from .url import Origin, decode_form, encode_form, parse_url
 
 TOKEN_LIMIT = 1024 * 1024  # bytes of a token server's answer
 MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
 SCHEMES = ("basic", "bearer")
 CLIENT_ID = "containers/image"
-_TOKEN = Pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _SPACE = " \t\r\n"
 _TEXTS = ("token", "access_token", "issued_at")
 _YEAR_ONE = "0001-01-01T00:00:00Z"
-_HEADER_SAFE = Pattern(r"[\x21-\x7e]*", re.ASCII)
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]*", re.ASCII)
 
 
 class Challenge(NamedTuple):

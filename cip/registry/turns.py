@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 
-from .limits import POLL, Cancellation
+from ..net.limits import POLL, Cancellation
 
 SPARE_FROM = 8  # connections from which on one is kept free of blobs
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..content import BlobAccess as BlobAccess
 from ..content import BlobReader
@@ -12,7 +12,6 @@ from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity
 from ..model.signature import RawSignature
-from ..values import NamedTuple
 
 
 class RawManifest(NamedTuple):

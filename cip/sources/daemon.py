@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import time
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
 
@@ -32,18 +32,16 @@ from ..errors import (
 from ..model.identity import docker_identity, nameless_identity
 from ..model.jsontree import parse_json
 from ..model.reference import ImageReference, Transport
-from ..pattern import Pattern
 from ..programs import Programs
 from ..settings import Settings, TlsVerify
-from ..values import NamedTuple
-from .archive import Archive
-from .compression import copy_to_file
-from .dockerarchive import Choice, DockerArchiveSource
-from .spool import Spools
+from .archives.archive import Archive
+from .archives.compression import copy_to_file
+from .archives.dockerarchive import Choice, DockerArchiveSource
+from .archives.spool import Spools
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 MESSAGE_LIMIT = 64 * 1024  # bytes of an error answer
-_VERSION = Pattern(r"[0-9]{1,3}\.[0-9]{1,4}", re.ASCII)
+_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,4}", re.ASCII)
 
 
 class DaemonAddress(NamedTuple):

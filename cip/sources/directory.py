@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from ..errors import ErrorCode, InvalidDocumentError, Phase, SignatureError, SourceError, quote
@@ -12,7 +13,6 @@ from ..model.digest import Digest
 from ..model.identity import ImageIdentity, path_identity
 from ..model.reference import ImageReference, Transport
 from ..model.signature import SIGNATURE_LIMIT, RawSignature, parse_signature_blob
-from ..pattern import Pattern
 from .base import BlobAccess, RawManifest
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
@@ -20,7 +20,7 @@ from .localpath import resolve_path
 
 VERSION_LIMIT = 1024  # bytes of the version file
 SIGNATURE_COUNT_LIMIT = 127  # signatures of one manifest (decisions.md section 2)
-_VERSION = Pattern(rb"Directory Transport Version: ([0-9]{1,9})\.([0-9]{1,9})\n")
+_VERSION = re.compile(rb"Directory Transport Version: ([0-9]{1,9})\.([0-9]{1,9})\n")
 _NEWEST = (1, 2)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..content import CHUNK, BytesReader, Reader
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
@@ -19,12 +20,11 @@ from ..model.reference import ImageReference, Transport
 from ..model.signature import RawSignature
 from ..programs import Programs
 from ..settings import PlatformOptions
-from ..values import NamedTuple
+from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
+from .archives.spool import Spools
 from .base import BlobAccess, RawManifest
 from .beneath import open_regular
-from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .fileblob import FileBlob, reason, whole_file
-from .spool import Spools
 
 FILE_LIMIT = 1000  # files in one reference
 _LAST_TIME = 253402300799 * 10**9  # nanoseconds: the last second of the year 9999

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-
-from ..values import NamedTuple
+from typing import NamedTuple
 
 _LINE_ENDS = str.maketrans("", "", "\r\n")
 ARMOR_BEGIN = b"-----BEGIN PGP "

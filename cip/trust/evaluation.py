@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import NamedTuple
 
 from ..errors import CipError, PolicyRejectedError, quote
 from ..model.identity import ImageIdentity
-from ..values import NamedTuple
 from .policy import Policy
 from .requirements import GpgvOutcome as GpgvOutcome
 from .requirements import Requirement, SignatureResult

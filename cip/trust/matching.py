@@ -8,12 +8,11 @@ signature names. Nothing is added to either: no default tag, no other spelling o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NoReturn, Protocol, TypeVar
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
 from ..errors import CipError, InvalidReferenceError, SignatureError, quote
 from ..model.jsontree import JsonNode
 from ..model.reference import DockerReference, parse_docker_reference, require_name_prefix
-from ..values import NamedTuple
 
 T = TypeVar("T")
 

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ..errors import CipError, SignatureError, quote
 from ..model.jsontree import JsonNode
-from ..values import NamedTuple
 from .armor import decode_base64
 
 

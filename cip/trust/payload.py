@@ -6,11 +6,12 @@ One schema for both families of signatures (signatures.md 4.6, 5.2); they differ
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..errors import InvalidDigestError, SignatureError
 from ..model.digest import Digest, digest_of, parse_digest
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ..model.reference import DockerReference
-from ..values import NamedTuple
 from .matching import IdentityMatcher, require_identity
 
 SIMPLE_SIGNING_TYPE = "atomic container signature"

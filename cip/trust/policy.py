@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..errors import ConfigurationError, ErrorCode, quote
 from ..model.digest import digest_of
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
-from ..values import NamedTuple
 from .requirements import InsecureAcceptAnything, Reject, Requirement, SignedBaseLayer
 from .scopes import scope_fault
 
@@ -93,13 +93,13 @@ def _parse_signed_base_layer(node: JsonNode) -> Requirement:
 
 
 def _parse_signed_by(node: JsonNode) -> Requirement:
-    from .simplesigning import parse_signed_by
+    from .openpgp.simplesigning import parse_signed_by
 
     return parse_signed_by(node)
 
 
 def _parse_sigstore_signed(node: JsonNode) -> Requirement:
-    from .sigstore import parse_sigstore_signed
+    from .sigstore.requirement import parse_sigstore_signed
 
     return parse_sigstore_signed(node)
 

@@ -8,12 +8,11 @@ verify signatures live in `simplesigning` and `sigstore`, imported only when a p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import CipError, ErrorCode, MissingDependencyError, Phase, PolicyRejectedError, SignatureError
 from ..model.identity import ImageIdentity
 from ..model.signature import RawSignature
-from ..values import NamedTuple
 
 _REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all
 AnySignature = TypeVar("AnySignature", bound=RawSignature)

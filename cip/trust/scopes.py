@@ -8,13 +8,13 @@ would be read differently here.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Mapping
 
 from ..errors import InvalidDigestError
 from ..model.digest import parse_digest
-from ..pattern import Pattern
 
-_ATOMIC = Pattern(r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?")
+_ATOMIC = re.compile(r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?")
 
 
 def scope_fault(transport: str, scope: str) -> str:

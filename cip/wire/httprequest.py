@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ..errors import PeerError, quote
-from ..pattern import Pattern
-from ..values import NamedTuple
-from .status import RequestFault
+from .problem import RequestFault
 
 READ_SIZE = 64 * 1024  # bytes asked for at once
 REQUEST_LINE_LIMIT = 8 * 1024  # bytes
@@ -25,13 +23,13 @@ FIELD_COUNT_LIMIT = 100
 BODY_LIMIT = 1024 * 1024  # bytes; no request of ours needs a body, all are read past
 EMPTY_LINES_LIMIT = 8  # before a request line (RFC 9112 section 2.2)
 
-_REQUEST_LINE = Pattern(rb"([!-~\x80-\xff]+) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])")
-_TOKEN = Pattern(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD = Pattern(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
-_CHUNK_LINE = Pattern(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
-_VISIBLE = Pattern(r"[!-~]+", re.ASCII)
-_ABSOLUTE = Pattern(r"(?i:https?)://[^/?#]+([/?].*)?", re.ASCII)
-_ESCAPE = Pattern(r"%([0-9A-Fa-f]{2})?")
+_REQUEST_LINE = re.compile(rb"([!-~\x80-\xff]+) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
+_VISIBLE = re.compile(r"[!-~]+", re.ASCII)
+_ABSOLUTE = re.compile(r"(?i:https?)://[^/?#]+([/?].*)?", re.ASCII)
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 
 
 class Request(NamedTuple):

@@ -21,17 +21,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__, log
 from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import parse_digest
-from ..values import NamedTuple
 from .fds import adopt_streams
 from .httprequest import Request, RequestReader, parse_target
-from .status import RequestFault, encode, frames_of, http_status, problem, seconds_to_wait
+from .problem import RequestFault, encode, frames_of, http_status, problem, seconds_to_wait
 
 if TYPE_CHECKING:
     from ..image import Image

@@ -19,7 +19,7 @@ from random import Random
 from typing import NamedTuple
 
 from cip.errors import CipError
-from cip.wire.status import encode, problem
+from cip.wire.problem import encode, problem
 
 from .mutation import MAXIMUM, Mutate, mutate
 

@@ -16,7 +16,7 @@ import unittest
 from collections.abc import Sequence
 from pathlib import Path
 
-from cip import sandbox
+from cip.confine import sandbox
 from cip.model.digest import digest_of
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
@@ -44,7 +44,8 @@ OLDER_KERNEL = """
 import errno, sys
 sys.path.insert(0, sys.argv.pop(1))
 abi = int(sys.argv.pop(1))
-from cip import cli, sandbox
+from cip import cli
+from cip.confine import sandbox
 real = sandbox._kernel()
 def kernel(number, *arguments):
     if number == 444 and arguments[0] is None:
@@ -60,7 +61,7 @@ ESCAPE = (
 import errno, json, os, resource, socket, subprocess, threading
 from cip import log
 from cip.options import parse_arguments
-from cip.runner import ForkedPrograms
+from cip.confine.runner import ForkedPrograms
 
 log.set_threshold(log.Level.SILENT)
 outside, inside, *arguments = sys.argv[1:]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from cip.errors import MissingDependencyError, SignatureError
 from cip.programs import SEARCH_PATH, DirectPrograms, GpgvResult, run_gpgv
-from cip.trust.keyring import KeyRing, merge_key_rings
+from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
+from cip.trust.openpgp.selftest import require_reliable
+from cip.trust.openpgp.simplesigning import verify_message
 from cip.trust.requirements import Examination
-from cip.trust.selftest import require_reliable
-from cip.trust.simplesigning import verify_message
 from tests.support import images
 from tests.support.newer import require_newer
 from tests.support.peers import require_peer

@@ -23,8 +23,9 @@ from cip.errors import ErrorCode, NetworkError, NotFoundError  # noqa: E402
 from cip.image import Image  # noqa: E402
 from cip.model.descriptor import UNKNOWN_SIZE  # noqa: E402
 from cip.model.digest import digest_of  # noqa: E402
-from cip.wire import httpserver, seqpacket  # noqa: E402
+from cip.wire import httpserver  # noqa: E402
 from cip.wire.fds import adopt_socket  # noqa: E402
+from cip.wire.jsonproxy import conversation  # noqa: E402
 from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeImage, Manifest, Stalled  # noqa: E402
 from tests.support.images import CONFIG_C, LAYER_T, describe, manifest  # noqa: E402
 
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> int:
         if scenario in _SCENARIOS:
             opener = Opener(_SCENARIOS[scenario]())
             if speaks_json:
-                return seqpacket.serve(sock, opener)
+                return conversation.serve(sock, opener)
             reference = arguments[-1]
             return httpserver.serve_socket(
                 sock, lambda: cast(Image, opener.open(reference)), "/nonexistent", lambda: None

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 
 from cip.errors import CipError, ErrorCode, NetworkError
 from cip.hostconfig.proxyenv import Proxy
+from cip.net.addresses import Address, AddressClass
+from cip.net.budget import Budget
+from cip.net.connection import Connection, Route
+from cip.net.dialer import judge
+from cip.net.httpclient import Network, Request, Requester, Response
+from cip.net.limits import Cancellation, Limits
+from cip.net.pool import ConnectionPool
+from cip.net.tls import NotTlsError, TlsIdentity
+from cip.net.url import Origin, parse_url
 from cip.programs import DirectPrograms
-from cip.registry.addresses import Address, AddressClass
-from cip.registry.budget import Budget
-from cip.registry.connection import Connection, Route
-from cip.registry.dialer import judge
-from cip.registry.httpclient import Network, Request, Requester, Response
-from cip.registry.limits import Cancellation, Limits
-from cip.registry.pool import ConnectionPool
 from cip.registry.session import RegistrySession
-from cip.registry.tls import NotTlsError, TlsIdentity
-from cip.registry.url import Origin, parse_url
 from cip.settings import Settings, TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cip.model.digest import digest_of
-from cip.trust.keyring import _packets
+from cip.trust.openpgp.keyring import _packets
 
 from .signatures import OTHER_DIGEST, GpgHome, KeyOptions, payload
 

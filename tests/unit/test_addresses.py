@@ -6,7 +6,7 @@ import threading
 import unittest
 
 from cip.errors import ErrorCode, NetworkError, SourceError
-from cip.registry.addresses import (
+from cip.net.addresses import (
     Address,
     AddressClass,
     alternate,
@@ -15,8 +15,8 @@ from cip.registry.addresses import (
     require_allowed,
     resolve,
 )
-from cip.registry.limits import Cancellation, Limits, SystemClock
-from cip.registry.url import Origin
+from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.url import Origin
 from cip.settings import TimeLimits
 
 ORIGIN = Origin("https", "cdn.example", 443)

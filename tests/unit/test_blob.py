@@ -16,11 +16,11 @@ from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.mediatype import OCI_CONFIG
 from cip.model.reference import parse_docker_reference
+from cip.net.httpclient import Response
+from cip.net.limits import Cancellation
 from cip.registry import blob
 from cip.registry.blob import RegistryBlob, parse_content_range
 from cip.registry.endpoints import Endpoint
-from cip.registry.httpclient import Response
-from cip.registry.limits import Cancellation
 from cip.settings import RetryOptions, Settings, TimeLimits, TransferLimits
 from cip.sources.base import BlobAccess
 from tests.support.host import make_host
@@ -229,7 +229,7 @@ class ResumptionTest(BlobCase):
         reader = self.blob()
         view = memoryview(bytearray(1000))
         self.assertEqual(reader.readinto(view), 1000)
-        with mock.patch("cip.registry.connection.Connection.receive_into", side_effect=[NetworkError("reset"), 0]):
+        with mock.patch("cip.net.connection.Connection.receive_into", side_effect=[NetworkError("reset"), 0]):
             with self.assertRaises(StopIteration):
                 reader.readinto(view)
         reader.close()

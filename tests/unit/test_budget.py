@@ -4,8 +4,8 @@
 import unittest
 
 from cip.errors import ErrorCode, SourceError
-from cip.registry.budget import Budget
-from cip.registry.limits import Cancellation
+from cip.net.budget import Budget
+from cip.net.limits import Cancellation
 from tests.support.origins import FakeClock
 
 

@@ -5,12 +5,12 @@ import socket
 import threading
 
 from cip.errors import ErrorCode, NetworkError
-from cip.registry.addresses import Address, AddressClass
-from cip.registry.connection import Connection, Route
-from cip.registry.http1 import HEAD_LIMIT, GarbledError
-from cip.registry.limits import Cancellation, Limits, SystemClock
-from cip.registry.tls import TlsIdentity
-from cip.registry.url import Origin
+from cip.net.addresses import Address, AddressClass
+from cip.net.connection import Connection, Route
+from cip.net.http1 import HEAD_LIMIT, GarbledError
+from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.tls import TlsIdentity
+from cip.net.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 

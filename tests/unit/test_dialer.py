@@ -6,13 +6,13 @@ from unittest import mock
 
 from cip.errors import CipError, ErrorCode, NetworkError, Phase, SourceError
 from cip.hostconfig.proxyenv import Proxy
-from cip.registry import dialer
-from cip.registry.addresses import Address, AddressClass
-from cip.registry.connection import Route
-from cip.registry.dialer import Dialer
-from cip.registry.limits import Cancellation, Limits, SystemClock
-from cip.registry.tls import TlsIdentity
-from cip.registry.url import Origin
+from cip.net import dialer
+from cip.net.addresses import Address, AddressClass
+from cip.net.connection import Route
+from cip.net.dialer import Dialer
+from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.tls import TlsIdentity
+from cip.net.url import Origin
 from cip.settings import Credentials, TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 

@@ -8,9 +8,9 @@ from cip import log
 from cip.errors import AuthenticationError, CipError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
 from cip.hostconfig.registriesconf import Place, RegistriesConfig
 from cip.model.reference import parse_docker_reference
+from cip.net.httpclient import Response
+from cip.net.tls import NotTlsError
 from cip.registry.endpoints import Endpoint
-from cip.registry.httpclient import Response
-from cip.registry.tls import NotTlsError
 from cip.settings import CredentialOptions, Settings, TlsVerify
 from tests.support.host import make_host
 from tests.support.leaks import LeakCheckedTestCase

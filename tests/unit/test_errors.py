@@ -6,7 +6,7 @@ import unittest
 
 from cip import errors
 from cip.errors import Attempt, CipError, ErrorCode, InvalidDigestError, MissingDependencyError, Phase, quote
-from cip.wire.status import problem, status_for
+from cip.wire.problem import problem, status_for
 
 _ARGUMENTS = {  # constructors that compose their sentence from more than one fact
     errors.InvalidReferenceError: ("text", "why"),

@@ -4,7 +4,7 @@
 import unittest
 
 from cip.errors import NetworkError
-from cip.registry.http1 import (
+from cip.net.http1 import (
     FIELDS_LIMIT,
     UNKNOWN_LENGTH,
     Body,

@@ -3,9 +3,9 @@
 
 from cip.errors import ErrorCode, NetworkError, Phase
 from cip.hostconfig.proxyenv import Proxy
-from cip.registry.addresses import AddressClass
-from cip.registry.httpclient import REQUEST_LIMIT, Requester
-from cip.registry.tls import TlsIdentity
+from cip.net.addresses import AddressClass
+from cip.net.httpclient import REQUEST_LIMIT, Requester
+from cip.net.tls import TlsIdentity
 from cip.settings import Credentials, Settings, TimeLimits, TransferLimits
 from tests.support.origins import SECRET, Asked, Reply, RequesterCase, Script, reply
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cip.errors import PeerError
 from cip.wire.httprequest import BODY_LIMIT, READ_SIZE, Request, RequestReader, parse_target
-from cip.wire.status import RequestFault, http_status
+from cip.wire.problem import RequestFault, http_status
 
 HEAD = b"GET /manifest HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -14,47 +14,45 @@ from pathlib import Path
 PACKAGE = "cip"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-_VALUES = frozenset({"version", "values", "errors", "log", "pattern", "model"})
+_VALUES = frozenset({"version", "errors", "log", "model"})
 _LOW = _VALUES | {"settings", "content"}
 _BELOW_IMAGE = _LOW | {"report", "sources.base", "programs"}
 
 # room: what it may import besides itself; a room that is a package may of course import its own modules
 ROOMS: Mapping[str, frozenset[str]] = {
     "version": frozenset(),
-    "values": frozenset(),
-    "errors": frozenset({"values"}),
-    "pattern": frozenset(),
+    "errors": frozenset(),
     "log": frozenset({"errors"}),
-    "model": frozenset({"values", "errors", "log", "pattern"}),
+    "model": frozenset({"errors", "log"}),
     "settings": _VALUES,
     "hashing": _VALUES,
     "content": _VALUES | {"hashing"},
-    "programs": frozenset({"values", "errors", "log"}),
+    "programs": frozenset({"errors", "log"}),
     "report": _LOW,
     "hostconfig": _LOW | {"programs"},  # credential helpers
     "trust": _LOW,  # neither hostconfig nor a source: image alone brings bytes and belief together; starts no program
     "sources.base": _LOW | {"report"},
     "sources": _BELOW_IMAGE | {"hostconfig"},
-    "registry": _BELOW_IMAGE | {"hostconfig"},  # of the sources only what they all promise
+    "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
+    "registry": _BELOW_IMAGE | {"hostconfig", "net"},  # of the sources only what they all promise
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union"},
     "readahead": _BELOW_IMAGE,
     "audit": _VALUES | {"trust"},
     "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "audit"},
     "wire": _VALUES | {"content", "image"},
-    "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "image"},
-    "client": frozenset({"version", "values", "errors", "model", "content"}),
+    "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
+    "client": frozenset({"version", "errors", "model", "content"}),
     "options": _VALUES | {"settings"},
-    "sandbox": _VALUES | {"settings"},
-    "runner": _VALUES | {"settings", "programs"},
-    "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "image"}
-    | {"wire", "explain", "options", "sandbox", "runner"},
+    "confine": _VALUES | {"settings", "programs"},
+    "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
+    | {"image", "wire", "explain", "options", "confine"},
     "main": frozenset({"cli"}),
 }  # fmt: skip
 _ROOM_OF_FILE = {"__init__": "version", "__main__": "main"}
 # the one module that may import each of these, and never while it is itself imported
-OPTIONAL_PACKAGES = {"cryptography": "cip.trust.keys", "yaml": "cip.hostconfig.registriesd"}
-URLLIB_REQUEST_IMPORTER = "cip.registry.httpclient"
+OPTIONAL_PACKAGES = {"cryptography": "cip.trust.sigstore.keys", "yaml": "cip.hostconfig.registriesd"}
+URLLIB_REQUEST_IMPORTER = "cip.net.httpclient"
 # rooms whose decisions depend on nothing but their arguments, and what they must therefore not import
 PURE_ROOMS = ("model", "trust")
 IMPURE = frozenset({"os", "subprocess", "socket", "ssl", "pathlib", "shutil", "tempfile", "time", "http", "random"})
@@ -201,9 +199,9 @@ class LayersTest(unittest.TestCase):
                     "cip.sources.__init__": "",
                     "cip.sources.base": "from ..errors import CipError",
                     "cip.sources.layout": "from .base import ImageSource\nfrom . import base",
-                    "cip.trust.keys": "def load():\n    from cryptography.hazmat import primitives",
+                    "cip.trust.sigstore.keys": "def load():\n    from cryptography.hazmat import primitives",
                     "cip.hostconfig.registriesd": "def read():\n    import yaml",
-                    "cip.registry.httpclient": "import urllib.request\nfrom ..sources.base import ImageSource",
+                    "cip.net.httpclient": "import urllib.request\nfrom ..content import copy",
                 }
             ),
         )
@@ -237,28 +235,28 @@ _BAD_MODULES = (
     ("trust from a source", "cip.sources.layout", "import x\nfrom ..trust import policy", "must not import trust"),
     ("registry from a source", "cip.sources.layout", "from ..registry import blob", "must not import registry"),
     ("source from registry", "cip.registry.blob", "from ..sources import layout", "registry must not import sources"),
-    ("trust starts a program", "cip.trust.keys", "from ..programs import run_gpgv", "trust must not import programs"),
+    ("trust starts a program", "cip.trust.policy", "from ..programs import run_gpgv", "trust must not import programs"),
     ("wire and settings", "cip.wire.fds", "from ..settings import Settings", "wire must not import settings"),
     ("wire and registry", "cip.wire.fds", "from ..registry import blob", "wire must not import registry"),
     ("client and image", "cip.client", "from .image import Image", "client must not import image"),
-    ("sandbox below cli", "cip.image", "from . import sandbox", "image must not import sandbox"),
-    ("runner below cli", "cip.image", "from .runner import run", "image must not import runner"),
+    ("sandbox below cli", "cip.image", "from .confine import sandbox", "image must not import confine"),
+    ("runner below cli", "cip.image", "from .confine.runner import run", "image must not import confine"),
     ("hidden in a function", "cip.model.digest", "def f():\n  from ..image import I", "model must not import image"),
     ("for types only", "cip.model.digest", "if TYPE_CHECKING:\n  from .. import image", "must not import image"),
     ("in a method", "cip.errors", "class A:\n  def f(self):\n    import cip.cli", "errors must not import cli"),
     ("absolute", "cip.image", "from cip.content import copy", "are relative, found cip.content.copy"),
     ("third party", "cip.image", "import requests", "requests is neither ours nor"),
     ("third party, lazily", "cip.image", "def f():\n  import requests.adapters", "requests.adapters is neither"),
-    ("cryptography elsewhere", "cip.trust.policy", "def f():\n  import cryptography", "in cip.trust.keys only"),
+    ("cryptography elsewhere", "cip.trust.policy", "def f():\n  import cryptography", "cip.trust.sigstore.keys only"),
     ("yaml elsewhere", "cip.image", "def f():\n  import yaml", "in cip.hostconfig.registriesd only"),
-    ("cryptography at import", "cip.trust.keys", "from cryptography import x509", "not at module level"),
-    ("guarded at import", "cip.trust.keys", "try:\n  import cryptography\nexcept: 0", "not at module level"),
+    ("cryptography at import", "cip.trust.sigstore.keys", "from cryptography import x509", "not at module level"),
+    ("guarded at import", "cip.trust.sigstore.keys", "try:\n  import cryptography\nexcept: 0", "not at module level"),
     ("yaml in a class body", "cip.hostconfig.registriesd", "class A:\n  import yaml", "not at module level"),
-    ("urllib.request", "cip.registry.token", "import urllib.request", "in cip.registry.httpclient only"),
-    ("from urllib", "cip.registry.token", "from urllib import request", "in cip.registry.httpclient only"),
-    ("its opener", "cip.cli", "from urllib.request import urlopen", "in cip.registry.httpclient only"),
-    ("trust reads files", "cip.trust.keys", "import os.path", "trust is pure and must not import os.path"),
-    ("trust has a clock", "cip.trust.keys", "def f():\n  from time import time", "trust is pure"),
+    ("urllib.request", "cip.registry.token", "import urllib.request", "in cip.net.httpclient only"),
+    ("from urllib", "cip.registry.token", "from urllib import request", "in cip.net.httpclient only"),
+    ("its opener", "cip.cli", "from urllib.request import urlopen", "in cip.net.httpclient only"),
+    ("trust reads files", "cip.trust.sigstore.keys", "import os.path", "trust is pure and must not import os.path"),
+    ("trust has a clock", "cip.trust.sigstore.keys", "def f():\n  from time import time", "trust is pure"),
     ("by name", "cip.image", "import importlib\nimportlib.import_module('numpy')", "numpy is neither ours"),
     ("by computed name", "cip.image", "__import__(name)", "a computed name is neither ours"),
     ("no room", "cip.utils", "", "cip.utils: has no room"),
@@ -269,7 +267,8 @@ _BAD_MODULES = (
 _EMPTY = {
     f"cip.{name}": ""
     for name in (
-        "__init__", "errors", "content", "settings", "programs", "image", "sandbox", "runner", "cli", "model.__init__",
+        "__init__", "errors", "content", "settings", "programs", "image", "confine.__init__", "confine.sandbox", "cli",
+        "model.__init__", "trust.sigstore.__init__", "trust.sigstore.keys", "net.__init__",
         "trust.__init__", "hostconfig.__init__", "hostconfig.paths", "sources.__init__", "sources.base",
         "sources.directory", "registry.__init__", "wire.__init__",
     )

@@ -5,7 +5,7 @@ import threading
 import unittest
 
 from cip.errors import ErrorCode, NetworkError, Phase
-from cip.registry.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Limits, SystemClock
 from cip.settings import TimeLimits
 from tests.support.origins import FakeClock
 

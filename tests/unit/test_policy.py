@@ -18,10 +18,10 @@ from cip.trust.matching import (
     RemapIdentity,
 )
 from cip.trust.materials import Material
+from cip.trust.openpgp.simplesigning import SignedBy
 from cip.trust.policy import POLICY_LIMIT, accept_anything_policy, parse_policy
 from cip.trust.requirements import InsecureAcceptAnything, Reject, SignedBaseLayer
-from cip.trust.sigstore import FulcioSource, KeySource, PkiSource, SigstoreSigned
-from cip.trust.simplesigning import SignedBy
+from cip.trust.sigstore.requirement import FulcioSource, KeySource, PkiSource, SigstoreSigned
 
 ACCEPT = '{"type":"insecureAcceptAnything"}'
 P01 = f'{{"default":[{ACCEPT}]}}'

@@ -5,13 +5,13 @@ import socket
 import threading
 
 from cip.errors import ErrorCode, NetworkError
-from cip.registry.addresses import Address, AddressClass
-from cip.registry.connection import Connection, Route
-from cip.registry.limits import Cancellation, Limits
-from cip.registry.pool import IDLE_SECONDS, ConnectionPool
-from cip.registry.tls import TlsIdentity
+from cip.net.addresses import Address, AddressClass
+from cip.net.connection import Connection, Route
+from cip.net.limits import Cancellation, Limits
+from cip.net.pool import IDLE_SECONDS, ConnectionPool
+from cip.net.tls import TlsIdentity
+from cip.net.url import Origin
 from cip.registry.turns import Turns
-from cip.registry.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError, Phase
-from cip.registry import race
-from cip.registry.addresses import Address, AddressClass
-from cip.registry.limits import Cancellation, Limits, SystemClock
-from cip.registry.url import Origin
+from cip.net import race
+from cip.net.addresses import Address, AddressClass
+from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.url import Origin
 from cip.settings import TimeLimits
 
 ORIGIN = Origin("https", "h", 443)

@@ -2,7 +2,7 @@
 import base64
 import unittest
 
-from cip.registry.redaction import NOT_SHOWN, Confidence
+from cip.net.redaction import NOT_SHOWN, Confidence
 from tests.support.secrets import secret
 
 WORD = secret("echo")

@@ -5,7 +5,7 @@ import unittest
 from dataclasses import dataclass, field
 
 from cip.errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
-from cip.registry.limits import Cancellation, Limits
+from cip.net.limits import Cancellation, Limits
 from cip.registry.retry import (
     RETRY_AFTER_LIMIT,
     HostBackoff,

@@ -2,9 +2,9 @@
 """The session: what images of one process share, and what they do not."""
 
 from cip.hostconfig.proxyenv import Proxy
+from cip.net.url import Origin
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
-from cip.registry.url import Origin
 from cip.settings import HostEnvironment, Settings, TransferLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock, RecordedEvents

@@ -9,7 +9,7 @@ import unittest
 from cip.errors import CipError, ErrorCode, Phase
 from cip.model.digest import digest_of
 from cip.model.mediatype import OCI_MANIFEST
-from cip.registry.limits import Cancellation
+from cip.net.limits import Cancellation
 from cip.registry.signatures import _Fetch
 from tests.support.origins import Asked, Reply, reply
 from tests.unit.test_blob import DIGEST, BlobCase

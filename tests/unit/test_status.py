@@ -3,7 +3,7 @@ import json
 import unittest
 
 from cip.errors import Attempt, CipError, ErrorCode, NetworkError, PeerError, Phase, PolicyRejectedError, RegistryError
-from cip.wire.status import PROBLEM_LIMIT, RequestFault, encode, http_status, json_class, problem, public_text, title
+from cip.wire.problem import PROBLEM_LIMIT, RequestFault, encode, http_status, json_class, problem, public_text, title
 
 # decisions.md section 4, written out once more: the table under test must not be its own witness
 _STATUS = {

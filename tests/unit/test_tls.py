@@ -9,10 +9,10 @@ from pathlib import Path
 from unittest import mock
 
 from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
-from cip.registry import tls
-from cip.registry.limits import Cancellation, Limits, SystemClock
-from cip.registry.tls import NotTlsError, TlsContexts, TlsIdentity
-from cip.registry.url import Origin
+from cip.net import tls
+from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.tls import NotTlsError, TlsContexts, TlsIdentity
+from cip.net.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE

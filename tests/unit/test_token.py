@@ -5,6 +5,7 @@ import unittest
 from collections.abc import Mapping
 
 from cip.errors import AuthenticationError, ErrorCode
+from cip.net.url import Origin
 from cip.registry.token import (
     Challenge,
     Token,
@@ -14,7 +15,6 @@ from cip.registry.token import (
     parse_token,
     token_request,
 )
-from cip.registry.url import Origin
 from cip.settings import Credentials
 
 REGISTRY = Origin("https", "r", 443)

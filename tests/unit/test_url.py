@@ -4,7 +4,7 @@
 import unittest
 
 from cip.errors import InvalidInputError
-from cip.registry.url import Origin, Url, decode_form, encode_form, join_url, parse_origin, parse_url
+from cip.net.url import Origin, Url, decode_form, encode_form, join_url, parse_origin, parse_url
 
 
 class ParseTest(unittest.TestCase):

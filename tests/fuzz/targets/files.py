@@ -12,12 +12,12 @@ from cip.model.identity import nameless_identity, path_identity
 from cip.model.manifest import Manifest, parse_manifest
 from cip.model.reference import Transport, parse_image_reference
 from cip.programs import Programs
-from cip.sources.archive import Archive
+from cip.sources.archives.archive import Archive
+from cip.sources.archives.dockerarchive import Choice, DockerArchiveSource
+from cip.sources.archives.spool import Spools
+from cip.sources.archives.tarindex import TarIndex
 from cip.sources.base import BlobAccess
-from cip.sources.dockerarchive import Choice, DockerArchiveSource
 from cip.sources.layout import LayoutFiles, LayoutSource
-from cip.sources.spool import Spools
-from cip.sources.tarindex import TarIndex
 
 from ..engine import Target
 from ..mutation import mutate_json, mutate_tar

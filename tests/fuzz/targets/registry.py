@@ -4,13 +4,13 @@
 import math
 
 from cip.model.descriptor import MAX_SIZE
+from cip.net.http1 import Body, encode_request, framing_of, parse_head
+from cip.net.url import Origin, decode_form, encode_form, join_url, parse_url
 from cip.registry.answers import parse_complaint
 from cip.registry.blob import parse_content_range
-from cip.registry.http1 import Body, encode_request, framing_of, parse_head
 from cip.registry.retry import parse_retry_after
 from cip.registry.timestamps import parse_http_date, parse_rfc3339
 from cip.registry.token import added_scope, choose_challenge, parse_challenges, parse_token, token_request
-from cip.registry.url import Origin, decode_form, encode_form, join_url, parse_url
 from cip.settings import Credentials
 
 from ..engine import Target

@@ -12,9 +12,9 @@ from cip.model.jsontree import parse_json
 from cip.model.reference import ImageReference, Transport
 from cip.settings import HostEnvironment
 from cip.sources.fileblob import FileBlob
-from cip.sources.storagename import parse_storage_name, split_store
-from cip.sources.store import _read_image, _read_layer, item_file_name
-from cip.sources.tarsplit import LayerFiles, RebuiltLayer, measure_recipe
+from cip.sources.storage.storagename import parse_storage_name, split_store
+from cip.sources.storage.store import _read_image, _read_layer, item_file_name
+from cip.sources.storage.tarsplit import LayerFiles, RebuiltLayer, measure_recipe
 
 from ..engine import Target
 from ..mutation import mutate_json

@@ -8,16 +8,16 @@ from typing import NamedTuple, cast
 from cip.errors import CipError
 from cip.model.identity import docker_identity
 from cip.model.reference import Transport, parse_docker_reference
-from cip.trust.certificates import require_email, require_hostname, require_oidc_issuer, require_path
 from cip.trust.evaluation import select_requirements
-from cip.trust.keyring import KeyRing, merge_key_rings
-from cip.trust.keys import PublicKey, load_certificate, load_public_key
 from cip.trust.matching import MatchRepoDigestOrExact
+from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
+from cip.trust.openpgp.simplesigning import verify_message
 from cip.trust.payload import SIGSTORE_TYPE, SIMPLE_SIGNING_TYPE, parse_payload, require_claims_about
 from cip.trust.policy import parse_policy
-from cip.trust.rekor import read_log_entry
 from cip.trust.requirements import Examination
-from cip.trust.simplesigning import verify_message
+from cip.trust.sigstore.certificates import require_email, require_hostname, require_oidc_issuer, require_path
+from cip.trust.sigstore.keys import PublicKey, load_certificate, load_public_key
+from cip.trust.sigstore.logs import read_log_entry
 
 from ..engine import Target
 from ..mutation import mutate_der, mutate_json

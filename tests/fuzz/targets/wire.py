@@ -13,8 +13,8 @@ from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.wire.httprequest import RequestReader, parse_target
 from cip.wire.httpserver import _Conversation as HttpConversation
-from cip.wire.packet import encode_success, parse_request
-from cip.wire.seqpacket import _METHODS as JSON_METHODS
+from cip.wire.jsonproxy.conversation import _METHODS as JSON_METHODS
+from cip.wire.jsonproxy.packets import encode_success, parse_request
 
 from ..engine import Target
 from ..mutation import mutate_json

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gives up, once everything needed is in hand, what an attacker behind a parser bug would want (decisions.md 8).
+
+Levels, each including the one before: `process` (no new privileges, no core dump, not readable by ptrace), `write`
+(Landlock: no change to the file system outside the temporary directory, no listening TCP socket), `full` (reads only
+of what resolving names and verifying TLS need, and of the image's own place). Where the kernel offers less, less is
+reached, said and returned.
+
+Landlock and no_new_privs belong to a thread, and threads and processes started by it inherit them. From Landlock's
+ABI 8 on every thread of the process is confined at once; before it, each thread that lives on has to call `confine`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+
+from .. import log
+
+# linux/prctl.h, linux/landlock.h, asm-generic/unistd.h: the same numbers on every architecture we run on
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
+_CREATE_RULESET_VERSION = 1
+_RULE_PATH_BENEATH = 1
+
+_EXECUTE = 1 << 0
+_WRITE_FILE = 1 << 1
+_READ_FILE = 1 << 2
+_READ_DIR = 1 << 3
+_REFER = 1 << 13  # ABI 2
+_TRUNCATE = 1 << 14  # ABI 3
+_IOCTL_DEV = 1 << 15  # ABI 5
+_CHANGE = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))  # write, remove and make anything
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
+_ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the kernel refuses the others on a file
+_BIND_TCP = 1  # ABI 4
+_SCOPES = 3  # ABI 6: abstract sockets, signals
+_ALL_THREADS = 1 << 3  # ABI 8: a flag of landlock_restrict_self
+
+# What the C library, OpenSSL and our own late imports read after confinement.
+SYSTEM_READS = (
+    "/usr", "/lib", "/lib64", "/dev/null", "/dev/urandom",
+    "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
+    "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/ssl", "/etc/pki", "/etc/ca-certificates",
+    "/etc/crypto-policies", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/run/nscd",
+)  # fmt: skip
+
+Syscall = Callable[..., int]  # (number, arguments…) → result; negative: the errno
+
+
+class Level(IntEnum):
+    """How far the process is confined."""
+
+    NONE = 0
+    PROCESS = 1
+    WRITE = 2
+    FULL = 3
+
+
+def parse_level(text: str) -> Level:
+    """The level that `--require-sandbox` names."""
+    return Level[text.upper()]
+
+
+def confine(
+    wanted: Level,
+    *,
+    writable: Iterable[str],
+    readable: Iterable[str],
+    syscall: Syscall | None = None,
+    warn: Callable[[str], None] = log.warning,
+) -> Level:
+    """Confine this thread up to `wanted`; the level reached, and `warn` is told why it is a lower one.
+
+    `writable` and `readable` are directories or files that stay usable at `write` and `full`; missing ones are passed
+    over. Nothing can be taken back. `syscall` stands in for the kernel in tests.
+    """
+    if wanted is Level.NONE:
+        return Level.NONE
+    call = syscall or _kernel()
+    try:
+        _confine_process(call)
+        reached = Level.PROCESS
+    except OSError as error:
+        warn(f"sandbox: {error.strerror}")
+        return Level.NONE
+    if wanted > Level.PROCESS:
+        try:
+            _confine_files(call, wanted, writable, readable)
+            reached = wanted
+        except OSError as error:
+            warn(f"sandbox: files stay open to this process: {error.strerror}")
+    return reached
+
+
+def _kernel() -> Syscall:
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def call(number: int, *arguments: int | bytes | None) -> int:
+        if number < 0:  # prctl, which has a number of its own on each architecture
+            result = library.prctl(*(ctypes.c_ulong(int(argument or 0)) for argument in arguments))
+        else:
+            values = (ctypes.c_long(value) if isinstance(value, int) else value for value in arguments)
+            result = library.syscall(ctypes.c_long(number), *values)
+        return result if result >= 0 else -ctypes.get_errno()
+
+    return call
+
+
+_PRCTL = -1
+
+
+def _confine_process(call: Syscall) -> None:
+    """Level `process`. Raises OSError."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
+        _require(call(_PRCTL, option, value, 0, 0, 0), f"prctl {option}")
+
+
+def _confine_files(call: Syscall, wanted: Level, writable: Iterable[str], readable: Iterable[str]) -> None:
+    """Level `write` or `full`. Raises OSError."""
+    abi = _require(call(_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION), "this kernel has no Landlock")
+    change = _CHANGE
+    if abi >= 2:
+        change |= _REFER
+    if abi >= 3:
+        change |= _TRUNCATE
+    handled = change | (_READ if wanted is Level.FULL else 0)
+    ruleset = _require(call(_LANDLOCK_CREATE_RULESET, *_ruleset_attributes(abi, handled), 0), "a Landlock ruleset")
+    try:
+        rules = [(path, change | _READ) for path in writable] + [("/dev/null", _WRITE_FILE | _READ_FILE)]
+        if wanted is Level.FULL:
+            rules += [(path, _READ) for path in (*SYSTEM_READS, *python_paths(), *readable)]
+        for path, access in rules:
+            _allow(call, ruleset, path, access & handled)
+        result = call(_LANDLOCK_RESTRICT_SELF, ruleset, _ALL_THREADS if abi >= 8 else 0)
+        _require(result, "the Landlock ruleset")
+    finally:
+        os.close(ruleset)
+
+
+def _require(result: int, what: str) -> int:
+    """The result of a call that must not fail. Raises OSError with `what` in it."""
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+    return result
+
+
+def _ruleset_attributes(abi: int, handled: int) -> tuple[bytes, int]:
+    """struct landlock_ruleset_attr in the size that `abi` knows: handled_access_fs, handled_access_net, scoped."""
+    members = [handled]
+    if abi >= 4:
+        members.append(_BIND_TCP)
+    if abi >= 6:
+        members.append(_SCOPES)
+    data = b"".join(member.to_bytes(8, sys.byteorder) for member in members)
+    return data, len(data)
+
+
+def _allow(call: Syscall, ruleset: int, path: str, access: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # not on this host: nothing to allow
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            return  # /proc/self/fd/5: open already, and no rule can name it
+        if not stat.S_ISDIR(mode):
+            access &= _ON_FILES
+        if access:
+            # struct landlock_path_beneath_attr is packed: u64 allowed_access, s32 parent_fd
+            data = access.to_bytes(8, sys.byteorder) + descriptor.to_bytes(4, sys.byteorder, signed=True)
+            _require(call(_LANDLOCK_ADD_RULE, ruleset, _RULE_PATH_BENEATH, data, 0), f"rule for {path!r}")
+    finally:
+        os.close(descriptor)
+
+
+def python_paths() -> tuple[str, ...]:
+    """Where the imports that come late are found: the standard library, and this package, even in one file.
+
+    Not `sys.path`: it may begin with the working directory, and that may be anything.
+    """
+    own = os.path.dirname(os.path.abspath(__file__))
+    while not os.path.exists(own):  # in a zipapp the path goes on inside the file
+        own = os.path.dirname(own)
+    return (own, os.path.dirname(os.__file__), sys.prefix, sys.base_prefix)

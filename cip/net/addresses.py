@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which network addresses may be connected to, judged on the resolved address (decisions.md section 2).
+
+Where the user or the administrator configured a host, it may be anywhere. Where a registry sends us (redirects,
+token realms), link-local and metadata addresses are never visited, and loopback and private ones only when the
+registry itself was reached at an address of that class. An IPv4 address inside an IPv6 one counts as itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..errors import ErrorCode, NetworkError, Phase, SourceError
+from .limits import Limits
+from .url import Origin
+
+
+class AddressClass(StrEnum):
+    """How far away an address is."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    LOOPBACK = "loopback"
+    FORBIDDEN = "forbidden"  # this network, link-local, multicast, reserved, metadata services
+
+
+class Address(NamedTuple):
+    """A resolved address: family, what `connect` takes, its text and its class."""
+
+    family: int
+    endpoint: tuple[object, ...]
+    text: str
+    kind: AddressClass
+
+
+_CLASSES_V4 = (
+    ("169.254.0.0", 16, AddressClass.FORBIDDEN),  # link-local, the usual metadata address included
+    ("100.100.100.200", 32, AddressClass.FORBIDDEN),  # metadata
+    ("0.0.0.0", 8, AddressClass.FORBIDDEN),
+    ("224.0.0.0", 3, AddressClass.FORBIDDEN),  # multicast, reserved, broadcast
+    ("127.0.0.0", 8, AddressClass.LOOPBACK),
+    ("10.0.0.0", 8, AddressClass.PRIVATE),
+    ("172.16.0.0", 12, AddressClass.PRIVATE),
+    ("192.168.0.0", 16, AddressClass.PRIVATE),
+    ("100.64.0.0", 10, AddressClass.PRIVATE),  # carrier-grade NAT: inside somebody's network
+    ("198.18.0.0", 15, AddressClass.PRIVATE),  # benchmarks
+)
+_CLASSES_V6 = (
+    ("fd00:ec2::254", 128, AddressClass.FORBIDDEN),  # metadata
+    ("::", 128, AddressClass.FORBIDDEN),
+    ("fe80::", 10, AddressClass.FORBIDDEN),
+    ("ff00::", 8, AddressClass.FORBIDDEN),
+    ("::1", 128, AddressClass.LOOPBACK),
+    ("fc00::", 7, AddressClass.PRIVATE),
+    ("fec0::", 10, AddressClass.PRIVATE),
+)
+_EMBEDDED_V4 = (  # prefix, its bits, first byte of the IPv4 address
+    ("::ffff:0:0", 96, 12),  # mapped
+    ("::ffff:0:0:0", 96, 12),  # translated
+    ("::", 96, 12),  # compatible
+    ("64:ff9b::", 96, 12),  # NAT64
+    ("2002::", 16, 2),  # 6to4
+)
+_LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
+_METADATA_NAMES = ("metadata.google.internal", "metadata.goog")
+
+
+def classify(packed: bytes) -> AddressClass:
+    """The class of a packed IPv4 or IPv6 address."""
+    if len(packed) == 4:
+        return _look_up(packed, _CLASSES_V4, socket.AF_INET)
+    found = _look_up(packed, _CLASSES_V6, socket.AF_INET6)
+    if found is not AddressClass.PUBLIC:
+        return found
+    for prefix, bits, start in _EMBEDDED_V4:
+        if _has_prefix(packed, socket.inet_pton(socket.AF_INET6, prefix), bits):
+            return classify(packed[start : start + 4])
+    return AddressClass.PUBLIC
+
+
+def classify_name(host: str) -> AddressClass:
+    """The class that the text of a host tells: for what a proxy resolves, beyond our sight.
+
+    Numbers are read as the C library reads them (`127.1`, `0x7f000001`), for a proxy may do so too.
+    """
+    plain = host.rstrip(".").lower()
+    if plain in _LOCAL_NAMES or plain.endswith(".localhost"):
+        return AddressClass.LOOPBACK
+    if plain in _METADATA_NAMES:
+        return AddressClass.FORBIDDEN
+    try:
+        return classify(socket.inet_pton(socket.AF_INET6, plain) if ":" in plain else socket.inet_aton(plain))
+    except OSError:
+        return AddressClass.PUBLIC
+
+
+def require_allowed(origin: Origin, text: str, kind: AddressClass, reached: frozenset[AddressClass] | None) -> None:
+    """Return only if a place that a registry named may be connected to; `reached` None: it was configured by us.
+
+    Raises SourceError (address-refused).
+    """
+    if reached is None or kind is AddressClass.PUBLIC or (kind in reached and kind is not AddressClass.FORBIDDEN):
+        return
+    why = {
+        AddressClass.FORBIDDEN: "a link-local, multicast or metadata address",
+        AddressClass.LOOPBACK: "an address of this host, and the registry itself is elsewhere",
+        AddressClass.PRIVATE: "an address of a private network, and the registry itself is not in one",
+    }[kind]
+    raise SourceError(
+        f"{origin.address}: the registry sends us to {text}, {why}",
+        code=ErrorCode.ADDRESS_REFUSED,
+        host=origin.address,
+    )
+
+
+LookUp = Callable[[bytes, int], Iterable[tuple[int, tuple[object, ...]]]]
+
+
+def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = None) -> list[Address]:
+    """The addresses of a host, families alternating, the resolver's first choice first.
+
+    Waits at most `limits.times.name_lookup` seconds. Raises NetworkError (name-not-resolved, timeout).
+    """
+    literal = _literal(origin)
+    if literal is not None:
+        return [literal]
+    found: list[tuple[int, tuple[object, ...]]] = []
+    failed: list[str] = []
+    done = threading.Event()
+    lookup = look_up or _getaddrinfo
+
+    def run() -> None:
+        try:
+            found.extend(lookup(origin.host.encode("ascii"), origin.port))
+        except OSError as error:
+            failed.append(error.strerror or "failed")
+        except UnicodeError:
+            failed.append("a label of the name is empty or too long")
+        finally:
+            done.set()
+
+    # The resolver of the C library cannot be interrupted: it gets a thread that may outlive the question.
+    threading.Thread(target=run, name=f"look up {origin.host}", daemon=True).start()
+    seconds = limits.seconds(limits.times.name_lookup, Phase.DNS, origin.address, via)
+    if not limits.wait(done, seconds):
+        raise limits.expired(limits.times.name_lookup, Phase.DNS, origin.address, via, "the name is not resolved")
+    if failed or not found:
+        why = failed[0].lower() if failed else "no address"
+        raise NetworkError(
+            f"{origin.address}: the name is not resolved: {why} ({via})",
+            code=ErrorCode.NAME_NOT_RESOLVED,
+            host=origin.address,
+            phase=Phase.DNS,
+        )
+    return alternate([_address(family, endpoint) for family, endpoint in found])
+
+
+def alternate(addresses: Sequence[Address]) -> list[Address]:
+    """Families in turn, each in its own order, the family of the first address first (RFC 8305, section 4)."""
+    first = [address for address in addresses if address.family == addresses[0].family]
+    second = [address for address in addresses if address.family != addresses[0].family]
+    ordered: list[Address] = []
+    for position in range(max(len(first), len(second))):
+        ordered += first[position : position + 1] + second[position : position + 1]
+    return ordered
+
+
+def _getaddrinfo(host: bytes, port: int) -> Iterable[tuple[int, tuple[object, ...]]]:
+    # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
+    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return dict.fromkeys((int(answer[0]), answer[4]) for answer in answers)
+
+
+def _literal(origin: Origin) -> Address | None:
+    family = socket.AF_INET6 if ":" in origin.host else socket.AF_INET
+    try:
+        socket.inet_pton(family, origin.host)
+    except OSError:
+        return None
+    return _address(family, (origin.host, origin.port))
+
+
+def _address(family: int, endpoint: tuple[object, ...]) -> Address:
+    text = str(endpoint[0]).partition("%")[0]
+    return Address(family, endpoint, text, classify(socket.inet_pton(family, text)))
+
+
+def _look_up(packed: bytes, rows: Iterable[tuple[str, int, AddressClass]], family: int) -> AddressClass:
+    for prefix, bits, kind in rows:
+        if _has_prefix(packed, socket.inet_pton(family, prefix), bits):
+            return kind
+    return AddressClass.PUBLIC
+
+
+def _has_prefix(packed: bytes, prefix: bytes, bits: int) -> bool:
+    shift = len(packed) * 8 - bits
+    return int.from_bytes(packed, "big") >> shift == int.from_bytes(prefix, "big") >> shift

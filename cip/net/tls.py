@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS: contexts, handshakes, and what a failed one means (registry.md 5.2).
+
+The only importer of `ssl`, and only when a connection needs it: a parent with a registry on plain HTTP does not wait.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
+from .limits import POLL, Cancellation, Limits
+from .url import Origin
+
+if TYPE_CHECKING:
+    import ssl
+
+# TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_EXPIRED, _NOT_YET_VALID, _HOST_MISMATCH, _ADDRESS_MISMATCH = 10, 9, 62, 64  # X509_V_ERR_…
+# what OpenSSL says when the other side answers in another protocol
+_NOT_TLS = frozenset(
+    {
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "HTTPS_PROXY_REQUEST",
+        "UNKNOWN_PROTOCOL",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+        "RECORD_TOO_SMALL",
+        "UNEXPECTED_MESSAGE",
+    }
+)
+_DAMAGED = frozenset({"DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "BAD_RECORD_TYPE", "UNEXPECTED_EOF_WHILE_READING"})
+
+
+class TlsIdentity(NamedTuple):
+    """Whom we trust and as whom we appear: connections are shared only where this is equal.
+
+    `authorities` are PEM files beside the system's, `pairs` client certificates with their keys.
+    """
+
+    verify: bool = True
+    authorities: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+class NotTlsError(NetworkError):
+    """The other side answered, but not in TLS."""
+
+
+class TlsContexts:
+    """The contexts of one process, and for each origin the session to resume; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contexts: dict[TlsIdentity, ssl.SSLContext] = {}
+        self._whole: set[TlsIdentity] = set()  # for which all of the system's authorities were read
+        self._sessions: dict[tuple[Origin, TlsIdentity], ssl.SSLSession] = {}
+
+    def handshake(
+        self, sock: socket.socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str
+    ) -> ssl.SSLSocket:
+        """TLS over the connected `sock`, which belongs to the result from now on.
+
+        Raises SourceError (the tls codes), NetworkError (timeout, connection-lost), ConfigurationError.
+        """
+        import ssl
+
+        host = origin.address
+        context = self._context(identity)
+        seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, via)
+        sock.settimeout(seconds)
+        try:
+            # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
+            wrapped = context.wrap_socket(
+                sock,
+                server_hostname=origin.host.encode("ascii"),
+                do_handshake_on_connect=False,
+                session=self._sessions.get((origin, identity)),
+            )
+        except ssl.SSLError as error:
+            raise _protocol_error(error, host, via) from error
+        except (OSError, ValueError) as error:  # the other side has reset the connection already
+            sock.close()
+            raise NetworkError(
+                f"{host}: the connection broke before the tls handshake ({via})", host=host, phase=Phase.TLS
+            ) from error
+        end = time.monotonic() + seconds
+        try:
+            _shake_hands(wrapped, end, limits.cancellation)
+        except TimeoutError as error:
+            wrapped.close()
+            raise limits.expired(limits.times.tls_handshake, Phase.TLS, host, via, "no tls handshake") from error
+        except ssl.SSLCertVerificationError as error:
+            wrapped.close()
+            raise _certificate_error(error, host, via) from error
+        except ssl.SSLError as error:
+            wrapped.close()
+            raise _protocol_error(error, host, via) from error
+        except OSError as error:
+            wrapped.close()
+            raise _broken(host, via) from error
+        if limits.cancellation.cancelled:
+            wrapped.close()
+            limits.cancellation.require(host)
+        return wrapped
+
+    def remember(self, sock: socket.socket, origin: Origin, identity: TlsIdentity) -> None:
+        """Keep the session of a connection that worked, for the next one to the same origin."""
+        session: ssl.SSLSession | None = getattr(sock, "session", None)
+        if session is not None:
+            self._sessions[origin, identity] = session
+
+    def prepare(self, identity: TlsIdentity) -> None:
+        """Make what a handshake needs beforehand, in a thread, while the network is still busy connecting."""
+
+        def make() -> None:
+            try:
+                self._context(identity)
+            except ConfigurationError:
+                pass  # the handshake meets it again, where somebody can be told
+
+        if identity not in self._contexts:
+            threading.Thread(target=make, name="prepare tls", daemon=True).start()
+
+    def trust_all(self, identity: TlsIdentity) -> bool:
+        """Read every authority of the system, for an issuer that was not found; whether that may change anything."""
+        with self._lock:
+            if identity in self._whole or not identity.verify:
+                return False
+            self._whole.add(identity)
+            self._contexts.pop(identity, None)
+            for key in [key for key in self._sessions if key[1] == identity]:
+                del self._sessions[key]  # a session belongs to its context
+            return True
+
+    def _context(self, identity: TlsIdentity) -> ssl.SSLContext:
+        with self._lock:
+            context = self._contexts.get(identity)
+            if context is None:
+                context, whole = _make_context(identity, whole=identity in self._whole)
+                self._contexts[identity] = context
+                if whole:
+                    self._whole.add(identity)
+            return context
+
+
+def _shake_hands(sock: ssl.SSLSocket, end: float, cancellation: Cancellation) -> None:
+    """A handshake that is over at `end` even when the other side drips a byte now and then, or when called off."""
+    import select
+    import ssl
+
+    sock.setblocking(False)
+    poll = select.poll()
+    while not cancellation.cancelled:
+        try:
+            sock.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            wanted = select.POLLIN
+        except ssl.SSLWantWriteError:
+            wanted = select.POLLOUT
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        poll.register(sock, wanted)
+        poll.poll(min(left, POLL) * 1000 + 1)
+    sock.setblocking(True)
+
+
+def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SSLContext, bool]:
+    """A context, and whether it knows every authority of the system, as it must with `whole`."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION
+    # a body that is cut is told by its length; a server that forgets to say goodbye is not a broken one
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    if identity.verify:
+        whole = _trust_system(context, whole=whole)
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for path in identity.authorities:
+        try:
+            context.load_verify_locations(cafile=path)
+        except ssl.SSLError:
+            continue  # registry.md 5.1: a file without a certificate is silently useless
+        except OSError as error:
+            raise ConfigurationError(path, f"cannot be read: {error.strerror}") from error
+    for certificate, key in identity.pairs:
+        try:
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except (ssl.SSLError, OSError, CipError) as error:
+            raise ConfigurationError(
+                certificate, f"not a usable client certificate with the key {key}: {_short(error)}"
+            ) from error
+    return context, whole
+
+
+def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
+    """Trust the system's authorities; whether all of them were read.
+
+    Reading them takes 25 ms, longer than all the rest of a handshake, and one of them is needed. So where the system
+    has a directory that is indexed by name, that is all OpenSSL gets: a part of what it would trust anyway.
+    """
+    import os
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    chosen = paths.cafile is not None and paths.cafile != paths.openssl_cafile  # SSL_CERT_FILE
+    try:
+        indexed = paths.capath is not None and any(name.endswith(".0") for name in os.listdir(paths.capath))
+    except OSError:
+        indexed = False
+    if whole or chosen or not indexed:
+        context.set_default_verify_paths()
+        return True
+    context.load_verify_locations(capath=paths.capath)
+    return False
+
+
+def _no_password() -> str:
+    raise ConfigurationError("client key", "it is encrypted, expected one without a password")
+
+
+def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str) -> SourceError:
+    code = error.verify_code
+    reason = (error.verify_message or "").lower()
+    if code in (_EXPIRED, _NOT_YET_VALID):
+        state = "has expired" if code == _EXPIRED else "is not valid yet"
+        local = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        message = f"{host}: its certificate {state}; the clock of this host says {local} ({via})"
+        kind = ErrorCode.TLS_EXPIRED if code == _EXPIRED else ErrorCode.TLS_NOT_YET_VALID
+    elif code in (_HOST_MISMATCH, _ADDRESS_MISMATCH):
+        message = f"{host}: its certificate is for another name: {reason} ({via})"
+        kind = ErrorCode.TLS_NAME_MISMATCH
+    else:
+        message = f"{host}: its certificate is not trusted: {reason} ({via})"
+        kind = ErrorCode.TLS_UNTRUSTED
+    return SourceError(message, code=kind, host=host, phase=Phase.TLS)
+
+
+def _protocol_error(error: ssl.SSLError, host: str, via: str) -> NetworkError:
+    import ssl
+
+    reason = error.reason or ""
+    if reason in _NOT_TLS:
+        return NotTlsError(
+            f"{host}: expected tls, found another protocol, perhaps plain http ({via})",
+            code=ErrorCode.REGISTRY_ERROR,
+            host=host,
+            phase=Phase.TLS,
+        )
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
+        return _broken(host, via)
+    return NetworkError(
+        f"{host}: the tls handshake failed: {_short(error)} ({via})",
+        code=ErrorCode.REGISTRY_ERROR,
+        host=host,
+        phase=Phase.TLS,
+    )
+
+
+def _broken(host: str, via: str) -> NetworkError:
+    return NetworkError(f"{host}: the connection broke during the tls handshake ({via})", host=host, phase=Phase.TLS)
+
+
+def _short(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return str(reason).lower().replace("_", " ")

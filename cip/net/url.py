@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""URLs of http and https, read strictly: two readers that disagree about a host are an attack (RFC 3986, RFC 9110 4.2).
+
+Not `urllib.parse`: it accepts and repairs what a registry has no reason to send, such as spaces, backslashes and
+line breaks, and knows nothing of ports out of range.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import InvalidInputError, quote
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+URL_LIMIT = 8192  # characters
+
+_URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.ASCII | re.IGNORECASE)
+_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
+_V6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
+_AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::([0-9]*))?", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+_TO_ENCODE = re.compile(r"[^!#-;=?-\[\]_a-z~]", re.ASCII)
+_FORM_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
+
+
+class Origin(NamedTuple):
+    """Scheme, host (lower case, no brackets) and port: what credentials belong to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """`host` or `host:port` as the Host field writes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """`host:port`, always with the port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Url(NamedTuple):
+    """A parsed URL. `target` is path and query as they go into a request line; a query never goes into a message."""
+
+    origin: Origin
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.origin.scheme}://{self.origin.authority}{self.target.partition('?')[0]}"
+
+    @property
+    def query(self) -> str:
+        """What stands behind the `?`, still encoded."""
+        return self.target.partition("?")[2]
+
+    def with_query(self, query: str) -> Url:
+        """The same place, asked something else."""
+        path = self.target.partition("?")[0]
+        return Url(self.origin, f"{path}?{query}" if query else path)
+
+
+def parse_url(text: str) -> Url:
+    """Parse an absolute http or https URL; a fragment is dropped. Raises InvalidInputError, never showing the query."""
+    shown = quote(text.partition("?")[0])
+    if len(text) > URL_LIMIT:
+        raise InvalidInputError(f"URL {shown}: longer than {URL_LIMIT} characters")
+    match = _URL.fullmatch(_encode_foreign(text, shown))
+    if match is None:
+        raise InvalidInputError(f"URL {shown}: expected http://HOST/… or https://HOST/…")
+    if "@" in match[2]:
+        raise InvalidInputError(f"URL of scheme {match[1].lower()}: user name or password in front of the host")
+    target = match[3] if match[3].startswith("/") else "/" + match[3]
+    return Url(parse_origin(match[1].lower(), match[2]), target)
+
+
+def parse_origin(scheme: str, authority: str) -> Origin:
+    """The origin of `host[:port]`. Raises InvalidInputError."""
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        raise InvalidInputError(f"{quote(authority)}: expected HOST or HOST:PORT")
+    host = (match[2] if match[1] is None else match[1]).lower()
+    if not (_NAME if match[1] is None else _V6).fullmatch(host):
+        raise InvalidInputError(f"{quote(authority)}: {quote(host)} is not a host name")
+    port = int(match[3]) if match[3] and len(match[3]) < 8 else (DEFAULT_PORTS[scheme] if not match[3] else 0)
+    if not 0 < port < 65536:
+        raise InvalidInputError(f"{quote(authority)}: expected a port from 1 to 65535")
+    return Origin(scheme, host, port)
+
+
+def join_url(base: Url, location: str) -> Url:
+    """The URL that `location`, absolute or relative, names seen from `base` (RFC 3986, 5.2).
+
+    Raises InvalidInputError.
+    """
+    if _SCHEME.match(location):
+        return parse_url(location)
+    scheme = base.origin.scheme
+    if location.startswith("//"):
+        return parse_url(f"{scheme}:{location}")
+    head = f"{scheme}://{base.origin.authority}"
+    path, _, query = base.target.partition("?")
+    reference = location.partition("#")[0]
+    if not reference:
+        return base
+    if reference.startswith("?"):
+        return parse_url(head + path + reference)
+    if not reference.startswith("/"):
+        reference = path.rpartition("/")[0] + "/" + reference
+    path, mark, query = reference.partition("?")
+    return parse_url(head + _without_dots(path) + mark + query)
+
+
+def encode_form(pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and values as a form: sorted by name, values of one name in their order (registry.md 4.4)."""
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    return "&".join(f"{_form_text(name)}={_form_text(value)}" for name, value in ordered)
+
+
+def decode_form(text: str) -> list[tuple[str, str]]:
+    """Names and values of a query; what is not UTF-8 is replaced."""
+    pairs = []
+    for part in text.split("&"):
+        if part:
+            name, _, value = part.partition("=")
+            pairs.append((decode_percent(name.replace("+", " ")), decode_percent(value.replace("+", " "))))
+    return pairs
+
+
+def decode_percent(text: str) -> str:
+    """`text` with its %XX sequences replaced; others stay as they are."""
+    decoded = re.sub(
+        rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), text.encode("utf-8", "surrogateescape")
+    )
+    return decoded.decode("utf-8", "replace")
+
+
+def _form_text(text: str) -> str:
+    return "".join(
+        chr(byte) if byte in _FORM_SAFE else "+" if byte == 0x20 else f"%{byte:02X}" for byte in text.encode("utf-8")
+    )
+
+
+def _encode_foreign(text: str, shown: str) -> str:
+    """What no URL has, but some servers write, as %XX; what could end a request line is refused."""
+    if _UNSAFE.search(text):
+        raise InvalidInputError(f"URL {shown}: contains a character that a URL cannot have")
+    try:
+        return _TO_ENCODE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8")), text)
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"URL {shown}: not valid UTF-8") from error
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986, 5.2.4."""
+    kept: list[str] = []
+    parts = path.split("/")
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if part == "..":
+            if len(kept) > 1:
+                kept.pop()
+        elif part != ".":
+            kept.append(part)
+            continue
+        if last:
+            kept.append("")
+    return "/".join(kept)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recognises and undoes the compression of archives and of layers inside them (images.md section 10)."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+from ...content import CHUNK, Reader
+from ...errors import CipError, InvalidDocumentError, SourceError
+from ...programs import SEARCH_PATH, Programs
+from ..fileblob import reason
+
+MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
+XZ_MEMORY_LIMIT = 256 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone
+ZSTD_TIMEOUT = 3600.0  # seconds that the zstd program may take for one file
+
+
+class Compression(StrEnum):
+    """How a file is compressed; the value is the program's name."""
+
+    GZIP = "gzip"
+    BZIP2 = "bzip2"
+    XZ = "xz"
+    ZSTD = "zstd"
+
+
+_MAGIC = (
+    (b"\x1f\x8b\x08", Compression.GZIP),
+    (b"BZh", Compression.BZIP2),
+    (b"\xfd7zXZ\0", Compression.XZ),
+    (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
+)
+
+
+def detect_compression(head: bytes) -> Compression | None:
+    """The compression of a file that starts with `head`, MAGIC_LENGTH bytes or all there are; None: uncompressed."""
+    return next((compression for magic, compression in _MAGIC if head.startswith(magic)), None)
+
+
+class _Stream(Protocol):
+    """One compressed stream, from its magic to its end, as `bz2.BZ2Decompressor` has it."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Codec(NamedTuple):
+    """A new stream, and the errors by which it complains about its input."""
+
+    stream: _Stream
+    damage: tuple[type[Exception], ...]
+
+
+class DecompressingReader:
+    """What `source` holds compressed; `what` names it in messages. Never more than two chunks in memory.
+
+    Streams that follow each other are one, zero bytes between and behind them are padding, anything else there is
+    damage. Raises InvalidDocumentError for damage, `source`'s SourceError.
+    """
+
+    def __init__(self, source: Reader, compression: Compression, what: str) -> None:
+        self._source = source
+        self._compression = compression
+        self._what = what
+        self._codec: _Codec | None = None
+        self._pending = b""
+        self._begun = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes of the uncompressed content."""
+        if not len(buffer):  # the streams take 0 for "without limit"
+            return 0
+        while True:
+            if self._codec is None:
+                if not self._find_stream():
+                    return 0
+                self._codec = _codec(self._compression)
+            stream, damage = self._codec
+            if stream.needs_input and not self._pending:
+                self._pending = self._read()
+                if not self._pending:
+                    raise InvalidDocumentError(self._what, f"{self._compression} data ends too early")
+            try:
+                part = stream.decompress(self._pending, len(buffer))
+            except damage as error:
+                raise InvalidDocumentError(self._what, f"damaged {self._compression} data: {error}") from error
+            self._pending = b""
+            if stream.eof:
+                self._pending = stream.unused_data
+                self._codec = None
+            if part:
+                buffer[: len(part)] = part
+                return len(part)
+
+    def _find_stream(self) -> bool:
+        """Whether another stream begins, behind padding."""
+        while True:
+            if self._begun:
+                self._pending = self._pending.lstrip(b"\0")
+            if self._pending:
+                self._begun = True
+                return True
+            self._pending = self._read()
+            if not self._pending:
+                return False
+
+    def _read(self) -> bytes:
+        data = bytearray(CHUNK)
+        with memoryview(data) as view:
+            count = self._source.readinto(view)
+        return bytes(memoryview(data)[:count])
+
+
+class _ZlibStream:
+    """A gzip member with the interface of the other streams."""
+
+    def __init__(self) -> None:
+        import zlib
+
+        self._inner = zlib.decompressobj(wbits=31)  # 31: a gzip header, checked to its trailer
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+
+def _codec(compression: Compression) -> _Codec:
+    match compression:
+        case Compression.GZIP:
+            import zlib
+
+            return _Codec(_ZlibStream(), (zlib.error,))
+        case Compression.BZIP2:
+            import bz2
+
+            return _Codec(bz2.BZ2Decompressor(), (OSError, ValueError))
+        case Compression.XZ:
+            import lzma
+
+            return _Codec(lzma.LZMADecompressor(memlimit=XZ_MEMORY_LIMIT), (lzma.LZMAError,))
+        case Compression.ZSTD:
+            zstd = _zstd_library()
+            assert zstd is not None  # the caller asked `streams`
+            return _Codec(zstd.ZstdDecompressor(), (zstd.ZstdError,))
+
+
+def _zstd_library() -> Any:
+    """`compression.zstd`, which Python has from 3.14 on; None before."""
+    from importlib import import_module
+
+    try:
+        return import_module("compression.zstd")
+    except ImportError:
+        return None
+
+
+def streams(compression: Compression) -> bool:
+    """Whether DecompressingReader reads this compression here; else only `unpack` does, into a file."""
+    return compression is not Compression.ZSTD or _zstd_library() is not None
+
+
+def unpack(source: Reader, compression: Compression, output: int, what: str, programs: Programs) -> None:
+    """Write the uncompressed content of `source` to the descriptor `output`, an empty file.
+
+    Raises InvalidDocumentError for damage, SourceError, MissingDependencyError when nothing here reads zstd.
+    """
+    if streams(compression):
+        copy_to_file(DecompressingReader(source, compression, what), output, what)
+    else:
+        _unpack_by_program(source, output, what, programs)
+
+
+def copy_to_file(reader: Reader, output: int, what: str) -> None:
+    """Append all of `reader` to the descriptor `output`. Raises SourceError, also for a full disk."""
+    with memoryview(bytearray(CHUNK)) as buffer:
+        while count := reader.readinto(buffer):
+            _write_whole(output, buffer[:count], what)
+
+
+def _write_whole(output: int, part: memoryview, what: str) -> None:
+    try:
+        while part:
+            part = part[os.write(output, part) :]
+    except OSError as error:
+        raise SourceError(f"{what}: writing the temporary file: {reason(error)}") from error
+
+
+def _unpack_by_program(source: Reader, output: int, what: str, programs: Programs) -> None:
+    """Let `zstd` unpack: a thread feeds it through a pipe, because `source` may be a part of a file."""
+    import threading
+
+    inlet, outlet = os.pipe()
+    feeder = _Feeder(source, outlet)
+    thread = threading.Thread(target=feeder.run, name="zstd-input")
+    thread.start()
+    try:
+        result = programs.run(
+            ["zstd", "-d", "-q", "-f", "-o", f"/proc/self/fd/{output}", f"/proc/self/fd/{inlet}"],
+            purpose=f"unpack {what}",
+            environ={"PATH": SEARCH_PATH},
+            pass_fds=(inlet, output),
+            timeout=ZSTD_TIMEOUT,
+        )
+    finally:
+        os.close(inlet)  # a feeder that nobody reads from gets EPIPE and ends
+        thread.join()
+    if feeder.error is not None:
+        raise feeder.error
+    if result.status != 0:
+        why = f"damaged zstd data, or too little room for the temporary file: zstd ended with status {result.status}"
+        raise InvalidDocumentError(what, why)
+
+
+class _Feeder:
+    """Copies a reader into a pipe until its end, an error, or nobody reads any more."""
+
+    def __init__(self, source: Reader, outlet: int) -> None:
+        self._source = source
+        self._outlet = outlet
+        self.error: CipError | None = None
+
+    def run(self) -> None:
+        try:
+            with memoryview(bytearray(CHUNK)) as buffer:
+                while count := self._source.readinto(buffer):
+                    part = buffer[:count]
+                    while part:
+                        part = part[os.write(self._outlet, part) :]
+        except CipError as error:
+            self.error = error
+        except BrokenPipeError:
+            pass  # zstd has ended; its status says why
+        finally:
+            os.close(self._outlet)

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`docker-archive:`, what `docker save` writes: its description becomes a manifest (images.md 3.6).
+
+The layers in it are named by their diff ids, the digests of the plain tar, and are served as that plain tar. The
+manifest announces them as what they are, although the reference implementation calls them gzip (decisions.md 1).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, Reader
+from ...errors import (
+    ContentMismatchError,
+    ErrorCode,
+    InvalidDocumentError,
+    InvalidReferenceError,
+    NotFoundError,
+    quote,
+)
+from ...model import mediatype
+from ...model.descriptor import Descriptor
+from ...model.digest import Digest, digest_of, parse_digest
+from ...model.identity import ImageIdentity, nameless_identity
+from ...model.jsontree import JsonNode, parse_json
+from ...model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
+from ...model.signature import RawSignature
+from ...programs import Programs
+from ..base import BlobAccess, RawManifest
+from ..fileblob import FileBlob, whole_file
+from ..localpath import resolve_path
+from .archive import Archive, open_archive
+from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
+from .spool import SpooledFile, Spools
+from .tarindex import clean_name
+
+DESCRIPTION_NAME = b"manifest.json"
+DESCRIPTION_LIMIT = 1024 * 1024  # bytes (images.md section 11)
+ITEM_LIMIT = 10_000  # images in one archive, and layers of one image
+_KEYS = ("Config", "RepoTags", "Layers")
+_NAMES_SHOWN = 10
+
+
+class Choice(NamedTuple):
+    """Which image of an archive is wanted: by tag, by position, or the only one there is."""
+
+    tag: DockerReference | None = None
+    position: int | None = None
+
+
+class _Layer(NamedTuple):
+    """A layer of the archive; `size` is that of the plain tar, `compression` how the member holds it."""
+
+    member: bytes
+    size: int
+    compression: Compression | None
+
+
+class DockerArchiveSource:
+    """One image of a `docker save` archive."""
+
+    def __init__(self, text: str, identity: ImageIdentity, archive: Archive, choice: Choice, spools: Spools,
+                 programs: Programs) -> None:
+        """Read the description and the config, and measure compressed layers; takes `archive` over once it returns.
+
+        Raises InvalidReferenceError when the choice does not fit, InvalidDocumentError, SourceError.
+        """
+        self._text = text
+        self._identity = identity
+        self._archive = archive
+        self._spools = spools
+        self._programs = programs
+        self._spooled: dict[bytes, SpooledFile] = {}
+        try:
+            item = _choose(text, self._read_items(), choice)
+            self._config = archive.read_member(_member_name(item["Config"]), MANIFEST_LIMIT)
+            diff_ids = self._diff_ids()
+            self._layers = self._find_layers(item, diff_ids)
+        except BaseException:
+            self._release_spooled()
+            raise
+        self._manifest = self._compose(diff_ids)
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """The tag in the reference, if any; no scope but the transport's own."""
+        return self._identity
+
+    def manifest(self, digest: Digest | None) -> RawManifest:
+        """The manifest made of the description; there are no instances."""
+        if digest is not None:
+            raise NotFoundError(
+                f"{self._text}: no manifest {digest}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest)
+            )
+        return RawManifest(self._manifest, mediatype.DOCKER_MANIFEST)
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+        """None: an archive has no place for them."""
+        return ()
+
+    def signature_places(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers of the manifest."""
+        return layers
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BytesReader | FileBlob | UnpackedBlob:
+        """The config, or a layer as plain tar."""
+        digest = descriptor.digest
+        if digest == digest_of(self._config):
+            return BytesReader(self._config)
+        layer = self._layers.get(digest)
+        if layer is None:
+            raise NotFoundError(
+                f"{self._text}: no blob {digest}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest)
+            )
+        what = f"{self._text}: layer {digest}"
+        spooled = self._spooled.get(layer.member)
+        if spooled is not None:
+            return whole_file(spooled.duplicate(), what)
+        blob = self._archive.open_member(layer.member)
+        if layer.compression is None:
+            return blob
+        return UnpackedBlob(blob, DecompressingReader(blob, layer.compression, what), layer.size)
+
+    def close(self) -> None:
+        """Release the archive."""
+        self._release_spooled()
+        self._archive.close()
+
+    def _release_spooled(self) -> None:
+        for spooled in self._spooled.values():
+            spooled.close()
+
+    def _read_items(self) -> Sequence[JsonNode]:
+        where = f"{self._text}: {DESCRIPTION_NAME.decode()}"
+        data = self._archive.read_member(DESCRIPTION_NAME, DESCRIPTION_LIMIT)
+        items = tuple(parse_json(data, where).items())
+        if len(items) > ITEM_LIMIT:
+            raise InvalidDocumentError(where, f"more than {ITEM_LIMIT} images", code=ErrorCode.LIMIT_EXCEEDED)
+        for item in items:
+            item.require_exact_case(_KEYS)
+        return items
+
+    def _diff_ids(self) -> Sequence[Digest]:
+        root = parse_json(self._config, f"{self._text}: config")
+        root.require_exact_case(("rootfs",))
+        rootfs = root["rootfs"]
+        rootfs.require_exact_case(("diff_ids",))
+        diff_ids = rootfs.get("diff_ids")
+        return tuple(node.parse(parse_digest) for node in diff_ids.items()) if diff_ids is not None else ()
+
+    def _find_layers(self, item: JsonNode, diff_ids: Sequence[Digest]) -> dict[Digest, _Layer]:
+        """Diff id to layer. One file for two diff ids would be wrong for one of them."""
+        node = item.get("Layers")
+        members = [_member_name(name) for name in node.items()] if node is not None else []
+        if len(members) > ITEM_LIMIT:
+            item["Layers"].fail(f"more than {ITEM_LIMIT} layers")
+        if len(members) != len(diff_ids):
+            item["Layers"].fail(f"expected {len(diff_ids)} layers as in the config, found {len(members)}")
+        layers: dict[Digest, _Layer] = {}
+        taken: dict[bytes, Digest] = {}
+        for member, diff_id in zip(members, diff_ids, strict=True):
+            if taken.setdefault(member, diff_id) != diff_id:
+                item["Layers"].fail(f"{quote(member.decode('utf-8', 'backslashreplace'))} stands for two diff ids")
+            if diff_id not in layers:
+                layers[diff_id] = self._measure(member)
+        return layers
+
+    def _measure(self, member: bytes) -> _Layer:
+        """A layer and the size of its plain tar, which for a compressed one only its end tells."""
+        blob = self._archive.open_member(member)
+        try:
+            compression = detect_compression(_head(blob))
+        finally:
+            blob.close()
+        if compression is None:
+            return _Layer(member, blob.size, None)
+        blob = self._archive.open_member(member)
+        what = f"{self._text}: layer {member.decode('utf-8', 'backslashreplace')!r}"
+        try:
+            if streams(compression):
+                return _Layer(member, _length(DecompressingReader(blob, compression, what)), compression)
+            self._spooled[member] = spooled = self._spools.open(
+                (id(self), member), lambda output: unpack(blob, compression, output, what, self._programs)
+            )
+            unpacked = whole_file(spooled.duplicate(), what)
+            unpacked.close()
+            return _Layer(member, unpacked.size, None)
+        finally:
+            blob.close()
+
+    def _compose(self, diff_ids: Sequence[Digest]) -> bytes:
+        config = Descriptor(mediatype.DOCKER_CONFIG, digest_of(self._config), len(self._config))
+        layers = [Descriptor(mediatype.DOCKER_LAYER, digest, self._layers[digest].size) for digest in diff_ids]
+        return json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": mediatype.DOCKER_MANIFEST,
+                "config": _described(config),
+                "layers": [_described(layer) for layer in layers],
+            },
+            separators=(",", ":"),
+        ).encode()
+
+
+class UnpackedBlob:
+    """A compressed layer as plain tar of `size` bytes; owns `blob`, which `reader` reads."""
+
+    def __init__(self, blob: FileBlob, reader: Reader, size: int) -> None:
+        self._blob = blob
+        self._reader = reader
+        self._size = size
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the plain tar."""
+        return self._size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes. Raises SourceError, InvalidDocumentError for damage."""
+        with self._lock:
+            return self._reader.readinto(buffer)
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """There is no other place."""
+        return False
+
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """The message already names the place."""
+        return error
+
+    def close(self) -> None:
+        """Release the archive's descriptor."""
+        self._blob.close()
+
+
+def open_docker_archive(reference: ImageReference, spools: Spools, programs: Programs) -> DockerArchiveSource:
+    """The image that `reference` names in a `docker save` archive.
+
+    Raises InvalidReferenceError, InvalidDocumentError, SourceError, MissingDependencyError.
+    """
+    resolved = resolve_path(reference)
+    archive = open_archive(resolved, reference.text, spools, programs)
+    try:
+        identity = nameless_identity(Transport.DOCKER_ARCHIVE, reference.docker)
+        choice = Choice(reference.docker, reference.index)
+        return DockerArchiveSource(reference.text, identity, archive, choice, spools, programs)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def _choose(text: str, items: Sequence[JsonNode], choice: Choice) -> JsonNode:
+    """The item of the description that is wanted (images.md 3.6, row "choice")."""
+    if choice.position is not None:
+        if choice.position >= len(items):
+            raise InvalidReferenceError(text, f"expected an index below {len(items)}, found {choice.position}")
+        return items[choice.position]
+    if choice.tag is None:
+        if not items:
+            raise InvalidDocumentError(f"{text}: {DESCRIPTION_NAME.decode()}", "expected an image, found none")
+        if len(items) > 1:
+            raise InvalidReferenceError(text, f"choose one of {len(items)} images by :TAG or :@INDEX{_names(items)}")
+        return items[0]
+    for item in items:
+        for tag in _tags(item):
+            if tag.parse(parse_docker_reference) == choice.tag:
+                return item
+    raise InvalidReferenceError(text, f"no image is tagged {str(choice.tag)!r}{_names(items)}")
+
+
+def _tags(item: JsonNode) -> Sequence[JsonNode]:
+    node = item.get("RepoTags")
+    return tuple(node.items()) if node is not None else ()
+
+
+def _names(items: Sequence[JsonNode]) -> str:
+    """The first tags there are, for a message."""
+    names = [tag.as_str() for item in items for tag in _tags(item)]
+    more = ", …" if len(names) > _NAMES_SHOWN else ""
+    return f"; the tags are {', '.join(quote(name) for name in names[:_NAMES_SHOWN])}{more}" if names else ""
+
+
+def _member_name(node: JsonNode) -> bytes:
+    """The cleaned name of a member that the description speaks of. One that climbs names nothing."""
+    name = clean_name(node.as_str().encode())
+    if name is None:
+        node.fail(f"expected the name of a member, found {quote(node.value)}")
+    return name
+
+
+def _described(descriptor: Descriptor) -> dict[str, object]:
+    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+
+
+def _head(reader: Reader) -> bytes:
+    head = bytearray(MAGIC_LENGTH)
+    filled = 0
+    with memoryview(head) as view:
+        while count := reader.readinto(view[filled:]):
+            filled += count
+    return bytes(head[:filled])
+
+
+def _length(reader: Reader) -> int:
+    total = 0
+    with memoryview(bytearray(CHUNK)) as buffer:
+        while count := reader.readinto(buffer):
+            total += count
+    return total

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the directories of a local image storage: its images, its layers, what is kept with them (images.md 4.3).
+
+Only reads: a store that does not exist is empty and stays so. The locks of the store are shared ones, held while its
+lists are read and no longer; files that are open keep their content whatever happens to the store.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+from ...errors import (
+    ConfigurationError,
+    ErrorCode,
+    NotFoundError,
+    SourceError,
+    UnsupportedError,
+    quote,
+)
+from ...model.digest import Digest, parse_digest
+from ...model.jsontree import JsonNode, parse_json
+from ..beneath import Escape, Tree
+from ..fileblob import FileBlob, read_document, reason, whole_file
+from .tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
+
+LIST_LIMIT = 64 * 1024 * 1024  # bytes of images.json and layers.json
+LOCK_WAIT = 15.0  # seconds for a writer to finish
+DRIVERS = ("overlay", "vfs")
+_OTHER_DRIVERS = ("btrfs", "zfs", "aufs", "devicemapper")
+_LOCK_POLL = 0.02  # seconds
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_PLAIN_KEY = re.compile(r"[a-z0-9.]+", re.ASCII)
+_EXPECTED_DIFF_ID = "expected-layer-diffid"
+
+
+class StoredImage(NamedTuple):
+    """One image of a store; `names` as stored, `manifests` are the digests of its manifests, `layer` its top layer."""
+
+    id: str
+    names: tuple[str, ...]
+    layer: str
+    manifests: frozenset[str]
+    items: frozenset[str]
+    metadata: str
+
+
+class StoredLayer(NamedTuple):
+    """One layer of a store. `digest` is that of its plain tar; None when the store does not say. `size` in bytes."""
+
+    id: str
+    parent: str
+    digest: Digest | None
+    size: int | None
+
+
+class Store:
+    """One store; owns `tree`, its root. `text` is the reference for messages, `root` its resolved path."""
+
+    def __init__(self, text: str, root: str, driver: str, tree: Tree, run_root: str = "") -> None:
+        self.root = root
+        self.driver = driver
+        self._text = text
+        self._tree = tree
+        self._run_root = run_root
+        self._images: Sequence[StoredImage] | None = None
+        self._layers: Mapping[str, StoredLayer] | None = None
+
+    def images(self) -> Sequence[StoredImage]:
+        """All images. Raises SourceError, InvalidDocumentError."""
+        if self._images is None:
+            directory = f"{self.driver}-images"
+            with self._locked(f"{directory}/images.lock"):
+                nodes = self._read_list(self._tree, f"{directory}/images.json")
+            self._images = tuple(_read_image(node) for node in nodes)
+        return self._images
+
+    def layers(self) -> Mapping[str, StoredLayer]:
+        """All layers by id. Raises SourceError, InvalidDocumentError."""
+        if self._layers is None:
+            directory = f"{self.driver}-layers"
+            with self._locked(f"{directory}/layers.lock"):
+                nodes = list(self._read_list(self._tree, f"{directory}/layers.json"))
+                nodes += self._read_list(self._tree, f"{directory}/volatile-layers.json")
+            nodes += self._read_transient_layers(directory)
+            self._layers = {layer.id: layer for layer in map(_read_layer, nodes)}
+        return self._layers
+
+    def open_item(self, image: StoredImage, key: str) -> FileBlob:
+        """What is kept with an image under `key`. Raises NotFoundError (blob-not-found), SourceError."""
+        what = f"{self._text}: {quote(key)}"
+        if key not in image.items:
+            raise NotFoundError(f"{what}: nothing is kept under this name", code=ErrorCode.BLOB_NOT_FOUND)
+        path = f"{self.driver}-images/{image.id}/{item_file_name(key)}"
+        try:
+            return whole_file(self._tree.open_file(path.encode()), what)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{what}: no such file", code=ErrorCode.BLOB_NOT_FOUND) from error
+        except OSError as error:
+            raise _unreadable(what, error) from error
+
+    def open_recipe(self, layer: StoredLayer, what: str) -> FileBlob:
+        """The compressed recipe of a layer's tar. Raises UnsupportedError when the store has none, SourceError."""
+        try:
+            name = f"{self.driver}-layers/{layer.id}.tar-split.gz"
+            return whole_file(self._tree.open_file(name.encode()), f"{what}: recipe")
+        except FileNotFoundError as error:
+            raise UnsupportedError(
+                f"{what}: the store kept no tar-split recipe, so the tar cannot be rebuilt byte for byte"
+            ) from error
+        except OSError as error:
+            raise _unreadable(f"{what}: recipe", error) from error
+
+    def open_files(self, layer: StoredLayer, what: str) -> Tree:
+        """The directory that holds the files of a layer. Raises UnsupportedError, SourceError."""
+        base = f"overlay/{layer.id}" if self.driver == "overlay" else f"vfs/dir/{layer.id}"
+        try:
+            if self.driver == "vfs":
+                return self._tree.subtree(base.encode(), Escape.CONFINED)
+            if self._exists(f"{base}/composefs-data"):
+                raise UnsupportedError(f"{what}: the store keeps it as composefs, which cannot be read without a mount")
+            return self._tree.subtree(f"{base}/diff".encode(), Escape.CONFINED)
+        except FileNotFoundError as error:
+            raise UnsupportedError(
+                f"{what}: the store has no directory of its files; it may be in an additional layer store"
+            ) from error
+        except OSError as error:
+            raise _unreadable(what, error) from error
+
+    def close(self) -> None:
+        """Release the root."""
+        self._tree.close()
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._tree.subtree(path.encode()).close()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _read_list(self, tree: Tree, path: str) -> Iterator[JsonNode]:
+        what = f"{self._text}: {path.rpartition('/')[2]}"
+        try:
+            descriptor = tree.open_file(path.encode())
+        except FileNotFoundError:
+            return iter(())
+        except OSError as error:
+            raise _unreadable(what, error) from error
+        root = parse_json(read_document(descriptor, what, LIST_LIMIT), what)
+        return iter(()) if root.is_null() else root.items()
+
+    def _read_transient_layers(self, directory: str) -> Sequence[JsonNode]:
+        """Layers that a transient store keeps under its run root."""
+        if not self._run_root:
+            return ()
+        try:
+            tree = Tree.at(os.path.realpath(self._run_root))
+        except OSError:
+            return ()  # most stores have none, and none of ours would be there
+        try:
+            return tuple(self._read_list(tree, f"{directory}/volatile-layers.json"))
+        finally:
+            tree.close()
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        """Hold a shared lock, if there is a lock file. Raises SourceError (timeout) when a writer does not finish."""
+        try:
+            descriptor = self._tree.open_file(path.encode())
+        except OSError:
+            descriptor = None  # a store that is only read may have no lock, or one that we may not open
+        try:
+            if descriptor is not None:
+                self._wait_for_lock(descriptor, path)
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _wait_for_lock(self, descriptor: int, path: str) -> None:
+        deadline = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody writes
+                if time.monotonic() >= deadline:
+                    raise SourceError(
+                        f"{self._text}: {path}: locked by another process for more than {LOCK_WAIT:g} s",
+                        code=ErrorCode.TIMEOUT,
+                    ) from None
+            except OSError:
+                return  # ENOLCK: a file system without locks
+            time.sleep(_LOCK_POLL)
+
+
+class LayerPlace(NamedTuple):
+    """A layer, the store it lies in, and the layers below it with theirs, nearest first."""
+
+    layer: StoredLayer
+    store: Store
+    below: tuple[tuple[StoredLayer, Store], ...]
+
+    def open(self, size: int, what: str) -> RebuiltLayer:
+        """The layer's tar, rebuilt while it is read. Raises UnsupportedError, SourceError."""
+        recipe = self.store.open_recipe(self.layer, what)
+        try:
+            own = self.store.open_files(self.layer, what)
+        except BaseException:
+            recipe.close()
+            raise
+        # A layer of vfs is complete, one of overlay may leave the content of a file to those below.
+        below = self.below if self.store.driver == "overlay" else ()
+        files = DirectoryFiles(own, [partial(store.open_files, layer, what) for layer, store in below])
+        return RebuiltLayer(recipe, files, size, what)
+
+    def measure(self, what: str) -> int:
+        """The size of the layer's tar where the store did not record it: one pass over the recipe."""
+        recipe = self.store.open_recipe(self.layer, what)
+        try:
+            return measure_recipe(recipe, f"{what}: recipe")
+        finally:
+            recipe.close()
+
+
+def open_store(text: str, root: str, driver: str, run_root: str = "") -> Store | None:
+    """The store at `root`; None when there is none. An empty `driver` is that of the lists that are there.
+
+    Raises UnsupportedError for a driver that needs mounts, ConfigurationError when the driver cannot be told,
+    SourceError.
+    """
+    try:
+        resolved = os.path.realpath(root, strict=True)
+        tree = Tree.at(resolved)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(f"{text}: {quote(root)}", error) from error
+    try:
+        found = driver or _find_driver(text, resolved)
+        if found not in DRIVERS:
+            raise UnsupportedError(
+                f"{text}: storage driver {found!r} is not supported, expected one of {', '.join(DRIVERS)}"
+            )
+        return Store(text, resolved, found, tree, run_root)
+    except BaseException:
+        tree.close()
+        raise
+
+
+def _find_driver(text: str, root: str) -> str:
+    """The driver whose lists lie in the store; overlay for an empty one, as elsewhere."""
+    found = [name for name in (*DRIVERS, *_OTHER_DRIVERS) if os.path.lexists(os.path.join(root, f"{name}-images"))]
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"{text}: {quote(root)}",
+            f"holds images of {' and '.join(found)}: choose by STORAGE_DRIVER, storage.conf or [DRIVER@ROOT]",
+        )
+    return found[0] if found else DRIVERS[0]
+
+
+def item_file_name(key: str) -> str:
+    """The file that keeps the item `key` of an image (images.md 4.3)."""
+    return key if _PLAIN_KEY.fullmatch(key) else "=" + base64.b64encode(key.encode()).decode("ascii")
+
+
+def _read_image(node: JsonNode) -> StoredImage:
+    names = node.get("names")
+    items = node.get("big-data-names")
+    digests = node.get("big-data-digests")
+    layer = node.get("layer")
+    metadata = node.get("metadata")
+    manifests = [
+        digest.as_str()
+        for key, digest in (digests.members() if digests is not None else ())
+        if key == "manifest" or key.startswith("manifest-")
+    ]
+    return StoredImage(
+        _read_id(node["id"]),
+        tuple(name.as_str() for name in names.items()) if names is not None else (),
+        _read_id(layer) if layer is not None and layer.as_str() else "",
+        frozenset(manifests),
+        frozenset(item.as_str() for item in items.items()) if items is not None else frozenset(),
+        metadata.as_str() if metadata is not None else "",
+    )
+
+
+def _read_layer(node: JsonNode) -> StoredLayer:
+    parent = node.get("parent")
+    size = node.get("diff-size")
+    digest = node.get("diff-digest")
+    if digest is None or not digest.as_str():
+        # Pulled in parts: nobody has seen the whole tar yet, and whoever gets it checks the digest (images.md 4.4).
+        flags = node.get("flags")
+        digest = flags.get(_EXPECTED_DIFF_ID) if flags is not None else None
+    return StoredLayer(
+        _read_id(node["id"]),
+        _read_id(parent) if parent is not None and parent.as_str() else "",
+        digest.parse(parse_digest) if digest is not None else None,
+        size.as_int() if size is not None and size.as_int() >= 0 else None,  # below zero: not known either
+    )
+
+
+def _read_id(node: JsonNode) -> str:
+    """An id, which becomes part of a path."""
+    if not _ID.fullmatch(node.as_str()):
+        node.fail(f"expected an id, found {quote(node.value)}")
+    return node.as_str()
+
+
+def _unreadable(what: str, error: OSError) -> SourceError:
+    hint = ""
+    if isinstance(error, PermissionError):
+        hint = "; the store of a user is readable inside `podman unshare`, that of the system by root"
+    return SourceError(f"{what}: {reason(error)}{hint}")

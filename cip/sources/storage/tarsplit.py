@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rebuilds a layer's tar from its files and the recipe that tar-split kept of it (images.md 4.5).
+
+The recipe has one JSON object a line: type 2 is a piece of the tar itself (headers, padding), type 1 stands for the
+content of a file, which is read from the layer's directory. Nothing is written anywhere and no more than one piece is
+in memory. The recipe's own CRC-64 of each file is not looked at: whoever receives the tar checks its digest.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from ...content import CHUNK, Reader
+from ...errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
+from ...model.descriptor import MAX_SIZE
+from ...model.jsontree import JsonNode, parse_json
+from ..archives.compression import Compression, DecompressingReader
+from ..beneath import Tree, open_regular
+from ..fileblob import FileBlob, reason
+
+LINE_LIMIT = 16 * 1024 * 1024  # bytes of one line of a recipe
+ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare
+_FILE, _PIECE = 1, 2
+
+
+class Entry(NamedTuple):
+    """One line of a recipe: a piece of the tar, or `size` bytes of the file `name` when that is not None."""
+
+    piece: bytes
+    name: bytes | None = None
+    size: int = 0
+
+
+class LayerFiles(Protocol):
+    """The files of one layer."""
+
+    def open_file(self, name: bytes) -> int:
+        """A descriptor of the regular file `name`, for the caller to close. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """Release directories."""
+        ...
+
+
+class RebuiltLayer:
+    """The tar of a layer as a blob; owns `recipe` and `files`. `size` may be UNKNOWN_SIZE."""
+
+    def __init__(self, recipe: FileBlob, files: LayerFiles, size: int, what: str) -> None:
+        self._recipe = recipe
+        self._files = files
+        self._size = size
+        self._what = what
+        self._entries = read_recipe(recipe, f"{what}: recipe")
+        self._piece = memoryview(b"")
+        self._file: FileBlob | None = None
+        self._missing = 0  # bytes of the current file that are still to come
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tar, as the store recorded them."""
+        return self._size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes: as many as fit, because small files make small pieces. Raises SourceError."""
+        with self._lock:
+            if self._closed:
+                raise SourceError(f"{self._what}: closed while it was read", code=ErrorCode.INTERNAL)
+            filled = 0
+            while filled < len(buffer):
+                count = self._copy(buffer[filled:])
+                if not count and not self._next():
+                    break
+                filled += count
+            return filled
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """There is no other place."""
+        return False
+
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Name the file."""
+        return error.served_by(self._what)
+
+    def close(self) -> None:
+        """Release recipe, directories and the current file."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._recipe.close()
+                self._files.close()
+                if self._file is not None:
+                    self._file.close()
+
+    def _copy(self, buffer: memoryview) -> int:
+        """Some bytes of the current piece or file; 0 when it is used up."""
+        if self._piece:
+            count = min(len(buffer), len(self._piece))
+            buffer[:count] = self._piece[:count]
+            self._piece = self._piece[count:]
+            return count
+        if self._file is None:
+            return 0
+        count = self._file.readinto(buffer)
+        self._missing -= count
+        if not count:
+            if self._missing:
+                raise SourceError(f"{self._what}: {self._missing} bytes are missing from a file of the layer")
+            self._file.close()
+            self._file = None
+        return count
+
+    def _next(self) -> bool:
+        """Go on to the next entry that has bytes; False at the end."""
+        for entry in self._entries:
+            if entry.piece:
+                self._piece = memoryview(entry.piece)
+                return True
+            if entry.name is not None and entry.size:
+                self._open(entry.name, entry.size)
+                return True
+        return False
+
+    def _open(self, name: bytes, size: int) -> None:
+        what = f"{self._what}: file {quote(name.decode('utf-8', 'backslashreplace'))}"
+        try:
+            self._file = FileBlob(self._files.open_file(name), 0, size, what)
+        except OSError as error:
+            raise SourceError(f"{what}: {reason(error)}") from error
+        self._missing = size
+
+
+def read_recipe(reader: Reader, what: str) -> Iterator[Entry]:
+    """The entries of the compressed recipe in `reader`, in order. Raises InvalidDocumentError, SourceError."""
+    for number, line in enumerate(_lines(DecompressingReader(reader, Compression.GZIP, what), what)):
+        if number >= ENTRY_LIMIT:
+            raise InvalidDocumentError(what, f"more than {ENTRY_LIMIT} lines", code=ErrorCode.LIMIT_EXCEEDED)
+        yield _parse_entry(line, what, number)
+
+
+def measure_recipe(reader: Reader, what: str) -> int:
+    """The size in bytes of the tar that a recipe makes. Raises as `read_recipe`."""
+    return sum(entry.size + len(entry.piece) for entry in read_recipe(reader, what))
+
+
+def _lines(reader: Reader, what: str) -> Iterator[bytes]:
+    rest = b""
+    buffer = memoryview(bytearray(CHUNK))
+    while count := reader.readinto(buffer):
+        *lines, rest = (rest + bytes(buffer[:count])).split(b"\n")
+        yield from lines
+        if len(rest) > LINE_LIMIT:
+            raise InvalidDocumentError(what, f"a line of more than {LINE_LIMIT} bytes", code=ErrorCode.LIMIT_EXCEEDED)
+    if rest:
+        yield rest
+
+
+def _parse_entry(line: bytes, what: str, number: int) -> Entry:
+    document = f"{what}: line {number + 1}"
+    root = parse_json(line, document)
+    kind = root["type"].as_int()
+    if kind == _PIECE:
+        return Entry(_base64(root.get("payload")))
+    if kind != _FILE:
+        root["type"].fail(f"expected {_FILE} or {_PIECE}, found {kind}")
+    size = root.get("size")
+    raw = root.get("name_raw")
+    name = root.get("name")
+    path = _base64(raw) if raw is not None else (name.as_str().encode() if name is not None else b"")
+    if b"\0" in path:  # the system's calls would raise ValueError
+        root.fail("expected a file name, found a NUL byte in it")
+    return Entry(b"", path, size.as_int(minimum=0, maximum=MAX_SIZE) if size is not None else 0)
+
+
+def _base64(node: JsonNode | None) -> bytes:
+    if node is None:
+        return b""
+    try:
+        return binascii.a2b_base64(node.as_str(), strict_mode=True)
+    except ValueError:
+        node.fail("expected base64")
+
+
+class DirectoryFiles:
+    """The files of a layer in its directory, then in those of the layers below it. For one thread.
+
+    Owns `own`; `below` opens the other directories, nearest first, and only as far down as a file is looked for.
+    """
+
+    def __init__(self, own: Tree, below: Sequence[Callable[[], Tree]]) -> None:
+        self._trees = [own]
+        self._below = below
+        self._parent: tuple[bytes, int] | None = None  # of the file before: neighbours in a tar lie in one directory
+
+    def open_file(self, name: bytes) -> int:
+        """A descriptor of the nearest file `name`. Raises OSError."""
+        directory, _, last = name.rpartition(b"/")
+        if self._parent is not None and self._parent[0] == directory and last not in (b"", b".", b".."):
+            try:
+                return open_regular(last, self._parent[1])
+            except OSError:
+                pass  # a link, or a file of a layer below: the long way knows
+        for depth in range(len(self._below) + 1):
+            try:
+                descriptor = self._tree(depth).open_file(name)
+            except (FileNotFoundError, NotADirectoryError):
+                if depth == len(self._below):
+                    raise
+                continue
+            if depth == 0:
+                self._remember(directory, name)
+            return descriptor
+        raise AssertionError("the loop returns or raises")
+
+    def close(self) -> None:
+        """Release the directories."""
+        self._forget()
+        while self._trees:
+            self._trees.pop().close()
+
+    def _tree(self, depth: int) -> Tree:
+        while len(self._trees) <= depth:
+            self._trees.append(self._below[len(self._trees) - 1]())
+        return self._trees[depth]
+
+    def _remember(self, directory: bytes, name: bytes) -> None:
+        self._forget()
+        try:
+            descriptor, _ = self._trees[0].open_parent(name)
+        except OSError:
+            return  # nothing is lost but time
+        self._parent = (directory, descriptor)
+
+    def _forget(self) -> None:
+        if self._parent is not None:
+            os.close(self._parent[1])
+            self._parent = None

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificate paths and names: who a certificate speaks for, and whether an anchor vouches for it (signatures.md 5.5).
+
+Paths are judged at a time that is handed in: the time of the log entry for Fulcio, now for PKI.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from ...errors import SignatureError, quote
+from .keys import Certificate
+
+CHECK_LIMIT = 100  # signatures verified for one path; a chain can be made so that there are very many paths
+_READ_EXTENSIONS = frozenset(  # those that may be critical: basicConstraints, keyUsage, extKeyUsage, subjectAltName, …
+    f"2.5.29.{number}" for number in (15, 17, 19, 31, 32, 37)
+)
+_ALTERNATIVE_NAME, _NAME_CONSTRAINTS = "2.5.29.17", "2.5.29.30"
+_SIGNING_PURPOSES = frozenset({"1.3.6.1.5.5.7.3.3", "2.5.29.37.0"})  # codeSigning, anyExtendedKeyUsage
+_ISSUER_RAW, _ISSUER_DER = "1.3.6.1.4.1.57264.1.1", "1.3.6.1.4.1.57264.1.8"
+_STRING_TAGS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}  # UTF8String, PrintableString, IA5String
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+
+
+def require_path(
+    leaf: Certificate,
+    intermediates: Iterable[Certificate],
+    anchors: Iterable[Certificate],
+    time: float,
+    *,
+    names_exempt: bool,
+) -> None:
+    """Return only if a path leads from `leaf` over `intermediates` to one of `anchors`, all of it valid at `time`.
+
+    `names_exempt` lets a critical alternative name of unknown kinds pass in the leaf (Fulcio). A leaf that is itself an
+    anchor still needs an issuer (D10). Raises SignatureError (`untrusted`).
+    """
+    _require_usable(leaf, "the certificate", time, names_exempt=names_exempt)
+    issuers = [*((each, True) for each in anchors), *((each, False) for each in intermediates)]
+    faults: list[str] = []
+    paths: list[tuple[Certificate, ...]] = [(leaf,)]
+    checks = 0
+    while paths:
+        path = paths.pop()
+        for issuer, is_anchor in issuers:
+            if issuer.subject != path[-1].issuer or any(issuer.der == each.der for each in path):
+                continue
+            checks += 1
+            if checks > CHECK_LIMIT:
+                raise _untrusted(f"no path to a trusted certificate in {CHECK_LIMIT} attempts")
+            try:
+                _require_issuing(issuer, time, below=len(path) - 1)
+                path[-1].require_signed_by(issuer)
+            except SignatureError as error:
+                faults.append(str(error))
+                continue
+            if is_anchor:
+                return
+            paths.append((*path, issuer))
+    raise _untrusted(faults[0] if faults else "no trusted certificate vouches for the certificate")
+
+
+def require_oidc_issuer(leaf: Certificate, expected: str) -> None:
+    """Return only if the Fulcio extensions of `leaf` name `expected`, byte for byte. Raises SignatureError."""
+    raw, der = leaf.extensions.get(_ISSUER_RAW), leaf.extensions.get(_ISSUER_DER)
+    found = set()
+    if raw is not None:
+        found.add(raw)
+    if der is not None:
+        found.add(_der_string(der))
+    if len(found) != 1:
+        raise _other_subject(f"expected a certificate with one OIDC issuer, found {len(found)}")
+    if found != {expected.encode()}:
+        text = found.pop().decode("utf-8", "replace")
+        raise _other_subject(f"expected a certificate with OIDC issuer {quote(expected)}, found {quote(text)}")
+
+
+def require_email(leaf: Certificate, expected: str) -> None:
+    """Return only if an e-mail name of `leaf` is `expected`, byte for byte. Raises SignatureError (`certid`)."""
+    if expected not in leaf.emails:
+        raise _other_subject(f"expected a certificate for {quote(expected)}, found {quote(', '.join(leaf.emails))}")
+
+
+def require_hostname(leaf: Certificate, expected: str) -> None:
+    """Return only if a host name or address of `leaf` covers `expected` (signatures.md 5.6). Raises SignatureError."""
+    bare = expected[1:-1] if expected.startswith("[") and expected.endswith("]") else expected
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        if any(_covers(pattern, expected) for pattern in leaf.hosts):
+            return
+    else:
+        if any(ipaddress.ip_address(each) == address for each in leaf.addresses):
+            return
+    found = quote(", ".join(leaf.hosts + leaf.addresses))
+    raise _other_subject(f"expected a certificate for host {quote(expected)}, found {found}")
+
+
+def _require_usable(certificate: Certificate, what: str, time: float, *, names_exempt: bool = False) -> None:
+    """What holds for every certificate of a path."""
+    if time < certificate.not_before:
+        raise _untrusted(f"{what} is valid from {certificate.not_before:.0f} on, judged at {time:.0f}")
+    if time > certificate.not_after:
+        raise _untrusted(f"{what} is valid until {certificate.not_after:.0f}, judged at {time:.0f}")
+    if certificate.purposes is not None and not certificate.purposes & _SIGNING_PURPOSES:
+        raise _untrusted(f"{what} is not for code signing")
+    unread = certificate.critical - _READ_EXTENSIONS
+    if unread:
+        raise _untrusted(f"{what} has an unknown critical extension {min(unread)}")
+    if _ALTERNATIVE_NAME in certificate.critical and not certificate.has_known_names and not names_exempt:
+        raise _untrusted(f"{what} has a critical alternative name of unknown kind")
+
+
+def _require_issuing(issuer: Certificate, time: float, *, below: int) -> None:
+    """What holds for a certificate that issued another one, with `below` intermediates between it and the leaf."""
+    what = "an issuing certificate"
+    _require_usable(issuer, what, time)
+    if not issuer.is_authority or not issuer.may_sign:
+        raise _untrusted(f"{what} is not one of a certificate authority")
+    if issuer.path_length is not None and below > issuer.path_length:
+        raise _untrusted(f"{what} allows {issuer.path_length} certificates below it, found {below}")
+    if _NAME_CONSTRAINTS in issuer.extensions:
+        raise _untrusted(f"{what} has name constraints, which are not supported")
+
+
+def _der_string(der: bytes) -> bytes:
+    """The text of a DER string of at most 255 bytes, with nothing behind it."""
+    for header in (2, 3):
+        text = der[header:]
+        length = bytes([len(text)]) if len(text) < 0x80 else b"\x81" + bytes([min(len(text), 0xFF)])
+        if len(text) <= 0xFF and der[1:header] == length and der[0] in _STRING_TAGS:
+            try:
+                text.decode(_STRING_TAGS[der[0]])
+            except UnicodeDecodeError:
+                break
+            return text
+    raise _other_subject("the OIDC issuer extension is malformed")
+
+
+def _covers(pattern: str, host: str) -> bool:
+    """RFC 6125 6.4 as the reference reads it: a wildcard is the whole left-most label and covers exactly one."""
+    wanted = host.removesuffix(".").lower().split(".")
+    labels = pattern.lower().split(".")
+    if not all(_HOST_LABEL.fullmatch(label) for label in wanted) or len(labels) != len(wanted):
+        return False
+    if labels[0] == "*" and len(labels) > 1:
+        return labels[1:] == wanted[1:]
+    return labels == wanted
+
+
+def _untrusted(why: str) -> SignatureError:
+    return SignatureError(why, reason="untrusted")
+
+
+def _other_subject(why: str) -> SignatureError:
+    return SignatureError(why, reason="certid")

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Public keys and certificates: bytes → values; the only importer of `cryptography` (version 38 or later).
+
+What the package accepts is narrowed to what signatures.md 5.3 and 5.5 list: named curves, RSA from 2048 bits, Ed25519,
+each in its one canonical encoding. Its documented exceptions become SignatureError here; its absence refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from ...errors import MissingDependencyError, SignatureError, quote
+from ..armor import pem_blocks
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+RSA_MINIMUM = 2048  # bits (D10)
+_CURVES = frozenset({"secp224r1", "secp256r1", "secp384r1", "secp521r1"})
+# signatures.md 5.5: neither MD5 nor SHA-1; RSA-PSS, which no known authority uses, is refused with the rest
+_CERTIFICATE_ALGORITHMS = {
+    "1.2.840.10045.4.3.2": ("ecdsa", "sha256"),
+    "1.2.840.10045.4.3.3": ("ecdsa", "sha384"),
+    "1.2.840.10045.4.3.4": ("ecdsa", "sha512"),
+    "1.2.840.113549.1.1.11": ("rsa", "sha256"),
+    "1.2.840.113549.1.1.12": ("rsa", "sha384"),
+    "1.2.840.113549.1.1.13": ("rsa", "sha512"),
+    "1.3.101.112": ("ed25519", ""),
+}
+_PURPOSE = "check a sigstore signature"
+
+
+class PublicKey(NamedTuple):
+    """A key that may verify. `spki` is its SubjectPublicKeyInfo in DER, `kind` is ecdsa, rsa or ed25519."""
+
+    spki: bytes
+    kind: str
+    handle: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """`sha256:` and the hex digest of the SPKI, for records."""
+        import hashlib
+
+        return f"sha256:{hashlib.sha256(self.spki).hexdigest()}"
+
+    def require_signed(self, signature: bytes, message: bytes, hash_name: str = "sha256") -> None:
+        """Return only if `signature` over `message` is by this key. Raises SignatureError (`crypto`).
+
+        ECDSA in DER and RSA with PKCS#1 v1.5 over `hash_name`, for every curve and size; Ed25519 over the message
+        itself (signatures.md 5.3).
+        """
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec, padding
+
+        digest = {"sha384": hashes.SHA384, "sha512": hashes.SHA512}.get(hash_name, hashes.SHA256)()
+        arguments: Mapping[str, tuple[Any, ...]] = {
+            "ecdsa": (ec.ECDSA(digest),),
+            "rsa": (padding.PKCS1v15(), digest),
+            "ed25519": (),
+        }
+        try:
+            self.handle.verify(signature, message, *arguments[self.kind])
+        except InvalidSignature as error:
+            raise SignatureError("the signature is not by the expected key", reason="crypto") from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise SignatureError(f"the signature is malformed: {quote(error)}", reason="crypto") from error
+
+
+def load_public_key(content: bytes, name: str) -> PublicKey:
+    """The key in the first PEM block of a key file; `name` names the file (signatures.md 5.3).
+
+    Raises SignatureError (`keycfg`), MissingDependencyError.
+    """
+    _require_cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    block = next(pem_blocks(content), None)
+    if block is None or block.content is None:
+        _unusable(f"{name}: expected a public key in PEM form")
+    if block.label not in ("PUBLIC KEY", "RSA PUBLIC KEY"):
+        _unusable(f"{name}: expected a PEM block of PUBLIC KEY or RSA PUBLIC KEY, found {quote(block.label)}")
+    try:
+        key = _narrowed(load_der_public_key(block.content))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        _unusable(f"{name}: {quote(error)}")
+    # one encoding per label: explicit curves, compressed points, missing parameters and RSA-PSS keys end here
+    if block.content != (key.spki if block.label == "PUBLIC KEY" else _pkcs1(key)):
+        _unusable(f"{name}: the key is not in its canonical encoding")
+    return key
+
+
+def _narrowed(handle: Any) -> PublicKey:
+    """`handle` if its kind is allowed. Raises ValueError.
+
+    Rebuilt from its numbers, because older OpenSSL remembers the encoding that a key came in and gives it back.
+    """
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if isinstance(handle, ec.EllipticCurvePublicKey):
+        if handle.curve.name not in _CURVES:
+            raise ValueError(f"unsupported curve {handle.curve.name}")
+        kind, handle = "ecdsa", handle.public_numbers().public_key()
+    elif isinstance(handle, rsa.RSAPublicKey):
+        if handle.key_size < RSA_MINIMUM:
+            raise ValueError(f"an RSA key of {handle.key_size} bits, expected at least {RSA_MINIMUM}")
+        kind, handle = "rsa", handle.public_numbers().public_key()
+    elif isinstance(handle, ed25519.Ed25519PublicKey):
+        kind = "ed25519"
+    else:
+        raise ValueError("expected an ECDSA, RSA or Ed25519 key")
+    return PublicKey(handle.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), kind, handle)
+
+
+def _pkcs1(key: PublicKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    encoded: bytes = key.handle.public_bytes(Encoding.DER, PublicFormat.PKCS1) if key.kind == "rsa" else b""
+    return encoded
+
+
+class Certificate(NamedTuple):
+    """What path checking needs of a certificate. Names are DER as they stand in it, times are seconds since 1970.
+
+    `path_length` and `purposes` (extended key usages) are None when unrestricted, `may_sign` is False when a key usage
+    leaves keyCertSign out. `critical` has dotted numbers, and so has `extensions`: raw values of those that
+    `cryptography` does not read, empty for the rest. `has_known_names` is False for a subject alternative name of
+    nothing but kinds that nobody reads.
+    """
+
+    der: bytes
+    subject: bytes
+    issuer: bytes
+    spki: bytes
+    not_before: float
+    not_after: float
+    is_authority: bool
+    path_length: int | None
+    may_sign: bool
+    purposes: frozenset[str] | None
+    critical: frozenset[str]
+    extensions: Mapping[str, bytes]
+    emails: tuple[str, ...]
+    hosts: tuple[str, ...]
+    addresses: tuple[str, ...]
+    has_known_names: bool
+    handle: x509.Certificate
+
+    def public_key(self) -> PublicKey:
+        """Its key. Raises SignatureError (`untrusted`)."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+
+        try:
+            key = _narrowed(self.handle.public_key())
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise SignatureError(f"key of a certificate: {quote(str(error))}", reason="untrusted") from error
+        if key.spki != self.spki:
+            raise SignatureError("key of a certificate: not in its canonical encoding", reason="untrusted")
+        return key
+
+    def require_signed_by(self, issuer: Certificate) -> None:
+        """Return only if the key of `issuer` signed this certificate. Raises SignatureError (`untrusted`)."""
+        algorithm = self.handle.signature_algorithm_oid.dotted_string
+        kind, hash_name = _CERTIFICATE_ALGORITHMS.get(algorithm, ("", ""))
+        key = issuer.public_key()
+        if key.kind != kind:
+            raise SignatureError(f"a certificate with signature algorithm {algorithm}", reason="untrusted")
+        try:
+            key.require_signed(self.handle.signature, self.handle.tbs_certificate_bytes, hash_name)
+        except SignatureError as error:
+            raise SignatureError(f"a certificate: {error}", reason="untrusted") from error
+
+
+def load_certificate(der: bytes) -> Certificate:
+    """The certificate that `der` holds. Raises ValueError saying what is wrong, MissingDependencyError."""
+    _require_cryptography()
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        handle = x509.load_der_x509_certificate(der)
+        version, extensions = handle.version, list(handle.extensions)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,  # an extension with a number that `cryptography` has no name for, such as a TLS feature
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
+        raise ValueError(quote(str(error))) from error
+    if version is not x509.Version.v3:
+        raise ValueError("expected a version 3 certificate")
+    values = {
+        each.oid.dotted_string: each.value.value if isinstance(each.value, x509.UnrecognizedExtension) else b""
+        for each in extensions
+    }
+    known: dict[type, Any] = {type(each.value): each.value for each in extensions}
+    constraints, usage = known.get(x509.BasicConstraints), known.get(x509.KeyUsage)
+    purposes = known.get(x509.ExtendedKeyUsage)
+    names: list[Any] = list(known.get(x509.SubjectAlternativeName, ()))
+    signed, outer, _ = _elements(_content(der))
+    # RFC 5280 4.1: version, serial number, signature, issuer, validity, subject, subjectPublicKeyInfo
+    _, _, inner, issuer, _, subject, spki, *_ = _elements(_content(signed))
+    if inner != outer:
+        raise ValueError("two different signature algorithms")
+    return Certificate(
+        der=der,
+        subject=subject,
+        issuer=issuer,
+        spki=spki,
+        not_before=_seconds(handle, "not_valid_before"),
+        not_after=_seconds(handle, "not_valid_after"),
+        is_authority=constraints is not None and constraints.ca,
+        path_length=constraints.path_length if constraints is not None else None,
+        may_sign=usage is None or usage.key_cert_sign,
+        purposes=None if purposes is None else frozenset(each.dotted_string for each in purposes),
+        critical=frozenset(each.oid.dotted_string for each in extensions if each.critical),
+        extensions=values,
+        emails=_names(names, x509.RFC822Name),
+        hosts=_names(names, x509.DNSName),
+        addresses=_names(names, x509.IPAddress),
+        has_known_names=any(
+            isinstance(name, (x509.RFC822Name, x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier))
+            for name in names
+        ),
+        handle=handle,
+    )
+
+
+def _names(names: Sequence[Any], kind: type[Any]) -> tuple[str, ...]:
+    """The values of one kind. Raises ValueError for what RFC 5280 4.2.1.6 rules out: other than ASCII, a network."""
+    found = tuple(str(name.value) for name in names if isinstance(name, kind))
+    for text in found:
+        if not text.isascii() or (kind.__name__ == "IPAddress" and "/" in text):
+            raise ValueError(f"malformed subject alternative name {quote(text)}")
+    return found
+
+
+def _seconds(handle: x509.Certificate, name: str) -> float:
+    """`not_valid_before` or `not_valid_after`; the variants with a time zone came with version 42."""
+    from datetime import UTC, datetime
+
+    aware: datetime | None = getattr(handle, f"{name}_utc", None)
+    if aware is None:
+        naive: datetime = getattr(handle, name)
+        aware = naive.replace(tzinfo=UTC)
+    return aware.timestamp()
+
+
+def _content(der: bytes) -> bytes:
+    """What one DER element holds."""
+    width = der[1] & 0x7F if der[1] & 0x80 else 0
+    return der[2 + width :]
+
+
+def _elements(der: bytes) -> list[bytes]:
+    """The DER elements that `der` is made of; it has been parsed by `cryptography` before, so it is well-formed."""
+    found = []
+    while der:
+        width = der[1] & 0x7F if der[1] & 0x80 else 0
+        size = 2 + width + (int.from_bytes(der[2 : 2 + width], "big") if width else der[1])
+        found.append(der[:size])
+        der = der[size:]
+    return found
+
+
+def _require_cryptography() -> None:
+    try:
+        import cryptography  # noqa: F401  (only whether it is there)
+    except ImportError as error:
+        raise MissingDependencyError("the Python package cryptography", _PURPOSE) from error
+
+
+def _unusable(why: str) -> NoReturn:
+    raise SignatureError(why, reason="keycfg")

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The texts of the JSON protocol: requests, replies, and the object in an error pipe (wire.md sections 2, 3, 5.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...errors import CipError, ErrorCode, InvalidInputError, quote
+from ...model.digest import Digest, parse_digest
+from ...model.jsontree import JsonNode, kind_of, parse_json_text
+from ..problem import encode, json_class, problem, title
+
+PACKET_LIMIT = 32768  # bytes, each way
+INTEGER_LIMIT = 2**53 - 1
+ERROR_OBJECT_LIMIT = 4096  # bytes: the least that a pipe takes without a reader
+# Bytes of the details as JSON. Their sentence is there twice, so twice the limit bounds the whole.
+_REPLY_DETAILS_LIMIT = 4096
+_OBJECT_DETAILS_LIMIT = 1900
+
+
+class Request(NamedTuple):
+    """A request before its method is known; `method` is empty when none is named."""
+
+    method: str
+    arguments: tuple[JsonNode, ...]
+
+
+def parse_request(data: bytes | bytearray | memoryview) -> Request:
+    """Read one packet; bytes that are not UTF-8 become U+FFFD, other members are ignored. Raises InvalidInputError."""
+    root = parse_json_text(str(data, "utf-8", "replace"), "request", error=_bad_request)
+    members = {} if root.is_null() else root.folded(("method", "args"))
+    return Request(
+        members["method"].as_replaced_str() if "method" in members else "",
+        tuple(members["args"].items()) if "args" in members else (),
+    )
+
+
+def read_text(node: JsonNode) -> str:
+    """A string argument. Raises InvalidInputError."""
+    return node.as_replaced_str()
+
+
+def read_digest(node: JsonNode) -> Digest:
+    """A digest argument. Raises InvalidInputError, InvalidDigestError."""
+    return parse_digest(node.as_replaced_str())
+
+
+def read_number(node: JsonNode) -> int:
+    """An integer from 0 to INTEGER_LIMIT, also when it is spelled `1e0`. Raises InvalidInputError."""
+    value = node.value
+    if type(value) is not int and type(value) is not float:
+        node.fail(f"expected a number, found {kind_of(value)}")
+    if value < 0 or value > INTEGER_LIMIT or value != int(value):
+        node.fail(f"expected an integer from 0 to {INTEGER_LIMIT}, found {quote(value)}")
+    return int(value)
+
+
+def encode_success(value: object, pipe_id: int) -> bytes:
+    """The reply that says `value`, any JSON value. Raises CipError (limit-exceeded) when it does not fit a packet."""
+    members = {"success": True, "value": value, "pipeid": pipe_id, "error_code": "", "error": ""}
+    data = encode(members)
+    if len(data) > PACKET_LIMIT:
+        raise CipError(
+            f"the reply takes {len(data)} bytes, expected at most {PACKET_LIMIT}: ask GetLayerInfoPiped",
+            code=ErrorCode.LIMIT_EXCEEDED,
+        )
+    return data
+
+
+def encode_failure(error: CipError) -> bytes:
+    """The reply that tells `error`, at most 9 KiB."""
+    details = problem(error, limit=_REPLY_DETAILS_LIMIT)
+    members = {"success": False, "value": None, "pipeid": 0, "error_code": json_class(error)}
+    return encode({**members, "error": _sentence(error, details), "details": details})
+
+
+def encode_error_object(error: CipError) -> bytes:
+    """What an error pipe says, at most ERROR_OBJECT_LIMIT bytes."""
+    details = problem(error, limit=_OBJECT_DETAILS_LIMIT)
+    members: dict[str, object] = {"code": json_class(error), "message": _sentence(error, details)}
+    data = encode({**members, "details": details})
+    return data if len(data) <= ERROR_OBJECT_LIMIT else encode(members)
+
+
+def _sentence(error: CipError, details: dict[str, object]) -> str:
+    """The text of `error`, never empty: an empty one would be success."""
+    return str(details["detail"]) or title(error.code)
+
+
+def _bad_request(where: str, why: str) -> InvalidInputError:
+    return InvalidInputError(f"{where}: {why}")

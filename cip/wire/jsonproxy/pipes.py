@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that fill the pipes of the JSON protocol (wire.md section 5).
+
+Rules.
+- What goes into a pipe never delays a reply: each transfer has a thread of its own, started at once. Content that the
+  buffer of its pipe takes needs none.
+- A finish-type pipe that succeeded stays open until FinishPipe; one that failed closes at once, and its id tells why
+  when FinishPipe asks.
+- A raw transfer is settled exactly once, by its worker, `give_up` or `stop`, and its error pipe is written before the
+  data pipe closes: an empty error pipe always means a complete blob.
+- A transfer that can only fail, because its reader has gone while bytes are left, is given up at once: a source that is
+  silent would let no write find that out.
+- A write end has one owner. The lock guards the books and is never held while anything can block.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from typing import NamedTuple, TypeVar
+
+from ... import log
+from ...errors import CipError, ErrorCode, InvalidInputError, PeerError, Phase
+from ..problem import frames_of
+from .packets import ERROR_OBJECT_LIMIT, encode_error_object
+
+PIPE_ID_LIMIT = 2**32 - 1  # clients keep ids in 32 bits
+_DEFAULT_CAPACITY = 64 * 1024  # bytes that the kernel gives a pipe
+_WIDE_CAPACITY = 1024 * 1024  # bytes; at 64 KiB the two sides wait for each other, which costs half the speed
+# The pages of all pipes of a user are bounded (pipe-user-pages-soft: 64 MiB); beyond, every program of that user gets
+# pipes of 8 KiB. So a parent that leaves hundreds unfinished must not have wide ones.
+_WIDE_PIPES = 32
+
+T = TypeVar("T")
+Write = Callable[[memoryview], object]
+Job = Callable[[Write], object]
+Cancel = Callable[[], None]  # calls a job off, from another thread; it may take its time
+
+
+def _nothing() -> None:
+    """Let the job find out by itself."""
+
+
+class Opened(NamedTuple):
+    """A new pipe for the parent. `read_fd` belongs to the caller."""
+
+    pipe_id: int
+    read_fd: int
+
+
+class OpenedRaw(NamedTuple):
+    """The two new pipes of a raw transfer. Both descriptors belong to the caller."""
+
+    data_fd: int
+    error_fd: int
+
+
+class Bell:
+    """Wakes a poll from other threads. `close` and `ring` may come in any order."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """What to poll for reading."""
+        return self._fd
+
+    def ring(self) -> None:
+        """Make the descriptor readable."""
+        with self._lock:
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
+
+    def hush(self) -> None:
+        """Make the descriptor unreadable again."""
+        try:
+            os.eventfd_read(self._fd)
+        except BlockingIOError:
+            return  # it was not ringing
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        with self._lock:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _Readers:
+    """Tells when pipes have lost their readers.
+
+    An epoll, because a poll keeps what it waits for open: the parent would not see the end of a pipe. What is not
+    watched, or not any more, finds out by its next write.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+
+    def fileno(self) -> int:
+        """What to poll for reading."""
+        return self._epoll.fileno()
+
+    def watch(self, write_fd: int) -> None:
+        """Tell once when this pipe has no reader any more."""
+        with suppress(OSError, ValueError):  # too many are watched on this system; `close` was called
+            self._epoll.register(write_fd, select.EPOLLONESHOT)  # an error is told without being asked for
+
+    def forget(self, write_fd: int) -> None:
+        """To be called before it is closed: an entry lives as long as any copy of the descriptor, even in a child."""
+        with suppress(OSError, ValueError):
+            self._epoll.unregister(write_fd)
+
+    def gone(self) -> list[int]:
+        """The write ends whose readers have gone, each told once."""
+        return [fd for fd, _ in self._epoll.poll(0)]
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self._epoll.close()
+
+
+class Transfer:
+    """A data pipe that is being filled; all its state belongs to `Pipes`."""
+
+    def __init__(self, write_fd: int, *, wide: bool) -> None:
+        self.write_fd = write_fd
+        self.wide = wide
+        self.left = 0  # bytes still to be written; not above 0 while nobody knows
+        self.cancel: Cancel = _nothing
+        self.digest: str | None = None  # of the blob
+
+    def write(self, part: memoryview) -> None:
+        """Write to the pipe, waiting for its reader. Raises PeerError once that has gone."""
+        self.left -= len(part)  # beforehand: a reader that has seen the last byte may leave
+        try:
+            while len(part):
+                part = part[os.write(self.write_fd, part) :]
+        except BrokenPipeError as error:
+            raise self.reader_gone() from error
+
+    def reader_gone(self) -> PeerError:
+        """The error of a pipe without a reader."""
+        phase = Phase.BLOB if self.digest else None
+        return PeerError("the parent closed its end of the pipe: broken pipe", phase=phase, digest=self.digest)
+
+
+class Feed(Transfer):
+    """A finish-type pipe. `error` counts once it has `ended`; the write end is the worker's until it is `idle`."""
+
+    def __init__(self, write_fd: int, *, wide: bool) -> None:
+        super().__init__(write_fd, wide=wide)
+        self.ended = False
+        self.idle = False
+        self.error: CipError | None = None
+
+
+class _Raw(Transfer):
+    """A raw transfer, whose write ends its worker closes; `error_fd` is negative when `give_up` has closed it."""
+
+    def __init__(self, write_fd: int, error_fd: int, *, wide: bool) -> None:
+        super().__init__(write_fd, wide=wide)
+        self.error_fd = error_fd
+
+
+class Pipes:
+    """All pipes of one conversation. `bell` rings whenever the content of a finish-type pipe has ended.
+
+    What polls `fileno` for reading calls `give_up`, from whichever thread, so that those whose readers have gone end.
+    """
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._readers = _Readers()
+        self._lock = threading.Lock()
+        self._ids = count(1)
+        self._wide = 0
+        self._named: dict[int, Feed] = {}  # until FinishPipe
+        self._open: set[Feed] = set()  # until the write end is closed
+        self._unsettled: set[_Raw] = set()
+        self._stopped = False
+
+    def fileno(self) -> int:
+        """Readable when a reader has gone."""
+        return self._readers.fileno()
+
+    def feed_bytes(self, data: bytes) -> Opened:
+        """A finish-type pipe with `data` in it. Raises CipError (limit-exceeded) when the system has no more pipes."""
+        opened, feed = self._open_feed(len(data))
+        rest = memoryview(data)[_write_at_once(feed.write_fd, data) :]
+        if len(rest):
+            self._work(feed, opened, lambda write: write(rest))
+        else:
+            self._end(feed, None)
+        return opened
+
+    def feed(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> Opened:
+        """A finish-type pipe that `job` fills with `size` bytes (negative: unknown) in a thread of its own.
+
+        `job` gets a function that writes to the pipe and raises PeerError once the parent has closed its end; `cancel`
+        is called when it did so meanwhile. `digest` is that of a blob, for errors.
+        Raises CipError (limit-exceeded) when the system has no more pipes or threads; `job` does not run then.
+        """
+        opened, feed = self._open_feed(size)
+        self._watch(feed, size, cancel, digest)
+        self._work(feed, opened, job)
+        return opened
+
+    def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> OpenedRaw:
+        """A data pipe that `job` fills, and an error pipe that stays empty if it succeeds. Otherwise as `feed`."""
+        data_read, data_write, wide = self._make_pipe(size)
+        try:
+            error_read, error_write, _ = self._make_pipe(ERROR_OBJECT_LIMIT)
+        except CipError:
+            self._close(data_read, data_write, wide=wide)
+            raise
+        raw = _Raw(data_write, error_write, wide=wide)
+        with self._lock:
+            self._unsettled.add(raw)
+        self._watch(raw, size, cancel, digest)
+
+        def run() -> None:
+            outcome = outcome_of(lambda: job(raw.write))
+            self._settle(raw, outcome if isinstance(outcome, CipError) else None)
+            self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
+
+        try:
+            _start(run)
+        except CipError:
+            with self._lock:
+                self._unsettled.discard(raw)
+            self._close(data_read, data_write, error_read, error_write, wide=wide)
+            raise
+        return OpenedRaw(data_read, error_read)
+
+    def finish(self, pipe_id: int) -> Feed:
+        """Forget the id of a pipe; `collect` has its verdict once it has ended. Raises InvalidInputError."""
+        with self._lock:
+            feed = self._named.pop(pipe_id, None)
+        if feed is None:
+            raise InvalidInputError(f"FinishPipe: there is no unfinished pipe {pipe_id}")
+        return feed
+
+    def collect(self, feed: Feed) -> CipError | None:
+        """Close a pipe that has ended and say how; None is success."""
+        with self._lock:
+            self._close_feed(feed)
+        return feed.error
+
+    def give_up(self) -> None:
+        """End the transfers whose readers have gone while bytes are left: they can only fail.
+
+        FinishPipe and error pipes are told at once. The worker ends when its source does, and is called off.
+        """
+        with self._lock:  # from the question on: until it is over no number can become that of another pipe
+            gone = self._readers.gone()
+            feeds = [feed for feed in self._open if feed.write_fd in gone and feed.left > 0 and not feed.ended]
+            raws = [raw for raw in self._unsettled if raw.write_fd in gone and raw.left > 0]
+            for feed in feeds:
+                feed.error = feed.reader_gone()
+                feed.ended = True
+            for raw in raws:
+                _tell(raw.error_fd, raw.reader_gone())
+                self._unsettled.discard(raw)
+                error_fd, raw.error_fd = raw.error_fd, -1  # first: a signal may end this thread here
+                os.close(error_fd)
+        for each in (*feeds, *raws):
+            try:
+                _start(each.cancel)  # not here: closing a file waits for the read that is under way
+            except CipError as error:
+                log.debug("a transfer without a reader goes on: %s", error)
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Let go of what `fileno` is; workers may still be running."""
+        self._readers.close()
+
+    def _watch(self, transfer: Transfer, size: int, cancel: Cancel, digest: str | None) -> None:
+        transfer.left, transfer.cancel, transfer.digest = size, cancel, digest
+        if size > 0:
+            self._readers.watch(transfer.write_fd)
+
+    def stop(self) -> None:
+        """End for good: each unfinished raw transfer is told so, and nothing is kept open for FinishPipe."""
+        stopped = CipError("the proxy was stopped before this transfer ended")
+        with self._lock:
+            self._stopped = True
+            for raw in self._unsettled:
+                _tell(raw.error_fd, stopped)
+            self._unsettled.clear()
+            for feed in list(self._open):
+                self._close_feed(feed)
+
+    def _open_feed(self, size: int) -> tuple[Opened, Feed]:
+        read_fd, write_fd, wide = self._make_pipe(size)
+        feed = Feed(write_fd, wide=wide)
+        with self._lock:
+            pipe_id = next(self._ids) % PIPE_ID_LIMIT or PIPE_ID_LIMIT
+            while pipe_id in self._named:
+                pipe_id = next(self._ids) % PIPE_ID_LIMIT or PIPE_ID_LIMIT
+            self._named[pipe_id] = feed
+            self._open.add(feed)
+        return Opened(pipe_id, read_fd), feed
+
+    def _work(self, feed: Feed, opened: Opened, job: Job) -> None:
+        def run() -> None:
+            outcome = outcome_of(lambda: job(feed.write))
+            self._end(feed, outcome if isinstance(outcome, CipError) else None)
+
+        try:
+            _start(run)
+        except CipError as error:
+            os.close(opened.read_fd)
+            with self._lock:
+                del self._named[opened.pipe_id]
+            self._end(feed, error)
+            raise
+
+    def _end(self, feed: Feed, error: CipError | None) -> None:
+        if error is not None:  # it may be kept for long, the frames it came through and their buffers must not
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+        with self._lock:
+            feed.error = feed.error or error
+            feed.ended = feed.idle = True
+            feed.cancel = _nothing  # it holds the image
+            if feed.error is not None or self._stopped:
+                self._close_feed(feed)
+        self._bell.ring()
+
+    def _settle(self, raw: _Raw, error: CipError | None) -> None:
+        with self._lock:
+            if raw in self._unsettled:  # else `give_up` or `stop` has spoken
+                self._unsettled.discard(raw)
+                if error is not None:
+                    _tell(raw.error_fd, error)
+
+    def _make_pipe(self, size: int) -> tuple[int, int, bool]:
+        """Read end, write end, and whether the pipe is a wide one."""
+        try:
+            read_fd, write_fd = os.pipe()
+        except OSError as error:
+            raise CipError(f"cannot make a pipe: {error.strerror}", code=ErrorCode.LIMIT_EXCEEDED) from error
+        if 0 <= size <= _DEFAULT_CAPACITY:
+            return read_fd, write_fd, False
+        with self._lock:
+            wide = self._wide < _WIDE_PIPES
+            self._wide += wide
+        if wide:
+            try:
+                fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, min(size, _WIDE_CAPACITY) if size > 0 else _WIDE_CAPACITY)
+            except OSError:
+                pass  # EPERM: this user has many pipes, or may have none that wide; a narrow one works too
+        return read_fd, write_fd, wide
+
+    def _close(self, *descriptors: int, wide: bool) -> None:
+        """Close those that are not closed, which are negative; called without the lock."""
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                self._readers.forget(descriptor)
+                os.close(descriptor)
+        with self._lock:
+            self._wide -= wide
+
+    def _close_feed(self, feed: Feed) -> None:
+        """Close the write end if it is open and nobody's; called with the lock held."""
+        if feed.idle and feed in self._open:
+            self._open.discard(feed)
+            self._wide -= feed.wide
+            self._readers.forget(feed.write_fd)
+            os.close(feed.write_fd)
+
+
+def outcome_of(action: Callable[[], T]) -> T | CipError:
+    """What `action` returns, or the error it raises; a mistake of ours is logged and becomes `internal error`."""
+    try:
+        return action()
+    except CipError as error:
+        return error
+    except Exception as error:  # the one broad except of this front end
+        log.error("internal error: %s", frames_of(error))
+        return CipError("internal error")
+
+
+def _tell(error_fd: int, error: CipError) -> None:
+    """Write the error object, which the empty pipe takes whole."""
+    try:
+        os.write(error_fd, encode_error_object(error))
+    except BrokenPipeError:
+        return  # the parent does not want to know
+
+
+def _write_at_once(descriptor: int, data: bytes) -> int:
+    """Write what the pipe takes without waiting; the number of bytes."""
+    os.set_blocking(descriptor, False)
+    try:
+        return os.write(descriptor, data) if data else 0
+    except BlockingIOError:
+        return 0
+    finally:
+        os.set_blocking(descriptor, True)
+
+
+def _start(run: Callable[[], None]) -> None:
+    """Run a worker. It is a daemon: nothing may keep a process that was told to stop."""
+    try:
+        threading.Thread(target=run, name="pipe", daemon=True).start()
+    except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
+        raise CipError(f"cannot start a thread for the transfer: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error

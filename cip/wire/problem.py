@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors as both wire protocols tell them: one table from code to HTTP status and JSON class."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..errors import Attempt, CipError, ErrorCode, InvalidInputError
+
+PROBLEM_LIMIT = 8192  # bytes of a problem document as JSON (decisions.md section 4)
+ATTEMPTS_TOLD = 10  # the last ones
+RETRY_AFTER_LIMIT = 86400.0  # seconds
+_PLACE_LIMIT = 200  # characters of a host or place name
+_DETAIL_COMFORT = 400  # characters of the sentence that older attempts make room for
+_DETAIL_MINIMUM = 120  # characters of the sentence that survive whatever else has to go
+
+_EPIPE = "EPIPE"
+_RETRYABLE = "retryable"
+_OTHER = "other"
+
+# What a URL may carry besides scheme, host and path: user and password, and signed query strings.
+# Only of http(s): `docker://name@sha256:…` has an `@` that must stay.
+_USER_INFO = re.compile(r"(?i)\b(https?://)[^/?#\s'\"]*@")
+_QUERY = re.compile(r"(?i)\b(https?://[^?#\s'\"]*)[?#][^\s'\"]*")
+
+_HTTP_STATUS: Mapping[ErrorCode, int] = {
+    ErrorCode.REFERENCE_INVALID: 400,
+    ErrorCode.DIGEST_INVALID: 400,
+    ErrorCode.DIGEST_UNSUPPORTED: 400,
+    ErrorCode.REQUEST_INVALID: 400,
+    ErrorCode.PATH_UNKNOWN: 404,
+    ErrorCode.IMAGE_NOT_FOUND: 404,
+    ErrorCode.BLOB_NOT_IN_IMAGE: 404,
+    ErrorCode.BLOB_NOT_FOUND: 404,
+    ErrorCode.PLATFORM_NOT_FOUND: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.POLICY_REJECTED: 403,
+    ErrorCode.REGISTRY_BLOCKED: 403,
+    ErrorCode.TRANSPORT_UNSUPPORTED: 501,
+    ErrorCode.MEDIA_TYPE_UNSUPPORTED: 501,
+    ErrorCode.DEPENDENCY_MISSING: 501,
+    ErrorCode.CONFIG_INVALID: 500,
+    ErrorCode.POLICY_MISSING: 500,
+    ErrorCode.POLICY_INVALID: 500,
+    ErrorCode.INTERNAL: 500,
+    ErrorCode.AUTHENTICATION_FAILED: 502,
+    ErrorCode.CREDENTIALS_UNAVAILABLE: 502,
+    ErrorCode.TLS_UNTRUSTED: 502,
+    ErrorCode.TLS_NAME_MISMATCH: 502,
+    ErrorCode.TLS_EXPIRED: 502,
+    ErrorCode.TLS_NOT_YET_VALID: 502,
+    ErrorCode.REDIRECT_REFUSED: 502,
+    ErrorCode.ADDRESS_REFUSED: 502,
+    ErrorCode.MANIFEST_INVALID: 502,
+    ErrorCode.CONTENT_MISMATCH: 502,
+    ErrorCode.LIMIT_EXCEEDED: 502,
+    ErrorCode.NAME_NOT_RESOLVED: 502,
+    ErrorCode.CONNECTION_REFUSED: 502,
+    ErrorCode.CONNECTION_LOST: 502,
+    ErrorCode.REGISTRY_ERROR: 502,
+    ErrorCode.RATE_LIMITED: 503,
+    ErrorCode.BUDGET_EXHAUSTED: 503,
+    ErrorCode.OFFLINE: 503,
+    ErrorCode.TIMEOUT: 504,
+    ErrorCode.CLIENT_GONE: 400,  # never sent: nobody is there to read it
+}
+
+
+class RequestFault(InvalidInputError):
+    """A request of the parent with a status of its own, because HTTP knows more of those than there are codes."""
+
+    def __init__(self, http_status: int, message: str, *, code: ErrorCode | None = None) -> None:
+        super().__init__(message, code=code)
+        self.answer = http_status
+
+
+class WireStatus(NamedTuple):
+    """One row: what HTTP answers, and the class that JSON calls `error_code`."""
+
+    http: int
+    json: str
+
+
+def status_for(error: CipError) -> WireStatus:
+    """The row of `error` (decisions.md section 4; retryable exactly when the error says so, section 3)."""
+    if error.code is ErrorCode.CLIENT_GONE:
+        json_class = _EPIPE
+    else:
+        json_class = _RETRYABLE if error.retryable else _OTHER
+    http = error.answer if isinstance(error, RequestFault) else _HTTP_STATUS[error.code]
+    return WireStatus(http, json_class)
+
+
+def http_status(error: CipError) -> int:
+    """The HTTP status of the answer that tells `error`."""
+    return status_for(error).http
+
+
+def json_class(error: CipError) -> str:
+    """The `error_code` of a JSON reply, the `code` of an error pipe: `EPIPE`, `retryable` or `other`."""
+    return status_for(error).json
+
+
+def title(code: ErrorCode) -> str:
+    """A code as words."""
+    return code.replace("-", " ")
+
+
+def problem(error: CipError, *, limit: int = PROBLEM_LIMIT) -> dict[str, object]:
+    """The problem document of `error` (RFC 9457, decisions.md section 4), at most `limit` bytes as `encode` writes it.
+
+    Members that are unknown are left out. What has to go for the limit: the end of a very long sentence, then the
+    older attempts. No user names, passwords or query strings of URLs, wherever they came from.
+    """
+    members: dict[str, object] = {
+        "type": str(error.code),
+        "title": title(error.code),
+        "status": http_status(error),
+        "detail": public_text(str(error)),
+        "retryable": error.retryable,
+    }
+    for name, value in (
+        ("host", public_text(error.host)[:_PLACE_LIMIT] if error.host else None),
+        ("phase", str(error.phase) if error.phase else None),
+        ("digest", error.digest[:_PLACE_LIMIT] if error.digest else None),
+        ("offset", error.offset),
+        ("attempts", [_told(attempt) for attempt in error.attempts[-ATTEMPTS_TOLD:]] or None),
+        ("retry_after", seconds_to_wait(error)),
+        ("reason", error.reason[:_PLACE_LIMIT] if error.reason else None),
+    ):
+        if value is not None:
+            members[name] = value
+    _fit(members, limit)
+    return members
+
+
+def seconds_to_wait(error: CipError) -> float | None:
+    """The `retry_after` of `error`, at most `RETRY_AFTER_LIMIT`: a registry chose it, and JSON knows no infinity."""
+    if error.retry_after is None or 0 <= error.retry_after <= RETRY_AFTER_LIMIT:
+        return error.retry_after
+    return RETRY_AFTER_LIMIT
+
+
+def encode(members: Mapping[str, object]) -> bytes:
+    """`members` as compact JSON; pure ASCII, so a cut or a stray byte cannot make it something else."""
+    return json.dumps(members, separators=(",", ":")).encode("ascii")
+
+
+def public_text(text: str) -> str:
+    """`text` on one line of valid Unicode, without user names, passwords and query strings of the URLs in it."""
+    text = _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
+    return text.replace("\r", "\\r").replace("\n", "\\n").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def frames_of(error: Exception) -> str:
+    """Where a mistake of ours was raised, for the log; without its message, which may hold what must not be shown."""
+    import os
+    import traceback
+
+    frames = (
+        f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+    )
+    return f"{type(error).__name__} at {', called from '.join(frames)}"
+
+
+def _told(attempt: Attempt) -> dict[str, object]:
+    return {
+        "place": public_text(attempt.place)[:_PLACE_LIMIT],
+        "at": round(attempt.at, 3),
+        "phase": str(attempt.phase) if attempt.phase else None,
+        "code": str(attempt.code),
+    }
+
+
+def _fit(members: dict[str, object], limit: int) -> None:
+    """Make `members` fit `limit` bytes."""
+    while len(encode(members)) > limit:
+        detail, attempts = members["detail"], members.get("attempts")
+        assert isinstance(detail, str)
+        if isinstance(attempts, list) and attempts and len(detail) <= _DETAIL_COMFORT:
+            del attempts[0]
+        elif len(detail) > _DETAIL_MINIMUM:
+            members["detail"] = detail[: max(_DETAIL_MINIMUM, len(detail) * 3 // 4) - 1].removesuffix("…") + "…"
+        else:
+            return  # five fixed members and some names: a limit that these do not fit is a mistake of the caller

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One temporary file for all that need the same content, without a name and freed with its last user."""
+
+import os
+import threading
+import unittest
+
+from cip.errors import SourceError
+from cip.sources.archives.spool import Spools
+from tests.support.leaks import LeakCheckedTestCase
+
+
+class Sharing(LeakCheckedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.spools = Spools(str(self.directory))
+        self.fills = 0
+
+    def fill(self, descriptor: int) -> None:
+        self.fills += 1
+        os.write(descriptor, b"content")
+
+    def test_the_file_has_no_name(self) -> None:
+        file = self.spools.open("key", self.fill)
+        self.addCleanup(file.close)
+        self.assertEqual(list(self.directory.iterdir()), [])
+        self.assertEqual(os.pread(file.descriptor, 10, 0), b"content")
+
+    def test_users_of_one_key_share_a_file_and_the_last_one_frees_it(self) -> None:
+        first, second = self.spools.open("key", self.fill), self.spools.open("key", self.fill)
+        other = self.spools.open("other", self.fill)
+        self.assertEqual((first.descriptor, self.fills), (second.descriptor, 2))
+        first.close()
+        first.close()
+        self.assertEqual(os.pread(second.descriptor, 10, 0), b"content")
+        second.close()
+        self.spools.open("key", self.fill).close()
+        self.assertEqual(self.fills, 3)
+        other.close()
+
+    def test_a_duplicate_outlives_the_file(self) -> None:
+        file = self.spools.open("key", self.fill)
+        descriptor = file.duplicate()
+        self.addCleanup(os.close, descriptor)
+        file.close()
+        self.assertEqual(os.pread(descriptor, 10, 0), b"content")
+
+    def test_those_who_come_together_wait_for_one_filling(self) -> None:
+        files = []
+        start = threading.Barrier(4)
+
+        def run() -> None:
+            start.wait(10)
+            files.append(self.spools.open("key", self.fill))
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((len(files), self.fills), (4, 1))
+        for file in files:
+            file.close()
+
+    def test_a_failed_filling_leaves_nothing_and_may_be_repeated(self) -> None:
+        def fail(descriptor: int) -> None:
+            raise SourceError("it broke")
+
+        with self.assertRaisesRegex(SourceError, "it broke"):
+            self.spools.open("key", fail)
+        self.spools.open("key", self.fill).close()
+        self.assertEqual(self.fills, 1)
+
+    def test_a_directory_that_cannot_be_written_is_named(self) -> None:
+        with self.assertRaisesRegex(SourceError, "temporary file in '/no/such/place': no such file"):
+            Spools("/no/such/place").open("key", self.fill)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Confinement: what is asked of which kernel, and that a confined process cannot get out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+from unittest import mock
+
+from cip.confine import sandbox
+from cip.confine.sandbox import Level, confine, parse_level
+
+_CREATE, _ADD, _RESTRICT, _PRCTL = 444, 445, 446, -1
+
+
+class _Kernel:
+    """Answers as a kernel of the given Landlock ABI would; 0 has none."""
+
+    def __init__(self, abi: int, **failures: int) -> None:
+        self.abi = abi
+        self.failures = failures
+        self.attributes = b""
+        self.rules: list[int] = []
+        self.prctls: list[int] = []
+        self.restricted = False
+        self.flags = -1
+
+    def __call__(self, number: int, *arguments: object) -> int:
+        if number == _PRCTL:
+            self.prctls.append(arguments[0])  # type: ignore[arg-type]
+            return -self.failures.get("prctl", 0)
+        if number == _CREATE:
+            if arguments[0] is None:
+                return self.abi or -errno.ENOSYS
+            self.attributes = arguments[0]  # type: ignore[assignment]
+            return os.open(os.devnull, os.O_RDONLY)
+        if number == _ADD:
+            self.rules.append(int.from_bytes(arguments[2][:8], sys.byteorder))  # type: ignore[index]
+            return -self.failures.get("add", 0)
+        self.flags = arguments[1]  # type: ignore[assignment]
+        self.restricted = not self.failures.get("restrict")
+        return -self.failures.get("restrict", 0)
+
+    def handled(self) -> int:
+        return int.from_bytes(self.attributes[:8], sys.byteorder)
+
+
+class Requests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.said: list[str] = []
+        patched = mock.patch("resource.setrlimit")
+        patched.start()
+        self.addCleanup(patched.stop)
+        self.descriptors = len(os.listdir("/proc/self/fd"))
+
+    def tearDown(self) -> None:
+        self.assertEqual(len(os.listdir("/proc/self/fd")), self.descriptors)
+
+    def run_on(self, kernel: _Kernel, level: Level) -> Level:
+        return confine(
+            level, writable=["/tmp"], readable=["/etc/hosts", "/missing"], syscall=kernel, warn=self.said.append
+        )
+
+    def test_none_asks_nothing(self) -> None:
+        kernel = _Kernel(7)
+        self.assertIs(self.run_on(kernel, Level.NONE), Level.NONE)
+        self.assertEqual(kernel.prctls, [])
+
+    def test_a_kernel_without_landlock_reaches_process(self) -> None:
+        self.assertIs(self.run_on(_Kernel(0), Level.FULL), Level.PROCESS)
+        (said,) = self.said
+        self.assertIn("files stay open to this process: this kernel has no Landlock: Function not implemented", said)
+
+    def test_each_abi_is_asked_for_what_it_knows(self) -> None:
+        for abi, size in ((1, 8), (2, 8), (3, 8), (4, 16), (5, 16), (6, 24), (7, 24), (9, 24)):
+            with self.subTest(abi=abi):
+                kernel = _Kernel(abi)
+                self.assertIs(self.run_on(kernel, Level.FULL), Level.FULL)
+                self.assertEqual(len(kernel.attributes), size)
+                self.assertEqual(bool(kernel.handled() & 1 << 13), abi >= 2)
+                self.assertEqual(bool(kernel.handled() & 1 << 14), abi >= 3)
+                self.assertTrue(kernel.restricted)
+                self.assertEqual(kernel.flags, 8 if abi >= 8 else 0)  # from 8 on for every thread
+                self.assertEqual(self.said, [])
+
+    def test_write_leaves_reading_alone_and_full_does_not(self) -> None:
+        for level, reads in ((Level.WRITE, False), (Level.FULL, True)):
+            kernel = _Kernel(7)
+            self.assertIs(self.run_on(kernel, level), level)
+            self.assertEqual(bool(kernel.handled() & 1 << 2), reads)
+
+    def test_no_rule_allows_more_than_is_handled(self) -> None:
+        kernel = _Kernel(1)
+        self.run_on(kernel, Level.FULL)
+        for access in kernel.rules:
+            self.assertEqual(access & ~kernel.handled(), 0)
+
+    def test_a_step_that_fails_ends_at_the_level_before(self) -> None:
+        for step, reached, reason in (
+            ("prctl", Level.NONE, "sandbox: prctl 4: Operation not permitted"),
+            ("add", Level.PROCESS, "sandbox: files stay open to this process: rule for '/tmp': Operation not"),
+            ("restrict", Level.PROCESS, "sandbox: files stay open to this process: the Landlock ruleset: Operation"),
+        ):
+            with self.subTest(step):
+                self.said.clear()
+                self.assertIs(self.run_on(_Kernel(7, **{step: errno.EPERM}), Level.FULL), reached)
+                self.assertEqual(len(self.said), 1)
+                self.assertTrue(self.said[0].startswith(reason), self.said)
+
+    def test_the_working_directory_is_not_where_late_imports_come_from(self) -> None:
+        with mock.patch.object(sys, "path", ["/srv/anything", *sys.path]):
+            self.assertNotIn("/srv/anything", sandbox.python_paths())
+
+    def test_levels_are_named(self) -> None:
+        self.assertIs(parse_level("write"), Level.WRITE)
+
+
+class Escapes(unittest.TestCase):
+    """A real child confines itself and then tries to get out."""
+
+    def escape(self, level: str, attempt: str) -> str:
+        with tempfile.TemporaryDirectory() as allowed, tempfile.TemporaryDirectory() as outside:
+            script = textwrap.dedent(
+                f"""
+                import errno, os, socket, subprocess, sys
+                sys.path.insert(0, {os.getcwd()!r})
+                from cip import log
+                from cip.confine import sandbox
+                log.set_threshold(log.Level.SILENT)
+                allowed, outside = {allowed!r}, {outside!r}
+                open(outside + "/secret", "w").write("x")
+                reached = sandbox.confine(sandbox.parse_level({level!r}), writable=[allowed], readable=[])
+                if reached < sandbox.parse_level({level!r}):
+                    print("unreached")
+                    sys.exit()
+                try:
+                    result = {attempt}
+                except OSError as error:
+                    print(errno.errorcode[error.errno])
+                else:
+                    print("done")
+                """
+            )
+            child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+            self.assertEqual(child.stderr, "")
+            return child.stdout.strip()
+
+    def test_write_keeps_the_file_system_as_it_is(self) -> None:
+        if self.escape("write", "None") == "unreached":
+            self.assertLess(sandbox._kernel()(444, None, 0, 1), 1, "Landlock is there, but was not used")
+            return
+        for attempt in (
+            "open(outside + '/new', 'w')",
+            "open(outside + '/secret', 'a')",
+            "os.unlink(outside + '/secret')",
+            "os.rename(outside + '/secret', outside + '/other')",
+            "os.mkdir(outside + '/d')",
+            "os.symlink('a', outside + '/l')",
+            "os.link(outside + '/secret', allowed + '/hard')",
+            "subprocess.run(['touch', outside + '/new'], check=False, stderr=subprocess.DEVNULL).returncode == 1"
+            " and open(outside + '/new', 'w')",
+            "socket.create_server(('127.0.0.1', 0))",
+        ):
+            with self.subTest(attempt):
+                self.assertIn(self.escape("write", attempt), ("EACCES", "EXDEV", "EPERM"))
+
+    def test_write_allows_the_temporary_directory_and_reading(self) -> None:
+        self.assertIn(self.escape("write", "open(allowed + '/new', 'w')"), ("done", "unreached"))
+        self.assertIn(self.escape("write", "open(outside + '/secret')"), ("done", "unreached"))
+        self.assertIn(self.escape("write", "os.open(allowed, os.O_TMPFILE | os.O_RDWR)"), ("done", "unreached"))
+
+    def test_full_reads_only_what_the_system_needs(self) -> None:
+        for attempt in (
+            "open(outside + '/secret')",
+            "open('/etc/shadow')",
+            "os.listdir(outside)",
+            "open('/proc/self/environ')",
+        ):
+            with self.subTest(attempt):
+                self.assertIn(self.escape("full", attempt), ("EACCES", "unreached"))
+        attempts = ["open('/etc/passwd')", "__import__('email.message')"]
+        if os.path.exists("/etc/hosts"):  # a bare build root has none
+            attempts += ["open('/etc/hosts')", "socket.getaddrinfo('localhost', 1)"]
+        for attempt in attempts:
+            with self.subTest(attempt):
+                self.assertIn(self.escape("full", attempt), ("done", "unreached"))
+
+    def test_process_takes_privileges_and_core_dumps(self) -> None:
+        attempt = (
+            "sys.exit(print([line.split()[1] for line in open('/proc/self/status') if 'NoNewPrivs' in line][0],"
+            " __import__('resource').getrlimit(4)[0]))"
+        )
+        self.assertEqual(self.escape("process", attempt), "1 0")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys and certificates as `cryptography` gives them, from its version 38 on; most rows are in test_sigstore."""
+
+import datetime
+import types
+import unittest
+from unittest import mock
+
+from cip.errors import MissingDependencyError, SignatureError
+from cip.trust.sigstore import keys
+from cip.trust.sigstore.keys import Certificate, load_certificate, load_public_key
+from tests.support.peers import skip_where_asked
+
+skip_where_asked("cryptography")  # packagers without it; that its absence refuses is shown below without it
+
+from cryptography import x509  # noqa: E402
+from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: E402
+
+from tests.support.sigstore import SIGNED_AT, Issued, authority, issue, names, new_key, public_pem, root, sign, spki  # noqa: E402
+
+
+def load(issued: Issued) -> Certificate:
+    return load_certificate(issued.certificate.public_bytes(serialization.Encoding.DER))
+
+
+class PublicKeyTest(unittest.TestCase):
+    def test_key_is_known_by_its_canonical_encoding(self) -> None:
+        private = new_key()
+        key = load_public_key(public_pem(private), "key")
+        self.assertEqual((key.spki, key.kind), (spki(private), "ecdsa"))
+        self.assertRegex(key.fingerprint, "^sha256:[0-9a-f]{64}$")
+
+    def test_rsa_keys_have_2048_bits_at_least(self) -> None:
+        for bits, accepted in ((1024, False), (2048, True), (3072, True)):
+            private = rsa.generate_private_key(65537, bits)
+            pem = private.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            with self.subTest(bits):
+                if accepted:
+                    self.assertEqual(load_public_key(pem, "key").kind, "rsa")
+                else:
+                    with self.assertRaisesRegex(SignatureError, "an RSA key of 1024 bits, expected at least 2048"):
+                        load_public_key(pem, "key")
+
+    def test_signature_over_another_message_is_refused(self) -> None:
+        private = new_key()
+        key = load_public_key(public_pem(private), "key")
+        key.require_signed(sign(private, b"message"), b"message")
+        for signature, message in ((sign(private, b"message"), b"other"), (b"", b"message"), (b"x", b"message")):
+            with self.assertRaises(SignatureError) as caught:
+                key.require_signed(signature, message)
+            self.assertEqual(caught.exception.reason, "crypto")
+
+    def test_missing_package_is_a_missing_dependency_for_keys_and_certificates(self) -> None:
+        for load_one in (lambda: load_public_key(b"", "key"), lambda: load_certificate(b"")):
+            with mock.patch.dict("sys.modules", {"cryptography": None}):
+                with self.assertRaisesRegex(MissingDependencyError, "cryptography is not installed"):
+                    load_one()
+
+
+class CertificateTest(unittest.TestCase):
+    def test_fields_are_those_of_the_certificate(self) -> None:
+        anchor = root()
+        leaf = issue("leaf", anchor, extensions=[(names("a@b", hosts=["h"], addresses=["192.0.2.1"]), False)])
+        seen = load(leaf)
+        self.assertEqual((seen.issuer, load(anchor).subject), (load(anchor).subject, seen.issuer))
+        self.assertNotEqual(seen.subject, seen.issuer)
+        self.assertEqual(seen.spki, spki(leaf.key))
+        self.assertEqual((seen.not_before, seen.not_after), (SIGNED_AT - 10, SIGNED_AT + 600))
+        self.assertEqual((seen.emails, seen.hosts, seen.addresses), (("a@b",), ("h",), ("192.0.2.1",)))
+        self.assertEqual((seen.is_authority, seen.path_length, seen.may_sign, seen.purposes), (False, None, True, None))
+        self.assertEqual((seen.critical, seen.has_known_names), (frozenset(), True))
+
+    def test_authority_is_one_by_its_constraints(self) -> None:
+        seen = load(root(extensions=authority(3)))
+        self.assertEqual((seen.is_authority, seen.path_length, seen.may_sign), (True, 3, True))
+        self.assertEqual(seen.critical, {"2.5.29.19", "2.5.29.15"})
+        self.assertFalse(load(root(extensions=authority(may_sign=False))).may_sign)
+
+    def test_two_different_signature_algorithms_are_refused(self) -> None:
+        """The outer one is not signed (RFC 5280 4.1.1.2)."""
+        der = root().certificate.public_bytes(serialization.Encoding.DER)
+        sha256, sha384 = bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06082a8648ce3d040303")
+        self.assertEqual(der.count(sha256), 2)
+        outer = der.rindex(sha256)
+        with self.assertRaisesRegex(ValueError, "two different signature algorithms"):
+            load_certificate(der[:outer] + sha384 + der[outer + len(sha256) :])
+
+    def test_other_versions_and_garbage_are_refused(self) -> None:
+        der = root(extensions=[]).certificate.public_bytes(serialization.Encoding.DER)
+        version = der.index(bytes.fromhex("a003020102")) + 4
+        for case, text in (
+            ("version 1", der[:version] + b"\0" + der[version + 1 :]),
+            ("version 2", der[:version] + b"\1" + der[version + 1 :]),
+            ("version 4", der[:version] + b"\3" + der[version + 1 :]),
+            ("garbage", b"garbage"),
+            ("nothing", b""),
+            ("something behind", der + b"\0"),
+            ("cut short", der[:-1]),
+        ):
+            with self.subTest(case), self.assertRaises(ValueError):
+                load_certificate(text)
+
+    def test_extension_that_the_package_stumbles_over_is_refused(self) -> None:
+        """A TLS feature with a number of no name is a KeyError inside `cryptography`."""
+        feature = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.24"), bytes.fromhex("3003020163"))
+        with self.assertRaisesRegex(ValueError, "99"):
+            load(root(extensions=[(feature, False)]))
+
+    def test_signature_is_by_the_issuer(self) -> None:
+        anchor = root()
+        leaf = load(issue("leaf", anchor))
+        leaf.require_signed_by(load(anchor))
+        with self.assertRaisesRegex(
+            SignatureError, "a certificate: the signature is not by the expected key"
+        ) as caught:
+            leaf.require_signed_by(load(root()))
+        self.assertEqual(caught.exception.reason, "untrusted")
+
+    def test_algorithm_must_fit_the_key_and_the_list(self) -> None:
+        anchor = root()
+        listed = load(issue("leaf", anchor, hash_algorithm=hashes.SHA512()))
+        listed.require_signed_by(load(anchor))
+        for case, algorithm in (("weak", hashes.SHA224()), ("not of NIST's first family", hashes.SHA3_256())):
+            with self.subTest(case):
+                try:
+                    other = load(issue("leaf", anchor, hash_algorithm=algorithm))
+                except ValueError:
+                    continue  # a version of the package that does not make such certificates
+                with self.assertRaisesRegex(SignatureError, "a certificate with signature algorithm"):
+                    other.require_signed_by(load(anchor))
+
+    def test_times_of_older_versions_have_no_zone(self) -> None:
+        naive = types.SimpleNamespace(not_valid_before=datetime.datetime(2024, 1, 1))
+        self.assertEqual(keys._seconds(naive, "not_valid_before"), 1704067200.0)  # type: ignore[arg-type]
+        aware = types.SimpleNamespace(not_valid_before_utc=datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC))
+        self.assertEqual(keys._seconds(aware, "not_valid_before"), 1704067200.0)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    unittest.main()

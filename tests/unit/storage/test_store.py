@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One directory of a local storage: how its files are named, and what its lists say (images.md 4.3).
+
+What becomes of images and layers is in test_storage.py.
+"""
+
+import unittest
+
+from cip.errors import CipError, NotFoundError, SourceError
+from cip.sources.storage.store import Store, item_file_name, open_store
+from tests.support import images
+from tests.support.images import Member
+from tests.support.leaks import LeakCheckedTestCase
+from tests.support.storage import Storage
+
+
+class Items(unittest.TestCase):
+    def test_only_plain_keys_are_file_names(self) -> None:
+        # as buildah 1.28 wrote it
+        key_of_manifest = "manifest-sha256:a077ef5d977353233329e13beb4a77997b19be619f157f61b382bf1aa8909691"
+        file_of_manifest = ("=bWFuaWZlc3Qtc2hhMjU2OmEwNzdlZjVkOTc3MzUzMjMzMzI5ZTEzYmViNGE3Nzk5N2IxOWJlNjE5ZjE1N2Y2MWIz"
+                            "ODJiZjFhYTg5MDk2OTE=")  # fmt: skip
+        for key, name in (
+            ("manifest", "manifest"),
+            ("a.b9", "a.b9"),
+            ("signatures", "signatures"),
+            ("manifest-x", "=bWFuaWZlc3QteA=="),
+            ("Manifest", "=TWFuaWZlc3Q="),
+            ("", "="),
+            (key_of_manifest, file_of_manifest),
+        ):
+            with self.subTest(key):
+                self.assertEqual(item_file_name(key), name)
+
+    def test_no_key_becomes_a_path(self) -> None:
+        for key in ("../x", "a/b", ".."):
+            self.assertNotIn("/", item_file_name(key))
+
+
+class Lists(LeakCheckedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.storage = Storage(self.directory / "root")
+        self.layer, _ = self.storage.add_layer([Member(b"f", b"x")])
+        self.storage.add_image(["localhost/a:1"], self.layer, images.MANIFEST_M, {"item": b"content"})
+
+    def store(self) -> Store:
+        found = open_store("storage", str(self.storage.root), "overlay")
+        assert found is not None
+        self.addCleanup(found.close)
+        return found
+
+    def test_images_and_layers_are_read_once(self) -> None:
+        store = self.store()
+        (image,) = store.images()
+        self.assertEqual((image.names, image.layer, image.manifests), (("localhost/a:1",), self.layer,
+                                                                      frozenset({str(images.DIGEST_M)})))  # fmt: skip
+        self.assertEqual(list(store.layers()), [self.layer])
+        self.storage.images.clear()
+        self.storage.layers.clear()
+        self.storage.write()
+        self.assertEqual((len(store.images()), len(store.layers())), (1, 1))
+
+    def test_an_item_is_opened_when_the_image_lists_it(self) -> None:
+        store = self.store()
+        (image,) = store.images()
+        blob = store.open_item(image, "item")
+        self.assertEqual(blob.size, 7)
+        blob.close()
+        with self.assertRaisesRegex(NotFoundError, "storage: 'other': nothing is kept under this name"):
+            store.open_item(image, "other")
+
+    def test_a_root_that_is_not_there_is_no_store_and_one_that_is_a_file_is_an_error(self) -> None:
+        self.assertIsNone(open_store("storage", f"{self.directory}/nothing", ""))
+        (self.directory / "file").write_bytes(b"")
+        with self.assertRaisesRegex(SourceError, "storage: '.*file': not a directory"):
+            open_store("storage", f"{self.directory}/file", "")
+
+    def test_members_of_the_wrong_kind_are_refused_with_their_place(self) -> None:
+        for change, reason in (
+            ({"names": "x"}, r"images.json: \[0\].names: expected an array"),
+            ({"big-data-names": [1]}, r"\[0\]\['big-data-names'\]\[0\]: expected a string"),
+            ({"layer": 1}, r"\[0\].layer: expected a string"),
+        ):
+            self.storage.images[0] |= change
+            self.storage.write()
+            with self.subTest(reason), self.assertRaisesRegex(CipError, reason):
+                self.store().images()
+            self.storage.images[0] |= {"names": [], "big-data-names": [], "layer": ""}
+
+
+if __name__ == "__main__":
+    unittest.main()
