@@ -2,8 +2,9 @@
 """The only ways bytes pass through this program: whole and bounded, verified, or counted.
 
 `copy_verified` is where a blob's digest is checked. Its rule: the reader on the other side can never hold a
-complete body that failed. With `Release.AFTER_VERIFICATION` the last `TAIL` bytes leave only once size and digest
-are proven; with `Release.AS_READ` the bytes leave at once, and the caller carries the verdict on another channel.
+complete body that failed. With `Release.AFTER_VERIFICATION` nothing leaves before `WHOLE` bytes are here, and the last
+`TAIL` bytes leave only once size and digest are proven; with `Release.AS_READ` the bytes leave at once, and the caller
+carries the verdict on another channel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from .model.digest import Digest
 from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
 CHUNK = 1024 * 1024  # bytes read at once
-TAIL = 256 * 1024  # bytes held back until the digest matched; smaller blobs are verified before the first byte leaves
+TAIL = 64 * 1024  # bytes held back until the digest matched
+WHOLE = 256 * 1024  # bytes; blobs up to this are verified before their first byte leaves
 
 
 class Reader(Protocol):
@@ -142,24 +144,26 @@ class _VerifiedCopy:
 
     def _run_held_back(self, hashing: Hashing) -> int:
         """All but the last TAIL bytes leave as they come; a new buffer begins with those of the one before."""
-        received = filled = 0
+        received = filled = left = 0  # `left` counts the bytes of this buffer that have left
         buffer = hashing.buffer()
         while True:
             if filled == len(buffer):
                 full, buffer = buffer, hashing.buffer()
                 buffer[:TAIL] = full[-TAIL:]
                 hashing.give_back(full)
-                filled = TAIL
+                filled, left = TAIL, 0
             count = self._reader.readinto(buffer[filled:])
             if not count:
                 break
             received += count
             self._require_no_more_than_expected(received)
             hashing.update(buffer[filled : filled + count])
-            self._release(buffer[max(0, filled - TAIL) : max(0, filled + count - TAIL)])
             filled += count
+            if received > WHOLE and filled - TAIL > left:
+                self._release(buffer[left : filled - TAIL])
+                left = filled - TAIL
         self._require_match(received, hashing.hexdigest(received))
-        self._release(buffer[max(0, filled - TAIL) : filled])
+        self._release(buffer[left:filled])
         return received
 
     def _release(self, part: memoryview) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from cip.content import (
     CHUNK,
     TAIL,
+    WHOLE,
     BytesReader,
     Release,
     copy_counted,
@@ -92,12 +93,13 @@ def unread_bytes() -> CipError:
     return NetworkError("read although the stated size was wrong")
 
 
-BOUNDARIES = sorted({0, 1, *(edge + shift for edge in (CHUNK, TAIL, 2 * TAIL, 3 * TAIL) for shift in (-1, 0, 1))})
+_EDGES = (CHUNK, TAIL, 2 * TAIL, WHOLE, WHOLE + TAIL, 2 * CHUNK - TAIL)
+BOUNDARIES = sorted({0, 1, *(edge + shift for edge in _EDGES for shift in (-1, 0, 1))})
 
 
 class Sizes(unittest.TestCase):
-    def test_what_is_held_back_is_a_quarter_of_a_mebibyte(self) -> None:
-        self.assertEqual((CHUNK, TAIL), (1_048_576, 262_144))
+    def test_what_is_held_back_is_what_the_decisions_say(self) -> None:
+        self.assertEqual((CHUNK, WHOLE, TAIL), (1_048_576, 262_144, 65_536))
 
 
 class Verified(unittest.TestCase):
@@ -142,7 +144,7 @@ class Verified(unittest.TestCase):
             for case, served, size, reason in (
                 ("one byte less", data[:-1], length, f"expected {length} bytes, found {length - 1}"),
                 ("one byte more", data + b"x", length, f"expected {length} bytes, found more"),
-                ("much more", data + bytes(3 * TAIL), length, f"expected {length} bytes, found more"),
+                ("much more", data + bytes(3 * WHOLE), length, f"expected {length} bytes, found more"),
                 ("last byte wrong", data[:-1] + b"\xee"[:length], length, "expected digest sha256:.*, found sha256:"),
                 ("first byte wrong", b"\xee"[:length] + data[1:], length, "expected digest"),
                 ("one byte less, unknown size", data[:-1], UNKNOWN_SIZE, "expected digest"),
@@ -156,7 +158,7 @@ class Verified(unittest.TestCase):
                         place = Place(cut(served, step))
                         out = self.refused(place, descriptor(data, size), Release.AFTER_VERIFICATION, reason)
                         self.assertTrue(served.startswith(out))
-                        self.assertLessEqual(len(out), max(0, len(served) - TAIL))
+                        self.assertLessEqual(len(out), max(0, len(served) - TAIL) if len(served) > WHOLE else 0)
                         self.assertLess(len(out), max(length, 1))
 
     def test_a_right_digest_does_not_excuse_a_wrong_size(self) -> None:
@@ -165,15 +167,14 @@ class Verified(unittest.TestCase):
             self.assertEqual(out, b"abc" if release is Release.AS_READ else b"")
 
     def test_at_least_the_tail_is_held_back_at_every_moment(self) -> None:
-        data = pattern(5 * TAIL + 77)
+        data = pattern(CHUNK + 5 * TAIL + 77)
         place, sink = Place(cut(data, 40_000)), Sink()
         read = place.readinto
         received = 0
 
         def watched(buffer: memoryview) -> int:
             nonlocal received
-            self.assertLessEqual(len(sink.data), max(0, received - TAIL))
-            self.assertGreaterEqual(len(sink.data), received - 2 * TAIL)
+            self.assertEqual(len(sink.data), received - TAIL if received > WHOLE else 0)
             count = read(buffer)
             received += count
             return count
@@ -232,7 +233,7 @@ class Verified(unittest.TestCase):
         self.assertEqual((out, len(place.blamed)), (b"", 3))
 
     def test_a_wrong_place_is_the_end_once_something_has_left(self) -> None:
-        data = pattern(3 * TAIL)
+        data = pattern(WHOLE + TAIL)
         place = Place([data[:-1] + b"\xee"], [data])
         out = self.refused(place, descriptor(data), Release.AFTER_VERIFICATION, "expected digest")
         self.assertGreater(len(out), 0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from unittest import mock
 
 from cip import log
-from cip.content import CHUNK, TAIL, BlobAccess, BlobReader, BytesReader
+from cip.content import CHUNK, TAIL, WHOLE, BlobAccess, BlobReader, BytesReader
 from cip.errors import (
     CipError,
     ContentMismatchError,
@@ -272,7 +272,7 @@ class Blobs(Conversations):
         self.assertEqual([reader.closed for reader in self.image.readers.values()], [1, 1, 1])
 
     def test_of_every_size_around_the_chunks_are_whole(self) -> None:
-        edges = (edge + shift for edge in (TAIL, CHUNK, 2 * CHUNK - TAIL, 2 * CHUNK) for shift in (-1, 0, 1))
+        edges = (edge + shift for edge in (TAIL, WHOLE, CHUNK, 2 * CHUNK - TAIL, 2 * CHUNK) for shift in (-1, 0, 1))
         for size in (1, *edges, 3 * CHUNK):
             for stated in (size, UNKNOWN_SIZE):
                 data = (BIG + BIG)[:size]
