@@ -38,6 +38,31 @@ class SigstoreSignature(NamedTuple):
 RawSignature = SimpleSignature | SigstoreSignature
 
 
+class SigstoreBundle(NamedTuple):
+    """A Sigstore bundle as stored. `origin` tells people where it was found, `fault` why there are no bytes.
+
+    `digest` is that of the bundle, `referrer` that of the manifest which carries it.
+    """
+
+    data: bytes
+    origin: str
+    digest: str
+    referrer: str = ""
+    fault: str = ""
+
+
+class FoundBundles(NamedTuple):
+    """The bundles that are listed for a manifest, and what else is.
+
+    `attestations` has the predicate type of each attachment that states something else than a signature, empty where
+    none is told; `others` are words such as `1 about another image`.
+    """
+
+    bundles: tuple[SigstoreBundle, ...] = ()
+    attestations: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
 def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
     """Recognise a stored signature (signatures.md 4.3); nothing is verified.
 

@@ -12,24 +12,41 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import CipError, ErrorCode, MissingDependencyError, Phase, PolicyRejectedError, SignatureError
 from ..model.identity import ImageIdentity
-from ..model.signature import RawSignature
+from ..model.signature import FoundBundles, RawSignature, SigstoreBundle
 
 _REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all
-AnySignature = TypeVar("AnySignature", bound=RawSignature)
+AnySignature = TypeVar("AnySignature", bound=RawSignature | SigstoreBundle)
+T = TypeVar("T")
+
+
+class BundleRules(NamedTuple):
+    """What configuration says about bundles under the requested name (bundles.md 4.1).
+
+    `by_digest`: a bundle, which names no repository, may fulfil a requirement, as `identity_file` says. `scope` is the
+    section that could say so, empty where the transport has no names. `trusted_root` is a path, or empty.
+    """
+
+    by_digest: bool = False
+    identity_file: str = ""
+    trusted_root: str = ""
+    scope: str = ""
 
 
 class UnverifiedImage(NamedTuple):
     """What is judged: names, the exact bytes of one manifest, and a way to get the signatures of those bytes.
 
     `signatures` is called only by requirements that need them, may be called again (the caller remembers), and
-    raises CipError when the list cannot be had whole. `looked_for`, asked afterwards, names the places that were
-    searched; an empty answer means that configuration gave none, None that the caller cannot tell.
+    raises CipError when the list cannot be had whole; so is `bundles`, apart from them, because only `sigstoreSigned`
+    takes such. `looked_for`, asked afterwards, names the places that were searched; an empty answer means that
+    configuration gave none, None that the caller cannot tell. `bundle_rules` is asked when there is a bundle.
     """
 
     identity: ImageIdentity
     manifest: bytes
     signatures: Callable[[], Sequence[RawSignature]]
     looked_for: Callable[[], Sequence[str]] | None = None
+    bundles: Callable[[], FoundBundles] = FoundBundles
+    bundle_rules: Callable[[], BundleRules] = BundleRules
 
 
 class GpgvOutcome(Protocol):
@@ -66,6 +83,21 @@ class SignatureResult(NamedTuple):
     key: str = ""
     certificate: Mapping[str, str] | None = None
     claims: Mapping[str, str] | None = None
+    bundle: BundleRecord | None = None
+
+
+class BundleRecord(NamedTuple):
+    """What became known of one bundle (bundles.md 4.4).
+
+    `digest` is that of the bundle; `log` and `times` are the verified entries and times, ready for JSON; `identity`
+    says why a bundle without a name was enough, `identity_file` which file allows it.
+    """
+
+    digest: str
+    log: tuple[Mapping[str, object], ...] = ()
+    times: tuple[Mapping[str, object], ...] = ()
+    identity: str = ""
+    identity_file: str = ""
 
 
 class Examination:
@@ -77,13 +109,15 @@ class Examination:
         self.key = ""
         self.certificate: dict[str, str] | None = None
         self.claims: dict[str, str] | None = None
+        self.bundle: BundleRecord | None = None
 
     def result(self, refusal: CipError | None = None) -> SignatureResult:
         """The record of an accepted signature, or of one refused by `refusal`."""
         reason, detail = (refusal.reason or refusal.code, str(refusal)) if refusal else ("", "")
         return SignatureResult(
-            self.source, self.kind, refusal is None, reason, detail, self.key, self.certificate, self.claims
-        )
+            self.source, self.kind, refusal is None, reason, detail, self.key, self.certificate, self.claims,
+            self.bundle,
+        )  # fmt: skip
 
 
 class Requirement(Protocol):
@@ -141,8 +175,17 @@ class SignedBaseLayer(NamedTuple):
 
 def fetch_signatures(image: UnverifiedImage) -> Sequence[RawSignature]:
     """All signatures of `image`. A list that cannot be had whole refuses it (signatures.md 2.1, class FETCH)."""
+    return _fetched(image.signatures)
+
+
+def fetch_bundles(image: UnverifiedImage) -> FoundBundles:
+    """All bundles of `image`, by the same rule."""
+    return _fetched(image.bundles)
+
+
+def _fetched(fetch: Callable[[], T]) -> T:
     try:
-        return image.signatures()
+        return fetch()
     except CipError as error:
         raise PolicyRejectedError(
             f"the signatures cannot be fetched: {error}",
