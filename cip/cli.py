@@ -14,16 +14,17 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from . import log
+from . import log, rooms
 from .errors import CipError, ErrorCode, UnsupportedError, UsageError
+from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
-from .report import Audit, AuditWriter, Events, EventWriter, LineWriter, NoAudit, NoEvents, close_writers
 from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
 
 if TYPE_CHECKING:
     from .confine.runner import ForkedPrograms
     from .confine.sandbox import Level
     from .image import Image, ImageOpener
+    from .trust.evaluation import Audit
     from .trust.policy import Policy
 
 EXIT_SERVED = 0
@@ -161,7 +162,6 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
 
 def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
     from .wire.fds import adopt_socket
-    from .wire.jsonproxy import conversation as seqpacket
 
     descriptor = 0 if invocation.sockfd is None else invocation.sockfd
     sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
@@ -170,13 +170,11 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
     opener, confinement = _core(invocation, stack)
     confinement.require()
     with _signals(confinement):
-        return seqpacket.serve(sock, opener, confinement.apply)
+        return rooms.serve_json(sock, opener, confinement.apply)
 
 
 def _explain(invocation: Invocation, stack: ExitStack) -> int:
-    from .explain.resolve import explain
-
-    explanation = explain(invocation.reference, invocation.settings)
+    explanation = rooms.explain(invocation.reference, invocation.settings)
     status = _print(explanation.to_json() if invocation.json else explanation.to_text())
     return EXIT_FAILED if explanation.errors else status
 
@@ -305,16 +303,7 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     programs = ForkedPrograms()
     stack.callback(programs.close)
     confinement = _Confinement(invocation, programs)
-    events: Events = NoEvents()
-    audit: Audit = NoAudit()
-    writers: list[LineWriter] = []
-    stack.callback(close_writers, writers)
-    if invocation.events_fd is not None:
-        writers.append(_line_writer(invocation.events_fd, "events"))
-        events = EventWriter(writers[-1])
-    if invocation.audit_fd is not None:
-        writers.append(_line_writer(invocation.audit_fd, "audit"))
-        audit = AuditWriter(writers[-1])
+    events, audit = _records(invocation, stack)
     tools = TrustTools(_read_key_file, lambda ring, message: run_gpgv(programs, ring, message), time.time)
     sources = SourceOpener(settings, events, programs)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
@@ -322,10 +311,22 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     return opener, confinement
 
 
-def _line_writer(descriptor: int, name: str) -> LineWriter:
+def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit]:
+    """Where events and decisions are told."""
+    from .trust.evaluation import no_audit
     from .wire.fds import adopt_writer
 
-    return LineWriter(adopt_writer(descriptor, f"--{name}-fd"), name)
+    events = NO_EVENTS
+    audit: Audit = no_audit
+    if invocation.events_fd is None and invocation.audit_fd is None:
+        return events, audit
+    records = rooms.records()
+    stack.callback(records.close)
+    if invocation.events_fd is not None:
+        events = records.events(adopt_writer(invocation.events_fd, "--events-fd"))
+    if invocation.audit_fd is not None:
+        audit = records.audit(adopt_writer(invocation.audit_fd, "--audit-fd"))
+    return events, audit
 
 
 def _load_policy(settings: Settings) -> Policy:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import log
+from . import log, rooms
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
 from .errors import (
     CipError,
@@ -25,6 +25,7 @@ from .errors import (
     UnsupportedError,
     quote,
 )
+from .events import Events, failure
 from .model import mediatype
 from .model.descriptor import Descriptor
 from .model.digest import Digest, digest_of
@@ -32,15 +33,16 @@ from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import parse_image_reference
 from .model.signature import RawSignature
-from .report import Audit, Events, NoAudit, ReportingReader, failure
 from .settings import Settings
 from .sources.base import BlobAccess, ImageSource
 from .transports import SourceOpener
 from .trust.evaluation import (
+    Audit,
     Decision,
     GpgvOutcome,
     ImageRejectedError,
     InstanceUnavailableError,
+    RunGpgv,
     TrustTools,
     UnverifiedImage,
     require_accepted,
@@ -51,7 +53,6 @@ from .trust.policy import Policy
 if TYPE_CHECKING:
     from .readahead import ReadAhead
 
-RunGpgv = Callable[[bytes, bytes], GpgvOutcome]
 INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
 
 
@@ -142,13 +143,13 @@ class Image:
         converted = self._served[1] if self._served is not None else None
         if converted is not None and converted.descriptor == descriptor:
             return BytesReader(converted.data)
-        open_blob = self._read_ahead().open_blob if self._ahead_limit else self._source.open_blob
+        ahead = self._read_ahead() if self._ahead_limit else None
         try:
-            reader = open_blob(descriptor, access)
+            reader = (ahead or self._source).open_blob(descriptor, access)
         except CipError as error:
             self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
             raise
-        return ReportingReader.around(reader, descriptor, self.reference, self._events)
+        return self._events.follow(reader, descriptor, self.reference)
 
     def read_ahead(self, limit: int, connections: int) -> None:
         """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.
@@ -164,11 +165,9 @@ class Image:
             self._ahead.close()
         self._source.close()
 
-    def _read_ahead(self) -> ReadAhead:
+    def _read_ahead(self) -> ReadAhead | None:
         if self._ahead is None:
-            from .readahead import ReadAhead
-
-            self._ahead = ReadAhead(
+            self._ahead = rooms.read_ahead(
                 self._source.open_blob, self._layers, self._ahead_limit, self._ahead_connections
             )
         return self._ahead
@@ -353,14 +352,7 @@ class ImageOpener:
 
     def _record(self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision) -> None:
         self._events.emit("policy", image=text, accepted=decision.accepted, scope=decision.scope)
-        if isinstance(self._audit, NoAudit):
-            return
-        from .audit import audit_record
-
-        now = self._tools.now()
-        self._audit.record(
-            audit_record(decision, reference=text, digest=digest, index_digest=index_digest, time=now)
-        )
+        self._audit(decision, reference=text, digest=digest, index_digest=index_digest, time=self._tools.now())
 
     def _resolve(self, text: str, source: ImageSource, index: Index) -> _Accepted:
         """The manifest for this platform, following indexes inside indexes."""
@@ -413,9 +405,7 @@ class _Reliable:
 
     def __call__(self, keyring: bytes, message: bytes) -> GpgvOutcome:
         if not self._passed:
-            from .trust.openpgp.selftest import require_reliable
-
-            require_reliable(self._run_gpgv)
+            rooms.require_reliable(self._run_gpgv)
             self._passed = True
         return self._run_gpgv(keyring, message)
 

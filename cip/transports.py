@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import rooms
 from .errors import UsageError
+from .events import Events
 from .model.reference import ImageReference, Transport
 from .programs import Programs
-from .report import Events
 from .settings import Settings
 from .sources.base import ImageSource
 
@@ -62,17 +63,13 @@ class SourceOpener:
             if self._settings.offline:
                 raise UsageError("--offline: expected at least one --local-source, found none")
             return self._open_registry(reference)
-        from .union import open_with_local_sources
-
-        return open_with_local_sources(
+        return rooms.open_with_local_sources(
             reference, self._settings, self._open_registry, self._events, self._programs, self._shared_spools()
         )
 
     def _shared_spools(self) -> Spools:
         if self._spools is None:
-            from .sources.archives.spool import Spools
-
-            self._spools = Spools(self._settings.tmpdir)
+            self._spools = rooms.spools(self._settings.tmpdir)
         return self._spools
 
     def _open_layout(self, reference: ImageReference) -> ImageSource:
@@ -81,9 +78,7 @@ class SourceOpener:
         return open_layout(reference, self._settings)
 
     def _open_oci_archive(self, reference: ImageReference) -> ImageSource:
-        from .sources.archives.archive import open_oci_archive
-
-        return open_oci_archive(reference, self._shared_spools(), self._programs)
+        return rooms.open_oci_archive(reference, self._shared_spools(), self._programs)
 
     def _open_directory(self, reference: ImageReference) -> ImageSource:
         from .sources.directory import open_directory
@@ -91,24 +86,16 @@ class SourceOpener:
         return open_directory(reference)
 
     def _open_docker_archive(self, reference: ImageReference) -> ImageSource:
-        from .sources.archives.dockerarchive import open_docker_archive
-
-        return open_docker_archive(reference, self._shared_spools(), self._programs)
+        return rooms.open_docker_archive(reference, self._shared_spools(), self._programs)
 
     def _open_daemon(self, reference: ImageReference) -> ImageSource:
-        from .sources.daemon import open_daemon
-
-        return open_daemon(reference, self._settings, self._shared_spools(), self._programs)
+        return rooms.open_daemon(reference, self._settings, self._shared_spools(), self._programs)
 
     def _open_storage(self, reference: ImageReference) -> ImageSource:
-        from .sources.storage.source import open_storage
-
-        return open_storage(reference, self._settings)
+        return rooms.open_storage(reference, self._settings)
 
     def _open_tarball(self, reference: ImageReference) -> ImageSource:
-        from .sources.tarball import open_tarball
-
-        return open_tarball(reference, self._shared_spools(), self._programs)
+        return rooms.open_tarball(reference, self._shared_spools(), self._programs)
 
 
 _OPENERS = {

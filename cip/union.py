@@ -24,13 +24,13 @@ from .errors import (
     SourceError,
     UsageError,
 )
+from .events import Events
 from .model.descriptor import Descriptor
 from .model.digest import Digest, digest_of
 from .model.identity import ImageIdentity, docker_identity, path_identity
 from .model.reference import DockerReference, ImageReference, Transport, parse_image_reference
 from .model.signature import RawSignature
 from .programs import Programs
-from .report import Events
 from .settings import Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools

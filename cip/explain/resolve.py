@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from .. import rooms
 from ..errors import CipError, ErrorCode, NotFoundError
 from ..hostconfig.authfile import DescriptorFiles, plan_credentials
 from ..hostconfig.certsd import find_certificates
@@ -126,10 +127,8 @@ class _Explainer:
 
     def _stored_identity(self) -> ImageIdentity | None:
         """A store is read to know an image's name; nothing is written there, and nobody else is asked."""
-        from ..sources.storage.source import open_storage
-
         try:
-            with contextlib.closing(open_storage(self._reference, self._settings)) as source:
+            with contextlib.closing(rooms.open_storage(self._reference, self._settings)) as source:
                 return source.identity
         except NotFoundError as error:
             self._missing = str(error)

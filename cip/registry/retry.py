@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from ..errors import Attempt, CipError, ConfigurationError, ErrorCode, Phase, UsageError
+from ..events import Events
 from ..net.limits import Clock, Limits
-from ..report import Events
 from ..settings import RetryOptions
 from .timestamps import parse_http_date
 

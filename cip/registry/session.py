@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ..events import Events
 from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesd import warn_without_yaml
@@ -13,7 +14,6 @@ from ..net.limits import Cancellation, Clock, Limits, SystemClock
 from ..net.pool import ConnectionPool
 from ..net.url import Origin
 from ..programs import Programs
-from ..report import Events
 from ..settings import Settings
 from .retry import HostBackoff, Jitter, Repeats, random_jitter
 from .turns import Turns

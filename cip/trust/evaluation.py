@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..errors import CipError, PolicyRejectedError, quote
+from ..model.digest import Digest
 from ..model.identity import ImageIdentity
 from .policy import Policy
 from .requirements import GpgvOutcome as GpgvOutcome
 from .requirements import Requirement, SignatureResult
+from .requirements import RunGpgv as RunGpgv
 from .requirements import TrustTools as TrustTools
 from .requirements import UnverifiedImage as UnverifiedImage
 
@@ -59,6 +61,22 @@ class Decision(NamedTuple):
     requirements: tuple[RequirementResult, ...]
     signatures: tuple[SignatureResult, ...]
     looked_for: tuple[str, ...] | None
+
+
+class Audit(Protocol):
+    """Takes each decision about an open, refusals included.
+
+    `digest` is that of the manifest at the top, `index_digest` the same when it is an index; `time` is in seconds
+    since 1970.
+    """
+
+    def __call__(
+        self, decision: Decision, *, reference: str, digest: Digest, index_digest: Digest | None, time: float
+    ) -> None: ...
+
+
+def no_audit(decision: Decision, **circumstances: object) -> None:
+    """For a parent that did not ask for the audit."""
 
 
 class ImageRejectedError(PolicyRejectedError):

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ..errors import ConfigurationError, ErrorCode, quote
+from .. import rooms
+from ..errors import ConfigurationError, ErrorCode, UnsupportedError, quote
 from ..model.digest import digest_of
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
-from .requirements import InsecureAcceptAnything, Reject, Requirement, SignedBaseLayer
+from .requirements import Absent, InsecureAcceptAnything, Reject, Requirement, SignedBaseLayer
 from .scopes import scope_fault
 
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
@@ -93,15 +94,19 @@ def _parse_signed_base_layer(node: JsonNode) -> Requirement:
 
 
 def _parse_signed_by(node: JsonNode) -> Requirement:
-    from .openpgp.simplesigning import parse_signed_by
-
-    return parse_signed_by(node)
+    return _or_absent(node, rooms.parse_signed_by)
 
 
 def _parse_sigstore_signed(node: JsonNode) -> Requirement:
-    from .sigstore.requirement import parse_sigstore_signed
+    return _or_absent(node, rooms.parse_sigstore_signed)
 
-    return parse_sigstore_signed(node)
+
+def _or_absent(node: JsonNode, parse: Callable[[JsonNode], Requirement]) -> Requirement:
+    """In a copy without the room that verifies, the scopes that need it refuse, and others are served."""
+    try:
+        return parse(node)
+    except UnsupportedError as error:
+        return Absent(node["type"].as_str(), str(error))
 
 
 # Imports inside the parsers: a policy that verifies nothing must not cost what verifying costs.

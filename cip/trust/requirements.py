@@ -60,6 +60,9 @@ class GpgvOutcome(Protocol):
     def output(self) -> bytes: ...
 
 
+RunGpgv = Callable[[bytes, bytes], GpgvOutcome]  # (key ring, message)
+
+
 class TrustTools(NamedTuple):
     """The outside world, handed in.
 
@@ -68,7 +71,7 @@ class TrustTools(NamedTuple):
     """
 
     read_file: Callable[[str], bytes]
-    run_gpgv: Callable[[bytes, bytes], GpgvOutcome]
+    run_gpgv: RunGpgv
     now: Callable[[], float]
 
 
@@ -139,6 +142,18 @@ class Requirement(Protocol):
         Raises PolicyRejectedError whose `reason` is the class of signatures.md in lower case.
         """
         ...
+
+
+class Absent(NamedTuple):
+    """A requirement that this copy of the program cannot check: refuses."""
+
+    kind: str
+    why: str
+    verifies: bool = False
+
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+        """Refuse."""
+        raise PolicyRejectedError(self.why, code=ErrorCode.DEPENDENCY_MISSING, reason="dependency")
 
 
 class InsecureAcceptAnything(NamedTuple):

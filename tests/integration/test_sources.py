@@ -26,13 +26,13 @@ from typing import NamedTuple
 
 from cip.content import Release, copy_verified
 from cip.errors import CipError
+from cip.events import NO_EVENTS
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import digest_of, parse_digest
 from cip.model.manifest import Manifest, parse_manifest
 from cip.model.reference import parse_image_reference
 from cip.programs import DirectPrograms
-from cip.report import NoEvents
 from cip.settings import Settings
 from cip.sources.base import BlobAccess, ImageSource
 from cip.transports import SourceOpener
@@ -185,7 +185,7 @@ class SourcesTestCase(LeakCheckedTestCase):
 
     def in_process(self, name: str) -> ImageSource:
         """The source of an image, in this process."""
-        opener = SourceOpener(Settings(tmpdir=str(self.directory)), NoEvents(), DirectPrograms())
+        opener = SourceOpener(Settings(tmpdir=str(self.directory)), NO_EVENTS, DirectPrograms())
         self.addCleanup(opener.close)
         source = opener.open(parse_image_reference(name))
         self.addCleanup(source.close)

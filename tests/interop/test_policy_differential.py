@@ -26,15 +26,15 @@ from typing import Any
 
 from cip import log
 from cip.errors import CipError
+from cip.events import NO_EVENTS
 from cip.hostconfig.paths import KEY_LIMIT, read_configuration
 from cip.image import ImageOpener
 from cip.model import mediatype
 from cip.model.digest import Digest, digest_of
 from cip.programs import DirectPrograms, run_gpgv
-from cip.report import NoAudit, NoEvents
 from cip.settings import PlatformOptions, Settings, TlsVerify
 from cip.transports import SourceOpener
-from cip.trust.evaluation import TrustTools
+from cip.trust.evaluation import TrustTools, no_audit
 from cip.trust.policy import parse_policy
 from tests.support import images
 from tests.support.jsonparent import json_proxy
@@ -119,9 +119,9 @@ class Ours:
             lambda ring, message: run_gpgv(self._programs, ring, message),
             time.time,
         )
-        sources = SourceOpener(settings, NoEvents(), self._programs)
+        sources = SourceOpener(settings, NO_EVENTS, self._programs)
         opener = ImageOpener(
-            settings, sources, tools, lambda: parse_policy(policy, "policy.json"), events=NoEvents(), audit=NoAudit()
+            settings, sources, tools, lambda: parse_policy(policy, "policy.json"), events=NO_EVENTS, audit=no_audit
         )
         try:
             opener.open(image).close()

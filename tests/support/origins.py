@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cip.errors import CipError, ErrorCode, NetworkError
+from cip.events import NO_EVENTS, Events
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import Address, AddressClass
 from cip.net.budget import Budget
@@ -50,6 +51,7 @@ class RecordedEvents:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, object]]] = []
+        self.events = Events(self.emit, NO_EVENTS.follow)
 
     def emit(self, event: str, **members: object) -> None:
         self.seen.append((event, members))
@@ -127,7 +129,7 @@ class Origins:
     def session(self, settings: Settings, clock: FakeClock, events: RecordedEvents | None = None) -> RegistrySession:
         """A session on this network, whose repeats have no jitter."""
         session = RegistrySession(
-            settings, events or RecordedEvents(), DirectPrograms(), clock=clock, jitter=lambda: 0.0
+            settings, (events or RecordedEvents()).events, DirectPrograms(), clock=clock, jitter=lambda: 0.0
         )
         session.network = self.network(settings, clock)
         return session

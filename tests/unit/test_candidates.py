@@ -24,7 +24,7 @@ class CandidatesTest(unittest.TestCase):
         self.candidates = self.make()
 
     def make(self) -> Candidates:
-        repeats = Repeats(RetryOptions(), self.backoff, self.clock, RecordedEvents(), jitter=lambda: 0.0)
+        repeats = Repeats(RetryOptions(), self.backoff, self.clock, RecordedEvents().events, jitter=lambda: 0.0)
         endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
         return Candidates(endpoints, repeats, self.clock)
 

@@ -20,6 +20,7 @@ from cip.errors import (
     UnsupportedError,
     UsageError,
 )
+from cip.events import NO_EVENTS
 from cip.image import Image, ImageOpener, _Bounded
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
@@ -28,10 +29,9 @@ from cip.model.identity import ImageIdentity, docker_identity
 from cip.model.reference import ImageReference, Transport, parse_docker_reference
 from cip.model.signature import RawSignature
 from cip.programs import GpgvResult
-from cip.report import NoEvents
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, Settings
 from cip.sources.base import RawManifest
-from cip.trust.evaluation import TrustTools
+from cip.trust.evaluation import Decision, TrustTools
 from cip.trust.policy import Policy, parse_policy
 from tests.support import images
 
@@ -87,12 +87,12 @@ class FakeOpener:
         self.source.asked.append("closed")
 
 
-class Records:
+class Decisions:
     def __init__(self) -> None:
-        self.records: list[Mapping[str, object]] = []
+        self.made: list[Decision] = []
 
-    def record(self, members: Mapping[str, object]) -> None:
-        self.records.append(members)
+    def __call__(self, decision: Decision, **circumstances: object) -> None:
+        self.made.append(decision)
 
 
 def index(*instances: tuple[bytes, str], media_type: str = mediatype.OCI_INDEX) -> bytes:
@@ -111,7 +111,7 @@ def index(*instances: tuple[bytes, str], media_type: str = mediatype.OCI_INDEX) 
 
 class ImageCase(unittest.TestCase):
     def setUp(self) -> None:
-        self.audit = Records()
+        self.audit = Decisions()
 
     def opener(self, source: FakeSource, policy: bytes = ACCEPT, **options: object) -> ImageOpener:
         if "policy_options" in options:
@@ -126,7 +126,7 @@ class ImageCase(unittest.TestCase):
 
         tools = TrustTools(read_file, lambda ring, message: self.fail("gpgv was run"), lambda: 1.0)
         return ImageOpener(
-            settings, FakeOpener(source), tools, load, events=NoEvents(), audit=self.audit  # type: ignore[arg-type]
+            settings, FakeOpener(source), tools, load, events=NO_EVENTS, audit=self.audit  # type: ignore[arg-type]
         )
 
     def open(self, source: FakeSource, policy: bytes = ACCEPT, **options: object) -> Image:
@@ -159,7 +159,7 @@ class Opening(ImageCase):
             self.open(source, REJECT)
         self.assertEqual(caught.exception.reason, "deny")
         self.assertEqual((source.closed, source.asked), (1, ["manifest top"]))
-        self.assertIs(self.audit.records[0]["accepted"], False)
+        self.assertIs(self.audit.made[0].accepted, False)
 
     def test_signatures_are_fetched_only_for_a_requirement_that_needs_them(self) -> None:
         source = self.plain()
@@ -167,7 +167,7 @@ class Opening(ImageCase):
             self.open(source, SIGNED)
         self.assertEqual(caught.exception.reason, "nosig")
         self.assertEqual(source.asked, ["manifest top", f"signatures {images.DIGEST_M}"])
-        self.assertEqual(self.audit.records[0]["looked_for"], ["lookaside file:///sigstore"])
+        self.assertEqual(self.audit.made[0].looked_for, ("lookaside file:///sigstore",))
 
     def test_a_rejected_image_that_does_not_parse_is_refused_for_the_policy(self) -> None:
         source = self.plain(b'{"schemaVersion":2,"layers":[],"manifests":[]}')
@@ -185,7 +185,7 @@ class Opening(ImageCase):
         source = FakeSource({None: (images.MANIFEST_M, "")}, [], f"example.com/a@{images.DIGEST_S}")
         with self.assertRaisesRegex(ContentMismatchError, "expected digest"):
             self.opener(source).open(f"docker://example.com/a@{images.DIGEST_S}")
-        self.assertEqual(self.audit.records, [])
+        self.assertEqual(self.audit.made, [])
 
     def test_a_digest_that_no_manifest_is_compared_by_is_refused(self) -> None:
         digest = "sha512:" + "a" * 128

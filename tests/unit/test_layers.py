@@ -7,16 +7,20 @@ The check is a function from source texts to complaints, so that each rule is fi
 import ast
 import sys
 import unittest
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cip import rooms
+
 PACKAGE = "cip"
+LOADER = "cip.rooms"
+STILL_NAMED = {"cip.cli": "confine"}  # until the program asks the loader for it, too
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 _VALUES = frozenset({"version", "errors", "log", "model"})
-_LOW = _VALUES | {"settings", "content"}
-_BELOW_IMAGE = _LOW | {"report", "sources.base", "programs"}
+_LOW = _VALUES | {"settings", "content", "events"}
+_BELOW_IMAGE = _LOW | {"sources.base", "programs", "rooms"}
 
 # room: what it may import besides itself; a room that is a package may of course import its own modules
 ROOMS: Mapping[str, frozenset[str]] = {
@@ -28,10 +32,12 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "hashing": _VALUES,
     "content": _VALUES | {"hashing"},
     "programs": frozenset({"errors", "log"}),
-    "report": _LOW,
+    "events": _VALUES | {"content"},
+    "rooms": frozenset({"errors"}),  # what it loads is no arrow of its own
+    "report": _LOW | {"trust"},
     "hostconfig": _LOW | {"programs"},  # credential helpers
-    "trust": _LOW,  # neither hostconfig nor a source: image alone brings bytes and belief together; starts no program
-    "sources.base": _LOW | {"report"},
+    "trust": _LOW | {"rooms"},  # neither hostconfig nor a source: image alone brings bytes and belief together
+    "sources.base": _LOW,
     "sources": _BELOW_IMAGE | {"hostconfig"},
     "net.lines": frozenset({"errors"}),  # under both directions
     "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
@@ -39,8 +45,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union"},
     "readahead": _BELOW_IMAGE,
-    "audit": _VALUES | {"trust"},
-    "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "audit"},
+    "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead"},
     "wire": _VALUES | {"content", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "client": frozenset({"version", "errors", "model", "content"}),
@@ -62,12 +67,13 @@ STANDARD_LATER = frozenset({"compression"})  # part of the standard library from
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One imported name in full, its line, how it was written, and whether it runs when the importer is imported."""
+    """One imported name in full: its line, how it was written, whether it runs with the importer's import, or never."""
 
     name: str
     line: int
     relative: bool
     at_import_time: bool
+    for_types: bool
 
 
 def complaints(sources: Mapping[str, str]) -> list[str]:
@@ -86,6 +92,12 @@ def complaints(sources: Mapping[str, str]) -> list[str]:
                 if not each.relative:
                     found.append(f"{place}: imports inside {PACKAGE} are relative, found {each.name}")
                 target = _nearest(each.name, arrows)
+                part, own = part_of(target), part_of(module)
+                if module == LOADER and (part or each.for_types):
+                    continue
+                allowed = {own, *_needs_of(own), STILL_NAMED.get(module)}
+                if part and not each.for_types and part not in allowed:
+                    found.append(f"{place}: {own or 'the core'} must not name the room {part}, but ask {LOADER}")
                 arrows[module].add(target)
                 target_room = room_of(target if target != PACKAGE else f"{PACKAGE}.__init__")
                 inside = target_room == room or str(target_room).startswith(f"{room}.")
@@ -95,6 +107,16 @@ def complaints(sources: Mapping[str, str]) -> list[str]:
                 found.extend(f"{place}: {reason}" for reason in _foreign(each, module, room))
     found.extend(f"import cycle: {' -> '.join(cycle)}" for cycle in _cycles(arrows))
     return found
+
+
+def part_of(module: str) -> str | None:
+    """The room that can be left out with which `module` goes; None for the core."""
+    inside = f"{module.removeprefix(PACKAGE).lstrip('.')}."
+    return next((room.name for room in rooms.ROOMS for each in room.modules if inside.startswith(f"{each}.")), None)
+
+
+def _needs_of(part: str | None) -> Sequence[str]:
+    return next((room.needs for room in rooms.ROOMS if room.name == part), ())
 
 
 def room_of(name: str) -> str | None:
@@ -124,27 +146,28 @@ def _foreign(each: Import, module: str, room: str) -> Iterator[str]:
 def _imports(text: str, module: str, *, is_package: bool) -> Iterator[Import]:
     """Every import statement of a module, with `from x import y` as `x.y`; and import_module() with a fixed name."""
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node, at_import_time in _walk(ast.parse(text), True):
+    for node, at_import_time, for_types in _walk(ast.parse(text), True, False):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, node.lineno, False, at_import_time)
+                yield Import(alias.name, node.lineno, False, at_import_time, for_types)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
-                yield Import(f"{origin}.{alias.name}", node.lineno, node.level > 0, at_import_time)
+                yield Import(f"{origin}.{alias.name}", node.lineno, node.level > 0, at_import_time, for_types)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             fixed = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-            yield Import(str(fixed or "a computed name"), node.lineno, False, at_import_time)
+            yield Import(str(fixed or "a computed name"), node.lineno, False, at_import_time, for_types)
 
 
-def _walk(node: ast.AST, at_import_time: bool) -> Iterator[tuple[ast.AST, bool]]:
-    """All nodes below; what stands in a function or under TYPE_CHECKING does not run at import."""
+def _walk(node: ast.AST, at_import_time: bool, for_types: bool) -> Iterator[tuple[ast.AST, bool, bool]]:
+    """All nodes below; what stands in a function does not run at import, what stands under TYPE_CHECKING never."""
     for child in ast.iter_child_nodes(node):
         later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        later = later or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and child in node.body)
-        yield child, at_import_time and not later
-        yield from _walk(child, at_import_time and not later)
+        never = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and child in node.body
+        flags = at_import_time and not later and not never, for_types or never
+        yield child, *flags
+        yield from _walk(child, *flags)
 
 
 def _dotted(name: str) -> str:
@@ -196,10 +219,14 @@ class LayersTest(unittest.TestCase):
                     "cip.__main__": "from .cli import run",
                     "cip.cli": "import sys\nfrom . import __version__\ndef run():\n    from .image import open_image",
                     "cip.errors": "import enum",
-                    "cip.image": "from .trust.keys import load\nfrom .sources.base import ImageSource",
+                    "cip.image": "from .trust.policy import Policy\nfrom .sources.base import ImageSource",
                     "cip.sources.__init__": "",
                     "cip.sources.base": "from ..errors import CipError",
+                    "cip.rooms": "def f():\n    from .union import x\nif TYPE_CHECKING:\n    from .image import Image",
                     "cip.sources.layout": "from .base import ImageSource\nfrom . import base",
+                    "cip.union": "from .sources.archives.spool import Spools",
+                    "cip.sources.archives.spool": "from .. import base",
+                    "cip.transports": "from . import rooms\nif TYPE_CHECKING:\n    from .sources.archives import spool",
                     "cip.trust.sigstore.keys": "def load():\n    from cryptography.hazmat import primitives",
                     "cip.hostconfig.registriesd": "def read():\n    import yaml",
                     "cip.net.httpclient": "import urllib.request\nfrom ..content import copy",
@@ -260,6 +287,9 @@ _BAD_MODULES = (
     ("trust has a clock", "cip.trust.sigstore.keys", "def f():\n  from time import time", "trust is pure"),
     ("by name", "cip.image", "import importlib\nimportlib.import_module('numpy')", "numpy is neither ours"),
     ("by computed name", "cip.image", "__import__(name)", "a computed name is neither ours"),
+    ("the core names a room", "cip.sources.layout", "def f():\n  from .archives.spool import S", "the room archives"),
+    ("a room names another", "cip.sources.daemon", "from .storage import store", "must not name the room storage"),
+    ("the loader decides", "cip.rooms", "from .image import Image", "rooms must not import image"),
     ("no room", "cip.utils", "", "cip.utils: has no room"),
     ("no room in wire's place", "cip.wires.fds", "", "cip.wires.fds: has no room"),
 )
@@ -271,7 +301,8 @@ _EMPTY = {
         "__init__", "errors", "content", "settings", "programs", "image", "confine.__init__", "confine.sandbox", "cli",
         "model.__init__", "trust.sigstore.__init__", "trust.sigstore.keys", "net.__init__",
         "trust.__init__", "hostconfig.__init__", "hostconfig.paths", "sources.__init__", "sources.base",
-        "sources.directory", "registry.__init__", "wire.__init__",
+        "sources.directory", "sources.archives.__init__", "sources.archives.spool", "sources.storage.__init__",
+        "sources.storage.store", "sources.daemon", "rooms", "registry.__init__", "wire.__init__",
     )
 }  # fmt: skip
 

@@ -7,12 +7,12 @@ from unittest import mock
 
 from cip import log
 from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError
+from cip.events import NO_EVENTS
 from cip.hostconfig import registriesd
 from cip.hostconfig.registriesd import SignaturePlace, load_registries_d, warn_without_yaml
 from cip.model.reference import parse_docker_reference
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
-from cip.report import NoEvents
 from tests.support.host import make_host
 
 try:
@@ -207,7 +207,7 @@ class WithoutYamlTest(unittest.TestCase):
                 mock.patch.object(registriesd, "_has_yaml", return_value=False),
                 mock.patch.object(log, "warning") as warning,
             ):
-                session = RegistrySession(self.host.settings(), NoEvents(), DirectPrograms())
+                session = RegistrySession(self.host.settings(), NO_EVENTS, DirectPrograms())
                 session.signatures_asked_for = asked_for
                 session.close()
                 self.assertEqual(not asked_for, warning.called)

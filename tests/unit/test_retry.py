@@ -86,7 +86,7 @@ class EngineCase(unittest.TestCase):
         self.began = self.clock.now
 
     def ask(self, *places: Place, options: RetryOptions | None = None, overall: float = 180.0) -> str:
-        repeats = Repeats(options or RetryOptions(), self.backoff, self.clock, self.events, jitter=lambda: 0.0)
+        repeats = Repeats(options or RetryOptions(), self.backoff, self.clock, self.events.events, jitter=lambda: 0.0)
         limits = Limits(self.clock, TimeLimits(), self.cancellation).until(self.began + overall)
 
         def ask_one(place: Place, mine: Limits) -> str:

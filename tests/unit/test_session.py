@@ -12,7 +12,7 @@ from tests.support.origins import FakeClock, RecordedEvents
 
 class SessionTest(LeakCheckedTestCase):
     def session(self, settings: Settings) -> RegistrySession:
-        made = RegistrySession(settings, RecordedEvents(), DirectPrograms(), clock=FakeClock())
+        made = RegistrySession(settings, RecordedEvents().events, DirectPrograms(), clock=FakeClock())
         self.addCleanup(made.close)
         return made
 
@@ -37,6 +37,6 @@ class SessionTest(LeakCheckedTestCase):
         self.assertIsNot(session.limits().cancellation, session.limits().cancellation)
 
     def test_a_clock_of_its_own_is_the_system_s(self) -> None:
-        session = RegistrySession(Settings(), RecordedEvents(), DirectPrograms())
+        session = RegistrySession(Settings(), RecordedEvents().events, DirectPrograms())
         self.assertGreater(session.clock.time(), 1_700_000_000)
         session.close()

@@ -6,16 +6,16 @@ from __future__ import annotations
 import unittest
 
 from cip.errors import UsageError
+from cip.events import NO_EVENTS
 from cip.model.reference import Transport, parse_image_reference
 from cip.programs import DirectPrograms
-from cip.report import NoEvents
 from cip.settings import Settings
 from cip.transports import _OPENERS, SourceOpener
 
 
 class Transports(unittest.TestCase):
     def opener(self, settings: Settings) -> SourceOpener:
-        opener = SourceOpener(settings, NoEvents(), DirectPrograms())
+        opener = SourceOpener(settings, NO_EVENTS, DirectPrograms())
         self.addCleanup(opener.close)
         return opener
 

@@ -8,10 +8,9 @@ signed, and nothing in its answer tells the two apart; so who answers otherwise 
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable
 
 from ...errors import MissingDependencyError, SignatureError
-from ..requirements import Examination, GpgvOutcome
+from ..requirements import Examination, RunGpgv
 from .keyring import merge_key_rings
 from .simplesigning import verify_message
 
@@ -37,7 +36,7 @@ _EXPIRED = b64decode(
 _TAMPERED = _EXPIRED.replace(b"self-test", b"self-tesT")
 
 
-def require_reliable(run_gpgv: Callable[[bytes, bytes], GpgvOutcome]) -> None:
+def require_reliable(run_gpgv: RunGpgv) -> None:
     """Return only if `run_gpgv` refuses a signature of an expired key and a tampered one, each for what is wrong.
 
     One that did not come to a verdict has shown nothing. That it accepts a good signature shows when it does. Raises

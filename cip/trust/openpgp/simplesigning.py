@@ -8,7 +8,6 @@ text. What counts is the exact set of its status lines; only then is the text th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from ...errors import CipError, MissingDependencyError, PolicyRejectedError, SignatureError, quote
@@ -19,7 +18,7 @@ from ..materials import Material, parse_materials
 from ..payload import SIMPLE_SIGNING_TYPE, parse_payload, require_claims_about
 from ..requirements import (
     Examination,
-    GpgvOutcome,
+    RunGpgv,
     SignatureResult,
     TrustTools,
     UnverifiedImage,
@@ -106,7 +105,7 @@ def parse_signed_by(node: JsonNode) -> SignedBy:
 
 
 def verify_message(
-    message: bytes, ring: KeyRing, run_gpgv: Callable[[bytes, bytes], GpgvOutcome], examination: Examination
+    message: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination: Examination
 ) -> bytes:
     """The text of `message`, proven to be signed once, by a key of `ring` (signatures.md 4.5 steps 2 to 6).
 

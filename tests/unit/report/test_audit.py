@@ -3,9 +3,11 @@
 
 import json
 import unittest
+from collections.abc import Mapping
+from unittest import mock
 
-from cip.audit import SIGNATURES, audit_record
 from cip.model.digest import parse_digest
+from cip.report.audit import LINE_LIMIT, SIGNATURES, audit_record, write_audit
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
 from cip.trust.policy import Policy, accept_anything_policy
 from cip.trust.requirements import SignatureResult
@@ -88,6 +90,18 @@ class AuditTest(unittest.TestCase):
         for each in (full, full._replace(signatures=(certified,) * SIGNATURES, looked_for=(long,))):
             self.assertLess(len(json.dumps(record(each))), 64 * 1024)
         self.assertNotIn("signatures_omitted", record(decision._replace(signatures=(result,) * SIGNATURES)))
+
+    def test_a_record_that_is_too_long_all_the_same_loses_its_signatures(self) -> None:
+        decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)
+        told: list[Mapping[str, object]] = []
+        lines = mock.Mock(put=told.append)
+        digest = parse_digest(DIGEST)
+        for looked_for in ((), ("x" * 200,) * 1000):
+            write_audit(lines)(
+                decision._replace(looked_for=looked_for), reference="r", digest=digest, index_digest=None, time=0.0
+            )
+        self.assertEqual([each.get("truncated", False) for each in told], [False, True])
+        self.assertGreater(len(json.dumps(told[1]["looked_for"])), LINE_LIMIT)
 
     def test_an_index_is_named_twice(self) -> None:
         decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)

@@ -9,12 +9,13 @@ import threading
 import unittest
 from unittest import mock
 
-from cip import report
 from cip.content import BytesReader, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor
 from cip.model.digest import digest_of
-from cip.report import FLUSH_SECONDS, AuditWriter, EventWriter, LineWriter, NoEvents, ReportingReader, close_writers
+from cip.report.events import ReportingReader, write_events
+from cip.report.lines import LineWriter
+from cip.report.records import FLUSH_SECONDS, Records
 
 
 class PipeCase(unittest.TestCase):
@@ -31,7 +32,7 @@ class PipeCase(unittest.TestCase):
         self.assertEqual(threading.active_count(), self.threads)
 
     def drain(self) -> list[dict[str, object]]:
-        self.lines.close()
+        self.lines.close(FLUSH_SECONDS)
         data = b""
         while chunk := os.read(self.read_end, 65536):
             data += chunk
@@ -40,7 +41,7 @@ class PipeCase(unittest.TestCase):
 
 class Lines(PipeCase):
     def test_events_keep_their_order_and_leave_out_what_is_unknown(self) -> None:
-        events = EventWriter(self.lines)
+        events = write_events(self.lines)
         events.emit("retry", image="i", attempt=1, wait=None)
         events.emit("done", image="i")
         found = self.drain()
@@ -49,14 +50,14 @@ class Lines(PipeCase):
         self.assertEqual(found[0]["v"], 1)
 
     def test_no_progress_of_a_blob_follows_its_end(self) -> None:
-        events = EventWriter(self.lines)
+        events = write_events(self.lines)
         self.lines._progress = {name: b'{"event":"progress","digest":"%s"}\n' % name.encode() for name in "ab"}
         events.emit("failed", digest="b")
         found = [(line["event"], line["digest"]) for line in self.drain()]
         self.assertEqual(sorted(found), [("failed", "b"), ("progress", "a")])
 
     def test_without_another_thread_it_is_cut_off_and_says_so(self) -> None:
-        events = EventWriter(self.lines)
+        events = write_events(self.lines)
         with (
             mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")),
             mock.patch("cip.log.warning") as warning,
@@ -68,39 +69,44 @@ class Lines(PipeCase):
 
     def test_nothing_emitted_starts_no_thread_and_closes_the_descriptor(self) -> None:
         self.assertEqual(self.drain(), [])
-        self.lines.close()
+        self.lines.close(FLUSH_SECONDS)
 
     def test_a_reader_that_lets_the_queue_fill_is_cut_off_with_one_log_line(self) -> None:
-        events = EventWriter(self.lines)
+        events = write_events(self.lines)
         with mock.patch("cip.log.warning") as warning:
             for _ in range(100):
                 events.emit("retry", detail="x" * 8192)
         self.assertEqual(warning.call_count, 1)
-        self.lines.close()
+        self.lines.close(FLUSH_SECONDS)
 
     def test_readers_that_stand_still_have_one_time_together(self) -> None:
         now = [100.0]
         allowed: list[float] = []
 
-        class StandsStill(LineWriter):
-            def close(self, within: float = FLUSH_SECONDS) -> None:
-                allowed.append(within)
-                now[0] += within
+        def stand_still(lines: LineWriter, within: float) -> None:
+            allowed.append(within)
+            now[0] += within
 
-        with mock.patch("cip.report.time.monotonic", lambda: now[0]):
-            close_writers([StandsStill(-1, "events"), StandsStill(-1, "audit")])
+        records = Records()
+        with (
+            mock.patch("cip.report.records.time.monotonic", lambda: now[0]),
+            mock.patch.object(LineWriter, "close", stand_still),
+        ):
+            records.events(-1)
+            records.audit(-1)
+            records.close()
         self.assertEqual(allowed, [FLUSH_SECONDS, 0])
 
     def test_a_reader_that_stands_still_is_not_waited_for_when_the_time_is_over(self) -> None:
         for _ in range(16):
-            EventWriter(self.lines).emit("retry", detail="x" * 8192)
+            write_events(self.lines).emit("retry", detail="x" * 8192)
         with mock.patch("threading.Condition.wait", side_effect=AssertionError("waits")):
             self.lines.close(0)
         while os.read(self.read_end, 1 << 20):
             continue
 
     def test_progress_lines_replace_each_other(self) -> None:
-        events = EventWriter(self.lines)
+        events = write_events(self.lines)
         for step in range(5000):
             events.emit("progress", digest="sha256:a", done=step, note="y" * 500)
         found = self.drain()
@@ -110,18 +116,13 @@ class Lines(PipeCase):
     def test_a_reader_that_is_gone_is_no_error(self) -> None:
         os.close(self.read_end)
         with mock.patch("cip.log.warning") as warning:
-            EventWriter(self.lines).emit("done")
-            self.lines.close()
+            write_events(self.lines).emit("done")
+            self.lines.close(FLUSH_SECONDS)
             for thread in threading.enumerate():
                 if thread.name == "events":
                     thread.join(5)
         warning.assert_called_once()
         self.read_end = os.open(os.devnull, os.O_RDONLY)
-
-    def test_an_audit_record_that_is_too_long_loses_its_signatures(self) -> None:
-        AuditWriter(self.lines).record({"accepted": False, "signatures": ["s" * report.AUDIT_LINE_LIMIT]})
-        (record,) = self.drain()
-        self.assertEqual((record["signatures"], record["truncated"]), ([], True))
 
 
 class _Recorder:
@@ -133,14 +134,10 @@ class _Recorder:
 
 
 class Reporting(unittest.TestCase):
-    def test_nobody_listening_costs_no_wrapper(self) -> None:
-        reader = BytesReader(b"x")
-        self.assertIs(ReportingReader.around(reader, _descriptor(b"x"), "i", NoEvents()), reader)
-
     def copy(self, content: bytes, reader: BytesReader) -> list[tuple[str, dict[str, object]]]:
         """What is told while `reader` is copied as the blob of `content`."""
         events = _Recorder()
-        reporting = ReportingReader.around(reader, _descriptor(content), "i", events)
+        reporting = ReportingReader(reader, _descriptor(content), "i", events.emit)
         try:
             copy_verified(reporting, lambda part: None, _descriptor(content), release=Release.AS_READ)
         except CipError:
@@ -172,14 +169,14 @@ class Reporting(unittest.TestCase):
                 return True
 
         events = _Recorder()
-        reporting = ReportingReader.around(Elsewhere(b"abd"), _descriptor(b"abc"), "i", events)
+        reporting = ReportingReader(Elsewhere(b"abd"), _descriptor(b"abc"), "i", events.emit)
         copy_verified(reporting, lambda part: None, _descriptor(b"abc"), release=Release.AFTER_VERIFICATION)
         reporting.close()
         self.assertEqual([event for event, _ in events.seen], ["done"])
 
     def test_a_blob_that_the_parent_gave_up_is_told_by_neither(self) -> None:
         events = _Recorder()
-        reporting = ReportingReader.around(BytesReader(b"abc"), _descriptor(b"abc"), "i", events)
+        reporting = ReportingReader(BytesReader(b"abc"), _descriptor(b"abc"), "i", events.emit)
         reporting.readinto(memoryview(bytearray(1)))
         reporting.close()
         self.assertEqual(events.seen, [])

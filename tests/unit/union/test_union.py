@@ -18,6 +18,7 @@ from cip.errors import (
     SourceError,
     UsageError,
 )
+from cip.events import NO_EVENTS, Events
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
@@ -102,8 +103,8 @@ class UnionTestCase(LeakCheckedTestCase):
     def open(self, *local: str, image: str = "docker://host.x/a:1", offline: bool = False):  # type: ignore[no-untyped-def]
         settings = Settings(local_sources=local or (f"oci:{self.layout.path}",), offline=offline)
         source = open_with_local_sources(
-            parse_image_reference(image), settings, self.open_registry, self.events, DirectPrograms(),
-            Spools(str(self.directory)),
+            parse_image_reference(image), settings, self.open_registry, Events(self.events.emit, NO_EVENTS.follow),
+            DirectPrograms(), Spools(str(self.directory)),
         )  # fmt: skip
         self.addCleanup(source.close)
         return source

@@ -1,14 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decision of the policy as the members of an audit record (decisions.md section 6)."""
+"""Decisions of the policy as audit lines (decisions.md section 6)."""
 
 from __future__ import annotations
 
-from .model.digest import Digest
-from .trust.evaluation import Decision
-from .trust.requirements import SignatureResult
+import json
 
+from ..model.digest import Digest
+from ..trust.evaluation import Audit, Decision
+from ..trust.requirements import SignatureResult
+from .lines import VERSION, LineWriter
+
+LINE_LIMIT = 64 * 1024  # bytes
 SIGNATURES = 32  # of one decision, so that its record stays below 64 KiB
 _TEXT = 240  # characters of one outside or composed text
+
+
+def write_audit(lines: LineWriter) -> Audit:
+    """Decisions that become lines; one of LINE_LIMIT bytes or more loses its signatures and says so."""
+
+    def record(
+        decision: Decision, *, reference: str, digest: Digest, index_digest: Digest | None, time: float
+    ) -> None:
+        members = audit_record(decision, reference=reference, digest=digest, index_digest=index_digest, time=time)
+        line = {"v": VERSION, **members}
+        if len(json.dumps(line, default=str)) >= LINE_LIMIT:
+            line |= {"signatures": [], "truncated": True}
+        lines.put(line)
+
+    return record
 
 
 def audit_record(

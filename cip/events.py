@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run tells about itself: the two ways out that the core is handed (decisions.md section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from .content import BlobReader
+from .errors import CipError
+from .model.descriptor import Descriptor
+
+
+class Emit(Protocol):
+    """Records `event` (plan, progress, retry, source, throttled, auth, policy, done, failed) with its members.
+
+    Never blocks, never raises, and may be called from any thread.
+    """
+
+    def __call__(self, event: str, **members: object) -> None: ...
+
+
+class Events(NamedTuple):
+    """Takes the events of a run. `follow` wraps the reader of a blob of an image, so that its progress is told."""
+
+    emit: Emit
+    follow: Callable[[BlobReader, Descriptor, str], BlobReader]
+
+
+def _forget(event: str, **members: object) -> None: ...
+
+
+NO_EVENTS = Events(_forget, lambda reader, descriptor, image: reader)
+
+
+def failure(error: CipError) -> dict[str, object]:
+    """What an event `failed` says of `error` (decisions.md section 6); what is not known is None."""
+    attempts = [
+        {"place": each.place, "at": each.at, "phase": each.phase, "code": each.code} for each in error.attempts
+    ]
+    return {
+        "code": error.code,
+        "detail": str(error),
+        "retryable": error.retryable,
+        "host": error.host,
+        "phase": error.phase,
+        "offset": error.offset,
+        "attempts": attempts or None,
+        "retry_after": error.retry_after,
+        "reason": error.reason,
+    }

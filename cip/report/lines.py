@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes JSON objects to a descriptor, one a line (decisions.md section 6).
+
+A reader of these lines can never slow or stop a transfer: lines wait in a bounded queue that one thread empties,
+progress lines of one blob replace each other there, and a reader that lets the queue fill is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from .. import log
+
+VERSION = 1
+QUEUE_LIMIT = 256 * 1024  # bytes of lines that are not progress
+
+
+class LineWriter:
+    """Writes lines to a descriptor that it owns, from a thread of its own. `name` is for the log."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._condition = threading.Condition()
+        self._lines: deque[bytes] = deque()
+        self._progress: dict[str, bytes] = {}
+        self._waiting = 0
+        self._writing = False
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def put(self, members: Mapping[str, object], *, replaces: str | None = None, ends: str | None = None) -> None:
+        """Queue one line. With `replaces` it takes the place of a waiting one with that key; `ends` drops that one."""
+        line = json.dumps(members, separators=(",", ":"), default=str).encode() + b"\n"
+        with self._condition:
+            if self._closed:
+                return
+            if replaces is not None:
+                self._progress[replaces] = line
+            else:
+                if self._waiting + len(line) > QUEUE_LIMIT:
+                    self._cut_off("its reader is too slow")
+                    return
+                self._lines.append(line)
+                self._waiting += len(line)
+                self._progress.pop(ends or "", None)
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no more threads for this process
+                    self._cut_off(str(error))
+                    os.close(self._descriptor)
+                    return
+                self._thread = thread
+            self._condition.notify()
+
+    def close(self, within: float) -> None:
+        """Write what waits, for at most `within` seconds, and close the descriptor."""
+        with self._condition:
+            if self._closed and self._thread is None:
+                return
+            deadline = time.monotonic() + within
+            while (self._lines or self._progress or self._writing) and not self._closed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._condition.wait(left)
+            idle = not self._writing
+            self._closed = True
+            self._condition.notify_all()
+            thread = self._thread
+        if thread is not None and idle:
+            thread.join()
+        if thread is None:
+            os.close(self._descriptor)
+
+    def _cut_off(self, why: str) -> None:
+        """Stop for good; called with the lock held."""
+        self._closed = True
+        self._lines.clear()
+        self._progress.clear()
+        log.warning("%s: no more lines are written: %s", self._name, why)
+        self._condition.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._condition:
+                    self._writing = False
+                    self._condition.notify_all()
+                    while not (self._lines or self._progress or self._closed):
+                        self._condition.wait()
+                    if self._closed:
+                        return
+                    self._writing = True
+                    if self._lines:
+                        line = self._lines.popleft()
+                        self._waiting -= len(line)
+                    else:
+                        line = self._progress.pop(next(iter(self._progress)))
+                try:
+                    _write_whole(self._descriptor, line)
+                except OSError as error:
+                    with self._condition:
+                        if not self._closed:
+                            self._cut_off(error.strerror or "cannot be written")
+                        return
+        finally:
+            os.close(self._descriptor)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    view = memoryview(line)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads what may be absent: the rooms, which a copy of this program takes or leaves by their folders and files.
+
+Each function here imports the entry of one room when it is called. Where the room was left out, what it would have
+done is refused by a typed error that names it. The core imports a room in no other way (tests/unit/test_layers.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import CipError, ErrorCode, UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import socket
+
+    from .content import BlobReader
+    from .events import Events
+    from .explain.view import Explanation
+    from .image import ImageOpener
+    from .model.descriptor import Descriptor
+    from .model.jsontree import JsonNode
+    from .model.reference import ImageReference
+    from .programs import Programs
+    from .readahead import ReadAhead
+    from .report.records import Records
+    from .settings import Settings
+    from .sources.archives.spool import Spools
+    from .sources.base import BlobAccess, ImageSource
+    from .trust.requirements import Requirement, RunGpgv
+
+
+class Room(NamedTuple):
+    """A part that can be left out.
+
+    `modules` are the packages and modules that it consists of, seen from this one, `gives` is what people get from it,
+    `needs` are the rooms without which it does not work.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    gives: str
+    needs: tuple[str, ...] = ()
+
+
+ROOMS = (
+    Room("jsonproxy", ("wire.jsonproxy",), "the JSON protocol of `skopeo experimental-image-proxy`"),
+    Room("openpgp", ("trust.openpgp",), "`signedBy` in a policy"),
+    Room("sigstore", ("trust.sigstore",), "`sigstoreSigned` in a policy"),
+    Room("archives", ("sources.archives",), "`oci-archive:`, `docker-archive:`"),
+    Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
+    Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
+    Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
+    Room("explain", ("explain",), "the command `explain`"),
+    Room("report", ("report",), "`--events-fd`, `--audit-fd`"),
+    Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
+    Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
+    Room("confine", ("confine",), "the sandbox, `--require-sandbox`"),
+    Room("client", ("client",), "the Python client"),
+)
+
+
+def present() -> tuple[str, ...]:
+    """The names of the rooms that this copy has."""
+    return tuple(room.name for room in ROOMS if all(find_spec(f".{name}", __package__) for name in room.modules))
+
+
+@contextmanager
+def _needed(what: str, refuse: Callable[[str], CipError]) -> Iterator[None]:
+    """Turn the absence of a room into an error; `what` it would have done."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        absent = (error.name or "").removeprefix(f"{__package__}.")
+        for room in ROOMS:
+            if any(f"{absent}.".startswith(f"{module}.") for module in room.modules):
+                raise refuse(f"{what}: not part of this copy, which was made without the room {room.name!r}") from error
+        raise
+
+
+def _transport(what: str) -> UnsupportedError:
+    return UnsupportedError(what, code=ErrorCode.TRANSPORT_UNSUPPORTED)
+
+
+def _dependency(what: str) -> UnsupportedError:
+    return UnsupportedError(what, code=ErrorCode.DEPENDENCY_MISSING)
+
+
+# --- transports ---
+
+
+def spools(tmpdir: str) -> Spools:
+    """The temporary files of the process. Raises UnsupportedError."""
+    with _needed("archives", _transport):
+        from .sources.archives.spool import Spools
+    return Spools(tmpdir)
+
+
+def open_oci_archive(reference: ImageReference, spools: Spools, programs: Programs) -> ImageSource:
+    """Raises UnsupportedError, and what the room raises, as all that open a source."""
+    with _needed("oci-archive:", _transport):
+        from .sources.archives.archive import open_oci_archive
+    return open_oci_archive(reference, spools, programs)
+
+
+def open_docker_archive(reference: ImageReference, spools: Spools, programs: Programs) -> ImageSource:
+    """See `open_oci_archive`."""
+    with _needed("docker-archive:", _transport):
+        from .sources.archives.dockerarchive import open_docker_archive
+    return open_docker_archive(reference, spools, programs)
+
+
+def open_daemon(reference: ImageReference, settings: Settings, spools: Spools, programs: Programs) -> ImageSource:
+    """See `open_oci_archive`."""
+    with _needed("docker-daemon:", _transport):
+        from .sources.daemon import open_daemon
+    return open_daemon(reference, settings, spools, programs)
+
+
+def open_storage(reference: ImageReference, settings: Settings) -> ImageSource:
+    """See `open_oci_archive`."""
+    with _needed("containers-storage:", _transport):
+        from .sources.storage.source import open_storage
+    return open_storage(reference, settings)
+
+
+def open_tarball(reference: ImageReference, spools: Spools, programs: Programs) -> ImageSource:
+    """See `open_oci_archive`."""
+    with _needed("tarball:", _transport):
+        from .sources.tarball import open_tarball
+    return open_tarball(reference, spools, programs)
+
+
+def open_with_local_sources(
+    reference: ImageReference, settings: Settings, open_registry: Callable[[ImageReference], ImageSource],
+    events: Events, programs: Programs, spools: Spools,
+) -> ImageSource:  # fmt: skip
+    """The union of the local sources of `settings` and a registry. Raises UsageError, and what the room raises."""
+    with _needed("--local-source", UsageError):
+        from .union import open_with_local_sources
+    return open_with_local_sources(reference, settings, open_registry, events, programs, spools)
+
+
+# --- trust ---
+
+
+def parse_signed_by(node: JsonNode) -> Requirement:
+    """A `signedBy` of a policy. Raises ConfigurationError by `node`, UnsupportedError."""
+    with _needed("signedBy", _dependency):
+        from .trust.openpgp.simplesigning import parse_signed_by
+    return parse_signed_by(node)
+
+
+def parse_sigstore_signed(node: JsonNode) -> Requirement:
+    """A `sigstoreSigned` of a policy. Raises ConfigurationError by `node`, UnsupportedError."""
+    with _needed("sigstoreSigned", _dependency):
+        from .trust.sigstore.requirement import parse_sigstore_signed
+    return parse_sigstore_signed(node)
+
+
+def require_reliable(run_gpgv: RunGpgv) -> None:
+    """Return only if this gpgv can be relied on. Raises SignatureError, MissingDependencyError."""
+    from .trust.openpgp.selftest import require_reliable  # only a requirement of that room asks
+
+    require_reliable(run_gpgv)
+
+
+# --- what stands beside an image ---
+
+
+def read_ahead(
+    open_blob: Callable[[Descriptor, BlobAccess], BlobReader], layers: Sequence[Descriptor], limit: int,
+    connections: int,
+) -> ReadAhead | None:  # fmt: skip
+    """Requests layers before they are asked for; None in a copy that does not."""
+    try:
+        with _needed("--read-ahead", UsageError):
+            from .readahead import ReadAhead
+    except UsageError:
+        return None
+    return ReadAhead(open_blob, layers, limit, connections)
+
+
+def records() -> Records:
+    """The writers of events and audit. Raises UsageError."""
+    with _needed("--events-fd, --audit-fd", UsageError):
+        from .report.records import Records
+    return Records()
+
+
+# --- what the command line can ask for ---
+
+
+def serve_json(sock: socket.socket, opener: ImageOpener, settled: Callable[[], None]) -> int:
+    """Serve the JSON protocol on `sock`; the exit status. Raises UsageError."""
+    with _needed("experimental-image-proxy", UsageError):
+        from .wire.jsonproxy.conversation import serve
+    return serve(sock, opener, settled)
+
+
+def explain(reference: str, settings: Settings) -> Explanation:
+    """What would be done for `reference`. Raises UsageError."""
+    with _needed("explain", UsageError):
+        from .explain.resolve import explain
+    return explain(reference, settings)
