@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from ...errors import SignatureError, quote
+from .der import UTF8_STRING, parse_der
 from .keys import Certificate
 
 CHECK_LIMIT = 100  # signatures verified for one path; a chain can be made so that there are very many paths
@@ -18,9 +20,15 @@ _READ_EXTENSIONS = frozenset(  # those that may be critical: basicConstraints, k
     f"2.5.29.{number}" for number in (15, 17, 19, 31, 32, 37)
 )
 _ALTERNATIVE_NAME, _NAME_CONSTRAINTS = "2.5.29.17", "2.5.29.30"
-_SIGNING_PURPOSES = frozenset({"1.3.6.1.5.5.7.3.3", "2.5.29.37.0"})  # codeSigning, anyExtendedKeyUsage
+CODE_SIGNING, TIME_STAMPING, ANY_PURPOSE = "1.3.6.1.5.5.7.3.3", "1.3.6.1.5.5.7.3.8", "2.5.29.37.0"
+SIGNING_PURPOSES = frozenset({CODE_SIGNING, ANY_PURPOSE})
+STAMPING_PURPOSES = frozenset({TIME_STAMPING, ANY_PURPOSE})
+_PURPOSES = {CODE_SIGNING: "code signing", TIME_STAMPING: "time stamping"}
 _ISSUER_RAW, _ISSUER_DER = "1.3.6.1.4.1.57264.1.1", "1.3.6.1.4.1.57264.1.8"
-_STRING_TAGS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}  # UTF8String, PrintableString, IA5String
+_BUILD_SIGNER = "1.3.6.1.4.1.57264.1.9"
+_OTHER_NAME = "1.3.6.1.4.1.57264.1.7"
+_STRING_TAGS = {UTF8_STRING: "utf-8", 0x13: "ascii", 0x16: "ascii"}  # and PrintableString, IA5String
+_UTF8 = {UTF8_STRING: "utf-8"}
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
@@ -31,13 +39,15 @@ def require_path(
     time: float,
     *,
     names_exempt: bool,
-) -> None:
-    """Return only if a path leads from `leaf` over `intermediates` to one of `anchors`, all of it valid at `time`.
+    purposes: frozenset[str] = SIGNING_PURPOSES,
+) -> Certificate:
+    """The issuer of `leaf` on a path over `intermediates` to one of `anchors`, all of it valid at `time`.
 
-    `names_exempt` lets a critical alternative name of unknown kinds pass in the leaf (Fulcio). A leaf that is itself an
-    anchor still needs an issuer (D10). Raises SignatureError (`untrusted`).
+    Where a certificate names purposes, one of `purposes` must be among them. `names_exempt` lets a critical alternative
+    name of unknown kinds pass in the leaf (Fulcio). A leaf that is itself an anchor still needs an issuer (D10). Raises
+    SignatureError (`untrusted`).
     """
-    _require_usable(leaf, "the certificate", time, names_exempt=names_exempt)
+    _require_usable(leaf, "the certificate", time, purposes, names_exempt=names_exempt)
     issuers = [*((each, True) for each in anchors), *((each, False) for each in intermediates)]
     faults: list[str] = []
     paths: list[tuple[Certificate, ...]] = [(leaf,)]
@@ -51,13 +61,13 @@ def require_path(
             if checks > CHECK_LIMIT:
                 raise _untrusted(f"no path to a trusted certificate in {CHECK_LIMIT} attempts")
             try:
-                _require_issuing(issuer, time, below=len(path) - 1)
+                _require_issuing(issuer, time, purposes, below=len(path) - 1)
                 path[-1].require_signed_by(issuer)
             except SignatureError as error:
                 faults.append(str(error))
                 continue
             if is_anchor:
-                return
+                return (*path, issuer)[1]
             paths.append((*path, issuer))
     raise _untrusted(faults[0] if faults else "no trusted certificate vouches for the certificate")
 
@@ -69,7 +79,7 @@ def require_oidc_issuer(leaf: Certificate, expected: str) -> None:
     if raw is not None:
         found.add(raw)
     if der is not None:
-        found.add(_der_string(der))
+        found.add(_der_string(der, _STRING_TAGS, "OIDC issuer extension"))
     if len(found) != 1:
         raise _other_subject(f"expected a certificate with one OIDC issuer, found {len(found)}")
     if found != {expected.encode()}:
@@ -81,6 +91,43 @@ def require_email(leaf: Certificate, expected: str) -> None:
     """Return only if an e-mail name of `leaf` is `expected`, byte for byte. Raises SignatureError (`certid`)."""
     if expected not in leaf.emails:
         raise _other_subject(f"expected a certificate for {quote(expected)}, found {quote(', '.join(leaf.emails))}")
+
+
+class CertificateIdentity(NamedTuple):
+    """Who a Fulcio certificate must speak for, byte for byte; empty members are not asked for (bundles.md 4.2)."""
+
+    oidc_issuer: str
+    email: str = ""
+    uri: str = ""
+    other_name: str = ""
+    build_signer_uri: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What the alternative name must be, for records."""
+        kinds = {"email:": self.email, "URI:": self.uri, "other:": self.other_name}
+        return "".join(kind + text for kind, text in kinds.items() if text)
+
+
+def require_identity(leaf: Certificate, expected: CertificateIdentity) -> None:
+    """Return only if `leaf` has one alternative name and all that is `expected` (bundles.md 3.8)."""
+    if not expected.subject and not expected.build_signer_uri:
+        raise _other_subject("expected a certificate for nobody: the policy names no subject")
+    require_oidc_issuer(leaf, expected.oidc_issuer)
+    if leaf.name_count != 1:
+        raise _other_subject(f"expected a certificate with one alternative name, found {leaf.name_count}")
+    texts = [der for number, der in leaf.other_names if number == _OTHER_NAME]
+    others = tuple(_der_string(der, _UTF8, "alternative name").decode() for der in texts)
+    for wanted, names in ((expected.email, leaf.emails), (expected.uri, leaf.uris), (expected.other_name, others)):
+        if wanted and wanted not in names:
+            found = ", ".join(leaf.emails + leaf.uris + others)
+            raise _other_subject(f"expected a certificate for {quote(wanted)}, found {quote(found)}")
+    if expected.build_signer_uri:
+        der = leaf.extensions.get(_BUILD_SIGNER)
+        signer = b"" if der is None else _der_string(der, _UTF8, "build signer extension")
+        if signer != expected.build_signer_uri.encode():
+            wanted, found = quote(expected.build_signer_uri), quote(signer.decode())
+            raise _other_subject(f"expected a certificate with build signer {wanted}, found {found}")
 
 
 def require_hostname(leaf: Certificate, expected: str) -> None:
@@ -98,14 +145,16 @@ def require_hostname(leaf: Certificate, expected: str) -> None:
     raise _other_subject(f"expected a certificate for host {quote(expected)}, found {found}")
 
 
-def _require_usable(certificate: Certificate, what: str, time: float, *, names_exempt: bool = False) -> None:
+def _require_usable(
+    certificate: Certificate, what: str, time: float, purposes: frozenset[str], *, names_exempt: bool = False
+) -> None:
     """What holds for every certificate of a path."""
     if time < certificate.not_before:
         raise _untrusted(f"{what} is valid from {certificate.not_before:.0f} on, judged at {time:.0f}")
     if time > certificate.not_after:
         raise _untrusted(f"{what} is valid until {certificate.not_after:.0f}, judged at {time:.0f}")
-    if certificate.purposes is not None and not certificate.purposes & _SIGNING_PURPOSES:
-        raise _untrusted(f"{what} is not for code signing")
+    if certificate.purposes is not None and not certificate.purposes & purposes:
+        raise _untrusted(f"{what} is not for {_PURPOSES[min(purposes)]}")
     unread = certificate.critical - _READ_EXTENSIONS
     if unread:
         raise _untrusted(f"{what} has an unknown critical extension {min(unread)}")
@@ -113,10 +162,10 @@ def _require_usable(certificate: Certificate, what: str, time: float, *, names_e
         raise _untrusted(f"{what} has a critical alternative name of unknown kind")
 
 
-def _require_issuing(issuer: Certificate, time: float, *, below: int) -> None:
+def _require_issuing(issuer: Certificate, time: float, purposes: frozenset[str], *, below: int) -> None:
     """What holds for a certificate that issued another one, with `below` intermediates between it and the leaf."""
     what = "an issuing certificate"
-    _require_usable(issuer, what, time)
+    _require_usable(issuer, what, time, purposes)
     if not issuer.is_authority or not issuer.may_sign:
         raise _untrusted(f"{what} is not one of a certificate authority")
     if issuer.path_length is not None and below > issuer.path_length:
@@ -125,18 +174,16 @@ def _require_issuing(issuer: Certificate, time: float, *, below: int) -> None:
         raise _untrusted(f"{what} has name constraints, which are not supported")
 
 
-def _der_string(der: bytes) -> bytes:
-    """The text of a DER string of at most 255 bytes, with nothing behind it."""
-    for header in (2, 3):
-        text = der[header:]
-        length = bytes([len(text)]) if len(text) < 0x80 else b"\x81" + bytes([min(len(text), 0xFF)])
-        if len(text) <= 0xFF and der[1:header] == length and der[0] in _STRING_TAGS:
-            try:
-                text.decode(_STRING_TAGS[der[0]])
-            except UnicodeDecodeError:
-                break
-            return text
-    raise _other_subject("the OIDC issuer extension is malformed")
+def _der_string(der: bytes, tags: Mapping[int, str], what: str) -> bytes:
+    """The text of a DER string with one of `tags`, with nothing behind it."""
+    try:
+        element = parse_der(der)
+        element.content.decode(tags.get(element.tag, "ascii"))
+    except ValueError as error:
+        raise _other_subject(f"the {what} is malformed") from error
+    if element.tag not in tags:
+        raise _other_subject(f"the {what} is malformed")
+    return element.content
 
 
 def _covers(pattern: str, host: str) -> bool:

@@ -8,10 +8,12 @@ each in its one canonical encoding. Its documented exceptions become SignatureEr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ...errors import MissingDependencyError, SignatureError, quote
 from ..armor import pem_blocks
+from .der import OID, SEQUENCE, parse_der
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -28,15 +30,34 @@ _CERTIFICATE_ALGORITHMS = {
     "1.2.840.113549.1.1.13": ("rsa", "sha512"),
     "1.3.101.112": ("ed25519", ""),
 }
+_KEY_ALGORITHMS = frozenset({"1.2.840.10045.2.1", "1.2.840.113549.1.1.1", "1.3.101.112"})  # ECDSA, RSA, Ed25519
+_KNOWN_ALGORITHMS = {  # by which people know what is refused
+    "1.2.840.10040.4.1": "DSA",
+    "1.2.840.113549.1.1.10": "RSA-PSS",
+    "1.3.101.113": "Ed448",
+    "2.16.840.1.101.3.4.3.17": "ML-DSA-44",
+    "2.16.840.1.101.3.4.3.18": "ML-DSA-65",
+    "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
+}
+_USAGES = {
+    "digitalSignature": "digital_signature",
+    "nonRepudiation": "content_commitment",
+    "keyCertSign": "key_cert_sign",
+}
 _PURPOSE = "check a sigstore signature"
 
 
 class PublicKey(NamedTuple):
-    """A key that may verify. `spki` is its SubjectPublicKeyInfo in DER, `kind` is ecdsa, rsa or ed25519."""
+    """A key that may verify. `spki` is its SubjectPublicKeyInfo in DER, `kind` is ecdsa, rsa or ed25519.
+
+    `parameter` is the curve's name, or the size in bits; `exponent` is zero unless the kind is rsa.
+    """
 
     spki: bytes
     kind: str
     handle: Any
+    parameter: str = ""
+    exponent: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -75,21 +96,36 @@ def load_public_key(content: bytes, name: str) -> PublicKey:
     Raises SignatureError (`keycfg`), MissingDependencyError.
     """
     _require_cryptography()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
     block = next(pem_blocks(content), None)
     if block is None or block.content is None:
         _unusable(f"{name}: expected a public key in PEM form")
     if block.label not in ("PUBLIC KEY", "RSA PUBLIC KEY"):
         _unusable(f"{name}: expected a PEM block of PUBLIC KEY or RSA PUBLIC KEY, found {quote(block.label)}")
     try:
-        key = _narrowed(load_der_public_key(block.content))
+        return load_key(block.content, pkcs1=block.label == "RSA PUBLIC KEY")
+    except ValueError as error:
+        _unusable(f"{name}: {error}")
+
+
+def load_key(der: bytes, *, pkcs1: bool = False) -> PublicKey:
+    """The key in a SubjectPublicKeyInfo, or with `pkcs1` in an RSAPublicKey. Raises ValueError saying what is wrong."""
+    _require_cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    if not pkcs1:
+        algorithm = parse_der(der).fields().take(SEQUENCE).fields().take(OID).oid()
+        if algorithm not in _KEY_ALGORITHMS:
+            known = _KNOWN_ALGORITHMS.get(algorithm)
+            shown = f"{algorithm} ({known})" if known else algorithm
+            raise ValueError(f"key algorithm {shown} is not supported by this version")
+    try:
+        key = _narrowed(load_der_public_key(der))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        _unusable(f"{name}: {quote(error)}")
-    # one encoding per label: explicit curves, compressed points, missing parameters and RSA-PSS keys end here
-    if block.content != (key.spki if block.label == "PUBLIC KEY" else _pkcs1(key)):
-        _unusable(f"{name}: the key is not in its canonical encoding")
+        raise ValueError(quote(error)) from error
+    # one encoding: explicit curves, compressed points, missing parameters and RSA-PSS keys end here
+    if der != (_pkcs1(key) if pkcs1 else key.spki):
+        raise ValueError("the key is not in its canonical encoding")
     return key
 
 
@@ -101,19 +137,22 @@ def _narrowed(handle: Any) -> PublicKey:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+    parameter, exponent = "", 0
     if isinstance(handle, ec.EllipticCurvePublicKey):
         if handle.curve.name not in _CURVES:
             raise ValueError(f"unsupported curve {handle.curve.name}")
-        kind, handle = "ecdsa", handle.public_numbers().public_key()
+        kind, parameter, handle = "ecdsa", handle.curve.name, handle.public_numbers().public_key()
     elif isinstance(handle, rsa.RSAPublicKey):
         if handle.key_size < RSA_MINIMUM:
             raise ValueError(f"an RSA key of {handle.key_size} bits, expected at least {RSA_MINIMUM}")
-        kind, handle = "rsa", handle.public_numbers().public_key()
+        kind, parameter, exponent = "rsa", str(handle.key_size), handle.public_numbers().e
+        handle = handle.public_numbers().public_key()
     elif isinstance(handle, ed25519.Ed25519PublicKey):
         kind = "ed25519"
     else:
         raise ValueError("expected an ECDSA, RSA or Ed25519 key")
-    return PublicKey(handle.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), kind, handle)
+    spki = handle.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return PublicKey(spki, kind, handle, parameter, exponent)
 
 
 def _pkcs1(key: PublicKey) -> bytes:
@@ -123,44 +162,85 @@ def _pkcs1(key: PublicKey) -> bytes:
     return encoded
 
 
+class LogTimestamp(NamedTuple):
+    """That a certificate log saw a certificate; `milliseconds` since 1970."""
+
+    log_id: bytes
+    milliseconds: int
+    extensions: bytes
+    hash_name: str
+    signature: bytes
+
+
 class Certificate(NamedTuple):
     """What path checking needs of a certificate. Names are DER as they stand in it, times are seconds since 1970.
 
-    `path_length` and `purposes` (extended key usages) are None when unrestricted, `may_sign` is False when a key usage
-    leaves keyCertSign out. `critical` has dotted numbers, and so has `extensions`: raw values of those that
-    `cryptography` does not read, empty for the rest. `has_known_names` is False for a subject alternative name of
-    nothing but kinds that nobody reads.
+    `path_length`, `usages` (key usages by their names in RFC 5280) and `purposes` (extended ones) are None when
+    unrestricted. `critical` has dotted numbers, and so has `extensions`: raw values of those that `cryptography` does
+    not read, empty for the rest. `other_names` are pairs of number and DER, `name_count` counts alternative names of
+    all kinds. `has_known_names` is False for a subject alternative name of nothing but kinds that nobody reads.
     """
 
     der: bytes
+    serial: int
     subject: bytes
     issuer: bytes
     spki: bytes
+    key_id: bytes
     not_before: float
     not_after: float
     is_authority: bool
     path_length: int | None
-    may_sign: bool
+    usages: frozenset[str] | None
     purposes: frozenset[str] | None
     critical: frozenset[str]
     extensions: Mapping[str, bytes]
     emails: tuple[str, ...]
     hosts: tuple[str, ...]
     addresses: tuple[str, ...]
+    uris: tuple[str, ...]
+    other_names: tuple[tuple[str, bytes], ...]
+    name_count: int
     has_known_names: bool
     handle: x509.Certificate
 
+    @property
+    def may_sign(self) -> bool:
+        """Whether no key usage leaves keyCertSign out."""
+        return self.usages is None or "keyCertSign" in self.usages
+
     def public_key(self) -> PublicKey:
         """Its key. Raises SignatureError (`untrusted`)."""
+        try:
+            return load_key(self.spki)
+        except ValueError as error:
+            raise SignatureError(f"key of a certificate: {error}", reason="untrusted") from error
+
+    def log_timestamps(self) -> list[LogTimestamp]:
+        """The signed certificate timestamps in it (RFC 6962 3.3). Raises ValueError."""
+        from cryptography import x509
         from cryptography.exceptions import UnsupportedAlgorithm
 
         try:
-            key = _narrowed(self.handle.public_key())
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise SignatureError(f"key of a certificate: {quote(str(error))}", reason="untrusted") from error
-        if key.spki != self.spki:
-            raise SignatureError("key of a certificate: not in its canonical encoding", reason="untrusted")
-        return key
+            extension = self.handle.extensions.get_extension_for_class(x509.PrecertificateSignedCertificateTimestamps)
+            return [
+                LogTimestamp(
+                    each.log_id,
+                    # naive, in UTC; the whole milliseconds that are signed
+                    round(each.timestamp.replace(tzinfo=UTC).timestamp() * 1000),
+                    each.extension_bytes,
+                    each.signature_hash_algorithm.name,
+                    each.signature,
+                )
+                for each in extension.value
+            ]
+        except (ValueError, TypeError, LookupError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
+            raise ValueError(quote(str(error))) from error
+
+    def unlogged(self) -> bytes:
+        """What logs sign of it: the signed part without their timestamps (RFC 6962 3.2). Raises ValueError."""
+        signed: bytes = self.handle.tbs_precertificate_bytes
+        return signed
 
     def require_signed_by(self, issuer: Certificate) -> None:
         """Return only if the key of `issuer` signed this certificate. Raises SignatureError (`untrusted`)."""
@@ -204,27 +284,35 @@ def load_certificate(der: bytes) -> Certificate:
     constraints, usage = known.get(x509.BasicConstraints), known.get(x509.KeyUsage)
     purposes = known.get(x509.ExtendedKeyUsage)
     names: list[Any] = list(known.get(x509.SubjectAlternativeName, ()))
-    signed, outer, _ = _elements(_content(der))
+    signed, outer, _ = parse_der(der).children
     # RFC 5280 4.1: version, serial number, signature, issuer, validity, subject, subjectPublicKeyInfo
-    _, _, inner, issuer, _, subject, spki, *_ = _elements(_content(signed))
+    _, _, inner, issuer, _, subject, spki, *_ = signed.children
     if inner != outer:
         raise ValueError("two different signature algorithms")
+    key_id = known.get(x509.SubjectKeyIdentifier)
     return Certificate(
         der=der,
-        subject=subject,
-        issuer=issuer,
-        spki=spki,
+        serial=handle.serial_number,
+        subject=subject.raw,
+        issuer=issuer.raw,
+        spki=spki.raw,
+        key_id=b"" if key_id is None else key_id.digest,
         not_before=_seconds(handle, "not_valid_before"),
         not_after=_seconds(handle, "not_valid_after"),
         is_authority=constraints is not None and constraints.ca,
         path_length=constraints.path_length if constraints is not None else None,
-        may_sign=usage is None or usage.key_cert_sign,
+        usages=None if usage is None else frozenset(name for name, each in _USAGES.items() if getattr(usage, each)),
         purposes=None if purposes is None else frozenset(each.dotted_string for each in purposes),
         critical=frozenset(each.oid.dotted_string for each in extensions if each.critical),
         extensions=values,
         emails=_names(names, x509.RFC822Name),
         hosts=_names(names, x509.DNSName),
         addresses=_names(names, x509.IPAddress),
+        uris=_names(names, x509.UniformResourceIdentifier),
+        other_names=tuple(
+            (name.type_id.dotted_string, name.value) for name in names if isinstance(name, x509.OtherName)
+        ),
+        name_count=len(names),
         has_known_names=any(
             isinstance(name, (x509.RFC822Name, x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier))
             for name in names
@@ -244,30 +332,11 @@ def _names(names: Sequence[Any], kind: type[Any]) -> tuple[str, ...]:
 
 def _seconds(handle: x509.Certificate, name: str) -> float:
     """`not_valid_before` or `not_valid_after`; the variants with a time zone came with version 42."""
-    from datetime import UTC, datetime
-
     aware: datetime | None = getattr(handle, f"{name}_utc", None)
     if aware is None:
         naive: datetime = getattr(handle, name)
         aware = naive.replace(tzinfo=UTC)
     return aware.timestamp()
-
-
-def _content(der: bytes) -> bytes:
-    """What one DER element holds."""
-    width = der[1] & 0x7F if der[1] & 0x80 else 0
-    return der[2 + width :]
-
-
-def _elements(der: bytes) -> list[bytes]:
-    """The DER elements that `der` is made of; it has been parsed by `cryptography` before, so it is well-formed."""
-    found = []
-    while der:
-        width = der[1] & 0x7F if der[1] & 0x80 else 0
-        size = 2 + width + (int.from_bytes(der[2 : 2 + width], "big") if width else der[1])
-        found.append(der[:size])
-        der = der[size:]
-    return found
 
 
 def _require_cryptography() -> None:

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""trusted_root.json: the logs and authorities that an administrator trusts, and from when to when (bundles.md 3.9).
+
+An entry that this program cannot use (an algorithm of tomorrow) is left out and named in `unusable`, so that a root
+which lists it stays usable; whatever else is wrong refuses the whole file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
+
+from ...errors import SignatureError, quote
+from ...model.jsontree import JsonNode, parse_json
+from ..sigstore.der import utc_seconds
+from ..sigstore.keys import Certificate, PublicKey, load_certificate, load_key
+from .algorithms import LOG_KEY_DETAILS, require_profile
+from .protojson import elements, message, required, some_octets, text
+
+TRUSTED_ROOT_LIMIT = 4 * 1024 * 1024  # bytes
+LIST_LIMIT = 128  # entries of one kind
+_TEXT_LIMIT = 1024  # characters
+_DER_LIMIT = 64 * 1024  # bytes of a key or certificate
+_CHAIN_LIMIT = 10  # certificates
+CHECKPOINT_ID_BYTES = (4, 32)  # least and most
+_MEDIA_TYPES = (
+    "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+    "application/vnd.dev.sigstore.trustedroot.v0.1+json",
+    "application/vnd.dev.sigstore.trustedroot.v0.2+json",
+)
+_RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d{1,9})?Z", re.ASCII)
+T = TypeVar("T")
+
+
+class Window(NamedTuple):
+    """When something was trusted, in seconds since 1970, both ends included."""
+
+    start: float
+    end: float
+
+    def holds(self, time: float) -> bool:
+        """Whether `time` is inside."""
+        return self.start <= time <= self.end
+
+    def __str__(self) -> str:
+        return f"from {day(self.start)}" + ("" if math.isinf(self.end) else f" to {day(self.end)}")
+
+
+class Log(NamedTuple):
+    """A transparency log, known in an entry by any of `identities`; `address` is its URL without scheme, or empty."""
+
+    key: PublicKey
+    identities: tuple[bytes, ...]
+    address: str
+    window: Window
+    operator: str
+
+
+class Authority(NamedTuple):
+    """A certificate or timestamp authority; the last certificate of `chain` is the anchor."""
+
+    chain: tuple[Certificate, ...]
+    window: Window
+    uri: str
+    operator: str
+
+
+class TrustedRoot(NamedTuple):
+    """What one file lists; `name` is the file, `unusable` are sentences about entries that were left out."""
+
+    name: str
+    logs: tuple[Log, ...]
+    ct_logs: tuple[Log, ...]
+    certificate_authorities: tuple[Authority, ...]
+    timestamp_authorities: tuple[Authority, ...]
+    unusable: tuple[str, ...]
+
+
+def parse_trusted_root(data: bytes, name: str) -> TrustedRoot:
+    """The trusted root that `data` holds. Raises SignatureError (`keycfg`), MissingDependencyError."""
+    if len(data) > TRUSTED_ROOT_LIMIT:
+        raise _unusable_file(name, f"larger than {TRUSTED_ROOT_LIMIT} bytes")
+    root = parse_json(data, name, error=_unusable_file)
+    message(root, "mediaType", "tlogs", "ctlogs", "certificateAuthorities", "timestampAuthorities")
+    if text(root, "mediaType", _TEXT_LIMIT) not in _MEDIA_TYPES:
+        root.fail(f"expected mediaType {_MEDIA_TYPES[-1]}, found {quote(root.value.get('mediaType'))}")
+    unusable: list[str] = []
+
+    def listed(member: str, read: Callable[[JsonNode], T]) -> tuple[T, ...]:
+        found = []
+        for node in elements(root, member, LIST_LIMIT):
+            try:
+                found.append(read(node))
+            except ValueError as error:
+                unusable.append(f"{node.where}: left out: {error}")
+        return tuple(found)
+
+    return TrustedRoot(
+        name,
+        listed("tlogs", _log),
+        listed("ctlogs", _log),
+        listed("certificateAuthorities", _authority),
+        listed("timestampAuthorities", _authority),
+        tuple(unusable),
+    )
+
+
+def day(time: float) -> str:
+    """The date of a time, for people."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")
+
+
+def _log(node: JsonNode) -> Log:
+    """Raises ValueError for one that cannot be used."""
+    message(node, "baseUrl", "hashAlgorithm", "publicKey", "logId", "checkpointKeyId", "operator")
+    key_node = message(required(node, "publicKey"), "rawBytes", "keyDetails", "validFor")
+    window = _window(key_node)
+    identities = [some_octets(message(required(node, "logId"), "keyId"), "keyId", _TEXT_LIMIT)]
+    checkpoint_id = node.get("checkpointKeyId")
+    if checkpoint_id is not None:
+        identity = some_octets(message(checkpoint_id, "keyId"), "keyId", CHECKPOINT_ID_BYTES[1])
+        if len(identity) < CHECKPOINT_ID_BYTES[0]:
+            checkpoint_id.fail(f"expected at least {CHECKPOINT_ID_BYTES[0]} bytes, found {len(identity)}")
+        identities.append(identity)
+    der, details = some_octets(key_node, "rawBytes", _DER_LIMIT), text(key_node, "keyDetails", _TEXT_LIMIT)
+    algorithm = text(node, "hashAlgorithm", _TEXT_LIMIT)
+    url, operator = text(node, "baseUrl", _TEXT_LIMIT), text(node, "operator", _TEXT_LIMIT)
+    if algorithm != "SHA2_256":
+        raise ValueError(f"a log whose hash is {quote(algorithm)}, expected SHA2_256")
+    key = load_key(der)
+    require_profile(key)
+    if details not in LOG_KEY_DETAILS or LOG_KEY_DETAILS[details] != (key.kind, key.parameter):
+        raise ValueError(f"a key of {quote(details)}, expected one of {', '.join(LOG_KEY_DETAILS)} that it is")
+    return Log(key, tuple(identities), url.partition("://")[2].rstrip("/") or url.rstrip("/"), window, operator)
+
+
+def _authority(node: JsonNode) -> Authority:
+    """Raises ValueError for one that cannot be used."""
+    message(node, "subject", "uri", "certChain", "validFor", "operator")
+    if (subject := node.get("subject")) is not None:
+        for name in ("organization", "commonName"):
+            text(message(subject, "organization", "commonName"), name, _TEXT_LIMIT)
+    uri, operator = text(node, "uri", _TEXT_LIMIT), text(node, "operator", _TEXT_LIMIT)
+    window, chain = _window(node), message(required(node, "certChain"), "certificates")
+    listed = elements(chain, "certificates", _CHAIN_LIMIT)
+    if not listed:
+        chain.fail("expected certificates, found none")
+    ders = [some_octets(message(each, "rawBytes"), "rawBytes", _DER_LIMIT) for each in listed]
+    return Authority(tuple(load_certificate(der) for der in ders), window, uri, operator)
+
+
+def _window(node: JsonNode) -> Window:
+    valid = message(required(node, "validFor"), "start", "end")
+    end = valid.get("end")
+    return Window(_time(required(valid, "start")), math.inf if end is None else _time(end))
+
+
+def _time(node: JsonNode) -> float:
+    match = _RFC3339.fullmatch(node.as_str())
+    try:
+        if match is not None:
+            return utc_seconds(*(int(each) for each in match.groups()[:6])) + float(match[7] or 0)
+    except ValueError:
+        pass  # a moment that does not exist
+    node.fail(f"expected a time in UTC as in RFC 3339, found {quote(node.value)}")
+
+
+def _unusable_file(where: str, why: str) -> SignatureError:
+    return SignatureError(f"{where}: {why}", reason="keycfg")
