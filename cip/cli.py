@@ -229,6 +229,8 @@ class _Confinement:
         limited = self._command is Command.HTTP and not any(text.startswith("containers-storage:") for text in named)
         wanted = Level.FULL if limited else Level.WRITE
         writable, readable = [self._settings.tmpdir], _read_later(self._reference, self._settings)
+        if self._settings.partial_dir is not None:
+            writable.append(self._settings.partial_dir)
         try:
             self._programs.start()
         except OSError as error:

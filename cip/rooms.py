@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .model.descriptor import Descriptor
     from .model.jsontree import JsonNode
     from .model.reference import ImageReference
+    from .partial import PartStore
     from .programs import Programs
     from .readahead import ReadAhead
     from .report.records import Records
@@ -58,6 +59,7 @@ ROOMS = (
     Room("report", ("report",), "`--events-fd`, `--audit-fd`"),
     Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
     Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
+    Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`"),
     Room("client", ("client",), "the Python client"),
 )
@@ -182,6 +184,13 @@ def read_ahead(
     except UsageError:
         return None
     return ReadAhead(open_blob, layers, limit, connections)
+
+
+def open_part_store(path: str, limit: int) -> PartStore | None:
+    """What `--partial-dir` keeps; None, with a warning, where nothing can be kept. Raises UsageError."""
+    with _needed("--partial-dir", UsageError):
+        from .partial import open_part_store
+    return open_part_store(path, limit)
 
 
 def records() -> Records:

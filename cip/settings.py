@@ -143,6 +143,7 @@ class TransferLimits(NamedTuple):
     max_bytes: int = 0  # network body bytes of the process, repeats included
     connections: int = 64  # per origin
     read_ahead: int = 8 * 1024 * 1024  # bytes per blob while the parent waits; 0 turns it off
+    partial_limit: int = 4 * 1024**3  # bytes of all parts below `partial_dir`
 
 
 class SandboxMode(StrEnum):
@@ -174,6 +175,7 @@ class Settings(NamedTuple):
     registries_conf: str | None = None
     registries_d: str | None = None
     tmpdir: str = "/var/tmp"
+    partial_dir: str | None = None
     shared_blob_dir: str | None = None
     daemon_host: str | None = None
     local_sources: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from .settings import Settings
 from .sources.base import ImageSource
 
 if TYPE_CHECKING:
+    from .partial import PartStore
     from .registry.session import RegistrySession
     from .sources.archives.spool import Spools
 
@@ -30,6 +31,9 @@ class SourceOpener:
         self._programs = programs
         self._session: RegistrySession | None = None
         self._spools: Spools | None = None
+        self._parts: PartStore | None = None
+        if settings.partial_dir is not None:  # now, because a confined process cannot make a directory any more
+            self._parts = rooms.open_part_store(settings.partial_dir, settings.transfer.partial_limit)
 
     def open(self, reference: ImageReference) -> ImageSource:
         """The source of `reference`; the caller closes it.
@@ -45,12 +49,15 @@ class SourceOpener:
         """Close idle connections."""
         if self._session is not None:
             self._session.close()
+        if self._parts is not None:
+            self._parts.close()
 
     def _registry_session(self) -> RegistrySession:
         if self._session is None:
             from .registry.session import RegistrySession
 
             self._session = RegistrySession(self._settings, self._events, self._programs)
+            self._session.parts = self._parts
         return self._session
 
     def _open_registry(self, reference: ImageReference) -> ImageSource:

@@ -191,7 +191,7 @@ def python_paths() -> tuple[str, ...]:
 
     Not `sys.path`: it may begin with the working directory, and that may be anything.
     """
-    own = os.path.dirname(os.path.abspath(__file__))
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     while not os.path.exists(own):  # in a zipapp the path goes on inside the file
         own = os.path.dirname(own)
     return (own, os.path.dirname(os.__file__), sys.prefix, sys.base_prefix)

@@ -9,8 +9,8 @@ _container_image_proxy() {
         --cert-dir --tls-verify --registries-conf --registries.d --override-os --override-arch
         --override-variant --tmpdir --shared-blob-dir --daemon-host --local-source --offline
         --connect-timeout --idle-timeout --open-timeout --stall-timeout --min-rate --deadline
-        --retry-times --retry-delay --max-rate --max-bytes --connections --read-ahead --audit-fd
-        --events-fd --sandbox --require-sandbox --user-agent-prefix --command-timeout
+        --retry-times --retry-delay --max-rate --max-bytes --connections --read-ahead
+        --partial-dir --partial-limit --audit-fd --events-fd --sandbox --require-sandbox --user-agent-prefix --command-timeout
         --decryption-key --tls-details
     "
     local transports="docker:// oci: oci-archive: dir: docker-archive: docker-daemon: containers-storage: tarball:"
@@ -18,7 +18,7 @@ _container_image_proxy() {
         --policy|--authfile|--registries-conf|--tls-details)
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
             return ;;
-        --cert-dir|--registries.d|--tmpdir|--shared-blob-dir)
+        --cert-dir|--registries.d|--tmpdir|--partial-dir|--shared-blob-dir)
             mapfile -t COMPREPLY < <(compgen -d -- "$current")
             return ;;
         --log-level)

@@ -61,7 +61,8 @@ class RegistryBlob:
     """The blob `descriptor` from the first of `endpoints` that has it; asked for by the first read.
 
     One thread reads; `close` may come from any thread and ends a read that waits. A config has the time limits of a
-    document; so has a signature, which is told by the moment of `session.clock` at which it must be there.
+    document; so has a signature, which is told by the moment of `session.clock` at which it must be there. What lies
+    before `offset` is here already: reading begins there.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RegistryBlob:
         session: RegistrySession,
         *,
         signature_until: float | None = None,
+        offset: int = 0,
     ) -> None:
         self._descriptor = descriptor
         self._access = access
@@ -96,12 +98,12 @@ class RegistryBlob:
         self._candidates = Candidates(endpoints, session.repeats, session.clock)
         self._response: Response | None = None
         self._turn = ""  # the host whose turn we hold
-        self._offset = 0
+        self._offset = offset
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
         self._faults = 0
         self._asked = False
-        self._broke_off = False  # a body that had begun was not completed: what follows is asked for as a range
+        self._broke_off = offset > 0  # a body that had begun was not completed: what follows is asked for as a range
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False

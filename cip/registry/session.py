@@ -15,6 +15,7 @@ from ..net.pool import ConnectionPool
 from ..net.url import Origin
 from ..programs import Programs
 from ..settings import Settings
+from ..sources.base import KeepsParts
 from .retry import HostBackoff, Jitter, Repeats, random_jitter
 from .turns import Turns
 
@@ -40,6 +41,7 @@ class RegistrySession:
         self.min_rate = settings.transfer.min_rate
         self.turns = Turns(settings.transfer.connections)
         self.signatures_asked_for = False
+        self.parts: KeepsParts | None = None
         self._settings = settings
         self._times = settings.times
         self._environment = settings.environment

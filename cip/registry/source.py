@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
-from ..content import MANIFEST_LIMIT, require_content
+from ..content import MANIFEST_LIMIT, BlobReader, require_content
 from ..errors import CipError, ErrorCode, InvalidDigestError, Phase, RegistryError, quote
 from ..hostconfig.registriesconf import load_registries
 from ..model import mediatype
@@ -98,12 +99,19 @@ class RegistrySource:
         """The layers of the manifest: a registry serves what its manifests name."""
         return layers
 
-    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """The blob from the first place that sends it; `urls` of the descriptor are never followed (S2).
 
         Nothing is asked before the first read, so that `close` can end it, but for a credential helper that runs.
+        Where parts are kept, only what none has is asked for.
         """
-        return RegistryBlob(descriptor, access, self._endpoints, self._session)
+        if self._session.parts is not None:
+            return self._session.parts.open_blob(descriptor, access, partial(self.open_rest, descriptor, access))
+        return self.open_rest(descriptor, access, 0)
+
+    def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
+        """The blob from the byte `offset` on."""
+        return RegistryBlob(descriptor, access, self._endpoints, self._session, offset=offset)
 
     def close(self) -> None:
         """Nothing to release: connections belong to the session."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..content import BlobAccess as BlobAccess
@@ -12,6 +12,8 @@ from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity
 from ..model.signature import RawSignature
+
+OpenRest = Callable[[int], BlobReader]  # a blob from this byte on
 
 
 class RawManifest(NamedTuple):
@@ -57,4 +59,12 @@ class ImageSource(Protocol):
 
     def close(self) -> None:
         """Release what the source holds. Readers opened before stay usable."""
+        ...
+
+
+class KeepsParts(Protocol):
+    """Keeps what arrived of blobs, across processes."""
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess, open_rest: OpenRest) -> BlobReader:
+        """The blob: what was kept of it, then the rest from `open_rest`, which is told how many bytes that is."""
         ...

@@ -43,7 +43,8 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
     "registry": _BELOW_IMAGE | {"hostconfig", "net"},  # of the sources only what they all promise
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
-    "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union"},
+    "partial": _LOW | {"sources.base"},
+    "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union", "partial"},
     "readahead": _BELOW_IMAGE,
     "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead"},
     "wire": _VALUES | {"content", "image", "net.lines"},

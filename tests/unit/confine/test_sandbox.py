@@ -12,6 +12,7 @@ import textwrap
 import unittest
 from unittest import mock
 
+import cip
 from cip.confine import sandbox
 from cip.confine.sandbox import Level, confine, parse_level
 
@@ -115,6 +116,7 @@ class Requests(unittest.TestCase):
     def test_the_working_directory_is_not_where_late_imports_come_from(self) -> None:
         with mock.patch.object(sys, "path", ["/srv/anything", *sys.path]):
             self.assertNotIn("/srv/anything", sandbox.python_paths())
+        self.assertIn(os.path.dirname(cip.__file__), sandbox.python_paths(), "the whole package, not one room")
 
     def test_levels_are_named(self) -> None:
         self.assertIs(parse_level("write"), Level.WRITE)
