@@ -10,6 +10,7 @@ carries the verdict on another channel.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from .model.digest import Digest
 from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
 CHUNK = 1024 * 1024  # bytes read at once
+LEAN_CHUNK = 16 * 1024  # bytes read at once where very many blobs are copied beside each other
 TAIL = 64 * 1024  # bytes held back until the digest matched
 WHOLE = 256 * 1024  # bytes; blobs up to this are verified before their first byte leaves
 
@@ -73,6 +75,15 @@ class BlobAccess(StrEnum):
 Write = Callable[[memoryview], object]
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+# Called in the thread that reads a blob when it begins to wait for something that is no answer of its source: for its
+# share of the per-host limit, or for a host that has been silent already.
+ON_WAIT: ContextVar[Callable[[], None]] = ContextVar("ON_WAIT", default=_nothing)
+
+
 def read_limited(reader: Reader, limit: int, what: str) -> bytes:
     """Everything `reader` has, at most `limit` bytes. Raises InvalidDocumentError (limit-exceeded) naming `what`."""
     data = bytearray(min(limit + 1, CHUNK))
@@ -99,14 +110,16 @@ def require_content(data: bytes, digest: Digest, what: str) -> None:
         )
 
 
-def copy_verified(reader: BlobReader, write: Write, expected: Descriptor, *, release: Release) -> int:
-    """Copy the blob `expected` from `reader` to `write`; the number of bytes.
+def copy_verified(
+    reader: BlobReader, write: Write, expected: Descriptor, *, release: Release, chunk: int = CHUNK
+) -> int:
+    """Copy the blob `expected` from `reader` to `write`, `chunk` bytes at once; the number of bytes.
 
     An `expected.size` of UNKNOWN_SIZE takes whatever length has the digest. Raises ContentMismatchError for a wrong
     size or digest, `reader`'s SourceError, and whatever `write` raises. One byte too many releases nothing more.
     """
     while True:
-        copy = _VerifiedCopy(reader, write, expected, release)
+        copy = _VerifiedCopy(reader, write, expected, release, chunk)
         try:
             return copy.run()
         except ContentMismatchError as error:
@@ -117,8 +130,11 @@ def copy_verified(reader: BlobReader, write: Write, expected: Descriptor, *, rel
 class _VerifiedCopy:
     """One pass over the reader. `released` counts the bytes that have left."""
 
-    def __init__(self, reader: BlobReader, write: Write, expected: Descriptor, release: Release) -> None:
+    def __init__(
+        self, reader: BlobReader, write: Write, expected: Descriptor, release: Release, chunk: int = CHUNK
+    ) -> None:
         self._reader = reader
+        self._chunk = chunk
         self._write = write
         self._expected = expected
         self._hold = release is Release.AFTER_VERIFICATION
@@ -126,7 +142,8 @@ class _VerifiedCopy:
 
     def run(self) -> int:
         self._require_stated_size()
-        with Hashing(self._expected.digest, CHUNK) as hashing:
+        size = _buffer_size(self._chunk, self._expected.size)
+        with Hashing(self._expected.digest, size, alone=self._chunk < CHUNK) as hashing:
             return self._run_held_back(hashing) if self._hold else self._run_as_read(hashing)
 
     def _run_as_read(self, hashing: Hashing) -> int:
@@ -192,13 +209,18 @@ class _VerifiedCopy:
         return self._reader.blame(ContentMismatchError(f"blob {digest}: {why}", digest=digest, offset=received))
 
 
-def copy_counted(reader: Reader, write: Write, size: int, what: str) -> int:
+def _buffer_size(chunk: int, size: int) -> int:
+    """Bytes of a buffer for a blob of `size` bytes: one more than there may be shows that there are too many."""
+    return chunk if size == UNKNOWN_SIZE else min(chunk, size + 1)
+
+
+def copy_counted(reader: Reader, write: Write, size: int, what: str, *, chunk: int = CHUNK) -> int:
     """Copy exactly `size` bytes (UNKNOWN_SIZE: all there are) without a digest check, which is left to the receiver.
 
     Raises ContentMismatchError when the reader ends early or has more, its SourceError, and what `write` raises.
     """
     received = 0
-    with memoryview(bytearray(CHUNK)) as buffer:
+    with memoryview(bytearray(_buffer_size(chunk, size))) as buffer:
         while count := reader.readinto(buffer):
             received += count
             if size != UNKNOWN_SIZE and received > size:

@@ -202,6 +202,17 @@ class NotFoundError(CipError):
     default_code = ErrorCode.IMAGE_NOT_FOUND
 
 
+class ImageAbsentError(NotFoundError):
+    """No image has this name where its source says what it has: what OpenImageOptional answers with 0 (wire.md 4.4)."""
+
+    def of_instance(self) -> NotFoundError:
+        """The same facts about the instance of an index, which is there although a part of it is missing."""
+        return NotFoundError(
+            str(self), code=self.code, host=self.host, phase=self.phase, digest=self.digest, attempts=self.attempts,
+            http_status=self.http_status,
+        )  # fmt: skip
+
+
 class SourceError(CipError):
     """The place an image comes from failed: file system, daemon or registry."""
 

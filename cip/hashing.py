@@ -25,16 +25,16 @@ _NOTHING = memoryview(b"")
 class Hashing:
     """The digest of one stream; a context manager that ends its thread. One thread calls it.
 
-    The thread begins once as many bytes as a buffer holds have been hashed.
+    The thread begins once as many bytes as a buffer holds have been hashed; what hashes `alone` has none.
     """
 
-    def __init__(self, digest: Digest, buffer_size: int) -> None:
+    def __init__(self, digest: Digest, buffer_size: int, *, alone: bool = False) -> None:
         self._hasher = digest.hasher()
         self._hashed = 0  # bytes
         self._buffer_size = buffer_size
         self._made = 0  # buffers
         self._spare: list[memoryview] = []
-        self._alone = False  # this process may not have another thread
+        self._alone = alone  # also when this process may not have another thread
         self._worker: _Worker | None = None
 
     def __enter__(self) -> Self:

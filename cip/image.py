@@ -17,6 +17,7 @@ from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require
 from .errors import (
     CipError,
     ErrorCode,
+    ImageAbsentError,
     InvalidDigestError,
     InvalidDocumentError,
     NotFoundError,
@@ -127,11 +128,6 @@ class Image:
         raise NotFoundError(
             f"{self.reference}: the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest)
         )
-
-    def knows_blob(self, digest: Digest) -> bool:
-        """Whether `describe_blob` answers at once; else it may have to read the config, from wherever that is."""
-        unconverted = self._served is None and self._accepted.manifest.media_type == mediatype.DOCKER_MANIFEST
-        return digest in self._blobs or not unconverted
 
     def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
         """The blob, open for reading and not yet checked; the caller closes it.
@@ -362,7 +358,10 @@ class ImageOpener:
         for _ in range(INDEX_DEPTH):
             entry = choose_instance(index, wanted).descriptor
             _require_sha256(entry.digest)
-            raw = source.manifest(entry.digest)
+            try:
+                raw = source.manifest(entry.digest)
+            except ImageAbsentError as error:  # the image is there, its index names more than there is
+                raise error.of_instance() from error
             where = f"{text}: manifest {entry.digest}"
             require_content(raw.data, entry.digest, where)
             announced = raw.media_type or entry.media_type

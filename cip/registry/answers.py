@@ -10,6 +10,7 @@ from ..errors import (
     CipError,
     ContentMismatchError,
     ErrorCode,
+    ImageAbsentError,
     NotFoundError,
     RegistryError,
     quote,
@@ -99,7 +100,7 @@ def _error(
     where = f"{host}: {what}"
     if 400 <= status < 500:
         if missing is ErrorCode.IMAGE_NOT_FOUND and complaint.code == "MANIFEST_UNKNOWN":
-            return NotFoundError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
+            return ImageAbsentError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
         if missing is ErrorCode.BLOB_NOT_FOUND and (status == 404 or complaint.code == "BLOB_UNKNOWN"):
             return NotFoundError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
         if status in (401, 403) and access is not None:

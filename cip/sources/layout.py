@@ -11,6 +11,7 @@ from ..content import MANIFEST_LIMIT, read_limited, require_content
 from ..errors import (
     ContentMismatchError,
     ErrorCode,
+    ImageAbsentError,
     InvalidDigestError,
     InvalidDocumentError,
     InvalidReferenceError,
@@ -251,7 +252,7 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str) 
             f"{where}: {quote(reference.name)} names no image, but something of type {shown}",
             code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
         )
-    raise NotFoundError(f"{where}: no image is named {quote(reference.name)}{_names(entries)}", phase=Phase.MANIFEST)
+    raise ImageAbsentError(f"{where}: no image is named {quote(reference.name)}{_names(entries)}", phase=Phase.MANIFEST)
 
 
 def _name_of(entry: JsonNode) -> str | None:

@@ -119,9 +119,6 @@ class FakeImage:
     def layers(self) -> tuple[Descriptor, ...]:
         return self._content.layers
 
-    def knows_blob(self, digest: Digest) -> bool:
-        return digest in self._content.descriptors
-
     def describe_blob(self, digest: Digest) -> Descriptor:
         assert self._content.description_gate is None or self._content.description_gate.wait(PATIENCE)
         if digest not in self._content.descriptors:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import unittest
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from unittest import mock
 
 from cip.content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
 from cip.errors import (
     CipError,
     ContentMismatchError,
+    ImageAbsentError,
     InvalidDigestError,
     InvalidDocumentError,
     NotFoundError,
@@ -36,6 +37,7 @@ from cip.trust.policy import Policy, parse_policy
 from tests.support import images
 
 NAME = "example.com/ns/image:1"
+GetManifest = Callable[[Digest | None], RawManifest]
 ACCEPT = b'{"default":[{"type":"insecureAcceptAnything"}]}'
 REJECT = b'{"default":[{"type":"reject"}]}'
 SIGNED = b'{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/missing"}]}'
@@ -245,6 +247,24 @@ class Indexes(ImageCase):
         self.assertEqual(served.digest, images.DIGEST_M)
         self.assertEqual(served.index_digest, digest_of(source.manifests[None][0]))
 
+    def test_an_instance_that_is_missing_is_no_absent_image(self) -> None:
+        data = images.MANIFEST_M
+        source = self.plain()
+        source.manifests = {None: (index((data, "amd64")), mediatype.OCI_INDEX)}
+        with mock.patch.object(source, "manifest", self.absent_instance(source.manifest)):
+            with self.assertRaises(NotFoundError) as caught:
+                self.open(source)
+        self.assertNotIsInstance(caught.exception, ImageAbsentError)
+        self.assertEqual((caught.exception.code, caught.exception.host), ("image-not-found", "example.com"))
+
+    def absent_instance(self, manifest: GetManifest) -> GetManifest:
+        def answer(digest: Digest | None) -> RawManifest:
+            if digest is not None:
+                raise ImageAbsentError("MANIFEST_UNKNOWN", host="example.com")
+            return manifest(None)
+
+        return answer
+
     def test_an_instance_that_is_not_what_the_index_names_is_refused(self) -> None:
         source = self.source((str(images.DIGEST_M), images.MANIFEST_S))
         with self.assertRaisesRegex(ContentMismatchError, "expected digest"):
@@ -306,16 +326,13 @@ class Serving(ImageCase):
         converted = json.loads(self.open(first).manifest.data)["config"]
         image = self.open(FakeSource(first.manifests, [config, images.LAYER_T], NAME))
         digest = Digest("sha256", converted["digest"].partition(":")[2])
-        self.assertEqual([image.knows_blob(each) for each in (digest, digest_of(config))], [False, True])
         self.assertEqual(image.describe_blob(digest).size, converted["size"])
-        self.assertEqual([image.knows_blob(each) for each in (digest, digest_of(b"other"))], [True, True])
         self.assertEqual(len(self.read(image, digest)), 64)
         self.assertEqual(self.read(image, digest_of(config)), config)
 
     def test_a_blob_that_the_image_does_not_name_costs_no_request(self) -> None:
         source = self.plain()
         image = self.open(source)
-        self.assertTrue(image.knows_blob(digest_of(b"other")))
         with self.assertRaises(NotFoundError) as caught:
             image.open_blob(digest_of(b"other"), BlobAccess.VERIFIED)
         self.assertEqual(caught.exception.code, "blob-not-in-image")

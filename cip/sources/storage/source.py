@@ -19,6 +19,7 @@ from ...errors import (
     CipError,
     ContentMismatchError,
     ErrorCode,
+    ImageAbsentError,
     InvalidDocumentError,
     InvalidReferenceError,
     NotFoundError,
@@ -255,7 +256,7 @@ def open_storage(reference: ImageReference, settings: Settings) -> StorageSource
         found = _find_image(reference.text, name, stores, settings.platform)
         if found is None:
             places = ", ".join(store.root for store in stores) or f"{configured.root}, which does not exist"
-            raise NotFoundError(f"{reference.text}: no such image in {places}", phase=Phase.MANIFEST)
+            raise ImageAbsentError(f"{reference.text}: no such image in {places}", phase=Phase.MANIFEST)
         driver = next((store.driver for store in stores), configured.driver)
         return StorageSource(reference.text, found, stores, f"[{driver}@{os.path.realpath(configured.root)}]")
     except BaseException:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON front end: the protocol of `skopeo experimental-image-proxy`, version 0.2.8 (wire.md part B).
 
-Rules. One packet is one request, one packet is its reply, and replies leave in the order of the requests. A reply is
-owed from the moment its request has been run; only a FinishPipe can make it wait, until its own pipe has ended. While
-replies are owed, requests are still read and run, so that transfers behind a FinishPipe start at once; those that may
-use the network wait, lest an earlier reply waited for them.
+Rules. One packet is one request, one packet is its reply, and replies leave in the order of the requests. A thread of
+its own takes the requests and runs each as soon as the one before it has run, whatever replies are still owed. The
+calling thread sends the replies, and waits for all else: signals, a parent that hangs up or leaves a pipe.
+Two replies can wait: that of FinishPipe until its pipe has ended, and that of a blob for its source's first answer, at
+most ANSWER_SECONDS from its request on. So the seconds of several blobs do not add up.
 
-The conversation runs in a thread of its own; the calling thread waits for its end, for signals, and for the parent to
-hang up or to leave a pipe, which a conversation that waits for a slow registry would not notice.
+Until Initialize has succeeded the calling thread does everything: what it puts off till then is done before another
+thread begins, which inherits what was given up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import resource
 import select
 import socket
 import threading
+import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,18 +28,19 @@ from itertools import count
 from typing import NamedTuple, Protocol
 
 from ... import log
-from ...errors import CipError, ErrorCode, InvalidInputError, NotFoundError, quote
+from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
 from ...model.digest import Digest
 from ...model.jsontree import JsonNode
 from .packets import PACKET_LIMIT, encode_failure, encode_success, parse_request, read_digest, read_number, read_text
-from .pipes import Bell, Feed, Opened, Pipes, outcome_of
-from .transfers import Handle, ServedImage, raw_work, verified_work
+from .pipes import Bell, Feed, Opened, Pipes, Transfer, outcome_of
+from .transfers import Handle, ServedImage, Share, raw_work, verified_work
 
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 VERSION = "0.2.8"  # clients parse it and refuse a suffix (wire.md 7.2)
 OWED_LIMIT = 64  # replies; beyond it requests stay in the socket
-HANG_UP_GRACE = 0.3  # seconds in which a conversation may notice by itself that the parent is gone
+ANSWER_SECONDS = 2.0  # for which the reply of a blob waits for its source (decisions.md section 10)
+HANG_UP_GRACE = 0.3  # seconds in which the thread of the requests may notice by itself that the parent is gone
 
 
 class Opener(Protocol):
@@ -54,50 +58,57 @@ def _nothing() -> None:
     """Put nothing off."""
 
 
-def serve(sock: socket.socket, opener: Opener, settled: Settled = _nothing) -> int:
+def serve(sock: socket.socket, opener: Opener, settled: Settled = _nothing, woken: int = -1) -> int:
     """Serve the connected SEQPACKET socket `sock`, which the caller closes, until its end; the exit status.
 
-    `settled` is called once, in the thread that answers and before any other is started, when the reply that lets the
-    parent name images is out.
-    Transfers may outlive the return, in daemon threads. Whatever ends the call, an exception of a signal handler
-    included, unfinished raw transfers have told their parent so when it returns (wire.md 5.2).
+    `settled` is called once, in the calling thread and before any other is started, when the reply that lets the
+    parent name images is out. A descriptor `woken` is readable when a signal has come, whose handler then runs.
+    Threads may outlive the return, as daemons. Whatever ends the call, an exception of a signal handler included,
+    unfinished raw transfers have told their parent so when it returns (wire.md 5.2).
     """
     _raise_descriptor_limit()
     bell = Bell()
     pipes = Pipes(bell)
-    conversation = _Conversation(sock, opener, pipes, bell, settled)
-    watched, held = os.pipe()  # the conversation holds one end, and its end is seen at the other
-
-    def converse() -> None:
-        try:
-            conversation.run()
-        finally:
-            os.close(held)
-
-    poller = select.poll()
-    poller.register(watched, select.POLLIN)
-    poller.register(sock, 0)  # hang-up and error alone: a parent that only ends its requests is still there
-    poller.register(pipes, select.POLLIN)
-    thread = threading.Thread(target=converse, name="json", daemon=True)
+    requests = _Requests(sock, opener, pipes)
+    replies = _Replies(sock, pipes, bell, woken)
     try:
-        thread.start()
-        while (found := dict(poller.poll())).keys() == {pipes.fileno()}:
-            pipes.give_up()
-        hung_up = watched not in found
-        thread.join(HANG_UP_GRACE if hung_up else None)
-        return EXIT_SERVED if thread.is_alive() else conversation.exit_status
+        if _begin(requests, replies, settled):
+            replies.run(requests)
+        return EXIT_SERVED
+    except (BrokenPipeError, ConnectionResetError):
+        return EXIT_SERVED  # nobody waits for what is left
+    except OSError as error:
+        log.error("the connection to the parent failed: %s", error.strerror)
+        return EXIT_FAILED
     finally:
         pipes.stop()
+        replies.close()
         pipes.close()
-        os.close(watched)
+        bell.close()
+
+
+def _begin(requests: _Requests, replies: _Replies, settled: Settled) -> bool:
+    """Answer until the parent may name images; False when it did not want to. Raises OSError."""
+    while not requests.initialized:
+        replies.wait_for_request()
+        if not requests.run_one(replies.owe):
+            return False
+        replies.send_all()
+    settled()
+    return True
 
 
 class _Reply(NamedTuple):
-    """What a method answers; `fds` are read ends, which are closed once they are sent."""
+    """What a method answers; `fds` are read ends, which are closed once they are sent.
+
+    With a `transfer` it may wait for the source until the moment `until` of the monotonic clock.
+    """
 
     value: object = None
     pipe_id: int = 0
     fds: tuple[int, ...] = ()
+    transfer: Transfer | None = None
+    until: float = 0.0
 
 
 class _Packet(NamedTuple):
@@ -107,158 +118,197 @@ class _Packet(NamedTuple):
     fds: tuple[int, ...] = ()
 
 
+_Owed = _Reply | CipError | Feed
+
+
 class _Method(NamedTuple):
     """A row of the table of methods: how its arguments are read, and what it does; without `run` it is Shutdown."""
 
     readers: tuple[Callable[[JsonNode], object], ...]
     run: Callable[..., _Reply | Feed] | None
-    at_once: bool = False  # never uses the network, but to describe a blob that may be one of a conversion
     always: bool = False  # needs no Initialize
     surplus: bool = False  # further arguments are not looked at
 
 
-class _Call(NamedTuple):
-    """A request that may be run; `run` is None for Shutdown."""
+class _Replies:
+    """The replies that are owed, in their order. All but `owe` and `finish` belong to the calling thread."""
 
-    run: Callable[[], _Reply | Feed] | None
-    at_once: bool
-
-
-class _Gone(Exception):
-    """The parent has closed the connection."""
-
-
-class _Conversation:
-    """One connection from its first request to its end."""
-
-    def __init__(self, sock: socket.socket, opener: Opener, pipes: Pipes, bell: Bell, settled: Settled) -> None:
+    def __init__(self, sock: socket.socket, pipes: Pipes, bell: Bell, woken: int) -> None:
         self._sock = sock
-        self._opener = opener
         self._pipes = pipes
         self._bell = bell
-        self._buffer = bytearray(PACKET_LIMIT + 1)
-        self._owed: deque[_Packet | Feed] = deque()
-        self._initialized = False
-        self._settled: Settled | None = settled
-        self._image_ids = count(1)
-        self._images: dict[int, Handle] = {}
-        self.exit_status = EXIT_FAILED
+        self._woken = woken
+        self._room = threading.Condition()
+        self._owed: deque[_Owed] = deque()
+        self._packet: _Packet | None = None  # ready, but the parent does not read
+        self._complete = False  # nothing more will be owed
+        self._closed = False
 
-    def run(self) -> None:
-        """Answer requests until Shutdown, the end of the connection, or an error of the socket."""
-        try:
-            self._answer_all()
-            self.exit_status = EXIT_SERVED
-        except (_Gone, BrokenPipeError, ConnectionResetError):
-            self.exit_status = EXIT_SERVED  # nobody waits for what is left
-        except OSError as error:
-            log.error("the connection to the parent failed: %s", error.strerror)
-        finally:
-            self._release()
+    def owe(self, outcome: _Owed) -> None:
+        """One more; waits while too many are owed."""
+        with self._room:
+            while len(self._owed) >= OWED_LIMIT and not self._closed:
+                self._room.wait()
+            if self._closed:
+                _discard(outcome)
+                return
+            self._owed.append(outcome)
+        self._bell.ring()
 
-    def _answer_all(self) -> None:
-        while (packet := self._receive()) is not None:
-            call = outcome_of(partial(self._read_call, packet))
-            if isinstance(call, CipError):
-                self._owe(call)
-            elif call.run is None:
-                break
-            else:
-                if not call.at_once:
-                    self._send_all()
-                self._owe(outcome_of(call.run))
+    def finish(self) -> None:
+        """Nothing more will be owed."""
+        self._complete = True
+        self._bell.ring()
+
+    def run(self, requests: _Requests) -> None:
+        """Run the requests in a thread of their own, and answer them until the end. Raises OSError."""
+        thread = threading.Thread(target=requests.run_all, args=(self,), name="requests", daemon=True)
+        thread.start()
+        while not (self._complete and not self._owed and self._packet is None):
+            self._wait(hang_up=thread)
             self._send_ready()
-            self._settle()
-        self._send_all()
+        thread.join(HANG_UP_GRACE)
+        if requests.failure is not None:
+            raise requests.failure
 
-    def _settle(self) -> None:
-        """Do what was put off until the reply to Initialize was out."""
-        if self._initialized and self._settled is not None:
-            settled, self._settled = self._settled, None
-            settled()
+    def wait_for_request(self) -> None:
+        """Wait until the parent says something."""
+        self._poll(select.POLLIN, None)
 
-    def _release(self) -> None:
-        for owed in self._owed:
-            if isinstance(owed, _Packet):
-                _close_all(owed.fds)
-        self._owed.clear()
-        for handle in self._images.values():
-            handle.release()
-        self._images.clear()
-        self._bell.close()
-
-    # --- packets ---
-
-    def _receive(self) -> memoryview | None:
-        """The next packet, valid until the next call; None at the end. A byte over the limit shows that it was cut."""
-        while self._owed and not self._wait(reading=len(self._owed) < OWED_LIMIT):
+    def send_all(self) -> None:
+        """Send what is owed and waits for nothing. Raises OSError."""
+        self._send_ready()
+        while self._packet is not None:
+            self._poll(select.POLLOUT, None)
             self._send_ready()
-        # No control buffer: descriptors that the parent sends along are closed by the kernel.
-        size, _, _, _ = self._sock.recvmsg_into([self._buffer])
-        return memoryview(self._buffer)[:size] if size else None
+
+    def close(self) -> None:
+        """Close what was never sent."""
+        with self._room:
+            self._closed = True
+            owed = list(self._owed)
+            self._owed.clear()
+            self._room.notify_all()
+        if self._packet is not None:
+            _close_all(self._packet.fds)
+        for outcome in owed:
+            _discard(outcome)
+
+    def _wait(self, *, hang_up: threading.Thread) -> None:
+        """Wait until there may be something to send. Raises BrokenPipeError when the parent has gone."""
+        head = self._owed[0] if self._owed else None
+        until = None
+        if self._packet is None and isinstance(head, _Reply) and head.transfer is not None:
+            until = head.until
+        if self._poll(select.POLLOUT if self._packet is not None else 0, until) & (select.POLLHUP | select.POLLERR):
+            hang_up.join(HANG_UP_GRACE)  # it sees the end of the socket itself, unless it waits for a source
+            if hang_up.is_alive() or self._complete:
+                raise BrokenPipeError
+
+    def _poll(self, events: int, until: float | None) -> int:
+        """Wait for `events` of the socket, for the bell, or for the moment `until`; what there is about the socket."""
+        poller = select.poll()
+        poller.register(self._sock, events)  # hang-up and error are told without being asked for
+        poller.register(self._bell, select.POLLIN)
+        poller.register(self._pipes, select.POLLIN)
+        if self._woken >= 0:
+            poller.register(self._woken, select.POLLIN)
+        found = dict(poller.poll(None if until is None else max(0.0, until - time.monotonic()) * 1000 + 1))
+        self._bell.hush()
+        if self._pipes.fileno() in found:
+            self._pipes.give_up()
+        return found.get(self._sock.fileno(), 0)
 
     def _send_ready(self) -> None:
-        """Send the replies that wait for nothing, up to the first one that does."""
-        while self._owed:
-            owed = self._owed[0]
-            if isinstance(owed, Feed):
-                if not owed.ended:
-                    return
-                owed = self._packet(self._pipes.collect(owed) or _Reply())
-            self._owed.popleft()
-            self._send(owed)
-
-    def _send_all(self) -> None:
-        """Send every reply that is owed, waiting as long as that takes. Raises _Gone."""
-        self._send_ready()
-        while self._owed:
-            self._wait(reading=False)
-            self._send_ready()
-
-    def _wait(self, *, reading: bool) -> bool:
-        """Wait until a pipe has ended or, if `reading`, a request is there; whether one is. Raises _Gone."""
-        poller = select.poll()
-        poller.register(self._bell, select.POLLIN)
-        poller.register(self._sock, select.POLLIN if reading else 0)
-        found = dict(poller.poll()).get(self._sock.fileno(), 0)
-        self._bell.hush()
-        if found & ~select.POLLIN:
-            raise _Gone
-        return bool(found)
-
-    def _owe(self, outcome: _Reply | Feed | CipError) -> None:
-        self._owed.append(outcome if isinstance(outcome, Feed) else self._packet(outcome))
-
-    def _packet(self, outcome: _Reply | CipError) -> _Packet:
-        if isinstance(outcome, _Reply):
+        """Send the replies that wait for nothing, up to the first one that does. Raises OSError."""
+        while self._packet is not None or self._take():
+            assert self._packet is not None
             try:
-                return _Packet(encode_success(outcome.value, outcome.pipe_id), outcome.fds)
-            except CipError as error:
-                _close_all(outcome.fds)
-                outcome = error
-        log.debug("%s: %s", outcome.code, outcome)
-        return _Packet(encode_failure(outcome))
+                self._send(self._packet)
+            except BlockingIOError:
+                return
+            self._packet = None
+
+    def _take(self) -> bool:
+        """Make the first reply a packet if it can leave."""
+        if not self._owed:
+            return False
+        head = self._owed[0]
+        if isinstance(head, Feed):
+            if not head.ended:
+                return False
+            head = self._pipes.collect(head) or _Reply()
+        elif isinstance(head, _Reply) and head.transfer is not None:
+            if not head.transfer.is_known and time.monotonic() < head.until:
+                return False
+            refusal = self._pipes.announce(head.transfer, head.pipe_id)
+            if refusal is not None:
+                _close_all(head.fds)
+                head = refusal
+        self._packet = _packet_of(head)
+        with self._room:
+            self._owed.popleft()
+            self._room.notify()
+        return True
 
     def _send(self, packet: _Packet) -> None:
         """Send one reply. One that the kernel does not take is replaced by its reason. Raises OSError."""
         try:
-            if packet.fds:
-                socket.send_fds(self._sock, [packet.data], packet.fds)
-            else:
-                self._sock.send(packet.data)
-        except (BrokenPipeError, ConnectionResetError):
+            _send_now(self._sock, packet)
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             raise
         except OSError as error:  # EMSGSIZE: a small send buffer; ETOOMANYREFS: too many descriptors on their way
             log.error("a reply of %d bytes could not be sent: %s", len(packet.data), error.strerror)
             fault = CipError(f"the reply could not be sent: {error.strerror}", code=ErrorCode.LIMIT_EXCEEDED)
-            self._sock.send(encode_failure(fault))
-        finally:
+            _close_all(packet.fds)
+            self._packet = _Packet(encode_failure(fault))
+            _send_now(self._sock, self._packet)
+        else:
             _close_all(packet.fds)
 
-    # --- requests ---
 
-    def _read_call(self, packet: memoryview) -> _Call:
-        """The call with its checked arguments (wire.md sections 2, 4). Raises InvalidInputError."""
+class _Requests:
+    """Runs the requests of one connection, one after the other, and has the images that they name."""
+
+    def __init__(self, sock: socket.socket, opener: Opener, pipes: Pipes) -> None:
+        self._sock = sock
+        self._opener = opener
+        self._pipes = pipes
+        self._share = Share()
+        self._buffer = bytearray(PACKET_LIMIT + 1)
+        self._arrival = 0.0  # of the present request
+        self._image_ids = count(1)
+        self._images: dict[int, Handle] = {}
+        self.initialized = False
+        self.failure: OSError | None = None  # of the socket
+
+    def run_all(self, replies: _Replies) -> None:
+        """Run requests until Shutdown, the end of the connection, or an error of the socket."""
+        try:
+            while self.run_one(replies.owe):
+                pass
+        except OSError as error:
+            self.failure = error
+        finally:
+            for handle in self._images.values():
+                handle.release()
+            self._images.clear()
+            replies.finish()
+
+    def run_one(self, owe: Callable[[_Owed], object]) -> bool:
+        """Take one request and owe its outcome; False for Shutdown and the end. Raises OSError."""
+        # A byte over the limit shows that a packet was cut. No control buffer: descriptors that the parent sends along
+        # are closed by the kernel.
+        size, _, _, _ = self._sock.recvmsg_into([self._buffer])
+        self._arrival = time.monotonic()
+        call = outcome_of(partial(self._read_call, memoryview(self._buffer)[:size])) if size else None
+        if call is None:
+            return False
+        owe(call if isinstance(call, CipError) else outcome_of(call))
+        return True
+
+    def _read_call(self, packet: memoryview) -> Callable[[], _Reply | Feed] | None:
+        """The call with its checked arguments (wire.md sections 2, 4); None for Shutdown. Raises InvalidInputError."""
         if len(packet) > PACKET_LIMIT:
             raise InvalidInputError(f"request: expected at most {PACKET_LIMIT} bytes, found more")
         name, arguments = parse_request(packet)
@@ -266,18 +316,13 @@ class _Conversation:
         if method is None:
             raise InvalidInputError(f"unknown method {quote(name)}")
         log.debug("request %s", name)
-        if not (self._initialized or method.always):
+        if not (self.initialized or method.always):
             raise InvalidInputError(f"{name}: expected Initialize before it")
         expected = len(method.readers)
         if len(arguments) < expected or (len(arguments) > expected and not method.surplus):
             raise InvalidInputError(f"{name}: expected {expected} arguments, found {len(arguments)}")
         values = [read(node) for read, node in zip(method.readers, arguments, strict=False)]
-        return _Call(method.run and partial(method.run, self, *values), method.at_once and self._is_known(*values))
-
-    def _is_known(self, image_id: object = None, digest: object = None, *_: object) -> bool:
-        """Whether no network is needed to describe the blob that these arguments name, if they name one."""
-        handle = self._images.get(image_id) if isinstance(image_id, int) else None
-        return handle is None or not isinstance(digest, Digest) or handle.image.knows_blob(digest)
+        return method.run and partial(method.run, self, *values)
 
     def _handle(self, image_id: int) -> Handle:
         handle = self._images.get(image_id)
@@ -288,10 +333,10 @@ class _Conversation:
     # --- methods ---
 
     def _initialize(self) -> _Reply:
-        if self._initialized:
+        if self.initialized:
             raise InvalidInputError("Initialize: expected once, found a second one")
         self._opener.prepare()
-        self._initialized = True
+        self.initialized = True
         return _Reply(VERSION)
 
     def _open_image(self, reference: str) -> _Reply:
@@ -303,9 +348,7 @@ class _Conversation:
     def _open_image_optional(self, reference: str) -> _Reply:
         try:
             return self._open_image(reference)
-        except NotFoundError as error:
-            if error.code is not ErrorCode.IMAGE_NOT_FOUND:
-                raise
+        except ImageAbsentError as error:
             log.debug("%s", error)
             return _Reply(0)
 
@@ -334,14 +377,16 @@ class _Conversation:
     def _get_blob(self, image_id: int, digest: Digest, size: int) -> _Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        opened = verified_work(handle, expected, size).begin(self._pipes.feed)
-        return _piped(opened, expected.size)
+        opened = verified_work(handle, expected, size, self._share).begin(self._pipes.feed)
+        until = self._arrival + ANSWER_SECONDS
+        return _Reply(expected.size, opened.pipe_id, (opened.read_fd,), opened.transfer, until)
 
     def _get_raw_blob(self, image_id: int, digest: Digest) -> _Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        opened = raw_work(handle, expected).begin(self._pipes.feed_raw)
-        return _Reply(expected.size, 0, (opened.data_fd, opened.error_fd))
+        opened = raw_work(handle, expected, self._share).begin(self._pipes.feed_raw)
+        until = self._arrival + ANSWER_SECONDS
+        return _Reply(expected.size, 0, (opened.data_fd, opened.error_fd), opened.transfer, until)
 
     def _finish_pipe(self, pipe_id: int) -> Feed:
         return self._pipes.finish(pipe_id)
@@ -349,19 +394,19 @@ class _Conversation:
 
 _IMAGE = (read_number,)
 _METHODS: Mapping[str, _Method] = {
-    "Initialize": _Method((), _Conversation._initialize, always=True),
-    "OpenImage": _Method((read_text,), _Conversation._open_image),
-    "OpenImageOptional": _Method((read_text,), _Conversation._open_image_optional),
-    "CloseImage": _Method(_IMAGE, _Conversation._close_image, at_once=True),
-    "GetManifest": _Method(_IMAGE, _Conversation._get_manifest),
-    "GetFullConfig": _Method(_IMAGE, _Conversation._get_full_config),
-    "GetConfig": _Method(_IMAGE, _Conversation._get_config),
-    "GetBlob": _Method((read_number, read_digest, read_number), _Conversation._get_blob, at_once=True),
-    "GetRawBlob": _Method((read_number, read_digest), _Conversation._get_raw_blob, at_once=True),
-    "GetLayerInfo": _Method(_IMAGE, _Conversation._get_layer_info, at_once=True),
-    "GetLayerInfoPiped": _Method(_IMAGE, _Conversation._get_layer_info_piped, at_once=True),
-    "FinishPipe": _Method((read_number,), _Conversation._finish_pipe, at_once=True, always=True, surplus=True),
-    "Shutdown": _Method((), None, at_once=True, always=True, surplus=True),
+    "Initialize": _Method((), _Requests._initialize, always=True),
+    "OpenImage": _Method((read_text,), _Requests._open_image),
+    "OpenImageOptional": _Method((read_text,), _Requests._open_image_optional),
+    "CloseImage": _Method(_IMAGE, _Requests._close_image),
+    "GetManifest": _Method(_IMAGE, _Requests._get_manifest),
+    "GetFullConfig": _Method(_IMAGE, _Requests._get_full_config),
+    "GetConfig": _Method(_IMAGE, _Requests._get_config),
+    "GetBlob": _Method((read_number, read_digest, read_number), _Requests._get_blob),
+    "GetRawBlob": _Method((read_number, read_digest), _Requests._get_raw_blob),
+    "GetLayerInfo": _Method(_IMAGE, _Requests._get_layer_info),
+    "GetLayerInfoPiped": _Method(_IMAGE, _Requests._get_layer_info_piped),
+    "FinishPipe": _Method((read_number,), _Requests._finish_pipe, always=True, surplus=True),
+    "Shutdown": _Method((), None, always=True, surplus=True),
 }
 
 
@@ -373,6 +418,31 @@ def _layer_info(image: ServedImage) -> list[dict[str, object]]:
     return [
         {"digest": str(layer.digest), "size": layer.size, "media_type": layer.media_type} for layer in image.layers()
     ]
+
+
+def _packet_of(outcome: _Reply | CipError) -> _Packet:
+    if isinstance(outcome, _Reply):
+        try:
+            return _Packet(encode_success(outcome.value, outcome.pipe_id), outcome.fds)
+        except CipError as error:
+            _close_all(outcome.fds)
+            outcome = error
+    log.debug("%s: %s", outcome.code, outcome)
+    return _Packet(encode_failure(outcome))
+
+
+def _send_now(sock: socket.socket, packet: _Packet) -> None:
+    """Send without waiting. Raises BlockingIOError when the parent does not read its replies, OSError."""
+    control = []
+    if packet.fds:
+        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", packet.fds))]
+    sock.sendmsg([packet.data], control, socket.MSG_DONTWAIT)
+
+
+def _discard(outcome: _Owed) -> None:
+    """Close what a reply that is never sent would have handed out."""
+    if isinstance(outcome, _Reply):
+        _close_all(outcome.fds)
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:

@@ -8,6 +8,8 @@ Rules.
   when FinishPipe asks.
 - A raw transfer is settled exactly once, by its worker, `give_up` or `stop`, and its error pipe is written before the
   data pipe closes: an empty error pipe always means a complete blob.
+- The reply that hands out the pipe of a blob may wait for its source's first answer. A transfer that fails before that
+  and before its reply has left is refused by the reply, and its pipes are never seen.
 - A transfer that can only fail, because its reader has gone while bytes are left, is given up at once: a source that is
   silent would let no write find that out.
 - A write end has one owner. The lock guards the books and is never held while anything can block.
@@ -38,7 +40,7 @@ _WIDE_PIPES = 32
 
 T = TypeVar("T")
 Write = Callable[[memoryview], object]
-Job = Callable[[Write], object]
+Job = Callable[["Transfer"], object]
 Cancel = Callable[[], None]  # calls a job off, from another thread; it may take its time
 
 
@@ -51,6 +53,7 @@ class Opened(NamedTuple):
 
     pipe_id: int
     read_fd: int
+    transfer: Transfer
 
 
 class OpenedRaw(NamedTuple):
@@ -58,6 +61,7 @@ class OpenedRaw(NamedTuple):
 
     data_fd: int
     error_fd: int
+    transfer: Transfer
 
 
 class Bell:
@@ -125,17 +129,35 @@ class _Readers:
 
 
 class Transfer:
-    """A data pipe that is being filled; all its state belongs to `Pipes`."""
+    """A data pipe that is being filled; all its state belongs to `Pipes`.
 
-    def __init__(self, write_fd: int, *, wide: bool) -> None:
+    `answered` is set by the worker, and by `Pipes.announce`; `refusal` by a failure before either.
+    """
+
+    def __init__(self, write_fd: int, ring: Callable[[], None], *, wide: bool) -> None:
         self.write_fd = write_fd
+        self._ring = ring
+        self.answered = False
+        self.refusal: CipError | None = None
         self.wide = wide
         self.left = 0  # bytes still to be written; not above 0 while nobody knows
         self.cancel: Cancel = _nothing
         self.digest: str | None = None  # of the blob
 
+    @property
+    def is_known(self) -> bool:
+        """Whether its reply needs to wait no longer."""
+        return self.answered or self.refusal is not None
+
+    def answer(self) -> None:
+        """Told that the source has answered, or that its answer is not to be waited for."""
+        if not self.answered:
+            self.answered = True
+            self._ring()
+
     def write(self, part: memoryview) -> None:
-        """Write to the pipe, waiting for its reader. Raises PeerError once that has gone."""
+        """Write to the pipe, waiting for its reader: the source has answered. Raises PeerError once that has gone."""
+        self.answer()
         self.left -= len(part)  # beforehand: a reader that has seen the last byte may leave
         try:
             while len(part):
@@ -152,8 +174,8 @@ class Transfer:
 class Feed(Transfer):
     """A finish-type pipe. `error` counts once it has `ended`; the write end is the worker's until it is `idle`."""
 
-    def __init__(self, write_fd: int, *, wide: bool) -> None:
-        super().__init__(write_fd, wide=wide)
+    def __init__(self, write_fd: int, ring: Callable[[], None], *, wide: bool) -> None:
+        super().__init__(write_fd, ring, wide=wide)
         self.ended = False
         self.idle = False
         self.error: CipError | None = None
@@ -162,13 +184,13 @@ class Feed(Transfer):
 class _Raw(Transfer):
     """A raw transfer, whose write ends its worker closes; `error_fd` is negative when `give_up` has closed it."""
 
-    def __init__(self, write_fd: int, error_fd: int, *, wide: bool) -> None:
-        super().__init__(write_fd, wide=wide)
+    def __init__(self, write_fd: int, error_fd: int, ring: Callable[[], None], *, wide: bool) -> None:
+        super().__init__(write_fd, ring, wide=wide)
         self.error_fd = error_fd
 
 
 class Pipes:
-    """All pipes of one conversation. `bell` rings whenever the content of a finish-type pipe has ended.
+    """All pipes of one conversation. `bell` rings whenever a source has answered or a finish-type pipe has ended.
 
     What polls `fileno` for reading calls `give_up`, from whichever thread, so that those whose readers have gone end.
     """
@@ -193,7 +215,7 @@ class Pipes:
         opened, feed = self._open_feed(len(data))
         rest = memoryview(data)[_write_at_once(feed.write_fd, data) :]
         if len(rest):
-            self._work(feed, opened, lambda write: write(rest))
+            self._work(feed, opened, lambda transfer: transfer.write(rest))
         else:
             self._end(feed, None)
         return opened
@@ -201,8 +223,8 @@ class Pipes:
     def feed(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> Opened:
         """A finish-type pipe that `job` fills with `size` bytes (negative: unknown) in a thread of its own.
 
-        `job` gets a function that writes to the pipe and raises PeerError once the parent has closed its end; `cancel`
-        is called when it did so meanwhile. `digest` is that of a blob, for errors.
+        `job` gets the transfer, whose `write` raises PeerError once the parent has closed its end; `cancel` is called
+        when it did so meanwhile. `digest` is that of a blob, for errors.
         Raises CipError (limit-exceeded) when the system has no more pipes or threads; `job` does not run then.
         """
         opened, feed = self._open_feed(size)
@@ -218,13 +240,13 @@ class Pipes:
         except CipError:
             self._close(data_read, data_write, wide=wide)
             raise
-        raw = _Raw(data_write, error_write, wide=wide)
+        raw = _Raw(data_write, error_write, self._bell.ring, wide=wide)
         with self._lock:
             self._unsettled.add(raw)
         self._watch(raw, size, cancel, digest)
 
         def run() -> None:
-            outcome = outcome_of(lambda: job(raw.write))
+            outcome = outcome_of(lambda: job(raw))
             self._settle(raw, outcome if isinstance(outcome, CipError) else None)
             self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
 
@@ -235,7 +257,19 @@ class Pipes:
                 self._unsettled.discard(raw)
             self._close(data_read, data_write, error_read, error_write, wide=wide)
             raise
-        return OpenedRaw(data_read, error_read)
+        return OpenedRaw(data_read, error_read, raw)
+
+    def announce(self, transfer: Transfer, pipe_id: int = 0) -> CipError | None:
+        """To be called once, before the reply that hands out its pipes is sent: the error it has to say instead.
+
+        What fails later is told by FinishPipe or by the error pipe; a pipe that was refused has no id any more.
+        """
+        with self._lock:
+            if transfer.refusal is None:
+                transfer.answered = True
+            else:
+                self._named.pop(pipe_id, None)
+            return transfer.refusal
 
     def finish(self, pipe_id: int) -> Feed:
         """Forget the id of a pipe; `collect` has its verdict once it has ended. Raises InvalidInputError."""
@@ -297,18 +331,18 @@ class Pipes:
 
     def _open_feed(self, size: int) -> tuple[Opened, Feed]:
         read_fd, write_fd, wide = self._make_pipe(size)
-        feed = Feed(write_fd, wide=wide)
+        feed = Feed(write_fd, self._bell.ring, wide=wide)
         with self._lock:
             pipe_id = next(self._ids) % PIPE_ID_LIMIT or PIPE_ID_LIMIT
             while pipe_id in self._named:
                 pipe_id = next(self._ids) % PIPE_ID_LIMIT or PIPE_ID_LIMIT
             self._named[pipe_id] = feed
             self._open.add(feed)
-        return Opened(pipe_id, read_fd), feed
+        return Opened(pipe_id, read_fd, feed), feed
 
     def _work(self, feed: Feed, opened: Opened, job: Job) -> None:
         def run() -> None:
-            outcome = outcome_of(lambda: job(feed.write))
+            outcome = outcome_of(lambda: job(feed))
             self._end(feed, outcome if isinstance(outcome, CipError) else None)
 
         try:
@@ -321,10 +355,9 @@ class Pipes:
             raise
 
     def _end(self, feed: Feed, error: CipError | None) -> None:
-        if error is not None:  # it may be kept for long, the frames it came through and their buffers must not
-            error.__traceback__ = error.__cause__ = error.__context__ = None
         with self._lock:
-            feed.error = feed.error or error
+            feed.error = feed.error or _without_frames(error)
+            _conclude(feed, feed.error)
             feed.ended = feed.idle = True
             feed.cancel = _nothing  # it holds the image
             if feed.error is not None or self._stopped:
@@ -335,8 +368,10 @@ class Pipes:
         with self._lock:
             if raw in self._unsettled:  # else `give_up` or `stop` has spoken
                 self._unsettled.discard(raw)
-                if error is not None:
+                if error is not None and raw.answered:
                     _tell(raw.error_fd, error)
+                _conclude(raw, _without_frames(error))
+        self._bell.ring()
 
     def _make_pipe(self, size: int) -> tuple[int, int, bool]:
         """Read end, write end, and whether the pipe is a wide one."""
@@ -383,6 +418,20 @@ def outcome_of(action: Callable[[], T]) -> T | CipError:
     except Exception as error:  # the one broad except of this front end
         log.error("internal error: %s", frames_of(error))
         return CipError("internal error")
+
+
+def _conclude(transfer: Transfer, error: CipError | None) -> None:
+    """Note a failure for the reply if that has still to leave; called with the lock held."""
+    if not transfer.answered:
+        transfer.refusal = error
+        transfer.answered = error is None
+
+
+def _without_frames(error: CipError | None) -> CipError | None:
+    """It may be kept for long, the frames it came through and their buffers must not."""
+    if error is not None:
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _tell(error_fd: int, error: CipError) -> None:

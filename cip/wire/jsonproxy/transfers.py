@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What fills the pipe of a blob: the work of GetBlob and GetRawBlob (wire.md sections 4, 5).
 
-An image stays open while the parent or a transfer needs it, whichever lets go last.
+An image stays open while the parent or a transfer needs it, whichever lets go last. However many transfers wait for
+their readers, their buffers together stay small: only the first WIDE of them read large pieces.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from ...content import BlobAccess, BlobReader, Release, copy_counted, copy_verified
+from ...content import CHUNK, LEAN_CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
 from ...errors import CipError, ContentMismatchError, Phase
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
 from ...model.digest import Digest
-from .pipes import Cancel, Job, Write
+from .pipes import Cancel, Job, Transfer, Write
+
+WIDE = 8  # transfers at once that read CHUNK bytes at a time, and hash in a thread of their own
+_LEAN_FROM = 64  # transfers at once from which on the others read LEAN_CHUNK
+_NARROW_CHUNK = 64 * 1024
 
 T = TypeVar("T")
+Copy = Callable[[BlobReader, Write, int], object]  # (reader, write, bytes read at once)
 
 
 class ServedManifest(Protocol):
@@ -41,8 +47,6 @@ class ServedImage(Protocol):
     def inner_config(self) -> bytes: ...
 
     def layers(self) -> tuple[Descriptor, ...]: ...
-
-    def knows_blob(self, digest: Digest, /) -> bool: ...
 
     def describe_blob(self, digest: Digest, /) -> Descriptor: ...
 
@@ -73,15 +77,38 @@ class Handle:
             self.image.close()
 
 
+class Share:
+    """How much each of the transfers of one conversation may read at once; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wide = 0
+        self._running = 0
+
+    def take(self) -> int:
+        """The number of bytes for one more; the caller owes `give_back`."""
+        with self._lock:
+            self._running += 1
+            if self._wide < WIDE:
+                self._wide += 1
+                return CHUNK
+            return _NARROW_CHUNK if self._running <= _LEAN_FROM else LEAN_CHUNK
+
+    def give_back(self, chunk: int) -> None:
+        """One fewer."""
+        with self._lock:
+            self._running -= 1
+            self._wide -= chunk == CHUNK
+
+
 class Work:
     """What the worker of a blob does. From `begin` until it ends the image stays open."""
 
-    def __init__(
-        self, handle: Handle, expected: Descriptor, access: BlobAccess, copy: Callable[[BlobReader, Write], object]
-    ) -> None:
+    def __init__(self, handle: Handle, expected: Descriptor, access: BlobAccess, share: Share, copy: Copy) -> None:
         self._handle = handle
         self._expected = expected
         self._access = access
+        self._share = share
         self._copy = copy
         self._reader: BlobReader | None = None
         self._cancelled = False
@@ -95,13 +122,16 @@ class Work:
             self._handle.release()
             raise
 
-    def _run(self, write: Write) -> None:
+    def _run(self, transfer: Transfer) -> None:
+        ON_WAIT.set(transfer.answer)  # of this thread, which ends with the work
         try:
             self._reader = reader = self._handle.image.open_blob(self._expected.digest, self._access)
+            chunk = self._share.take()
             try:
                 if not self._cancelled:
-                    self._copy(reader, write)
+                    self._copy(reader, transfer.write, chunk)
             finally:
+                self._share.give_back(chunk)
                 self._reader = None
                 reader.close()
         except CipError as error:
@@ -118,25 +148,25 @@ class Work:
             reader.close()
 
 
-def verified_work(handle: Handle, expected: Descriptor, asked: int) -> Work:
+def verified_work(handle: Handle, expected: Descriptor, asked: int, share: Share) -> Work:
     """The work of GetBlob: the blob `expected` of `handle`, for a parent that asked for `asked` bytes."""
-    return Work(handle, expected, BlobAccess.VERIFIED, partial(_copy_blob, expected=expected, asked=asked))
+    return Work(handle, expected, BlobAccess.VERIFIED, share, partial(_copy_blob, expected=expected, asked=asked))
 
 
-def raw_work(handle: Handle, expected: Descriptor) -> Work:
+def raw_work(handle: Handle, expected: Descriptor, share: Share) -> Work:
     """The work of GetRawBlob: the blob `expected` of `handle`, which its parent judges."""
-    return Work(handle, expected, BlobAccess.RAW, partial(_copy_raw_blob, expected=expected))
+    return Work(handle, expected, BlobAccess.RAW, share, partial(_copy_raw_blob, expected=expected))
 
 
-def _copy_blob(reader: BlobReader, write: Write, *, expected: Descriptor, asked: int) -> None:
+def _copy_blob(reader: BlobReader, write: Write, chunk: int, *, expected: Descriptor, asked: int) -> None:
     """Copy with a verdict; the size that the parent asked for is judged last, so a wrong digest is told first."""
-    received = copy_verified(reader, write, expected, release=Release.AS_READ)
+    received = copy_verified(reader, write, expected, release=Release.AS_READ, chunk=chunk)
     if received != asked:
         raise ContentMismatchError(
             f"blob {expected.digest}: expected {asked} bytes as requested, found {received}", offset=received
         )
 
 
-def _copy_raw_blob(reader: BlobReader, write: Write, *, expected: Descriptor) -> None:
+def _copy_raw_blob(reader: BlobReader, write: Write, chunk: int, *, expected: Descriptor) -> None:
     size = reader.size if expected.size == UNKNOWN_SIZE else expected.size
-    copy_counted(reader, write, size, f"blob {expected.digest}")
+    copy_counted(reader, write, size, f"blob {expected.digest}", chunk=chunk)

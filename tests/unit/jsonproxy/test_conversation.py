@@ -6,16 +6,18 @@ import os
 import select
 import socket
 import threading
+import time
 import unittest
 from collections.abc import Callable
 from types import SimpleNamespace
 from unittest import mock
 
-from cip.content import BlobAccess, BlobReader, BytesReader
+from cip.content import ON_WAIT, BlobAccess, BlobReader, BytesReader
 from cip.errors import (
     CipError,
     ConfigurationError,
     ErrorCode,
+    ImageAbsentError,
     InvalidReferenceError,
     NetworkError,
     NotFoundError,
@@ -24,7 +26,7 @@ from cip.errors import (
 )
 from cip.model.descriptor import UNKNOWN_SIZE
 from cip.model.digest import Digest, digest_of
-from cip.wire.jsonproxy import conversation as seqpacket
+from cip.wire.jsonproxy import conversation
 from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeOpener, Manifest, Stalled
 from tests.support.images import BIG_SIZE, CONFIG_C, DIGEST_M, DIGEST_S, DIGEST_T, LAYER_T, MANIFEST_M, describe
 from tests.support.jsonparent import (
@@ -55,7 +57,7 @@ class Server:
         self._thread.start()
 
     def _serve(self) -> None:
-        self.status = seqpacket.serve(self.sock, self._opener, self._settled)
+        self.status = conversation.serve(self.sock, self._opener, self._settled)
 
     def end(self) -> int | None:
         """The exit status, once the server has ended by itself."""
@@ -155,7 +157,7 @@ class Images(ConversationTestCase):
         self.assertEqual(self.parent.ask("OpenImage", "f1").value, 1)
 
     def test_b9_b10_b11_only_an_absent_image_is_optional(self) -> None:
-        self.opener.errors["oci:F1:nope"] = NotFoundError("oci:F1:nope: no such image")
+        self.opener.errors["oci:F1:nope"] = ImageAbsentError("oci:F1:nope: no such image")
         self.opener.errors["oci:missing"] = NotFoundError("no such blob", code=ErrorCode.BLOB_NOT_FOUND)
         self.parent.ask("Initialize")
         self.assertEqual(self.parent.ask("OpenImageOptional", "oci:F1:nope").value, 0)
@@ -409,20 +411,21 @@ class Blobs(ConversationTestCase):
             told = self.parent.fetch_raw(self.image_id, digest)[2]
             assert told is not None
             self.assertRegex(told["message"], reason)
-            self.assert_refused(self.parent.fetch("GetBlob", self.image_id, str(digest), BIG_SIZE)[2], "expected")
+            reply = self.parent.ask("GetBlob", self.image_id, str(digest), BIG_SIZE)
+            self.assert_refused(reply, "the source states")
+            with mock.patch.object(BytesReader, "size", UNKNOWN_SIZE):
+                self.assert_refused(self.parent.fetch("GetBlob", self.image_id, str(digest), BIG_SIZE)[2], reason)
 
-    def test_a_source_that_cannot_be_opened_is_told_by_the_pipes(self) -> None:
+    def test_a_source_that_cannot_be_opened_is_told_by_the_reply(self) -> None:
         def refuse() -> BlobReader:
             raise NotFoundError("r.example: no such blob", code=ErrorCode.BLOB_NOT_FOUND)
 
         digest = self.image.add(BIG, refuse)
-        value, content, verdict = self.parent.fetch("GetBlob", self.image_id, str(digest), BIG_SIZE)
-        self.assertEqual((value, content), (BIG_SIZE, b""))
-        self.assert_refused(verdict, "no such blob")
-        self.assertEqual(verdict.members["details"]["type"], "blob-not-found")
-        told = self.parent.fetch_raw(self.image_id, digest)[2]
-        assert told is not None
-        self.assertEqual((told["code"], told["details"]["type"]), ("other", "blob-not-found"))
+        for method, arguments in (("GetBlob", (BIG_SIZE,)), ("GetRawBlob", ())):
+            reply = self.parent.ask(method, self.image_id, str(digest), *arguments)
+            self.assert_refused(reply, "no such blob")
+            self.assertEqual(reply.members["details"]["type"], "blob-not-found")
+        self.assertIsNone(self.parent.fetch("GetManifest", self.image_id)[2].value)
 
     def test_an_empty_blob_has_a_verdict_too(self) -> None:
         digest = self.image.add(b"", lambda: BytesReader(b""))
@@ -561,12 +564,12 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
 
     def test_requests_beyond_what_may_be_owed_wait_in_the_socket(self) -> None:
         self.parent.send("FinishPipe", self.slow.pipe_id)
-        for _ in range(seqpacket.OWED_LIMIT + 40):
+        for _ in range(conversation.OWED_LIMIT + 40):
             self.parent.send("GetLayerInfo", self.image_id)
         self.go_on.set()
         self.assertEqual(read_exactly(self.slow.fds[0], BIG_SIZE), BIG)
         self.assertIsNone(self.parent.reply().value)
-        for _ in range(seqpacket.OWED_LIMIT + 40):
+        for _ in range(conversation.OWED_LIMIT + 40):
             self.assertEqual(len(self.parent.reply().value), 1)
 
     def test_300_of_them_are_fine(self) -> None:
@@ -574,6 +577,69 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
         replies = [self.parent.ask("GetBlob", self.image_id, digest, BIG_SIZE) for _ in range(300)]
         self.assertIsNone(self.parent.fetch("GetManifest", self.image_id)[2].value)
         close_all(*replies)
+
+
+class RepliesThatWaitForASource(ConversationTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.image_id = self.parent.open("f1")
+
+    def silent(self, number: int, error: Exception | None = None) -> str:
+        """The digest of a blob whose source says nothing until `go_on` is set."""
+        data = bytes([number]) * 1000
+
+        def open_blob() -> BlobReader:
+            assert self.go_on.wait(PATIENCE)
+            if error is not None:
+                raise error
+            return BytesReader(data)
+
+        return str(self.image.add(data, open_blob))
+
+    def test_the_seconds_of_several_do_not_add_up(self) -> None:
+        with mock.patch.object(conversation, "ANSWER_SECONDS", 0.5):
+            began = time.monotonic()
+            for number in range(4):
+                self.parent.send("GetBlob", self.image_id, self.silent(2 * number), 1000)
+                self.parent.send("GetRawBlob", self.image_id, self.silent(2 * number + 1))
+                self.parent.send("GetLayerInfo", self.image_id)
+            replies = [self.parent.reply() for _ in range(12)]
+            self.assertLess(time.monotonic() - began, 1.0)
+        self.assertEqual([len(reply.fds) for reply in replies], [1, 2, 0] * 4)
+        self.go_on.set()
+        for reply in replies[::3]:
+            self.assertIsNone(self.parent.finish(reply).value)
+        close_all(*replies)
+
+    def test_what_fails_later_is_told_by_finish_pipe_and_by_the_error_pipe(self) -> None:
+        error = NetworkError("r.example: the connection broke")
+        with mock.patch.object(conversation, "ANSWER_SECONDS", 0.1):
+            verified = self.parent.ask("GetBlob", self.image_id, self.silent(1, error), 1000)
+            raw = self.parent.ask("GetRawBlob", self.image_id, self.silent(2, error))
+        self.go_on.set()
+        self.assert_refused(self.parent.finish(verified), "the connection broke", "retryable")
+        told = read_error_pipe(raw.fds.pop())
+        assert told is not None
+        self.assertEqual(told["code"], "retryable")
+        close_all(verified, raw)
+
+    def test_a_blob_that_waits_for_its_share_of_a_host_is_answered_at_once(self) -> None:
+        def open_blob() -> BlobReader:
+            ON_WAIT.get()()
+            assert self.go_on.wait(PATIENCE)
+            return BytesReader(b"x")
+
+        with mock.patch.object(conversation, "ANSWER_SECONDS", PATIENCE):
+            reply = self.parent.ask("GetBlob", self.image_id, str(self.image.add(b"x", open_blob)), 1)
+        self.go_on.set()
+        self.assertIsNone(self.parent.finish(reply).value)
+        close_all(reply)
+
+    def test_a_refused_pipe_has_no_id(self) -> None:
+        self.go_on.set()
+        reply = self.parent.ask("GetBlob", self.image_id, self.silent(1, NetworkError("r.example: broken")), 1000)
+        self.assert_refused(reply, "broken", "retryable")
+        self.assert_refused(self.parent.ask("FinishPipe", 1), "no unfinished pipe")
 
 
 class Packets(ConversationTestCase):
@@ -738,22 +804,21 @@ class AnExceptionOfASignalHandler(OpenerTestCase):
                 self._poller = select.poll()
                 self.register = self._poller.register
 
-            def poll(self) -> list[tuple[int, int]]:
-                if threading.current_thread() is not server:
-                    return self._poller.poll()
-                assert asked.wait(PATIENCE)
-                raise Signalled
+            def poll(self, milliseconds: float | None) -> list[tuple[int, int]]:
+                if asked.is_set():
+                    raise Signalled
+                return self._poller.poll(20)
 
         def serve() -> None:
             try:
-                seqpacket.serve(theirs, self.opener)
+                conversation.serve(theirs, self.opener)
             except Signalled:
                 caught.set()
 
         asked, caught = threading.Event(), threading.Event()
         before = set(threading.enumerate())
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        with mock.patch.object(seqpacket, "select", SimpleNamespace(poll=Poller, POLLIN=select.POLLIN)):
+        with mock.patch.object(conversation, "select", SimpleNamespace(**{**vars(select), "poll": Poller})):
             server = threading.Thread(target=serve)
             server.start()
             with JsonParent(ours) as parent, theirs:

@@ -10,7 +10,7 @@ from functools import partial
 from unittest import mock
 
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidInputError, Phase
-from cip.wire.jsonproxy.pipes import Bell, Feed, Pipes, Write, _Readers
+from cip.wire.jsonproxy.pipes import Bell, Feed, Pipes, Transfer, _Readers
 from tests.support.jsonparent import has_nothing, read_error_pipe, read_exactly, read_to_end
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
@@ -80,7 +80,7 @@ class FinishTypePipes(PipesTestCase):
         os.close(opened.read_fd)
 
     def test_success_stays_open_until_it_is_collected(self) -> None:
-        opened = self.pipes.feed(lambda write: write(memoryview(b"abc")), 3)
+        opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"abc")), 3)
         self.assertEqual(read_exactly(opened.read_fd, 3), b"abc")
         feed = self.pipes.finish(opened.pipe_id)
         while not feed.ended:
@@ -90,8 +90,8 @@ class FinishTypePipes(PipesTestCase):
         self.assertEqual(read_to_end(opened.read_fd), b"")
 
     def test_failure_closes_at_once_and_is_told_later(self) -> None:
-        def job(write: Write) -> None:
-            write(memoryview(b"abc"))
+        def job(transfer: Transfer) -> None:
+            transfer.write(memoryview(b"abc"))
             raise ContentMismatchError("not what it should be")
 
         opened = self.pipes.feed(job, 10)
@@ -113,8 +113,8 @@ class FinishTypePipes(PipesTestCase):
         go_on, cancelled = threading.Event(), threading.Event()
         self.addCleanup(go_on.set)
 
-        def job(write: Write) -> None:
-            write(memoryview(b"abc"))
+        def job(transfer: Transfer) -> None:
+            transfer.write(memoryview(b"abc"))
             go_on.wait(PATIENCE)
 
         opened = self.pipes.feed(job, 10, cancelled.set)
@@ -134,7 +134,8 @@ class FinishTypePipes(PipesTestCase):
     def test_whoever_notices_that_a_reader_has_left_says_the_same(self) -> None:
         go_on = threading.Event()
         told = []
-        for job in (lambda write: go_on.wait(PATIENCE), lambda write: write(memoryview(bytes(3_000_000)))):
+        big = memoryview(bytes(3_000_000))
+        for job in (lambda transfer: go_on.wait(PATIENCE), lambda transfer: transfer.write(big)):
             opened = self.pipes.feed(job, 3_000_000, go_on.set, "sha256:x")
             os.close(opened.read_fd)
             error = self.wait(self.pipes.finish(opened.pipe_id))
@@ -148,8 +149,8 @@ class FinishTypePipes(PipesTestCase):
             with self.subTest(size):
                 go_on = threading.Event()
 
-                def job(write: Write, go_on: threading.Event = go_on) -> None:
-                    write(memoryview(b"abc"))
+                def job(transfer: Transfer, go_on: threading.Event = go_on) -> None:
+                    transfer.write(memoryview(b"abc"))
                     go_on.wait(PATIENCE)  # such as for its digest
 
                 opened = self.pipes.feed(job, size, _fail)
@@ -176,12 +177,12 @@ class FinishTypePipes(PipesTestCase):
             return count
 
         with mock.patch("cip.wire.jsonproxy.pipes.os.write", write_and_leave):
-            opened = self.pipes.feed(lambda write: write(memoryview(b"abc")), 3, _fail)
+            opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"abc")), 3, _fail)
             reads.append(opened.read_fd)
             self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
 
     def test_a_reader_that_leaves_after_the_end_does_not_change_it(self) -> None:
-        opened = self.pipes.feed(lambda write: write(memoryview(b"abc")), 10, _fail)
+        opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"abc")), 10, _fail)
         feed = self.pipes.finish(opened.pipe_id)
         self.join_workers()
         os.close(opened.read_fd)
@@ -193,7 +194,7 @@ class FinishTypePipes(PipesTestCase):
         with mock.patch.object(self.pipes, "_readers") as readers:
             readers.watch = partial(_Readers.watch, readers)
             readers._epoll.register.side_effect = OSError(errno.ENOSPC, "No space left on device")
-            opened = self.pipes.feed(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)
+            opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
         os.close(opened.read_fd)
         self.assertRegex(str(self.wait(self.pipes.finish(opened.pipe_id))), "broken pipe$")
 
@@ -204,7 +205,7 @@ class FinishTypePipes(PipesTestCase):
 
         held = Held()
         gone = weakref.ref(held)
-        opened = self.pipes.feed(lambda write: write(memoryview(b"abc")), 3, held.cancel)
+        opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"abc")), 3, held.cancel)
         del held
         self.join_workers()
         self.assertIsNone(gone())
@@ -212,7 +213,7 @@ class FinishTypePipes(PipesTestCase):
         os.close(opened.read_fd)
 
     def test_a_mistake_of_ours_is_logged_and_told_as_internal(self) -> None:
-        def job(write: Write) -> None:
+        def job(transfer: Transfer) -> None:
             raise KeyError("secret")
 
         with mock.patch("cip.log.error") as logged:
@@ -258,25 +259,25 @@ class FinishTypePipes(PipesTestCase):
             with self.subTest(target), mock.patch(target, side_effect=error):
                 for make in (self.pipes.feed, self.pipes.feed_raw):
                     with self.assertRaisesRegex(CipError, reason) as caught:
-                        make(lambda write: self.fail("it ran"), 1_000_000)
+                        make(lambda transfer: self.fail("it ran"), 1_000_000)
                     self.assertEqual(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
 
 
     def test_a_system_that_has_one_pipe_but_not_two_gets_the_first_back(self) -> None:
         with mock.patch("os.pipe", side_effect=[os.pipe(), OSError(23, "Too many open files in system")]):
             with self.assertRaisesRegex(CipError, "cannot make a pipe: Too many open files in system"):
-                self.pipes.feed_raw(lambda write: self.fail("it ran"), 1_000_000)
+                self.pipes.feed_raw(lambda transfer: self.fail("it ran"), 1_000_000)
 
 
 class RawTransfers(PipesTestCase):
     def test_a_success_leaves_the_error_pipe_empty(self) -> None:
-        opened = self.pipes.feed_raw(lambda write: write(memoryview(b"abc")), 3)
+        opened = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(b"abc")), 3)
         self.assertEqual(read_to_end(opened.data_fd), b"abc")
         self.assertIsNone(read_error_pipe(opened.error_fd))
 
     def test_a_failure_is_in_the_error_pipe_before_the_data_ends(self) -> None:
-        def job(write: Write) -> None:
-            write(memoryview(b"abc"))
+        def job(transfer: Transfer) -> None:
+            transfer.write(memoryview(b"abc"))
             raise ContentMismatchError("too short")
 
         opened = self.pipes.feed_raw(job, 10)
@@ -288,7 +289,7 @@ class RawTransfers(PipesTestCase):
         self.assertEqual(found["details"]["type"], "content-mismatch")
 
     def test_a_reader_that_leaves_is_told_so(self) -> None:
-        opened = self.pipes.feed_raw(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)
+        opened = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
         os.close(opened.data_fd)
         found = read_error_pipe(opened.error_fd)
         assert found is not None
@@ -300,7 +301,7 @@ class RawTransfers(PipesTestCase):
             with self.subTest(failing=failing):
                 go_on, cancelled = threading.Event(), threading.Event()
 
-                def job(write: Write, go_on: threading.Event = go_on, failing: bool = failing) -> None:
+                def job(transfer: Transfer, go_on: threading.Event = go_on, failing: bool = failing) -> None:
                     go_on.wait(PATIENCE)
                     if failing:
                         raise CipError("closed")
@@ -321,8 +322,8 @@ class RawTransfers(PipesTestCase):
     def test_a_reader_that_leaves_behind_the_last_byte_is_no_failure(self) -> None:
         go_on = threading.Event()
 
-        def job(write: Write) -> None:
-            write(memoryview(b"abc"))
+        def job(transfer: Transfer) -> None:
+            transfer.write(memoryview(b"abc"))
             go_on.wait(PATIENCE)
 
         opened = self.pipes.feed_raw(job, 3, _fail)
@@ -335,7 +336,7 @@ class RawTransfers(PipesTestCase):
 
     def test_without_another_thread_a_source_is_not_called_off(self) -> None:
         go_on = threading.Event()
-        opened = self.pipes.feed_raw(lambda write: go_on.wait(PATIENCE), 10, go_on.set)
+        opened = self.pipes.feed_raw(lambda transfer: go_on.wait(PATIENCE), 10, go_on.set)
         os.close(opened.data_fd)
         with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
             self.pipes.give_up()
@@ -346,15 +347,15 @@ class RawTransfers(PipesTestCase):
     def test_what_is_closed_is_watched_no_more_although_a_child_has_a_copy_of_it(self) -> None:
         """Else its number, by then that of another pipe, would be told."""
         go_on = threading.Event()
-        raw = self.pipes.feed_raw(lambda write: go_on.wait(PATIENCE), 10)
-        fed = self.pipes.feed(lambda write: go_on.wait(PATIENCE), 10)
+        raw = self.pipes.feed_raw(lambda transfer: go_on.wait(PATIENCE), 10)
+        fed = self.pipes.feed(lambda transfer: go_on.wait(PATIENCE), 10)
         copies = [os.dup(each.write_fd) for each in (*self.pipes._unsettled, *self.pipes._open)]
         go_on.set()
         self.join_workers()
         self.assertIsNone(self.pipes.collect(self.pipes.finish(fed.pipe_id)))
         with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
             with self.assertRaises(CipError), mock.patch("cip.wire.jsonproxy.pipes.os.close") as closed:
-                self.pipes.feed_raw(lambda write: None, 10)
+                self.pipes.feed_raw(lambda transfer: None, 10)
         given_back = [call.args[0] for call in closed.call_args_list]
         for descriptor in (raw.data_fd, raw.error_fd, fed.read_fd, given_back[0]):
             os.close(descriptor)
@@ -363,10 +364,15 @@ class RawTransfers(PipesTestCase):
             os.close(descriptor)
 
     def test_a_closed_error_pipe_changes_nothing(self) -> None:
-        opened = self.pipes.feed_raw(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)
+        opened = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
         os.close(opened.error_fd)
         self.assertEqual(len(read_to_end(opened.data_fd)), 3_000_000)
-        failed = self.pipes.feed_raw(lambda write: _fail(), 3)
+
+        def answer_and_fail(transfer: Transfer) -> None:
+            transfer.answer()
+            _fail()
+
+        failed = self.pipes.feed_raw(answer_and_fail, 3)
         os.close(failed.error_fd)
         self.assertEqual(read_to_end(failed.data_fd), b"")
 
@@ -376,13 +382,13 @@ class Stopping(PipesTestCase):
         go_on = threading.Event()
         self.addCleanup(go_on.set)
 
-        def stalled(write: Write) -> None:
-            write(memoryview(b"abc"))
+        def stalled(transfer: Transfer) -> None:
+            transfer.write(memoryview(b"abc"))
             go_on.wait(PATIENCE)
 
         slow = self.pipes.feed_raw(stalled, 10)
-        undrained = self.pipes.feed_raw(lambda write: write(memoryview(bytes(3_000_000))), 3_000_000)
-        done = self.pipes.feed_raw(lambda write: write(memoryview(b"abc")), 3)
+        undrained = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
+        done = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(b"abc")), 3)
         self.assertEqual(read_to_end(done.data_fd), b"abc")
         self.pipes.stop()
         for opened in (slow, undrained):
@@ -400,7 +406,7 @@ class Stopping(PipesTestCase):
     def test_finish_type_pipes_close(self) -> None:
         go_on = threading.Event()
         finished = self.pipes.feed_bytes(b"abc")
-        running = self.pipes.feed(lambda write: go_on.wait(PATIENCE), 3)
+        running = self.pipes.feed(lambda transfer: go_on.wait(PATIENCE), 3)
         self.pipes.stop()
         self.assertEqual(read_to_end(finished.read_fd), b"abc")
         self.assertTrue(has_nothing(running.read_fd))
@@ -411,13 +417,13 @@ class Stopping(PipesTestCase):
         go_on = threading.Event()
         bell = Bell()
         other = Pipes(bell)
-        opened = other.feed_raw(lambda write: go_on.wait(PATIENCE), 3)
+        opened = other.feed_raw(lambda transfer: go_on.wait(PATIENCE), 3)
         pipes = Pipes(bell)
-        running = pipes.feed(lambda write: go_on.wait(PATIENCE), 3)
+        running = pipes.feed(lambda transfer: go_on.wait(PATIENCE), 3)
         pipes.stop()
         for each in (pipes, other, bell):
             each.close()
-        late = pipes.feed(lambda write: None, 3)  # of a conversation that is not over yet
+        late = pipes.feed(lambda transfer: None, 3)  # of a conversation that is not over yet
         os.close(late.read_fd)
         go_on.set()
         self.assertEqual(read_to_end(running.read_fd), b"")
