@@ -2,7 +2,7 @@
 """The ordered places of one image: where each is, how it is entered, and whom we trust there.
 
 Nothing is shared between two endpoints but connections: credentials, tokens and challenges are found by the physical
-name of each (registry.md S8), and what the user gave for a registry goes to that host and port alone (S7).
+name of each (registry.md S8), and what the user gave for a registry goes to that host and port alone (registry.md S7).
 """
 
 from __future__ import annotations

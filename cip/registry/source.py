@@ -100,7 +100,7 @@ class RegistrySource:
         return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
-        """The blob from the first place that sends it; `urls` of the descriptor are never followed (S2).
+        """The blob from the first place that sends it; `urls` of the descriptor are never followed (registry.md S2).
 
         Nothing is asked before the first read, so that `close` can end it, but for a credential helper that runs.
         Where parts are kept, only what none has is asked for.

@@ -313,7 +313,7 @@ class RegistryTest(PolicyCase):
         self.assertEqual((signature["kind"], signature["claims"]["reference"]), ("sigstore", self.image))
         wrong = {"type": "sigstoreSigned", "keyPath": other["public"]}
         self.refuse("crypto", "not by the expected key", f"docker://{self.image}", wrong)
-        self.places(lookaside=f"file://{self.lookaside}")  # row K11: not looked for, by configuration
+        self.places(lookaside=f"file://{self.lookaside}")  # signatures.md K11: not looked for, by configuration
         record = self.refuse("nosig", "no sigstore signature found", f"docker://{self.image}", requirement)
         self.assertNotIn("attach", " ".join(record["looked_for"]))
 

@@ -77,7 +77,7 @@ SKOPEOS: Mapping[str, Skopeo] = {
             **BOTH,
             "B14": _DOCKER_IN_LAYOUT,
             "B15 converted": _DOCKER_IN_LAYOUT,
-            "B61 OpenImage": Difference(["ok 1"], "it asks the policy at the first metadata call (wire.md 7.2, 0.2.6)"),
+            "B61 OpenImage": Difference(["ok 1"], "it asks the policy at the first metadata call (wire.md 7.2)"),
             "B65": _DOCKER_IN_LAYOUT,
         },
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows M12 and M13 of registry.md 10.9, G30 and X08 of signatures.md, and the rules of registry.md 7.1."""
+"""The rows M12 and M13 of registry.md 10.9, signatures.md G30, X08, and the rules of registry.md 7.1."""
 
 import sys
 import unittest
@@ -153,7 +153,7 @@ class SignatureStoresTest(unittest.TestCase):
             self._place("\n".join([*lines, "default-docker: {lookaside: *a59}"]))
         self.assertEqual(self._fallback(), self._place(text).lookaside)
 
-    def test_the_same_thing_in_two_files_is_refused(self) -> None:  # G30
+    def test_the_same_thing_in_two_files_is_refused(self) -> None:  # signatures.md G30
         self.host.write("/etc/containers/registries.d/b.yaml", "default-docker: {}\ndocker:\n  a.io: {}")
         for text, reason in (
             ("\ndefault-docker: {}", r"b.yaml line 1: default-docker: defined before in .*a.yaml line 2"),

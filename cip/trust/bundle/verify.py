@@ -3,7 +3,7 @@
 
 Each step returns or raises SignatureError, whose reason is the class of that step; the first that fails is told. No
 step looks at a clock: times come from logs and timestamp authorities, and everything is judged at each of them.
-Whoever wants a bundle accepted also needs the rule about names (V12), which is the policy's.
+Whoever wants a bundle accepted also needs the rule about names (bundles.md V12), which is the policy's.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class SignedBy(NamedTuple):
     verifies: bool = True
 
     def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
-        """As `Requirement.check` says. Key files are read only when there is a signature to check (row C11)."""
+        """As `Requirement.check` says. Key files are read only for a signature to check (signatures.md C11)."""
         signatures = fetch_signatures(image)
         simple = [each for each in signatures if isinstance(each, SimpleSignature)]
         candidates = [(each, Examination(each.origin, "simple")) for each in simple]
@@ -112,7 +112,7 @@ def verify_message(
     Raises SignatureError (`crypto`, `untrusted`; `dependency` when gpgv was killed), MissingDependencyError when there
     is no gpgv.
     """
-    if not message or message[0] not in OPENPGP_FIRST:  # step 2: armor and cleartext are not for us (D6)
+    if not message or message[0] not in OPENPGP_FIRST:  # step 2: armor and cleartext are not for us (signatures.md D6)
         _refuse("not a signed binary OpenPGP message")
     try:
         outcome = run_gpgv(ring.packets, message)

@@ -18,7 +18,7 @@ from .der import OID, SEQUENCE, parse_der
 if TYPE_CHECKING:
     from cryptography import x509
 
-RSA_MINIMUM = 2048  # bits (D10)
+RSA_MINIMUM = 2048  # bits (signatures.md D10)
 _CURVES = frozenset({"secp224r1", "secp256r1", "secp384r1", "secp521r1"})
 # signatures.md 5.5: neither MD5 nor SHA-1; RSA-PSS, which no known authority uses, is refused with the rest
 _CERTIFICATE_ALGORITHMS = {

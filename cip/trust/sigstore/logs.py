@@ -2,7 +2,7 @@
 """Signed entry timestamps: that a log saw this very signature, and when (signatures.md 5.4).
 
 The annotation is signed over its canonical JSON. Numbers and strings are held to forms for which the canonical text is
-what `json.dumps` writes (D9). Everything refuses with class REKOR.
+what `json.dumps` writes (signatures.md D9). Everything refuses with class REKOR.
 """
 
 from __future__ import annotations

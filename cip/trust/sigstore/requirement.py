@@ -105,7 +105,7 @@ class KeySource(NamedTuple):
     log_keys: tuple[Material, ...]
 
     def load(self, tools: TrustTools) -> TrustMaterial:
-        """All keys; one bad one refuses (row K04)."""
+        """All keys; one bad one refuses (signatures.md K04)."""
         return _Keys(_load_keys(self.keys, tools), _load_log_keys(self.log_keys, tools))
 
 

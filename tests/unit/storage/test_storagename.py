@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text behind `containers-storage:` (images.md 4.1, 4.2 and rows R36 to R41)."""
+"""The text behind `containers-storage:` (images.md 4.1, 4.2, R36 to R41)."""
 
 import unittest
 
