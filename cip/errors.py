@@ -34,6 +34,8 @@ class ErrorCode(StrEnum):
     POLICY_MISSING = "policy-missing"
     POLICY_INVALID = "policy-invalid"
     INTERNAL = "internal"
+    SOURCE_UNAVAILABLE = "source-unavailable"
+    STORAGE_FULL = "storage-full"
     AUTHENTICATION_FAILED = "authentication-failed"
     CREDENTIALS_UNAVAILABLE = "credentials-unavailable"
     TLS_UNTRUSTED = "tls-untrusted"
@@ -214,9 +216,9 @@ class ImageAbsentError(NotFoundError):
 
 
 class SourceError(CipError):
-    """The place an image comes from failed: file system, daemon or registry."""
+    """The source of an image failed: a file system, a daemon or a registry."""
 
-    default_code = ErrorCode.REGISTRY_ERROR
+    default_code = ErrorCode.SOURCE_UNAVAILABLE
 
 
 class NetworkError(SourceError):
@@ -227,6 +229,8 @@ class NetworkError(SourceError):
 
 class RegistryError(SourceError):
     """The registry answered, with a refusal or with something that is not an answer."""
+
+    default_code = ErrorCode.REGISTRY_ERROR
 
 
 class AuthenticationError(SourceError):

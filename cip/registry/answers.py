@@ -22,24 +22,29 @@ from .retry import parse_retry_after
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an error's body that are read
 SHOWN = 50  # characters of a body that is no registry error
+MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
+_NOT_ABSENCE = frozenset({"NAME_UNKNOWN", "UNAUTHORIZED", "DENIED"})  # of the repository, or of our access to it
 _CODE_OF_STATUS = {401: "UNAUTHORIZED", 429: "TOOMANYREQUESTS"}
 _RETRYABLE = frozenset({408, 425, 429})
+# What can be missing, and the code by which a registry says so, whichever status of the client it comes with.
+_UNKNOWN = {ErrorCode.IMAGE_NOT_FOUND: MANIFEST_UNKNOWN, ErrorCode.BLOB_NOT_FOUND: "BLOB_UNKNOWN"}
 
 
 class Complaint(NamedTuple):
-    """A registry's own error: code (empty where the body has none) and message."""
+    """A registry's own error: code (empty where the body has none) and message; as text it follows a status."""
 
     code: str
     message: str
 
-    def means_not_found(self, status: int) -> bool:
-        """Whether an attachment does not exist, by the lenient rule of registry.md 6.8."""
-        if self.code == "UNKNOWN":
-            return "not found" in self.message.lower()
-        return self.code == "MANIFEST_UNKNOWN" or (status == 404 and not self.code)
+    def means_no_attachment(self, status: int) -> bool:
+        """Whether there is no attachment: the status decides, but for codes that say more than "none there".
+
+        A registry may speak of its own codes (Harbor's `NOT_FOUND`) or of none: they say nothing (decisions.md 10).
+        """
+        return self.code == MANIFEST_UNKNOWN or (status == 404 and self.code not in _NOT_ABSENCE)
 
     def __str__(self) -> str:
-        return ": ".join(quote(part) for part in self if part) or "no reason given"
+        return "".join(f": {quote(part)}" for part in self if part)
 
 
 def read_complaint(response: Response) -> Complaint:
@@ -99,13 +104,13 @@ def _error(
     host = response.url.origin.address
     where = f"{host}: {what}"
     if 400 <= status < 500:
-        if missing is ErrorCode.IMAGE_NOT_FOUND and complaint.code == "MANIFEST_UNKNOWN":
-            return ImageAbsentError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
-        if missing is ErrorCode.BLOB_NOT_FOUND and (status == 404 or complaint.code == "BLOB_UNKNOWN"):
-            return NotFoundError(f"{where}: {complaint}", code=missing, host=host, http_status=status)
+        unknown = complaint.code == _UNKNOWN.get(missing)
+        if unknown or (status == 404 and missing in _UNKNOWN):
+            kind = ImageAbsentError if unknown and missing is ErrorCode.IMAGE_NOT_FOUND else NotFoundError
+            return kind(f"{where}: not found, status {status}{complaint}", code=missing, host=host, http_status=status)
         if status in (401, 403) and access is not None:
             return AuthenticationError(
-                f"{where}: access refused with {status}: {complaint}; {access}", host=host, http_status=status
+                f"{where}: access refused with status {status}{complaint}; {access}", host=host, http_status=status
             )
     asked = response.fields.get("retry-after")
     wished = None
@@ -113,9 +118,8 @@ def _error(
         seconds = parse_retry_after(asked, clock.time(), -1.0)
         wished = seconds if seconds >= 0 else None
     code = ErrorCode.RATE_LIMITED if status == 429 else ErrorCode.REGISTRY_ERROR
-    reason = f": {complaint}" if any(complaint) else ""
     return RegistryError(
-        f"{where}: expected status 200, found {status}{reason} ({response.via})",
+        f"{where}: expected status 200, found {status}{complaint} ({response.via})",
         code=code,
         host=host,
         http_status=status,

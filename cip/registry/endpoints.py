@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .. import log
-from ..errors import CipError, ErrorCode, InvalidInputError, NetworkError, Phase, SourceError
+from ..errors import CipError, ErrorCode, InvalidInputError, NetworkError, Phase, RegistryError, SourceError
 from ..hostconfig.authfile import find_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import Place, RegistriesConfig
@@ -101,7 +101,7 @@ class Endpoint:
         status = response.status
         response.close()
         if status not in (200, 401):
-            raise SourceError(
+            raise RegistryError(
                 f"{self.name}: expected status 200 or 401 from /v2/, found {status}", host=self.name, http_status=status
             )
         self.pinged = True

@@ -171,7 +171,7 @@ class _Fetch:
                 complaint, error = complaint_of(
                     response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._endpoint.describe_access()
                 )
-                if complaint.means_not_found(response.status):
+                if complaint.means_no_attachment(response.status):
                     return None
                 raise error
             require_uncompressed(response)

@@ -25,6 +25,7 @@ from ..errors import (
     ErrorCode,
     NetworkError,
     Phase,
+    RegistryError,
     SourceError,
     UsageError,
     quote,
@@ -202,7 +203,7 @@ class _Export:
         except CipError:
             message = ""
         why = f": {quote(message)}" if message else ""
-        return SourceError(
+        return RegistryError(
             f"{self._text}: the daemon answers {response.status}{why}", host=self._place(), http_status=response.status
         )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 
@@ -87,6 +88,12 @@ def read_document(descriptor: int, what: str, limit: int = MANIFEST_LIMIT) -> by
 def reason(error: OSError) -> str:
     """Why the system refused, in lower case."""
     return (error.strerror or "cannot be read").lower()
+
+
+def writing_fault(error: OSError, what: str) -> SourceError:
+    """The typed error for a temporary file that cannot be made or written: no room has a code of its own."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return SourceError(f"{what}: {reason(error)}", code=ErrorCode.STORAGE_FULL if full else None)
 
 
 def refusal(error: OSError, what: str, missing: ErrorCode | None) -> CipError:

@@ -252,7 +252,8 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str) 
             f"{where}: {quote(reference.name)} names no image, but something of type {shown}",
             code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
         )
-    raise ImageAbsentError(f"{where}: no image is named {quote(reference.name)}{_names(entries)}", phase=Phase.MANIFEST)
+    why = f"no image is named {quote(reference.name)}{_names(entries)}"
+    raise ImageAbsentError(f"{where}: {why}", phase=Phase.MANIFEST)
 
 
 def _name_of(entry: JsonNode) -> str | None:

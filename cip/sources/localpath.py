@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import InvalidReferenceError, quote
+from ..errors import InvalidReferenceError, Phase, SourceError, quote
 from ..model.reference import ImageReference
 
 
@@ -14,7 +14,7 @@ def resolve_path(reference: ImageReference) -> str:
 
     Links are followed element by element, so `link/..` is the parent of what the link names and not the directory
     that the link lies in (signatures.md 1.3, "STRICTER"). All parents must exist, the last element may be missing
-    unless it is a dangling link (images.md 2.3). Raises InvalidReferenceError.
+    unless it is a dangling link (images.md 2.3). Raises SourceError, InvalidReferenceError for what names no file.
     """
     path = reference.path or "."
     try:
@@ -32,4 +32,5 @@ def resolve_path(reference: ImageReference) -> str:
         raise InvalidReferenceError(reference.text, "the path has no form in the file system's encoding") from error
     except OSError as error:
         where = quote(os.fsdecode(error.filename or path))
-        raise InvalidReferenceError(reference.text, f"{where}: {(error.strerror or str(error)).lower()}") from error
+        why = (error.strerror or str(error)).lower()
+        raise SourceError(f"{reference.text}: {where}: {why}", phase=Phase.MANIFEST) from error

@@ -46,6 +46,7 @@ _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.POLICY_MISSING: 500,
     ErrorCode.POLICY_INVALID: 500,
     ErrorCode.INTERNAL: 500,
+    ErrorCode.SOURCE_UNAVAILABLE: 500,
     ErrorCode.AUTHENTICATION_FAILED: 502,
     ErrorCode.CREDENTIALS_UNAVAILABLE: 502,
     ErrorCode.TLS_UNTRUSTED: 502,
@@ -65,6 +66,7 @@ _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.BUDGET_EXHAUSTED: 503,
     ErrorCode.OFFLINE: 503,
     ErrorCode.TIMEOUT: 504,
+    ErrorCode.STORAGE_FULL: 507,
     ErrorCode.CLIENT_GONE: 400,  # never sent: nobody is there to read it
 }
 

@@ -184,7 +184,7 @@ class Refused(Conversations):
             ("docker://UPPER", 400, "reference-invalid"),
             ("ostree:x", 501, "transport-unsupported"),
             (self.layout() + "x", 404, "image-not-found"),
-            (f"oci:{self.scratch}/nowhere", 502, "registry-error"),
+            (f"oci:{self.scratch}/nowhere", 500, "source-unavailable"),
         ):
             with self.subTest(reference):
                 first, second, other = self.exchange(

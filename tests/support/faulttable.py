@@ -235,8 +235,8 @@ def _proxy() -> Iterator[Row]:
 _CONTENT_FAULTS = {
     # phase: (length too short, first byte wrong, page, 404)
     "token": ("authentication-failed", "authentication-failed", "authentication-failed", "registry-error"),
-    "index": ("manifest-invalid", "manifest-invalid", "registry-error", "registry-error"),
-    "manifest": ("content-mismatch", "content-mismatch", "registry-error", "registry-error"),
+    "index": ("manifest-invalid", "manifest-invalid", "registry-error", "image-not-found"),
+    "manifest": ("content-mismatch", "content-mismatch", "registry-error", "image-not-found"),
     "config": ("content-mismatch", "content-mismatch", "content-mismatch", "blob-not-found"),
     "blob": ("content-mismatch", "content-mismatch", "content-mismatch", "blob-not-found"),
     "redirect": ("content-mismatch", "content-mismatch", "content-mismatch", "blob-not-found"),

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What answers mean that are not the wanted ones: registry.md 6.8 and vectors 10.8."""
 
-from cip.errors import AuthenticationError, ContentMismatchError, ErrorCode, NotFoundError, RegistryError
+from cip.errors import (
+    AuthenticationError,
+    ContentMismatchError,
+    ErrorCode,
+    ImageAbsentError,
+    NotFoundError,
+    RegistryError,
+)
 from cip.registry.answers import Complaint, complaint_of, parse_complaint, refusal, require_uncompressed
 from tests.support.origins import RequesterCase, reply
 
@@ -37,19 +44,21 @@ class ComplaintTest(RequesterCase):
                 self.assertEqual(parse_complaint(body, status), Complaint(*expected))
 
     def test_outside_text_is_quoted(self) -> None:
-        self.assertEqual(str(Complaint("DENIED", "a\nb")), r"'DENIED': 'a\nb'")
-        self.assertEqual(str(Complaint("", "")), "no reason given")
+        self.assertEqual(str(Complaint("DENIED", "a\nb")), r": 'DENIED': 'a\nb'")
+        self.assertEqual(str(Complaint("", "")), "")
 
-    def test_an_attachment_is_missing_by_the_lenient_rule(self) -> None:
-        # registry.md 10.8, second half of the column
+    def test_an_attachment_is_missing_by_the_status_but_for_codes_that_say_more(self) -> None:
+        # decisions.md section 10, which overrides registry.md 10.8
         for name, message, status, missing in (
             ("MANIFEST_UNKNOWN", "x", 404, True), ("NAME_UNKNOWN", "", 404, False),
             ("UNKNOWN", "x Not Found", 404, True),
-            ("UNKNOWN", "other", 404, False), ("", "not found", 404, True), ("", "", 404, True), ("", "", 403, False),
-            ("MANIFEST_UNKNOWN", "", 400, True), ("DENIED", "", 403, False),
+            ("UNKNOWN", "other", 404, True), ("", "not found", 404, True), ("", "", 404, True), ("", "", 403, False),
+            ("MANIFEST_UNKNOWN", "", 400, True), ("DENIED", "", 403, False), ("NOT_FOUND", "artifact x", 404, True),
+            ("DENIED", "", 404, False), ("UNAUTHORIZED", "", 404, False), ("UNKNOWN", "not found", 403, False),
+            ("TAG_INVALID", "", 404, True),
         ):  # fmt: skip
             with self.subTest(name=name, message=message, status=status):
-                self.assertIs(Complaint(name, message).means_not_found(status), missing)
+                self.assertIs(Complaint(name, message).means_no_attachment(status), missing)
 
 
 class RefusalTest(RequesterCase):
@@ -68,11 +77,11 @@ class RefusalTest(RequesterCase):
         unknown = errors(code("MANIFEST_UNKNOWN", "manifest unknown"))
         for row, status, body, found, retryable in (
             ("E1", 404, unknown, ErrorCode.IMAGE_NOT_FOUND, False),
-            ("E2", 404, errors(code("NAME_UNKNOWN")), ErrorCode.REGISTRY_ERROR, False),
-            ("E3", 404, errors(code("NOT_FOUND", "x not found")), ErrorCode.REGISTRY_ERROR, False),
-            ("E4", 404, b"not found", ErrorCode.REGISTRY_ERROR, False),
-            ("E4", 404, b"{}", ErrorCode.REGISTRY_ERROR, False),
-            ("E5", 404, errors(code("NAME_UNKNOWN"), code("MANIFEST_UNKNOWN")), ErrorCode.REGISTRY_ERROR, False),
+            ("E2", 404, errors(code("NAME_UNKNOWN")), ErrorCode.IMAGE_NOT_FOUND, False),
+            ("E3", 404, errors(code("NOT_FOUND", "x not found")), ErrorCode.IMAGE_NOT_FOUND, False),
+            ("E4", 404, b"not found", ErrorCode.IMAGE_NOT_FOUND, False),
+            ("E4", 404, b"{}", ErrorCode.IMAGE_NOT_FOUND, False),
+            ("E5", 404, errors(code("NAME_UNKNOWN"), code("MANIFEST_UNKNOWN")), ErrorCode.IMAGE_NOT_FOUND, False),
             ("E6", 400, unknown, ErrorCode.IMAGE_NOT_FOUND, False),
             ("E6", 401, unknown, ErrorCode.IMAGE_NOT_FOUND, False),
             ("E7", 500, unknown, ErrorCode.REGISTRY_ERROR, True),
@@ -96,15 +105,30 @@ class RefusalTest(RequesterCase):
                 self.assertEqual((error.host, error.http_status), ("h:443", status))  # type: ignore[attr-defined]
 
     def test_a_missing_blob_is_told_from_a_missing_image(self) -> None:
-        for status, body in ((404, b""), (404, errors(code("BLOB_UNKNOWN"))), (400, errors(code("BLOB_UNKNOWN")))):
+        for status, body in ((404, b""), (404, errors(code("BLOB_UNKNOWN"))), (400, errors(code("BLOB_UNKNOWN"))),
+                             (404, errors(code("NAME_UNKNOWN")))):  # fmt: skip
             error = self.error(status, body, ErrorCode.BLOB_NOT_FOUND)
             self.assertEqual(error.code, ErrorCode.BLOB_NOT_FOUND)  # type: ignore[attr-defined]
+
+    def test_only_the_registrys_own_word_for_it_is_what_open_image_optional_takes_for_none(self) -> None:
+        for status, body, its_own_word in (
+            (404, errors(code("MANIFEST_UNKNOWN")), True), (400, errors(code("MANIFEST_UNKNOWN")), True),
+            (404, b"", False), (404, errors(code("NAME_UNKNOWN")), False), (404, errors(code("NOT_FOUND")), False),
+        ):  # fmt: skip
+            with self.subTest(status=status, body=body):
+                self.assertIs(isinstance(self.error(status, body), ImageAbsentError), its_own_word)
+
+    def test_the_status_is_in_every_text(self) -> None:
+        for status in (400, 401, 403, 404, 410, 429, 500, 503):
+            for missing in (ErrorCode.IMAGE_NOT_FOUND, ErrorCode.BLOB_NOT_FOUND, ErrorCode.REGISTRY_ERROR):
+                with self.subTest(status=status, missing=missing):
+                    self.assertRegex(str(self.error(status, b"", missing)), rf"\b{status}\b")
 
     def test_a_refused_access_says_how_it_was_tried(self) -> None:
         error = self.error(401, errors(code("UNAUTHORIZED", "go away")), access="scheme basic, key 'h' of /a/auth.json")
         self.assertEqual(
             str(error),
-            "h:443: manifest of a/b:t: access refused with 401: 'UNAUTHORIZED': 'go away'; "
+            "h:443: manifest of a/b:t: access refused with status 401: 'UNAUTHORIZED': 'go away'; "
             "scheme basic, key 'h' of /a/auth.json",
         )
 

@@ -35,7 +35,7 @@ class DirectoryTestCase(LeakCheckedTestCase):
         finally:
             reader.close()
 
-    def refused(self, reason: str, code: ErrorCode = ErrorCode.REGISTRY_ERROR) -> None:
+    def refused(self, reason: str, code: ErrorCode = ErrorCode.SOURCE_UNAVAILABLE) -> None:
         with self.assertRaisesRegex(CipError, reason) as caught:
             self.open().manifest(None)
         self.assertIs(caught.exception.code, code)

@@ -96,9 +96,9 @@ class Choosing(LayoutTestCase):
         self.use()
         self.refused("expected an image, found none", ErrorCode.MANIFEST_INVALID)
         (self.layout.path / "index.json").unlink()
-        self.refused("index.json: no such file", ErrorCode.REGISTRY_ERROR, ":t")
-        self.refused("no such file", ErrorCode.REGISTRY_ERROR, "-missing:t")
-        self.refused("no such file", ErrorCode.REFERENCE_INVALID, "/no/such")
+        self.refused("index.json: no such file", ErrorCode.SOURCE_UNAVAILABLE, ":t")
+        self.refused("no such file", ErrorCode.SOURCE_UNAVAILABLE, "-missing:t")
+        self.refused("no such file", ErrorCode.SOURCE_UNAVAILABLE, "/no/such")
 
 
 class Manifests(LayoutTestCase):
@@ -209,7 +209,7 @@ class Blobs(LayoutTestCase):
                 path.unlink()
                 steps()
                 self.read(self.open(), images.DIGEST_T)
-            self.assertIs(caught.exception.code, ErrorCode.REGISTRY_ERROR)
+            self.assertIs(caught.exception.code, ErrorCode.SOURCE_UNAVAILABLE)
 
     def test_links_inside_the_layout_are_followed(self) -> None:
         path = self.layout.blob_path(images.DIGEST_T)

@@ -4,7 +4,7 @@
 import os
 import unittest
 
-from cip.errors import InvalidReferenceError
+from cip.errors import ErrorCode, InvalidReferenceError, SourceError
 from cip.model.reference import ImageReference, Transport, parse_image_reference
 from cip.sources.localpath import resolve_path
 from tests.support.leaks import LeakCheckedTestCase
@@ -47,8 +47,9 @@ class ResolvePath(LeakCheckedTestCase):
             ("file/x", "not a directory"),
             ("x" * 300, "too long"),
         ):
-            with self.subTest(path), self.assertRaisesRegex(InvalidReferenceError, reason):
+            with self.subTest(path), self.assertRaisesRegex(SourceError, reason) as caught:
                 self.resolve(f"{self.directory}/{path}")
+            self.assertIs(caught.exception.code, ErrorCode.SOURCE_UNAVAILABLE)
 
     def test_text_that_is_no_file_name_is_refused(self) -> None:
         with self.assertRaisesRegex(InvalidReferenceError, "encoding"):

@@ -150,7 +150,7 @@ class ManifestTest(SourceCase):
 
     def test_an_image_that_is_not_there(self) -> None:
         self.origins.add("https://r.example:443", unknown)
-        with self.assertRaisesRegex(NotFoundError, "r.example:443: manifest of r.example/a/b:t: 'MANIFEST_UNKNOWN'"):
+        with self.assertRaisesRegex(NotFoundError, "a/b:t: not found, status 404: 'MANIFEST_UNKNOWN'"):
             self.open().manifest(None)
         self.assertEqual(len(self.origins.asked), 1)
 

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from ...content import CHUNK, Reader
-from ...errors import CipError, InvalidDocumentError, SourceError
+from ...errors import CipError, ErrorCode, InvalidDocumentError, SourceError
 from ...programs import SEARCH_PATH, Programs
-from ..fileblob import reason
+from ..fileblob import writing_fault
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
 XZ_MEMORY_LIMIT = 256 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone
@@ -203,7 +203,7 @@ def _write_whole(output: int, part: memoryview, what: str) -> None:
         while part:
             part = part[os.write(output, part) :]
     except OSError as error:
-        raise SourceError(f"{what}: writing the temporary file: {reason(error)}") from error
+        raise writing_fault(error, f"{what}: writing the temporary file below --tmpdir") from error
 
 
 def _unpack_by_program(source: Reader, output: int, what: str, programs: Programs) -> None:
@@ -228,8 +228,11 @@ def _unpack_by_program(source: Reader, output: int, what: str, programs: Program
     if feeder.error is not None:
         raise feeder.error
     if result.status != 0:
-        why = f"damaged zstd data, or too little room for the temporary file: zstd ended with status {result.status}"
-        raise InvalidDocumentError(what, why)
+        room = os.fstatvfs(output)
+        if room.f_bavail * room.f_frsize < CHUNK:
+            why = "zstd ended early, and there is no room left below --tmpdir"
+            raise SourceError(f"{what}: {why}", code=ErrorCode.STORAGE_FULL)
+        raise InvalidDocumentError(what, f"damaged zstd data: zstd ended with status {result.status}")
 
 
 class _Feeder:

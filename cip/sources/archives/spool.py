@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Hashable
 
 from ...errors import SourceError, quote
-from ..fileblob import reason
+from ..fileblob import reason, writing_fault
 
 
 class Spools:
@@ -54,7 +54,7 @@ class Spools:
             with TemporaryFile(dir=self._directory, buffering=0) as file:
                 return os.dup(file.fileno())
         except OSError as error:
-            raise SourceError(f"temporary file in {quote(self._directory)}: {reason(error)}") from error
+            raise writing_fault(error, f"temporary file in {quote(self._directory)} (--tmpdir)") from error
 
 
 class _SharedFile:

@@ -130,7 +130,7 @@ class Refusing(ArchiveTestCase):
         """wire.md 4.4."""
         self.refused("no image is named 'nope'", ErrorCode.IMAGE_NOT_FOUND, ":nope")
         self.path.unlink()
-        self.refused("no such file", ErrorCode.REGISTRY_ERROR, ":t")
+        self.refused("no such file", ErrorCode.SOURCE_UNAVAILABLE, ":t")
 
     def test_a_missing_blob_is_told_by_its_digest(self) -> None:
         self.pack(**{images.DIGEST_T.encoded: None})
@@ -146,10 +146,10 @@ class Refusing(ArchiveTestCase):
         self.refused("no member 'index.json'", ErrorCode.MANIFEST_INVALID)
         self.path.unlink()
         os.mkfifo(self.path)
-        self.refused("not a regular file", ErrorCode.REGISTRY_ERROR)
+        self.refused("not a regular file", ErrorCode.SOURCE_UNAVAILABLE)
         self.path.unlink()
         self.path.mkdir()
-        self.refused("not a regular file", ErrorCode.REGISTRY_ERROR)
+        self.refused("not a regular file", ErrorCode.SOURCE_UNAVAILABLE)
 
     def test_an_index_is_never_found_under_a_name_that_attacks(self) -> None:
         for name in (b"/index.json", b"../index.json", b"x/../index.json"):

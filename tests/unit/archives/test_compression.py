@@ -198,9 +198,9 @@ class Unpacking(LeakCheckedTestCase):
     def test_a_full_disk_is_told(self) -> None:
         full = os.open("/dev/full", os.O_WRONLY)
         self.addCleanup(os.close, full)
-        with self.assertRaisesRegex(SourceError, "file: writing the temporary file: no space left") as caught:
+        with self.assertRaisesRegex(SourceError, "the temporary file below --tmpdir: no space left") as caught:
             unpack(BytesReader(PACKED[Compression.GZIP]), Compression.GZIP, full, "file", _ZstdProgram())
-        self.assertIs(caught.exception.code, ErrorCode.REGISTRY_ERROR)
+        self.assertIs(caught.exception.code, ErrorCode.STORAGE_FULL)
 
 
 if __name__ == "__main__":

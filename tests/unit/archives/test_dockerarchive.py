@@ -187,7 +187,7 @@ class Refusing(DockerArchiveTestCase):
         self.write(images.oci_archive(images.f1(self.directory / "F1")))
         self.refused("no member 'manifest.json'")
         self.path.unlink()
-        self.refused("no such file", ErrorCode.REGISTRY_ERROR)
+        self.refused("no such file", ErrorCode.SOURCE_UNAVAILABLE)
         item = SavedImage("c", ("t",)).item()
         for case, description, reason in (
             ("no JSON", b"hello", "manifest.json: not valid JSON"),

@@ -5,7 +5,7 @@ import os
 import threading
 import unittest
 
-from cip.errors import SourceError
+from cip.errors import ErrorCode, SourceError
 from cip.sources.archives.spool import Spools
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -72,8 +72,10 @@ class Sharing(LeakCheckedTestCase):
         self.assertEqual(self.fills, 1)
 
     def test_a_directory_that_cannot_be_written_is_named(self) -> None:
-        with self.assertRaisesRegex(SourceError, "temporary file in '/no/such/place': no such file"):
+        named = r"temporary file in '/no/such/place' \(--tmpdir\): no such file"
+        with self.assertRaisesRegex(SourceError, named) as caught:
             Spools("/no/such/place").open("key", self.fill)
+        self.assertIs(caught.exception.code, ErrorCode.SOURCE_UNAVAILABLE)
 
 
 if __name__ == "__main__":

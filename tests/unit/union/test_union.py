@@ -207,7 +207,7 @@ class Online(UnionTestCase):
         with mock.patch.object(FileBlob, "readinto", failing):
             self.assertEqual(self.read(reader), LAYER)
         self.assertEqual((self.asked(), self.events.events[0][1]["reason"]),
-                         ([digest_of(LAYER)], ErrorCode.REGISTRY_ERROR))
+                         ([digest_of(LAYER)], ErrorCode.SOURCE_UNAVAILABLE))
 
     def test_a_blob_that_changes_behind_our_back_is_begun_again(self) -> None:
         small = b"small"

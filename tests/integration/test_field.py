@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people meet in the field, row by row: each test is named after what it shows.
+
+Registries that speak with words of their own are played; where the program that makes the circumstance is at hand,
+it makes it here too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import unittest
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cip.model import mediatype
+from cip.model.digest import digest_of
+from tests.support import images
+from tests.support.jsonparent import json_proxy
+from tests.support.parent import MODULE, Answer, running
+from tests.support.peers import require_peer
+from tests.support.recording import Asked, Given, RecordingServer
+
+NAME = "os/base"
+AMD64 = {"architecture": "amd64", "os": "linux"}
+
+
+class FieldCase(unittest.TestCase):
+    """A home directory for each test, with a policy and a registries.conf that allows plain HTTP."""
+
+    def setUp(self) -> None:
+        self.scratch = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="cip-field-")))
+        self.home = self.scratch / "home"
+        self.write_home("policy.json", json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+
+    def write_home(self, name: str, text: str) -> Path:
+        """Write a file below ~/.config/containers."""
+        path = self.home / ".config" / "containers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def played(self, answer: Callable[[Asked], Given]) -> RecordingServer:
+        """A registry on plain HTTP that is marked insecure."""
+        server = self.enterContext(RecordingServer(answer))
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{server.host}'\ninsecure=true\n")
+        return server
+
+    def ask(
+        self, *arguments: str, target: str = "/manifest", status: int | None = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> Answer:  # fmt: skip
+        """The answer to one request; what was written to stderr is in `stderr`."""
+        with running(*arguments, home=self.home, status=status, environment=environment) as proxy:
+            answer = proxy.line.ask("GET", target)
+            proxy.hang_up()
+            self.stderr = proxy.stderr()
+        return answer
+
+    def problem(self, *arguments: str, **more: Any) -> dict[str, Any]:
+        """The problem document of a refused request."""
+        return self.ask(*arguments, **more).problem()
+
+
+def content(asked: Asked) -> Given:
+    """What a registry with one image answers; 404 without a body for anything else."""
+    last = asked.target.rpartition("/")[2]
+    kind = {"Content-Type": mediatype.OCI_MANIFEST}
+    bodies = {
+        "9": Given(200, images.MANIFEST_M, kind),
+        str(images.DIGEST_M): Given(200, images.MANIFEST_M, kind),
+        str(images.DIGEST_T): Given(200, images.LAYER_T),
+        str(images.DIGEST_C): Given(200, images.CONFIG_C),
+        "": Given(200, b"{}"),
+    }
+    return bodies.get(last, Given(404))
+
+
+def without_blobs(instead: Given, asked: Asked) -> Given:
+    """The same, but `instead` for every blob."""
+    return instead if "/blobs/" in asked.target else content(asked)
+
+
+def complaining(code: str, message: str = "") -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+
+
+class MissingTest(FieldCase):
+    """c/image#2203: the status decides whether something is there, and no registry's own words do."""
+
+    def test_a_404_in_harbors_words_is_a_missing_image(self) -> None:
+        server = self.played(lambda asked: Given(404, complaining("NOT_FOUND", "artifact os/base:9 not found")))
+        problem = self.problem(f"docker://{server.host}/{NAME}:9")
+        self.assertEqual(("image-not-found", 404, False), (problem["type"], problem["status"], problem["retryable"]))
+        self.assertIn(f"{server.host}/{NAME}:9", problem["detail"])
+        self.assertRegex(problem["detail"], "status 404: 'NOT_FOUND': 'artifact os/base:9 not found'")
+
+    def test_a_404_without_a_body_is_a_missing_image_and_names_the_repository_that_answered(self) -> None:
+        server = self.played(lambda asked: Given(404))
+        self.write_home("registries.conf", f"[[registry]]\nprefix='registry.example'\nlocation='{server.host}/cache'\n"
+                        "insecure=true\n")  # fmt: skip
+        problem = self.problem(f"docker://registry.example/{NAME}:9")
+        self.assertEqual("image-not-found", problem["type"])
+        self.assertIn(f"manifest of {server.host}/cache/{NAME}:9: not found, status 404", problem["detail"])
+
+    def test_a_404_for_a_blob_is_a_missing_blob_whatever_the_body_says(self) -> None:
+        for body in (b"", complaining("NAME_UNKNOWN"), complaining("NOT_FOUND"), b"<html>no</html>"):
+            server = self.played(partial(without_blobs, Given(404, body)))
+            with self.subTest(body=body):
+                problem = self.problem(f"docker://{server.host}/{NAME}:9", target=f"/blobs/{images.DIGEST_T}")
+                self.assertEqual(("blob-not-found", 404), (problem["type"], problem["status"]))
+                self.assertIn("status 404", problem["detail"])
+
+    def test_a_refused_blob_with_an_empty_body_tells_the_status(self) -> None:
+        server = self.played(partial(without_blobs, Given(403)))
+        problem = self.problem(f"docker://{server.host}/{NAME}:9", target=f"/blobs/{images.DIGEST_T}")
+        self.assertEqual("authentication-failed", problem["type"])
+        self.assertIn("status 403", problem["detail"])
+        self.assertNotIn("no reason given", problem["detail"])
+
+    def test_open_image_optional_keeps_skopeos_meaning(self) -> None:
+        """0 is for a registry that says MANIFEST_UNKNOWN of the image itself; what lies below it is another matter."""
+        index = images.index([images.entry(images.MANIFEST_M, platform=AMD64)])
+        answers = {
+            "absent": Given(404, complaining("MANIFEST_UNKNOWN")),
+            "odd": Given(400, complaining("MANIFEST_UNKNOWN")),
+            "silent": Given(404),
+            "harbor": Given(404, complaining("NOT_FOUND")),
+            "index": Given(200, index, {"Content-Type": mediatype.OCI_INDEX}),
+        }
+        default = Given(404, complaining("MANIFEST_UNKNOWN"))
+        server = self.played(lambda asked: answers.get(asked.target.rpartition("/")[2], default))
+        with json_proxy("--override-arch=amd64", home=self.home) as proxy:
+            proxy.parent.ask("Initialize")
+            for tag, found in (("absent", 0), ("odd", 0), ("silent", None), ("harbor", None), ("index", None)):
+                with self.subTest(tag):
+                    reply = proxy.parent.ask("OpenImageOptional", f"docker://{server.host}/{NAME}:{tag}")
+                    if found is not None:
+                        self.assertEqual(found, reply.value)
+                    else:
+                        self.assertEqual("image-not-found", reply.members["details"]["type"])
+
+
+class LocalFaultTest(FieldCase):
+    """A fault of this host is no fault of a registry, and the message names the path."""
+
+    def test_a_place_that_cannot_be_read_is_source_unavailable(self) -> None:
+        (self.scratch / "fifo").mkdir()
+        os.mkfifo(self.scratch / "fifo" / "index.json")
+        for image in (
+            f"oci:{self.scratch}/none:t", f"oci:{self.scratch}/no/such:t", f"oci-archive:{self.scratch}/none.tar:t",
+            f"docker-archive:{self.scratch}/none.tar", f"dir:{self.scratch}/none", f"oci:{self.scratch}/fifo:t",
+            f"tarball:{self.scratch}/none.tar", f"docker-archive:{self.scratch}/fifo/index.json",
+        ):  # fmt: skip
+            with self.subTest(image):
+                problem = self.problem(image)
+                self.assertEqual(("source-unavailable", 500), (problem["type"], problem["status"]), problem)
+                self.assertFalse(problem["retryable"])
+                self.assertIn(str(self.scratch), problem["detail"])
+
+    def test_a_missing_tmpdir_is_named(self) -> None:
+        problem = self.problem("--tmpdir=/no/such/place", f"oci-archive:{self.compressed_archive()}:t")
+        self.assertEqual(("source-unavailable", 500), (problem["type"], problem["status"]))
+        self.assertIn("'/no/such/place' (--tmpdir)", problem["detail"])
+
+    def test_a_full_tmpdir_is_storage_full(self) -> None:
+        room = self.scratch / "room"
+        room.mkdir()
+        script = f'mount -t tmpfs -o size=64k none "{room}" && exec "$@"'
+        small = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh")
+        if subprocess.run([*small, "true"], check=False, capture_output=True).returncode != 0:
+            raise unittest.SkipTest("this machine lets nobody make a file system of 64 KiB")
+        for program in ("gzip", "zstd"):
+            with self.subTest(program):
+                archive = self.compressed_archive(program)
+                with running(f"--tmpdir={room}", f"oci-archive:{archive}:t", home=self.home,
+                             command=(*small, *MODULE)) as proxy:  # fmt: skip
+                    problem = proxy.line.ask("GET", "/manifest").problem()
+                self.assertEqual(("storage-full", 507), (problem["type"], problem["status"]), problem)
+                self.assertIn("--tmpdir", problem["detail"])
+
+    def compressed_archive(self, program: str = "gzip") -> Path:
+        """A compressed archive of a layout that takes 300 KiB; holes would take none."""
+        layout = images.Layout(self.scratch / f"layout-{program}")
+        layer = images.tar([images.Member(b"noise", images.random_bytes(300_000, b"room"))])
+        config = images.config([digest_of(layer)])
+        layout.add_image(config, [layer], images.manifest(config, [layer]), name="t")
+        archive = self.scratch / f"{program}.tar"
+        subprocess.run(["tar", "-C", layout.path, "-cf", archive, "."], check=True)
+        compressed = archive.with_suffix(".tar.z")
+        with compressed.open("wb") as output:
+            command = "gzip" if program == "gzip" else require_peer(program)
+            subprocess.run([command, "-c", archive], check=True, stdout=output)
+        return compressed
+
+
+if __name__ == "__main__":
+    unittest.main()
