@@ -50,7 +50,7 @@ def require_claims_about(
 ) -> None:
     """Return only if `claims` speak about these very bytes under an acceptable name.
 
-    The digest is the sha256 of the bytes as received, always (signatures.md 4.1, D1), and is compared first (signatures.md G24).
+    The digest is the sha256 of the bytes as received, always, and is compared first (signatures.md 4.1, D1, G24).
     Raises SignatureError (`digest`, `identity`).
     """
     found = digest_of(manifest)

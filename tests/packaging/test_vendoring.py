@@ -4,16 +4,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support import images
+from cip.rooms import ROOMS, Room, present
+from tests.support import codelines, images
+from tests.support.parent import running
+from tests.support.tally import tally_of_unittest
 
 ROOT = Path(__file__).resolve().parents[2]
+VENDOR = ROOT / "tests" / "packaging" / "vendor"
+CORE_LINES = 7_500  # of code
+CORE_FILES = 65
+SPOOLED = ("archives", "daemon", "tarball")  # they share temporary files, so the first thing that lacks is this one
 
 IMPORT_ALL = """
 import importlib, pathlib, sys
@@ -76,6 +85,134 @@ class Vendoring(unittest.TestCase):
                     capture_output=True, text=True, check=False, timeout=120, cwd="/",
                 )  # fmt: skip
                 self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"{images.DIGEST_T}\n", ""))
+
+
+# room → how to ask for what it would do, and the error that says it is not there: exit status or code, and its words
+REFUSALS = {
+    "jsonproxy": (("experimental-image-proxy",), "2"),
+    "openpgp": (("--policy={signedBy}", "oci:{layout}:t"), "dependency-missing"),
+    "sigstore": (("--policy={sigstoreSigned}", "oci:{layout}:t"), "dependency-missing"),
+    "archives": (("--insecure-policy", "docker-archive:{layout}"), "transport-unsupported"),
+    "daemon": (("--insecure-policy", "docker-daemon:x:1"), "transport-unsupported"),
+    "tarball": (("--insecure-policy", "tarball:{layout}"), "transport-unsupported"),
+    "storage": (("--insecure-policy", "containers-storage:x"), "transport-unsupported"),
+    "explain": (("explain", "oci:{layout}:t"), "2"),
+    "report": (("--insecure-policy", "--events-fd={spare}", "oci:{layout}:t"), "2"),
+    "union": (("--insecure-policy", "--local-source=oci:{layout}", "docker://x.test/a:1"), "request-invalid"),
+    "confine": (("--insecure-policy", "--require-sandbox=process", "oci:{layout}:t"), "2"),
+    "readahead": (("--insecure-policy", "--read-ahead=1M", "oci:{layout}:t"), "2"),
+}
+NOT_ASKED_FOR = {"client"}  # a module for other programs: nothing in this one would use it
+
+
+class Rooms(unittest.TestCase):
+    """A copy without some rooms serves what is left, and refuses the rest by name."""
+
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.directory = Path(scratch.name)
+        self.layout = images.f1(self.directory / "layout")
+        self.policies = {}
+        for kind in ("signedBy", "sigstoreSigned"):
+            path = self.directory / f"{kind}.json"
+            requirement = {"type": kind, "keyPath": "/nonexistent"}
+            if kind == "signedBy":
+                requirement["keyType"] = "GPGKeys"
+            path.write_text(json.dumps({"default": [requirement]}))
+            self.policies[kind] = str(path)
+
+    def copy(self, without: Sequence[Room]) -> Path:
+        """A directory with the package `theirs`, which lacks these rooms."""
+        destination = self.directory / "-".join(room.name for room in without)
+        chosen = [room.name for room in ROOMS if room not in without]
+        command = [sys.executable, str(VENDOR), str(destination), "--name=theirs", f"--rooms={','.join(chosen)}"]
+        subprocess.run(command, check=True, capture_output=True)
+        return destination
+
+    def command(self, copy: Path) -> tuple[str, ...]:
+        # -I, so that the checkout is never found by chance
+        start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from theirs.cli import run; run()"
+        return (sys.executable, "-I", "-c", start, str(copy))
+
+    def require_served(self, copy: Path) -> None:
+        with running("--insecure-policy", f"oci:{self.layout.path}:t", command=self.command(copy)) as proxy:
+            self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
+            answer = proxy.line.ask("GET", f"/blobs/{images.DIGEST_T}")
+            self.assertEqual((answer.status, answer.complete), (200, True))
+
+    def require_refused(self, copy: Path, room: Room, lacks: str) -> None:
+        arguments, expected = REFUSALS[room.name]
+        spare_read, spare_write = os.pipe()
+        words = [
+            word.format(layout=self.layout.path, spare=spare_write, **self.policies) for word in arguments
+        ]
+        said = f"without the room {lacks!r}"
+        try:
+            if expected.isdigit():
+                done = subprocess.run(
+                    [*self.command(copy), *words], capture_output=True, text=True, check=False, timeout=60,
+                    stdin=subprocess.DEVNULL, pass_fds=(spare_write,),
+                )  # fmt: skip
+                self.assertEqual((done.returncode, done.stderr.count("\n")), (int(expected), 1), done.stderr)
+                self.assertIn(said, done.stderr)
+                return
+            with running(*words, command=self.command(copy)) as proxy:
+                problem = proxy.line.ask("GET", "/manifest").problem()
+            self.assertEqual(problem["type"], expected)
+            self.assertIn(said, problem["detail"])
+        finally:
+            os.close(spare_read)
+            os.close(spare_write)
+
+    def test_every_room_is_tried(self) -> None:
+        self.assertEqual({room.name for room in ROOMS}, REFUSALS.keys() | NOT_ASKED_FOR)
+        self.assertEqual(present(), tuple(room.name for room in ROOMS))
+
+    def test_without_one_room_an_image_is_served_and_what_it_did_is_refused_by_name(self) -> None:
+        for room in ROOMS:
+            with self.subTest(room.name):
+                also = [each for each in ROOMS if room.name in each.needs]
+                copy = self.copy([room, *also])
+                self.require_served(copy)
+                for each in (room, *also):
+                    if each.name in REFUSALS:
+                        self.require_refused(copy, each, each.name)
+
+    def test_the_core_alone_serves_an_image_and_refuses_every_room_by_name(self) -> None:
+        copy = self.copy(ROOMS)
+        self.require_served(copy)
+        for room in ROOMS:
+            if room.name in REFUSALS:
+                with self.subTest(room.name):
+                    self.require_refused(copy, room, "archives" if room.name in SPOOLED else room.name)
+
+    def test_the_core_keeps_its_limit(self) -> None:
+        package = self.copy(ROOMS) / "theirs"
+        lines = codelines.lines_of_package(package)
+        self.assertLessEqual(sum(lines.values()), CORE_LINES)
+        self.assertLessEqual(len(lines), CORE_FILES)
+
+    def test_every_unit_test_of_what_is_left_passes(self) -> None:
+        """The whole tree without the rooms and their directories of tests."""
+        tree = self.directory / "tree"
+        for name in ("cip", "tests"):
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.cfg", "README.md", "demo.py"):
+            shutil.copy(ROOT / name, tree / name)
+        for room in ROOMS:
+            for module in room.modules:
+                path = (tree / "cip").joinpath(*module.split("."))
+                shutil.rmtree(path) if path.is_dir() else path.with_suffix(".py").unlink()
+            shutil.rmtree(tree / "tests" / "unit" / room.name, ignore_errors=True)
+        done = subprocess.run(
+            [sys.executable, "-s", "-m", "unittest", "discover", "-s", "tests/unit", "-t", "."], cwd=tree, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+            env={**os.environ, "CIP_SKIP_PEERS": "cryptography,yaml"},
+        )  # fmt: skip
+        tally = tally_of_unittest(done.stderr)
+        self.assertEqual((done.returncode, tally.failed), (0, 0), done.stderr[-4000:])
+        self.assertGreater(tally.passed, 500)
 
 
 if __name__ == "__main__":

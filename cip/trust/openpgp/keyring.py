@@ -46,8 +46,8 @@ def merge_key_rings(blobs: Iterable[tuple[str, bytes]]) -> KeyRing:
     """One ring of all `(name, content)` in order, binary or armored (signatures.md 4.4 "Key blobs", 4.5 step 1).
 
     A blob that is no OpenPGP at all is passed over while another one has a key (signatures.md C16), and so is a key
-    without a name and a self-signature. Raises SignatureError (`keycfg`) for no key at all, a primary key that occurs twice, and
-    whatever else an import could read a revocation from and gpgv would not.
+    without a name and a self-signature. Raises SignatureError (`keycfg`) for no key at all, a primary key that occurs
+    twice, and whatever else an import could read a revocation from and gpgv would not.
     """
     packets: list[bytes] = []
     usable: set[str] = set()
