@@ -51,6 +51,7 @@ ROOMS = (
     Room("jsonproxy", ("wire.jsonproxy",), "the JSON protocol of `skopeo experimental-image-proxy`"),
     Room("openpgp", ("trust.openpgp",), "`signedBy` in a policy"),
     Room("sigstore", ("trust.sigstore",), "`sigstoreSigned` in a policy"),
+    Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore",)),
     Room("archives", ("sources.archives",), "`oci-archive:`, `docker-archive:`"),
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
