@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cip.model.digest import digest_of
-from cip.trust.openpgp.keyring import _packets
+from cip.trust.openpgp.packets import read_packets
 
 from .signatures import OTHER_DIGEST, GpgHome, KeyOptions, payload
 
@@ -65,7 +65,7 @@ class SimpleBlobs:
         )  # fmt: skip
         main = home.export_all(self.main)
         name = 2 + main[1]
-        revoked_key, revocation, *_ = (packet.whole for packet in _packets(after))  # gpg exports it behind the key
+        revoked_key, revocation, *_ = (packet.whole for packet in read_packets(after))  # gpg exports it behind the key
         self.rings = {
             "revocation behind the key": before + revocation,
             "revocation without a name": before + revoked_key + revocation,

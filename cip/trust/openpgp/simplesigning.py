@@ -26,16 +26,21 @@ from ..requirements import (
     no_signature,
     require_one_accepted,
 )
-from .keyring import KeyRing, merge_key_rings
+from .keyring import RSA_MINIMUM, KeyRing, merge_key_rings
 
 _GPG_KEYS = "GPGKeys"
 _KEY_TYPES = (_GPG_KEYS, "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
 _PREFIX = "[GNUPG:] "
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 _ONCE = ("NEWSIG", "GOODSIG", "VALIDSIG", "PLAINTEXT")
+# What else may be said beside a good signature (GnuPG's doc/DETAILS); a word that is on no list refuses. KEYEXPIRED is
+# said of any expired subkey beside the one that signed, and an expired signer is EXPKEYSIG.
+_HARMLESS = frozenset(
+    {"PLAINTEXT_LENGTH", "KEY_CONSIDERED", "SIG_ID", "NOTATION_NAME", "NOTATION_FLAGS", "NOTATION_DATA", "POLICY_URL",
+     "VERIFICATION_COMPLIANCE_MODE", "KEYEXPIRED"}
+)  # fmt: skip
 _NO_PUBLIC_KEY = "9"  # GPG_ERR_NO_PUBKEY, the last but one argument of ERRSIG
-# Each refuses wherever it stands; the order is that of the sentence worth telling. KEYEXPIRED is not among them: it is
-# said of any expired subkey beside the one that signed (GnuPG's doc/DETAILS), and an expired signer is EXPKEYSIG.
+# Each refuses wherever it stands; the order is that of the sentence worth telling.
 _FATAL = {
     "BADSIG": "the signature does not fit the text",
     "REVKEYSIG": "the key is revoked",
@@ -167,6 +172,9 @@ def _require_one_good_signature(lines: _StatusLines) -> None:
     for keyword, sentence in _FATAL.items():
         if keyword in keywords:
             _refuse(f"{sentence} ({keyword})" + (f", key {_signer(lines)}" if _signer(lines) else ""))
+    for keyword in keywords:
+        if keyword not in _HARMLESS and keyword not in _ONCE:
+            _refuse(f"gpgv says {quote(keyword)}, which nobody here knows")
     for keyword in _ONCE:
         if keywords.count(keyword) != 1:
             _refuse(f"not one signed message (expected one {keyword}, found {keywords.count(keyword)})")
@@ -178,6 +186,9 @@ def _require_trusted_signature(valid: list[str], ring: KeyRing) -> None:
         _refuse("gpgv says too little about the signature")
     if valid[9] not in ring.fingerprints:
         raise SignatureError(f"signed by a key {quote(valid[9])} that the policy does not list", reason="untrusted")
+    for fingerprint in (valid[9], valid[0]):  # a weak primary key could have been made to bind any subkey
+        if fingerprint in ring.weak:
+            _refuse(f"{fingerprint} is an RSA key of {ring.weak[fingerprint]} bits, expected at least {RSA_MINIMUM}")
     if valid[8] != _CLASS_BINARY:
         _refuse("a text-mode signature")
     if valid[7] in _WEAK_HASHES:

@@ -1,39 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Key rings: packets are walked strictly, keys merged, copies refused (signatures.md 4.4, 4.5 step 1)."""
+"""Key rings: walked strictly and merged; copies and signatures out of place refused (signatures.md 4.4, 4.5)."""
 
 import base64
-import hashlib
 import unittest
+from pathlib import Path
 
 from cip.errors import SignatureError
 from cip.trust.openpgp.keyring import merge_key_rings
+from tests.support.keypackets import (
+    KEY,
+    NAME,
+    PHOTO,
+    SUBKEY,
+    Made,
+    fingerprint,
+    key_body,
+    packet,
+    rsa_body,
+    signature,
+    subpacket,
+)
 from tests.support.peers import require_peer
 from tests.support.signatures import GpgHome
 
-
-def packet(tag: int, body: bytes) -> bytes:
-    """Old format with the shortest length (RFC 4880 4.2.1)."""
-    if len(body) < 256:
-        return bytes([0x80 | tag << 2, len(body)]) + body
-    if len(body) < 65536:
-        return bytes([0x81 | tag << 2]) + len(body).to_bytes(2, "big") + body
-    return bytes([0x82 | tag << 2]) + len(body).to_bytes(4, "big") + body
+ONE, TWO, SUB = key_body(b"one"), key_body(b"two"), key_body(b"sub")
+WHO = b"name"
+OTHER = Made(issuer=b"somebody")
 
 
 def new_packet(tag: int, length: bytes, body: bytes) -> bytes:
     return bytes([0xC0 | tag]) + length + body
 
 
-def fingerprint(body: bytes) -> str:
-    return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
-
-
-ONE, TWO = b"\x04one", b"\x04two"
-NAME, SELF = packet(13, b"name"), packet(2, b"self")
+def certified(body: bytes, name: bytes = WHO, made: Made | None = None) -> bytes:
+    """The name and the key's signature over it."""
+    return packet(NAME, name) + signature(0x13, body, NAME, name, made)
 
 
 def key(body: bytes) -> bytes:
-    return packet(6, body) + NAME + SELF
+    return packet(KEY, body) + certified(body)
+
+
+def subkey(body: bytes, sub: bytes = SUB) -> bytes:
+    return packet(SUBKEY, sub) + signature(0x18, body, SUBKEY, sub)
 
 
 def armored(content: bytes) -> bytes:
@@ -44,33 +53,46 @@ def armored(content: bytes) -> bytes:
     )
 
 
-class MergeTest(unittest.TestCase):
+class RingCase(unittest.TestCase):
     def refuse(self, words: str, *blobs: bytes) -> None:
         with self.assertRaisesRegex(SignatureError, words) as caught:
             merge_key_rings((f"file{number}", blob) for number, blob in enumerate(blobs))
         self.assertEqual(caught.exception.reason, "keycfg")
 
+
+class MergeTest(RingCase):
     def test_binary_and_armored_blobs_become_one_ring(self) -> None:
         ring = merge_key_rings([("a", key(ONE)), ("b", armored(key(TWO)))])
         self.assertEqual(ring.packets, key(ONE) + key(TWO))
         self.assertEqual(ring.fingerprints, {fingerprint(ONE), fingerprint(TWO)})
 
     def test_several_keys_in_one_blob(self) -> None:
-        subkey = packet(14, b"\x04sub") + SELF
-        ring = merge_key_rings([("a", key(ONE) + subkey + key(TWO) + new_packet(17, b"\x05", b"photo") + SELF)])
+        photo = new_packet(PHOTO, b"\x05", b"photo") + signature(0x13, TWO, PHOTO, b"photo")
+        ring = merge_key_rings([("a", key(ONE) + subkey(ONE) + key(TWO) + photo)])
         self.assertEqual(ring.fingerprints, {fingerprint(ONE), fingerprint(TWO)})
-        self.assertIn(subkey, ring.packets)
+        self.assertIn(subkey(ONE), ring.packets)
 
-    def test_g20_same_primary_twice_refuses_the_ring(self) -> None:
+    def test_g20_same_key_twice_refuses_the_ring(self) -> None:
         words = f"file1: key {fingerprint(ONE)} occurs twice"
         self.refuse(words, key(ONE), key(ONE))
         self.refuse(words.replace("file1", "file0"), key(ONE) + key(TWO) + key(ONE))
+        words = f"key {fingerprint(SUB)} occurs twice"
+        self.refuse(f"file1: {words}", key(ONE) + subkey(ONE), key(TWO) + subkey(TWO))
+        self.refuse(f"file0: {words}", key(ONE) + subkey(ONE) + subkey(ONE))
+        self.refuse(f"file0: key {fingerprint(ONE)} occurs twice", key(ONE) + subkey(ONE, ONE))
+
+    def test_same_name_twice_refuses_the_ring(self) -> None:
+        """An import takes the signatures of both together; gpgv would not see that one of them revokes."""
+        words = f"a name of key {fingerprint(ONE)} occurs twice"
+        self.refuse(words, key(ONE) + certified(ONE))
+        self.refuse(words, key(ONE) + 2 * (packet(PHOTO, b"photo") + signature(0x13, ONE, PHOTO, b"photo")))
+        merge_key_rings([("a", key(ONE) + packet(PHOTO, WHO) + certified(ONE, b"other")), ("b", key(TWO))])
 
     def test_c16_blob_without_a_key_is_passed_over_beside_a_good_one(self) -> None:
         for case, blob in (
             ("text", b"text"),
             ("empty", b""),
-            ("unbound", packet(6, TWO)),
+            ("unbound", packet(KEY, TWO)),
             ("a keybox", b"\0\0\0\x20\x01\x01\0\0KBXf"),
         ):
             with self.subTest(case):
@@ -83,35 +105,36 @@ class MergeTest(unittest.TestCase):
 
     def test_every_fault_is_told(self) -> None:
         words = "file0: no OpenPGP key; file1: no public key with a name and a self-signature"
-        self.refuse(words, b"text", packet(6, ONE))
+        self.refuse(words, b"text", packet(KEY, ONE))
 
     def test_what_may_hold_a_revocation_is_never_passed_over(self) -> None:
         """signatures.md 4.4: a revocation in one copy counts; what gpg would import is not dropped beside a key."""
-        revocation, later = packet(2, b"\x04\x20x"), packet(2, b"\x03\x05\x20x")
-        good = key(ONE)
+        revocation = signature(0x20, ONE)
+        good, name = key(ONE), certified(ONE)
         for case, blobs, words in (
             ("a revocation alone", (good, revocation), "file1: expected a public key first"),
             ("an armored one", (good, armored(revocation)), "file1: expected a public key first"),
-            ("behind the name", (good + revocation,), "a revocation of a key does not stand behind the key"),
-            ("behind the name, version 3", (good + later,), "a revocation of a key does not stand behind the key"),
-            ("behind a subkey", (good + packet(14, b"\x04sub") + SELF + revocation,), "does not stand behind the key"),
-            ("in a copy without a name", (good, packet(6, ONE) + revocation), "occurs twice"),
-            ("in the same file", (good + packet(6, ONE) + revocation,), "occurs twice"),
-            ("in a file that is cut short", (good, packet(6, ONE) + revocation + NAME + SELF[:-1]), "file1: cut short"),
+            ("in a copy without a name", (good, packet(KEY, ONE) + revocation), "occurs twice"),
+            ("in the same file", (good + packet(KEY, ONE) + revocation,), "occurs twice"),
+            ("in a file that is cut short", (good, packet(KEY, ONE) + revocation + name[:-1]), "file1: cut short"),
             ("in a block without an end", (armored(good) + armored(key(TWO))[:-10],), "only whole public key blocks"),
             ("among secret keys", (armored(good) + armored(good).replace(b"PUBLIC", b"PRIVATE"),), "only whole public"),
         ):
             with self.subTest(case):
                 self.refuse(words, *blobs)
-        ring = merge_key_rings([("a", packet(6, ONE) + revocation + SELF + NAME + SELF)])
+        ring = merge_key_rings([("a", packet(KEY, ONE) + revocation + signature(0x1F, ONE) + name)])
         self.assertEqual(ring.fingerprints, {fingerprint(ONE)})
 
     def test_key_that_nobody_bound_to_a_name_is_left_out(self) -> None:
+        bare, name = packet(KEY, TWO), packet(NAME, WHO)
         for case, blob in (
-            ("alone", packet(6, TWO)),
-            ("without signature", packet(6, TWO) + NAME),
-            ("without name", packet(6, TWO) + SELF),
-            ("signature before the name", packet(6, TWO) + SELF + NAME),
+            ("alone", bare),
+            ("without signature", bare + name),
+            ("without name", bare + signature(0x1F, TWO)),
+            ("with a photo only", bare + packet(PHOTO, WHO) + signature(0x13, TWO, PHOTO, WHO)),
+            ("named by others", bare + signature(0x1F, TWO) + certified(TWO, made=OTHER)),
+            ("its name revoked", bare + signature(0x1F, TWO) + name + signature(0x30, TWO, NAME, WHO)),
+            ("a signature of unknown class", bare + name + signature(0x50, TWO, NAME, WHO)),
         ):
             with self.subTest(case):
                 ring = merge_key_rings([("a", blob + key(ONE))])
@@ -119,23 +142,26 @@ class MergeTest(unittest.TestCase):
                 self.refuse("no public key with a name and a self-signature", blob)
 
     def test_trust_packets_are_dropped(self) -> None:
-        ring = merge_key_rings([("a", packet(6, ONE) + packet(12, b"t") + NAME + packet(12, b"t") + SELF)])
-        self.assertEqual(ring.packets, key(ONE))
+        trust = packet(12, b"t")
+        blob = packet(KEY, ONE) + trust + packet(NAME, WHO) + trust + signature(0x13, ONE, NAME, WHO)
+        self.assertEqual(merge_key_rings([("a", blob)]).packets, key(ONE))
 
     def test_packets_that_do_not_belong_are_refused(self) -> None:
         for case, blob, words in (
-            ("secret key", packet(5, ONE) + NAME + SELF, "packet type 5 does not belong"),
+            ("secret key", packet(5, ONE) + certified(ONE), "packet type 5 does not belong"),
             ("secret subkey", key(ONE) + packet(7, b"x"), "packet type 7"),
             ("literal", key(ONE) + packet(11, b"x"), "packet type 11"),
             ("marker", key(ONE) + packet(10, b"PGP"), "packet type 10"),
             ("type zero", packet(0, b""), "packet type 0"),
             ("new format", new_packet(63, b"\0", b""), "packet type 63"),
-            ("name first", NAME + key(ONE), "expected a public key first, found packet type 13"),
+            ("name first", packet(NAME, WHO) + key(ONE), "expected a public key first, found packet type 13"),
             ("trust first", packet(12, b"t") + key(ONE), "expected a public key first, found packet type 12"),
-            ("version 3", packet(6, b"\x03one") + NAME + SELF, "expected a version 4 key, found version 3"),
-            ("version 5", packet(6, b"\x05one") + NAME + SELF, "expected a version 4 key, found version 5"),
-            ("no version", packet(6, b"") + NAME + SELF, "found version none"),
-            ("huge", packet(6, b"\x04" + bytes(65536)) + NAME + SELF, "65537 bytes"),
+            ("version 3", packet(KEY, b"\x03one"), "expected a version 4 key, found version 3"),
+            ("version 5", packet(KEY, b"\x05one"), "expected a version 4 key, found version 5"),
+            ("version 3 subkey", key(ONE) + packet(SUBKEY, b"\x03"), "expected a version 4 key, found version 3"),
+            ("no version", packet(KEY, b""), "found version none"),
+            ("no algorithm", packet(KEY, b"\x04\0\0\0\0"), "cut short"),
+            ("huge", packet(KEY, b"\x04" + bytes(65536)), "65537 bytes"),
             ("keybox", b"\0\0\0\x20\x01\x01\0\0KBXf", "no OpenPGP key"),
         ):
             with self.subTest(case):
@@ -150,9 +176,9 @@ class MergeTest(unittest.TestCase):
                 length = bytes([(size - 192 >> 8) + 192, size - 192 & 0xFF])
             else:
                 length = b"\xff" + size.to_bytes(4, "big")
-            for form in (packet(13, name), new_packet(13, length, name)):
+            for form in (packet(NAME, name), new_packet(NAME, length, name)):
                 with self.subTest(size, form=form[:1]):
-                    blob = packet(6, ONE) + form + SELF
+                    blob = packet(KEY, ONE) + form + signature(0x13, ONE, NAME, name)
                     self.assertEqual(merge_key_rings([("a", blob)]).packets, blob)
 
     def test_other_lengths_are_refused(self) -> None:
@@ -170,6 +196,114 @@ class MergeTest(unittest.TestCase):
         ):
             with self.subTest(case):
                 self.refuse(words, blob)
+
+    def test_rsa_keys_are_measured(self) -> None:
+        """Signers below 2048 bits are refused once they sign; an exponent that only costs time refuses the ring."""
+        weak, strong = rsa_body(2047), rsa_body(2048)
+        ring = merge_key_rings([("a", key(weak)), ("b", key(strong) + subkey(strong, rsa_body(1024))), ("c", key(ONE))])
+        self.assertEqual(ring.weak, {fingerprint(weak): 2047, fingerprint(rsa_body(1024)): 1024})
+        self.assertEqual(merge_key_rings([("a", key(rsa_body(2048, 2**31 - 1)))]).weak, {})
+        for case, blob, words in (
+            ("exponent", key(rsa_body(2048, 2**31)), "an RSA exponent of 32 bits, expected at most 31"),
+            ("subkey", key(ONE) + subkey(ONE, rsa_body(2048, 2**31)), "an RSA exponent of 32 bits"),
+            ("signing only", key(b"\x04\0\0\0\0\x03" + rsa_body(2048, 2**40)[6:]), "an RSA exponent of 41 bits"),
+            ("cut short", key(rsa_body(2048)[:-1]), "cut short"),
+        ):
+            with self.subTest(case):
+                self.refuse(words, blob)
+
+
+class PlaceTest(RingCase):
+    """An import moves a self-signature to what it signs; where gpgv would overlook it, the ring is refused."""
+
+    def test_signature_behind_something_else_refuses_the_ring(self) -> None:
+        good, other = key(ONE) + subkey(ONE), certified(ONE, b"other")
+        revoked = signature(0x28, ONE, SUBKEY, SUB)
+        for case, blob in (
+            ("key revocation behind the name", key(ONE) + signature(0x20, ONE)),
+            ("of version 3", key(ONE) + signature(0x20, ONE, made=Made(version=3))),
+            ("key revocation behind a subkey", good + signature(0x20, ONE)),
+            ("a key revocation by somebody", good + signature(0x20, ONE, made=OTHER)),
+            ("direct signature behind the name", key(ONE) + signature(0x1F, ONE)),
+            ("subkey revocation behind the key", packet(KEY, ONE) + revoked + certified(ONE) + subkey(ONE)),
+            ("behind the name", key(ONE) + revoked + subkey(ONE)),
+            ("behind another subkey", good + subkey(ONE, TWO) + revoked),
+            ("behind another key", good + key(TWO) + revoked),
+            ("by somebody", good + subkey(ONE, TWO) + signature(0x28, ONE, SUBKEY, SUB, OTHER)),
+            ("binding behind another subkey", good + subkey(ONE, TWO) + signature(0x18, ONE, SUBKEY, SUB)),
+            ("name before the name", packet(KEY, ONE) + signature(0x13, ONE, NAME, WHO) + packet(NAME, WHO)),
+            ("name behind a subkey", good + signature(0x10, ONE, NAME, WHO)),
+            ("name behind another name", key(ONE) + other + signature(0x12, ONE, NAME, WHO)),
+            ("name revocation behind another name", key(ONE) + other + signature(0x30, ONE, NAME, WHO)),
+            ("of a photo", key(ONE) + packet(PHOTO, WHO) + signature(0x13, ONE, NAME, WHO)),
+            ("by nobody", key(ONE) + other + signature(0x13, ONE, NAME, WHO, Made(unhashed=b""))),
+            ("by a malformed area", key(ONE) + other + signature(0x13, ONE, NAME, WHO, Made(unhashed=b"\x05\x10"))),
+        ):
+            with self.subTest(case):
+                self.refuse("of class 0x.. does not stand behind what it signs: import the file with gpg", blob)
+
+    def test_signature_in_its_place_is_kept_whatever_its_hash_and_version(self) -> None:
+        for case, made in (
+            *((f"hash {number}", Made(algorithm=number)) for number in (1, 2, 8, 9, 10, 11)),
+            ("version 3", Made(version=3, algorithm=1)),
+            ("version 2", Made(version=2)),
+            ("fingerprint", Made(unhashed=subpacket(33, b"\4" + bytes.fromhex(fingerprint(ONE))))),
+            ("exportable", Made(hashed=subpacket(4, b"\1"))),
+            ("long subpacket", Made(hashed=b"\xc0\x08\x14" + bytes(199) + b"\xff\0\0\0\x02\x14\0" + b"\xfe\0\x14"
+                                    + bytes((254 - 192 << 8) + 192 - 1))),
+        ):  # fmt: skip
+            with self.subTest(case):
+                blob = (
+                    packet(KEY, ONE) + signature(0x20, ONE, made=made) + signature(0x1F, ONE, made=made)
+                    + packet(NAME, WHO) + signature(0x10, ONE, NAME, WHO, made) + signature(0x30, ONE, NAME, WHO, made)
+                    + packet(SUBKEY, SUB) + signature(0x18, ONE, SUBKEY, SUB, made)
+                    + signature(0x28, ONE, SUBKEY, SUB, made)
+                )  # fmt: skip
+                self.assertEqual(merge_key_rings([("a", blob)]).packets, blob)
+
+    def test_what_others_say_about_names_may_be_broken(self) -> None:
+        """Old rings are full of it, and nothing here believes it."""
+        for case, foreign in (
+            ("another name", signature(0x10, ONE, NAME, b"other", OTHER)),
+            ("a revocation", signature(0x30, ONE, NAME, b"other", OTHER)),
+            ("version 3", signature(0x10, ONE, NAME, b"other", Made(version=3, issuer=b"somebody"))),
+            ("unknown hash", signature(0x10, ONE, NAME, WHO, Made(issuer=b"somebody", algorithm=99))),
+            ("not exportable", signature(0x10, ONE, NAME, WHO, Made(issuer=b"somebody", hashed=subpacket(4, b"\0")))),
+            ("unknown class", signature(0x40, ONE, NAME, b"other")),
+        ):
+            with self.subTest(case):
+                blob = key(ONE) + foreign + subkey(ONE)
+                self.assertEqual(merge_key_rings([("a", blob)]).packets, blob)
+
+    def test_self_signature_that_an_import_would_drop_refuses_the_ring(self) -> None:
+        for value in (b"\0", b""):
+            local = Made(hashed=subpacket(4, value))
+            self.refuse("class 0x13 is not exportable", key(ONE) + signature(0x13, ONE, NAME, WHO, local))
+
+    def test_signature_whose_place_cannot_be_known_refuses_the_ring(self) -> None:
+        for case, blob, words in (
+            ("unknown hash", signature(0x13, ONE, NAME, WHO, Made(algorithm=99)), "hash algorithm 99, which cannot"),
+            ("version 6", signature(0x13, ONE, NAME, WHO, Made(version=6)), "version 4 or 3, found version 6"),
+            ("empty", packet(2, b""), "cut short"),
+            ("only a head", packet(2, b"\x04\x13\x01\x08"), "cut short"),
+            ("hashed area", packet(2, b"\x04\x13\x01\x08\0\x09\0\0\0\0"), "cut short"),
+            ("unhashed area", packet(2, b"\x04\x13\x01\x08\0\0\0\x09\0\0"), "cut short"),
+            ("no hash", packet(2, b"\x04\x13\x01\x08\0\0\0\0\0"), "cut short"),
+            ("version 3", packet(2, b"\x03\x05\x13" + bytes(15)), "cut short"),
+            ("malformed subpacket", signature(0x13, ONE, NAME, WHO, Made(hashed=b"\x05\x10")), "cut short"),
+            ("empty subpacket", signature(0x13, ONE, NAME, WHO, Made(hashed=b"\0")), "cut short"),
+        ):
+            with self.subTest(case):
+                self.refuse(words, key(ONE) + blob)
+
+    def test_real_rings_load(self) -> None:
+        """Those of Debian's archive, one of them with keys since 2006."""
+        found = sorted(Path("/usr/share/keyrings").glob("debian-archive-*.gpg"))
+        if not found:
+            self.skipTest("not a Debian")
+        for path in found:
+            with self.subTest(path.name):
+                self.assertTrue(merge_key_rings([(path.name, path.read_bytes())]).fingerprints)
 
 
 class RealRingTest(unittest.TestCase):

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Key rings whose packets stand in another order, judged beside a current skopeo's library, which lets gpg import them.
+
+An import moves each signature to what it signs, so a revocation or a newer expiry counts wherever it stands; gpgv reads
+the ring as it is. We must never accept what the import refuses. `CIP_REORDERINGS` says how many are tried.
+"""
+
+import json
+import os
+import random
+import tempfile
+import time
+import unittest
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from cip.errors import SignatureError
+from cip.model.digest import digest_of
+from cip.programs import DirectPrograms, run_gpgv
+from cip.trust.openpgp.keyring import merge_key_rings
+from cip.trust.openpgp.packets import SIGNATURE, Packet, read_packets
+from cip.trust.openpgp.simplesigning import verify_message
+from cip.trust.requirements import Examination
+from tests.support import images
+from tests.support.judge import Judge
+from tests.support.peers import require_peer
+from tests.support.signatures import GpgHome, KeyOptions, payload
+from tests.support.simpleblobs import MATCH, NAME, signed_by
+
+SEED = 20261128
+REORDERINGS = int(os.environ.get("CIP_REORDERINGS", "150"))
+_MADE, _LATER, _USED = "20200601T000000", "20200615T000000", "20200701T000000"
+Block = list[Packet]
+
+
+class Rings:
+    """Keys with every kind of history, each as the packets of its export, and messages of all their signers."""
+
+    def __init__(self, home: GpgHome, text: bytes) -> None:
+        self._home, self._text = home, text
+        self.blocks: dict[str, Block] = {}
+        self.messages: dict[str, dict[str, bytes]] = {}
+        for name in ("subkeys", "expiring", "lapsed", "revoked", "plain"):
+            expiry = "1y" if name == "expiring" else "never"
+            getattr(self, f"_{name}")(name, home.create_key(name, KeyOptions(expiry=expiry, time=_MADE)))
+
+    def _subkeys(self, name: str, key: str) -> None:
+        """A revoked subkey, an expired one, one whose expiry was lifted, one that got one, and a good one."""
+        home = self._home
+        short = KeyOptions(expiry="1y", time=_MADE)
+        revoked, good, bounded = (home.add_subkey(key, KeyOptions(time=_MADE)) for _ in range(3))
+        expired, lifted = home.add_subkey(key, short), home.add_subkey(key, short)
+        signers = {"revoked": revoked, "good": good, "bounded": bounded, "expired": expired, "lifted": lifted}
+        self._sign(name, {"primary": key, **signers})
+        home.run("--quick-add-uid", key, "second name <second@example.com>", time=_LATER)
+        before = self._export(key)
+        home.run("--quick-set-expire", key, "0", lifted, time=_LATER)
+        home.run("--quick-set-expire", key, "1y", bounded, time=_LATER)
+        home.revoke_subkey(key, 1)
+        self.blocks[name] = _joined(before, self._export(key))
+
+    def _expiring(self, name: str, key: str) -> None:
+        """A primary key that first lived for a year and then for ever."""
+        self._sign(name, {"primary": key})
+        before = self._export(key)
+        self._home.run("--quick-set-expire", key, "0", time=_LATER)
+        self.blocks[name] = _joined(before, self._export(key))
+
+    def _lapsed(self, name: str, key: str) -> None:
+        """A primary key that first lived for ever and then for a year; with two names, one of them revoked."""
+        subkey = self._home.add_subkey(key, KeyOptions(time=_MADE))
+        self._sign(name, {"primary": key, "subkey": subkey})
+        self._home.run("--quick-add-uid", key, "lapsed too <too@example.com>", time="20200610T000000")
+        before = self._export(key)
+        self._home.run("--quick-set-expire", key, "1y", time=_LATER)
+        self._home.run("--quick-revoke-uid", key, "lapsed too <too@example.com>")
+        self.blocks[name] = _joined(before, self._export(key))
+
+    def _revoked(self, name: str, key: str) -> None:
+        subkey = self._home.add_subkey(key, KeyOptions(time=_MADE))
+        self._sign(name, {"primary": key, "subkey": subkey})
+        self._home.revoke(key)
+        self.blocks[name] = self._export(key)
+
+    def _plain(self, name: str, key: str) -> None:
+        self._sign(name, {"primary": key})
+        self.blocks[name] = self._export(key)
+
+    def _sign(self, name: str, signers: dict[str, str]) -> None:
+        self.messages[name] = {
+            what: self._home.sign_as(self._text, f"{signer}!", time=_USED) for what, signer in signers.items()
+        }
+
+    def _export(self, key: str) -> Block:
+        return list(read_packets(self._home.export_all(key)))
+
+
+def _joined(before: Block, after: Block) -> Block:
+    """`after`, and behind each of its packets the signatures that only `before` has there: gpg keeps the newest."""
+    olds = _by_target(before)
+    news = _by_target(after)
+    found = []
+    for target, signatures in news.items():
+        found += [target, *signatures, *(each for each in olds.get(target, []) if each not in signatures)]
+    return found
+
+
+def _by_target(block: Block) -> dict[Packet, Block]:
+    found: dict[Packet, Block] = {}
+    for packet in block:
+        if packet.tag == SIGNATURE:
+            found[next(reversed(found))].append(packet)
+        else:
+            found[packet] = []
+    return found
+
+
+def reordered(block: Block, stranger: Block, chance: random.Random) -> Block:
+    """The packets in another order; sometimes with copies, sometimes some left out or behind another key."""
+    ring = list(block)
+    if chance.random() < 0.4:
+        ring += stranger
+    for _ in range(chance.choice((1, 1, 1, 2, 3))):
+        kind = chance.random()
+        moved = [place for place, packet in enumerate(ring) if place and (packet.tag == SIGNATURE or kind < 0.2)]
+        if not moved:
+            break
+        place = chance.choice(moved)
+        if kind < 0.6:  # somewhere else, at the end of the file as often as anywhere
+            packet = ring.pop(place)
+            ring.insert(chance.choice((len(ring), chance.randrange(1, len(ring) + 1))), packet)
+        elif kind < 0.75:  # within its neighbourhood: the order of the signatures behind one packet
+            other = min(place + 1, len(ring) - 1)
+            ring[place], ring[other] = ring[other], ring[place]
+        elif kind < 0.85:
+            ring.insert(chance.randrange(1, len(ring) + 1), ring[place])
+        elif kind < 0.95:
+            del ring[place]
+        else:
+            head, tail = ring[:1], ring[1:]
+            chance.shuffle(tail)
+            ring = head + tail
+    return ring
+
+
+class ReorderingTest(unittest.TestCase):
+    home: Path
+    rings: Rings
+    judge: Judge
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        require_peer("gpgv")
+        scratch = tempfile.TemporaryDirectory(prefix="cip-rings-")
+        cls.addClassCleanup(scratch.cleanup)
+        cls.home = Path(scratch.name)
+        cls.judge = Judge("policy", home=cls.home)
+        cls.addClassCleanup(cls.judge.close)
+        with GpgHome() as home:
+            cls.rings = Rings(home, payload(NAME, str(digest_of(images.MANIFEST_M))))
+
+    def cases(self) -> Iterator[tuple[str, bytes, bytes]]:
+        """Name, ring and message: each key as it is under each of its signers, then in other orders."""
+        for key, messages in self.rings.messages.items():
+            for what, message in messages.items():
+                yield f"{key}, {what}, as exported", _whole(self.rings.blocks[key]), message
+        chance = random.Random(SEED)
+        for number in range(REORDERINGS):
+            key = chance.choice(("subkeys", "subkeys", "expiring", "lapsed", "revoked"))
+            what = chance.choice(sorted(self.rings.messages[key]))
+            ring = reordered(self.rings.blocks[key], self.rings.blocks["plain"], chance)
+            yield f"{number}: {key}, {what}", _whole(ring), self.rings.messages[key][what]
+
+    def test_no_order_of_packets_is_accepted_that_an_import_refuses(self) -> None:
+        counts: Counter[tuple[str, bool, bool]] = Counter()
+        wrong = []
+        for name, ring, message in self.cases():
+            refusal, theirs = self.ours(ring, message), self.theirs(ring, message)
+            kind = "as exported" if name.endswith("as exported") else "reordered"
+            counts[kind, not refusal, theirs] += 1
+            if theirs is not (not refusal) and (not refusal or kind == "as exported"):
+                wrong.append(f"{name}: ours {refusal or 'accepts'}; theirs {theirs}: {ring.hex()}")
+        print(f"key rings (kind, ours accepts, skopeo accepts): {dict(counts)}", flush=True)
+        self.assertEqual("\n".join(wrong), "")
+        self.assertEqual(sum(counts["as exported", accepted, accepted] for accepted in (True, False)), 12)
+        self.assertEqual(counts["as exported", True, True], 5)
+        # a test that cannot fail is none: both answers occur, and there are orders that only an import accepts
+        self.assertGreater(counts["reordered", True, True], REORDERINGS // 20)
+        self.assertGreater(counts["reordered", False, False], REORDERINGS // 5)
+
+    def ours(self, ring: bytes, message: bytes) -> str:
+        """Why we refuse, empty when we accept."""
+        programs = DirectPrograms()
+        try:
+            merged = merge_key_rings([("ring", ring)])
+            verify_message(message, merged, lambda *both: run_gpgv(programs, *both), Examination("here", "simple"))
+        except SignatureError as error:
+            return str(error)
+        return ""
+
+    def theirs(self, ring: bytes, message: bytes) -> bool:
+        (self.home / "ring").write_bytes(ring)
+        policy = self.home / "policy.json"
+        policy.write_text(json.dumps({"default": [signed_by({"keyPath": str(self.home / "ring")}, MATCH)]}))
+        image = self.home / "image"
+        if not image.exists():
+            images.directory(image, images.MANIFEST_M, (images.CONFIG_C, images.LAYER_T))
+        (image / "signature-1").write_bytes(message)
+        reply = self.judge.ask(policy=policy, image=f"dir:{image}", os="linux", arch="amd64")
+        self.assertIn(reply["stage"], ("top", "policy", "done"), reply)
+        return bool(reply["accepted"])
+
+
+def _whole(block: Block) -> bytes:
+    return b"".join(packet.whole for packet in block)
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    unittest.main(exit=False)
+    print(f"{time.monotonic() - began:.0f} s for {REORDERINGS} orders")
