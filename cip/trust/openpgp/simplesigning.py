@@ -109,9 +109,7 @@ def parse_signed_by(node: JsonNode) -> SignedBy:
     return SignedBy(key_type, keys, parse_signed_identity(node))
 
 
-def verify_message(
-    message: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination: Examination
-) -> bytes:
+def verify_message(message: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination: Examination) -> bytes:
     """The text of `message`, proven to be signed once, by a key of `ring` (signatures.md 4.5 steps 2 to 6).
 
     Raises SignatureError (`crypto`, `untrusted`; `dependency` when gpgv was killed), MissingDependencyError when there

@@ -44,8 +44,8 @@ def require_path(
     """The issuer of `leaf` on a path over `intermediates` to one of `anchors`, all of it valid at `time`.
 
     Where a certificate names purposes, one of `purposes` must be among them. `names_exempt` lets a critical alternative
-    name of unknown kinds pass in the leaf (Fulcio). A leaf that is itself an anchor still needs an issuer (signatures.md D10). Raises
-    SignatureError (`untrusted`).
+    name of unknown kinds pass in the leaf (Fulcio). A leaf that is itself an anchor still needs an issuer
+    (signatures.md D10). Raises SignatureError (`untrusted`).
     """
     _require_usable(leaf, "the certificate", time, purposes, names_exempt=names_exempt)
     issuers = [*((each, True) for each in anchors), *((each, False) for each in intermediates)]
