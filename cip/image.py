@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from . import log, rooms
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
@@ -33,7 +33,7 @@ from .model.digest import Digest, digest_of
 from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import parse_image_reference
-from .model.signature import RawSignature
+from .model.signature import FoundBundles, RawSignature, SigstoreSignature
 from .settings import Settings
 from .sources.base import BlobAccess, ImageSource
 from .transports import SourceOpener
@@ -44,16 +44,20 @@ from .trust.evaluation import (
     ImageRejectedError,
     InstanceUnavailableError,
     RunGpgv,
+    Subject,
     TrustTools,
     UnverifiedImage,
     require_accepted,
     require_index_or_instance,
 )
 from .trust.policy import Policy
+from .trust.requirements import BundleRules
 
 if TYPE_CHECKING:
     from .readahead import ReadAhead
+    from .referrers import ImageReferrers, ServedReferrer
 
+T = TypeVar("T")
 INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
 
 
@@ -78,6 +82,7 @@ class Image:
         self._source = source
         self._accepted = accepted
         self._events = events
+        self._listed: ImageReferrers | None = None  # what refers to the image, once the parent has asked
         self._ahead: ReadAhead | None = None
         self._ahead_limit = 0
         self._ahead_connections = 0
@@ -118,7 +123,7 @@ class Image:
 
     def describe_blob(self, digest: Digest) -> Descriptor:
         """The descriptor of a blob that this image names. Raises NotFoundError (blob-not-in-image)."""
-        found = self._blobs.get(digest)
+        found = self._blobs.get(digest) or self._listed_blob(digest)
         if found is not None:
             return found
         if self._accepted.manifest.media_type == mediatype.DOCKER_MANIFEST:
@@ -139,13 +144,28 @@ class Image:
         converted = self._served[1] if self._served is not None else None
         if converted is not None and converted.descriptor == descriptor:
             return BytesReader(converted.data)
-        ahead = self._read_ahead() if self._ahead_limit else None
+        listed = self._listed if digest not in self._blobs else None
+        ahead = self._read_ahead() if self._ahead_limit and listed is None else None
         try:
-            reader = (ahead or self._source).open_blob(descriptor, access)
+            reader = (listed or ahead or self._source).open_blob(descriptor, access)
         except CipError as error:
             self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
             raise
         return self._events.follow(reader, descriptor, self.reference)
+
+    def referrers(self, artifact_type: str | None = None) -> tuple[bytes, int]:
+        """What refers to the image as one OCI index, and how many entries it has (bundles.md section 5).
+
+        Raises SourceError, InvalidDocumentError (limit-exceeded).
+        """
+        return self._referrers().index(artifact_type)
+
+    def referrer_manifest(self, digest: Digest) -> ServedReferrer:
+        """The manifest of one of `referrers`; config and layers that it names can be opened from now on.
+
+        Raises NotFoundError (blob-not-in-image, blob-not-found), ContentMismatchError, SourceError.
+        """
+        return self._referrers().manifest(digest)
 
     def read_ahead(self, limit: int, connections: int) -> None:
         """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.
@@ -160,6 +180,20 @@ class Image:
         if self._ahead is not None:
             self._ahead.close()
         self._source.close()
+
+    def _referrers(self) -> ImageReferrers:
+        if self._listed is None:
+            from .referrers import ImageReferrers
+
+            accepted = self._accepted
+            subjects = [each for each in (accepted.index_digest, accepted.digest) if each is not None]
+            listed = ImageReferrers(self.reference, self._source.referrer_source(), subjects, accepted.signed_by)
+            with self._lock:
+                self._listed = self._listed or listed
+        return self._listed
+
+    def _listed_blob(self, digest: Digest) -> Descriptor | None:
+        return self._listed.find_blob(digest) if self._listed is not None else None
 
     def _read_ahead(self) -> ReadAhead | None:
         if self._ahead is None:
@@ -290,7 +324,7 @@ class ImageOpener:
         if named is not None:
             _require_sha256(named)
             require_content(top.data, named, f"{text}: manifest")
-        unverified = _unverified(source, top.data, digest, None)
+        unverified = self._unverified(source, top.data, digest, None)
 
         def decide(policy: Policy, signed: bool) -> Decision:
             return require_accepted(policy, unverified, tools, require_signed=signed)
@@ -302,8 +336,8 @@ class ImageOpener:
             self._judge(text, digest, None, decide)
             raise
         if isinstance(parsed, Manifest):
-            self._judge(text, digest, None, decide)
-            return _Accepted(parsed, top.data, digest, None)
+            decision = self._judge(text, digest, None, decide)
+            return _Accepted(parsed, top.data, digest, None, _signing_referrers(decision, unverified))
         return self._accept_index(text, source, parsed, digest, unverified, tools)
 
     def _accept_index(
@@ -316,23 +350,26 @@ class ImageOpener:
         tools: TrustTools,
     ) -> _Accepted:
         chosen: list[_Accepted] = []
+        judged = [unverified]
 
         def instance() -> UnverifiedImage:
             found = chosen[0] if chosen else self._resolve(text, source, index)
             chosen[:] = [found._replace(index_digest=digest)]
-            return _unverified(source, found.data, found.digest, found.digest)
+            judged.append(self._unverified(source, found.data, found.digest, found.digest))
+            return judged[-1]
 
         def decide(policy: Policy, signed: bool) -> Decision:
             return require_index_or_instance(policy, unverified, instance, tools, require_signed=signed)
 
-        self._judge(text, digest, digest, decide)
+        decision = self._judge(text, digest, digest, decide)
         if not chosen:
             instance()
-        return chosen[0]
+        accepted = judged[1] if decision.requirements[-1].subject is Subject.INSTANCE else unverified
+        return chosen[0]._replace(signed_by=_signing_referrers(decision, accepted))
 
     def _judge(
         self, text: str, digest: Digest, index_digest: Digest | None, decide: Callable[[Policy, bool], Decision]
-    ) -> None:
+    ) -> Decision:
         """Let the policy decide, and tell audit and events what it said. Raises PolicyRejectedError."""
         assert self._policy is not None  # `prepare` ran
         try:
@@ -345,6 +382,21 @@ class ImageOpener:
             log.warning("%s: the policy refuses the index, and no instance of it can be judged instead", text)
             raise unavailable.cause from unavailable
         self._record(text, digest, index_digest, decision)
+        return decision
+
+    def _unverified(
+        self, source: ImageSource, data: bytes, digest: Digest, instance: Digest | None
+    ) -> UnverifiedImage:
+        signatures = _Once(lambda: source.signatures(digest, instance))
+        bundles = _Once(lambda: _find_bundles(source, digest, signatures))
+        return UnverifiedImage(
+            source.identity,
+            data,
+            signatures,
+            lambda: _signature_places(source, bundles.asked),
+            bundles,
+            lambda: _bundle_rules(source, self._settings),
+        )
 
     def _record(self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision) -> None:
         self._events.emit("policy", image=text, accepted=decision.accepted, scope=decision.scope)
@@ -381,18 +433,42 @@ class _Accepted(NamedTuple):
     data: bytes
     digest: Digest
     index_digest: Digest | None
+    signed_by: frozenset[str] = frozenset()  # digests of referrers whose bundles the policy took for signatures
 
 
-def _unverified(source: ImageSource, data: bytes, digest: Digest, instance: Digest | None) -> UnverifiedImage:
-    signatures = _Once(lambda: source.signatures(digest, instance))
-    return UnverifiedImage(source.identity, data, signatures, lambda: _signature_places(source))
-
-
-def _signature_places(source: ImageSource) -> Sequence[str]:
+def _signature_places(source: ImageSource, bundles: bool) -> Sequence[str]:
     try:
-        return source.signature_places()
+        referrers = source.referrer_source() if bundles else None
+        return (*source.signature_places(), *(referrers.bundle_places() if referrers is not None else ()))
     except CipError:
         return ()  # the same file refused the signatures already, and said why
+
+
+def _find_bundles(source: ImageSource, digest: Digest, signatures: _Once[Sequence[RawSignature]]) -> FoundBundles:
+    """The bundles of the manifest `digest`, where configuration has them looked for (bundles.md 1.1)."""
+    from .referrers import find_bundles
+
+    attached = any(isinstance(each, SigstoreSignature) for each in signatures())
+    referrers = source.referrer_source()
+    listed = referrers.bundles(digest, attached=attached) if referrers is not None else None
+    return find_bundles(listed, digest) if listed is not None else FoundBundles()
+
+
+def _bundle_rules(source: ImageSource, settings: Settings) -> BundleRules:
+    """What registries.d says under the name that was asked for, whichever mirror served the image."""
+    if source.identity.docker is None:
+        return BundleRules()
+    from .hostconfig.registriesd import load_registries_d
+
+    said = load_registries_d(settings).bundle_trust(source.identity.docker)
+    return BundleRules(said.by_digest, said.file, said.trusted_root, said.scope)
+
+
+def _signing_referrers(decision: Decision, judged: UnverifiedImage) -> frozenset[str]:
+    """Which referrers of the accepted manifest hold a bundle that the policy accepted as its signature."""
+    accepted = {each.bundle.digest for each in decision.signatures if each.accepted and each.bundle is not None}
+    bundles = judged.bundles().bundles if accepted else ()
+    return frozenset(each.referrer for each in bundles if each.digest in accepted)
 
 
 class _Reliable:
@@ -423,14 +499,16 @@ class _Bounded:
         return self._run_gpgv(keyring, message)
 
 
-class _Once:
+class _Once(Generic[T]):
     """Calls a function at most once and keeps its result: all requirements see the same signatures."""
 
-    def __init__(self, fetch: Callable[[], Sequence[RawSignature]]) -> None:
+    def __init__(self, fetch: Callable[[], T]) -> None:
         self._fetch = fetch
-        self._result: Sequence[RawSignature] | None = None
+        self._result: T | None = None
+        self.asked = False
 
-    def __call__(self) -> Sequence[RawSignature]:
+    def __call__(self) -> T:
+        self.asked = True
         if self._result is None:
             self._result = self._fetch()
         return self._result

@@ -34,7 +34,7 @@ from .programs import Programs
 from .settings import Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
-from .sources.base import BlobAccess, ImageSource, RawManifest
+from .sources.base import BlobAccess, ImageSource, RawManifest, ReferrerSource
 from .sources.directory import DirectorySource, open_directory
 from .sources.fileblob import FileBlob
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
@@ -65,6 +65,10 @@ class LocalPlace(Protocol):
         """Signatures of the manifest `digest`. Raises SignatureError."""
         ...
 
+    def referrer_source(self) -> ReferrerSource | None:
+        """What refers to images of this place."""
+        ...
+
     def close(self) -> None:
         """Release the place."""
         ...
@@ -77,6 +81,7 @@ class LayoutPlace:
         self._reference = reference
         self._identity = identity
         self._files = files
+        self._referrers: ReferrerSource | None = None
 
     @property
     def text(self) -> str:
@@ -103,6 +108,13 @@ class LayoutPlace:
 
     def signatures(self, digest: Digest) -> Sequence[RawSignature]:
         return ()
+
+    def referrer_source(self) -> ReferrerSource:
+        from .sources.layoutreferrers import LayoutReferrers
+
+        if self._referrers is None:
+            self._referrers = LayoutReferrers(self.text, self._files.read_index, self._files.open_blob)
+        return self._referrers
 
     def close(self) -> None:
         self._files.close()
@@ -145,6 +157,9 @@ class DirectoryPlace:
 
     def signatures(self, digest: Digest) -> Sequence[RawSignature]:
         return self._source.signatures(digest, None if self._is_top(digest) else digest)
+
+    def referrer_source(self) -> None:
+        return None
 
     def close(self) -> None:
         self._source.close()
@@ -193,6 +208,12 @@ class UnionSource:
         if self._registry is not None:
             return self._registry.signature_places()
         return tuple(place.text for place in self._places)
+
+    def referrer_source(self) -> ReferrerSource | None:
+        """That of the registry; offline that of the place which the manifest came from."""
+        if self._registry is not None:
+            return self._registry.referrer_source()
+        return next(iter(self._found.values())).referrer_source() if self._found else None
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""

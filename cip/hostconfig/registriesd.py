@@ -24,6 +24,9 @@ from .paths import (
     registries_d_files,
 )
 
+BY_DIGEST = "by-digest"
+_IDENTITIES = ("refuse", BY_DIGEST)  # of `sigstore-bundle-identity`
+_LOOKASIDES = ("lookaside", "sigstore", "lookaside-staging", "sigstore-staging")
 Node = Any  # a node of yaml: the classes are known only where it is imported
 _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
@@ -39,11 +42,26 @@ class SignaturePlace(NamedTuple):
 
     `lookaside` is a base URL of scheme file, http or https (it may hold a password: never show it whole), `file` the
     file that names it, empty for the built-in default. `attachments`: also those that sigstore puts beside the image.
+    `bundles`: also those that refer to it; None is not set (bundles.md 1.1).
     """
 
     lookaside: str
     attachments: bool
     file: str
+    bundles: bool | None = None
+
+
+class BundleTrust(NamedTuple):
+    """What is said about bundles under a requested name (bundles.md 4.1); never looked up by a mirror's name.
+
+    `file` says that they may be accepted `by_digest`, or is the directory where that could be said of `scope`.
+    """
+
+    by_digest: bool
+    file: str
+    scope: str
+    trusted_root: str  # absolute path, or empty
+    trusted_root_file: str  # that names it
 
 
 class Section(NamedTuple):
@@ -53,6 +71,9 @@ class Section(NamedTuple):
     attachments: bool | None
     file: str
     line: int
+    bundles: bool | None = None
+    bundle_identity: str | None = None
+    trusted_root: str | None = None
 
 
 class SignatureStores(NamedTuple):
@@ -62,6 +83,7 @@ class SignatureStores(NamedTuple):
     default: Section | None
     fallback: str  # the built-in lookaside
     files: tuple[ConfigurationFile, ...]
+    directory: str = ""
 
     def place(self, reference: DockerReference) -> SignaturePlace:
         """Where the signatures of the physical `reference` are. Raises ConfigurationError for an unusable URL.
@@ -70,15 +92,30 @@ class SignatureStores(NamedTuple):
         """
         sections = list(self._matching(reference))
         attachments = next((each.attachments for each in sections if each.attachments is not None), False)
+        bundles = next((each.bundles for each in sections if each.bundles is not None), None)
         section = next((each for each in sections if each.lookaside), None)
         if section is None or section.lookaside is None:
-            return SignaturePlace(self.fallback, attachments, "")
+            return SignaturePlace(self.fallback, attachments, "", bundles)
         if not _SCHEME.match(section.lookaside):
             raise ConfigurationError(
                 f"{section.file} line {section.line}: lookaside",
                 f"expected a URL of scheme file, http or https, found {quote(section.lookaside.partition(':')[0])}",
             )
-        return SignaturePlace(section.lookaside, attachments, section.file)
+        return SignaturePlace(section.lookaside, attachments, section.file, bundles)
+
+    def bundle_trust(self, requested: DockerReference) -> BundleTrust:
+        """What holds for the bundles of the image that was asked for as `requested`."""
+        sections = list(self._matching(requested))
+        identity = next((each for each in sections if each.bundle_identity is not None), None)
+        root = next((each for each in sections if each.trusted_root is not None), None)
+        by_digest = identity is not None and identity.bundle_identity == BY_DIGEST
+        return BundleTrust(
+            by_digest,
+            identity.file if identity is not None and by_digest else self.directory,
+            f"docker: {requested.name}",
+            (root.trusted_root or "") if root is not None else "",
+            root.file if root is not None else "",
+        )
 
     def _matching(self, reference: DockerReference) -> Iterator[Section]:
         for scope in (str(reference), *reference.scopes()):
@@ -115,6 +152,7 @@ def load_registries_d(settings: Settings) -> SignatureStores:
         default,
         default_lookaside(settings.environment),
         files or (ConfigurationFile(registries_d_directory(settings), "registries.d", False),),
+        registries_d_directory(settings),
     )
 
 
@@ -204,13 +242,34 @@ def _members(path: str, node: Node, what: str) -> Iterator[tuple[str, Node]]:
 
 def _parse_section(path: str, node: Node, what: str) -> Section:
     texts: dict[str, str | None] = {}
-    attachments: bool | None = None
+    flags: dict[str, bool | None] = {}
     for key, value in _members(path, node, what):
-        if key in ("lookaside", "sigstore", "lookaside-staging", "sigstore-staging"):
-            texts[key] = _text(path, value, f"{what}: {key}")
-        elif key == "use-sigstore-attachments":
-            attachments = _flag(path, value, f"{what}: {key}")
-    return Section(texts.get("lookaside") or texts.get("sigstore"), attachments, path, int(node.start_mark.line) + 1)
+        label = f"{what}: {key}"
+        if key in _LOOKASIDES:
+            texts[key] = _text(path, value, label)
+        elif key in ("use-sigstore-attachments", "use-sigstore-bundles"):
+            flags[key] = _flag(path, value, label)
+        elif key == "sigstore-bundle-identity":
+            texts[key] = text = _text(path, value, label)
+            if text not in (None, *_IDENTITIES):
+                raise _invalid(path, value, label, f"one of {', '.join(_IDENTITIES)}", text)
+        elif key == "sigstore-trusted-root":
+            texts[key] = text = _text(path, value, label)
+            if text is not None and not text.startswith("/"):
+                raise _invalid(path, value, label, "an absolute path", text)
+    return Section(
+        texts.get("lookaside") or texts.get("sigstore"),
+        flags.get("use-sigstore-attachments"),
+        path,
+        int(node.start_mark.line) + 1,
+        flags.get("use-sigstore-bundles"),
+        texts.get("sigstore-bundle-identity"),
+        texts.get("sigstore-trusted-root"),
+    )
+
+
+def _invalid(path: str, node: Node, what: str, expected: str, found: str) -> ConfigurationError:
+    return ConfigurationError(_where(path, node), f"{what}: expected {expected}, found {quote(found)}")
 
 
 def _text(path: str, node: Node, what: str) -> str | None:
@@ -233,7 +292,7 @@ def _flag(path: str, node: Node, what: str) -> bool | None:
             return True
         if text.lower() in _FALSE:
             return False
-    raise ConfigurationError(_where(path, node), f"{what}: expected true or false, found {quote(text)}")
+    raise _invalid(path, node, what, "true or false", text)
 
 
 def _is_null(node: Node) -> bool:

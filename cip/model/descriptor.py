@@ -12,6 +12,7 @@ from ..errors import ErrorCode, InvalidDigestError, InvalidDocumentError, quote
 from .digest import Digest, parse_digest
 from .jsontree import JsonNode
 
+REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that names an entry of a layout
 UNKNOWN_SIZE = -1  # only for content that a local store rebuilds without having recorded its size
 MAX_SIZE = 2**63 - 1
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})

@@ -27,8 +27,8 @@ BUNDLE_TYPES = frozenset(
 # bundles.md 1.4: a list that a client maintains says as good as nothing about what it lists
 UNTYPED = frozenset({"", mediatype.OCI_EMPTY})
 _MAY_BE_BUNDLE = BUNDLE_TYPES | UNTYPED | {mediatype.OCI_CONFIG}
-_PREDICATE = "dev.sigstore.bundle.predicateType"
-_CONTENT = "dev.sigstore.bundle.content"
+PREDICATE_KEY = "dev.sigstore.bundle.predicateType"
+CONTENT_KEY = "dev.sigstore.bundle.content"
 _LIST_MEMBERS = ("schemaVersion", "mediaType", "manifests", "artifactType", "subject", "annotations")
 
 
@@ -140,6 +140,6 @@ def bundle_layer(data: bytes, subject: Digest, where: str) -> Descriptor:
 
 
 def _require_signing(annotations: Mapping[str, str]) -> None:
-    predicate = annotations.get(_PREDICATE, SIGNING_PREDICATE)
-    if predicate != SIGNING_PREDICATE or annotations.get(_CONTENT) == "message-signature":
+    predicate = annotations.get(PREDICATE_KEY, SIGNING_PREDICATE)
+    if predicate != SIGNING_PREDICATE or annotations.get(CONTENT_KEY) == "message-signature":
         raise NotABundleError(ATTESTATION, predicate if predicate != SIGNING_PREDICATE else "")

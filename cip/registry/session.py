@@ -42,6 +42,7 @@ class RegistrySession:
         self.turns = Turns(settings.transfer.connections)
         self.signatures_asked_for = False
         self.parts: KeepsParts | None = None
+        self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
         self._settings = settings
         self._times = settings.times
         self._environment = settings.environment

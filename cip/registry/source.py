@@ -11,9 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from ..content import MANIFEST_LIMIT, BlobReader, require_content
-from ..errors import CipError, ErrorCode, InvalidDigestError, Phase, RegistryError, quote
+from ..content import BlobReader, require_content
+from ..errors import CipError, ErrorCode, InvalidDigestError, Phase
 from ..hostconfig.registriesconf import load_registries
 from ..model import mediatype
 from ..model.descriptor import Descriptor
@@ -21,19 +22,19 @@ from ..model.digest import Digest
 from ..model.identity import ImageIdentity, docker_identity
 from ..model.reference import DockerReference, ImageReference, Transport
 from ..model.signature import RawSignature
-from ..net.httpclient import Response
-from ..net.limits import Cancellation, Clock, Limits
+from ..net.limits import Cancellation, Limits
 from ..settings import Settings
 from ..sources.base import BlobAccess, RawManifest
-from .answers import refusal, require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint
+from .manifests import read_manifest
 from .retry import ask_places
 from .session import RegistrySession
 
+if TYPE_CHECKING:
+    from .referrers import RegistryReferrers
+
 ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
-# what an access portal or a broken proxy sends instead of a manifest, with status 200
-_NEVER_A_MANIFEST = frozenset({"text/html", "application/xhtml+xml"})
 
 
 def open_registry(reference: ImageReference, settings: Settings, session: RegistrySession) -> RegistrySource:
@@ -68,6 +69,7 @@ class RegistrySource:
         seconds = min(times.open, times.deadline) if times.deadline else times.open
         self._opening_ends = session.clock.monotonic() + seconds
         self._top: RawManifest | None = None
+        self._referrers: RegistryReferrers | None = None
         self._lock = threading.Lock()
 
     @property
@@ -94,6 +96,20 @@ class RegistrySource:
         from .signatures import places_of_signatures
 
         return places_of_signatures(self._endpoints[0], self._settings)
+
+    def referrer_source(self) -> RegistryReferrers:
+        """What refers to the image, at its places."""
+        if self._referrers is None:
+            from .referrers import RegistryReferrers
+
+            self._referrers = RegistryReferrers(
+                lambda: self._endpoints,
+                self._settings,
+                self._session,
+                limits=lambda: self._session.limits(self._cancellation),
+                opening=self._limits,
+            )
+        return self._referrers
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest: a registry serves what its manifests name."""
@@ -146,23 +162,3 @@ class RegistrySource:
         with self._lock:
             others = [other for other in self._endpoints if other is not endpoint]
             self._endpoints = (endpoint, *others)
-
-
-def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Clock) -> RawManifest:
-    """The manifest in an answer; closes the answer. Raises NotFoundError (image-not-found), SourceError."""
-    if response.status != 200:
-        access = endpoint.describe_access() if endpoint.is_here(response) else None
-        raise refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, clock, access=access)
-    require_uncompressed(response)
-    media_type = media_type_of(response)
-    if media_type in _NEVER_A_MANIFEST:
-        response.close()
-        raise RegistryError(
-            f"{endpoint.name}: {what}: expected a manifest, found {quote(media_type)}", host=endpoint.name
-        )
-    return RawManifest(response.read_all(MANIFEST_LIMIT, f"{endpoint.name}: {what}"), media_type)
-
-
-def media_type_of(response: Response) -> str:
-    """The Content-Type without parameters, in lower case; empty when there is none (registry.md 6.1)."""
-    return (response.fields.get("content-type") or "").partition(";")[0].strip().lower()

@@ -11,6 +11,7 @@ from ..content import BlobReader
 from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity
+from ..model.referrers import Referrer
 from ..model.signature import RawSignature
 
 OpenRest = Callable[[int], BlobReader]  # a blob from this byte on
@@ -21,6 +22,56 @@ class RawManifest(NamedTuple):
 
     data: bytes
     media_type: str
+
+
+class ReferrerList(Protocol):
+    """What refers to one manifest, as one place lists it. Its methods raise NotFoundError, SourceError."""
+
+    @property
+    def entries(self) -> Sequence[Referrer]:
+        """In the order of the list; a digest may occur twice."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The repository or the layout, for people."""
+        ...
+
+    @property
+    def found_by(self) -> str:
+        """How the list was found, such as `by API`."""
+        ...
+
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        """A listed manifest, at most MANIFEST_LIMIT bytes, not checked."""
+        ...
+
+    def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
+        """A blob of at most `limit` bytes, verified, within the time to open an image."""
+        ...
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
+        """A blob, open for reading; the caller closes it."""
+        ...
+
+
+class ReferrerSource(Protocol):
+    """Where what refers to one image is listed. Raises SourceError, InvalidDocumentError, ConfigurationError."""
+
+    def bundles(self, digest: Digest, *, attached: bool) -> ReferrerList | None:
+        """The list to look for signatures of `digest` in, None where none are looked for (bundles.md 1.1).
+
+        `attached`: the image has sigstore signatures of another form.
+        """
+        ...
+
+    def bundle_places(self) -> Sequence[str]:
+        """Where `bundles` has looked, for people and the audit."""
+        ...
+
+    def referrers(self, digest: Digest) -> ReferrerList:
+        """All that is listed for the manifest `digest`; an empty list where there is none."""
+        ...
 
 
 class ImageSource(Protocol):
@@ -47,6 +98,10 @@ class ImageSource(Protocol):
 
     def signature_places(self) -> Sequence[str]:
         """Where `signatures` looks, for people and the audit; empty when this place can have none."""
+        ...
+
+    def referrer_source(self) -> ReferrerSource | None:
+        """What refers to the image; None where this kind of place can have nothing of the sort."""
         ...
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:

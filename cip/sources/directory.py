@@ -71,6 +71,9 @@ class DirectorySource:
         """The directory."""
         return (self._text,)
 
+    def referrer_source(self) -> None:
+        """None."""
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..content import MANIFEST_LIMIT, read_limited, require_content
 from ..errors import (
@@ -22,7 +22,7 @@ from ..errors import (
     quote,
 )
 from ..model import mediatype
-from ..model.descriptor import Descriptor, read_descriptor
+from ..model.descriptor import REF_NAME, Descriptor, read_descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity, path_identity
 from ..model.jsontree import JsonNode, parse_json
@@ -34,9 +34,11 @@ from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
 from .localpath import resolve_path
 
+if TYPE_CHECKING:
+    from .layoutreferrers import LayoutReferrers
+
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)
-REF_NAME = "org.opencontainers.image.ref.name"
 _ENTRY_KEYS = ("mediaType", "digest", "size", "annotations")
 _NAMES_SHOWN = 10
 _NAMEABLE = mediatype.MANIFESTS | mediatype.INDEXES  # entries of other types are not found by name
@@ -71,6 +73,7 @@ class LayoutSource:
         self._identity = identity
         self._files = files
         self._top: RawManifest | None = None
+        self._referrers: LayoutReferrers | None = None
         where = f"{reference.text}: {INDEX_NAME}"
         root = parse_json(files.read_index(), where)
         root.require_exact_case(("manifests",))
@@ -124,6 +127,14 @@ class LayoutSource:
     def signature_places(self) -> Sequence[str]:
         """None."""
         return ()
+
+    def referrer_source(self) -> LayoutReferrers:
+        """What refers to the image, as far as `index.json` lists it."""
+        if self._referrers is None:
+            from .layoutreferrers import LayoutReferrers
+
+            self._referrers = LayoutReferrers(self._text, self._files.read_index, self._files.open_blob)
+        return self._referrers
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""

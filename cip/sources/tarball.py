@@ -76,6 +76,9 @@ class TarballSource:
         """None."""
         return ()
 
+    def referrer_source(self) -> None:
+        """None."""
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

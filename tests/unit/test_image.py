@@ -67,6 +67,9 @@ class FakeSource:
     def signature_places(self) -> Sequence[str]:
         return ("lookaside file:///sigstore",)
 
+    def referrer_source(self) -> None:
+        return None
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         return layers
 

@@ -46,7 +46,9 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "partial": _LOW | {"sources.base"},
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union", "partial"},
     "readahead": _BELOW_IMAGE,
-    "image": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead"},
+    "referrers": _LOW | {"sources.base"},
+    "image": _BELOW_IMAGE
+    | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "referrers"},
     "wire": _VALUES | {"content", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "client": frozenset({"version", "errors", "model", "content"}),

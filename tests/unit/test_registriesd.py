@@ -9,7 +9,7 @@ from cip import log
 from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError
 from cip.events import NO_EVENTS
 from cip.hostconfig import registriesd
-from cip.hostconfig.registriesd import SignaturePlace, load_registries_d, warn_without_yaml
+from cip.hostconfig.registriesd import BundleTrust, SignaturePlace, load_registries_d, warn_without_yaml
 from cip.model.reference import parse_docker_reference
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
@@ -98,6 +98,43 @@ class SignatureStoresTest(unittest.TestCase):
             "docker: {quay.io: {use-sigstore-attachments: false}}\ndefault-docker: {use-sigstore-attachments: true}"
         )
         self.assertFalse(place.attachments)
+
+    def test_bundles_are_looked_for_where_a_section_says_so(self) -> None:
+        for text, expected in (("", None), ("use-sigstore-bundles: yes", True), ("use-sigstore-bundles: false", False)):
+            with self.subTest(text):
+                self.assertIs(expected, self._place(f"docker: {{quay.io: {{{text}}}}}").bundles)
+
+    def _trust(self, text: str, name: str = "quay.io/ns/app:1") -> BundleTrust:
+        self.file = self.host.write("/etc/containers/registries.d/a.yaml", text)
+        return load_registries_d(self.host.settings()).bundle_trust(parse_docker_reference(name))
+
+    def test_trust_in_bundles_is_refused_unless_a_section_says_otherwise(self) -> None:
+        directory = f"{self.host.root}/etc/containers/registries.d"
+        refused = BundleTrust(False, directory, "docker: quay.io/ns/app", "", "")
+        for text in (
+            "",
+            "docker: {quay.io: {sigstore-bundle-identity: refuse}}",
+            "docker: {x.io: {sigstore-bundle-identity: by-digest}}",
+            "docker: {quay.io: {sigstore-bundle-identity: refuse}}\n"
+            "default-docker: {sigstore-bundle-identity: by-digest}",
+        ):
+            with self.subTest(text):
+                self.assertEqual(refused, self._trust(text))
+        trust = self._trust(
+            "docker:\n  quay.io: {sigstore-bundle-identity: by-digest}\n"
+            "  quay.io/ns: {sigstore-trusted-root: /r.json}\n"
+        )
+        self.assertEqual(BundleTrust(True, self.file, "docker: quay.io/ns/app", "/r.json", self.file), trust)
+
+    def test_p06_another_value_is_refused_with_its_line(self) -> None:
+        for text, reason in (
+            ("sigstore-bundle-identity: yes", "expected one of refuse, by-digest, found 'yes'"),
+            ("sigstore-bundle-identity: By-Digest", "expected one of refuse, by-digest, found 'By-Digest'"),
+            ("use-sigstore-bundles: maybe", "expected true or false, found 'maybe'"),
+            ("sigstore-trusted-root: root.json", "expected an absolute path, found 'root.json'"),
+        ):
+            with self.subTest(text), self.assertRaisesRegex(ConfigurationError, f"a.yaml line 3: .*{reason}"):
+                self._trust(f"docker:\n  quay.io:\n    {text}\n")
 
     def test_a_base_url_is_kept_to_the_letter(self) -> None:  # M10, M11
         for url in ("http://h/sig", "http://h/sig/", "https://h:1/a%20b?x=y", "file:///a/b"):

@@ -105,6 +105,9 @@ class DockerArchiveSource:
         """None."""
         return ()
 
+    def referrer_source(self) -> None:
+        """None."""
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers of the manifest."""
         return layers

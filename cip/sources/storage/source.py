@@ -117,6 +117,9 @@ class StorageSource:
         """The store."""
         return (self._text,)
 
+    def referrer_source(self) -> None:
+        """None."""
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers as plain tars, which are what the storage can serve (images.md 4.4).
 

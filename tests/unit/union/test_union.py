@@ -69,6 +69,9 @@ class PlayedRegistry:
     def signature_places(self) -> Sequence[str]:
         return ("lookaside https://example.com/sigstore",)
 
+    def referrer_source(self) -> None:
+        return None
+
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         return layers
 

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Manifests in the answers of a registry."""
+
+from __future__ import annotations
+
+from ..content import MANIFEST_LIMIT
+from ..errors import ErrorCode, RegistryError, quote
+from ..net.httpclient import Response
+from ..net.limits import Clock
+from ..sources.base import RawManifest
+from .answers import refusal, require_uncompressed
+from .endpoints import Endpoint
+
+# what an access portal or a broken proxy sends instead of a manifest, with status 200
+_NEVER_A_MANIFEST = frozenset({"text/html", "application/xhtml+xml"})
+
+
+def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Clock) -> RawManifest:
+    """The manifest in an answer; closes the answer. Raises NotFoundError (image-not-found), SourceError."""
+    if response.status != 200:
+        access = endpoint.describe_access() if endpoint.is_here(response) else None
+        raise refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, clock, access=access)
+    require_uncompressed(response)
+    media_type = media_type_of(response)
+    if media_type in _NEVER_A_MANIFEST:
+        response.close()
+        raise RegistryError(
+            f"{endpoint.name}: {what}: expected a manifest, found {quote(media_type)}", host=endpoint.name
+        )
+    return RawManifest(response.read_all(MANIFEST_LIMIT, f"{endpoint.name}: {what}"), media_type)
+
+
+def media_type_of(response: Response) -> str:
+    """The Content-Type without parameters, in lower case; empty when there is none (registry.md 6.1)."""
+    return (response.fields.get("content-type") or "").partition(";")[0].strip().lower()

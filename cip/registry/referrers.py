@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What refers to a registry's image: the referrers API, or the tag that stands in for it (bundles.md 1.2, 1.3).
+
+The place that served the manifest is asked first; only where it has neither the API nor the tag, the next one is. A
+list that cannot be had whole is an error: nothing missing may look like nothing there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from ..content import read_blob
+from ..errors import CipError, ErrorCode, InvalidInputError, Phase, RegistryError, quote
+from ..hostconfig.registriesd import load_registries_d
+from ..model import mediatype
+from ..model.descriptor import Descriptor
+from ..model.digest import Digest, digest_of
+from ..model.referrers import ENTRY_LIMIT, LIST_LIMIT, Referrer, fallback_tag, parse_referrers, too_many
+from ..net.httpclient import Response
+from ..net.limits import Limits
+from ..net.url import Url, join_url
+from ..settings import Settings
+from ..sources.base import BlobAccess, ReferrerList
+from .answers import complaint_of, refusal, require_uncompressed
+from .blob import RegistryBlob
+from .endpoints import Endpoint
+from .manifests import media_type_of, read_manifest
+from .retry import ask_places
+from .session import RegistrySession
+
+PAGE_LIMIT = 64  # pages of one list
+SHOWN_DIGITS = 12  # of a tag, in a sentence
+_NO_API = frozenset({400, 404, 405, 406, 501})  # of the first page; distribution-spec demands 404 alone
+_ACCEPT = {"Accept": mediatype.OCI_INDEX}
+_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s;,=\"]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]+))?)*)\s*(?:,|$)")
+_NEXT = re.compile(r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next(?=[\s;]|$))", re.IGNORECASE)
+T = TypeVar("T")
+
+
+class RegistryReferrers:
+    """What refers to one image at its places; safe from any thread."""
+
+    def __init__(
+        self,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        settings: Settings,
+        session: RegistrySession,
+        limits: Callable[[], Limits],
+        opening: Callable[[], Limits],
+    ) -> None:
+        """`endpoints` are the present order of the places; `opening` are the limits while the image is being opened."""
+        self._endpoints = endpoints
+        self._settings = settings
+        self._session = session
+        self._limits = limits
+        self._opening = opening
+        self._searched: dict[str, None] = {}  # in their order
+
+    def bundles(self, digest: Digest, *, attached: bool) -> ReferrerList | None:
+        """The list to look for bundles in; None where configuration has none looked for (bundles.md 1.1).
+
+        `attached` tells that there are sigstore signatures of another form. Raises as `referrers`, and
+        ConfigurationError, MissingDependencyError for registries.d.
+        """
+        stores = load_registries_d(self._settings)
+        wanted = []
+        for endpoint in self._endpoints():
+            place = stores.place(endpoint.reference)
+            if place.bundles if place.bundles is not None else place.attachments and not attached:
+                wanted.append(endpoint)
+        return self._search(wanted, digest, self._opening) if wanted else None
+
+    def bundle_places(self) -> Sequence[str]:
+        """Where `bundles` has looked, for people."""
+        return tuple(self._searched)
+
+    def referrers(self, digest: Digest) -> ReferrerList:
+        """The list of the first place that has one, else an empty one. Raises SourceError, InvalidDocumentError."""
+        return self._search(self._endpoints(), digest, self._limits)
+
+    def _search(self, endpoints: Sequence[Endpoint], digest: Digest, limits: Callable[[], Limits]) -> ReferrerList:
+        for endpoint in endpoints:
+            place = _Place(endpoint, endpoints, self._session, limits)
+            listed = place.listed(digest)
+            name = f"bundles of {endpoint.reference.name}"
+            if listed is not None:
+                self._searched[name] = None
+                return listed
+            tag = fallback_tag(digest)
+            shown = tag[: -len(digest.encoded) + SHOWN_DIGITS]
+            self._searched[f"{name} (no referrers API, no tag {shown}…)"] = None
+        return _Listed(_Place(endpoints[0], endpoints, self._session, limits), (), "nowhere")
+
+
+class _Page(NamedTuple):
+    """One answer of the API; `following` is the path of the next page, empty at the last."""
+
+    data: bytes
+    following: str
+
+
+class _Place:
+    """One place of the image, asked for what refers to one of its manifests."""
+
+    def __init__(
+        self, endpoint: Endpoint, all_places: Sequence[Endpoint], session: RegistrySession, limits: Callable[[], Limits]
+    ) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.reference.name
+        self._all = all_places
+        self._session = session
+        self._limits = limits
+
+    def listed(self, digest: Digest) -> _Listed | None:
+        """What is listed here; None where there is neither API nor tag."""
+        if self.name not in self._session.without_referrers:
+            found = self._by_api(digest)
+            if found is not None:
+                return _Listed(self, found, "by API")
+            self._session.without_referrers.add(self.name)
+        found = self._by_tag(digest)
+        return None if found is None else _Listed(self, found, "by tag")
+
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        what = f"referrer {descriptor.digest} of {self.name}"
+
+        def ask(limits: Limits) -> bytes:
+            fields = {"Accept": descriptor.media_type or mediatype.OCI_MANIFEST}
+            response = self.endpoint.get(f"manifests/{descriptor.digest}", limits, fields)
+            return read_manifest(self.endpoint, response, what, limits.clock).data
+
+        return self._repeat(ask)
+
+    def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
+        until = self._limits().deadline
+        blob = RegistryBlob(descriptor, BlobAccess.VERIFIED, (self.endpoint,), self._session, signature_until=until)
+        try:
+            return read_blob(blob, descriptor, limit, what)
+        finally:
+            blob.close()
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
+        others = [each for each in self._all if each is not self.endpoint]
+        return RegistryBlob(descriptor, access, (self.endpoint, *others), self._session)
+
+    def _by_api(self, digest: Digest) -> tuple[Referrer, ...] | None:
+        """All pages; None where the first answer means that there is no API."""
+        path = f"/v2/{self.endpoint.reference.path}/referrers/{digest}"
+        where = f"{self.endpoint.name}: referrers of {self.endpoint.reference.path}@{digest}"
+        seen: list[str] = []
+        found: list[Referrer] = []
+        while path:
+            if path in seen or len(seen) == PAGE_LIMIT:
+                why = "a page that was there before" if path in seen else f"more than {PAGE_LIMIT} pages"
+                raise RegistryError(f"{where}: expected an end of the list, found {why}", host=self.endpoint.name)
+            seen.append(path)
+            page = self._page(path, where, first=len(seen) == 1)
+            if page is None:
+                return None
+            found += parse_referrers(page.data, where)
+            if len(found) > ENTRY_LIMIT:
+                raise too_many(where)
+            path = page.following
+        return tuple(found)
+
+    def _page(self, path: str, where: str, *, first: bool) -> _Page | None:
+        def ask(limits: Limits) -> _Page | None:
+            response = self.endpoint.get_path(path, limits, _ACCEPT)
+            announced = media_type_of(response)
+            if first and (response.status in _NO_API or (response.status == 200 and announced != mediatype.OCI_INDEX)):
+                response.close()  # such as the page of a user interface
+                return None
+            if response.status != 200:
+                raise refusal(response, where, ErrorCode.REGISTRY_ERROR, limits.clock, access=self._access(response))
+            require_uncompressed(response)
+            if announced != mediatype.OCI_INDEX:
+                response.close()
+                why = f"expected {mediatype.OCI_INDEX}, found {quote(announced)}"
+                raise RegistryError(f"{where}: a further page: {why}", host=self.endpoint.name)
+            try:
+                following = self._following(response, where)
+            except CipError:
+                response.close()
+                raise
+            return _Page(response.read_all(LIST_LIMIT, where), following)
+
+        return self._repeat(ask)
+
+    def _following(self, response: Response, where: str) -> str:
+        """Where the answer says that the next page is, as a path of this registry (distribution-spec, RFC 8288)."""
+        fields = response.fields.get_all("link")
+        links = {link[1] for field in fields for link in _LINK.finditer(field) if _NEXT.search(link[2])}
+        if not links:
+            return ""
+        try:
+            urls = {join_url(response.url, link) for link in links}
+        except InvalidInputError as error:
+            raise RegistryError(f"{where}: a next page that is no URL: {error}", host=self.endpoint.name) from error
+        url = urls.pop()
+        if urls or url.origin != response.url.origin or not self.endpoint.is_here(response):
+            why = "two next pages" if urls else f"the next page at {url.origin.scheme}://{url.origin.address}"
+            raise RegistryError(f"{where}: expected it at the same registry, found {why}", host=self.endpoint.name)
+        return self._without_namespace(url)
+
+    def _without_namespace(self, url: Url) -> str:
+        """The path and query; `ns` is added again to each request of a place that needs it."""
+        if not self.endpoint.place.namespace:
+            return url.target
+        return url.with_query("&".join(part for part in url.query.split("&") if not part.startswith("ns="))).target
+
+    def _by_tag(self, digest: Digest) -> tuple[Referrer, ...] | None:
+        """What the index under the fallback tag lists; None where there is no such tag."""
+        tag = fallback_tag(digest)
+        where = f"{self.endpoint.name}: referrers of {self.endpoint.reference.path}, tag {tag}"
+
+        def ask(limits: Limits) -> bytes | None:
+            response = self.endpoint.get(f"manifests/{tag}", limits, _ACCEPT)
+            if response.status != 200:
+                complaint, error = complaint_of(
+                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._access(response)
+                )
+                if complaint.means_not_found(response.status):
+                    return None
+                raise error
+            if media_type_of(response) != mediatype.OCI_INDEX:
+                response.close()  # no valid index: no referrers (distribution-spec)
+                return b""
+            require_uncompressed(response)
+            return response.read_all(LIST_LIMIT, where)
+
+        data = self._repeat(ask)
+        if data is None:
+            return None
+        if not data or digest_of(data) == digest:  # some registries take this tag for the digest: an index, no list
+            return ()
+        return parse_referrers(data, where)
+
+    def _access(self, response: Response) -> str | None:
+        return self.endpoint.describe_access() if self.endpoint.is_here(response) else None
+
+    def _repeat(self, ask: Callable[[Limits], T]) -> T:
+        return ask_places(
+            (self.endpoint,), lambda _, limits: ask(limits), self._session.repeats, self._limits(), Phase.SIGNATURE
+        )[1]
+
+
+class _Listed(NamedTuple):
+    """A list and the place that has it."""
+
+    source: _Place
+    entries: tuple[Referrer, ...]
+    found_by: str
+
+    @property
+    def place(self) -> str:
+        return self.source.name
+
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        return self.source.manifest(descriptor)
+
+    def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
+        return self.source.document(descriptor, limit, what)
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
+        return self.source.open_blob(descriptor, access)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What refers to an image of a layout: the index under the fallback tag, else entries of `index.json` (bundles.md 1.5).
+
+Blobs that no entry names are not searched: `cosign save` leaves what refers to an image among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..content import MANIFEST_LIMIT, read_blob, read_limited, require_content
+from ..errors import CipError
+from ..model import mediatype
+from ..model.descriptor import REF_NAME, Descriptor, read_descriptor
+from ..model.digest import Digest
+from ..model.jsontree import parse_json
+from ..model.referrers import (
+    ENTRY_LIMIT,
+    LIST_LIMIT,
+    Referrer,
+    fallback_tag,
+    parse_referrer_manifest,
+    parse_referrers,
+    too_many,
+)
+from .base import BlobAccess
+from .fileblob import FileBlob
+
+
+class LayoutReferrers:
+    """What a layout lists; `text` is its reference."""
+
+    def __init__(self, text: str, read_index: Callable[[], bytes], open_blob: Callable[[Digest], FileBlob]) -> None:
+        self._text = text
+        self._read_index = read_index
+        self._open_blob = open_blob
+        self._lists_none = False
+
+    def bundles(self, digest: Digest, *, attached: bool) -> _Listed:
+        """A layout has no configuration that could forbid to look, and no signatures of another form."""
+        listed = self.referrers(digest)
+        self._lists_none = self._lists_none or not listed.entries
+        return listed
+
+    def bundle_places(self) -> Sequence[str]:
+        """The index, and what it may lack."""
+        return ["index.json (a layout lists no bundle unless it was put there)" if self._lists_none else "index.json"]
+
+    def referrers(self, digest: Digest) -> _Listed:
+        """The entries whose own subject is `digest`, or all that the index under the fallback tag lists."""
+        where = f"{self._text}: index.json"
+        nodes = list(parse_json(self._read_index(), where)["manifests"].items())
+        tag = fallback_tag(digest)
+        entries = []
+        for node in nodes:
+            kind = node.get("artifactType")
+            entry = Referrer(read_descriptor(node), kind.as_str() if kind else "", node.value)
+            named = entry.descriptor.annotations.get(REF_NAME)
+            if named == tag and entry.descriptor.media_type == mediatype.OCI_INDEX:
+                return self._listed(self._index(entry.descriptor), "by tag")
+            entries.append(entry)
+        if len(entries) > ENTRY_LIMIT:
+            raise too_many(where)
+        return self._listed([entry for entry in entries if self._refers(entry, digest)], "by index.json")
+
+    def _listed(self, entries: Sequence[Referrer], found_by: str) -> _Listed:
+        return _Listed(tuple(entries), self._text, found_by, self._open_blob)
+
+    def _index(self, descriptor: Descriptor) -> tuple[Referrer, ...]:
+        what = f"{self._text}: referrers {descriptor.digest}"
+        blob = self._open_blob(descriptor.digest)
+        try:
+            return parse_referrers(read_blob(blob, descriptor, LIST_LIMIT, what), what)
+        finally:
+            blob.close()
+
+    def _refers(self, entry: Referrer, digest: Digest) -> bool:
+        """Whether a listed manifest names `digest` as its subject; what cannot be read refers to nothing."""
+        if entry.descriptor.media_type != mediatype.OCI_MANIFEST or entry.descriptor.digest == digest:
+            return False
+        listed = self._listed((), "")
+        try:
+            data = listed.manifest(entry.descriptor)
+            require_content(data, entry.descriptor.digest, self._text)
+            return parse_referrer_manifest(data, self._text).subject == digest
+        except CipError:
+            return False
+
+
+class _Listed(NamedTuple):
+    """A list, and how its blobs are opened."""
+
+    entries: tuple[Referrer, ...]
+    place: str
+    found_by: str
+    open_file: Callable[[Digest], FileBlob]
+
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        blob = self.open_file(descriptor.digest)
+        try:
+            return read_limited(blob, MANIFEST_LIMIT, f"{self.place}: referrer {descriptor.digest}")
+        finally:
+            blob.close()
+
+    def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
+        blob = self.open_file(descriptor.digest)
+        try:
+            return read_blob(blob, descriptor, limit, what)
+        finally:
+            blob.close()
+
+    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> FileBlob:
+        return self.open_file(descriptor.digest)
