@@ -221,7 +221,7 @@ class _Place:
                 complaint, error = complaint_of(
                     response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._access(response)
                 )
-                if complaint.means_not_found(response.status):
+                if complaint.means_no_attachment(response.status):
                     return None
                 raise error
             if media_type_of(response) != mediatype.OCI_INDEX:

@@ -240,8 +240,9 @@ class TagTest(FindCase):
                 self.assertEqual(len(self.asked_after_the_image()), 2)
 
     def test_d41_d42_only_what_is_not_found_is_none(self) -> None:
+        harbor = b'{"errors":[{"code":"NOT_FOUND","message":"resource not found: repository a not found"}]}'
         redhat = b'{"errors":[{"code":"UNKNOWN","message":"Not Found"}]}'
-        for row, body in (("D41b", redhat), ("D41c", b"404 page not found"), ("", ABSENT)):
+        for row, body in (("D41", harbor), ("D41b", redhat), ("D41c", b"404 page not found"), ("", ABSENT)):
             with self.subTest(row):
                 self.registry.tag = reply(404, body)
                 self.assertEqual(self.found(), [])
