@@ -167,6 +167,7 @@ def issue(
     extensions: Iterable[tuple[x509.ExtensionType, bool]] = (),
     hash_algorithm: Any = None,
     issuer_name: x509.Name | None = None,
+    serial: int | None = None,
 ) -> Issued:
     """A certificate with exactly these extensions (value, critical); self-signed without `issuer`."""
     own = key or new_key()
@@ -175,7 +176,7 @@ def issue(
         issuer_name=issuer_name or (issuer.certificate.subject if issuer else subject),
         subject_name=subject,
         public_key=own.public_key(),
-        serial_number=x509.random_serial_number(),
+        serial_number=serial or x509.random_serial_number(),
         not_valid_before=_moment(begin),
         not_valid_after=_moment(end),
     )

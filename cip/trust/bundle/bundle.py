@@ -36,7 +36,7 @@ _KEY_MATERIAL = ("publicKey", "certificate", "x509CertificateChain")
 _ENTRY_MEMBERS = (
     "logIndex", "logId", "kindVersion", "integratedTime", "inclusionPromise", "inclusionProof", "canonicalizedBody",
 )  # fmt: skip
-_HASHES = {"SHA2_256": "sha256", "SHA2_384": "sha384", "SHA2_512": "sha512"}
+HASHES = {"SHA2_256": "sha256", "SHA2_384": "sha384", "SHA2_512": "sha512"}
 
 
 class InclusionProof(NamedTuple):
@@ -205,9 +205,9 @@ def _message_signature(node: JsonNode) -> MessageSignature:
         return MessageSignature("", b"", signature)
     algorithm = required(message(digest, "algorithm", "digest"), "algorithm")
     name = algorithm.as_str()
-    if name not in _HASHES:
-        algorithm.fail(f"expected one of {', '.join(_HASHES)}, found {quote(name)}")
-    return MessageSignature(_HASHES[name], some_octets(digest, "digest", HINT_LIMIT), signature)
+    if name not in HASHES:
+        algorithm.fail(f"expected one of {', '.join(HASHES)}, found {quote(name)}")
+    return MessageSignature(HASHES[name], some_octets(digest, "digest", HINT_LIMIT), signature)
 
 
 def _unreadable(where: str, why: str) -> SignatureError:

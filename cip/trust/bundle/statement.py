@@ -11,8 +11,8 @@ from typing import NamedTuple, NoReturn
 
 from ...errors import SignatureError, quote
 from ...model.jsontree import JsonNode, parse_json, refuse_surrogates
+from ...model.referrers import SIGNING_PREDICATE
 
-SIGNING_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 SUBJECT_LIMIT = 1024
 DIGEST_LIMIT = 32  # digests of one subject
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"

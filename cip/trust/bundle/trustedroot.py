@@ -41,22 +41,31 @@ class Window(NamedTuple):
     start: float
     end: float
 
-    def holds(self, time: float) -> bool:
-        """Whether `time` is inside."""
-        return self.start <= time <= self.end
-
-    def __str__(self) -> str:
-        return f"from {day(self.start)}" + ("" if math.isinf(self.end) else f" to {day(self.end)}")
+    def require(self, time: float, what: str, where: str, reason: str) -> None:
+        """Return only if `time` is inside. Raises SignatureError (`reason`); `where` names the file that says so."""
+        if not self.start <= time <= self.end:
+            end = "" if math.isinf(self.end) else f" to {day(self.end)}"
+            trusted = f"{what} was trusted from {day(self.start)}{end} according to {where}"
+            raise SignatureError(f"{trusted}, the signature is of {day(time)}", reason=reason)
 
 
 class Log(NamedTuple):
-    """A transparency log, known in an entry by any of `identities`; `address` is its URL without scheme, or empty."""
+    """A transparency log. `address` is its URL without scheme, empty for one that a policy names by its key alone.
+
+    Entries and timestamps name it by `log_id` or by the first bytes of `checkpoint_id`, which may be empty.
+    """
 
     key: PublicKey
-    identities: tuple[bytes, ...]
+    log_id: bytes
+    checkpoint_id: bytes
     address: str
     window: Window
     operator: str
+
+    def is_named(self, log_id: bytes) -> bool:
+        """Whether `log_id` means this log."""
+        least = CHECKPOINT_ID_BYTES[0]
+        return log_id == self.log_id or (bool(self.checkpoint_id) and log_id[:least] == self.checkpoint_id[:least])
 
 
 class Authority(NamedTuple):
@@ -118,23 +127,25 @@ def _log(node: JsonNode) -> Log:
     message(node, "baseUrl", "hashAlgorithm", "publicKey", "logId", "checkpointKeyId", "operator")
     key_node = message(required(node, "publicKey"), "rawBytes", "keyDetails", "validFor")
     window = _window(key_node)
-    identities = [some_octets(message(required(node, "logId"), "keyId"), "keyId", _TEXT_LIMIT)]
-    checkpoint_id = node.get("checkpointKeyId")
-    if checkpoint_id is not None:
-        identity = some_octets(message(checkpoint_id, "keyId"), "keyId", CHECKPOINT_ID_BYTES[1])
-        if len(identity) < CHECKPOINT_ID_BYTES[0]:
-            checkpoint_id.fail(f"expected at least {CHECKPOINT_ID_BYTES[0]} bytes, found {len(identity)}")
-        identities.append(identity)
+    log_id = some_octets(message(required(node, "logId"), "keyId"), "keyId", _TEXT_LIMIT)
+    checkpoint_id, short = b"", node.get("checkpointKeyId")
+    if short is not None:
+        checkpoint_id = some_octets(message(short, "keyId"), "keyId", CHECKPOINT_ID_BYTES[1])
+        if len(checkpoint_id) < CHECKPOINT_ID_BYTES[0]:
+            short.fail(f"expected at least {CHECKPOINT_ID_BYTES[0]} bytes, found {len(checkpoint_id)}")
     der, details = some_octets(key_node, "rawBytes", _DER_LIMIT), text(key_node, "keyDetails", _TEXT_LIMIT)
     algorithm = text(node, "hashAlgorithm", _TEXT_LIMIT)
-    url, operator = text(node, "baseUrl", _TEXT_LIMIT), text(node, "operator", _TEXT_LIMIT)
+    address = text(node, "baseUrl", _TEXT_LIMIT).rpartition("://")[2].rstrip("/")
+    operator = text(node, "operator", _TEXT_LIMIT)
+    if not address:
+        raise ValueError("a log without baseUrl")
     if algorithm != "SHA2_256":
         raise ValueError(f"a log whose hash is {quote(algorithm)}, expected SHA2_256")
     key = load_key(der)
     require_profile(key)
     if details not in LOG_KEY_DETAILS or LOG_KEY_DETAILS[details] != (key.kind, key.parameter):
         raise ValueError(f"a key of {quote(details)}, expected one of {', '.join(LOG_KEY_DETAILS)} that it is")
-    return Log(key, tuple(identities), url.partition("://")[2].rstrip("/") or url.rstrip("/"), window, operator)
+    return Log(key, log_id, checkpoint_id, address, window, operator)
 
 
 def _authority(node: JsonNode) -> Authority:

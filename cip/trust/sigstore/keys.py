@@ -209,6 +209,14 @@ class Certificate(NamedTuple):
         """Whether no key usage leaves keyCertSign out."""
         return self.usages is None or "keyCertSign" in self.usages
 
+    @property
+    def issuer_name(self) -> str:
+        """Who issued it, for people."""
+        try:
+            return str(self.handle.issuer.rfc4514_string())
+        except ValueError:
+            return "a malformed name"
+
     def public_key(self) -> PublicKey:
         """Its key. Raises SignatureError (`untrusted`)."""
         try:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from ...errors import SignatureError
 from ...model.jsontree import JsonNode, parse_json, parse_json_text
@@ -34,7 +34,7 @@ def read_log_entry(annotation: str, log_keys: Sequence[PublicKey]) -> LogEntry:
     """The entry of a bundle annotation that one of `log_keys` has signed (steps 1 to 4). Raises SignatureError."""
     root = parse_json_text(annotation, "log entry", error=_malformed)
     root.require_only(("SignedEntryTimestamp", "Payload"))
-    timestamp = _decoded(root["SignedEntryTimestamp"])
+    timestamp = decoded(root["SignedEntryTimestamp"])
     payload = root["Payload"]
     payload.require_only(_PAYLOAD)
     time = payload["integratedTime"].as_int(minimum=1, maximum=_TIME_LIMIT - 1)
@@ -42,9 +42,8 @@ def read_log_entry(annotation: str, log_keys: Sequence[PublicKey]) -> LogEntry:
     log_id = payload["logID"]
     if not (log_id.as_str().isascii() and log_id.as_str().isprintable()):
         log_id.fail("expected printable ASCII")
-    body = _decoded(payload["body"])
-    canonical = json.dumps(payload.value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    _require_signed_by_a_log(timestamp, canonical, log_keys)
+    body = decoded(payload["body"])
+    require_promised(payload.value, timestamp, log_keys)
     return _read_body(body, time)
 
 
@@ -66,11 +65,12 @@ def only_pem_block(text: bytes) -> bytes:
     return block.content
 
 
-def _require_signed_by_a_log(timestamp: bytes, canonical: bytes, log_keys: Sequence[PublicKey]) -> None:
-    """ECDSA over SHA-256, by any of the keys (step 2)."""
+def require_promised(entry: Mapping[str, Any], promise: bytes, log_keys: Sequence[PublicKey]) -> None:
+    """Return only if one of `log_keys` signed the canonical JSON of `entry`: ECDSA over SHA-256 (step 2)."""
+    canonical = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     for key in log_keys:
         try:
-            key.require_signed(timestamp, canonical)
+            key.require_signed(promise, canonical)
         except SignatureError:
             continue
         return
@@ -80,34 +80,36 @@ def _require_signed_by_a_log(timestamp: bytes, canonical: bytes, log_keys: Seque
 def _read_body(body: bytes, time: int) -> LogEntry:
     """Step 4: a `hashedrekord` 0.0.1 over SHA-256; members that are not read may be anything."""
     root = parse_json(body, "log entry body", error=_malformed)
-    _require_text(root, "apiVersion", "0.0.1")
-    _require_text(root, "kind", "hashedrekord")
-    spec = _member(root, "spec")
-    digest = _member(_member(spec, "data"), "hash")
-    _require_text(digest, "algorithm", "sha256")
-    signature = _member(spec, "signature")
-    key = _member(_member(signature, "publicKey"), "content")
+    require_text(root, "apiVersion", "0.0.1")
+    require_text(root, "kind", "hashedrekord")
+    spec = member(root, "spec")
+    digest = member(member(spec, "data"), "hash")
+    require_text(digest, "algorithm", "sha256")
+    signature = member(spec, "signature")
+    key = member(member(signature, "publicKey"), "content")
     return LogEntry(
         time,
-        _member(digest, "value").as_str().lower(),
-        _decoded(_member(signature, "content")),
-        only_pem_block(_decoded(key)),
+        member(digest, "value").as_str().lower(),
+        decoded(member(signature, "content")),
+        only_pem_block(decoded(key)),
     )
 
 
-def _member(node: JsonNode, name: str) -> JsonNode:
+def member(node: JsonNode, name: str) -> JsonNode:
     """The member, which no other spelling may shadow: the log's own reader ignores case."""
     node.require_exact_case((name,))
     return node[name]
 
 
-def _require_text(node: JsonNode, name: str, expected: str) -> None:
-    member = _member(node, name)
-    if member.as_str() != expected:
-        member.fail(f"expected {expected!r}, found another")
+def require_text(node: JsonNode, name: str, expected: str) -> None:
+    """Return only if the member is exactly `expected`."""
+    found = member(node, name)
+    if found.as_str() != expected:
+        found.fail(f"expected {expected!r}, found another")
 
 
-def _decoded(node: JsonNode) -> bytes:
+def decoded(node: JsonNode) -> bytes:
+    """The bytes that a text holds in base64."""
     try:
         return decode_base64(node.as_str())
     except ValueError as error:
