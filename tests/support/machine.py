@@ -82,7 +82,7 @@ def install_packages(packages: Iterable[str], say: Say) -> None:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             say(f"not installed, and not root here: {command}")
             return
-        say(f"installing {' '.join(missing)}")
+        say(f"installing {' '.join(missing)}{_download_size(missing)}")
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600"]
         install = [*apt, "install", "--yes", "--no-install-recommends", *missing]
@@ -95,6 +95,17 @@ def install_packages(packages: Iterable[str], say: Say) -> None:
             if done.returncode != 0:
                 raise PreparationError(f"{shlex.join(step)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
         _disable_services(missing)
+
+
+def _download_size(packages: Iterable[str]) -> str:
+    """How much apt-get would fetch for these packages, in words; nothing where its lists are not there yet."""
+    done = subprocess.run(
+        ["apt-get", "-qq", "--print-uris", "--yes", "--no-install-recommends", "install", *packages],
+        check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    lines = [line.split() for line in done.stdout.splitlines()]  # 'URL' NAME SIZE DIGEST
+    sizes = [int(words[2]) for words in lines if len(words) >= 3 and words[2].isdigit()]
+    return f" ({sum(sizes) / 1e6:.0f} MB to download)" if sizes else ""
 
 
 @contextlib.contextmanager

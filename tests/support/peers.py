@@ -38,6 +38,7 @@ class Peer:
 
     program: str
     package: str  # Debian's
+    whole: bool = False  # whether only the whole run uses it
 
 
 PEERS: Mapping[str, Peer] = {
@@ -52,22 +53,23 @@ PEERS: Mapping[str, Peer] = {
     "zstd": Peer("zstd", "zstd"),
     "htpasswd": Peer("htpasswd", "apache2-utils"),
     "openssl": Peer("openssl", "openssl"),
-    "ostree": Peer("ostree", "ostree"),
-    "debootstrap": Peer("debootstrap", "debootstrap"),
-    "dpkg-buildpackage": Peer("dpkg-buildpackage", "dpkg-dev"),
-    "dh": Peer("dh", "debhelper"),
-    "dh_python3": Peer("dh_python3", "dh-python"),
-    "lintian": Peer("lintian", "lintian"),
-    "rpmbuild": Peer("rpmbuild", "rpm"),
+    "ostree": Peer("ostree", "ostree", whole=True),
+    "debootstrap": Peer("debootstrap", "debootstrap", whole=True),
+    "dpkg-buildpackage": Peer("dpkg-buildpackage", "dpkg-dev", whole=True),
+    "dh": Peer("dh", "debhelper", whole=True),
+    "dh_python3": Peer("dh_python3", "dh-python", whole=True),
+    "lintian": Peer("lintian", "lintian", whole=True),
+    "rpmbuild": Peer("rpmbuild", "rpm", whole=True),
 }
 
-# what a fresh Debian lacks to make the virtual environment
-_HOUSE_PACKAGES = ("ca-certificates", "python3-venv", "python3-setuptools", "fakeroot", "xz-utils")
+_HOUSE_PACKAGES = ("ca-certificates", "python3-venv")  # what a fresh Debian lacks to make the virtual environment
+_BUILD_PACKAGES = ("python3-setuptools", "fakeroot", "xz-utils", "git", "build-essential")  # and to build packages
 
 
-def debian_packages() -> list[str]:
-    """The packages of all peers, and what the virtual environment needs; each once."""
-    return list(dict.fromkeys([*_HOUSE_PACKAGES, *(peer.package for peer in PEERS.values())]))
+def debian_packages(*, whole: bool) -> list[str]:
+    """The packages of the peers that a run uses, and what the virtual environment needs; each once."""
+    own = [*_HOUSE_PACKAGES, *(_BUILD_PACKAGES if whole else ())]
+    return list(dict.fromkeys([*own, *(peer.package for peer in PEERS.values() if whole or not peer.whole)]))
 
 
 def skip_where_asked(name: str) -> None:

@@ -114,7 +114,7 @@ class VariablesTest(unittest.TestCase):
             ("http://a%40b:c%3ad%25@proxy.test:1", Proxy("http", "proxy.test", 1, Credentials("a@b", "c:d%"))),
             ("http://u:p:q@proxy.test:1", Proxy("http", "proxy.test", 1, Credentials("u", "p:q"))),
         ):
-            with self.subTest(value):
+            with self.subTest(ascii(value)):
                 self.assertEqual(expected._replace(variable="HTTP_PROXY"), choose(HTTP_PROXY=value))
 
     def test_a_value_that_names_no_usable_proxy_is_refused_without_showing_it(self) -> None:
@@ -134,7 +134,7 @@ class VariablesTest(unittest.TestCase):
             (f"http://u:{SECRET}%ff@h", "not valid UTF-8"),
             (f"http://u:{SECRET}\udcff@h", "not valid UTF-8"),
         ):
-            with self.subTest(value), self.assertRaisesRegex(ConfigurationError, reason) as caught:
+            with self.subTest(ascii(value)), self.assertRaisesRegex(ConfigurationError, reason) as caught:
                 choose(HTTP_PROXY=value)
             self.assertNotIn(SECRET, str(caught.exception))
 

@@ -27,7 +27,7 @@ def docker(text: str) -> DockerReference:
 
 class Refusing(unittest.TestCase):
     def refused(self, text: str, reason: str = "") -> None:
-        with self.subTest(text), self.assertRaisesRegex(InvalidReferenceError, reason) as caught:
+        with self.subTest(ascii(text)), self.assertRaisesRegex(InvalidReferenceError, reason) as caught:
             parse_image_reference(text)
         self.assertEqual(caught.exception.code, ErrorCode.REFERENCE_INVALID)
         self.assertTrue(str(caught.exception).isprintable())
@@ -71,7 +71,7 @@ class Docker(Refusing):
             ("i18", "x.y:80", "docker.io/library/x.y:80"),
             ("i20", "x.y/" + "a" * 251, "x.y/" + "a" * 251 + ":latest"),
         ):
-            with self.subTest(row, text=text):
+            with self.subTest(row, text=ascii(text)):
                 reference = parse_image_reference(f"docker://{text}")
                 self.assertEqual(str(reference.docker), expected)
                 self.assertEqual((reference.transport, str(reference)), (Transport.DOCKER, f"docker://{text}"))
@@ -141,7 +141,7 @@ class Docker(Refusing):
     def test_a_line_end_belongs_to_nothing(self) -> None:
         for text, reason in (("foo\n", "repository path"), ("foo:t\n", "not a tag"), (f"foo@{D}\n", "found 65"),
                              ("x.y\n/a", "not a host name"), (f"{H64}\n", "repository path")):
-            with self.subTest(text), self.assertRaisesRegex(InvalidReferenceError, reason):
+            with self.subTest(ascii(text)), self.assertRaisesRegex(InvalidReferenceError, reason):
                 parse_docker_reference(text)
 
     def test_a_docker_reference_by_itself_gets_no_default_tag(self) -> None:
@@ -168,7 +168,7 @@ class Docker(Refusing):
         for text in ("example.com", "example.com:5000", "localhost", "example.com/a", "example.com/a/b"):
             self.assertEqual(require_name_prefix(text), text)
         for text in ("", "*.example.com", "example.com/", "x.y/a:t", f"x.y/a@{D}", "x.y/A", "/a", "x.y\n"):
-            with self.subTest(text), self.assertRaisesRegex(InvalidReferenceError, "expected a host"):
+            with self.subTest(ascii(text)), self.assertRaisesRegex(InvalidReferenceError, "expected a host"):
                 require_name_prefix(text)
 
 
@@ -190,7 +190,7 @@ class OtherTransports(Refusing):
             ("", "oci:/a b/\udcff", "/a b/\udcff", "", None),
             ("", "oci-archive:f.tar:v1", "f.tar", "v1", None),
         ):
-            with self.subTest(row, text=text):
+            with self.subTest(row, text=ascii(text)):
                 reference = parse_image_reference(text)
                 self.assertEqual((reference.path, reference.name, reference.index), (path, name, index))
 
@@ -247,7 +247,7 @@ class OtherTransports(Refusing):
 
     def test_a_transport_that_exists_elsewhere_is_unsupported(self) -> None:  # R33, R34
         for text in ("atomic:h.x/ns/s:t", "ostree:a", "sif:a"):
-            with self.subTest(text), self.assertRaisesRegex(UnsupportedError, "is not supported") as caught:
+            with self.subTest(ascii(text)), self.assertRaisesRegex(UnsupportedError, "is not supported") as caught:
                 parse_image_reference(text)
             self.assertEqual(caught.exception.code, ErrorCode.TRANSPORT_UNSUPPORTED)
 
