@@ -48,7 +48,7 @@ class ParseTest(unittest.TestCase):
             ("http://h/" + "x" * 9000, "longer than 8192"),
             ("http://h/\udcff", "not valid UTF-8"),
         ):
-            with self.subTest(text[:40]), self.assertRaisesRegex(InvalidInputError, reason):
+            with self.subTest(ascii(text[:40])), self.assertRaisesRegex(InvalidInputError, reason):
                 parse_url(text)
 
     def test_a_query_is_never_shown(self) -> None:
