@@ -92,6 +92,7 @@ class Response:
         self.told = Confidence()  # what its request carried that no message may repeat
         self.paused = 0.0  # seconds that --max-rate, and not the registry, made us wait
         self._connection: Connection | None = connection
+        self._discounted = False
         self._network = network
         self._host = url.origin.address
         try:
@@ -182,10 +183,22 @@ class Response:
         except CipError as error:
             log.debug("%s: the rest of an answer is not read: %s", self._host, error)
 
+    def discount(self) -> None:
+        """Leave the connection out of what its host may have, until it is given back."""
+        if self._connection is not None and not self._discounted:
+            self._discounted = True
+            self._network.pool.discount(self._connection.route, 1)
+
+    def _recount(self, connection: Connection) -> None:
+        if self._discounted:
+            self._discounted = False
+            self._network.pool.discount(connection.route, -1)
+
     def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        self._recount(connection)
         limits = connection.limits
         limits.cancellation.attach(None)
         if self._keeps_alive and not limits.cancellation.cancelled:
@@ -196,6 +209,7 @@ class Response:
 
     def _abandon(self, connection: Connection) -> None:
         self._connection = None
+        self._recount(connection)
         connection.limits.cancellation.attach(None)
         self._network.pool.forget(connection.route, connection)
 

@@ -65,6 +65,12 @@ class ConnectionPool:
             self._open[route] -= 1
             self._changed.notify()
 
+    def discount(self, route: Route, connections: int) -> None:
+        """Count so many fewer, or more, as taken: one that waits for nobody but its reader must not stop others."""
+        with self._changed:
+            self._open[route] -= connections
+            self._changed.notify()
+
     def drop_idle(self, route: Route) -> None:
         """Close what is idle on `route`."""
         with self._changed:

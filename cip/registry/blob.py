@@ -97,7 +97,7 @@ class RegistryBlob:
         self._try_limits = self._limits  # of the present try
         self._candidates = Candidates(endpoints, session.repeats, session.clock)
         self._response: Response | None = None
-        self._turn = ""  # the host whose turn we hold
+        self._share = ""  # the host of whose limit we have a share
         self._offset = offset
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
@@ -106,14 +106,16 @@ class RegistryBlob:
         self._broke_off = offset > 0  # a body that had begun was not completed: what follows is asked for as a range
         self._lock = threading.Lock()
         self._busy = False
+        self._left_at = self._clock.monotonic()  # since when nobody reads
         self._closed = False
 
     @property
     def size(self) -> int:
         """Bytes in the whole blob: as the descriptor says, else as the source has stated it."""
-        if self._descriptor.size != UNKNOWN_SIZE or self._response is None:
+        response = self._response
+        if self._descriptor.size != UNKNOWN_SIZE or response is None:
             return self._descriptor.size
-        return UNKNOWN_SIZE if self._response.size == UNKNOWN_LENGTH else self._response.size
+        return UNKNOWN_SIZE if response.size == UNKNOWN_LENGTH else response.size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes; 0 at the end.
@@ -140,7 +142,8 @@ class RegistryBlob:
         """Exclude every place that served a byte; whether there is another one to begin anew at."""
         liars = self._candidates.liars()
         self._candidates.exclude_liars()
-        self._drop()
+        with self._lock:  # it may be asked to give way at present
+            self._drop()
         following = None
         if liars and self._access is BlobAccess.VERIFIED:
             following = self._candidates.choose(error, sent_bytes=False, stay=False)
@@ -169,6 +172,33 @@ class RegistryBlob:
         elif first:
             self._drop()
 
+    def idle_seconds(self) -> float:
+        """How long nobody has read from it."""
+        return 0.0 if self._busy else self._clock.monotonic() - self._left_at
+
+    def give_way(self) -> None:
+        """Let another blob have our connection, unless somebody reads again; the next read goes on with a new one.
+
+        A connection that could not be continued stays open and counts no more: a raw blob is asked for by ranges or
+        not at all, and reading all of it once more is dear.
+        """
+        with self._lock:
+            if self._busy or self._closed or not self._share:
+                return
+            if self._response is not None and not self._may_go_on_later(self._response):
+                share, self._share = self._share, ""
+                self._response.discount()
+                self._session.host_limit.give_back(share, self)
+                return
+            self._broke_off = self._broke_off or self._offset > 0
+            self._drop()
+
+    def _may_go_on_later(self, response: Response) -> bool:
+        said = response.fields.words("accept-ranges")
+        if self._access is BlobAccess.RAW:
+            return not self._offset or "bytes" in said
+        return self._candidates.current.takes_ranges and "none" not in said
+
     def _enter(self) -> None:
         with self._lock:
             if self._closed:
@@ -177,6 +207,7 @@ class RegistryBlob:
 
     def _leave(self) -> None:
         with self._lock:
+            self._left_at = self._clock.monotonic()
             self._busy = False
             closed = self._closed
         if closed:
@@ -186,9 +217,9 @@ class RegistryBlob:
         response, self._response = self._response, None
         if response is not None:
             response.close()
-        turn, self._turn = self._turn, ""
-        if turn:
-            self._session.turns.give_back(turn)
+        share, self._share = self._share, ""
+        if share:
+            self._session.host_limit.give_back(share, self)
 
     # --- reading ---
 
@@ -267,10 +298,10 @@ class RegistryBlob:
 
     def _ask(self, source: Candidate) -> Response:
         endpoint = source.endpoint
-        if not self._is_document and self._turn != endpoint.name:
+        if not self._is_document and self._share != endpoint.name:
             self._drop()
-            self._session.turns.take(endpoint.name, self._cancellation)
-            self._turn = endpoint.name
+            self._session.host_limit.take(endpoint.name, self, self._cancellation)
+            self._share = endpoint.name
         self._patience.begin_try()
         self._in_try = 0
         wait = self._candidates.told_to_wait(source)
@@ -284,7 +315,8 @@ class RegistryBlob:
         limits = self._try_limits.until(began + self._patience.remaining())
         fields = {"Range": f"bytes={self._offset}-"} if self._broke_off and source.takes_ranges else {}
         try:
-            response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
+            with self._session.silence.asking(endpoint.name):
+                response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
         finally:
             self._patience.count(self._clock.monotonic() - began, 0)
         try:
@@ -309,6 +341,7 @@ class RegistryBlob:
                 raise _TryAgainError(error)  # an address that was good for a while only: the registry makes a new one
             raise error
         require_uncompressed(response)
+        source.takes_ranges = source.takes_ranges and not ranged
         expected = self._descriptor.size
         if UNKNOWN_SIZE != expected != response.size != UNKNOWN_LENGTH:
             raise ContentMismatchError(

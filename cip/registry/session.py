@@ -16,8 +16,9 @@ from ..net.url import Origin
 from ..programs import Programs
 from ..settings import Settings
 from ..sources.base import KeepsParts
+from .hostlimit import HostLimit
 from .retry import HostBackoff, Jitter, Repeats, random_jitter
-from .turns import Turns
+from .silence import Silence
 
 
 class RegistrySession:
@@ -39,7 +40,8 @@ class RegistrySession:
         self.backoff = HostBackoff(self.clock)
         self.repeats = Repeats(settings.retry, self.backoff, self.clock, events, jitter=jitter)
         self.min_rate = settings.transfer.min_rate
-        self.turns = Turns(settings.transfer.connections)
+        self.host_limit = HostLimit(settings.transfer.connections)
+        self.silence = Silence(self.clock)
         self.signatures_asked_for = False
         self.parts: KeepsParts | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API

@@ -9,7 +9,7 @@ import threading
 from unittest import mock
 
 from cip import log
-from cip.content import Release, copy_verified
+from cip.content import ON_WAIT, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NetworkError, NotFoundError, Phase
 from cip.hostconfig.registriesconf import Place, RegistriesConfig
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
@@ -21,6 +21,7 @@ from cip.net.limits import Cancellation
 from cip.registry import blob
 from cip.registry.blob import RegistryBlob, parse_content_range
 from cip.registry.endpoints import Endpoint
+from cip.registry.hostlimit import GIVE_WAY_SECONDS
 from cip.settings import RetryOptions, Settings, TimeLimits, TransferLimits
 from cip.sources.base import BlobAccess
 from tests.support.host import make_host
@@ -676,7 +677,7 @@ class CloseTest(BlobCase):
         first = self.blob(settings=one)
         endpoints = [each.endpoint for each in first._candidates._all]
         for _ in range(7):
-            first._session.turns.take("a.example", Cancellation())
+            first._session.host_limit.take("a.example", mock.Mock(idle_seconds=float), Cancellation())
         descriptors = (first._descriptor._replace(media_type=OCI_CONFIG), first._descriptor)
         for descriptor, until in zip(descriptors, (None, self.clock.now + 50), strict=True):
             reader = RegistryBlob(
@@ -684,7 +685,7 @@ class CloseTest(BlobCase):
             )
             self.assertEqual(self.read(reader), CONTENT)
             reader.close()
-        self.assertEqual(first._session.turns._taken, {"a.example": 7})
+        self.assertEqual(len(first._session.host_limit._holders["a.example"]), 7)
 
     def test_a_wait_that_would_outlast_the_deadline_is_left_out(self) -> None:
         self.places(obedient)
@@ -716,7 +717,7 @@ class CloseTest(BlobCase):
 
         with mock.patch.object(Response, "readinto", close_and_read):
             self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
-        self.assertEqual(reader._session.turns._taken, {"a.example": 0})
+        self.assertEqual(reader._session.host_limit._holders, {"a.example": set()})
         self.assertIsNone(reader._response)
 
     def test_a_turn_is_given_back_however_it_ends(self) -> None:
@@ -730,7 +731,63 @@ class CloseTest(BlobCase):
             early = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, session)
             early.readinto(memoryview(bytearray(1)))
             early.close()
-        self.assertEqual(session.turns._taken, {"a.example": 0})
+        self.assertEqual(session.host_limit._holders, {"a.example": set()})
+
+    def idle(self, access: BlobAccess, accept: str) -> tuple[RegistryBlob, RegistryBlob]:
+        """A blob that was read a little, and another one that waits for its share of the one connection."""
+        fields = {"Accept-Ranges": accept}
+
+        def answer(asked: Asked) -> Reply:
+            ranged = "range" in asked.fields
+            return obedient(asked) if ranged else reply(200, CONTENT, fields)
+
+        self.places(answer)
+        idle = self.blob(access=access, settings=self.settings._replace(transfer=TransferLimits(connections=1)))
+        self.assertEqual(idle.readinto(memoryview(bytearray(100))), 100)
+        self.clock.now += GIVE_WAY_SECONDS
+        other = RegistryBlob(idle._descriptor, access, [idle._candidates.current.endpoint], idle._session)
+        self.addCleanup(other.close)
+        return idle, other
+
+    def test_a_blob_that_nobody_reads_gives_way_and_goes_on_later(self) -> None:
+        for access in BlobAccess:
+            with self.subTest(access):
+                idle, other = self.idle(access, "bytes")
+                before = len(self.origins.asked)
+                self.assertEqual(self.read(other), CONTENT)
+                self.assertEqual(self.read(idle), CONTENT[100:])
+                self.assertEqual(self.ranges()[before:], [None, "bytes=100-"])
+
+    def test_a_connection_that_could_not_be_continued_stays_open_and_counts_no_more(self) -> None:
+        for access, accept in ((BlobAccess.RAW, ""), (BlobAccess.RAW, "none"), (BlobAccess.VERIFIED, "none")):
+            with self.subTest(access=access, accept=accept):
+                idle, other = self.idle(access, accept)
+                before = len(self.origins.asked)
+                self.assertEqual(self.read(other), CONTENT)
+                self.assertEqual(self.read(idle), CONTENT[100:])
+                self.assertEqual(len(self.origins.asked), before + 1)
+                pool = idle._session.network.pool
+                self.assertEqual(sum(pool._open.values()), sum(map(len, pool._idle.values())))
+
+    def test_a_blob_that_is_read_does_not_give_way(self) -> None:
+        idle, _ = self.idle(BlobAccess.VERIFIED, "bytes")
+        with mock.patch.object(idle, "_busy", new=True):
+            self.assertEqual(idle.idle_seconds(), 0.0)
+            idle.give_way()
+        self.assertIsNotNone(idle._response)
+
+    def test_who_waits_for_a_silent_host_is_told_at_once(self) -> None:
+        told: list[str] = []
+        self.places(in_turn(Reply(b"", "hang")))
+        once = self.settings._replace(retry=RetryOptions(times=0))
+        first = self.blob(settings=once)
+        reset = ON_WAIT.set(lambda: told.append("wait"))
+        self.addCleanup(ON_WAIT.reset, reset)
+        again = RegistryBlob(first._descriptor, first._access, [first._candidates.current.endpoint], first._session)
+        for reader, expected in ((first, []), (again, ["wait"])):
+            with self.assertRaises(NetworkError):
+                self.read(reader)
+            self.assertEqual(told, expected)
 
     def test_a_blob_read_to_its_end_keeps_its_connection(self) -> None:
         self.places(obedient)

@@ -11,7 +11,7 @@ from cip.net.limits import Cancellation, Limits
 from cip.net.pool import IDLE_SECONDS, ConnectionPool
 from cip.net.tls import TlsIdentity
 from cip.net.url import Origin
-from cip.registry.turns import Turns
+from cip.registry.hostlimit import GIVE_WAY_SECONDS, HostLimit
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock
@@ -108,29 +108,53 @@ class PoolTest(LeakCheckedTestCase):
         self.assertEqual(connection.sock.fileno(), -1)
 
 
-class TurnsTest(LeakCheckedTestCase):
-    def test_the_next_blob_waits_and_hosts_do_not_wait_for_each_other(self) -> None:
-        turns = Turns(1)
-        turns.take("a", Cancellation())
-        turns.take("b", Cancellation())
-        waiter = threading.Thread(target=turns.take, args=("a", Cancellation()))
+class Blob:
+    """Has a share; `idle` is how long nobody has read from it."""
+
+    def __init__(self, limit: HostLimit, *, idle: float = 0.0) -> None:
+        self.limit = limit
+        self.idle = idle
+
+    def idle_seconds(self) -> float:
+        return self.idle
+
+    def give_way(self) -> None:
+        self.limit.give_back("a", self)
+
+
+class HostLimitTest(LeakCheckedTestCase):
+    def test_a_blob_waits_until_its_host_has_a_share_free(self) -> None:
+        limit = HostLimit(1)
+        first = Blob(limit)
+        limit.take("a", first, Cancellation())
+        limit.take("b", first, Cancellation())
+        waiter = threading.Thread(target=limit.take, args=("a", Blob(limit), Cancellation()))
         waiter.start()
         self.assertTrue(waiter.is_alive())
-        turns.give_back("a")
-        waiter.join(10)
+        limit.give_back("a", first)
+        waiter.join(5)
         self.assertFalse(waiter.is_alive())
 
-    def test_waiting_ends_when_called_off(self) -> None:
-        turns, cancellation = Turns(1), Cancellation()
-        turns.take("a", Cancellation())
-        cancellation.cancel()
-        with self.assertRaisesRegex(NetworkError, "given up by the caller"):
-            turns.take("a", cancellation)
+    def test_the_one_that_was_idle_longest_gives_way(self) -> None:
+        limit = HostLimit(3)
+        blobs = [Blob(limit, idle=idle) for idle in (GIVE_WAY_SECONDS, 2 * GIVE_WAY_SECONDS, 0)]
+        for blob in blobs:
+            limit.take("a", blob, Cancellation())
+        late = Blob(limit)
+        limit.take("a", late, Cancellation())
+        self.assertEqual(limit._holders["a"], {blobs[0], blobs[2], late})
 
-    def test_of_many_one_is_kept_for_documents(self) -> None:
-        turns, late = Turns(64), Cancellation()
+    def test_the_wait_can_be_called_off(self) -> None:
+        limit, cancellation = HostLimit(1), Cancellation()
+        limit.take("a", Blob(limit), Cancellation())
+        cancellation.cancel()
+        with self.assertRaises(NetworkError):
+            limit.take("a", Blob(limit), cancellation)
+
+    def test_of_many_connections_one_is_kept_free_of_blobs(self) -> None:
+        limit, late = HostLimit(64), Cancellation()
         for _ in range(63):
-            turns.take("a", Cancellation())
+            limit.take("a", Blob(limit), Cancellation())
         late.cancel()
         with self.assertRaises(NetworkError):
-            turns.take("a", late)
+            limit.take("a", Blob(limit), late)
