@@ -29,7 +29,6 @@ from ...errors import (
     UnsupportedError,
 )
 from ...hostconfig.machine import host_platforms
-from ...hostconfig.storageconf import StorageConfiguration, load_storage
 from ...model import mediatype
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
 from ...model.digest import Digest
@@ -41,6 +40,7 @@ from ...model.reference import DockerReference, ImageReference, Transport, parse
 from ...model.signature import SIGNATURE_LIMIT, RawSignature, parse_signature_blob
 from ...settings import PlatformOptions, Settings
 from ..base import BlobAccess, RawManifest
+from .configuration import StorageConfiguration, load_storage
 from .storagename import StorageName, parse_storage_name, split_store
 from .store import LayerPlace, Store, StoredImage, StoredLayer, open_store
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...errors import CipError, InvalidReferenceError, quote
-from ...hostconfig.storageconf import StorageConfiguration, parse_driver, parse_store_options
 from ...model.digest import parse_digest
 from ...model.reference import DockerReference, ImageReference, parse_docker_reference
+from .configuration import StorageConfiguration, parse_driver, parse_store_options
 
 SHORTEST_PREFIX = 3  # characters of an image id; anything shorter is a name
 _FULL_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -6,12 +6,12 @@ import os
 from typing import cast
 
 from cip.content import BytesReader
-from cip.hostconfig.storageconf import _Values
 from cip.hostconfig.toml import parse_toml
 from cip.model.jsontree import parse_json
 from cip.model.reference import ImageReference, Transport
 from cip.settings import HostEnvironment
 from cip.sources.fileblob import FileBlob
+from cip.sources.storage.configuration import _Values
 from cip.sources.storage.storagename import parse_storage_name, split_store
 from cip.sources.storage.store import _read_image, _read_layer, item_file_name
 from cip.sources.storage.tarsplit import LayerFiles, RebuiltLayer, measure_recipe

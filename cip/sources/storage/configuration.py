@@ -8,10 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..errors import ConfigurationError, quote
-from ..model.jsontree import JsonNode
-from ..settings import HostEnvironment, Settings
-from .paths import (
+from ...errors import ConfigurationError, quote
+from ...hostconfig.paths import (
     CONFIGURATION_LIMIT,
     ConfigurationFile,
     default_storage,
@@ -21,7 +19,9 @@ from .paths import (
     storage_files,
     user_directory,
 )
-from .toml import parse_toml
+from ...hostconfig.toml import parse_toml
+from ...model.jsontree import JsonNode
+from ...settings import HostEnvironment, Settings
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
 _DRIVER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)

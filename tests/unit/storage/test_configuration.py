@@ -4,7 +4,7 @@
 import unittest
 
 from cip.errors import ConfigurationError
-from cip.hostconfig.storageconf import load_storage, parse_driver, parse_store_options
+from cip.sources.storage.configuration import load_storage, parse_driver, parse_store_options
 from tests.support.host import make_host
 
 CONF = "etc/containers/storage.conf"
