@@ -318,17 +318,18 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit]:
     from .trust.evaluation import no_audit
     from .wire.fds import adopt_writer
 
-    events = NO_EVENTS
+    if invocation.events_fd is None and invocation.audit_fd is None and not invocation.journal:
+        return NO_EVENTS, no_audit
     audit: Audit = no_audit
-    if invocation.events_fd is None and invocation.audit_fd is None:
-        return events, audit
     records = rooms.records()
     stack.callback(records.close)
+    if invocation.journal:
+        records.add_journal()
     if invocation.events_fd is not None:
-        events = records.events(adopt_writer(invocation.events_fd, "--events-fd"))
+        records.add_events(adopt_writer(invocation.events_fd, "--events-fd"))
     if invocation.audit_fd is not None:
         audit = records.audit(adopt_writer(invocation.audit_fd, "--audit-fd"))
-    return events, audit
+    return records.events(), audit
 
 
 def _load_policy(settings: Settings) -> Policy:

@@ -105,6 +105,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("partial-limit", Kind.SIZE, "SIZE", "of all that is kept there (4G, 0: no limit)"),
     Option("audit-fd", Kind.NUMBER, "N", "write trust decisions to this descriptor, as JSON lines"),
     Option("events-fd", Kind.NUMBER, "N", "write progress to this descriptor, as JSON lines"),
+    Option("journal", Kind.FLAG, "", "tell the systemd journal of faults and decisions"),
     Option("sandbox", Kind.TEXT, "MODE", "auto or off (default: auto)"),
     Option("require-sandbox", Kind.LEVEL, "[=LEVEL]", "fail unless confined: process, write or full"),
     Option("user-agent-prefix", Kind.TEXT, "TEXT", "in front of the user agent"),
@@ -140,6 +141,7 @@ class Invocation(NamedTuple):
     sockfd: int | None = None
     audit_fd: int | None = None
     events_fd: int | None = None
+    journal: bool = False
     json: bool = False
     log_level: Level = Level.WARNING
     warnings: tuple[str, ...] = ()
@@ -174,6 +176,7 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         sockfd=values.number("sockfd"),
         audit_fd=values.number("audit-fd"),
         events_fd=values.number("events-fd"),
+        journal=values.flag("journal"),
         json=values.flag("json"),
         log_level=_log_level(values),
         warnings=_warnings(values),

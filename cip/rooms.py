@@ -57,7 +57,7 @@ ROOMS = (
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
     Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
     Room("explain", ("explain",), "the command `explain`"),
-    Room("report", ("report",), "`--events-fd`, `--audit-fd`"),
+    Room("report", ("report",), "`--events-fd`, `--audit-fd`, `--journal`"),
     Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
     Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
@@ -196,7 +196,7 @@ def open_part_store(path: str, limit: int) -> PartStore | None:
 
 def records() -> Records:
     """The writers of events and audit. Raises UsageError."""
-    with _needed("--events-fd, --audit-fd", UsageError):
+    with _needed("--events-fd, --audit-fd, --journal", UsageError):
         from .report.records import Records
     return Records()
 

@@ -47,6 +47,7 @@ _arguments \
     '--partial-limit=[of all that is kept there (4G, 0; no limit)]:size:' \
     '--audit-fd=[write trust decisions to this descriptor, as JSON lines]:n:' \
     '--events-fd=[write progress to this descriptor, as JSON lines]:n:' \
+    '--journal[tell the systemd journal of faults and decisions]' \
     '--sandbox=[auto or off (default; auto)]:mode:(auto off)' \
     '--require-sandbox=-[fail unless confined; process, write or full]::level:(process write full)' \
     '--user-agent-prefix=[in front of the user agent]:text:' \

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 from ..content import BlobReader
 from ..errors import CipError, ContentMismatchError
-from ..events import Emit, Events, failure
+from ..events import NO_EVENTS, Emit, Events, failure
 from ..model.descriptor import Descriptor
 from .lines import VERSION, LineWriter
 
 PROGRESS_INTERVAL = 0.1  # seconds between two progress lines of one blob
 
 
-def write_events(lines: LineWriter) -> Events:
-    """Events that become lines; `t` is seconds since the epoch, members that are None are left out."""
+def write_events(lines: LineWriter) -> Emit:
+    """Takes events that become lines; `t` is seconds since the epoch, members that are None are left out."""
 
     def emit(event: str, **members: object) -> None:
         record: dict[str, object] = {"v": VERSION, "t": round(time.time(), 3), "event": event}
@@ -27,6 +28,18 @@ def write_events(lines: LineWriter) -> Events:
             replaces=digest if event == "progress" else None,
             ends=digest if event in ("done", "failed") else None,
         )
+
+    return emit
+
+
+def follow_all(emits: Sequence[Emit]) -> Events:
+    """Events that each of `emits` is told, blobs followed for them; none at all for nobody."""
+    if not emits:
+        return NO_EVENTS
+
+    def emit(event: str, **members: object) -> None:
+        for each in emits:
+            each(event, **members)
 
     return Events(emit, lambda reader, descriptor, image: ReportingReader(reader, descriptor, image, emit))
 

@@ -13,7 +13,7 @@ from cip.content import BytesReader, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor
 from cip.model.digest import digest_of
-from cip.report.events import ReportingReader, write_events
+from cip.report.events import ReportingReader, follow_all, write_events
 from cip.report.lines import LineWriter
 from cip.report.records import FLUSH_SECONDS, Records
 
@@ -41,7 +41,7 @@ class PipeCase(unittest.TestCase):
 
 class Lines(PipeCase):
     def test_events_keep_their_order_and_leave_out_what_is_unknown(self) -> None:
-        events = write_events(self.lines)
+        events = follow_all([write_events(self.lines)])
         events.emit("retry", image="i", attempt=1, wait=None)
         events.emit("done", image="i")
         found = self.drain()
@@ -50,14 +50,14 @@ class Lines(PipeCase):
         self.assertEqual(found[0]["v"], 1)
 
     def test_no_progress_of_a_blob_follows_its_end(self) -> None:
-        events = write_events(self.lines)
+        events = follow_all([write_events(self.lines)])
         self.lines._progress = {name: b'{"event":"progress","digest":"%s"}\n' % name.encode() for name in "ab"}
         events.emit("failed", digest="b")
         found = [(line["event"], line["digest"]) for line in self.drain()]
         self.assertEqual(sorted(found), [("failed", "b"), ("progress", "a")])
 
     def test_without_another_thread_it_is_cut_off_and_says_so(self) -> None:
-        events = write_events(self.lines)
+        events = follow_all([write_events(self.lines)])
         with (
             mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")),
             mock.patch("cip.log.warning") as warning,
@@ -72,7 +72,7 @@ class Lines(PipeCase):
         self.lines.close(FLUSH_SECONDS)
 
     def test_a_reader_that_lets_the_queue_fill_is_cut_off_with_one_log_line(self) -> None:
-        events = write_events(self.lines)
+        events = follow_all([write_events(self.lines)])
         with mock.patch("cip.log.warning") as warning:
             for _ in range(100):
                 events.emit("retry", detail="x" * 8192)
@@ -92,21 +92,21 @@ class Lines(PipeCase):
             mock.patch("cip.report.records.time.monotonic", lambda: now[0]),
             mock.patch.object(LineWriter, "close", stand_still),
         ):
-            records.events(-1)
+            records.add_events(-1)
             records.audit(-1)
             records.close()
         self.assertEqual(allowed, [FLUSH_SECONDS, 0])
 
     def test_a_reader_that_stands_still_is_not_waited_for_when_the_time_is_over(self) -> None:
         for _ in range(16):
-            write_events(self.lines).emit("retry", detail="x" * 8192)
+            follow_all([write_events(self.lines)]).emit("retry", detail="x" * 8192)
         with mock.patch("threading.Condition.wait", side_effect=AssertionError("waits")):
             self.lines.close(0)
         while os.read(self.read_end, 1 << 20):
             continue
 
     def test_progress_lines_replace_each_other(self) -> None:
-        events = write_events(self.lines)
+        events = follow_all([write_events(self.lines)])
         for step in range(5000):
             events.emit("progress", digest="sha256:a", done=step, note="y" * 500)
         found = self.drain()
@@ -116,7 +116,7 @@ class Lines(PipeCase):
     def test_a_reader_that_is_gone_is_no_error(self) -> None:
         os.close(self.read_end)
         with mock.patch("cip.log.warning") as warning:
-            write_events(self.lines).emit("done")
+            follow_all([write_events(self.lines)]).emit("done")
             self.lines.close(FLUSH_SECONDS)
             for thread in threading.enumerate():
                 if thread.name == "events":

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator looks for, as entries of the systemd journal (systemd's "Native Journal Protocol").
+
+Of the events only those that tell of a fault or a decision become entries: failed, retry, source, throttled, policy.
+Each kind has a MESSAGE_ID of its own that never changes, so `journalctl MESSAGE_ID=…` finds it on a thousand machines.
+An entry is one datagram and is never waited for: what the journal does not take at once is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from .. import log
+from ..errors import UsageError
+from ..events import Emit
+
+SOCKET = "/run/systemd/journal/socket"
+TEXT_LIMIT = 8 * 1024  # bytes of one field
+# drawn once; never to be changed or used for anything else
+MESSAGE_IDS = {
+    "failed": "3f3db2094dc6bdafa2cb0f6130d9962f",
+    "retry": "30585ea6d6e0c457471ac2f15be1a23b",
+    "source": "11436bd523cb355b67ad022952993115",
+    "throttled": "9a26dbe9d5c6a8c920bdb0a9cbce1d78",
+    "accepted": "5dacff84560781bae5b2a89a8e5a5544",
+    "refused": "0847959f96d792f7ccf11e8e6a14e7b1",
+}
+_PRIORITIES = {"failed": 3, "refused": 3, "retry": 4, "source": 4, "throttled": 4, "accepted": 6}  # syslog(3)
+_FIELDS = {"code": "CIP_CODE", "host": "CIP_HOST", "digest": "CIP_DIGEST", "image": "CIP_IMAGE", "phase": "CIP_PHASE"}
+
+
+class Journal:
+    """An open way to the journal; the caller closes it. Raises UsageError where there is none."""
+
+    def __init__(self, path: str = SOCKET) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            raise UsageError(f"--journal: {path}: expected a running journal, found: {error.strerror}") from error
+        self._dropped = 0
+
+    @property
+    def emit(self) -> Emit:
+        """Takes events; never blocks, never raises."""
+        return self._emit
+
+    def close(self) -> None:
+        """Close the socket, and say how many entries were dropped."""
+        self._socket.close()
+        if self._dropped:
+            log.warning("the journal did not take %d entries", self._dropped)
+
+    def _emit(self, event: str, **members: object) -> None:
+        kind = event if event != "policy" else "accepted" if members.get("accepted") else "refused"
+        if kind not in MESSAGE_IDS:
+            return
+        fields = {
+            "MESSAGE": _sentence(kind, members),
+            "MESSAGE_ID": MESSAGE_IDS[kind],
+            "PRIORITY": str(_PRIORITIES[kind]),
+            "SYSLOG_IDENTIFIER": log.PROGRAM,
+            "SYSLOG_PID": str(os.getpid()),
+        }
+        fields.update((name, str(members[key])) for key, name in _FIELDS.items() if members.get(key) is not None)
+        try:
+            self._socket.send(encode(fields))
+        except OSError:  # full, gone, or the entry is too large for it
+            self._dropped += 1
+
+
+def encode(fields: dict[str, str]) -> bytes:
+    """One entry: `NAME=value`, or for a value of several lines its length in 64 bits, least byte first."""
+    parts = []
+    for name, text in fields.items():
+        value = text.encode("utf-8", "replace")[:TEXT_LIMIT]
+        if b"\n" in value:
+            parts.append(name.encode() + b"\n" + len(value).to_bytes(8, "little") + value + b"\n")
+        else:
+            parts.append(name.encode() + b"=" + value + b"\n")
+    return b"".join(parts)
+
+
+def _sentence(kind: str, members: dict[str, object]) -> str:
+    image = members.get("image") or members.get("digest") or members.get("host") or "image"
+    match kind:
+        case "failed":
+            return f"{image}: {members.get('detail')}"
+        case "retry":
+            return f"{image}: {members.get('code')}, tried again in {members.get('wait')} s"
+        case "source":
+            return f"{image}: continued at {members.get('to')}, not {members.get('from')}: {members.get('reason')}"
+        case "throttled":
+            return f"{image}: asked us to wait {members.get('wait')} s"
+        case _:
+            return f"{image}: {kind} by the policy, scope {members.get('scope')}"
