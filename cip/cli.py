@@ -306,7 +306,9 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     stack.callback(programs.close)
     confinement = _Confinement(invocation, programs)
     events, audit = _records(invocation, stack)
-    tools = TrustTools(_read_key_file, lambda ring, message: run_gpgv(programs, ring, message), time.time)
+    tools = TrustTools(
+        _read_key_file, lambda ring, message: run_gpgv(programs, ring, message), time.time, lambda: None
+    )  # the time to open an image is put in for each
     sources = SourceOpener(settings, events, programs)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)

@@ -48,6 +48,7 @@ from .trust.evaluation import (
     TrustTools,
     UnverifiedImage,
     require_accepted,
+    require_complete,
     require_index_or_instance,
 )
 from .trust.policy import Policy
@@ -303,7 +304,7 @@ class ImageOpener:
         return image
 
     def _open(self, text: str) -> tuple[Image, Manifest]:
-        tools = self._tools._replace(run_gpgv=_Bounded(self._gpgv, self._settings.times.open))
+        tools = self._tools._replace(run_gpgv=self._gpgv, require_time=_open_timer(self._settings.times.open))
         source = self._sources.open(parse_image_reference(text))
         try:
             accepted = self._accept(text, source, tools)
@@ -333,10 +334,10 @@ class ImageOpener:
             parsed = parse_manifest(top.data, top.media_type, f"{text}: manifest")
         except (InvalidDocumentError, UnsupportedError):
             # An image that may not be used is refused for that, not for what it looks like.
-            self._judge(text, digest, None, decide)
+            self._judge(text, source, [digest], None, decide)
             raise
         if isinstance(parsed, Manifest):
-            decision = self._judge(text, digest, None, decide)
+            decision = self._judge(text, source, [digest], None, decide)
             return _Accepted(parsed, top.data, digest, None, _signing_referrers(decision, unverified))
         return self._accept_index(text, source, parsed, digest, unverified, tools)
 
@@ -351,37 +352,54 @@ class ImageOpener:
     ) -> _Accepted:
         chosen: list[_Accepted] = []
         judged = [unverified]
+        digests = [digest]
 
         def instance() -> UnverifiedImage:
-            found = chosen[0] if chosen else self._resolve(text, source, index)
-            chosen[:] = [found._replace(index_digest=digest)]
+            found = self._resolve(text, source, index)
+            chosen.append(found._replace(index_digest=digest))
+            digests.append(found.digest)
             judged.append(self._unverified(source, found.data, found.digest, found.digest))
             return judged[-1]
 
         def decide(policy: Policy, signed: bool) -> Decision:
-            return require_index_or_instance(policy, unverified, instance, tools, require_signed=signed)
+            decision = require_index_or_instance(policy, unverified, instance, tools, require_signed=signed)
+            try:
+                if not chosen:
+                    instance()
+            except CipError as error:
+                raise InstanceUnavailableError(decision, error) from error
+            return decision
 
-        decision = self._judge(text, digest, digest, decide)
-        if not chosen:
-            instance()
+        decision = self._judge(text, source, digests, digest, decide)
         accepted = judged[1] if decision.requirements[-1].subject is Subject.INSTANCE else unverified
         return chosen[0]._replace(signed_by=_signing_referrers(decision, accepted))
 
     def _judge(
-        self, text: str, digest: Digest, index_digest: Digest | None, decide: Callable[[Policy, bool], Decision]
+        self,
+        text: str,
+        source: ImageSource,
+        digests: Sequence[Digest],
+        index_digest: Digest | None,
+        decide: Callable[[Policy, bool], Decision],
     ) -> Decision:
-        """Let the policy decide, and tell audit and events what it said. Raises PolicyRejectedError."""
+        """Let the policy decide, look at what it accepted, and tell audit and events. Raises PolicyRejectedError.
+
+        `digests` are of what is judged, that of the manifest to be served last; `decide` may add to them.
+        """
         assert self._policy is not None  # `prepare` ran
+        signed = self._settings.policy.require_signed
         try:
-            decision = decide(self._policy, self._settings.policy.require_signed)
+            decision = decide(self._policy, signed)
         except ImageRejectedError as error:
-            self._record(text, digest, index_digest, error.decision)
+            self._record(text, digests[-1], index_digest, error.decision)
             raise
         except InstanceUnavailableError as unavailable:
-            self._record(text, digest, index_digest, unavailable.decision)
-            log.warning("%s: the policy refuses the index, and no instance of it can be judged instead", text)
+            self._record(text, digests[-1], index_digest, unavailable.decision)
+            if not unavailable.decision.accepted:
+                log.warning("%s: the policy refuses the index, and no instance of it can be judged instead", text)
             raise unavailable.cause from unavailable
-        self._record(text, digest, index_digest, decision)
+        require_complete(decision, self._policy, source.identity, digests, require_signed=signed)
+        self._record(text, digests[-1], index_digest, decision)
         return decision
 
     def _unverified(
@@ -485,18 +503,16 @@ class _Reliable:
         return self._run_gpgv(keyring, message)
 
 
-class _Bounded:
-    """Runs gpgv only while the time to open an image lasts: a registry may hand out very many slow signatures."""
+def _open_timer(seconds: float) -> Callable[[], None]:
+    """Raises SourceError once the time to open an image is over: a registry may hand out very many signatures."""
+    ends = time.monotonic() + seconds
 
-    def __init__(self, run_gpgv: RunGpgv, seconds: float) -> None:
-        self._run_gpgv = run_gpgv
-        self._seconds = seconds
-        self._ends = time.monotonic() + seconds
+    def require_time() -> None:
+        if time.monotonic() >= ends:
+            why = f"the signatures were not judged within the {seconds:g} s of --open-timeout"
+            raise SourceError(why, code=ErrorCode.TIMEOUT, phase=Phase.SIGNATURE)
 
-    def __call__(self, keyring: bytes, message: bytes) -> GpgvOutcome:
-        if time.monotonic() >= self._ends:
-            raise SourceError(f"gpgv: not within the {self._seconds:g} s of --open-timeout", code=ErrorCode.TIMEOUT)
-        return self._run_gpgv(keyring, message)
+    return require_time
 
 
 class _Once(Generic[T]):

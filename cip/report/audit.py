@@ -35,7 +35,8 @@ def audit_record(
 ) -> dict[str, object]:
     """What decided about the image `reference`, ready for JSON; `time` is in seconds since 1970.
 
-    `digest` is that of the manifest at the top, `index_digest` the same when it is an index.
+    `digest` is that of the manifest to be served, `index_digest` that of the index it was chosen from; both are the
+    index's when no manifest of it was looked at.
     """
     record: dict[str, object] = {
         "time": time,

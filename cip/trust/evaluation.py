@@ -7,16 +7,16 @@ an absent tool are refusals. Requirement lists of several scopes are never merge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from ..errors import CipError, PolicyRejectedError, quote
-from ..model.digest import Digest
+from ..model.digest import Digest, digest_of
 from ..model.identity import ImageIdentity
 from .policy import Policy
+from .requirements import Acceptance, Requirement, SignatureResult, name_of
 from .requirements import GpgvOutcome as GpgvOutcome
-from .requirements import Requirement, SignatureResult
 from .requirements import RunGpgv as RunGpgv
 from .requirements import TrustTools as TrustTools
 from .requirements import UnverifiedImage as UnverifiedImage
@@ -51,7 +51,10 @@ class RequirementResult(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Why an image was accepted or refused. `looked_for` is None when no requirement asked for signatures."""
+    """Why an image was accepted or refused. `looked_for` is None when no requirement asked for signatures.
+
+    `acceptances` has what each requirement accepted, none for a refused image.
+    """
 
     accepted: bool
     identity: ImageIdentity
@@ -61,13 +64,14 @@ class Decision(NamedTuple):
     requirements: tuple[RequirementResult, ...]
     signatures: tuple[SignatureResult, ...]
     looked_for: tuple[str, ...] | None
+    acceptances: tuple[Acceptance, ...]
 
 
 class Audit(Protocol):
     """Takes each decision about an open, refusals included.
 
-    `digest` is that of the manifest at the top, `index_digest` the same when it is an index; `time` is in seconds
-    since 1970.
+    `digest` is that of the manifest to be served, `index_digest` that of the index it was chosen from; both are the
+    index's when no manifest of it was looked at. `time` is in seconds since 1970.
     """
 
     def __call__(
@@ -100,7 +104,7 @@ class ImageRejectedError(PolicyRejectedError):
 
 
 class InstanceUnavailableError(Exception):
-    """The policy refused an index, as `decision` tells, and the instance that might cure it cannot be had: `cause`."""
+    """The policy judged an index as `decision` tells, and the instance that is wanted cannot be had: `cause`."""
 
     def __init__(self, decision: Decision, cause: CipError) -> None:
         super().__init__(str(cause))
@@ -132,13 +136,14 @@ def require_accepted(
     """
     selection = select_requirements(policy, image.identity)
     results: list[RequirementResult] = []
+    acceptances: list[Acceptance] = []
     seen: list[SignatureResult] = []
     refusal: PolicyRejectedError | None = None
     searched = False
     for requirement in selection.requirements:
         searched = searched or requirement.verifies
         try:
-            requirement.check(image, tools, seen)
+            acceptances.append(requirement.check(image, tools, seen))
         except PolicyRejectedError as error:
             results.append(RequirementResult(subject, requirement.kind, False, error.reason or "", str(error)))
             refusal = error
@@ -155,6 +160,7 @@ def require_accepted(
         tuple(results),
         tuple(seen),
         tuple(image.looked_for() if image.looked_for else ()) if searched else None,
+        () if refusal else tuple(acceptances),
     )
     if refusal is not None:
         raise ImageRejectedError(decision, refusal) from refusal
@@ -172,25 +178,53 @@ def require_index_or_instance(
     """Return only if all requirements accept the index, or all of them accept the chosen instance (signatures.md 6).
 
     `instance` chooses and fetches it, and is called only when the index was refused for a reason that another manifest
-    can cure. If both are refused the instance's error is raised; the decision has the results of both. Raises
-    ImageRejectedError, InstanceUnavailableError.
+    can cure. If both are refused the instance's error is raised, or the index's where only that had a signature to
+    judge; the decision has the results of both. Raises ImageRejectedError, InstanceUnavailableError.
     """
     try:
         return require_accepted(policy, index, tools, require_signed=require_signed, subject=Subject.INDEX)
     except ImageRejectedError as error:
         if error.reason in _HOPELESS:
             raise
-        first = error.decision
+        first = error
     try:
         chosen = instance()
     except CipError as error:
-        raise InstanceUnavailableError(first, error) from error
+        raise InstanceUnavailableError(first.decision, error) from error
     try:
         second = require_accepted(policy, chosen, tools, require_signed=require_signed, subject=Subject.INSTANCE)
     except ImageRejectedError as error:
-        error.decision = _joined(first, error.decision)
+        error.decision = _joined(first.decision, error.decision)
+        if error.reason == "nosig" != first.reason:
+            first.decision = error.decision
+            raise first from error
         raise
-    return _joined(first, second)
+    return _joined(first.decision, second)
+
+
+def require_complete(
+    decision: Decision, policy: Policy, identity: ImageIdentity, digests: Collection[Digest], *, require_signed: bool
+) -> None:
+    """Return only if every requirement said what it accepted: one of `digests`, the same for all, under this name.
+
+    A second look by whoever acts on a decision, so that a step that was forgotten on the way refuses. A requirement
+    that verifies must show what was signed about that digest. Raises PolicyRejectedError (`digest`).
+    """
+    requirements = select_requirements(policy, identity).requirements
+    acceptances = decision.acceptances
+    if not decision.accepted or not acceptances or len(acceptances) != len(requirements):
+        raise _incomplete(f"{len(acceptances)} of {len(requirements)} requirements said what they accepted")
+    if require_signed and not any(requirement.verifies for requirement in requirements):
+        raise _incomplete("none of them verifies a signature")
+    for requirement, (digest, name, payload) in zip(requirements, acceptances, strict=True):
+        if digest not in digests or digest != acceptances[0].digest or name != name_of(identity):
+            raise _incomplete(f"{requirement.kind} accepted {quote(name)} with manifest {digest}")
+        if requirement.verifies and digest.encoded.encode() not in payload and digest_of(payload) != digest:
+            raise _incomplete(f"{requirement.kind} shows nothing that was signed about manifest {digest}")
+
+
+def _incomplete(why: str) -> PolicyRejectedError:
+    return PolicyRejectedError(f"the decision is not about this image: {why}", reason="digest")
 
 
 def _refusal_of_the_whole(selection: Selection, require_signed: bool) -> PolicyRejectedError | None:

@@ -13,6 +13,7 @@ from ..model.digest import Digest, digest_of, parse_digest
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ..model.reference import DockerReference
 from .matching import IdentityMatcher, require_identity
+from .requirements import Acceptance, Examination, UnverifiedImage, name_of
 
 SIMPLE_SIGNING_TYPE = "atomic container signature"
 SIGSTORE_TYPE = "cosign container image signature"
@@ -57,6 +58,19 @@ def require_claims_about(
     if claims.digest != found:
         raise SignatureError(f"signed for manifest {claims.digest}, expected {found}", reason="digest")
     require_identity(matcher, requested, claims.reference)
+
+
+def accept_payload(
+    payload: bytes, expected_type: str, image: UnverifiedImage, matcher: IdentityMatcher, examination: Examination
+) -> Acceptance:
+    """What a verified `payload` accepts: this image, by its digest and under an acceptable name.
+
+    Its claims are put into `examination`. Raises SignatureError (`payload`, `digest`, `identity`).
+    """
+    claims = parse_payload(payload, expected_type)
+    examination.claims = {"reference": claims.reference, "digest": str(claims.digest)}
+    require_claims_about(claims, image.manifest, image.identity.docker, matcher)
+    return Acceptance(claims.digest, name_of(image.identity), payload)
 
 
 def _check_optional(node: JsonNode, *, null_allowed: bool) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a policy demands of an image: the protocol, and the requirements that look at no signature.
 
-A requirement accepts by returning and refuses by raising PolicyRejectedError; there is no third answer. Those that
-verify signatures live in `simplesigning` and `sigstore`, imported only when a policy names them.
+A requirement accepts by saying what it accepted and refuses by raising PolicyRejectedError; there is no third answer.
+Those that verify signatures live in `openpgp` and `sigstore`, imported only when a policy names them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from ..errors import CipError, ErrorCode, MissingDependencyError, Phase, PolicyRejectedError, SignatureError
+from ..errors import (
+    CipError,
+    ErrorCode,
+    MissingDependencyError,
+    Phase,
+    PolicyRejectedError,
+    SignatureError,
+    SourceError,
+)
+from ..model.digest import Digest, digest_of
 from ..model.identity import ImageIdentity
 from ..model.signature import FoundBundles, RawSignature, SigstoreBundle
 
@@ -67,12 +76,14 @@ class TrustTools(NamedTuple):
     """The outside world, handed in.
 
     `read_file(path)` is a whole key file (raises CipError); `run_gpgv(keyring, message)` (raises CipError);
-    `now()` is in seconds since 1970.
+    `now()` is in seconds since 1970; `require_time()` raises SourceError (`timeout`) once an image has taken too long
+    to open.
     """
 
     read_file: Callable[[str], bytes]
     run_gpgv: RunGpgv
     now: Callable[[], float]
+    require_time: Callable[[], None]
 
 
 class SignatureResult(NamedTuple):
@@ -123,6 +134,23 @@ class Examination:
         )  # fmt: skip
 
 
+class Acceptance(NamedTuple):
+    """What a requirement accepted, for whoever opens the image to hold against it: silence accepts nothing.
+
+    `digest` is that of the manifest and `name` the image's own name. `payload` is what was verified to be signed: a
+    statement with that digest, or the manifest itself; empty for a requirement that verifies nothing.
+    """
+
+    digest: Digest
+    name: str
+    payload: bytes
+
+
+def name_of(identity: ImageIdentity) -> str:
+    """The name that an image is accepted under: a reference, a path, or empty."""
+    return str(identity.docker or identity.identity)
+
+
 class Requirement(Protocol):
     """One entry of a requirement list."""
 
@@ -136,8 +164,8 @@ class Requirement(Protocol):
         """Whether accepting means that a signature was verified (`--require-signed`)."""
         ...
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
-        """Return only if `image` is accepted; each signature looked at is added to `seen`.
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
+        """What of `image` is accepted; each signature looked at is added to `seen`.
 
         Raises PolicyRejectedError whose `reason` is the class of signatures.md in lower case.
         """
@@ -151,7 +179,7 @@ class Absent(NamedTuple):
     why: str
     verifies: bool = False
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """Refuse."""
         raise PolicyRejectedError(self.why, code=ErrorCode.DEPENDENCY_MISSING, reason="dependency")
 
@@ -162,8 +190,9 @@ class InsecureAcceptAnything(NamedTuple):
     kind: str = "insecureAcceptAnything"
     verifies: bool = False
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """Accept."""
+        return Acceptance(digest_of(image.manifest), name_of(image.identity), b"")
 
 
 class Reject(NamedTuple):
@@ -172,7 +201,7 @@ class Reject(NamedTuple):
     kind: str = "reject"
     verifies: bool = False
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """Refuse."""
         raise PolicyRejectedError("images of this scope are refused", reason="deny")
 
@@ -183,7 +212,7 @@ class SignedBaseLayer(NamedTuple):
     kind: str = "signedBaseLayer"
     verifies: bool = False
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """Refuse."""
         raise PolicyRejectedError("signedBaseLayer is not supported by any implementation", reason="unimpl")
 
@@ -216,27 +245,30 @@ def _fetched(fetch: Callable[[], T]) -> T:
 
 def require_one_accepted(
     candidates: Sequence[tuple[AnySignature, Examination]],
-    verify: Callable[[AnySignature, Examination], None],
+    verify: Callable[[AnySignature, Examination], Acceptance],
+    tools: TrustTools,
     seen: list[SignatureResult],
-) -> None:
-    """Return only if `verify` accepts one candidate, whichever (signatures.md 2.1). There must be at least one.
+) -> Acceptance:
+    """What `verify` accepts of one candidate, whichever (signatures.md 2.1). There must be at least one.
 
-    A missing program or package ends the search at once: it says nothing about the signature, and nothing it could
-    have said is assumed.
+    A missing program or package ends the search at once, and so does the end of the time to open an image: neither
+    says anything about the signature, and nothing it could have said is assumed. What one candidate can cost is bounded
+    by the limits of chains, keys and exponents.
     """
     refusals: list[SignatureError] = []
     for signature, examination in candidates:
         try:
-            verify(signature, examination)
+            tools.require_time()
+            acceptance = verify(signature, examination)
         except SignatureError as error:
             seen.append(examination.result(error))
             refusals.append(error)
-        except MissingDependencyError as error:
+        except (MissingDependencyError, SourceError) as error:
             seen.append(examination.result(error))
-            raise PolicyRejectedError(str(error), reason="dependency", code=ErrorCode.DEPENDENCY_MISSING) from error
+            raise PolicyRejectedError(str(error), reason="dependency", code=error.code, phase=error.phase) from error
         else:
             seen.append(examination.result())
-            return
+            return acceptance
     sentences = list(dict.fromkeys(str(error) for error in refusals))
     more = [f"and {len(sentences) - _REASONS_SHOWN} more"] if len(sentences) > _REASONS_SHOWN else []
     reason = refusals[0].reason if len({error.reason for error in refusals}) == 1 else "several"

@@ -118,6 +118,7 @@ class Ours:
             lambda path: read_configuration(path, KEY_LIMIT),
             lambda ring, message: run_gpgv(self._programs, ring, message),
             time.time,
+            lambda: None,
         )
         sources = SourceOpener(settings, NO_EVENTS, self._programs)
         opener = ImageOpener(

@@ -6,7 +6,8 @@ import unittest
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cip.errors import ErrorCode, NetworkError, Phase, PolicyRejectedError, SignatureError
+from cip.errors import ErrorCode, NetworkError, Phase, PolicyRejectedError, SignatureError, SourceError
+from cip.model.digest import Digest, digest_of
 from cip.model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
 from cip.model.reference import Transport, parse_docker_reference
 from cip.model.signature import SimpleSignature, parse_signature_blob
@@ -19,11 +20,19 @@ from cip.trust.evaluation import (
     TrustTools,
     UnverifiedImage,
     require_accepted,
+    require_complete,
     require_index_or_instance,
     select_requirements,
 )
 from cip.trust.policy import Policy, parse_policy
-from cip.trust.requirements import Requirement, SignatureResult
+from cip.trust.requirements import (
+    Acceptance,
+    Examination,
+    Requirement,
+    SignatureResult,
+    name_of,
+    require_one_accepted,
+)
 from tests.support.signatures import DIGEST, docker, tools, unverified
 
 ACCEPT = {"type": "insecureAcceptAnything"}
@@ -43,13 +52,15 @@ class Scripted(NamedTuple):
     wanted: bytes = b""
     kind: str = "scripted"
     verifies: bool = True
+    reason: str = "untrusted"
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         accepted = image.manifest.startswith(self.wanted)
-        reason = "" if accepted else "untrusted"
+        reason = "" if accepted else self.reason
         seen.append(SignatureResult(f"signature of {self.kind}", "simple", accepted, reason))
         if not accepted:
             raise PolicyRejectedError(f"{self.kind} does not like it", reason=reason)
+        return Acceptance(digest_of(image.manifest), name_of(image.identity), image.manifest)
 
 
 def scripted(*requirements: Requirement) -> Policy:
@@ -283,9 +294,111 @@ class IndexOrInstanceTest(unittest.TestCase):
         self.assertIs(caught.exception.decision.accepted, False)
         self.assertEqual([each.reason for each in caught.exception.decision.requirements], ["untrusted"])
 
+    def test_reason_of_the_signed_index_survives_an_instance_without_signatures(self) -> None:
+        """A signed index and the wrong key: "no signature found" would send people to look for one."""
+
+        class Shy(Scripted):
+            def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
+                if image.manifest.startswith(self.wanted):
+                    raise PolicyRejectedError("no signature found", reason="nosig")
+                raise PolicyRejectedError("signed by another key", reason="crypto")
+
+        for wanted, words, reason in ((b"cd", "signed by another key", "crypto"), (b"ab", "another key", "crypto"),
+                                      (b"", "no signature found", "nosig")):  # fmt: skip
+            with self.subTest(wanted), self.assertRaisesRegex(ImageRejectedError, words) as caught:
+                self.judge(scripted(Shy(wanted)))
+            self.assertEqual(caught.exception.reason, reason)
+            self.assertEqual(
+                [each.subject for each in caught.exception.decision.requirements], [Subject.INDEX, Subject.INSTANCE]
+            )
+
     def test_looked_for_stays_open_when_no_signature_was_wanted(self) -> None:
         decision = self.judge(policy([ACCEPT]), signed=False)
         self.assertIsNone(decision.looked_for)
+
+
+class CompleteTest(unittest.TestCase):
+    """Whoever acts on a decision holds it against the image: what was forgotten on the way refuses."""
+
+    def setUp(self) -> None:
+        self.image = unverified(looked_for=tuple)
+        self.digest = digest_of(self.image.manifest)
+        self.chosen = scripted(Scripted(kind="one"), Scripted(kind="two"))
+        self.decision = require_accepted(self.chosen, self.image, tools(), require_signed=True)
+
+    def refuse(self, words: str, *acceptances: Acceptance, chosen: Policy | None = None, signed: bool = False) -> None:
+        changed = self.decision._replace(acceptances=acceptances)
+        with self.assertRaisesRegex(PolicyRejectedError, f"the decision is not about this image: {words}") as caught:
+            require_complete(
+                changed, chosen or self.chosen, self.image.identity, [self.digest], require_signed=signed
+            )
+        self.assertEqual(caught.exception.reason, "digest")
+
+    def test_what_all_requirements_accepted_is_the_image(self) -> None:
+        require_complete(self.decision, self.chosen, self.image.identity, [self.digest], require_signed=True)
+        stated = b'{"subject": "' + self.digest.encoded.encode() + b'"}'
+        shown = tuple(each._replace(payload=stated) for each in self.decision.acceptances)
+        signed = self.decision._replace(acceptances=shown)
+        require_complete(signed, self.chosen, self.image.identity, [self.digest], require_signed=True)
+        lax = policy([ACCEPT])
+        decision = require_accepted(lax, self.image, tools(), require_signed=False)
+        require_complete(decision, lax, self.image.identity, [self.digest], require_signed=False)
+
+    def test_acceptance_that_is_missing_or_about_something_else_refuses(self) -> None:
+        one, two = self.decision.acceptances
+        other = Digest("sha256", "0" * 64)
+        self.refuse("0 of 2 requirements")
+        self.refuse("1 of 2 requirements", one)
+        self.refuse("3 of 2 requirements", one, two, two)
+        self.refuse("two accepted '.*' with manifest sha256:0000", one, two._replace(digest=other))
+        self.refuse("one accepted 'example.com/other:v1' with", one._replace(name="example.com/other:v1"), two)
+        self.refuse("two shows nothing that was signed about", one, two._replace(payload=b""))
+        self.refuse("two shows nothing that was signed about", one, two._replace(payload=b"another statement"))
+
+    def test_acceptances_of_index_and_instance_are_never_mixed(self) -> None:
+        one, two = self.decision.acceptances
+        instance = digest_of(b"instance")
+        mixed = self.decision._replace(acceptances=(one, two._replace(digest=instance, payload=b"instance")))
+        with self.assertRaisesRegex(PolicyRejectedError, "two accepted"):
+            require_complete(mixed, self.chosen, self.image.identity, [self.digest, instance], require_signed=False)
+
+    def test_refused_decision_and_one_that_verified_nothing_are_refused_again(self) -> None:
+        refused = self.decision._replace(accepted=False)
+        with self.assertRaisesRegex(PolicyRejectedError, "2 of 2"):
+            require_complete(refused, self.chosen, self.image.identity, [self.digest], require_signed=False)
+        lax = policy([ACCEPT])
+        self.refuse("none of them verifies", self.decision.acceptances[0], chosen=lax, signed=True)
+
+    def test_requirement_that_forgets_to_say_what_it_accepted_accepts_nothing(self) -> None:
+        class Silent(Scripted):
+            def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
+                return None  # type: ignore[return-value]
+
+        silent = scripted(Silent())
+        decision = require_accepted(silent, self.image, tools(), require_signed=False)
+        with self.assertRaises(TypeError):
+            require_complete(decision, silent, self.image.identity, [self.digest], require_signed=False)
+
+
+class TimeTest(unittest.TestCase):
+    def test_time_to_open_ends_every_kind_of_check(self) -> None:
+        """Not gpgv alone: the clock is asked before each candidate, and its end is no verdict about one."""
+        asked: list[str] = []
+
+        def require_time() -> None:
+            asked.append("time")
+            if len(asked) > 2:
+                raise SourceError("not within the 5 s", code=ErrorCode.TIMEOUT)
+
+        def verify(signature: SimpleSignature, examination: Examination) -> Acceptance:
+            raise SignatureError("bad", reason="crypto")
+
+        seen: list[SignatureResult] = []
+        given = tools()._replace(require_time=require_time)
+        with self.assertRaisesRegex(PolicyRejectedError, "not within the 5 s") as caught:
+            require_one_accepted([(MESSAGE, Examination("place", "simple"))] * 24, verify, given, seen)
+        self.assertEqual((caught.exception.code, caught.exception.reason), (ErrorCode.TIMEOUT, "dependency"))
+        self.assertEqual([each.reason for each in seen], ["crypto", "crypto", "timeout"])
 
 
 if __name__ == "__main__":

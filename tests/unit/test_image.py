@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import unittest
 from collections.abc import Callable, Mapping, Sequence
@@ -22,25 +23,27 @@ from cip.errors import (
     UsageError,
 )
 from cip.events import NO_EVENTS
-from cip.image import Image, ImageOpener, _Bounded
+from cip.image import Image, ImageOpener, _open_timer
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.identity import ImageIdentity, docker_identity
 from cip.model.reference import ImageReference, Transport, parse_docker_reference
-from cip.model.signature import RawSignature
-from cip.programs import GpgvResult
+from cip.model.signature import RawSignature, SimpleSignature
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, Settings
 from cip.sources.base import RawManifest
 from cip.trust.evaluation import Decision, TrustTools
 from cip.trust.policy import Policy, parse_policy
 from tests.support import images
+from tests.support.keypackets import key_body, packet, signature
 
 NAME = "example.com/ns/image:1"
 GetManifest = Callable[[Digest | None], RawManifest]
 ACCEPT = b'{"default":[{"type":"insecureAcceptAnything"}]}'
 REJECT = b'{"default":[{"type":"reject"}]}'
 SIGNED = b'{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/missing"}]}'
+KEY = key_body(b"key")
+RING = packet(6, KEY) + packet(13, b"name") + signature(0x13, KEY, 13, b"name")
 
 
 class FakeSource:
@@ -51,6 +54,7 @@ class FakeSource:
         self.blobs = {digest_of(blob): blob for blob in blobs}
         self.asked: list[str] = []
         self.closed = 0
+        self.found: Sequence[RawSignature] = ()
         self.identity: ImageIdentity = docker_identity(Transport.DOCKER, parse_docker_reference(name))
 
     def manifest(self, digest: Digest | None) -> RawManifest:
@@ -62,7 +66,7 @@ class FakeSource:
 
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
         self.asked.append(f"signatures {digest}")
-        return ()
+        return self.found
 
     def signature_places(self) -> Sequence[str]:
         return ("lookaside file:///sigstore",)
@@ -95,9 +99,11 @@ class FakeOpener:
 class Decisions:
     def __init__(self) -> None:
         self.made: list[Decision] = []
+        self.digests: list[tuple[object, object]] = []
 
     def __call__(self, decision: Decision, **circumstances: object) -> None:
         self.made.append(decision)
+        self.digests.append((circumstances["digest"], circumstances["index_digest"]))
 
 
 def index(*instances: tuple[bytes, str], media_type: str = mediatype.OCI_INDEX) -> bytes:
@@ -129,7 +135,7 @@ class ImageCase(unittest.TestCase):
         def load() -> Policy:
             return parse_policy(policy, "/etc/containers/policy.json")
 
-        tools = TrustTools(read_file, lambda ring, message: self.fail("gpgv was run"), lambda: 1.0)
+        tools = TrustTools(read_file, lambda ring, message: self.fail("gpgv was run"), lambda: 1.0, lambda: None)
         return ImageOpener(
             settings, FakeOpener(source), tools, load, events=NO_EVENTS, audit=self.audit  # type: ignore[arg-type]
         )
@@ -204,19 +210,23 @@ class Opening(ImageCase):
         with self.assertRaises(UsageError):
             opener.prepare()
 
-    def test_gpgv_is_not_run_once_the_time_to_open_is_over(self) -> None:
-        ran: list[bytes] = []
-
-        def run_gpgv(ring: bytes, message: bytes) -> GpgvResult:
-            ran.append(message)
-            return GpgvResult(2, b"", b"")
-
+    def test_judging_signatures_ends_with_the_time_to_open(self) -> None:
         with mock.patch("cip.image.time.monotonic", side_effect=[0.0, 1.0, 181.0]):
-            bounded = _Bounded(run_gpgv, 180.0)
-            bounded(b"", b"first")
-            with self.assertRaisesRegex(SourceError, "not within the 180 s of --open-timeout"):
-                bounded(b"", b"second")
-        self.assertEqual(ran, [b"first"])
+            require_time = _open_timer(180.0)
+            require_time()
+            with self.assertRaisesRegex(SourceError, "not judged within the 180 s of --open-timeout") as caught:
+                require_time()
+        self.assertEqual(caught.exception.code, "timeout")
+
+    def test_every_signature_is_judged_within_the_time_to_open(self) -> None:
+        source = self.plain()
+        source.found = [SimpleSignature(b"\xa3", "place")]
+        with (
+            mock.patch("cip.image.time.monotonic", side_effect=[0.0, 181.0]),
+            self.assertRaisesRegex(PolicyRejectedError, "not judged within the 180 s") as caught,
+        ):
+            self.open(source, SIGNED.replace(b'"keyPath":"/missing"', b'"keyData":"%s"' % base64.b64encode(RING)))
+        self.assertEqual((caught.exception.code, caught.exception.retryable), ("timeout", True))
 
     def test_a_failed_preparation_may_be_repeated(self) -> None:
         calls: list[int] = []
@@ -249,6 +259,7 @@ class Indexes(ImageCase):
         served = self.open(source).manifest
         self.assertEqual(served.digest, images.DIGEST_M)
         self.assertEqual(served.index_digest, digest_of(source.manifests[None][0]))
+        self.assertEqual(self.audit.digests, [(images.DIGEST_M, served.index_digest)])
 
     def test_an_instance_that_is_missing_is_no_absent_image(self) -> None:
         data = images.MANIFEST_M
@@ -280,6 +291,8 @@ class Indexes(ImageCase):
         opener._settings = opener._settings._replace(platform=PlatformOptions(architecture="s390x"))
         with self.assertRaisesRegex(NotFoundError, "amd64"):
             opener.open(f"docker://{NAME}")
+        top = digest_of(source.manifests[None][0])
+        self.assertEqual(([each.accepted for each in self.audit.made], self.audit.digests), ([True], [(top, top)]))
 
     def test_indexes_inside_indexes_are_followed_so_far_and_no_further(self) -> None:
         data = images.MANIFEST_M
@@ -311,6 +324,17 @@ class Indexes(ImageCase):
         with self.assertRaises(PolicyRejectedError):
             self.open(source, REJECT)
         self.assertEqual(source.asked, ["manifest top"])
+        top = digest_of(source.manifests[None][0])
+        self.assertEqual(self.audit.digests, [(top, top)])
+
+    def test_a_decision_about_another_manifest_is_not_acted_on(self) -> None:
+        """The opener holds what was accepted against what it would serve."""
+        other = Digest("sha256", "0" * 64)
+        for source in (self.source(), self.plain()):
+            with mock.patch("cip.trust.requirements.digest_of", return_value=other):
+                with self.assertRaisesRegex(PolicyRejectedError, "the decision is not about this image"):
+                    self.open(source)
+            self.assertEqual(source.closed, 1)
 
 
 class Serving(ImageCase):

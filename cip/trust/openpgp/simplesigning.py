@@ -15,8 +15,9 @@ from ...model.jsontree import JsonNode
 from ...model.signature import OPENPGP_FIRST, SimpleSignature
 from ..matching import IdentityMatcher, parse_signed_identity
 from ..materials import Material, parse_materials
-from ..payload import SIMPLE_SIGNING_TYPE, parse_payload, require_claims_about
+from ..payload import SIMPLE_SIGNING_TYPE, accept_payload
 from ..requirements import (
+    Acceptance,
     Examination,
     RunGpgv,
     SignatureResult,
@@ -72,7 +73,7 @@ class SignedBy(NamedTuple):
     kind: str = "signedBy"
     verifies: bool = True
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """As `Requirement.check` says. Key files are read only for a signature to check (signatures.md C11)."""
         signatures = fetch_signatures(image)
         simple = [each for each in signatures if isinstance(each, SimpleSignature)]
@@ -88,13 +89,11 @@ class SignedBy(NamedTuple):
             seen.extend(examination.result(error) for _, examination in candidates)
             raise PolicyRejectedError(str(error), reason=error.reason) from error
 
-        def verify(signature: SimpleSignature, examination: Examination) -> None:
+        def verify(signature: SimpleSignature, examination: Examination) -> Acceptance:
             payload = verify_message(signature.message, ring, tools.run_gpgv, examination)
-            claims = parse_payload(payload, SIMPLE_SIGNING_TYPE)
-            examination.claims = {"reference": claims.reference, "digest": str(claims.digest)}
-            require_claims_about(claims, image.manifest, image.identity.docker, self.matcher)
+            return accept_payload(payload, SIMPLE_SIGNING_TYPE, image, self.matcher, examination)
 
-        require_one_accepted(candidates, verify, seen)
+        return require_one_accepted(candidates, verify, tools, seen)
 
 
 def parse_signed_by(node: JsonNode) -> SignedBy:

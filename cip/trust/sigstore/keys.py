@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 RSA_MINIMUM = 2048  # bits (signatures.md D10)
+_EXPONENT_BITS = 31  # of an RSA key: with a longer one each check costs as much time as its maker likes
 _CURVES = frozenset({"secp224r1", "secp256r1", "secp384r1", "secp521r1"})
 # signatures.md 5.5: neither MD5 nor SHA-1; RSA-PSS, which no known authority uses, is refused with the rest
 _CERTIFICATE_ALGORITHMS = {
@@ -146,6 +147,8 @@ def _narrowed(handle: Any) -> PublicKey:
         if handle.key_size < RSA_MINIMUM:
             raise ValueError(f"an RSA key of {handle.key_size} bits, expected at least {RSA_MINIMUM}")
         kind, parameter, exponent = "rsa", str(handle.key_size), handle.public_numbers().e
+        if exponent.bit_length() > _EXPONENT_BITS:
+            raise ValueError(f"an RSA exponent of {exponent.bit_length()} bits, expected at most {_EXPONENT_BITS}")
         handle = handle.public_numbers().public_key()
     elif isinstance(handle, ed25519.Ed25519PublicKey):
         kind = "ed25519"

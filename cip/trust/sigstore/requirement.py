@@ -16,8 +16,9 @@ from ...model.signature import SIGSTORE_MIME_TYPE, SigstoreSignature
 from ..armor import decode_base64, pem_blocks
 from ..matching import IdentityMatcher, parse_signed_identity
 from ..materials import Material, parse_materials
-from ..payload import SIGSTORE_TYPE, parse_payload, require_claims_about
+from ..payload import SIGSTORE_TYPE, accept_payload
 from ..requirements import (
+    Acceptance,
     Examination,
     SignatureResult,
     TrustTools,
@@ -71,7 +72,7 @@ class SigstoreSigned(NamedTuple):
     kind: str = "sigstoreSigned"
     verifies: bool = True
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> None:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """As `Requirement.check` says."""
         signatures = fetch_signatures(image)
         sigstore = [each for each in signatures if isinstance(each, SigstoreSignature)]
@@ -88,14 +89,12 @@ class SigstoreSigned(NamedTuple):
                 raise PolicyRejectedError(str(error), reason=error.reason) from error
             raise PolicyRejectedError(str(error), reason="dependency", code=ErrorCode.DEPENDENCY_MISSING) from error
 
-        def verify(signature: SigstoreSignature, examination: Examination) -> None:
+        def verify(signature: SigstoreSignature, examination: Examination) -> Acceptance:
             evidence = Evidence(signature.payload, _signature_bytes(signature), signature.annotations)
-            _require_signed_by_one(material.signers(evidence, examination), evidence, examination)
-            claims = parse_payload(signature.payload, SIGSTORE_TYPE)
-            examination.claims = {"reference": claims.reference, "digest": str(claims.digest)}
-            require_claims_about(claims, image.manifest, image.identity.docker, self.matcher)
+            payload = _signed_payload(material.signers(evidence, examination), evidence, examination)
+            return accept_payload(payload, SIGSTORE_TYPE, image, self.matcher, examination)
 
-        require_one_accepted(candidates, verify, seen)
+        return require_one_accepted(candidates, verify, tools, seen)
 
 
 class KeySource(NamedTuple):
@@ -321,8 +320,8 @@ def _annotation(evidence: Evidence, name: str, reason: str) -> str:
     return evidence.annotations[name]
 
 
-def _require_signed_by_one(keys: Sequence[PublicKey], evidence: Evidence, examination: Examination) -> None:
-    """Any of the keys may verify the payload; the reason of the last one that does not is told."""
+def _signed_payload(keys: Sequence[PublicKey], evidence: Evidence, examination: Examination) -> bytes:
+    """The payload, which any of the keys may verify; the reason of the last one that does not is told."""
     refusal: CipError = SignatureError("no key may have signed", reason="crypto")
     for key in keys:
         try:
@@ -331,7 +330,7 @@ def _require_signed_by_one(keys: Sequence[PublicKey], evidence: Evidence, examin
             refusal = error
             continue
         examination.key = key.fingerprint
-        return
+        return evidence.payload
     raise refusal
 
 

@@ -44,6 +44,22 @@ class PublicKeyTest(unittest.TestCase):
                     with self.assertRaisesRegex(SignatureError, "an RSA key of 1024 bits, expected at least 2048"):
                         load_public_key(pem, "key")
 
+    def test_rsa_exponent_that_only_costs_time_is_refused(self) -> None:
+        """24 signatures by a key with an exponent of 3,000 bits cost 24 s of processor time; such a key loads no more."""
+        modulus = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
+        for exponent, bits in ((2**31 - 1, 0), (2**31 + 1, 32), (2**3000 + 1, 3001)):
+            with self.subTest(bits):
+                pem = rsa.RSAPublicNumbers(exponent, modulus).public_key().public_bytes(
+                    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+                )
+                if not bits:
+                    self.assertEqual(load_public_key(pem, "key").exponent, exponent)
+                    continue
+                words = f"an RSA exponent of {bits} bits, expected at most 31"
+                with self.assertRaisesRegex(SignatureError, words) as caught:
+                    load_public_key(pem, "key")
+                self.assertEqual(caught.exception.reason, "keycfg")
+
     def test_signature_over_another_message_is_refused(self) -> None:
         private = new_key()
         key = load_public_key(public_pem(private), "key")
