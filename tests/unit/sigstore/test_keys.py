@@ -45,7 +45,7 @@ class PublicKeyTest(unittest.TestCase):
                         load_public_key(pem, "key")
 
     def test_rsa_exponent_that_only_costs_time_is_refused(self) -> None:
-        """24 signatures by a key with an exponent of 3,000 bits cost 24 s of processor time; such a key loads no more."""
+        """24 signatures by keys with exponents of 3,000 bits cost 24 s of processor time; such keys load no more."""
         modulus = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
         for exponent, bits in ((2**31 - 1, 0), (2**31 + 1, 32), (2**3000 + 1, 3001)):
             with self.subTest(bits):
