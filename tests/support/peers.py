@@ -53,6 +53,7 @@ PEERS: Mapping[str, Peer] = {
     "zstd": Peer("zstd", "zstd"),
     "htpasswd": Peer("htpasswd", "apache2-utils"),
     "openssl": Peer("openssl", "openssl"),
+    "cc": Peer("cc", "build-essential", whole=True),
     "ostree": Peer("ostree", "ostree", whole=True),
     "debootstrap": Peer("debootstrap", "debootstrap", whole=True),
     "dpkg-buildpackage": Peer("dpkg-buildpackage", "dpkg-dev", whole=True),
@@ -63,7 +64,7 @@ PEERS: Mapping[str, Peer] = {
 }
 
 _HOUSE_PACKAGES = ("ca-certificates", "python3-venv")  # what a fresh Debian lacks to make the virtual environment
-_BUILD_PACKAGES = ("python3-setuptools", "fakeroot", "xz-utils", "git", "build-essential")  # and to build packages
+_BUILD_PACKAGES = ("python3-setuptools", "fakeroot", "xz-utils", "git")  # and to build packages
 
 
 def debian_packages(*, whole: bool) -> list[str]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import subprocess
+import sys
 import tarfile
 import tempfile
 import unittest
@@ -20,6 +21,7 @@ from tests.bench.images import Pusher
 from tests.support.peers import Registry, docker_registry, require_peer, skopeo
 from tests.usecases import copy_to_layout, import_ostree, install_packages, run_wasm
 
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("--insecure-policy", "--tls-verify=false")
 MODULE = '(module (func (export "add") (param i32 i32) (result i32) local.get 0 local.get 1 i32.add))'
 
@@ -206,6 +208,57 @@ class Installer(UseCase):
 
         self.assertEqual(files(ours), files(theirs))
         self.assertIn(digest, skopeo("inspect", f"oci:{ours}", home=self.directory))
+
+
+class ParentInC(UseCase):
+    """The example for programs in C: what it prints can be trusted, and what cannot is an error with its reason."""
+
+    def setUp(self) -> None:
+        self.program = self.directory / "parent"
+        command = [require_peer("cc"), "-Wall", "-Wextra", "-Werror", "-O1", "-D_GNU_SOURCE", "-o", str(self.program)]
+        subprocess.run([*command, str(Path(__file__).with_name("parent.c"))], check=True)
+        self.proxy = self.directory / "proxy"
+        self.proxy.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cip "$@"\n')
+        self.proxy.chmod(0o755)
+
+    def fetch(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [str(self.program), str(self.proxy), *arguments], check=False, capture_output=True, cwd=ROOT, timeout=120
+        )
+
+    def test_it_prints_the_manifest(self) -> None:
+        image = self.push("in-c", b"layer")
+        done = self.fetch(*OPTIONS, image)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["layers"][0]["digest"], _digest(b"layer"))
+
+    def test_an_error_is_no_manifest(self) -> None:
+        for arguments, reason in (
+            ((*OPTIONS, f"docker://{self.registry.host}/absent:1"), b"image-not-found"),
+            (("--insecure-policy", "nonsense"), b"reference-invalid"),
+        ):
+            with self.subTest(reason):
+                done = self.fetch(*arguments)
+                self.assertEqual((done.returncode, done.stdout), (1, b""))
+                self.assertIn(reason, done.stderr)
+
+    def test_a_proxy_that_says_nothing_or_is_not_there_is_an_error(self) -> None:
+        for program in ("true", "/nonexistent"):
+            done = subprocess.run(
+                [str(self.program), program, "docker://x"], check=False, capture_output=True, timeout=60
+            )
+            self.assertEqual((done.returncode, done.stdout), (1, b""), program)
+
+    def test_a_short_answer_is_an_error(self) -> None:
+        short = self.directory / "short"
+        short.write_text(
+            f"#!{sys.executable}\nimport socket, sys\nline = socket.socket(fileno=int(sys.argv[2]))\nline.recv(9999)\n"
+            "line.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 10\\r\\n\\r\\nhello')\n"
+        )
+        short.chmod(0o755)
+        done = subprocess.run([str(self.program), str(short), "x"], check=False, capture_output=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertIn(b"expected 10 bytes, found 5", done.stderr)
 
 
 if __name__ == "__main__":
