@@ -330,7 +330,8 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit]:
     if invocation.events_fd is not None:
         records.add_events(adopt_writer(invocation.events_fd, "--events-fd"))
     if invocation.audit_fd is not None:
-        audit = records.audit(adopt_writer(invocation.audit_fd, "--audit-fd"))
+        descriptor = adopt_writer(invocation.audit_fd, "--audit-fd")
+        audit = records.audit(descriptor, required=invocation.require_audit)
     return records.events(), audit
 
 

@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
     SOURCE_UNAVAILABLE = "source-unavailable"
     STORAGE_FULL = "storage-full"
+    AUDIT_UNAVAILABLE = "audit-unavailable"
     AUTHENTICATION_FAILED = "authentication-failed"
     CREDENTIALS_UNAVAILABLE = "credentials-unavailable"
     TLS_UNTRUSTED = "tls-untrusted"

@@ -104,6 +104,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("partial-dir", Kind.TEXT, "DIR", "keep what arrived of large blobs here, for the next run"),
     Option("partial-limit", Kind.SIZE, "SIZE", "of all that is kept there (4G, 0: no limit)"),
     Option("audit-fd", Kind.NUMBER, "N", "write trust decisions to this descriptor, as JSON lines"),
+    Option("require-audit", Kind.FLAG, "", "serve no image whose decision was not written to --audit-fd"),
     Option("events-fd", Kind.NUMBER, "N", "write progress to this descriptor, as JSON lines"),
     Option("journal", Kind.FLAG, "", "tell the systemd journal of faults and decisions"),
     Option("sandbox", Kind.TEXT, "MODE", "auto or off (default: auto)"),
@@ -140,6 +141,7 @@ class Invocation(NamedTuple):
     reference: str = ""
     sockfd: int | None = None
     audit_fd: int | None = None
+    require_audit: bool = False
     events_fd: int | None = None
     journal: bool = False
     json: bool = False
@@ -168,6 +170,8 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         raise UsageError(f"{command or PROGRAM}: expected {what}, found {len(words)}; see --help")
     if values.flag("json") and command is not Command.EXPLAIN:
         raise UsageError("--json: expected together with explain")
+    if values.flag("require-audit") and not values.given("audit-fd"):
+        raise UsageError("--require-audit: expected together with --audit-fd")
     _require_own_descriptors(command, values)
     return Invocation(
         command,
@@ -175,6 +179,7 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         words[0] if words else "",
         sockfd=values.number("sockfd"),
         audit_fd=values.number("audit-fd"),
+        require_audit=values.flag("require-audit"),
         events_fd=values.number("events-fd"),
         journal=values.flag("journal"),
         json=values.flag("json"),

@@ -46,6 +46,7 @@ _arguments \
     '--partial-dir=[keep what arrived of large blobs here, for the next run]:dir:_files -/' \
     '--partial-limit=[of all that is kept there (4G, 0; no limit)]:size:' \
     '--audit-fd=[write trust decisions to this descriptor, as JSON lines]:n:' \
+    '--require-audit[serve no image whose decision was not written to --audit-fd]' \
     '--events-fd=[write progress to this descriptor, as JSON lines]:n:' \
     '--journal[tell the systemd journal of faults and decisions]' \
     '--sandbox=[auto or off (default; auto)]:mode:(auto off)' \

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 
+from ..errors import CipError, ErrorCode
 from ..model.digest import Digest
 from ..trust.evaluation import Audit, Decision
 from ..trust.requirements import SignatureResult
@@ -12,11 +13,16 @@ from .lines import VERSION, LineWriter
 
 LINE_LIMIT = 64 * 1024  # bytes
 SIGNATURES = 32  # of one decision, so that its record stays below 64 KiB
+REQUIRED_SECONDS = 10.0  # that an accepted image waits for its line under --require-audit
 _TEXT = 240  # characters of one outside or composed text
 
 
-def write_audit(lines: LineWriter) -> Audit:
-    """Decisions that become lines; one of LINE_LIMIT bytes or more loses its signatures and says so."""
+def write_audit(lines: LineWriter, *, required: bool) -> Audit:
+    """Decisions that become lines; one of LINE_LIMIT bytes or more loses its signatures and says so.
+
+    With `required` an image that was accepted waits until its line is written, at most REQUIRED_SECONDS: what it
+    returns raises CipError (`audit-unavailable`) then.
+    """
 
     def record(
         decision: Decision, *, reference: str, digest: Digest, index_digest: Digest | None, time: float
@@ -25,7 +31,11 @@ def write_audit(lines: LineWriter) -> Audit:
         line = {"v": VERSION, **members}
         if len(json.dumps(line, default=str)) >= LINE_LIMIT:
             line |= {"signatures": [], "truncated": True}
-        lines.put(line)
+        if not (required and decision.accepted):
+            lines.put(line)
+        elif not lines.write(line, REQUIRED_SECONDS):
+            why = f"--require-audit: the decision was not written to --audit-fd within {REQUIRED_SECONDS:g} s"
+            raise CipError(f"{reference}: {why}", code=ErrorCode.AUDIT_UNAVAILABLE)
 
     return record
 

@@ -30,9 +30,18 @@ class LineWriter:
         self._lines: deque[bytes] = deque()
         self._progress: dict[str, bytes] = {}
         self._waiting = 0
+        self._queued = self._written = 0  # lines that are not progress
         self._writing = False
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    def write(self, members: Mapping[str, object], within: float) -> bool:
+        """Whether one line reached the descriptor whole, and all before it, within so many seconds."""
+        with self._condition:
+            mine = self._queued + 1
+            self.put(members)
+            self._condition.wait_for(lambda: self._closed or self._written >= mine, within)
+            return self._written >= mine
 
     def put(self, members: Mapping[str, object], *, replaces: str | None = None, ends: str | None = None) -> None:
         """Queue one line. With `replaces` it takes the place of a waiting one with that key; `ends` drops that one."""
@@ -47,6 +56,7 @@ class LineWriter:
                     self._cut_off("its reader is too slow")
                     return
                 self._lines.append(line)
+                self._queued += 1
                 self._waiting += len(line)
                 self._progress.pop(ends or "", None)
             if self._thread is None:
@@ -99,13 +109,15 @@ class LineWriter:
                     if self._closed:
                         return
                     self._writing = True
-                    if self._lines:
+                    counts = bool(self._lines)
+                    if counts:
                         line = self._lines.popleft()
                         self._waiting -= len(line)
                     else:
                         line = self._progress.pop(next(iter(self._progress)))
                 try:
                     _write_whole(self._descriptor, line)
+                    self._written += counts
                 except OSError as error:
                     with self._condition:
                         if not self._closed:

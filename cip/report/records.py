@@ -36,9 +36,9 @@ class Records:
         """What tells all that were added."""
         return follow_all(self._emits)
 
-    def audit(self, descriptor: int) -> Audit:
-        """Decisions that become lines on `descriptor`, which is owned from now on."""
-        return write_audit(self._open(descriptor, "audit"))
+    def audit(self, descriptor: int, *, required: bool) -> Audit:
+        """Decisions that become lines on `descriptor`, which is owned from now on; see `write_audit`."""
+        return write_audit(self._open(descriptor, "audit"), required=required)
 
     def close(self) -> None:
         """Write what waits, within FLUSH_SECONDS: a parent may wait for the end of this process."""

@@ -47,6 +47,7 @@ _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.POLICY_INVALID: 500,
     ErrorCode.INTERNAL: 500,
     ErrorCode.SOURCE_UNAVAILABLE: 500,
+    ErrorCode.AUDIT_UNAVAILABLE: 500,
     ErrorCode.AUTHENTICATION_FAILED: 502,
     ErrorCode.CREDENTIALS_UNAVAILABLE: 502,
     ErrorCode.TLS_UNTRUSTED: 502,

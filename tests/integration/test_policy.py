@@ -104,6 +104,43 @@ class PolicyCase(unittest.TestCase):
             self.assertRegex(proxy.parent.ask("OpenImage", image).failure[1], words)
 
 
+class RequiredAuditTest(PolicyCase):
+    """`--require-audit`: an image whose decision cannot be recorded is not served."""
+
+    def words(self, audit: int) -> list[str]:
+        policy = self.policy({"type": "insecureAcceptAnything"})
+        return [policy, "--require-audit", f"--audit-fd={audit}", *PLATFORM]
+
+    def image(self) -> str:
+        path = self.scratch / "image"
+        if not path.exists():
+            images.directory(path, MANIFEST, (images.CONFIG_C, images.LAYER_T))
+        return f"dir:{path}"
+
+    def test_line_is_there_before_the_first_answer(self) -> None:
+        path = self.scratch / "audit"
+        with open(path, "wb") as audit:
+            with running(*self.words(audit.fileno()), self.image(), pass_fds=[audit.fileno()]) as proxy:
+                self.assertEqual(proxy.line.ask("GET", "/manifest").body, MANIFEST)
+                self.assertIs(json.loads(path.read_bytes())["accepted"], True)
+                proxy.line.ask("POST", "/quit")
+                proxy.wait()
+
+    def test_image_is_not_served_when_the_line_cannot_be_written(self) -> None:
+        with open("/dev/full", "wb") as audit:
+            words = self.words(audit.fileno())
+            with running(*words, self.image(), pass_fds=[audit.fileno()]) as proxy:
+                for target in ("/manifest", f"/blobs/{images.DIGEST_T}"):
+                    answer = proxy.line.ask("GET", target)
+                    self.assertEqual((answer.status, answer.problem()["type"]), (500, "audit-unavailable"))
+                    self.assertRegex(answer.problem()["detail"], "--require-audit: the decision was not written")
+                proxy.line.ask("POST", "/quit")
+                proxy.wait()
+            with json_proxy(*words, pass_fds=[audit.fileno()]) as parent:
+                parent.parent.ask("Initialize")
+                self.assertRegex(parent.parent.ask("OpenImage", self.image()).failure[1], "--require-audit")
+
+
 class DirectoryTest(PolicyCase):
     """`dir:`, gpg and skopeo's standalone-sign; no network."""
 

@@ -76,6 +76,12 @@ class Values(unittest.TestCase):
                 parse(argument, IMAGE)
         self.assertEqual(parse("--deadline=0", IMAGE).settings.times.deadline, 0.0)
 
+    def test_a_required_audit_needs_a_descriptor(self) -> None:
+        with self.assertRaisesRegex(UsageError, "--require-audit: expected together with --audit-fd"):
+            parse("--require-audit", IMAGE)
+        self.assertTrue(parse("--require-audit", "--audit-fd=6", IMAGE).require_audit)
+        self.assertFalse(parse("--audit-fd=6", IMAGE).require_audit)
+
     def test_two_streams_never_share_a_descriptor(self) -> None:
         for arguments in (
             ["--sockfd=5", "--events-fd=5", IMAGE], ["--audit-fd=6", "--events-fd=6", IMAGE], ["--events-fd=1", IMAGE],

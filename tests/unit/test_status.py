@@ -11,7 +11,8 @@ _STATUS = {
     403: "policy-rejected registry-blocked",
     404: "path-unknown image-not-found blob-not-in-image blob-not-found platform-not-found",
     405: "method-not-allowed",
-    500: "config-invalid policy-missing policy-invalid internal source-unavailable",
+    500: "config-invalid policy-missing policy-invalid internal source-unavailable "
+    "audit-unavailable",
     501: "transport-unsupported media-type-unsupported dependency-missing",
     502: "authentication-failed credentials-unavailable tls-untrusted tls-name-mismatch tls-expired tls-not-yet-valid "
     "redirect-refused address-refused manifest-invalid content-mismatch limit-exceeded name-not-resolved "

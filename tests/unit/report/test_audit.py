@@ -6,6 +6,7 @@ import unittest
 from collections.abc import Mapping
 from unittest import mock
 
+from cip.errors import CipError
 from cip.model.digest import parse_digest
 from cip.report.audit import LINE_LIMIT, SIGNATURES, audit_record, write_audit
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
@@ -97,11 +98,33 @@ class AuditTest(unittest.TestCase):
         lines = mock.Mock(put=told.append)
         digest = parse_digest(DIGEST)
         for looked_for in ((), ("x" * 200,) * 1000):
-            write_audit(lines)(
+            write_audit(lines, required=False)(
                 decision._replace(looked_for=looked_for), reference="r", digest=digest, index_digest=None, time=0.0
             )
         self.assertEqual([each.get("truncated", False) for each in told], [False, True])
         self.assertGreater(len(json.dumps(told[1]["looked_for"])), LINE_LIMIT)
+
+    def test_required_line_is_waited_for_before_an_image_is_served_and_not_for_a_refusal(self) -> None:
+        decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)
+        for case, accepted, written, words in (
+            ("written", True, True, ""),
+            ("not written", True, False, "docker://r: --require-audit: the decision was not written to --audit-fd"),
+            ("a refusal", False, False, ""),
+        ):
+            lines = mock.Mock(write=mock.Mock(return_value=written))
+            audit = write_audit(lines, required=True)
+            digest = parse_digest(DIGEST)
+            made = decision._replace(accepted=accepted)
+            with self.subTest(case):
+                try:
+                    audit(made, reference="docker://r", digest=digest, index_digest=None, time=0.0)
+                    self.assertEqual(words, "")
+                except CipError as error:
+                    self.assertRegex(str(error), f"{words or 'nothing'} within 10 s")
+                    self.assertEqual((error.code, error.retryable), ("audit-unavailable", False))
+                self.assertEqual((lines.write.called, lines.put.called), (accepted, not accepted))
+                if accepted:
+                    self.assertEqual(lines.write.call_args.args[1], 10.0)
 
     def test_an_index_is_named_twice(self) -> None:
         decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)
