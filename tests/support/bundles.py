@@ -295,7 +295,7 @@ class World:
         issuer = issuer or self.intermediate
         names = [x509.UniformResourceIdentifier(SUBJECT_URI)] if san is None else san
         chosen = [ExtendedKeyUsageOID.CODE_SIGNING] if purposes is None else purposes
-        issuer_key = issuer.certificate.public_key()
+        issuer_key: Any = issuer.certificate.public_key()
         usage = x509.KeyUsage(signs, not signs, False, False, False, False, False, False, False)
         extensions: list[Any] = [(usage, True)]
         if chosen:
@@ -314,7 +314,7 @@ class World:
             "key": key or new_key(), "begin": begin, "end": end, "serial": x509.random_serial_number(),
             "issuer_name": issuer_name,
         }  # fmt: skip
-        bare = issue("leaf", issuer, extensions=extensions, **options)
+        bare = issue("", issuer, extensions=extensions, **options)
         if sct is None:
             return bare
         other = new_key()
@@ -329,7 +329,7 @@ class World:
             signature = sign(other, signed + tail)
         timestamp = b"\0" + hashlib.sha256(spki(log_key)).digest() + moment + tail + b"\4\3" + _counted(signature)
         listed = raw_extension(SCT_LIST, der(0x04, _counted(_counted(timestamp))))
-        return issue("leaf", issuer, extensions=[*extensions, (listed, False)], **options)
+        return issue("", issuer, extensions=[*extensions, (listed, False)], **options)
 
     @property
     def usual_leaf(self) -> Issued:

@@ -703,4 +703,3 @@ def policy_option(directory: Path, policy: str | None) -> str:
     kinds = {"accept": "insecureAcceptAnything", "reject": "reject"}
     path.write_text(json.dumps({"default": [{"type": kinds[policy]}]}) if policy in kinds else "{")
     return f"--policy={path}"
-

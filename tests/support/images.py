@@ -109,9 +109,7 @@ def manifest(
     )
 
 
-def index(
-    entries: Sequence[Mapping[str, object]], *, media_type: str = mediatype.OCI_INDEX
-) -> bytes:
+def index(entries: Sequence[Mapping[str, object]], *, media_type: str = mediatype.OCI_INDEX) -> bytes:
     """A compact index over entries made by `entry`."""
     return compact({"schemaVersion": 2, "mediaType": media_type, "manifests": list(entries)})
 
@@ -175,8 +173,15 @@ class Layout:
         self.write_index()
         return digest
 
-    def add_image(self, config_data: bytes, layers: Sequence[bytes], manifest_data: bytes, *, name: str | None = None,
-                  media_type: str = mediatype.OCI_MANIFEST) -> Digest:
+    def add_image(
+        self,
+        config_data: bytes,
+        layers: Sequence[bytes],
+        manifest_data: bytes,
+        *,
+        name: str | None = None,
+        media_type: str = mediatype.OCI_MANIFEST,
+    ) -> Digest:
         """Store an image with all its blobs."""
         for blob in (config_data, *layers):
             self.add_blob(blob)

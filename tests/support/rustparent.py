@@ -72,9 +72,7 @@ def _compile(cargo: str, program: Path) -> None:
     fresh.replace(program)
 
 
-def run_parent(
-    *arguments: str, home: Path, environment: Mapping[str, str] | None = None, status: int = 0
-) -> list[Any]:
+def run_parent(*arguments: str, home: Path, environment: Mapping[str, str] | None = None, status: int = 0) -> list[Any]:
     """Run the program with `clean_environment(home)`; the JSON values that it prints, and last what it says on stderr.
 
     Raises AssertionError when it ends with another exit status than `status`.

@@ -171,7 +171,7 @@ def issue(
 ) -> Issued:
     """A certificate with exactly these extensions (value, critical); self-signed without `issuer`."""
     own = key or new_key()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
     builder = x509.CertificateBuilder(
         issuer_name=issuer_name or (issuer.certificate.subject if issuer else subject),
         subject_name=subject,

@@ -42,7 +42,7 @@ def sequence(*contents: bytes) -> bytes:
 
 def integer(value: int) -> bytes:
     """An INTEGER."""
-    return der(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    return der(0x02, value.to_bytes((value + (value < 0)).bit_length() // 8 + 1, "big", signed=True))
 
 
 def oid(text: str) -> bytes:

@@ -98,7 +98,7 @@ def _verified(entry: LogEntry, signed: Signed, log: Log, logs: Sequence[Log], wh
         checkpoint = parse_checkpoint(entry.proof.checkpoint)
         origin, is_version_2 = checkpoint.origin, not _SHARD.fullmatch(checkpoint.origin)
         _require_checkpoint_of(checkpoint, log, logs)
-        _require_inclusion(entry.body, entry.proof, checkpoint)
+        require_inclusion(entry.body, entry.proof, checkpoint)
     if is_version_2 != ((entry.kind, entry.version) == KIND_OF_VERSION_2):
         _refuse(f"log entry of kind {quote(f'{entry.kind} {entry.version}')} in a log of version {1 + is_version_2}")
     if is_version_2 and entry.promise:
@@ -197,7 +197,7 @@ def note_key_id(name: str, key: PublicKey) -> bytes:
     return hashlib.sha256(content).digest()[:_KEY_ID_BYTES]
 
 
-def _require_inclusion(body: bytes, proof: InclusionProof, checkpoint: Checkpoint) -> None:
+def require_inclusion(body: bytes, proof: InclusionProof, checkpoint: Checkpoint) -> None:
     """Return only if `body` is a leaf of the tree (RFC 9162 2.1.3.2)."""
     index, size = proof.log_index, checkpoint.size
     if (proof.root_hash and proof.root_hash != checkpoint.root) or (proof.tree_size and proof.tree_size != size):

@@ -113,10 +113,10 @@ class _Reader:
 
     def elements(self, begin: int, end: int, depth: int) -> tuple[Element, ...]:
         """The elements that make up `begin` to `end`."""
-        if not depth:
-            _fail(f"elements nested deeper than {DEPTH_LIMIT}")
         found = []
         while begin < end:
+            if not depth:
+                _fail(f"elements nested deeper than {DEPTH_LIMIT}")
             self._count += 1
             if self._count > ELEMENT_LIMIT:
                 _fail(f"more than {ELEMENT_LIMIT} elements")
