@@ -338,7 +338,7 @@ class ImageOpener:
             raise
         if isinstance(parsed, Manifest):
             decision = self._judge(text, source, [digest], None, decide)
-            return _Accepted(parsed, top.data, digest, None, _signing_referrers(decision, unverified))
+            return _Accepted(parsed, top.data, digest, None, signed_by=_signing_referrers(decision, unverified))
         return self._accept_index(text, source, parsed, digest, unverified, tools)
 
     def _accept_index(
@@ -358,7 +358,7 @@ class ImageOpener:
             found = self._resolve(text, source, index)
             chosen.append(found._replace(index_digest=digest))
             digests.append(found.digest)
-            judged.append(self._unverified(source, found.data, found.digest, found.digest))
+            judged.append(self._unverified(source, found.data, found.digest, found.entry))
             return judged[-1]
 
         def decide(policy: Policy, signed: bool) -> Decision:
@@ -427,7 +427,6 @@ class ImageOpener:
         wanted = host_platforms(self._settings.platform)
         for _ in range(INDEX_DEPTH):
             entry = choose_instance(index, wanted).descriptor
-            _require_sha256(entry.digest)
             try:
                 raw = source.manifest(entry.digest)
             except ImageAbsentError as error:  # the image is there, its index names more than there is
@@ -437,7 +436,7 @@ class ImageOpener:
             announced = raw.media_type or entry.media_type
             parsed = parse_manifest(raw.data, announced, where)
             if isinstance(parsed, Manifest):
-                return _Accepted(parsed, raw.data, entry.digest, None)
+                return _Accepted(parsed, raw.data, digest_of(raw.data), None, entry=entry.digest)
             index = parsed
         raise InvalidDocumentError(
             f"{text}: manifest", f"indexes nested deeper than {INDEX_DEPTH}", code=ErrorCode.LIMIT_EXCEEDED
@@ -445,12 +444,16 @@ class ImageOpener:
 
 
 class _Accepted(NamedTuple):
-    """A manifest that the policy accepted, itself or through its index."""
+    """A manifest that the policy accepted, itself or through its index, which names it by the digest `entry`.
+
+    `digest` is its sha256, by which manifests are compared and signed, whatever algorithm an index uses.
+    """
 
     manifest: Manifest
     data: bytes
     digest: Digest
     index_digest: Digest | None
+    entry: Digest | None = None
     signed_by: frozenset[str] = frozenset()  # digests of referrers whose bundles the policy took for signatures
 
 
@@ -531,7 +534,7 @@ class _Once(Generic[T]):
 
 
 def _require_sha256(digest: Digest) -> None:
-    """Manifests are compared by sha256 alone (signatures.md 4.1); another algorithm could not be verified there."""
+    """Images of registries are named by sha256 alone, because registries serve no other (decisions.md section 10)."""
     if digest.algorithm != "sha256":
         raise InvalidDigestError(
             str(digest), "a manifest can only be named by sha256", code=ErrorCode.DIGEST_UNSUPPORTED

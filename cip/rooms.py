@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .programs import Programs
     from .readahead import ReadAhead
     from .report.records import Records
-    from .settings import Settings
+    from .settings import PlatformOptions, Settings
     from .sources.archives.spool import Spools
     from .sources.base import BlobAccess, ImageSource
     from .trust.requirements import Requirement, RunGpgv
@@ -102,11 +102,13 @@ def spools(tmpdir: str) -> Spools:
     return Spools(tmpdir)
 
 
-def open_oci_archive(reference: ImageReference, spools: Spools, programs: Programs) -> ImageSource:
+def open_oci_archive(
+    reference: ImageReference, spools: Spools, programs: Programs, platform: PlatformOptions
+) -> ImageSource:
     """Raises UnsupportedError, and what the room raises, as all that open a source."""
     with _needed("oci-archive:", _transport):
         from .sources.archives.archive import open_oci_archive
-    return open_oci_archive(reference, spools, programs)
+    return open_oci_archive(reference, spools, programs, platform)
 
 
 def open_docker_archive(reference: ImageReference, spools: Spools, programs: Programs) -> ImageSource:

@@ -85,7 +85,7 @@ class SourceOpener:
         return open_layout(reference, self._settings)
 
     def _open_oci_archive(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_oci_archive(reference, self._shared_spools(), self._programs)
+        return rooms.open_oci_archive(reference, self._shared_spools(), self._programs, self._settings.platform)
 
     def _open_directory(self, reference: ImageReference) -> ImageSource:
         from .sources.directory import open_directory

@@ -31,7 +31,7 @@ from .model.identity import ImageIdentity, docker_identity, path_identity
 from .model.reference import DockerReference, ImageReference, Transport, parse_image_reference
 from .model.signature import RawSignature
 from .programs import Programs
-from .settings import Settings
+from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
 from .sources.base import BlobAccess, ImageSource, RawManifest, ReferrerSource
@@ -77,10 +77,13 @@ class LocalPlace(Protocol):
 class LayoutPlace:
     """A layout, in a directory or in an archive; owns `files`."""
 
-    def __init__(self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles) -> None:
+    def __init__(
+        self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles, platform: PlatformOptions
+    ) -> None:
         self._reference = reference
         self._identity = identity
         self._files = files
+        self._platform = platform
         self._referrers: ReferrerSource | None = None
 
     @property
@@ -101,7 +104,7 @@ class LayoutPlace:
                 return None
             reference = reference._replace(name=tag)
         try:
-            source = LayoutSource(reference, self._identity, self._files)
+            source = LayoutSource(reference, self._identity, self._files, self._platform)
         except NotFoundError:
             return None
         return source.manifest(None) if source.name == tag else None
@@ -424,8 +427,10 @@ def _open_place(reference: ImageReference, settings: Settings, programs: Program
     resolved = resolve_path(reference)
     identity = path_identity(reference.transport, resolved)
     if reference.transport is Transport.OCI_ARCHIVE:
-        return LayoutPlace(reference, identity, open_archived_layout(reference, resolved, spools, programs))
-    return LayoutPlace(reference, identity, open_layout_files(reference, resolved, settings))
+        files = open_archived_layout(reference, resolved, spools, programs)
+    else:
+        files = open_layout_files(reference, resolved, settings)
+    return LayoutPlace(reference, identity, files, settings.platform)
 
 
 def _require_unharmed(reader: FileBlob, descriptor: Descriptor) -> None:

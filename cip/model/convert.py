@@ -75,7 +75,7 @@ def encode_config(config: bytes, where: str) -> bytes:
 
 def encode_inner_config(config: bytes, where: str) -> bytes:
     """The `config` object inside such a config, `{}` when it has none (GetConfig). Raises as `encode_config`."""
-    return _encode(_read_image(parse_json(config, where)).get("config", {}))
+    return _encode(_read_image(parse_json(config, where))["config"])
 
 
 def _convert_layer(layer: Descriptor, where: str) -> Descriptor:
@@ -112,7 +112,7 @@ def _read_members(node: JsonNode, readers: Mapping[str, _Reader]) -> dict[str, A
 
 def _read_image(node: JsonNode) -> dict[str, Any]:
     members = _read_members(node, _IMAGE)
-    always = {"architecture": "", "os": "", "rootfs": _NO_ROOTFS}
+    always = {"architecture": "", "os": "", "config": {}, "rootfs": _NO_ROOTFS}
     return {name: members.get(name, always.get(name)) for name in _IMAGE if name in members or name in always}
 
 
@@ -125,13 +125,8 @@ def _read_rootfs(node: JsonNode) -> dict[str, Any]:
     }
 
 
-def _read_inner_config(node: JsonNode) -> dict[str, Any] | None:
-    """Go leaves the object out when it is all zero; an empty array or object that was written is not zero."""
-    found = node.folded(_INNER)
-    members = _read_members(node, _INNER)
-    if not members and not any(isinstance(member.value, list | dict) for member in found.values()):
-        return None
-    return members
+def _read_inner_config(node: JsonNode) -> dict[str, Any]:
+    return _read_members(node, _INNER)
 
 
 def _read_history(node: JsonNode) -> list[dict[str, Any]] | None:

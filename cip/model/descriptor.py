@@ -44,19 +44,19 @@ class Descriptor(NamedTuple):
 
 
 def read_descriptor(node: JsonNode) -> Descriptor:
-    """The descriptor that `node` holds; a missing media type is an empty one, a missing size is 0 (images.md M16).
+    """The descriptor that `node` holds; a missing media type is an empty one.
 
+    A size that is left out would be blamed on whoever serves the content, so it is refused here.
     Raises InvalidDocumentError naming the spot: `manifest: layers[2].size: expected an integer, found a string`.
     """
     node.require_exact_case(_MEMBERS)
     media_type = node.get("mediaType")
-    size = node.get("size")
     urls = node.get("urls")
     annotations = node.get("annotations")
     return Descriptor(
         media_type.as_str() if media_type else "",
         _read_digest(node["digest"]),
-        size.as_int(minimum=0, maximum=MAX_SIZE) if size else 0,
+        node["size"].as_int(minimum=0, maximum=MAX_SIZE),
         tuple(item.as_str() for item in urls.items()) if urls else (),
         {key: value.as_str() for key, value in annotations.members()} if annotations else _NO_ANNOTATIONS,
     )

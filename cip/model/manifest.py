@@ -136,10 +136,11 @@ def _read_manifest(root: JsonNode, media_type: str) -> Manifest:
 
 
 def _read_index(root: JsonNode, media_type: str) -> Index:
-    return Index(media_type, tuple(_read_entry(node) for node in _bounded(root["manifests"], ENTRY_LIMIT)))
+    return Index(media_type, tuple(read_entry(node) for node in _bounded(root["manifests"], ENTRY_LIMIT)))
 
 
-def _read_entry(node: JsonNode) -> IndexEntry:
+def read_entry(node: JsonNode) -> IndexEntry:
+    """The entry of an index that `node` holds. Raises InvalidDocumentError."""
     descriptor = read_descriptor(node)
     platform = node.get("platform")
     if platform is None:

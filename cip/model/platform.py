@@ -13,6 +13,8 @@ from .manifest import Index, IndexEntry
 LISTED_PLATFORMS = 20  # how many of an index's platforms a refusal names
 ZSTD_ANNOTATION = "io.github.containers.compression.zstd"  # "true": the entry whose layers are compressed with zstd
 
+_KIND_ANNOTATION = "vnd.docker.reference.type"  # BuildKit, docs/attestations/attestation-storage.md
+
 # The kernel's names in Go's spelling, which image platforms use; a name that is not here is the same in both.
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -71,6 +73,8 @@ def choose_instance(index: Index, wanted: Sequence[Platform]) -> IndexEntry:
     best: tuple[int, bool] | None = None
     chosen: IndexEntry | None = None
     for entry in index.entries:
+        if is_attestation(entry):
+            continue
         if entry.platform is not None:
             position = ranks.get(entry.platform)
         else:
@@ -84,6 +88,11 @@ def choose_instance(index: Index, wanted: Sequence[Platform]) -> IndexEntry:
     if chosen is None:
         raise _not_found(index, wanted[0])
     return chosen
+
+
+def is_attestation(entry: IndexEntry) -> bool:
+    """Whether an entry is what BuildKit puts beside an image: a statement about how it was made, and no image."""
+    return entry.descriptor.annotations.get(_KIND_ANNOTATION) == "attestation-manifest"
 
 
 def _not_found(index: Index, wanted: Platform) -> NotFoundError:

@@ -12,7 +12,6 @@ from ..errors import (
     ContentMismatchError,
     ErrorCode,
     ImageAbsentError,
-    InvalidDigestError,
     InvalidDocumentError,
     InvalidReferenceError,
     NotFoundError,
@@ -21,14 +20,17 @@ from ..errors import (
     UnsupportedError,
     quote,
 )
+from ..hostconfig.machine import host_platforms
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, read_descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity, path_identity
 from ..model.jsontree import JsonNode, parse_json
+from ..model.manifest import Index, read_entry
+from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageReference, Transport
 from ..model.signature import RawSignature
-from ..settings import Settings
+from ..settings import PlatformOptions, Settings
 from .base import BlobAccess, RawManifest
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
@@ -63,11 +65,13 @@ class LayoutFiles(Protocol):
 class LayoutSource:
     """One image of a layout."""
 
-    def __init__(self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles) -> None:
+    def __init__(
+        self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles, platform: PlatformOptions
+    ) -> None:
         """Read the index and choose the image in it; takes `files` over once it returns.
 
-        Raises NotFoundError (image-not-found) only when no entry has the name; InvalidReferenceError,
-        InvalidDocumentError, UnsupportedError, SourceError.
+        Raises ImageAbsentError only when no entry has the name, NotFoundError for an empty layout and for one without
+        an image of `platform`; InvalidReferenceError, InvalidDocumentError, UnsupportedError, SourceError.
         """
         self._text = reference.text
         self._identity = identity
@@ -77,20 +81,14 @@ class LayoutSource:
         where = f"{reference.text}: {INDEX_NAME}"
         root = parse_json(files.read_index(), where)
         root.require_exact_case(("manifests",))
-        entries = tuple(root["manifests"].items())
+        listed = root["manifests"]
+        entries = () if listed.is_null() else tuple(listed.items())
         if len(entries) > ENTRY_LIMIT:
             raise InvalidDocumentError(where, f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED)
         for entry in entries:
             entry.require_exact_case(_ENTRY_KEYS)
-        chosen = _choose(reference, entries, where)
+        chosen = _choose(reference, entries, where, platform)
         self._descriptor = read_descriptor(chosen)
-        chosen["size"].as_int()  # a size that is left out would be one that nobody checks
-        if self._descriptor.digest.algorithm != "sha256":
-            raise InvalidDigestError(
-                str(self._descriptor.digest),
-                "a manifest can only be named by sha256",
-                code=ErrorCode.DIGEST_UNSUPPORTED,
-            )
         self._entries = entries
         self._name = _name_of(chosen)
 
@@ -177,7 +175,7 @@ def open_layout(reference: ImageReference, settings: Settings) -> LayoutSource:
     resolved = resolve_path(reference)
     files = open_layout_files(reference, resolved, settings)
     try:
-        return LayoutSource(reference, path_identity(Transport.OCI, resolved), files)
+        return LayoutSource(reference, path_identity(Transport.OCI, resolved), files, settings.platform)
     except BaseException:
         files.close()
         raise
@@ -233,8 +231,13 @@ class _DirectoryFiles:
             self._shared.close()
 
 
-def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str) -> JsonNode:
-    """The entry that the reference names (images.md 3.3, rows "no NAME", "NAME" and "@N")."""
+def _choose(
+    reference: ImageReference, entries: Sequence[JsonNode], where: str, platform: PlatformOptions
+) -> JsonNode:
+    """The entry that the reference names (images.md 3.3, rows "no NAME", "NAME" and "@N").
+
+    Entries that differ by their platform alone are one image, as they would be in an index of their own (skopeo#2463).
+    """
     if reference.index is not None:
         if reference.index >= len(entries):
             raise InvalidReferenceError(
@@ -245,18 +248,19 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str) 
         if len(entries) == 1:
             return entries[0]
         if not entries:
-            raise InvalidDocumentError(f"{where}: manifests", "expected an image, found none")
+            raise NotFoundError(f"{where}: manifests: expected an image, found none", phase=Phase.MANIFEST)
+        if len(set(map(_name_of, _images(entries)))) == 1:
+            chosen = _of_platform(entries, where, platform)
+            if chosen is not None:
+                return chosen
         raise InvalidReferenceError(
             reference.text, f"choose one of {len(entries)} images by :NAME or :@INDEX{_names(entries)}"
         )
-    wrong_types = []
-    for entry in entries:
-        if _name_of(entry) == reference.name:
-            media_type = entry.get("mediaType")
-            found = media_type.as_str() if media_type is not None else ""
-            if found in _NAMEABLE:
-                return entry
-            wrong_types.append(found)
+    named = [entry for entry in entries if _name_of(entry) == reference.name]
+    usable = [entry for entry in named if _type_of(entry) in _NAMEABLE]
+    if usable:
+        return _of_platform(usable, where, platform) or usable[0]
+    wrong_types = [_type_of(entry) for entry in named]
     if wrong_types:
         shown = ", ".join(quote(found) for found in wrong_types[:_NAMES_SHOWN])
         raise UnsupportedError(
@@ -265,6 +269,34 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str) 
         )
     why = f"no image is named {quote(reference.name)}{_names(entries)}"
     raise ImageAbsentError(f"{where}: {why}", phase=Phase.MANIFEST)
+
+
+def _images(entries: Sequence[JsonNode]) -> list[JsonNode]:
+    """What is no attestation beside an image."""
+    return [entry for entry in entries if not is_attestation(read_entry(entry))]
+
+
+def _of_platform(entries: Sequence[JsonNode], where: str, platform: PlatformOptions) -> JsonNode | None:
+    """The image among `entries`, which all have a platform; None where that is not how they differ.
+
+    Raises NotFoundError (platform-not-found).
+    """
+    images = _images(entries)
+    if len(images) == 1:
+        return images[0]
+    index = Index(mediatype.OCI_INDEX, tuple(map(read_entry, images)))
+    if not images or any(entry.platform is None for entry in index.entries):
+        return None
+    try:
+        chosen = choose_instance(index, host_platforms(platform))
+    except NotFoundError as error:
+        raise NotFoundError(f"{where}: {error}", code=error.code, phase=Phase.MANIFEST) from error
+    return images[index.entries.index(chosen)]
+
+
+def _type_of(entry: JsonNode) -> str:
+    media_type = entry.get("mediaType")
+    return media_type.as_str() if media_type is not None else ""
 
 
 def _name_of(entry: JsonNode) -> str | None:

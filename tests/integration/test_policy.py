@@ -490,7 +490,7 @@ class AnswersOfARegistryTest(PolicyCase):
         self.attached: Given = Given(404, b"not here")
         self.lookaside: Given = Given(404)
         self.extension: Given | None = None
-        self.manifest = MANIFEST
+        self.manifest = self.instance = MANIFEST
         self.layers: dict[str, bytes] = {}
         self.server = self.enterContext(RecordingServer(self.answer))
         self.places(lookaside=f"http://{self.server.host}/lookaside", use_sigstore_attachments="true")
@@ -506,6 +506,8 @@ class AnswersOfARegistryTest(PolicyCase):
             return self.lookaside if asked.target.endswith("/signature-1") else Given(404)
         if asked.target.endswith(".sig"):
             return self.attached
+        if "/manifests/sha512:" in asked.target:
+            return Given(200, self.instance, {"Content-Type": mediatype.OCI_MANIFEST})
         if "/manifests/" in asked.target:
             return Given(200, self.manifest, {"Content-Type": json.loads(self.manifest)["mediaType"]})
         found = {str(digest_of(data)): data for data in BLOBS} | self.layers
@@ -610,16 +612,24 @@ class AnswersOfARegistryTest(PolicyCase):
         asked = [each for each in self.server.asked if each.target == "/v2/os/base/manifests/v1"]
         self.assertEqual(len(asked), 1)
 
-    def test_x07_x12_other_algorithms_are_refused_even_when_everything_is_accepted(self) -> None:
+    def test_x07_a_reference_by_another_algorithm_is_refused_even_when_everything_is_accepted(self) -> None:
         digest = f"sha512:{hashlib.sha512(MANIFEST).hexdigest()}"
-        for image, manifest in (
-            (f"docker://{self.server.host}/os/base@{digest}", MANIFEST),
-            (self.image, self.index_by(digest)),
-        ):
-            self.manifest = manifest
-            with self.proxy(image, {"type": "insecureAcceptAnything"}) as (proxy, _):
-                problem = proxy.line.ask("GET", "/manifest").problem()
-                self.assertEqual(problem["type"], "digest-unsupported", problem)
+        image = f"docker://{self.server.host}/os/base@{digest}"
+        with self.proxy(image, {"type": "insecureAcceptAnything"}) as (proxy, _):
+            problem = proxy.line.ask("GET", "/manifest").problem()
+            self.assertEqual(problem["type"], "digest-unsupported", problem)
+
+    def test_x12_an_instance_is_checked_by_the_algorithm_that_names_it_and_signed_by_sha256(self) -> None:
+        self.instance = MANIFEST
+        self.manifest = self.index_by(f"sha512:{hashlib.sha512(MANIFEST).hexdigest()}")
+        self.attach(self.signature())
+        self.accept(self.image, self.requirement)
+        with self.proxy(self.image, self.requirement) as (proxy, _):
+            self.assertEqual(proxy.line.ask("GET", "/manifest").field("Manifest-Digest"), str(DIGEST))
+        self.instance = MANIFEST + b" "
+        with self.proxy(self.image, {"type": "insecureAcceptAnything"}) as (proxy, _):
+            problem = proxy.line.ask("GET", "/manifest").problem()
+            self.assertEqual(problem["type"], "content-mismatch", problem)
 
     def index_by(self, digest: str) -> bytes:
         entry = {**images.entry(MANIFEST, platform={"os": "linux", "architecture": "amd64"}), "digest": digest}

@@ -80,7 +80,7 @@ def compact(value: object) -> bytes:
 def config(diff_ids: Sequence[Digest]) -> bytes:
     """An image config in canonical form over uncompressed layers."""
     rootfs = {"type": "layers", "diff_ids": [str(digest) for digest in diff_ids]}
-    return compact({"architecture": "amd64", "os": "linux", "rootfs": rootfs})
+    return compact({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs})
 
 
 def manifest(

@@ -30,10 +30,10 @@ class Reading(unittest.TestCase):
             Descriptor("a/b", Digest("sha256", H), MAX_SIZE, ("u",), {"k": "v"}),
         )
 
-    def test_only_the_digest_has_to_be_there(self) -> None:
+    def test_only_digest_and_size_have_to_be_there(self) -> None:
         for text in (
-            f'{{"digest":"sha256:{H}"}}',
-            f'{{"digest":"sha256:{H}","mediaType":null,"size":null,"urls":null,"annotations":null}}',
+            f'{{"digest":"sha256:{H}","size":0}}',
+            f'{{"digest":"sha256:{H}","mediaType":null,"size":0,"urls":null,"annotations":null}}',
         ):
             with self.subTest(text):
                 self.assertEqual(read(text), Descriptor("", Digest("sha256", H), 0))
@@ -47,8 +47,10 @@ class Reading(unittest.TestCase):
             (f'{{"digest":"sha256:{H}","size":-1}}', "index: size: expected at least 0, found -1"),
             (f'{{"digest":"sha256:{H}","size":{MAX_SIZE + 1}}}', f"index: size: expected at most {MAX_SIZE}"),
             (f'{{"digest":"sha256:{H}","size":1e0}}', "index: size: expected an integer, found a number"),
-            (f'{{"digest":"sha256:{H}","urls":["u",2]}}', r"index: urls\[1\]: expected a string"),
-            (f'{{"digest":"sha256:{H}","annotations":[]}}', "index: annotations: expected an object"),
+            (f'{{"digest":"sha256:{H}"}}', "index: expected a member 'size', found none"),
+            (f'{{"digest":"sha256:{H}","size":null}}', "index: size: expected an integer, found null"),
+            (f'{{"digest":"sha256:{H}","size":1,"urls":["u",2]}}', r"index: urls\[1\]: expected a string"),
+            (f'{{"digest":"sha256:{H}","size":1,"annotations":[]}}', "index: annotations: expected an object"),
             (f'{{"digest":"sha256:{H}","DIGEST":"x"}}', "index: ambiguous member 'DIGEST'"),
         ):
             with self.subTest(text), self.assertRaisesRegex(InvalidDocumentError, f"^{reason}") as caught:

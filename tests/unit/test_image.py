@@ -354,7 +354,7 @@ class Serving(ImageCase):
         image = self.open(FakeSource(first.manifests, [config, images.LAYER_T], NAME))
         digest = Digest("sha256", converted["digest"].partition(":")[2])
         self.assertEqual(image.describe_blob(digest).size, converted["size"])
-        self.assertEqual(len(self.read(image, digest)), 64)
+        self.assertEqual(len(self.read(image, digest)), 76)
         self.assertEqual(self.read(image, digest_of(config)), config)
 
     def test_a_blob_that_the_image_does_not_name_costs_no_request(self) -> None:

@@ -163,7 +163,12 @@ class Recognition(unittest.TestCase):
         ):
             with self.subTest(size), self.assertRaisesRegex(InvalidDocumentError, rf"layers\[0\]\.size: {reason}"):
                 parse(oci(layers=[OCI_LAYER | {"size": size}]))
-        self.assertEqual(manifest(oci(layers=[without(OCI_LAYER, "size")])).layers[0].size, 0)
+        for document in (
+            oci(layers=[without(OCI_LAYER, "size")]), oci(config=without(config_of(mt.OCI_CONFIG), "size")),
+            index(manifests=[without(ENTRY, "size")]),
+        ):  # fmt: skip
+            with self.assertRaisesRegex(InvalidDocumentError, "expected a member 'size', found none"):
+                parse(document)
         self.assertEqual(manifest(oci(layers=[OCI_LAYER | {"size": 2**63 - 1}])).layers[0].size, 2**63 - 1)
 
     def test_a_manifest_has_a_config_and_layers(self) -> None:  # M17, M18

@@ -12,6 +12,7 @@ from ...model.digest import Digest
 from ...model.identity import path_identity
 from ...model.reference import ImageReference, Transport
 from ...programs import Programs
+from ...settings import PlatformOptions
 from ..beneath import open_regular
 from ..fileblob import FileBlob, reason, whole_file
 from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
@@ -110,7 +111,9 @@ def open_archive(path: str, text: str, spools: Spools, programs: Programs) -> Ar
     return Archive(spooled.descriptor, text, spooled.close)
 
 
-def open_oci_archive(reference: ImageReference, spools: Spools, programs: Programs) -> LayoutSource:
+def open_oci_archive(
+    reference: ImageReference, spools: Spools, programs: Programs, platform: PlatformOptions
+) -> LayoutSource:
     """The image that `reference` names in an archive of an OCI layout.
 
     Raises InvalidReferenceError, NotFoundError, InvalidDocumentError, UnsupportedError, SourceError.
@@ -118,7 +121,7 @@ def open_oci_archive(reference: ImageReference, spools: Spools, programs: Progra
     resolved = resolve_path(reference)
     files = open_archived_layout(reference, resolved, spools, programs)
     try:
-        return LayoutSource(reference, path_identity(Transport.OCI_ARCHIVE, resolved), files)
+        return LayoutSource(reference, path_identity(Transport.OCI_ARCHIVE, resolved), files, platform)
     except BaseException:
         files.close()
         raise

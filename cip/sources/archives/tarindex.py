@@ -21,6 +21,7 @@ MEMBER_LIMIT = 1_000_000
 EXTENSION_LIMIT = 1024 * 1024  # bytes of one extended header (decisions.md section 9)
 _CHAIN_LIMIT = 16  # extended headers in front of one member
 _WINDOW = 16 * BLOCK  # bytes read at once: small members stand close together
+_COMPARED = 256 * 1024  # bytes of two members of one name that are compared at once
 _ZERO = bytes(BLOCK)
 _FILES = frozenset(b"0\x007")
 _HARD_LINK, _SYMBOLIC_LINK = b"12"
@@ -49,6 +50,7 @@ class TarIndex:
         self._what = what
         self._hashes = array("q")
         self._positions = array("Q")
+        self._equal: set[int] = set()  # where members start that are the same as the first of their name
         self._scan()
 
     def __len__(self) -> int:
@@ -56,7 +58,10 @@ class TarIndex:
         return len(self._hashes)
 
     def find(self, name: bytes) -> TarMember | None:
-        """The member `name`, or None. Raises InvalidDocumentError when two have this name, SourceError."""
+        """The member `name`, or None; of several that are the same, the first.
+
+        Raises InvalidDocumentError when two of this name differ: readers disagree about which one counts. SourceError.
+        """
         wanted = hash(name)
         found: TarMember | None = None
         place = -1
@@ -67,9 +72,24 @@ class TarIndex:
                 return found
             member, _ = _Headers(self._descriptor, self._what).read_member(self._positions[place])
             if member is not None and member.name == name:
-                if found is not None:
-                    raise InvalidDocumentError(self._what, f"two members are named {quote(_text(name))}")
-                found = member
+                if found is None:
+                    found = member
+                elif member.start not in self._equal:
+                    self._require_equal(found, member)
+                    self._equal.add(member.start)
+
+    def _require_equal(self, first: TarMember, second: TarMember) -> None:
+        """Return only for two members with the same content, which is compared once."""
+        same = (first.size, first.link) == (second.size, second.link)
+        offset = 0
+        while same and offset < first.size:
+            size = min(_COMPARED, first.size - offset)
+            one, other = (_read(self._descriptor, each.start + offset, size, self._what) for each in (first, second))
+            same = one == other and len(one) == size
+            offset += size
+        if not same:
+            what = f"two members are named {quote(_text(first.name))}, and they differ"
+            raise InvalidDocumentError(self._what, what)
 
     def _scan(self) -> None:
         headers = _Headers(self._descriptor, self._what)
@@ -161,7 +181,7 @@ class _Headers:
     def _block(self, position: int) -> bytes:
         offset = position - self._window_start
         if not 0 <= offset <= len(self._window) - BLOCK:
-            self._window = self._read(position, _WINDOW)
+            self._window = _read(self._descriptor, position, _WINDOW, self._what)
             self._window_start, offset = position, 0
         block = self._window[offset : offset + BLOCK]
         if len(block) < BLOCK:
@@ -176,12 +196,6 @@ class _Headers:
             raise self._broken(position, wrong)
         return header
 
-    def _read(self, position: int, size: int) -> bytes:
-        try:
-            return os.pread(self._descriptor, size, position)
-        except OSError as error:
-            raise SourceError(f"{self._what}: {reason(error)}") from error
-
     def _extension(self, position: int, size: int) -> bytes:
         if size > EXTENSION_LIMIT:
             raise InvalidDocumentError(
@@ -189,7 +203,7 @@ class _Headers:
                 f"an extended header larger than {EXTENSION_LIMIT} bytes",
                 code=ErrorCode.LIMIT_EXCEEDED,
             )
-        data = self._read(position, size)
+        data = _read(self._descriptor, position, size, self._what)
         if len(data) < size:
             raise self._broken(position, "the file ends inside an extended header")
         return data
@@ -231,6 +245,13 @@ class _Headers:
 
     def _broken(self, position: int, why: str) -> InvalidDocumentError:
         return InvalidDocumentError(f"{self._what}: byte {position}", why)
+
+
+def _read(descriptor: int, position: int, size: int, what: str) -> bytes:
+    try:
+        return os.pread(descriptor, size, position)
+    except OSError as error:
+        raise SourceError(f"{what}: {reason(error)}") from error
 
 
 def clean_name(name: bytes) -> bytes | None:

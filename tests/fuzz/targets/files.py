@@ -12,6 +12,7 @@ from cip.model.identity import nameless_identity, path_identity
 from cip.model.manifest import Manifest, parse_manifest
 from cip.model.reference import Transport, parse_image_reference
 from cip.programs import Programs
+from cip.settings import PlatformOptions
 from cip.sources.archives.archive import Archive
 from cip.sources.archives.dockerarchive import Choice, DockerArchiveSource
 from cip.sources.archives.spool import Spools
@@ -88,7 +89,8 @@ def _layout_index(data: bytes) -> None:
 
 def _open_layout(text: str, data: bytes) -> None:
     reference = parse_image_reference(text)
-    source = LayoutSource(reference, path_identity(Transport.OCI, "/d"), cast(LayoutFiles, _Index(data)))
+    identity = path_identity(Transport.OCI, "/d")
+    source = LayoutSource(reference, identity, cast(LayoutFiles, _Index(data)), PlatformOptions("linux", "amd64"))
     assert source.identity.identity == "/d"
 
 

@@ -14,6 +14,7 @@ from cip.errors import CipError, ContentMismatchError, ErrorCode, MissingDepende
 from cip.model.digest import Digest
 from cip.model.reference import Transport, parse_image_reference
 from cip.programs import DirectPrograms
+from cip.settings import PlatformOptions
 from cip.sources.archives import compression
 from cip.sources.archives.archive import open_oci_archive
 from cip.sources.archives.spool import Spools
@@ -50,7 +51,7 @@ class ArchiveTestCase(LeakCheckedTestCase):
 
     def open(self, rest: str = "") -> LayoutSource:
         reference = parse_image_reference(f"oci-archive:{self.path}{rest}")
-        source = open_oci_archive(reference, self.spools, DirectPrograms())
+        source = open_oci_archive(reference, self.spools, DirectPrograms(), PlatformOptions())
         self.addCleanup(source.close)
         return source
 

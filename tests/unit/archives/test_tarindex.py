@@ -92,10 +92,23 @@ class Finding(TarTestCase):
         self.assertIsNone(directory.find(b"index.json"))
 
     def test_a_name_that_two_members_have_is_refused_when_it_is_asked_for(self) -> None:
-        index = self.index(images.tar([Member(b"a", b"1"), Member(b"b", b"2"), Member(b"./a", b"3")]))
-        self.assertEqual(self.read(index, b"b"), b"2")
-        with self.assertRaisesRegex(InvalidDocumentError, "archive: two members are named 'a'"):
+        large = bytes(600_000)
+        for first, second in ((b"1", b"3"), (b"1", b"11"), (large + b"1", large + b"3")):
+            index = self.index(images.tar([Member(b"a", first), Member(b"b", b"2"), Member(b"./a", second)]))
+            self.assertEqual(self.read(index, b"b"), b"2")
+            with self.assertRaisesRegex(InvalidDocumentError, "archive: two members are named 'a', and they differ"):
+                index.find(b"a")
+        link = Member(b"a", kind=b"2", link=b"b")
+        index = self.index(images.tar([Member(b"a"), link]))
+        with self.assertRaisesRegex(InvalidDocumentError, "they differ"):
             index.find(b"a")
+
+    def test_members_of_one_name_that_are_the_same_are_one(self) -> None:
+        for content in (b"", b"1", bytes(600_000) + b"x"):
+            index = self.index(images.tar([Member(b"a", content), Member(b"b", b"2"), *[Member(b"./a", content)] * 2]))
+            self.assertEqual((self.read(index, b"a"), self.read(index, b"a")), (content, content))
+        link = Member(b"a", kind=b"2", link=b"b")
+        self.assertIsNotNone(self.index(images.tar([link, link])).find(b"a"))
 
     def test_ten_thousand_members_are_found(self) -> None:
         index = self.index(images.tar(Member(b"d/%05d" % number, b"%d" % number) for number in range(10_000)))
