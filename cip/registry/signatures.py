@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from .. import log
 from ..content import read_blob
 from ..errors import (
     CipError,
@@ -56,6 +57,7 @@ ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of the list that a registry keeps itself
 _USERINFO = re.compile(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
 T = TypeVar("T")
+_Reader = Callable[[str, bool], tuple[str, bytes | None]]  # (name, whether one was there before it) → origin, content
 
 
 def fetch_signatures(
@@ -147,12 +149,15 @@ class _Fetch:
         return found
 
     def from_lookaside(self, base: str) -> list[RawSignature]:
-        """signature-1, signature-2, … up to the first that does not exist."""
+        """signature-1, signature-2, … up to the first that does not exist.
+
+        Some object stores say 403 for what does not exist. Behind a signature that could be had it ends the list.
+        """
         directory = f"{self._endpoint.reference.path}@{self._digest.algorithm}={self._digest.encoded}"
         read = self._file_reader(base) if base.startswith("file:") else self._url_reader(base)
         found: list[RawSignature] = []
         for number in range(1, LOOKASIDE_LIMIT + 2):
-            origin, blob = read(f"{directory}/signature-{number}")
+            origin, blob = read(f"{directory}/signature-{number}", bool(found))
             if blob is None:
                 break
             if number > LOOKASIDE_LIMIT:
@@ -200,7 +205,7 @@ class _Fetch:
             blob.close()
         return SigstoreSignature(layer.media_type, payload, layer.annotations, origin)
 
-    def _file_reader(self, base: str) -> Callable[[str], tuple[str, bytes | None]]:
+    def _file_reader(self, base: str) -> _Reader:
         root = decode_percent(base.removeprefix("file://").partition("?")[0].partition("#")[0])
         if not root.startswith("/"):
             host, _, root = root.partition("/")
@@ -209,7 +214,7 @@ class _Fetch:
                 raise ConfigurationError("registries.d: lookaside", why)
             root = f"/{root}"
 
-        def read(name: str) -> tuple[str, bytes | None]:
+        def read(name: str, behind_one: bool) -> tuple[str, bytes | None]:
             path = f"{root}/{name}"
             try:
                 return path, read_if_present(path, SIGNATURE_LIMIT)
@@ -218,7 +223,7 @@ class _Fetch:
 
         return read
 
-    def _url_reader(self, base: str) -> Callable[[str], tuple[str, bytes | None]]:
+    def _url_reader(self, base: str) -> _Reader:
         authorization = ""
         private = _USERINFO.fullmatch(base)
         if private is not None:
@@ -233,17 +238,19 @@ class _Fetch:
         if directory == "/" and not base.partition("?")[0].endswith("/"):
             directory = ""
 
-        def read(name: str) -> tuple[str, bytes | None]:
+        def read(name: str, behind_one: bool) -> tuple[str, bytes | None]:
             url = Url(root.origin, f"{directory}/{name}{mark}{query}")
             request = Request(url, authorization=authorization)
-            return str(url), self._repeat(lambda limits: self._get(request, str(url), limits))
+            return str(url), self._repeat(lambda limits: self._get(request, str(url), limits, behind_one))
 
         return read
 
-    def _get(self, request: Request, where: str, limits: Limits) -> bytes | None:
+    def _get(self, request: Request, where: str, limits: Limits, behind_one: bool) -> bytes | None:
         response = self._endpoint.requester().send(request, limits)
-        if response.status == 404:
+        if response.status == 404 or (response.status == 403 and behind_one):
             response.close()
+            if response.status == 403:
+                log.warning("signature %s: 403 Forbidden behind other signatures, taken for the end of the list", where)
             return None
         if response.status != 200:
             raise refusal(response, f"signature {where}", ErrorCode.REGISTRY_ERROR, limits.clock)

@@ -303,6 +303,18 @@ class LookasideTest(SignatureCase):
                 self.answers[f"/sig/{self.base}1"] = reply(status)
                 self.assertIs(self.refused(str(status)).phase, Phase.SIGNATURE)
 
+    def test_forbidden_behind_a_signature_is_the_end_of_the_list_and_warned_about(self) -> None:
+        """Some object stores answer 403 for what does not exist (containers/image issue 538)."""
+        self.stores("http://u:hush@look.example/sig?key=hush")
+        self.answers[f"/sig/{self.base}1?key=hush"] = reply(200, b"\x901")
+        self.answers[f"/sig/{self.base}2?key=hush"] = reply(403, b"AccessDenied")
+        with mock.patch("cip.log.warning") as warning:
+            self.assertEqual(len(self.signatures()), 1)
+        self.assertEqual(warning.call_args.args[1], f"http://look.example/sig/{self.base}2")
+        self.assertRegex(warning.call_args.args[0], "403 Forbidden behind other signatures, taken for the end")
+        self.answers[f"/sig/{self.base}2?key=hush"] = reply(401)
+        self.refused("401")
+
     def test_a_fault_that_passes_is_repeated(self) -> None:
         self.stores("http://look.example/sig")
         answers = [reply(503), reply(200, b"\x901")]
