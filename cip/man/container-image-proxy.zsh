@@ -2,6 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # zsh completion for container-image-proxy
 
+_container_image_proxy_image() {
+    if compset -P '(oci|oci-archive|dir|docker-archive|tarball):'; then
+        _files
+    else
+        compadd -S '' docker:// oci: oci-archive: dir: docker-archive: docker-daemon: containers-storage: tarball:
+        compadd explain fetch experimental-image-proxy
+    fi
+}
+
 _arguments \
     '--sockfd=[serve the socket that is descriptor N (default; stdin and stdout)]:n:' \
     '--quiet[write nothing to stderr]' \
@@ -20,7 +29,7 @@ _arguments \
     '--registry-token=[bearer token for the registry]:token:' \
     '--no-creds[be anonymous]' \
     '--cert-dir=[CA (*.crt) and client certificates (*.cert, *.key)]:dir:_files -/' \
-    '--tls-verify[verify TLS; =false also allows plain HTTP]' \
+    '--tls-verify=-[verify TLS; =false also allows plain HTTP]::value:(true false)' \
     '--registries-conf=[instead of the hosts registries.conf]:file:_files' \
     '--registries.d=[where signatures are found, instead of the hosts]:dir:_files -/' \
     '--override-os=[choose this platform from an index]:os:' \
@@ -55,4 +64,4 @@ _arguments \
     '--command-timeout=[accepted, without effect]:time:' \
     '*--decryption-key=[accepted, without effect]:key:' \
     '--tls-details=[accepted, without effect]:file:_files' \
-    '*:image or command:(explain experimental-image-proxy docker\:// oci\: oci-archive\: dir\: docker-archive\: docker-daemon\: containers-storage\: tarball\:)'
+    '*:image or command:_container_image_proxy_image'

@@ -73,17 +73,19 @@ class Pages(unittest.TestCase):
 
 
 class Completions(unittest.TestCase):
-    def test_both_shells_know_every_option(self) -> None:
-        for name in ("container-image-proxy.bash", "container-image-proxy.zsh"):
-            found = set(re.findall(r"--([a-z.-]+)", text(name).partition("previous in")[0]))
-            with self.subTest(name):
-                self.assertEqual(found & {o.name for o in OPTIONS}, {option.name for option in OPTIONS})
+    def test_every_shell_knows_every_option(self) -> None:
+        for shell, form in (("bash", r"--([a-z.-]+)"), ("zsh", r"--([a-z.-]+)"), ("fish", r"-l ([a-z.-]+)")):
+            found = set(re.findall(form, text(f"container-image-proxy.{shell}").partition("COMPREPLY=()")[0]))
+            with self.subTest(shell):
+                self.assertEqual({option.name for option in OPTIONS} - found, set())
 
-    def test_zsh_takes_values_exactly_where_the_table_does(self) -> None:
-        lines = text("container-image-proxy.zsh")
+    def test_zsh_and_fish_take_values_exactly_where_the_table_does(self) -> None:
+        zsh, fish = text("container-image-proxy.zsh"), text("container-image-proxy.fish")
         for option in OPTIONS:
             with self.subTest(option.name):
-                self.assertEqual(f"--{option.name}=" in lines, option.kind is not Kind.FLAG)
+                takes_value = option.kind not in (Kind.FLAG, Kind.LEVEL)
+                self.assertEqual(bool(re.search(rf"--{re.escape(option.name)}=\[", zsh)), takes_value)
+                self.assertEqual(bool(re.search(rf"-l {re.escape(option.name)}( -[rx])", fish)), takes_value)
 
 
 if __name__ == "__main__":
