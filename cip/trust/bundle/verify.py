@@ -202,7 +202,7 @@ def _unstamped(bundle: Bundle, stamps: Sequence[VerifiedTime], where: str) -> st
 
 
 def _issuer(leaf: Certificate, chain: Sequence[Certificate], root: TrustedRoot, times: Sequence[float]) -> Certificate:
-    """Who issued `leaf`, if one authority vouches for it at every time (V7)."""
+    """Who issued `leaf`, if one authority vouches for it at every time (bundles.md 3.8)."""
     if leaf.purposes is None or CODE_SIGNING not in leaf.purposes:
         _refuse("untrusted", "the certificate is not for code signing")
     if leaf.usages is None or "digitalSignature" not in leaf.usages or leaf.is_authority:
