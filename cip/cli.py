@@ -337,13 +337,15 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit]:
 
 def _load_policy(settings: Settings) -> Policy:
     from .trust.policy import accept_anything_policy, parse_policy
+    from .trust.requirements import PolicyReaders
 
     if settings.policy.source is PolicySource.ACCEPT_ANYTHING:
         return accept_anything_policy()
     from .hostconfig.paths import CONFIGURATION_LIMIT, policy_path, read_configuration
 
     path = policy_path(settings)
-    return parse_policy(read_configuration(path, CONFIGURATION_LIMIT), path)
+    readers = PolicyReaders.OWN if settings.policy.source is PolicySource.FILE else PolicyReaders.SHARED
+    return parse_policy(read_configuration(path, CONFIGURATION_LIMIT), path, readers)
 
 
 def _read_key_file(path: str) -> bytes:

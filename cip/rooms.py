@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .model.descriptor import Descriptor
     from .model.jsontree import JsonNode
     from .model.reference import ImageReference
+    from .model.signature import FoundBundles
     from .partial import PartStore
     from .programs import Programs
     from .readahead import ReadAhead
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from .settings import PlatformOptions, Settings
     from .sources.archives.spool import Spools
     from .sources.base import BlobAccess, ImageSource
-    from .trust.requirements import Requirement, RunGpgv
+    from .trust.matching import IdentityMatcher
+    from .trust.requirements import Acceptance, Examination, PolicyReaders, Requirement, RunGpgv, TrustTools, UnverifiedImage
+    from .trust.sigstore.demand import BundleDemand
 
 
 class Room(NamedTuple):
@@ -159,11 +162,20 @@ def parse_signed_by(node: JsonNode) -> Requirement:
     return parse_signed_by(node)
 
 
-def parse_sigstore_signed(node: JsonNode) -> Requirement:
+def parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> Requirement:
     """A `sigstoreSigned` of a policy. Raises ConfigurationError by `node`, UnsupportedError."""
     with _needed("sigstoreSigned", _dependency):
         from .trust.sigstore.requirement import parse_sigstore_signed
-    return parse_sigstore_signed(node)
+    return parse_sigstore_signed(node, readers)
+
+
+def bundle_candidates(
+    found: FoundBundles, demand: BundleDemand, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
+) -> tuple[list[tuple[Callable[[Examination], Acceptance], Examination]], list[str]]:
+    """What a `sigstoreSigned` has to check of the bundles of an image. Raises UnsupportedError."""
+    with _needed("Sigstore bundles", _dependency):
+        from .trust.bundle.requirement import candidates_among
+    return candidates_among(found, demand, matcher, image, tools)
 
 
 def require_reliable(run_gpgv: RunGpgv) -> None:

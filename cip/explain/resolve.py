@@ -36,7 +36,7 @@ from ..sources.localpath import resolve_path
 from ..trust.evaluation import select_requirements
 from ..trust.materials import Material
 from ..trust.policy import Policy, accept_anything_policy, parse_policy
-from ..trust.requirements import Requirement
+from ..trust.requirements import PolicyReaders, Requirement
 from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
 
 T = TypeVar("T")
@@ -167,7 +167,9 @@ class _Explainer:
                 self._note(ConfigurationFile(candidate, "policy", candidate == found))
                 if candidate == found:
                     break
-        return parse_policy(read_configuration(found, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID), found)
+        own = self._settings.policy.source is PolicySource.FILE
+        data = read_configuration(found, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID)
+        return parse_policy(data, found, PolicyReaders.OWN if own else PolicyReaders.SHARED)
 
     # --- places ---
 

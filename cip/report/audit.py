@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from ..errors import CipError, ErrorCode
 from ..model.digest import Digest
@@ -12,7 +13,9 @@ from ..trust.requirements import SignatureResult
 from .lines import VERSION, LineWriter
 
 LINE_LIMIT = 64 * 1024  # bytes
-SIGNATURES = 32  # of one decision, so that its record stays below 64 KiB
+SIGNATURES = 32  # of one decision
+SIGNATURES_SIZE = 56 * 1024  # bytes of them all, so that the line stays below LINE_LIMIT
+PROOFS = 4  # log entries, and times, of one signature
 REQUIRED_SECONDS = 10.0  # that an accepted image waits for its line under --require-audit
 _TEXT = 240  # characters of one outside or composed text
 
@@ -48,6 +51,7 @@ def audit_record(
     `digest` is that of the manifest to be served, `index_digest` that of the index it was chosen from; both are the
     index's when no manifest of it was looked at.
     """
+    signatures = _signatures(decision.signatures)
     record: dict[str, object] = {
         "time": time,
         "reference": reference,
@@ -64,12 +68,24 @@ def audit_record(
             {"of": str(each.subject), "type": each.kind, **_outcome(each.accepted, each.reason, each.detail)}
             for each in decision.requirements
         ],
-        "signatures": [_signature(each) for each in decision.signatures[:SIGNATURES]],
+        "signatures": signatures,
         "looked_for": None if decision.looked_for is None else [each[:_TEXT] for each in decision.looked_for],
     }
-    if len(decision.signatures) > SIGNATURES:
-        record["signatures_omitted"] = len(decision.signatures) - SIGNATURES
+    if len(decision.signatures) > len(signatures):
+        record["signatures_omitted"] = len(decision.signatures) - len(signatures)
     return record
+
+
+def _signatures(results: Sequence[SignatureResult]) -> list[dict[str, object]]:
+    """As many as there is room for, in their order; those that decided come first into it."""
+    chosen: dict[int, dict[str, object]] = {}
+    left = SIGNATURES_SIZE
+    for number in sorted(range(len(results)), key=lambda number: not results[number].accepted)[:SIGNATURES]:
+        record = _signature(results[number])
+        left -= len(json.dumps(record))
+        if left >= 0:
+            chosen[number] = record
+    return [chosen[number] for number in sorted(chosen)]
 
 
 def _outcome(accepted: bool, reason: str, detail: str) -> dict[str, object]:
@@ -84,4 +100,15 @@ def _signature(result: SignatureResult) -> dict[str, object]:
         record["key"] = result.key
     if result.claims is not None:
         record["claims"] = {name: text[:_TEXT] for name, text in result.claims.items()}
+    if result.bundle is not None:
+        record["bundle"] = result.bundle.digest
+        for name, proofs in (("log", result.bundle.log), ("times", result.bundle.times)):
+            record[name] = [
+                {key: value[:_TEXT] if isinstance(value, str) else value for key, value in each.items()}
+                for each in proofs[:PROOFS]
+            ]
+        if result.bundle.identity:
+            record["identity"] = result.bundle.identity
+        if result.bundle.identity_file:
+            record["identity_file"] = result.bundle.identity_file[:_TEXT]
     return {**record, **_outcome(result.accepted, result.reason, result.detail)}

@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn, Protocol, TypeVar
 from ..errors import CipError, InvalidReferenceError, SignatureError, quote
 from ..model.jsontree import JsonNode
 from ..model.reference import DockerReference, parse_docker_reference, require_name_prefix
+from .requirements import NOT_SHARED, PolicyReaders
 
 T = TypeVar("T")
 
@@ -26,7 +27,9 @@ class IdentityMatcher(Protocol):
 
 
 def require_identity(matcher: IdentityMatcher, requested: DockerReference | None, signed: str) -> None:
-    """Return only if `matcher` accepts the text that was signed; one that does not parse never matches."""
+    """Return only if `matcher` accepts the text that was signed; one that does not parse never matches a name."""
+    if isinstance(matcher, MatchDigest):
+        return
     try:
         reference = parse_docker_reference(signed)
     except InvalidReferenceError as error:
@@ -68,6 +71,13 @@ class MatchRepository(NamedTuple):
         asked = _required(requested)
         if asked.name != signed.name:
             _refuse(signed, f"expected an image of {asked.name}")
+
+
+class MatchDigest(NamedTuple):
+    """`matchDigest`: no name is compared; the digest that was signed says enough (bundles.md 4.3)."""
+
+    def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
+        """Accept."""
 
 
 class ExactReference(NamedTuple):
@@ -123,11 +133,28 @@ def parse_identity_matcher(node: JsonNode) -> IdentityMatcher:
     return build(node)
 
 
-def parse_signed_identity(requirement: JsonNode) -> IdentityMatcher:
-    """The `signedIdentity` of a requirement; missing is the default, `null` is an error (signatures.md 2.2)."""
+def parse_signed_identity(
+    requirement: JsonNode, readers: PolicyReaders = PolicyReaders.SHARED, *, digest_allowed: bool = False
+) -> IdentityMatcher:
+    """The `signedIdentity` of a requirement; missing is the default, `null` is an error (signatures.md 2.2).
+
+    `digest_allowed`: `matchDigest` may stand there, in a file that this program alone reads (bundles.md 4.2).
+    """
     if not requirement.has("signedIdentity"):
         return MatchRepoDigestOrExact()
-    return parse_identity_matcher(requirement["signedIdentity"])
+    node = requirement["signedIdentity"]
+    if digest_allowed and node["type"].as_str() == kind_of(MatchDigest()):
+        if readers is PolicyReaders.SHARED:
+            node["type"].fail(f"expected one of {', '.join(_PARSERS)}, found 'matchDigest' ({NOT_SHARED})")
+        node.require_only(("type",))
+        return MatchDigest()
+    return parse_identity_matcher(node)
+
+
+def kind_of(matcher: IdentityMatcher) -> str:
+    """Its `type` in the policy."""
+    name = type(matcher).__name__
+    return name[0].lower() + name[1:]
 
 
 def _parse_exact_reference(node: JsonNode) -> IdentityMatcher:

@@ -15,7 +15,7 @@ from .. import rooms
 from ..errors import ConfigurationError, ErrorCode, UnsupportedError, quote
 from ..model.digest import digest_of
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
-from .requirements import Absent, InsecureAcceptAnything, Reject, Requirement, SignedBaseLayer
+from .requirements import Absent, InsecureAcceptAnything, PolicyReaders, Reject, Requirement, SignedBaseLayer
 from .scopes import scope_fault
 
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
@@ -36,8 +36,11 @@ def accept_anything_policy() -> Policy:
     return Policy(BUILT_IN, "", (InsecureAcceptAnything(),), MappingProxyType({}))
 
 
-def parse_policy(data: bytes, where: str) -> Policy:
-    """The policy that `data` holds; `where` is its path. Raises ConfigurationError (`policy-invalid`)."""
+def parse_policy(data: bytes, where: str, readers: PolicyReaders = PolicyReaders.SHARED) -> Policy:
+    """The policy that `data` holds; `where` is its path. Raises ConfigurationError (`policy-invalid`).
+
+    Only in a file that no other program reads are the words allowed that this program alone knows (bundles.md 4.2).
+    """
     if len(data) > POLICY_LIMIT:
         raise _invalid(where, f"larger than {POLICY_LIMIT} bytes")
     root = parse_json(data, where, error=_invalid)
@@ -47,45 +50,45 @@ def parse_policy(data: bytes, where: str) -> Policy:
     if root.has("transports"):
         for transport, scopes in root["transports"].members():
             transports[transport] = MappingProxyType(
-                {scope: _parse_scope(transport, scope, node) for scope, node in scopes.members()}
+                {scope: _parse_scope(transport, scope, node, readers) for scope, node in scopes.members()}
             )
-    default = _parse_requirements(root["default"])
+    default = _parse_requirements(root["default"], readers)
     return Policy(where, digest_of(data).encoded, default, MappingProxyType(transports))
 
 
-def _parse_scope(transport: str, scope: str, node: JsonNode) -> tuple[Requirement, ...]:
+def _parse_scope(transport: str, scope: str, node: JsonNode, readers: PolicyReaders) -> tuple[Requirement, ...]:
     fault = scope_fault(transport, scope)
     if fault:
         node.fail(fault)
-    return _parse_requirements(node)
+    return _parse_requirements(node, readers)
 
 
-def _parse_requirements(node: JsonNode) -> tuple[Requirement, ...]:
+def _parse_requirements(node: JsonNode, readers: PolicyReaders) -> tuple[Requirement, ...]:
     """A list that is never empty: no requirement is no consent (signatures.md 1.2)."""
-    requirements = tuple(_parse_requirement(item) for item in node.items())
+    requirements = tuple(_parse_requirement(item, readers) for item in node.items())
     if not requirements:
         node.fail("expected at least one requirement, found none")
     return requirements
 
 
-def _parse_requirement(node: JsonNode) -> Requirement:
+def _parse_requirement(node: JsonNode, readers: PolicyReaders) -> Requirement:
     kind = node["type"].as_str()
     if kind not in _PARSERS:
         node["type"].fail(f"expected one of {', '.join(_PARSERS)}, found {quote(kind)}")
-    return _PARSERS[kind](node)
+    return _PARSERS[kind](node, readers)
 
 
-def _parse_accept(node: JsonNode) -> Requirement:
+def _parse_accept(node: JsonNode, readers: PolicyReaders) -> Requirement:
     node.require_only(("type",))
     return InsecureAcceptAnything()
 
 
-def _parse_reject(node: JsonNode) -> Requirement:
+def _parse_reject(node: JsonNode, readers: PolicyReaders) -> Requirement:
     node.require_only(("type",))
     return Reject()
 
 
-def _parse_signed_base_layer(node: JsonNode) -> Requirement:
+def _parse_signed_base_layer(node: JsonNode, readers: PolicyReaders) -> Requirement:
     from .matching import parse_identity_matcher
 
     node.require_only(("type", "baseLayerIdentity"))
@@ -93,12 +96,12 @@ def _parse_signed_base_layer(node: JsonNode) -> Requirement:
     return SignedBaseLayer()
 
 
-def _parse_signed_by(node: JsonNode) -> Requirement:
+def _parse_signed_by(node: JsonNode, readers: PolicyReaders) -> Requirement:
     return _or_absent(node, rooms.parse_signed_by)
 
 
-def _parse_sigstore_signed(node: JsonNode) -> Requirement:
-    return _or_absent(node, rooms.parse_sigstore_signed)
+def _parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> Requirement:
+    return _or_absent(node, lambda node: rooms.parse_sigstore_signed(node, readers))
 
 
 def _or_absent(node: JsonNode, parse: Callable[[JsonNode], Requirement]) -> Requirement:
@@ -110,7 +113,7 @@ def _or_absent(node: JsonNode, parse: Callable[[JsonNode], Requirement]) -> Requ
 
 
 # Imports inside the parsers: a policy that verifies nothing must not cost what verifying costs.
-_PARSERS: Mapping[str, Callable[[JsonNode], Requirement]] = {
+_PARSERS: Mapping[str, Callable[[JsonNode, PolicyReaders], Requirement]] = {
     "insecureAcceptAnything": _parse_accept,
     "reject": _parse_reject,
     "signedBaseLayer": _parse_signed_base_layer,

@@ -8,6 +8,7 @@ Those that verify signatures live in `openpgp` and `sigstore`, imported only whe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import (
@@ -21,11 +22,26 @@ from ..errors import (
 )
 from ..model.digest import Digest, digest_of
 from ..model.identity import ImageIdentity
-from ..model.signature import FoundBundles, RawSignature, SigstoreBundle
+from ..model.jsontree import JsonNode
+from ..model.signature import FoundBundles, RawSignature
 
+NOT_SHARED = "this program knows it, skopeo and podman do not: use --policy"
 _REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all
-AnySignature = TypeVar("AnySignature", bound=RawSignature | SigstoreBundle)
+AnySignature = TypeVar("AnySignature")
 T = TypeVar("T")
+
+
+class PolicyReaders(StrEnum):
+    """Who reads a policy file. What this program alone knows would make skopeo and podman refuse every image."""
+
+    SHARED = "shared"
+    OWN = "own"  # given with --policy
+
+    def refuse_own(self, node: JsonNode, names: Sequence[str]) -> None:
+        """Fail at `node` for a member of `names` in a file that others read, too."""
+        for name in names:
+            if self is PolicyReaders.SHARED and node.has(name):
+                node.fail(f"unknown member {name!r} ({NOT_SHARED})")
 
 
 class BundleRules(NamedTuple):

@@ -21,7 +21,9 @@ from cip.trust.materials import Material
 from cip.trust.openpgp.simplesigning import SignedBy
 from cip.trust.policy import POLICY_LIMIT, accept_anything_policy, parse_policy
 from cip.trust.requirements import InsecureAcceptAnything, Reject, SignedBaseLayer
-from cip.trust.sigstore.requirement import FulcioSource, KeySource, PkiSource, SigstoreSigned
+from cip.trust.sigstore.certificates import CertificateIdentity
+from cip.trust.sigstore.requirement import SigstoreSigned
+from cip.trust.sigstore.signers import FulcioSource, KeySource, PkiSource
 
 ACCEPT = '{"type":"insecureAcceptAnything"}'
 P01 = f'{{"default":[{ACCEPT}]}}'
@@ -352,7 +354,7 @@ class SigstoreSignedTest(PolicyCase):
                 self.refuse(words, text)
         [parsed] = parse(fulcio(signedIdentity="absent")).default
         rekor = (Material("rekorPublicKeyPath '/rekor'", path="/rekor"),)
-        source = FulcioSource(Material("caPath '/ca'", path="/ca"), "i", "e", rekor)
+        source = FulcioSource(Material("caPath '/ca'", path="/ca"), CertificateIdentity("i", "e"), rekor)
         self.assertEqual(parsed, SigstoreSigned(source, MatchRepoDigestOrExact()))
         self.assertTrue(parsed.verifies)
 

@@ -1,67 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sigstoreSigned`: signatures by keys or certificates, with or without a transparency log (signatures.md 5).
 
-The order for one signature: trust material, annotations, log entry and certificate, the signature itself, and only then
-the payload's meaning.
+The order for one attachment: trust material, annotations, log entry and certificate, the signature itself, and only
+then the payload's meaning. Bundles are judged beside them, by a room of their own that is loaded when there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from ...errors import CipError, ErrorCode, MissingDependencyError, PolicyRejectedError, SignatureError
+from ... import rooms
+from ...errors import CipError, SignatureError, UnsupportedError, quote
 from ...model.jsontree import JsonNode
-from ...model.signature import SIGSTORE_MIME_TYPE, SigstoreSignature
-from ..armor import decode_base64, pem_blocks
+from ...model.signature import SIGSTORE_MIME_TYPE, FoundBundles, SigstoreSignature
+from ..armor import decode_base64
 from ..matching import IdentityMatcher, parse_signed_identity
-from ..materials import Material, parse_materials
+from ..materials import parse_materials
 from ..payload import SIGSTORE_TYPE, accept_payload
 from ..requirements import (
     Acceptance,
     Examination,
+    PolicyReaders,
     SignatureResult,
     TrustTools,
     UnverifiedImage,
+    fetch_bundles,
     fetch_signatures,
     no_signature,
     require_one_accepted,
 )
-from .certificates import require_email, require_hostname, require_oidc_issuer, require_path
-from .keys import Certificate, PublicKey, load_certificate, load_public_key
-from .logs import only_pem_block, read_log_entry, require_entry_about
+from .certificates import CertificateIdentity
+from .keys import PublicKey
+from .signers import Evidence, FulcioSource, KeySource, PkiSource, TrustMaterial, TrustSource
 
-CHAIN_LIMIT = 32  # certificates in a chain annotation or an intermediates file
+PREDICATES_SHOWN = 3
+COUNT_LIMIT = 4  # log entries or time stamps that a policy may demand
 _SIGNATURE = "dev.cosignproject.cosign/signature"
-_LOG_ENTRY = "dev.sigstore.cosign/bundle"
-_CERTIFICATE = "dev.sigstore.cosign/certificate"
-_CHAIN = "dev.sigstore.cosign/chain"
 _REKOR_SOURCES = ("rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas")
 _KEY_SOURCES = ("keyPath", "keyPaths", "keyData", "keyDatas")
-
-
-class Evidence(NamedTuple):
-    """One signature taken apart: `signature` is decoded, the rest is as it was found."""
-
-    payload: bytes
-    signature: bytes
-    annotations: Mapping[str, str]
-
-
-class TrustMaterial(Protocol):
-    """Loaded trust material: who may have signed."""
-
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
-        """The keys that may verify this signature, one of which must. Raises SignatureError."""
-        ...
-
-
-class TrustSource(Protocol):
-    """What the policy says about signers, not loaded yet."""
-
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """Read every file it names. Raises SignatureError (`keycfg`), MissingDependencyError."""
-        ...
+_CA_SOURCES = ("caPath", "caData")
+_ROOT_SOURCES = ("trustedRootPath", "trustedRootData")
+_COUNTS = ("requireLogEntries", "requireTimestamps")
+_OWN_MEMBERS = (*_ROOT_SOURCES, *_COUNTS)
+_SUBJECTS = ("subjectEmail", "subjectURI", "subjectOtherName", "buildSignerURI")
+Check = Callable[[Examination], Acceptance]
 
 
 class SigstoreSigned(NamedTuple):
@@ -75,156 +58,141 @@ class SigstoreSigned(NamedTuple):
     def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """As `Requirement.check` says."""
         signatures = fetch_signatures(image)
+        found = fetch_bundles(image)
         sigstore = [each for each in signatures if isinstance(each, SigstoreSignature)]
-        candidates = [
-            (each, Examination(each.origin, "sigstore")) for each in sigstore if each.mime_type == SIGSTORE_MIME_TYPE
+        material = _Loaded(self.source, tools)
+        candidates: list[tuple[Check, Examination]] = [
+            (self._check_of(each, material, image), Examination(each.origin, "sigstore"))
+            for each in sigstore
+            if each.mime_type == SIGSTORE_MIME_TYPE
         ]
+        attestations: Sequence[str] = found.attestations
+        if found.bundles:
+            bundles, attestations = self._bundles(found, image, tools)
+            candidates += bundles
         if not candidates:
-            raise no_signature(image, "sigstore signature", _others(len(signatures) - len(sigstore), len(sigstore)))
-        try:
-            material = self.source.load(tools)
-        except (SignatureError, MissingDependencyError) as error:
-            seen.extend(examination.result(error) for _, examination in candidates)
-            if isinstance(error, SignatureError):
-                raise PolicyRejectedError(str(error), reason=error.reason) from error
-            raise PolicyRejectedError(str(error), reason="dependency", code=ErrorCode.DEPENDENCY_MISSING) from error
+            others = _others(len(signatures) - len(sigstore), len(sigstore), attestations, found.others)
+            raise no_signature(image, "sigstore signature", others)
+        return require_one_accepted(candidates, lambda check, examination: check(examination), tools, seen)
 
-        def verify(signature: SigstoreSignature, examination: Examination) -> Acceptance:
+    def _check_of(self, signature: SigstoreSignature, material: _Loaded, image: UnverifiedImage) -> Check:
+        def check(examination: Examination) -> Acceptance:
+            signers = material()
             evidence = Evidence(signature.payload, _signature_bytes(signature), signature.annotations)
-            payload = _signed_payload(material.signers(evidence, examination), evidence, examination)
+            payload = _signed_payload(signers.signers(evidence, examination), evidence, examination)
             return accept_payload(payload, SIGSTORE_TYPE, image, self.matcher, examination)
 
-        return require_one_accepted(candidates, verify, tools, seen)
+        return check
 
-
-class KeySource(NamedTuple):
-    """Public keys; with `log_keys` each signature must be logged for the key that made it."""
-
-    keys: tuple[Material, ...]
-    log_keys: tuple[Material, ...]
-
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """All keys; one bad one refuses (signatures.md K04)."""
-        return _Keys(_load_keys(self.keys, tools), _load_log_keys(self.log_keys, tools))
-
-
-class _Keys(NamedTuple):
-    keys: Sequence[PublicKey]
-    log_keys: Sequence[PublicKey]
-
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
-        """Certificate and chain are ignored (signatures.md 5.3); the log entry too unless a log key is configured."""
-        if not self.log_keys:
-            return self.keys
-        entry = read_log_entry(_annotation(evidence, _LOG_ENTRY, "rekor"), self.log_keys)
-        for key in self.keys:
-            if key.spki == entry.signer:
-                require_entry_about(entry, evidence.payload, evidence.signature, key.spki)
-                return [key]
-        raise SignatureError("the log entry is about another key", reason="rekor")
-
-
-class FulcioSource(NamedTuple):
-    """Short-lived certificates of a certificate authority that asked an OIDC issuer who the signer is."""
-
-    anchors: Material
-    oidc_issuer: str
-    subject_email: str
-    log_keys: tuple[Material, ...]
-
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """The anchors and the log keys."""
-        return _Fulcio(self, _load_anchors(self.anchors, tools), _load_log_keys(self.log_keys, tools))
-
-
-class _Fulcio(NamedTuple):
-    source: FulcioSource
-    anchors: Sequence[Certificate]
-    log_keys: Sequence[PublicKey]
-
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
-        """Log entry first: it gives the time at which the path must be valid (signatures.md 5.5)."""
-        entry = read_log_entry(_annotation(evidence, _LOG_ENTRY, "rekor"), self.log_keys)
-        der = only_pem_block(_annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace"))
-        require_entry_about(entry, evidence.payload, evidence.signature, der)
-        leaf = _leaf(der)
-        require_path(leaf, _chain(evidence), self.anchors, entry.time, names_exempt=True)
-        require_oidc_issuer(leaf, self.source.oidc_issuer)
-        require_email(leaf, self.source.subject_email)
-        examination.certificate = {"issuer": self.source.oidc_issuer, "subject": self.source.subject_email}
-        return [leaf.public_key()]
-
-
-class PkiSource(NamedTuple):
-    """Certificates of an ordinary authority, valid now; an empty subject is not asked for."""
-
-    anchors: Material
-    intermediates: Material | None
-    subject_email: str
-    subject_hostname: str
-
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """Roots and intermediates."""
-        intermediates = self.intermediates.load(tools.read_file) if self.intermediates else b""
-        name = self.intermediates.name if self.intermediates else ""
+    def _bundles(
+        self, found: FoundBundles, image: UnverifiedImage, tools: TrustTools
+    ) -> tuple[Sequence[tuple[Check, Examination]], Sequence[str]]:
         try:
-            extra = _all_certificates(intermediates)
-        except ValueError as error:
-            raise SignatureError(f"{name}: {error}", reason="keycfg") from error
-        return _Pki(self, _load_anchors(self.anchors, tools), extra, tools.now())
+            return rooms.bundle_candidates(found, self.source.bundle_demand(), self.matcher, image, tools)
+        except UnsupportedError as error:
+            refusal = SignatureError(str(error), reason="bundle")
+
+        def refuse(examination: Examination) -> Acceptance:
+            raise refusal
+
+        return [(refuse, Examination(each.origin, "sigstore-bundle")) for each in found.bundles], found.attestations
 
 
-class _Pki(NamedTuple):
-    source: PkiSource
-    anchors: Sequence[Certificate]
-    intermediates: Sequence[Certificate]
-    now: float
+class _Loaded:
+    """The trust material for attachments, loaded for the first of them; a failure is told for each."""
 
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
-        """The path must be valid now; the log entry is ignored (signatures.md 5.6)."""
-        text = _annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace").strip()
-        block = next(pem_blocks(text), None)
-        if block is None or block.content is None or block.end != len(text) or not text.startswith(b"-----BEGIN "):
-            raise SignatureError("certificate annotation: expected exactly one certificate", reason="untrusted")
-        leaf = _leaf(block.content)
-        require_path(leaf, [*self.intermediates, *_chain(evidence)], self.anchors, self.now, names_exempt=False)
-        if self.source.subject_email:
-            require_email(leaf, self.source.subject_email)
-        if self.source.subject_hostname:
-            require_hostname(leaf, self.source.subject_hostname)
-        subject = " ".join(filter(None, (self.source.subject_email, self.source.subject_hostname)))
-        examination.certificate = {"issuer": self.source.anchors.name, "subject": subject}
-        return [leaf.public_key()]
+    def __init__(self, source: TrustSource, tools: TrustTools) -> None:
+        self._source = source
+        self._tools = tools
+        self._outcome: TrustMaterial | SignatureError | None = None
+
+    def __call__(self) -> TrustMaterial:
+        if self._outcome is None:
+            try:
+                self._outcome = self._source.load(self._tools)
+            except SignatureError as error:
+                self._outcome = error
+        if isinstance(self._outcome, SignatureError):
+            raise self._outcome
+        return self._outcome
 
 
-def parse_sigstore_signed(node: JsonNode) -> SigstoreSigned:
-    """The requirement that `node` holds (signatures.md 2.2, D3). Raises what `node` raises."""
-    node.require_only(("type", *_KEY_SOURCES, "fulcio", "pki", *_REKOR_SOURCES, "signedIdentity"))
+def parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> SigstoreSigned:
+    """The requirement that `node` holds (signatures.md 2.2, D3; bundles.md 4.2). Raises what `node` raises."""
+    readers.refuse_own(node, _OWN_MEMBERS)
+    node.require_only(("type", *_KEY_SOURCES, "fulcio", "pki", *_REKOR_SOURCES, *_OWN_MEMBERS, "signedIdentity"))
     present = [name for name in (*_KEY_SOURCES, "fulcio", "pki") if node.has(name)]
     if len(present) != 1:
         found = " and ".join(present) or "none"
         node.fail(f"expected one of {', '.join(_KEY_SOURCES)}, fulcio, pki, found {found}")
-    log_keys = parse_materials(node, _REKOR_SOURCES)
     source: TrustSource
     if present[0] == "fulcio":
-        if log_keys is None:
-            node.fail(f"fulcio needs one of {', '.join(_REKOR_SOURCES)}, found none")
-        source = _parse_fulcio(node["fulcio"], log_keys)
+        source = _parse_fulcio(node, readers)
     elif present[0] == "pki":
-        if log_keys is not None:
-            node.fail("pki goes with no Rekor key")
+        if any(node.has(name) for name in (*_REKOR_SOURCES, *_OWN_MEMBERS)):
+            node.fail("pki goes with no Rekor key and no trusted root")
         source = _parse_pki(node["pki"])
     else:
-        source = KeySource(parse_materials(node, _KEY_SOURCES) or (), log_keys or ())
-    return SigstoreSigned(source, parse_signed_identity(node))
+        source = _parse_keys(node)
+    return SigstoreSigned(source, parse_signed_identity(node, readers, digest_allowed=True))
 
 
-def _parse_fulcio(node: JsonNode, log_keys: tuple[Material, ...]) -> FulcioSource:
-    node.require_only(("caPath", "caData", "oidcIssuer", "subjectEmail"))
-    anchors = parse_materials(node, ("caPath", "caData"))
-    if anchors is None:
+def _parse_keys(node: JsonNode) -> KeySource:
+    logs = parse_materials(node, _REKOR_SOURCES)
+    root = parse_materials(node, _ROOT_SOURCES)
+    if logs is not None and root is not None:
+        node.fail("expected a Rekor key or a trusted root, found both")
+    entries, stamps = _counts(node, rooted=root is not None)
+    return KeySource(
+        parse_materials(node, _KEY_SOURCES) or (), logs or (), root[0] if root is not None else None, entries, stamps
+    )
+
+
+def _parse_fulcio(requirement: JsonNode, readers: PolicyReaders) -> FulcioSource:
+    logs = parse_materials(requirement, _REKOR_SOURCES)
+    root = parse_materials(requirement, _ROOT_SOURCES)
+    node = requirement["fulcio"]
+    readers.refuse_own(node, _SUBJECTS[1:])
+    node.require_only((*_CA_SOURCES, "oidcIssuer", *_SUBJECTS))
+    anchors = parse_materials(node, _CA_SOURCES)
+    if root is not None and (anchors is not None or logs is not None):
+        node.fail("a trusted root goes with neither caPath, caData nor a Rekor key")
+    if root is None and logs is None:
+        requirement.fail(f"fulcio needs one of {', '.join(_REKOR_SOURCES)}, found none")
+    if root is None and anchors is None:
         node.fail("expected one of caPath, caData, found none")
-    return FulcioSource(anchors[0], _text(node["oidcIssuer"]), _text(node["subjectEmail"]), log_keys)
+    entries, stamps = _counts(requirement, rooted=root is not None)
+    if not entries and not stamps:
+        requirement.fail("fulcio with requireLogEntries 0 needs requireTimestamps, or no time would be proven")
+    identity = _parse_identity(node, readers)
+    return FulcioSource(
+        anchors[0] if anchors else None, identity, logs or (), root[0] if root else None, entries, stamps
+    )
+
+
+def _parse_identity(node: JsonNode, readers: PolicyReaders) -> CertificateIdentity:
+    issuer = _text(node["oidcIssuer"])
+    if readers is PolicyReaders.SHARED:
+        return CertificateIdentity(issuer, _text(node["subjectEmail"]))
+    present = [name for name in _SUBJECTS if node.has(name)]
+    if not present:
+        node.fail(f"expected one of {', '.join(_SUBJECTS)}, found none")
+    names = [name for name in present if name != _SUBJECTS[-1]]
+    if len(names) > 1:
+        node.fail(f"expected one subject, found {' and '.join(names)}")
+    return CertificateIdentity(issuer, *(_text(node[name]) if name in present else "" for name in _SUBJECTS))
+
+
+def _counts(node: JsonNode, *, rooted: bool) -> tuple[int, int]:
+    """How many log entries and time stamps a bundle needs; only a trusted root names who makes them."""
+    for name in _COUNTS:
+        if node.has(name) and not rooted:
+            node[name].fail(f"expected it beside one of {', '.join(_ROOT_SOURCES)}, found none")
+    entries, stamps = (
+        node[name].as_int(minimum=0, maximum=COUNT_LIMIT) if node.has(name) else default
+        for name, default in zip(_COUNTS, (1, 0), strict=True)
+    )
+    return entries, stamps
 
 
 def _parse_pki(node: JsonNode) -> PkiSource:
@@ -247,63 +215,6 @@ def _text(node: JsonNode) -> str:
     return text
 
 
-def _load_keys(materials: Sequence[Material], tools: TrustTools) -> list[PublicKey]:
-    return [load_public_key(each.load(tools.read_file), each.name) for each in materials]
-
-
-def _load_log_keys(materials: Sequence[Material], tools: TrustTools) -> list[PublicKey]:
-    keys = _load_keys(materials, tools)
-    for material, key in zip(materials, keys, strict=True):
-        if key.kind != "ecdsa":  # signatures.md 5.4
-            raise SignatureError(f"{material.name}: expected an ECDSA key of a log", reason="keycfg")
-    return keys
-
-
-def _load_anchors(material: Material, tools: TrustTools) -> list[Certificate]:
-    """All certificates of the file; other blocks and undecodable ones are skipped (signatures.md 5.5)."""
-    anchors = []
-    for block in pem_blocks(material.load(tools.read_file)):
-        if block.label == "CERTIFICATE" and block.content is not None:
-            try:
-                anchors.append(load_certificate(block.content))
-            except ValueError:
-                continue
-    if not anchors:
-        raise SignatureError(f"{material.name}: expected a certificate, found none", reason="keycfg")
-    return anchors
-
-
-def _leaf(der: bytes) -> Certificate:
-    try:
-        return load_certificate(der)
-    except ValueError as error:
-        raise SignatureError(f"certificate annotation: {error}", reason="untrusted") from error
-
-
-def _chain(evidence: Evidence) -> Sequence[Certificate]:
-    """The chain annotation without its last certificate, which is taken for the root (signatures.md 5.5)."""
-    try:
-        return _all_certificates(evidence.annotations.get(_CHAIN, "").encode("utf-8", "replace"))[:-1]
-    except ValueError as error:
-        raise SignatureError(f"chain annotation: {error}", reason="untrusted") from error
-
-
-def _all_certificates(text: bytes) -> list[Certificate]:
-    """Every certificate of a text that holds nothing else at its end. Raises ValueError."""
-    text = text.strip()
-    blocks = list(pem_blocks(text))
-    if text and (not blocks or blocks[-1].end != len(text)):
-        raise ValueError("expected certificates in PEM form and nothing else")
-    if len(blocks) > CHAIN_LIMIT:
-        raise ValueError(f"expected at most {CHAIN_LIMIT} certificates, found {len(blocks)}")
-    found = []
-    for block in blocks:
-        if block.content is None:
-            raise ValueError("a block that is not PEM")
-        found.append(load_certificate(block.content))
-    return found
-
-
 def _signature_bytes(signature: SigstoreSignature) -> bytes:
     text = signature.annotations.get(_SIGNATURE)
     if text is None:
@@ -312,12 +223,6 @@ def _signature_bytes(signature: SigstoreSignature) -> bytes:
         return decode_base64(text)
     except ValueError as error:
         raise SignatureError(f"annotation {_SIGNATURE}: {error}", reason="crypto") from error
-
-
-def _annotation(evidence: Evidence, name: str, reason: str) -> str:
-    if name not in evidence.annotations:
-        raise SignatureError(f"no annotation {name}", reason=reason)
-    return evidence.annotations[name]
 
 
 def _signed_payload(keys: Sequence[PublicKey], evidence: Evidence, examination: Examination) -> bytes:
@@ -334,6 +239,17 @@ def _signed_payload(keys: Sequence[PublicKey], evidence: Evidence, examination: 
     raise refusal
 
 
-def _others(simple: int, attachments: int) -> str:
+def _others(simple: int, attachments: int, attestations: Sequence[str], others: Sequence[str]) -> str:
+    """What was found and is no signature of the wanted kind."""
     counts = [f"{simple} simple signatures"] * bool(simple) + [f"{attachments} other attachments"] * bool(attachments)
+    counts += [f"{_attestations_text(attestations)}"] * bool(attestations)
+    counts += [f"{', '.join(others)} among what refers to the image"] * bool(others)
     return f", only {' and '.join(counts)}" if counts else ""
+
+
+def _attestations_text(predicates: Sequence[str]) -> str:
+    named = list(dict.fromkeys(quote(each)[1:-1] for each in predicates if each))
+    shown = ", ".join(named[:PREDICATES_SHOWN]) + (", …" if len(named) > PREDICATES_SHOWN else "")
+    several = len(predicates) > 1
+    what = f"{len(predicates)} attestation{'s' if several else ''}" + (f" ({shown})" if shown else "")
+    return f"{what}, which {'are no signatures' if several else 'is no signature'} of the image"

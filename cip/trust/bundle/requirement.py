@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `sigstoreSigned` does with bundles: which are candidates, what they must prove, and the name that is not there.
+
+A bundle names no repository, so none of the rules about names can be judged (bundles.md 4.3). It is accepted by its
+digest alone only where the policy or registries.d says so, and the refusal that tells how comes last: a stranger's
+bundle never advertises the switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ... import log
+from ...errors import SignatureError
+from ...model.digest import digest_of
+from ...model.referrers import SIGNING_PREDICATE
+from ...model.signature import FoundBundles, SigstoreBundle
+from ..matching import IdentityMatcher, MatchDigest, kind_of
+from ..materials import Material
+from ..requirements import (
+    Acceptance,
+    BundleRecord,
+    BundleRules,
+    Examination,
+    TrustTools,
+    UnverifiedImage,
+    name_of,
+)
+from ..sigstore.demand import BundleDemand, load_keys, load_log_keys
+from .bundle import Bundle, Envelope, parse_bundle
+from .trustedroot import TrustedRoot, parse_trusted_root
+from .verify import BundleTrust, require_bundle_about
+
+KIND = "sigstore-bundle"
+BY_DIGEST = "by-digest"
+Check = Callable[[Examination], Acceptance]
+
+
+def candidates_among(
+    found: FoundBundles, demand: BundleDemand, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
+) -> tuple[list[tuple[Check, Examination]], list[str]]:
+    """The checks of those bundles that may be signatures, and the predicates of those that state something else.
+
+    A check raises SignatureError, MissingDependencyError.
+    """
+    judge = _Judge(demand, matcher, image, tools)
+    checks: list[tuple[Check, Examination]] = []
+    attestations = list(found.attestations)
+    for each in found.bundles:
+        bundle = _read(each)
+        if isinstance(bundle, Bundle) and bundle.predicate not in ("", SIGNING_PREDICATE):
+            attestations.append(bundle.predicate)
+            continue
+        examination = Examination(each.origin, KIND)
+        examination.bundle = BundleRecord(each.digest)
+        checks.append((judge.check_of(bundle), examination))
+    return checks, attestations
+
+
+def _read(found: SigstoreBundle) -> Bundle | SignatureError:
+    if found.fault:
+        return SignatureError(f"{found.origin}: {found.fault}", reason="bundle")
+    try:
+        return parse_bundle(found.data, f"bundle {found.digest}")
+    except SignatureError as error:
+        return error
+
+
+class _Judge:
+    """One requirement about one manifest; trust material is loaded for the first bundle that could be read."""
+
+    def __init__(
+        self, demand: BundleDemand, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
+    ) -> None:
+        self._demand = demand
+        self._matcher = matcher
+        self._image = image
+        self._tools = tools
+        self._rules: BundleRules | None = None
+        self._trust: BundleTrust | SignatureError | None = None
+
+    def check_of(self, bundle: Bundle | SignatureError) -> Check:
+        def check(examination: Examination) -> Acceptance:
+            if isinstance(bundle, SignatureError):
+                raise bundle
+            require_bundle_about(bundle, self._loaded(), self._image.manifest, examination)
+            self._require_identity(examination)
+            manifest, identity = self._image.manifest, self._image.identity
+            payload = bundle.content.payload if isinstance(bundle.content, Envelope) else b""
+            return Acceptance(digest_of(manifest), name_of(identity), payload)
+
+        return check
+
+    def _loaded(self) -> BundleTrust:
+        if self._trust is None:
+            try:
+                self._rules = self._image.bundle_rules()
+                self._trust = load_trust(self._demand, self._rules, self._tools)
+            except SignatureError as error:
+                self._trust = error
+        if isinstance(self._trust, SignatureError):
+            raise self._trust
+        return self._trust
+
+    def _require_identity(self, examination: Examination) -> None:
+        """V12: return only if the signed digest is enough."""
+        rules = self._rules or BundleRules()
+        assert examination.bundle is not None
+        if isinstance(self._matcher, MatchDigest):
+            examination.bundle = examination.bundle._replace(identity=kind_of(self._matcher))
+        elif rules.by_digest:
+            examination.bundle = examination.bundle._replace(identity=BY_DIGEST, identity_file=rules.identity_file)
+        else:
+            raise SignatureError(_name_is_missing(examination, self._matcher, rules), reason="identity")
+
+
+def load_trust(demand: BundleDemand, rules: BundleRules, tools: TrustTools) -> BundleTrust:
+    """The material that `demand` and `rules` name. Raises SignatureError (`keycfg`, `bundle`), MissingDependencyError.
+
+    A trusted root of registries.d takes the place of what the policy says about authorities and logs; it never adds a
+    demand, so with keys it counts only where the policy names the key of a log (bundles.md 4.1).
+    """
+    if demand.attachments_only:
+        raise SignatureError(f"{demand.attachments_only} works with attachments only", reason="bundle")
+    root = demand.root
+    if root is None and rules.trusted_root and (demand.identity is not None or demand.log_keys):
+        root = Material(f"sigstore-trusted-root {rules.trusted_root}", path=rules.trusted_root)
+    if demand.identity is not None and root is None:
+        where = f' under "{rules.scope}" in {rules.identity_file}' if rules.scope else ""
+        setting = f'"sigstore-trusted-root"{where}, or ' if rules.scope else ""
+        raise SignatureError(
+            "a certificate in a bundle is logged by its authority, and the policy names no key of such a log: set "
+            f"{setting}trustedRootPath in a file given with --policy",
+            reason="keycfg",
+        )
+    keys = tuple(load_keys(demand.keys, tools))
+    loaded = _load_root(root, tools) if root is not None else None
+    log_keys = tuple(load_log_keys(demand.log_keys, tools)) if loaded is None else ()
+    logged = loaded is not None or bool(log_keys)
+    return BundleTrust(
+        keys, demand.identity, loaded, log_keys, demand.log_entries if logged else 0, demand.timestamps
+    )
+
+
+def _load_root(material: Material, tools: TrustTools) -> TrustedRoot:
+    root = parse_trusted_root(material.load(tools.read_file), material.name)
+    for sentence in root.unusable:
+        log.warning("%s", sentence)
+    return root
+
+
+def _name_is_missing(examination: Examination, matcher: IdentityMatcher, rules: BundleRules) -> str:
+    certificate = examination.certificate
+    signer = f"{certificate['subject']} (a trusted identity)" if certificate else f"{examination.key} (a trusted key)"
+    here = (
+        f'set "sigstore-bundle-identity: {BY_DIGEST}" under "{rules.scope}" in {rules.identity_file}, or '
+        if rules.scope
+        else ""
+    )
+    return (
+        f"signed by {signer}, but bundles name no repository, so {kind_of(matcher)} cannot be judged. To accept it by "
+        f'digest alone {here}use {{"type": "matchDigest"}} in a file given with --policy'
+    )
+

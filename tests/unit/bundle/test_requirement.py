@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles before a policy: its grammar, the name that is not there, what the record says (bundles.md 4, rows P)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import unittest
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cip.errors import ConfigurationError, ErrorCode
+from cip.model.identity import path_identity
+from cip.model.reference import Transport
+from cip.model.signature import FoundBundles, SigstoreBundle, SigstoreSignature
+from cip.report.audit import audit_record
+from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
+from cip.trust.policy import parse_policy
+from cip.trust.requirements import BundleRules, PolicyReaders, SignatureResult, UnverifiedImage
+from tests.support.bundles import DIGEST, IMAGE, PREDICATE, SUBJECT_URI, World, statement
+from tests.support.signatures import docker, tools
+from tests.support.sigstore import OIDC_ISSUER, b64, new_key, public_pem, sign, signature_of, sigstore_payload
+
+ROOT, KEY, OTHER, LOG = "/etc/root.json", "/etc/key.pub", "/etc/other.pub", "/etc/log.pub"
+SCOPE = "docker: registry.example.com/os"
+DIRECTORY = "/etc/containers/registries.d"
+REFUSED = BundleRules(identity_file=DIRECTORY, scope=SCOPE)
+ALLOWED = BundleRules(True, f"{DIRECTORY}/os.yaml", scope=SCOPE)
+BY_KEY: Mapping[str, Any] = {"keyPath": KEY, "signedIdentity": {"type": "matchRepository"}}
+MATCH_DIGEST: Mapping[str, Any] = {"type": "matchDigest"}
+NAME = "registry.example.com/os:1"
+
+
+def fulcio(**changes: Any) -> dict[str, Any]:
+    """What a policy says about workflows; None leaves a member out."""
+    members = {"oidcIssuer": OIDC_ISSUER, "subjectURI": SUBJECT_URI, **changes}
+    return {name: value for name, value in members.items() if value is not None}
+
+
+class BundleCase(unittest.TestCase):
+    world: World
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.world = World()
+        cls.files = {
+            ROOT: json.dumps(cls.world.trusted_root()).encode(),
+            KEY: public_pem(cls.world.key),
+            LOG: public_pem(cls.world.log_v1.key),
+        }
+
+    def by_key(self, **options: Any) -> bytes:
+        """A bundle by the key, without a log unless `log` says so."""
+        return self.world.bundle(**{"log": None, "key": self.world.key, **options}).data
+
+    def judge(
+        self,
+        *bundles: bytes | SigstoreBundle,
+        requirements: Sequence[Mapping[str, Any]] = (BY_KEY,),
+        rules: BundleRules = ALLOWED,
+        readers: PolicyReaders = PolicyReaders.OWN,
+        signatures: Sequence[SigstoreSignature] = (),
+        files: Mapping[str, bytes] | None = None,
+        found: FoundBundles | None = None,
+        name: str | None = NAME,
+    ) -> Decision:
+        policy = {"default": [{"type": "sigstoreSigned", **each} for each in requirements]}
+        wrapped = [
+            each if isinstance(each, SigstoreBundle) else SigstoreBundle(each, f"bundle {number}", f"sha256:{number}")
+            for number, each in enumerate(bundles)
+        ]
+        listed = found or FoundBundles(tuple(wrapped))
+        identity = docker(name) if name is not None else path_identity(Transport.OCI, "/srv/layout")
+        image = UnverifiedImage(
+            identity, IMAGE, lambda: signatures, lambda: ["bundles of there"], lambda: listed, lambda: rules
+        )
+        parsed = parse_policy(json.dumps(policy).encode(), "policy.json", readers)
+        return require_accepted(parsed, image, tools(self.files if files is None else files), require_signed=True)
+
+    def accepted(self, *bundles: bytes | SigstoreBundle, **options: Any) -> SignatureResult:
+        """The signature that was accepted last."""
+        found = self.judge(*bundles, **options).signatures[-1]
+        self.assertTrue(found.accepted)
+        return found
+
+    def refused(self, reason: str, words: str, *bundles: bytes | SigstoreBundle, **options: Any) -> Decision:
+        with self.assertRaisesRegex(ImageRejectedError, words) as caught:
+            self.judge(*bundles, **options)
+        self.assertEqual(caught.exception.reason, reason)
+        return caught.exception.decision
+
+
+class IdentityTest(BundleCase):
+    def test_p01_without_the_opt_in_the_refusal_says_what_to_write_where(self) -> None:
+        words = (
+            r"signed by sha256:[0-9a-f]{64} \(a trusted key\), but bundles name no repository, so matchRepository "
+            r'cannot be judged. To accept it by digest alone set "sigstore-bundle-identity: by-digest" under '
+            r'"docker: registry.example.com/os" in /etc/containers/registries.d, or use {"type": "matchDigest"} in a '
+            r"file given with --policy"
+        )
+        self.refused("identity", words, self.by_key(), rules=REFUSED)
+        default = {"keyPath": KEY}
+        name = f"registry.example.com/os@sha256:{DIGEST}"
+        for given in (NAME, name):
+            words = "so matchRepoDigestOrExact cannot be judged"
+            self.refused("identity", words, self.by_key(), rules=REFUSED, requirements=[default], name=given)
+        keyless = [{"trustedRootPath": ROOT, "fulcio": fulcio()}]
+        words = rf"signed by URI:{SUBJECT_URI} \(a trusted identity\), but bundles name no repository"
+        self.refused("identity", words, self.world.bundle().data, rules=REFUSED, requirements=keyless)
+
+    def test_without_a_name_only_the_policy_can_say_so(self) -> None:
+        words = 'To accept it by digest alone use {"type": "matchDigest"} in a file given with --policy$'
+        self.refused("identity", words, self.by_key(), rules=BundleRules(), name=None)
+
+    def test_p02b_by_digest_is_enough_and_recorded_with_its_file(self) -> None:
+        result = self.accepted(self.by_key())
+        assert result.bundle is not None
+        self.assertEqual((result.bundle.identity, result.bundle.identity_file), ("by-digest", f"{DIRECTORY}/os.yaml"))
+        self.assertEqual(result.claims, {"digest": f"sha256:{DIGEST}", "predicate": PREDICATE, "reference": ""})
+
+    def test_p03_a_stranger_learns_of_no_switch(self) -> None:
+        decision = self.refused("crypto", "not by the expected key", self.by_key(key=new_key()), rules=REFUSED)
+        self.assertNotIn("by-digest", json.dumps(audit_record(decision, **AUDIT)))
+
+    def test_p04_match_digest(self) -> None:
+        requirement = {"keyPath": KEY, "signedIdentity": MATCH_DIGEST}
+        for name in (NAME, None):
+            result = self.accepted(self.by_key(), requirements=[requirement], rules=REFUSED, name=name)
+            assert result.bundle is not None
+            self.assertEqual((result.bundle.identity, result.bundle.identity_file), ("matchDigest", ""))
+        attached = self.attachment("elsewhere.example/x:9")
+        self.accepted(requirements=[requirement], signatures=[attached], rules=REFUSED)
+        other = self.attachment("elsewhere.example/x:9", digest="sha256:" + "0" * 64)
+        self.refused("digest", "", requirements=[requirement], signatures=[other])
+
+    def attachment(self, name: str, digest: str = f"sha256:{DIGEST}") -> SigstoreSignature:
+        text = sigstore_payload(name, digest)
+        return signature_of(text, sign(self.world.key, text))
+
+    def test_p14_a_good_attachment_under_a_wrong_name_beside_a_good_bundle(self) -> None:
+        attached = self.attachment("registry.example.com/other")
+        decision = self.judge(self.by_key(), signatures=[attached])
+        self.assertEqual([each.kind for each in decision.signatures], ["sigstore", "sigstore-bundle"])
+        self.assertEqual([each.accepted for each in decision.signatures], [False, True])
+        words = "signed for registry.example.com/other.*; signed by .* but bundles name no repository"
+        self.refused("identity", words, self.by_key(), signatures=[attached], rules=REFUSED)
+
+
+class ManyTest(BundleCase):
+    def test_d09_d10_what_cannot_be_read_or_believed_hides_no_good_one(self) -> None:
+        lost = SigstoreBundle(b"", "there", "sha256:x", "", "the bundle is missing")
+        decision = self.judge(b"garbage", self.by_key(key=new_key()), lost, self.by_key())
+        self.assertEqual([each.reason for each in decision.signatures], ["bundle", "crypto", "bundle", ""])
+        self.refused("bundle", "there: the bundle is missing", lost)
+
+    def test_p13_each_requirement_needs_its_own(self) -> None:
+        other = new_key()
+        files = {**self.files, OTHER: public_pem(other)}
+        both = [BY_KEY, {**BY_KEY, "keyPath": OTHER}]
+        bundles = self.by_key(), self.by_key(key=other)
+        self.judge(*bundles, requirements=both, files=files)
+        self.refused("crypto", "not by the expected key", bundles[0], requirements=both, files=files)
+        self.refused("crypto", "not by the expected key", bundles[1], requirements=both, files=files)
+
+    def test_k14_k15_any_key_and_a_bare_key_of_a_log(self) -> None:
+        other = new_key()
+        files = {**self.files, OTHER: public_pem(other)}
+        self.accepted(self.by_key(key=other), requirements=[{"keyPaths": [KEY, OTHER]}], files=files)
+        logged = {"keyPath": KEY, "rekorPublicKeyPath": LOG}
+        self.accepted(self.by_key(log=1), requirements=[logged])
+        self.refused("rekor", "", self.by_key(), requirements=[logged])
+
+    def test_d06_d07_d08_k09_other_statements_are_no_signatures(self) -> None:
+        def stating(predicate: str) -> bytes:
+            return self.by_key(payload=json.dumps(statement(predicateType=predicate)).encode())
+
+        self.refused(
+            "nosig",
+            r"no sigstore signature found, looked in bundles of there, only 2 attestations "
+            r"\(https://slsa.dev/provenance/v1, https://spdx.dev/Document\), which are no signatures of the image",
+            stating("https://slsa.dev/provenance/v1"),
+            stating("https://spdx.dev/Document"),
+        )
+        found = FoundBundles((), ("", "https://x.example/v1"), ("2 about another image",))
+        words = r"only 2 attestations \(https://x.example/v1\), .* and 2 about another image among what refers to"
+        self.refused("nosig", words, found=found)
+        words = "only 1 attestation, which is no signature of the image$"
+        self.refused("nosig", words, found=FoundBundles((), ("",)))
+        self.refused("payload", "a plain signature over the manifest", self.by_key(file=IMAGE))
+
+    def test_p15_pki_has_no_bundles(self) -> None:
+        pki = {"pki": {"caRootsPath": KEY, "subjectEmail": "a@b.c"}}
+        self.refused("bundle", "pki works with attachments only", self.by_key(), requirements=[pki])
+
+
+class RootTest(BundleCase):
+    def test_p05_a_trusted_root_in_the_policy(self) -> None:
+        for requirement, bundle in (
+            ({"trustedRootPath": ROOT, "fulcio": fulcio()}, self.world.bundle().data),
+            ({"trustedRootData": b64(self.files[ROOT]), "fulcio": fulcio()}, self.world.bundle().data),
+            ({"trustedRootPath": ROOT, "keyPath": KEY}, self.by_key(log=2)),
+        ):
+            self.accepted(bundle, requirements=[requirement])
+
+    def test_p07_p08_certificates_need_one_and_registries_d_can_name_it(self) -> None:
+        email = {"caPath": "/ca", "oidcIssuer": OIDC_ISSUER, "subjectEmail": "a@b.c"}
+        old = {"fulcio": email, "rekorPublicKeyPath": LOG}
+        bundle = self.world.bundle().data
+        words = (
+            'set "sigstore-trusted-root" under "docker: registry.example.com/os" in /etc/containers/registries.d, or '
+            "trustedRootPath in a file given with --policy"
+        )
+        self.refused("keycfg", words, bundle, requirements=[old], rules=REFUSED, readers=PolicyReaders.SHARED)
+        rules = ALLOWED._replace(trusted_root=ROOT)
+        uri = {"fulcio": fulcio(caPath="/not/there"), "rekorPublicKeyPath": "/nor/this"}
+        self.accepted(bundle, requirements=[uri], rules=rules)
+
+    def test_a_root_of_registries_d_adds_no_demand_to_keys(self) -> None:
+        rules = ALLOWED._replace(trusted_root="/not/there")
+        self.accepted(self.by_key(), rules=rules)
+        logged = {"keyPath": KEY, "rekorPublicKeyPath": "/not/there"}
+        self.accepted(self.by_key(log=2), requirements=[logged], rules=ALLOWED._replace(trusted_root=ROOT))
+        self.refused("keycfg", "/not/there", self.by_key(log=2), requirements=[logged])
+
+    def test_p10b_to_p12_counts(self) -> None:
+        unlogged = {"trustedRootPath": ROOT, "keyPath": KEY, "requireLogEntries": 0, "requireTimestamps": 1}
+        self.accepted(self.by_key(stamps=[{}]), requirements=[unlogged])
+        self.refused("time", "", self.by_key(), requirements=[unlogged])
+        two = {"trustedRootPath": ROOT, "fulcio": fulcio(), "requireTimestamps": 2}
+        self.refused("time", "", self.world.bundle(stamps=[{}, {}]).data, requirements=[two])
+        two = {"trustedRootPath": ROOT, "keyPath": KEY, "requireLogEntries": 2}
+        self.refused("rekor", "", self.by_key(log=2), requirements=[two])
+
+    def test_p19_without_a_bundle_no_file_is_read(self) -> None:
+        def read(path: str) -> bytes:
+            raise AssertionError(path)
+
+        requirement = {"trustedRootPath": "/not/there", "fulcio": fulcio()}
+        parsed = parse_policy(
+            json.dumps({"default": [{"type": "sigstoreSigned", **requirement}]}).encode(), "p", PolicyReaders.OWN
+        )
+        image = UnverifiedImage(docker(NAME), IMAGE, lambda: ())
+        with self.assertRaises(ImageRejectedError) as caught:
+            require_accepted(parsed, image, tools({})._replace(read_file=read), require_signed=False)
+        self.assertEqual(caught.exception.reason, "nosig")
+        self.refused("keycfg", "/not/there", self.world.bundle().data, requirements=[requirement])
+
+    def test_an_attachment_is_not_judged_by_a_trusted_root(self) -> None:
+        text = sigstore_payload(NAME, f"sha256:{DIGEST}")
+        attached = signature_of(text, sign(self.world.key, text))
+        requirement = {"keyPath": KEY, "trustedRootPath": ROOT}
+        words = "trustedRootPath '/etc/root.json' works with bundles"
+        self.refused("keycfg", words, signatures=[attached], requirements=[requirement])
+
+
+class GrammarTest(unittest.TestCase):
+    def refuse(
+        self, words: str, readers: PolicyReaders = PolicyReaders.OWN, kind: str = "sigstoreSigned", **members: Any
+    ) -> None:
+        text = json.dumps({"default": [{"type": kind, **members}]}).encode()
+        with self.assertRaisesRegex(ConfigurationError, words) as caught:
+            parse_policy(text, "policy.json", readers)
+        self.assertIs(caught.exception.code, ErrorCode.POLICY_INVALID)
+
+    def test_p04b_p05b_a_file_that_others_read_stays_as_they_know_it(self) -> None:
+        shared = PolicyReaders.SHARED
+        know = r"\(this program knows it, skopeo and podman do not: use --policy\)"
+        digest: dict[str, Any] = {"signedIdentity": {"type": "matchDigest"}}
+        self.refuse(f"expected one of matchExact.*, found 'matchDigest' {know}", shared, keyPath=KEY, **digest)
+        counts = {"requireLogEntries": 1, "requireTimestamps": 0}
+        own: dict[str, Any] = {"trustedRootPath": ROOT, "trustedRootData": "e30=", **counts}
+        for name, value in own.items():
+            self.refuse(f"unknown member '{name}' {know}", shared, keyPath=KEY, **{name: value})
+        for name in ("subjectURI", "subjectOtherName", "buildSignerURI"):
+            told = {"caPath": "/ca", "oidcIssuer": "i", name: "x"}
+            self.refuse(f"unknown member '{name}' {know}", shared, fulcio=told, rekorPublicKeyPath=LOG)
+
+    def test_p04c_match_digest_is_for_sigstore_alone(self) -> None:
+        digest: dict[str, Any] = {"signedIdentity": {"type": "matchDigest"}}
+        self.refuse("found 'matchDigest'", kind="signedBy", keyType="GPGKeys", keyPath=KEY, **digest)
+        self.refuse("unknown member 'x'", keyPath=KEY, signedIdentity={"type": "matchDigest", "x": 1})
+
+    def test_p09_p10_what_fits_together(self) -> None:
+        root = {"trustedRootPath": ROOT}
+        for words, members in (
+            ("expected one subject, found subjectEmail and subjectURI", {**root, "fulcio": fulcio(subjectEmail="e")}),
+            ("expected one of subjectEmail, .* found none", {**root, "fulcio": fulcio(subjectURI=None)}),
+            ("expected a member 'oidcIssuer'", {**root, "fulcio": fulcio(oidcIssuer=None)}),
+            ("expected a text, found an empty one", {**root, "fulcio": fulcio(subjectURI="")}),
+            ("requireLogEntries 0 needs requireTimestamps", {**root, "fulcio": fulcio(), "requireLogEntries": 0}),
+            ("trusted root goes with neither caPath", {**root, "fulcio": fulcio(caPath="/ca")}),
+            ("trusted root goes with neither", {**root, "fulcio": fulcio(), "rekorPublicKeyPath": LOG}),
+            ("expected a Rekor key or a trusted root, found both", {**root, "keyPath": KEY, "rekorPublicKeyPath": LOG}),
+            ("found trustedRootPath and trustedRootData", {**root, "keyPath": KEY, "trustedRootData": "e30="}),
+            ("requireTimestamps: expected it beside one of", {"keyPath": KEY, "requireTimestamps": 1}),
+            ("requireLogEntries: expected it beside",
+             {"keyPath": KEY, "rekorPublicKeyPath": LOG, "requireLogEntries": 1}),
+            ("expected at most 4, found 5", {**root, "keyPath": KEY, "requireTimestamps": 5}),
+            ("expected at least 0, found -1", {**root, "keyPath": KEY, "requireLogEntries": -1}),
+            ("expected an integer, found a boolean", {**root, "keyPath": KEY, "requireLogEntries": True}),
+            ("fulcio needs one of rekorPublicKeyPath", {"fulcio": fulcio(caPath="/ca")}),
+            ("expected one of caPath, caData, found none", {"fulcio": fulcio(), "rekorPublicKeyPath": LOG}),
+            ("pki goes with no Rekor key and no trusted root",
+             {**root, "pki": {"caRootsPath": "/c", "subjectEmail": "e"}}),
+        ):  # fmt: skip
+            with self.subTest(words):
+                self.refuse(words, **members)
+
+    def test_build_signer_alone_is_a_subject(self) -> None:
+        told = {"trustedRootPath": ROOT, "fulcio": fulcio(subjectURI=None, buildSignerURI="https://b")}
+        parse_policy(json.dumps({"default": [{"type": "sigstoreSigned", **told}]}).encode(), "p", PolicyReaders.OWN)
+
+
+AUDIT: Mapping[str, Any] = {"reference": "r", "digest": "sha256:d", "index_digest": None, "time": 1.0}
+
+
+class RecordTest(BundleCase):
+    def test_p18_the_record_says_what_was_proven(self) -> None:
+        requirement = {"trustedRootPath": ROOT, "fulcio": fulcio()}
+        decision = self.judge(self.world.bundle().data, requirements=[requirement])
+        (signature,) = json.loads(json.dumps(audit_record(decision, **AUDIT)))["signatures"]
+        self.assertEqual(signature["kind"], "sigstore-bundle")
+        self.assertEqual(signature["bundle"], "sha256:0")
+        self.assertEqual(signature["certificate"], {"issuer": OIDC_ISSUER, "subject": f"URI:{SUBJECT_URI}"})
+        (entry,) = signature["log"]
+        self.assertEqual(
+            {name: type(value) for name, value in entry.items()},
+            {"id": str, "origin": str, "index": int, "kind": str, "proof": bool, "promise": bool},
+        )
+        self.assertEqual([set(each) for each in signature["times"]], [{"from", "name", "time"}])
+        self.assertEqual(signature["claims"]["digest"], f"sha256:{DIGEST}")
+        self.assertEqual((signature["identity"], signature["identity_file"]), ("by-digest", f"{DIRECTORY}/os.yaml"))
+
+    def test_p18_many_bundles_fit_into_a_line(self) -> None:
+        requirement = {"trustedRootPath": ROOT, "fulcio": fulcio(subjectURI="https://else/" + "x" * 2000)}
+        bundles = [self.world.bundle(stamps=[{}] * 32).data] * 32
+        decision = self.refused("certid", "", *bundles, requirements=[requirement])
+        self.assertLess(len(json.dumps(audit_record(decision, **AUDIT))), 64 * 1024)
+
+
+class ImportTest(unittest.TestCase):
+    def test_nothing_of_it_is_imported_before_a_bundle_is_there(self) -> None:
+        text = f"""
+import sys
+from cip.trust.evaluation import ImageRejectedError, require_accepted
+from cip.trust.policy import parse_policy
+from cip.trust.requirements import UnverifiedImage
+from tests.support.signatures import docker, tools
+policy = parse_policy(b'{{"default": [{{"type": "sigstoreSigned", "keyPath": "{KEY}"}}]}}', "p")
+try:
+    require_accepted(policy, UnverifiedImage(docker("{NAME}"), b"", lambda: ()), tools(), require_signed=False)
+except ImageRejectedError:
+    print([name for name in sys.modules if name.startswith(("cip.trust.bundle", "cip.referrers", "cryptography"))])
+"""
+        done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True)
+        self.assertEqual(done.stdout, "[]\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
