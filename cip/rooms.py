@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from .sources.archives.spool import Spools
     from .sources.base import BlobAccess, ImageSource
     from .trust.matching import IdentityMatcher
-    from .trust.requirements import Acceptance, Examination, PolicyReaders, Requirement, RunGpgv, TrustTools, UnverifiedImage
+    from .trust.requirements import (
+        Acceptance,
+        Examination,
+        PolicyReaders,
+        Requirement,
+        RunGpgv,
+        TrustTools,
+        UnverifiedImage,
+    )
     from .trust.sigstore.demand import BundleDemand
 
 
