@@ -4,10 +4,10 @@
 from collections.abc import Mapping
 
 from ..engine import Target
-from . import files, hostconfig, model, registry, storage, trust, wire
+from . import bundle, files, hostconfig, model, registry, storage, trust, wire
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
-    for room in (model, files, storage, registry, hostconfig, trust, wire)
+    for room in (model, files, storage, registry, hostconfig, trust, bundle, wire)
     for target in room.TARGETS
 }  # fmt: skip
