@@ -119,8 +119,8 @@ class DebianPackage(unittest.TestCase):
     def test_lintian_has_nothing_to_say(self) -> None:
         (changes,) = self.directory.glob("*.changes")
         done = subprocess.run(
-            ["lintian", "--allow-root", "--fail-on=error,warning", "--suppress-tags=bad-distribution-in-changes-file",
-             str(changes)],
+            ["lintian", "--allow-root", "--display-info", "--fail-on=error,warning,info",
+             "--suppress-tags=bad-distribution-in-changes-file", str(changes)],
             check=False, capture_output=True, text=True,
         )  # fmt: skip
         self.assertEqual((done.returncode, done.stdout), (0, ""))
@@ -156,6 +156,21 @@ class DebianPackage(unittest.TestCase):
                 write_policy(root, ACCEPT)
                 self.assert_served(root)
 
+    def test_what_was_installed_is_tried_as_autopkgtest_does_and_removed_without_a_trace(self) -> None:
+        for suite in SUITES:
+            with self.subTest(suite), copy_of(debian_root(suite), self.directory / f"{suite}-tried") as root:
+                before = files_of(root)
+                shutil.copy(self.package, root / "tmp")
+                inside(root, "dpkg", "--install", f"/tmp/{self.package.name}")
+                shutil.copy(PACKAGING / "debian" / "tests" / "installed", root / "tmp" / "installed")
+                self.assertEqual(inside(root, "/tmp/installed").stdout, "ok\n")
+                shown = inside(root, "container-image-proxy", "explain", "--insecure-policy", "oci:/srv/layout").stdout
+                self.assertIn("oci:/srv/layout", shown)
+                compiled = list(root.glob("usr/share/container-image-proxy/cip/__pycache__/content.*.pyc"))
+                self.assertTrue(compiled, "not compiled at installation")
+                inside(root, "dpkg", "--purge", "container-image-proxy")
+                self.assertEqual(files_of(root) - before, set())
+
     @contextmanager
     def installed(self, suite: str, *packages: str) -> Iterator[Path]:
         """A fresh root of `suite` with `packages` and ours."""
@@ -176,6 +191,12 @@ class DebianPackage(unittest.TestCase):
         problem = json.loads(body)
         self.assertEqual((found, problem["type"]), (status, code), problem)
         self.assertIn(detail, problem["detail"])
+
+
+def files_of(root: Path) -> set[str]:
+    """What is installed in a root, without what dpkg itself remembers."""
+    found = (path.relative_to(root).as_posix() for top in ("usr", "etc", "opt") for path in (root / top).rglob("*"))
+    return {name for name in found if not name.endswith((".pyc", "__pycache__")) or "container-image-proxy" in name}
 
 
 ACCEPT = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
@@ -233,7 +254,7 @@ class BareLatest(BareRoot, unittest.TestCase):
 
 
 class RpmPackage(unittest.TestCase):
-    def test_it_builds_without_network_and_holds_the_program(self) -> None:
+    def test_it_builds_without_network_serves_in_a_root_and_leaves_nothing(self) -> None:
         require_peer("rpmbuild")
         with tempfile.TemporaryDirectory() as scratch:
             directory = Path(scratch)
@@ -248,13 +269,37 @@ class RpmPackage(unittest.TestCase):
             )  # fmt: skip
             self.assertRegex(log, r"Ran [1-9]\d{2,} tests")
             (package,) = (directory / "rpm" / "RPMS" / "noarch").glob("*.rpm")
-            files = subprocess.run(
-                ["rpm", "-qlp", str(package)], check=True, capture_output=True, text=True
-            ).stdout.splitlines()
+            listed = self.rpm("-qlp", str(package)).splitlines()
             for wanted in ("/usr/bin/container-image-proxy", "/usr/share/man/man7/container-image-proxy.7"):
-                self.assertIn(wanted, files)
-            self.assertTrue(any(name.endswith("/cip/content.py") for name in files))
-            self.assertEqual([name for name in files if name.startswith(("/usr/local", "/etc"))], [])
+                self.assertIn(wanted, listed)
+            self.assertIn("/usr/share/container-image-proxy/cip/content.py", listed)
+            self.assertEqual([name for name in listed if name.startswith(("/usr/local", "/etc"))], [])
+            with copy_of(debian_root("bookworm"), directory / "root") as root:
+                before = files_of(root)
+                self.rpm("--root", str(root), "--nodeps", "-i", str(package))
+                shutil.copy(PACKAGING / "debian" / "tests" / "installed", root / "tmp" / "installed")
+                self.assertEqual(inside(root, "/tmp/installed").stdout, "ok\n")
+                self.rpm("--root", str(root), "-e", "container-image-proxy")
+                self.assertEqual({name for name in files_of(root) - before if "container-image-proxy" in name}, set())
+
+    def rpm(self, *arguments: str) -> str:
+        done = subprocess.run(["rpm", *arguments], check=False, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+
+class Launcher(unittest.TestCase):
+    """The installed command itself (tests/packaging/launcher)."""
+
+    def test_an_older_python_is_told_in_one_line(self) -> None:
+        text = (PACKAGING / "launcher").read_text().replace("(3, 11)", "(99, 0)")
+        done = subprocess.run([sys.executable, "-I", "-c", text], check=False, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (1, "", 1))
+        self.assertIn("expected Python 3.11 or later, found", done.stderr)
+
+    def test_what_is_said_to_an_older_python_is_in_its_grammar(self) -> None:
+        head = (PACKAGING / "launcher").read_text().partition("from cip")[0]
+        ast.parse(head, feature_version=(3, 4))
 
 
 def code_of(source: str) -> str:
