@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ...errors import SignatureError, quote
 from ...model.jsontree import JsonNode, parse_json
-from .protojson import elements, int64, message, octets, one_of, required, some_octets, text
+from .protojson import elements, int64, message, octets, one_of, required, some_octets, some_text, text
 from .statement import peeked_predicate
 
 # inclusive (bundles.md 2.1); bytes unless another unit is given
@@ -193,7 +193,7 @@ def _envelope(node: JsonNode, hint: str) -> Envelope:
         signature.fail("keyid and the hint of the public key differ")
     return Envelope(
         some_octets(node, "payload", PAYLOAD_LIMIT),
-        required(node, "payloadType").as_str(),
+        some_text(node, "payloadType", HINT_LIMIT),
         some_octets(signature, "sig", SIGNATURE_LIMIT),
     )
 

@@ -59,6 +59,14 @@ def text(node: JsonNode, name: str, limit: int) -> str:
     return value
 
 
+def some_text(node: JsonNode, name: str, limit: int) -> str:
+    """A text that must be there and not be empty."""
+    found = text(node, name, limit)
+    if not found:
+        node.fail(f"expected a text {name!r}, found none")
+    return found
+
+
 def octets(node: JsonNode, limit: int) -> bytes:
     """The bytes that `node` holds in base64, at most `limit`."""
     encoded = node.as_str()

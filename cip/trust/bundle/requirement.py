@@ -137,9 +137,7 @@ def load_trust(demand: BundleDemand, rules: BundleRules, tools: TrustTools) -> B
     loaded = _load_root(root, tools) if root is not None else None
     log_keys = tuple(load_log_keys(demand.log_keys, tools)) if loaded is None else ()
     logged = loaded is not None or bool(log_keys)
-    return BundleTrust(
-        keys, demand.identity, loaded, log_keys, demand.log_entries if logged else 0, demand.timestamps
-    )
+    return BundleTrust(keys, demand.identity, loaded, log_keys, demand.log_entries if logged else 0, demand.timestamps)
 
 
 def _load_root(material: Material, tools: TrustTools) -> TrustedRoot:
@@ -161,4 +159,3 @@ def _name_is_missing(examination: Examination, matcher: IdentityMatcher, rules: 
         f"signed by {signer}, but bundles name no repository, so {kind_of(matcher)} cannot be judged. To accept it by "
         f'digest alone {here}use {{"type": "matchDigest"}} in a file given with --policy'
     )
-
