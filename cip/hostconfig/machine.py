@@ -15,7 +15,7 @@ CPUINFO_LIMIT = 256 * 1024  # bytes read of /proc/cpuinfo; the first processor i
 def host_platforms(options: PlatformOptions) -> tuple[Platform, ...]:
     """The wanted platforms for the overrides in `options` on this machine."""
     machine = os.uname().machine
-    cpuinfo = _read_cpuinfo() if machine.startswith(("arm", "aarch64")) else ""
+    cpuinfo = _read_cpuinfo() if machine.startswith(("arm", "aarch64", "x86_64")) else ""
     return wanted_platforms(options.os, options.architecture, options.variant, machine, cpuinfo)
 
 

@@ -32,7 +32,14 @@ _ARCHITECTURES = {
     "loongarch64": "loong64",
 }
 # Each processor runs its own variant and those behind it.
-_LADDERS = {"arm": ("v8", "v7", "v6", "v5"), "arm64": ("v8",)}
+_LADDERS = {"arm": ("v8", "v7", "v6", "v5"), "arm64": ("v8",), "amd64": ("v4", "v3", "v2")}
+_BASE_AMD64 = ("", "v1")  # two names of what every such processor runs
+# What each level of x86-64 adds (psABI, table 3.1), as /proc/cpuinfo calls it; osxsave shows there as xsave.
+_AMD64_LEVELS = (
+    ("v2", frozenset("cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3".split())),
+    ("v3", frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split())),
+    ("v4", frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())),
+)
 _VARIANT_OF_CPU = {
     "v8": ("8", "aarch64"),
     "v7": ("7", "7m", "?(12)", "?(13)", "?(14)", "?(15)", "?(16)", "?(17)"),
@@ -53,14 +60,21 @@ def wanted_platforms(
     """
     wanted_architecture = architecture or _ARCHITECTURES.get(machine, machine)
     wanted_variant = variant or ("" if architecture else _detect_variant(wanted_architecture, cpuinfo))
-    ladder = _LADDERS.get(wanted_architecture, ())
-    if not wanted_variant:
-        variants = ("", *ladder)
-    elif wanted_variant in ladder:
-        variants = (*ladder[ladder.index(wanted_variant) :], "")
-    else:
-        variants = (wanted_variant, "")
+    variants = _variants(wanted_architecture, wanted_variant)
     return tuple(Platform(wanted_architecture, os or "linux", each) for each in variants)
+
+
+def _variants(architecture: str, variant: str) -> tuple[str, ...]:
+    """What suits the variant, best first. Where none is known ARM takes any, amd64 what every processor runs."""
+    ladder = _LADDERS.get(architecture, ())
+    behind: tuple[str, ...] = ("",)
+    if architecture == "amd64":
+        behind = _BASE_AMD64
+        if variant in _BASE_AMD64:
+            return behind
+    if not variant:
+        return ("", *ladder)
+    return (*(ladder[ladder.index(variant) :] if variant in ladder else (variant,)), *behind)
 
 
 def choose_instance(index: Index, wanted: Sequence[Platform]) -> IndexEntry:
@@ -109,9 +123,17 @@ def _not_found(index: Index, wanted: Platform) -> NotFoundError:
 
 
 def _detect_variant(architecture: str, cpuinfo: str) -> str:
-    """The processor's variant; only ARM has some, and says so in /proc/cpuinfo."""
+    """The processor's variant, as /proc/cpuinfo tells it; only ARM and amd64 have some."""
     if architecture not in _LADDERS:
         return ""
+    if architecture == "amd64":
+        flags = frozenset(_first_value(cpuinfo, "flags").split())
+        reached = ""
+        for level, needed in _AMD64_LEVELS:
+            if not needed <= flags:
+                break
+            reached = level
+        return reached
     name = _first_value(cpuinfo, "cpu architecture")
     # A kernel quirk: ARMv6 boards such as the first Raspberry Pi call themselves 7.
     if architecture == "arm" and name == "7" and _first_value(cpuinfo, "model name").startswith("armv6-compatible"):

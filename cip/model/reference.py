@@ -72,8 +72,11 @@ class DockerReference(NamedTuple):
     def scopes(self) -> tuple[str, ...]:
         """Namespaces, most specific first: repository, its parents, host with port, then `*.` parent domains.
 
-        Used for policy and registries.d alike (registry.md 1.3, signatures.md 1.3).
+        Used for policy and registries.d alike (registry.md 1.3, signatures.md 1.3). A reference with tag and digest is
+        in the scopes of both, of the tag first.
         """
+        both = self.tag is not None and self.digest is not None
+        names = [str(self._replace(digest=None)), str(self._replace(tag=None))] if both else []
         found = [self.name]
         while "/" in found[-1]:
             found.append(found[-1].rpartition("/")[0])
@@ -81,7 +84,7 @@ class DockerReference(NamedTuple):
         while "." in host:
             host = host.partition(".")[2]
             found.append(f"*.{host}")
-        return tuple(found)
+        return (*names, *found)
 
 
 class ImageReference(NamedTuple):
@@ -185,8 +188,6 @@ def _parse_docker(text: str, rest: str) -> ImageReference:
     if rest.endswith(_UNKNOWN_DIGEST):
         raise InvalidReferenceError(text, f"{_UNKNOWN_DIGEST} names nothing that can be read")
     parsed = _quoting(text, rest[2:])
-    if parsed.tag is not None and parsed.digest is not None:
-        raise InvalidReferenceError(text, "expected a tag or a digest, found both")
     return ImageReference(Transport.DOCKER, text, docker=parsed.tagged())
 
 

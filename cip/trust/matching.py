@@ -38,30 +38,35 @@ def require_identity(matcher: IdentityMatcher, requested: DockerReference | None
 
 
 class MatchExact(NamedTuple):
-    """`matchExact`: the same tag or digest reference."""
+    """`matchExact`: the same tag or digest reference; of a request with both, any of the names that it is made of."""
 
     def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
         asked = _required(requested)
-        if _is_name_only(asked) or _is_name_only(signed) or str(asked) != str(signed):
-            _refuse(signed, f"expected exactly {asked}")
+        if _is_name_only(asked) or str(signed) not in _names(asked):
+            _refuse(signed, f"expected exactly {' or '.join(_names(asked))}")
 
 
 class MatchRepoDigestOrExact(NamedTuple):
     """`matchRepoDigestOrExact`, the default: a tag must be the same; for a digest the repository must be.
 
     The digest in the signed name is not compared: the requested one is checked against the manifest, and so is the
-    signed manifest digest.
+    signed manifest digest. A request with both is one for the digest, but a signature for another tag contradicts it.
     """
 
     def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
         asked = _required(requested)
         if _is_name_only(signed):
             _refuse(signed, f"expected {asked}, and a name without tag and digest says too little")
-        if asked.tag is not None:
+        if asked.tag is not None and asked.digest is None:
             if str(asked) != str(signed):
                 _refuse(signed, f"expected exactly {asked}")
-        elif asked.digest is None or asked.name != signed.name:
-            _refuse(signed, f"expected a tag or digest of {asked.name}")
+        elif (
+            asked.digest is None
+            or asked.name != signed.name
+            or (asked.tag is not None and signed.tag not in (None, asked.tag))
+        ):
+            what = "a tag or digest" if asked.tag is None else f"the tag {asked.tag} or a digest"
+            _refuse(signed, f"expected {what} of {asked.name}")
 
 
 class MatchRepository(NamedTuple):
@@ -196,6 +201,13 @@ def _required(requested: DockerReference | None) -> DockerReference:
     if requested is None:
         raise _other_identity("the image has no name here, so only exactReference or exactRepository can match")
     return requested
+
+
+def _names(reference: DockerReference) -> tuple[str, ...]:
+    """A reference, and where it has a tag and a digest also with each of them alone."""
+    if reference.tag is None or reference.digest is None:
+        return (str(reference),)
+    return str(reference._replace(digest=None)), str(reference._replace(tag=None)), str(reference)
 
 
 def _is_name_only(reference: DockerReference) -> bool:

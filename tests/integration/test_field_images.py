@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import tempfile
 import unittest
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.support import images
 from tests.support.field import AMD64, NAME, FieldCase, content
 from tests.support.newer import require_newer
 from tests.support.parent import running
-from tests.support.peers import clean_environment, require_peer
+from tests.support.peers import clean_environment, docker_registry, require_peer, skopeo
 from tests.support.recording import Given
 
 
@@ -55,6 +57,99 @@ class DocumentsTest(FieldCase):
         subprocess.run(command, check=True, env=clean_environment(self.scratch))
         manifest = json.loads((copy / "manifest.json").read_bytes())
         return Path(copy, manifest["config"]["digest"].removeprefix("sha256:")).read_bytes()
+
+
+class NamesTest(FieldCase):
+    """bootc#1165, skopeo#2745: NAME:TAG@DIGEST names the digest, and the policy sees the tag."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.registry = self.enterContext(docker_registry(self.scratch / "registry"))
+        layout = images.Layout(self.scratch / "layout")
+        layout.add_image(images.CONFIG_C, [images.LAYER_T], images.MANIFEST_M, name="9")
+        self.name = f"{self.registry.host}/{NAME}"
+        skopeo("copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout.path}:9", f"docker://{self.name}:9",
+               home=self.scratch)  # fmt: skip
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{self.registry.host}'\ninsecure=true\n")
+        self.both = f"docker://{self.name}:7@{images.DIGEST_M}"
+
+    def test_the_digest_is_fetched_whatever_the_tag(self) -> None:
+        with running(self.both, home=self.home) as proxy:
+            answer = proxy.line.ask("GET", "/manifest")
+            self.assertEqual((200, images.MANIFEST_M), (answer.status, answer.body))
+            self.assertEqual(images.LAYER_T, proxy.line.ask("GET", f"/blobs/{images.DIGEST_T}").body)
+        self.assertNotIn("/manifests/7", self.registry.log_text())
+        other = self.problem(f"docker://{self.name}:9@sha256:{'0' * 64}")
+        self.assertEqual("image-not-found", other["type"])
+
+    def test_the_digest_is_fetched_from_mirrors_for_digests_only(self) -> None:
+        self.write_home("registries.conf", f"""
+[[registry]]
+location = 'registry.example'
+mirror-by-digest-only = true
+[[registry.mirror]]
+location = '{self.registry.host}'
+insecure = true
+""")
+        answer = self.ask(f"docker://registry.example/{NAME}:7@{images.DIGEST_M}")
+        self.assertEqual((200, images.MANIFEST_M), (answer.status, answer.body))
+
+    def test_a_policy_may_speak_of_the_tag_of_the_digest_and_of_both(self) -> None:
+        accept, reject = [{"type": "insecureAcceptAnything"}], [{"type": "reject"}]
+        for scope in (f"{self.name}:7", f"{self.name}@{images.DIGEST_M}", f"{self.name}:7@{images.DIGEST_M}"):
+            with self.subTest(scope):
+                policy = {"default": accept, "transports": {"docker": {scope: reject}}}
+                self.write_home("policy.json", json.dumps(policy))
+                self.assertEqual("policy-rejected", self.problem(self.both)["type"])
+                self.assertEqual(200, self.ask(f"docker://{self.name}:9").status)
+
+
+class VariantsTest(FieldCase):
+    """container-libs#1150: an index that has amd64 only by level."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.manifests = {
+            variant: images.compact({**json.loads(images.MANIFEST_M), "annotations": {"level": variant}})
+            for variant in ("v2", "v3", "v4", "")
+        }
+
+    def chosen(self, *options: str, has: Sequence[str]) -> str | None:
+        """The level that is chosen of those that the index has; None for none."""
+        entries = [
+            images.entry(self.manifests[level], platform={**AMD64, **({"variant": level} if level else {})})
+            for level in has
+        ]
+        layout = images.Layout(Path(tempfile.mkdtemp(dir=self.scratch)))
+        for manifest in self.manifests.values():
+            layout.add_blob(manifest)
+        layout.add_manifest(images.index(entries), mediatype.OCI_INDEX, name="t")
+        answer = self.ask(*options, f"oci:{layout.path}:t")
+        if answer.status == 200:
+            level: str = json.loads(answer.body)["annotations"]["level"]
+            return level
+        self.assertEqual("platform-not-found", answer.problem()["type"])
+        return None
+
+    def test_the_best_level_that_was_asked_for_or_a_lower_one_is_chosen(self) -> None:
+        amd64 = "--override-arch=amd64"
+        for options, has, level in (
+            ((amd64, "--override-variant=v3"), ("v2", "v3", "v4"), "v3"),
+            ((amd64, "--override-variant=v3"), ("v4", "v2", ""), "v2"),
+            ((amd64, "--override-variant=v2"), ("v3", "v4"), None),
+            ((amd64,), ("v2", "v3"), None),
+            ((amd64, "--override-variant=v1"), ("v2", ""), ""),
+        ):
+            with self.subTest(options=options, has=has):
+                self.assertEqual(level, self.chosen(*options, has=has))
+
+    def test_the_level_of_this_host_is_that_of_its_dynamic_loader(self) -> None:
+        loader = Path("/lib64/ld-linux-x86-64.so.2")
+        if not loader.exists():
+            raise unittest.SkipTest("not an amd64 host with glibc")
+        listed = subprocess.run([loader, "--help"], check=True, capture_output=True, text=True).stdout
+        levels = re.findall(r"x86-64-(v[234]) \(supported", listed)
+        self.assertEqual(levels[0] if levels else None, self.chosen(has=("v2", "v3", "v4")))
 
 
 class LayoutsTest(FieldCase):

@@ -58,11 +58,15 @@ class MatchingTest(unittest.TestCase):
         with self.assertRaisesRegex(SignatureError, "expected a tag or digest"):
             DEFAULT.require(reference(R), reference(f"{R}:v1"))
 
-    def test_default_with_tag_and_digest_wants_both(self) -> None:
-        asked = reference(f"{R}:v1@{D}")
-        DEFAULT.require(asked, asked)
-        with self.assertRaisesRegex(SignatureError, "expected exactly"):
-            DEFAULT.require(asked, reference(f"{R}:v1"))
+    def test_a_request_with_tag_and_digest_is_one_for_the_digest_that_no_other_tag_may_contradict(self) -> None:
+        asked = f"{R}:v1@{D}"
+        self.accept(DEFAULT, asked, asked, f"{R}:v1", f"{R}@{D}", f"{R}@{OTHER}")
+        self.refuse(f"expected the tag v1 or a digest of {R}", DEFAULT, asked, f"{R}:v2", f"{R}:v2@{D}", "other:v1")
+        self.refuse("says too little", DEFAULT, asked, R)
+        self.accept(MatchExact(), asked, asked, f"{R}:v1", f"{R}@{D}")
+        self.refuse(f"expected exactly {R}:v1 or {R}@{D} or", MatchExact(), asked, f"{R}:v2", f"{R}@{OTHER}", R)
+        self.accept(MIRROR, f"mirror:5000/v/p/i:1@{D}", "vendor.com/p/i:1", f"vendor.com/p/i@{D}")
+        self.refuse("expected the tag 1", MIRROR, f"mirror:5000/v/p/i:1@{D}", "vendor.com/p/i:2")
 
     def test_i07_exact_wants_the_same_digest_reference(self) -> None:
         self.accept(MatchExact(), f"{R}@{D}", f"{R}@{D}")

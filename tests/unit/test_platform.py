@@ -11,6 +11,9 @@ from cip.model.manifest import Index, IndexEntry
 from cip.model.platform import LISTED_PLATFORMS, ZSTD_ANNOTATION, choose_instance, wanted_platforms
 
 AMD64 = Platform("amd64", "linux", "")
+V2 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3".split()
+V3 = "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split()
+V4 = "avx512f avx512bw avx512cd avx512dq avx512vl".split()
 
 
 def arm(variant: str) -> Platform:
@@ -37,7 +40,7 @@ class Choice(unittest.TestCase):
     def test_every_row_of_the_vector_table(self) -> None:
         none, empty = entry(None), entry(Platform("", "", ""))
         unknown, amd64, zstd = entry(Platform("unknown", "unknown", "")), entry(AMD64), entry(AMD64, "true")
-        v3 = entry(Platform("amd64", "linux", "v3"))
+        v1, v2, v3 = (entry(Platform("amd64", "linux", variant)) for variant in ("v1", "v2", "v3"))
         arm64, arm64_v8 = entry(Platform("arm64", "linux", "")), entry(Platform("arm64", "linux", "v8"))
         windows = entry(Platform("amd64", "windows", ""))
         v5, v6, v7, v8, plain = entry(arm("v5")), entry(arm("v6")), entry(arm("v7")), entry(arm("v8")), entry(arm(""))
@@ -62,6 +65,11 @@ class Choice(unittest.TestCase):
             ("P19", (v3, amd64), overridden("amd64", "v3"), 0, 0),
             ("P20", (v3,), overridden("amd64", "v2"), None, None),
             ("P21", (v3,), overridden("amd64"), None, None),
+            ("", (v1,), overridden("amd64"), 0, 0),
+            ("", (v1, amd64), overridden("amd64", "v1"), 1, 1),
+            ("", (amd64, v2, v3), overridden("amd64", "v3"), 2, 2),
+            ("", (amd64, v2, v3), overridden("amd64", "v2"), 1, 1),
+            ("", (amd64, v3), overridden("amd64", "v5"), 0, 0),
             ("P22", (windows,), overridden("amd64"), None, None),
             ("P23", (windows,), overridden("amd64", os="windows"), 0, 0),
             ("P24", (), overridden("amd64"), None, None),
@@ -74,6 +82,15 @@ class Choice(unittest.TestCase):
                     else:
                         chosen = choose_instance(index(media_type, *entries), wanted)
                         self.assertEqual(chosen.descriptor.size, expected)
+
+    def test_an_attestation_is_never_chosen(self) -> None:
+        attestation = entry(None)
+        annotations = {"vnd.docker.reference.type": "attestation-manifest"}
+        attestation = attestation._replace(descriptor=attestation.descriptor._replace(annotations=annotations))
+        found = index(mediatype.OCI_INDEX, attestation, entry(None))
+        self.assertEqual(choose_instance(found, overridden("amd64")).descriptor.size, 1)
+        with self.assertRaises(NotFoundError):
+            choose_instance(index(mediatype.OCI_INDEX, attestation), overridden("amd64"))
 
     def test_a_refusal_says_what_was_wanted_and_what_there_is(self) -> None:
         found = index(mediatype.OCI_INDEX, entry(arm("v7")), entry(Platform("s390x", "linux", "")), entry(arm("v7")))
@@ -143,7 +160,14 @@ class Wanted(unittest.TestCase):
             ("armv7l", "CPU architecture: 3\n", ("v3", "")),
             ("armv7l", "CPU architecture: 99\n", ("", "v8", "v7", "v6", "v5")),
             ("armv7l", "CPU architecture", ("", "v8", "v7", "v6", "v5")),
-            ("x86_64", "CPU architecture: 8\n", ("",)),
+            ("x86_64", "CPU architecture: 8\n", ("", "v1")),
+            ("x86_64", "flags : fpu lm\nflags : " + " ".join(V2) + "\n", ("", "v1")),
+            ("x86_64", f"flags\t\t: {' '.join(V2)}\n", ("v2", "", "v1")),
+            ("x86_64", f"flags\t\t: {' '.join(V3)}\n", ("", "v1")),
+            ("x86_64", f"flags\t\t: {' '.join((*V2, *V3))}\n", ("v3", "v2", "", "v1")),
+            ("x86_64", f"flags\t\t: {' '.join((*V2, *V3[1:], *V4))}\n", ("v2", "", "v1")),
+            ("x86_64", f"flags\t\t: {' '.join((*V2, *V3, *V4))}\n", ("v4", "v3", "v2", "", "v1")),
+            ("riscv64", f"flags: {' '.join(V2)}\n", ("",)),
         ):
             with self.subTest(machine, cpuinfo=cpuinfo):
                 self.assertEqual(self._variants(machine, cpuinfo), variants)

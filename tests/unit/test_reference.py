@@ -76,6 +76,12 @@ class Docker(Refusing):
                 self.assertEqual(str(reference.docker), expected)
                 self.assertEqual((reference.transport, str(reference)), (Transport.DOCKER, f"docker://{text}"))
 
+    def test_a_reference_may_have_tag_and_digest_and_lies_in_the_scopes_of_both(self) -> None:
+        both = docker(f"docker://example.com/ns/a:t@{D}")
+        self.assertEqual((both.tag, both.digest), ("t", parse_digest(D)))
+        self.assertEqual(both.scopes()[:3], ("example.com/ns/a:t", f"example.com/ns/a@{D}", "example.com/ns/a"))
+        self.assertEqual(docker(f"docker://example.com/ns/a@{D}").scopes()[0], "example.com/ns/a")
+
     def test_a_digest_reference_has_no_tag(self) -> None:
         self.assertEqual(docker(f"docker://a@{D}"), DockerReference("docker.io", "library/a", None, parse_digest(D)))
 
@@ -92,7 +98,6 @@ class Docker(Refusing):
             ("18", "busybox@md5:" + "a" * 32, "must be one of"),
             ("18", f"busybox@sha256+b64:{H64}", "must be one of"),
             ("18", f"busybox@SHA256:{H64}", "lower-case repository name"),
-            ("19", f"busybox:tag@{D}", "expected a tag or a digest, found both"),
             ("20", H64, "found 64 hex digits"),
             ("21", "", "is not a repository path"),
             ("21", "/foo", "is not a repository path"),

@@ -78,7 +78,7 @@ class PlacesTest(ExplainCase):
   would be fetched from cache.lan:5000/os/base:9, or from 1 other place; no signature is checked
 
   name      example.com/os/base:9
-  platform  linux/amd64
+  platform  linux/amd64 (or linux/amd64/v1)
   warning   cache.lan:5000: its certificate is not checked, and plain http is allowed
 
 places, in the order they are tried
