@@ -1,38 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection to a registry: bytes out, bytes in, each wait with its limit.
+"""`http.client.HTTPConnection` whose `connect` resolves, judges, races, tunnels and secures, as its route says.
 
-The socket never blocks; waiting is done by `poll`. So one system call brings the bytes that are there already, a TLS
-connection can fill a large buffer out of its small records, and no limit needs a change of the socket's mode.
+Not `HTTPSConnection` and `set_tunnel`: a time-out of theirs is none, Python 3.11 asks a proxy in HTTP/1.0 without Host,
+and the address that a registry sends us to must be judged after it was resolved and before it is connected to.
 """
 
 from __future__ import annotations
 
-import re
-import select
+import base64
+import http.client
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ..errors import NetworkError
+from .. import log
+from ..errors import AuthenticationError, CipError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
 from ..hostconfig.proxyenv import Proxy
-from .addresses import Address
-from .http1 import HEAD_LIMIT, INTERIM_LIMIT, GarbledError, Head, parse_head
+from .addresses import Address, AddressClass, classify_name, require_allowed, resolve
+from .channel import Channel
 from .limits import Limits
-from .tls import TlsIdentity
+from .race import connect, connect_local
+from .response import Response
+from .tls import TlsContexts, TlsIdentity
 from .url import Origin
-
-if TYPE_CHECKING:
-    import ssl
-
-READ_SIZE = 16 * 1024  # bytes asked for when a head or a line is read
-_EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
 
 
 class Route(NamedTuple):
-    """What a connection is shared by: the same origin, the same TLS identity, the same proxy."""
+    """What a connection is shared by: the same origin, the same TLS identity, the same proxy.
+
+    `socket_path` is that of a server on this host, whose `origin` is a name only.
+    """
 
     origin: Origin
     identity: TlsIdentity
-    proxy: Proxy | None
+    proxy: Proxy | None = None
+    socket_path: str = ""
 
     @property
     def via(self) -> str:
@@ -40,151 +41,145 @@ class Route(NamedTuple):
         return "direct" if self.proxy is None else f"via proxy {self.proxy.address}"
 
 
-class Connection:
-    """A connected socket with what was received beyond the last head or line; `close` closes the socket.
+class Connection(http.client.HTTPConnection):
+    """A connection of the pool; its `sock` is a Channel, opened by the first request.
 
-    One thread uses it at a time, under the `limits` that it sets; only `interrupt` may be called from another one.
+    The caller sets `limits` before each request, and `reached` before the first: where the registry itself was found,
+    None where our user told us of the origin, so that it may be anywhere.
     """
 
-    def __init__(self, sock: socket.socket | ssl.SSLSocket, route: Route, address: Address, limits: Limits) -> None:
-        self.sock = sock
+    response_class = Response
+    sock: Channel | None
+    limits: Limits
+    reached: frozenset[AddressClass] | None = None
+
+    def __init__(self, route: Route, contexts: TlsContexts) -> None:
+        super().__init__(route.origin.host, route.origin.port)
         self.route = route
-        self.address = address
-        self.limits = limits
+        self.address: Address | None = None
         self.uses = 0  # answers received so far
-        self._host = route.origin.address
-        self.where = f"{self._host} ({route.via})"  # for messages
-        self._rest = memoryview(b"")
-        self._is_tls = hasattr(sock, "pending")
-        self._poll = select.poll()
-        sock.setblocking(False)
+        self.idle_since = 0.0
+        self._contexts = contexts
 
-    def send(self, request: bytes) -> None:
-        """Send all of `request`. Raises NetworkError."""
-        view = memoryview(request)
-        while view:
-            try:
-                view = view[self.sock.send(view) :]
-            except (OSError, ValueError) as error:
-                self._wait(error, select.POLLOUT, "the request is not taken")
+    def connect(self) -> None:
+        """Connect so that the origin can be asked.
 
-    def receive_head(self) -> Head:
-        """The head of the next answer, interim ones skipped. Raises NetworkError, GarbledError."""
-        for _ in range(INTERIM_LIMIT):
-            head = parse_head(self._receive_until_empty_line(), self.where)
-            if head.status >= 200:
-                self.uses += 1
-                return head
-            if head.status == 101:
-                break
-        raise GarbledError(f"{self.where}: expected a final answer, found interim ones only")
+        Raises NetworkError, SourceError (tls codes, address-refused), ConfigurationError (unusable certificate files).
+        """
+        try:
+            self._connect()
+        except SourceError as error:
+            if error.code is not ErrorCode.TLS_UNTRUSTED or not self._contexts.trust_all(self.route.identity):
+                raise
+            log.debug("%s; once more with every authority that the system has", error)
+            self._connect()
 
-    def receive_into(self, view: memoryview) -> int:
-        """The next bytes, at least one, into the front of `view`; 0 at the end. Raises NetworkError."""
-        if self._rest:
-            count = min(len(self._rest), len(view))
-            view[:count] = self._rest[:count]
-            self._rest = self._rest[count:]
-            return count
-        while True:
-            try:
-                count = self.sock.recv_into(view)
-                break
-            except (OSError, ValueError) as error:
-                self._wait(error, select.POLLIN, "no byte")
-        if not count:
-            self.limits.cancellation.require(self._host)
-        elif self._is_tls:
-            return self._fill_from_records(view, count)
-        return count
-
-    def receive_line(self, limit: int) -> bytes:
-        """The next line without its end. Raises NetworkError, GarbledError when it has more than `limit` bytes."""
-        line = bytearray()
-        while True:
-            if not self._rest:
-                self._rest = self._receive_some("in the middle of a body")
-            rest = bytes(self._rest)
-            position = rest.find(b"\n")
-            line += rest if position < 0 else rest[:position]
-            if len(line) > limit:
-                raise GarbledError(f"{self.where}: a line is longer than {limit} bytes")
-            self._rest = self._rest[len(rest) if position < 0 else position + 1 :]
-            if position >= 0:
-                return bytes(line.removesuffix(b"\r"))
+    def use(self, limits: Limits) -> None:
+        """Tell a connection under which limits its next request is made."""
+        self.limits = limits
+        if self.sock is not None:
+            self.sock.limits = limits
+            limits.cancellation.attach(self.sock)
 
     def is_stale(self) -> bool:
-        """Whether the other side has closed, or sent what nobody asked for: then it must not be used again."""
-        self._poll.register(self.sock, select.POLLIN)
-        return bool(self._rest) or bool(self._poll.poll(0))
+        """Whether it must not be used again. Tickets of TLS 1.3 lie in the socket before its first use."""
+        return self.sock is None or (self.uses > 0 and self.sock.is_stale())
 
-    def interrupt(self) -> None:
-        """End every wait of the thread that uses this connection; from any thread."""
+    def count_answer(self, response: Response) -> None:
+        """Told of each answer: with the first one the TLS session is kept for the next connection to the origin."""
+        self.uses += 1
+        if self.uses == 1 and self.route.origin.scheme == "https":
+            self._contexts.remember(response.channel.sock, self.route.origin, self.route.identity)
+
+    def _connect(self) -> None:
+        route, limits = self.route, self.limits
+        if route.origin.scheme == "https":
+            self._contexts.prepare(route.identity)
+        sock, self.address = self._open_socket()
+        channel = Channel(sock, limits, route.origin.address, route.via)
+        limits.cancellation.attach(channel)
         try:
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its TLS state
-        except OSError:
-            pass  # not connected any more, which is what was wanted
+            if route.origin.scheme == "https":
+                if route.proxy is not None:
+                    _open_tunnel(channel, route.origin, route.proxy)
+                secured = self._contexts.handshake(sock, route.origin, route.identity, limits, route.via)
+                channel = Channel(secured, limits, route.origin.address, route.via)
+                limits.cancellation.attach(channel)
+        except BaseException:
+            limits.cancellation.attach(None)
+            channel.close()
+            raise
+        self.sock = channel
 
-    def close(self) -> None:
-        """Close the socket."""
-        self.sock.close()
-
-    def _fill_from_records(self, view: memoryview, count: int) -> int:
-        """One TLS record is at most 16 KiB: take the records that have arrived already along."""
-        while count < len(view):
-            try:
-                more = self.sock.recv_into(view[count:])
-            except (OSError, ValueError):
-                return count  # nothing more yet, or a fault that the next call meets again
-            if not more:
-                return count
-            count += more
-        return count
-
-    def _receive_until_empty_line(self) -> bytes:
-        data = bytearray(self._rest)
-        seen = 0
-        while True:
-            end = _EMPTY_LINE.search(data, max(0, seen - 3))
-            if end is not None:
-                self._rest = memoryview(bytes(data[end.end() :]))
-                return bytes(data[: end.start()])
-            if len(data) > HEAD_LIMIT:
-                raise GarbledError(f"{self.where}: the header is longer than {HEAD_LIMIT} bytes")
-            seen = len(data)
-            self._rest = memoryview(b"")
-            data += self._receive_some("in the middle of an answer" if seen else "before its answer")
-
-    def _receive_some(self, where: str) -> memoryview:
-        buffer = memoryview(bytearray(READ_SIZE))
-        count = self.receive_into(buffer)
-        if not count:
-            raise NetworkError(f"{self._host}: the connection ended {where} ({self.route.via})", host=self._host)
-        return buffer[:count]
-
-    def _wait(self, error: Exception, event: int, what: str) -> None:
-        """Wait until the socket is ready for what `error` says it is not ready for. Raises NetworkError."""
-        limits = self.limits
-        if not isinstance(error, BlockingIOError):
-            # TLS has classes of its own, whose module is not imported for their sake
-            kind = type(error).__name__
-            if kind not in ("SSLWantReadError", "SSLWantWriteError"):
-                limits.cancellation.require(self._host)
-                reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it broke"
-                raise NetworkError(
-                    f"{self._host}: the connection is lost: {str(reason).lower().replace('_', ' ')} "
-                    f"({self.route.via})",
-                    host=self._host,
-                ) from error
-            event = select.POLLIN if kind == "SSLWantReadError" else select.POLLOUT
-        seconds = limits.seconds(limits.times.idle, None, self._host, self.route.via)
-        self._poll.register(self.sock, event)
-        ready = self._poll.poll(seconds * 1000 + 1)
-        limits.cancellation.require(self._host)
-        if not ready:
-            raise limits.expired(limits.times.idle, None, self._host, self.route.via, what)
+    def _open_socket(self) -> tuple[socket.socket, Address | None]:
+        """A connected socket to the origin or its proxy, and where that is."""
+        route, limits, proxy = self.route, self.limits, self.route.proxy
+        if route.socket_path:
+            return connect_local(route.socket_path, limits, route.origin.address), None
+        nearest = route.origin if proxy is None else Origin("http", proxy.host, proxy.port)
+        try:
+            addresses = resolve(nearest, limits, route.via)
+            for address in addresses:
+                judge(route, address, self.reached)
+            return connect(nearest, addresses, limits, route.via)
+        except NetworkError as error:
+            if proxy is not None:
+                error.phase = Phase.PROXY
+            raise
 
 
-def proxy_address(proxy: Proxy) -> Origin:
-    """The proxy as something to connect to."""
-    return Origin("http", proxy.host, proxy.port)
+def judge(route: Route, address: Address | None, reached: frozenset[AddressClass] | None) -> None:
+    """Return only if the address may be connected to; a proxy is ours and may be anywhere. Raises SourceError."""
+    if route.proxy is None and address is not None:
+        require_allowed(route.origin, address.text, address.kind, reached)
+
+
+def judge_name(route: Route, reached: frozenset[AddressClass] | None) -> None:
+    """The same for what a proxy will resolve: all that can be judged is the text. Raises SourceError."""
+    if route.proxy is not None:
+        require_allowed(route.origin, route.origin.host, classify_name(route.origin.host), reached)
+
+
+def _open_tunnel(channel: Channel, origin: Origin, proxy: Proxy) -> None:
+    """Ask the proxy for a connection to the origin (RFC 9110, 9.3.6). Raises NetworkError, SourceError."""
+    fields = {"Host": origin.address, **proxy_authorization(proxy)}
+    lines = [f"CONNECT {origin.address} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    answer = Response(channel, method="CONNECT")
+    try:
+        channel.sendall("\r\n".join(lines).encode("ascii"))
+        answer.begin()
+        if not 200 <= answer.status < 300:
+            raise proxy_refusal(origin, proxy, answer.status)
+        if not channel.lines.is_idle():
+            raise RegistryError(f"{origin.address}: expected tls, found bytes behind an answer ({channel.via})")
+    except CipError as error:
+        error.phase = Phase.PROXY
+        raise
+    finally:
+        answer.close()
+
+
+def proxy_refusal(origin: Origin, proxy: Proxy, status: int) -> SourceError:
+    """The error for an answer that a proxy gave for itself."""
+    host = proxy.address
+    if status in (401, 407):  # tinyproxy answers 401 to a wrong password
+        return AuthenticationError(
+            f"{origin.address}: the proxy {host} refuses the credentials that its URL has, or has not",
+            host=host,
+            phase=Phase.PROXY,
+            http_status=status,
+        )
+    return RegistryError(
+        f"{origin.address}: the proxy {host} answers {status} to CONNECT",
+        host=host,
+        phase=Phase.PROXY,
+        http_status=status,
+    )
+
+
+def proxy_authorization(proxy: Proxy) -> dict[str, str]:
+    """The field that lets us use the proxy, where it asks for that."""
+    if proxy.credentials.is_anonymous():
+        return {}
+    pair = f"{proxy.credentials.username}:{proxy.credentials.password}".encode()
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}

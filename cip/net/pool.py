@@ -21,7 +21,7 @@ class ConnectionPool:
     def __init__(self, limit: int) -> None:
         self._limit = max(1, limit)
         self._changed = threading.Condition()
-        self._idle: dict[Route, deque[tuple[Connection, float]]] = {}
+        self._idle: dict[Route, deque[Connection]] = {}
         self._open: dict[Route, int] = {}
         self._closed = False
 
@@ -42,7 +42,7 @@ class ConnectionPool:
             if found is not None and not (fresh or found.is_stale()):
                 return found
             if found is not None:
-                self.forget(found.route, found)
+                self.forget(route, found)
             host = route.origin.address
             limits.cancellation.require(host)
             if limits.remaining() <= 0:
@@ -50,9 +50,10 @@ class ConnectionPool:
 
     def give_back(self, connection: Connection, now: float) -> None:
         """Keep a connection whose last answer was read to its end."""
+        connection.idle_since = now
         with self._changed:
             if not self._closed:
-                self._idle.setdefault(connection.route, deque()).append((connection, now))
+                self._idle.setdefault(connection.route, deque()).append(connection)
                 self._changed.notify()
                 return
         self.forget(connection.route, connection)
@@ -74,7 +75,7 @@ class ConnectionPool:
     def drop_idle(self, route: Route) -> None:
         """Close what is idle on `route`."""
         with self._changed:
-            idle = [connection for connection, _ in self._idle.pop(route, ())]
+            idle = self._idle.pop(route, ())
         for connection in idle:
             self.forget(route, connection)
 
@@ -82,17 +83,16 @@ class ConnectionPool:
         """Close what is idle; connections in use are closed when they are given back."""
         with self._changed:
             self._closed = True
-            idle = [connection for kept in self._idle.values() for connection, _ in kept]
-            self._idle.clear()
-        for connection in idle:
-            self.forget(connection.route, connection)
+            routes = list(self._idle)
+        for route in routes:
+            self.drop_idle(route)
 
     def _pop(self, route: Route, now: float) -> Connection | None:
         """The one used last: it is the least likely to have been closed by the other side."""
         kept = self._idle.get(route)
         while kept:
-            connection, since = kept.pop()
-            if now - since <= IDLE_SECONDS:
+            connection = kept.pop()
+            if now - connection.idle_since <= IDLE_SECONDS:
                 return connection
             connection.close()
             self._open[route] -= 1

@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from ..errors import ErrorCode, NetworkError, Phase
+from ..errors import ErrorCode, NetworkError, Phase, SourceError
 from .addresses import Address
 from .limits import POLL, Limits
 from .url import Origin
@@ -35,6 +35,22 @@ def connect(
         return race.run(list(addresses), delay)
     finally:
         race.close()
+
+
+def connect_local(path: str, limits: Limits, host: str) -> socket.socket:
+    """A socket connected to a server on this host; the caller closes it. Raises NetworkError, SourceError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(limits.seconds(limits.times.connect, Phase.CONNECT, host, "direct"))
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        message = f"{path}: no connection: {(error.strerror or str(error)).lower()}"
+        if isinstance(error, PermissionError):
+            raise SourceError(message, host=path, phase=Phase.CONNECT) from error
+        code = ErrorCode.TIMEOUT if isinstance(error, TimeoutError) else ErrorCode.CONNECTION_REFUSED
+        raise NetworkError(message, code=code, host=path, phase=Phase.CONNECT) from error
+    return sock
 
 
 class _Race:

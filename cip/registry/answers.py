@@ -16,8 +16,8 @@ from ..errors import (
     quote,
 )
 from ..model.jsontree import parse_json
-from ..net.httpclient import Response
 from ..net.limits import Clock
+from ..net.response import Response
 from .retry import parse_retry_after
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an error's body that are read
@@ -101,7 +101,7 @@ def _error(
     response: Response, complaint: Complaint, what: str, missing: ErrorCode, clock: Clock, access: str | None
 ) -> CipError:
     status = response.status
-    host = response.url.origin.address
+    host = response.origin.address
     where = f"{host}: {what}"
     if 400 <= status < 500:
         unknown = complaint.code == _UNKNOWN.get(missing)
@@ -112,7 +112,7 @@ def _error(
             return AuthenticationError(
                 f"{where}: access refused with status {status}{complaint}; {access}", host=host, http_status=status
             )
-    asked = response.fields.get("retry-after")
+    asked = response.headers.get("retry-after")
     wished = None
     if asked is not None and (status in _RETRYABLE or status >= 500):
         seconds = parse_retry_after(asked, clock.time(), -1.0)
@@ -129,10 +129,10 @@ def _error(
 
 def require_uncompressed(response: Response) -> None:
     """Return only for a body as it is stored; closes another one. Raises ContentMismatchError."""
-    coding = (response.fields.get("content-encoding") or "identity").strip().lower()
+    coding = (response.headers.get("content-encoding") or "identity").strip().lower()
     if coding != "identity":
         response.close()
-        host = response.url.origin.address
+        host = response.origin.address
         raise ContentMismatchError(
             f"{host}: expected content as it is stored, found it in content coding {quote(coding)}", host=host
         )

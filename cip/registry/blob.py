@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
-from ..net.http1 import UNKNOWN_LENGTH
-from ..net.httpclient import Response
 from ..net.limits import Cancellation
+from ..net.lines import words_of
+from ..net.response import UNKNOWN_LENGTH, Response
 from ..sources.base import BlobAccess
 from .answers import refusal, require_uncompressed
 from .candidates import Candidate, Candidates
@@ -194,7 +194,7 @@ class RegistryBlob:
             self._drop()
 
     def _may_go_on_later(self, response: Response) -> bool:
-        said = response.fields.words("accept-ranges")
+        said = words_of(response.headers, "accept-ranges")
         if self._access is BlobAccess.RAW:
             return not self._offset or "bytes" in said
         return self._candidates.current.takes_ranges and "none" not in said
@@ -263,10 +263,10 @@ class RegistryBlob:
         if remaining <= 0 or patience.is_too_slow():
             seconds = patience.stall if remaining <= 0 else times.rate_window
             raise NetworkError(
-                f"{response.url.origin.address}: slower than {self._session.min_rate} bytes a second "
+                f"{response.origin.address}: slower than {self._session.min_rate} bytes a second "
                 f"over {seconds:g} s ({response.via})",
                 code=ErrorCode.TIMEOUT,
-                host=response.url.origin.address,
+                host=response.origin.address,
             )
         began = self._clock.monotonic()
         response.limits = self._try_limits.until(began + remaining)
@@ -345,9 +345,9 @@ class RegistryBlob:
         expected = self._descriptor.size
         if UNKNOWN_SIZE != expected != response.size != UNKNOWN_LENGTH:
             raise ContentMismatchError(
-                f"{response.url.origin.address}: blob {self._descriptor.digest}: expected {expected} bytes, "
+                f"{response.origin.address}: blob {self._descriptor.digest}: expected {expected} bytes, "
                 f"found {response.size} announced ({response.via})",
-                host=response.url.origin.address,
+                host=response.origin.address,
             )
         if self._offset:
             self._skip(source, response)
@@ -359,10 +359,10 @@ class RegistryBlob:
 
     def _require_range(self, response: Response) -> None:
         """A 206 must be exactly the rest (registry.md 6.4)."""
-        values = response.fields.get_all("content-range")
+        values = response.headers.get_all("content-range", [])
         parsed = parse_content_range(values[0]) if len(values) == 1 else None
         expected = self._descriptor.size
-        host = response.url.origin.address
+        host = response.origin.address
         if parsed is not None:
             first, last, total = parsed
             end = total if expected == UNKNOWN_SIZE else expected

@@ -17,18 +17,18 @@ from ..hostconfig.authfile import find_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import Place, RegistriesConfig
 from ..model.reference import DEFAULT_DOMAIN, DockerReference
-from ..net.httpclient import Request, Requester, Response
 from ..net.limits import Limits
+from ..net.opener import Opener, Request
+from ..net.response import Response
 from ..net.tls import NotTlsError, TlsIdentity
 from ..net.url import Origin, Url, encode_form, parse_origin
 from ..settings import Credentials, Settings, TlsVerify
-from .token import Access, Authorizer
+from .authorization import Access, Authorization
 
 if TYPE_CHECKING:
     from .session import RegistrySession
 
 HUB_HOST = "registry-1.docker.io"  # what answers for docker.io
-AUTHENTICATION_ROUNDS = 2  # challenges that are answered in one request
 _API_FIELDS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
 
@@ -51,7 +51,7 @@ class Endpoint:
         self._registries = registries
         self._session = session
         self._lock = threading.Lock()
-        self._prepared: tuple[Requester, Authorizer] | None = None
+        self._prepared: tuple[Opener, Authorization] | None = None
         self._scheme: str | None = None if self.insecure else "https"
         self.pinged = False
         self.offers_signatures = False
@@ -69,23 +69,10 @@ class Endpoint:
 
     def get_path(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None) -> Response:
         """The same for a whole path. The caller closes the answer. Raises SourceError, ConfigurationError."""
-        _, authorizer = self._prepare()
-        wanted = {**_API_FIELDS, **(fields or {})}
-        origin = self._origin()
-        sent, fresh = authorizer.known(origin, limits)
-        for _ in range(AUTHENTICATION_ROUNDS):
-            response = self._send(path, wanted, sent, limits)
-            origin = response.url.origin
-            if response.status != 401 or origin != self._origin():
-                return response
-            again = authorizer.answer(response, sent, fresh=fresh, limits=limits)
-            if again is None:
-                return response
-            sent, fresh = again, True
-        return self._send(path, wanted, sent, limits)
+        return self._send(path, {**_API_FIELDS, **(fields or {})}, limits, challenged=True)
 
-    def requester(self) -> Requester:
-        """Sends requests without any authorization, under this endpoint's TLS identity."""
+    def opener(self) -> Opener:
+        """Sends requests under this endpoint's TLS identity."""
         return self._prepare()[0]
 
     def describe_access(self) -> str:
@@ -96,8 +83,8 @@ class Endpoint:
         """Ask once whether the registry keeps signatures itself (registry.md 4.1). Raises SourceError."""
         if self.pinged:
             return
-        response = self._send("/v2/", _API_FIELDS, "", limits)
-        self.offers_signatures = response.fields.get("x-registry-supports-signatures") == "1"
+        response = self._send("/v2/", _API_FIELDS, limits, challenged=False)
+        self.offers_signatures = response.headers.get("x-registry-supports-signatures") == "1"
         status = response.status
         response.close()
         if status not in (200, 401):
@@ -108,39 +95,35 @@ class Endpoint:
 
     def is_here(self, response: Response) -> bool:
         """Whether the registry itself answered, and not a place that it redirected to."""
-        return response.url.origin == self._origin()
+        return response.origin == self._origin()
 
-    def _origin(self) -> Origin:
+    def _origin(self, scheme: str = "") -> Origin:
         host = HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
         try:
-            return parse_origin(self._scheme or "https", host)
+            return parse_origin(scheme or self._scheme or "https", host)
         except InvalidInputError as error:
             raise SourceError(f"{self.reference}: {error}", code=ErrorCode.REFERENCE_INVALID, host=self.name) from error
 
-    def _send(self, path: str, fields: Mapping[str, str], authorization: str, limits: Limits) -> Response:
+    def _send(self, path: str, fields: Mapping[str, str], limits: Limits, *, challenged: bool) -> Response:
         """Ask over the scheme that the endpoint is known to speak, or find it out (decisions.md section 2).
 
         Nothing secret can be sent while it is unknown: an authorization needs a challenge, and that an answer.
         """
-        requester, _ = self._prepare()
+        opener = self.opener()
         origin = self._origin()
         if self.place.namespace:  # distribution-spec, "Registry Proxying"
             path += ("&" if "?" in path else "?") + encode_form([("ns", self.place.namespace)])
-        if self._scheme is not None:
-            return requester.send(Request(Url(origin, path), fields, authorization), limits)
+        request = Request(Url(origin, path), fields, challenged=challenged)
         try:
-            if not requester.speaks_tls(origin, limits):
-                raise NotTlsError(f"{origin.address}: expected tls, found another protocol", host=origin.address)
-            response = requester.send(Request(Url(origin, path), fields), limits)
+            return opener.ask(request, limits)
         except SourceError as error:
-            if not _may_speak_plain(error):
+            if self._scheme is not None or request.received or not _may_speak_plain(error):
                 raise
-            plain = parse_origin("http", HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain)
-            response = requester.send(Request(Url(plain, path), fields), limits)
-            self._settle("http")
-        else:
-            self._settle("https")
-        return response
+            request = Request(Url(self._origin("http"), path), fields, challenged=challenged)
+            return opener.ask(request, limits)
+        finally:
+            if self._scheme is None and request.received:
+                self._settle(request.type)
 
     def _settle(self, scheme: str) -> None:
         with self._lock:
@@ -150,7 +133,7 @@ class Endpoint:
             how = "plain http" if scheme == "http" else "https without checking its certificate"
             log.warning("%s: spoken to over %s", self.name, how)
 
-    def _prepare(self) -> tuple[Requester, Authorizer]:
+    def _prepare(self) -> tuple[Opener, Authorization]:
         """Read certificates and credentials, once. Raises ConfigurationError, SourceError."""
         with self._lock:
             if self._prepared is None:
@@ -160,11 +143,12 @@ class Endpoint:
                     )
                 certificates = find_certificates(self.reference.domain, self._settings)
                 identity = TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs)
-                requester = Requester(self._session.network, identity)
-                authorizer = Authorizer(
-                    requester, self._find_access(), self.reference.path, self._session.clock, self._tell_scheme
+                opener = Opener(self._session.network, identity)
+                authorization = Authorization(
+                    self._find_access(), self.reference.path, self._session.clock, self._tell_scheme
                 )
-                self._prepared = requester, authorizer
+                opener.add_handler(authorization)
+                self._prepared = opener, authorization
             return self._prepared
 
     def _find_access(self) -> Access:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from ..content import MANIFEST_LIMIT
 from ..errors import ErrorCode, RegistryError, quote
-from ..net.httpclient import Response
 from ..net.limits import Clock
+from ..net.response import Response
 from ..sources.base import RawManifest
 from .answers import refusal, require_uncompressed
 from .endpoints import Endpoint
@@ -32,4 +32,4 @@ def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Cloc
 
 def media_type_of(response: Response) -> str:
     """The Content-Type without parameters, in lower case; empty when there is none (registry.md 6.1)."""
-    return (response.fields.get("content-type") or "").partition(";")[0].strip().lower()
+    return (response.headers.get("content-type") or "").partition(";")[0].strip().lower()

@@ -18,8 +18,8 @@ from ..model import mediatype
 from ..model.descriptor import Descriptor
 from ..model.digest import Digest, digest_of
 from ..model.referrers import ENTRY_LIMIT, LIST_LIMIT, Referrer, fallback_tag, parse_referrers, too_many
-from ..net.httpclient import Response
 from ..net.limits import Limits
+from ..net.response import Response
 from ..net.url import Url, join_url
 from ..settings import Settings
 from ..sources.base import BlobAccess, ReferrerList
@@ -190,16 +190,16 @@ class _Place:
 
     def _following(self, response: Response, where: str) -> str:
         """Where the answer says that the next page is, as a path of this registry (distribution-spec, RFC 8288)."""
-        fields = response.fields.get_all("link")
+        fields = response.headers.get_all("link", [])
         links = {link[1] for field in fields for link in _LINK.finditer(field) if _NEXT.search(link[2])}
         if not links:
             return ""
         try:
-            urls = {join_url(response.url, link) for link in links}
+            urls = {join_url(response.asked, link) for link in links}
         except InvalidInputError as error:
             raise RegistryError(f"{where}: a next page that is no URL: {error}", host=self.endpoint.name) from error
         url = urls.pop()
-        if urls or url.origin != response.url.origin or not self.endpoint.is_here(response):
+        if urls or url.origin != response.origin or not self.endpoint.is_here(response):
             why = "two next pages" if urls else f"the next page at {url.origin.scheme}://{url.origin.address}"
             raise RegistryError(f"{where}: expected it at the same registry, found {why}", host=self.endpoint.name)
         return self._without_namespace(url)

@@ -8,10 +8,11 @@ from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesd import warn_without_yaml
 from ..net.budget import Budget
-from ..net.dialer import Dialer
-from ..net.httpclient import Network
+from ..net.connection import Connection
 from ..net.limits import Cancellation, Clock, Limits, SystemClock
+from ..net.opener import Network
 from ..net.pool import ConnectionPool
+from ..net.tls import TlsContexts
 from ..net.url import Origin
 from ..programs import Programs
 from ..settings import Settings
@@ -50,12 +51,10 @@ class RegistrySession:
         self._environment = settings.environment
         self._proxies: dict[Origin, Proxy | None] = {}
         transfer = settings.transfer
-        dialer = Dialer()
+        contexts = TlsContexts()
         self.network = Network(
             ConnectionPool(transfer.connections),
-            dialer.open,
-            dialer.sniff,
-            dialer.remember,
+            lambda route: Connection(route, contexts),
             Budget(transfer.max_rate, transfer.max_bytes, self.clock),
             self._choose_proxy,
             settings.user_agent,

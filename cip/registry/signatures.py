@@ -40,8 +40,8 @@ from ..model.signature import (
     SimpleSignature,
     parse_signature_blob,
 )
-from ..net.httpclient import Request
 from ..net.limits import Limits
+from ..net.opener import Request
 from ..net.url import Url, decode_percent, parse_url
 from ..settings import Credentials, Settings
 from ..sources.base import BlobAccess
@@ -180,7 +180,7 @@ class _Fetch:
                     return None
                 raise error
             require_uncompressed(response)
-            announced = (response.fields.get("content-type") or "").partition(";")[0].strip().lower()
+            announced = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
             if announced != mediatype.OCI_MANIFEST:
                 response.close()
                 raise _unreadable(where, f"expected {mediatype.OCI_MANIFEST}, found {quote(announced)}")
@@ -246,7 +246,7 @@ class _Fetch:
         return read
 
     def _get(self, request: Request, where: str, limits: Limits, behind_one: bool) -> bytes | None:
-        response = self._endpoint.requester().send(request, limits)
+        response = self._endpoint.opener().ask(request, limits)
         if response.status == 404 or (response.status == 403 and behind_one):
             response.close()
             if response.status == 403:

@@ -1,29 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Challenges of registries, and the authorizations that answer them (registry.md section 4).
-
-A challenge comes from the 401 of the request itself; a later 401 may replace it once in a request. Tokens and
-challenges belong to one endpoint of one image. No secret ever gets into a message, a log line or `repr`.
-"""
+"""Challenges of registries, the requests for tokens that answer them, and what token servers send (registry.md 4)."""
 
 from __future__ import annotations
 
 import base64
 import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .. import log
-from ..errors import AuthenticationError, CipError, ErrorCode, Phase
+from ..errors import AuthenticationError, CipError, Phase
 from ..model.jsontree import parse_json
-from ..net.httpclient import Request, Requester, Response
-from ..net.limits import Clock, Limits
+from ..net.opener import Request
 from ..net.url import Origin, decode_form, encode_form, parse_url
 from ..settings import Credentials
-from .answers import refusal, require_uncompressed
 from .timestamps import parse_rfc3339
 
-TOKEN_LIMIT = 1024 * 1024  # bytes of a token server's answer
 MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
 SCHEMES = ("basic", "bearer")
 CLIENT_ID = "containers/image"
@@ -174,129 +165,3 @@ def basic_authorization(credentials: Credentials) -> str:
     """The value of an Authorization field; anonymous ones are sent too (registry.md 4.3, M1)."""
     pair = f"{credentials.username}:{credentials.password}".encode()
     return f"Basic {base64.b64encode(pair).decode('ascii')}"
-
-
-# --- one endpoint's access ---
-
-
-class Access(NamedTuple):
-    """With what an endpoint may be entered, and where that comes from, for messages and events."""
-
-    credentials: Credentials
-    registry_token: str
-    source: str  # the file, the flag or the helper; empty for nothing
-    description: str  # which files were looked at and which key matched
-
-    def __repr__(self) -> str:
-        return f"Access(source={self.source!r})"
-
-
-class Authorizer:
-    """Answers the challenges of one endpoint; safe from any thread, holds no lock during a request.
-
-    `tell` is called with the scheme when credentials are first used.
-    """
-
-    def __init__(
-        self,
-        requester: Requester,
-        access: Access,
-        repository: str,
-        clock: Clock,
-        tell: Callable[[str, str], None],
-    ) -> None:
-        self._requester = requester
-        self._access = access
-        self._default_scope = f"repository:{repository}:pull"
-        self._clock = clock
-        self._tell = tell
-        self._lock = threading.Lock()
-        self._challenge: Challenge | None = None
-        self._token: Token | None = None
-        self._told = False
-
-    @property
-    def source(self) -> str:
-        """The file, flag or helper that the credentials come from; empty for none."""
-        return self._access.source
-
-    def describe(self) -> str:
-        """How access was tried, for a refusal: scheme, files, key; never a secret."""
-        challenge = self._challenge
-        scheme = f"scheme {challenge.scheme}" if challenge else "no scheme that we know was offered"
-        return f"{scheme}, {self._access.description}"
-
-    def known(self, registry: Origin, limits: Limits) -> tuple[str, bool]:
-        """The authorization for the next request, nothing before the first challenge; and whether it is fresh."""
-        with self._lock:
-            challenge, token = self._challenge, self._token
-        if challenge is None:
-            return "", False
-        if challenge.scheme == "basic" or self._access.registry_token:
-            return self._authorize(challenge, "", registry, limits), False
-        if token is not None and self._clock.time() <= token.expires:
-            return f"Bearer {token.value}", False
-        return self._authorize(challenge, "", registry, limits), True
-
-    def answer(self, response: Response, sent: str, *, fresh: bool, limits: Limits) -> str | None:
-        """The authorization to repeat a request with that got the 401 `response`; None when nothing would change.
-
-        `sent` is what it had, `fresh` whether that was made for this very request. Leaves the answer open for its
-        complaint when there is nothing to repeat, else closes it. Raises SourceError when no token can be had.
-        """
-        challenge = choose_challenge(parse_challenges(response.fields.get_all("www-authenticate")))
-        if challenge is None:
-            return None
-        extra = added_scope(challenge)
-        with self._lock:
-            before, self._challenge = self._challenge, challenge
-        unchanged = before is not None and before.wants_other == challenge.wants_other
-        if sent and unchanged and fresh and not extra:
-            return None
-        if sent and unchanged and (challenge.scheme == "basic" or self._access.registry_token):
-            return None  # the same again
-        response.close()
-        return self._authorize(challenge, extra, response.url.origin, limits)
-
-    def _authorize(self, challenge: Challenge, extra: str, registry: Origin, limits: Limits) -> str:
-        self._tell_once(challenge.scheme, registry.address)
-        if challenge.scheme == "basic":
-            return basic_authorization(self._access.credentials)
-        if self._access.registry_token:
-            return f"Bearer {self._access.registry_token}"
-        scopes = [self._default_scope] + ([extra] if extra and extra != self._default_scope else [])
-        try:
-            token = self._fetch(challenge, scopes, registry, limits)
-        except CipError as error:
-            error.phase = error.phase or Phase.TOKEN
-            raise
-        if len(scopes) == 1:
-            with self._lock:
-                self._token = token
-        return f"Bearer {token.value}"
-
-    def _fetch(self, challenge: Challenge, scopes: Sequence[str], registry: Origin, limits: Limits) -> Token:
-        request = token_request(challenge, scopes, self._access.credentials, registry)
-        target = request.url.origin
-        self._requester.require_no_downgrade(registry, target, "token realm")
-        log.debug("%s: asks for a token from %s", registry.address, request.url)
-        response = self._requester.send(request, limits)
-        if response.status == 200:
-            require_uncompressed(response)
-            body = response.read_all(TOKEN_LIMIT, f"{target.address}: token")
-            return parse_token(body, self._clock.time(), target.address)
-        if response.status in (401, 403):
-            response.close()
-            raise AuthenticationError(
-                f"{registry.address}: the token server {target.address} refuses us with {response.status}; "
-                f"{self.describe()}",
-                host=target.address,
-                http_status=response.status,
-            )
-        raise refusal(response, "token", ErrorCode.REGISTRY_ERROR, self._clock)
-
-    def _tell_once(self, scheme: str, host: str) -> None:
-        with self._lock:
-            told, self._told = self._told, True
-        if not told:
-            self._tell(scheme, host)

@@ -15,12 +15,13 @@ from cip.events import NO_EVENTS, Events
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import Address, AddressClass
 from cip.net.budget import Budget
-from cip.net.connection import Connection, Route
-from cip.net.dialer import judge
-from cip.net.httpclient import Network, Request, Requester, Response
+from cip.net.channel import Channel
+from cip.net.connection import Connection, Route, judge
 from cip.net.limits import Cancellation, Limits
+from cip.net.opener import Network, Opener, Request
 from cip.net.pool import ConnectionPool
-from cip.net.tls import NotTlsError, TlsIdentity
+from cip.net.response import Response
+from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin, parse_url
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
@@ -115,12 +116,10 @@ class Origins:
         self.places[origin] = Place(script, kind)
 
     def network(self, settings: Settings, clock: FakeClock) -> Network:
-        """What a Requester needs."""
+        """What an Opener needs."""
         return Network(
             ConnectionPool(settings.transfer.connections),
-            self._open,
-            self._sniff,
-            lambda connection: None,
+            lambda route: ScriptedConnection(route, self),
             Budget(settings.transfer.max_rate, settings.transfer.max_bytes, clock),
             lambda origin: self.proxies.get(origin.scheme),
             settings.user_agent,
@@ -143,14 +142,6 @@ class Origins:
         for thread in self._threads:
             thread.join(10)
 
-    def _sniff(self, route: Route, limits: Limits) -> bool:
-        place = self._place(route)
-        if isinstance(place.fault, NotTlsError):
-            return False
-        if place.fault is not None:
-            raise place.fault
-        return True
-
     def _place(self, route: Route) -> Place:
         name = f"{route.origin.scheme}://{route.origin.address}"
         if name not in self.places:
@@ -159,19 +150,23 @@ class Origins:
             )
         return self.places[name]
 
-    def _open(self, route: Route, limits: Limits, reached: frozenset[AddressClass] | None) -> Connection:
+    def open(self, connection: Connection) -> Channel:
+        """What `connect` of a connection gets: the other end belongs to a script."""
+        route = connection.route
         name = f"{route.origin.scheme}://{route.origin.address}"
         place = self._place(route)
         if place.fault is not None:
             raise place.fault
-        address = Address(socket.AF_UNIX, (), f"the address of {route.origin.host}", place.kind)
-        judge(route, address, reached)
+        connection.address = Address(socket.AF_UNIX, (), f"the address of {route.origin.host}", place.kind)
+        judge(route, connection.address, connection.reached)
         self.opened.append(name)
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=self._serve, args=(theirs, route.origin, name))
         self._threads.append(thread)
         thread.start()
-        return Connection(ours, route, address, limits)
+        channel = Channel(ours, connection.limits, route.origin.address, route.via)
+        connection.limits.cancellation.attach(channel)
+        return channel
 
     def _serve(self, sock: socket.socket, origin: Origin, name: str) -> None:
         with sock, sock.makefile("rb") as stream:
@@ -199,11 +194,22 @@ class Origins:
                     return  # the program closed first
 
 
+class ScriptedConnection(Connection):
+    """A connection to one of the `origins`."""
+
+    def __init__(self, route: Route, origins: Origins) -> None:
+        super().__init__(route, TlsContexts())
+        self._origins = origins
+
+    def connect(self) -> None:
+        self.sock = self._origins.open(self)
+
+
 SECRET = "Bearer hush"
 
 
-class RequesterCase(LeakCheckedTestCase):
-    """A Requester on its own network; `get` and `send` ask it."""
+class OpenerCase(LeakCheckedTestCase):
+    """An Opener on its own network; `get` and `send` ask it."""
 
     settings = Settings(times=TimeLimits(idle=5.0), user_agent="agent/1")
 
@@ -217,13 +223,13 @@ class RequesterCase(LeakCheckedTestCase):
 
     def use(self, settings: Settings, *, verify: bool = True) -> None:
         self.network = self.origins.network(settings, self.clock)
-        self.requester = Requester(self.network, TlsIdentity(verify))
+        self.opener = Opener(self.network, TlsIdentity(verify))
         self.limits = Limits(self.clock, settings.times, self.cancellation)
         self.addCleanup(self.network.pool.close)
 
     def send(self, url: str, authorization: str = "", body: bytes = b"", *, configured: bool = True) -> Response:
-        request = Request(parse_url(url), {"Accept": "x"}, authorization, body, configured)
-        response = self.requester.send(request, self.limits)
+        request = Request(parse_url(url), {"Accept": "x"}, authorization, body, configured=configured)
+        response = self.opener.ask(request, self.limits)
         self.addCleanup(response.close)
         return response
 

@@ -10,7 +10,7 @@ from cip.errors import (
     RegistryError,
 )
 from cip.registry.answers import Complaint, complaint_of, parse_complaint, refusal, require_uncompressed
-from tests.support.origins import RequesterCase, reply
+from tests.support.origins import OpenerCase, reply
 
 
 def errors(*elements: str) -> bytes:
@@ -21,7 +21,7 @@ def code(name: str, message: str = "") -> str:
     return f'{{"code":"{name}","message":"{message}"}}'
 
 
-class ComplaintTest(RequesterCase):
+class ComplaintTest(OpenerCase):
     def test_the_body_of_a_refusal_is_read_as_registries_write_it(self) -> None:
         for body, status, expected in (
             (errors(code("DENIED", "no")), 403, ("DENIED", "no")),
@@ -61,7 +61,7 @@ class ComplaintTest(RequesterCase):
                 self.assertIs(Complaint(name, message).means_no_attachment(status), missing)
 
 
-class RefusalTest(RequesterCase):
+class RefusalTest(OpenerCase):
     def error(
         self,
         status: int,

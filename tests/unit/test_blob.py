@@ -16,8 +16,8 @@ from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.mediatype import OCI_CONFIG
 from cip.model.reference import parse_docker_reference
-from cip.net.httpclient import Response
 from cip.net.limits import Cancellation
+from cip.net.response import Response
 from cip.registry import blob
 from cip.registry.blob import RegistryBlob, parse_content_range
 from cip.registry.endpoints import Endpoint
@@ -230,7 +230,7 @@ class ResumptionTest(BlobCase):
         reader = self.blob()
         view = memoryview(bytearray(1000))
         self.assertEqual(reader.readinto(view), 1000)
-        with mock.patch("cip.net.connection.Connection.receive_into", side_effect=[NetworkError("reset"), 0]):
+        with mock.patch("cip.net.channel.Channel.recv_into", side_effect=[NetworkError("reset"), 0]):
             with self.assertRaises(StopIteration):
                 reader.readinto(view)
         reader.close()

@@ -1,134 +1,169 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection, on a socketpair: heads, lines, bodies, silence and interruption."""
+"""New connections: tunnels through proxies, and judgement before anything is connected to."""
 
 import socket
-import threading
+from unittest import mock
 
-from cip.errors import ErrorCode, NetworkError
+from cip.errors import CipError, ErrorCode, NetworkError, Phase, SourceError
+from cip.hostconfig.proxyenv import Proxy
+from cip.net import connection
 from cip.net.addresses import Address, AddressClass
 from cip.net.connection import Connection, Route
-from cip.net.http1 import HEAD_LIMIT, GarbledError
 from cip.net.limits import Cancellation, Limits, SystemClock
-from cip.net.tls import TlsIdentity
+from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
-from cip.settings import TimeLimits
+from cip.settings import Credentials, TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 
-ROUTE = Route(Origin("http", "h", 80), TlsIdentity(), None)
+PROXY = Proxy("http", "p", 3128, Credentials("u", "hush"))
+ORIGIN = Origin("https", "r.example", 443)
 
 
 class ConnectionTest(LeakCheckedTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.connect()
+        self.ours, self.theirs = socket.socketpair()
+        self.addCleanup(self.theirs.close)
+        self.addCleanup(self.ours.close)
+        self.kind = AddressClass.PUBLIC
+        self.looked_up: list[str] = []
+        for name, replacement in (("resolve", self.resolve), ("connect", self.connect)):
+            patch = mock.patch.object(connection, name, replacement)
+            patch.start()
+            self.addCleanup(patch.stop)
 
-    def connect(self) -> None:
-        ours, self.peer = socket.socketpair()
-        self.limits = Limits(SystemClock(), TimeLimits(idle=0.05), Cancellation())
-        address = Address(socket.AF_UNIX, (), "x", AddressClass.PUBLIC)
-        self.connection = Connection(ours, ROUTE, address, self.limits)
-        self.addCleanup(self.peer.close)
-        self.addCleanup(self.connection.close)
+    def resolve(self, origin: Origin, limits: Limits, via: str) -> list[Address]:
+        self.looked_up.append(origin.address)
+        return [Address(1, (), "9.9.9.9", self.kind)]
 
-    def read(self, size: int) -> bytes:
-        view = memoryview(bytearray(size))
-        return bytes(view[: self.connection.receive_into(view)])
+    def connect(
+        self, origin: Origin, addresses: list[Address], limits: Limits, via: str
+    ) -> tuple[socket.socket, Address]:
+        return self.ours, addresses[0]
 
-    def test_bytes_behind_a_head_belong_to_the_body(self) -> None:
-        self.peer.sendall(b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\nbody")
-        self.assertEqual(self.connection.receive_head().fields.get("a"), "1")
-        self.assertEqual((self.read(2), self.read(9)), (b"bo", b"dy"))
-        self.assertEqual(self.connection.uses, 1)
+    def made(self, scheme: str = "https", proxy: Proxy | None = None) -> Connection:
+        made = Connection(Route(ORIGIN._replace(scheme=scheme), TlsIdentity(False), proxy), TlsContexts())
+        made.use(Limits(SystemClock(), TimeLimits(idle=0.05, tls_handshake=0.05), Cancellation()))
+        self.addCleanup(made.close)
+        return made
 
-    def test_any_kind_of_empty_line_ends_a_head(self) -> None:
-        for end in (b"\r\n\r\n", b"\n\n", b"\n\r\n", b"\r\n\n"):
-            with self.subTest(end):
-                self.peer.sendall(b"HTTP/1.1 200 OK\r\nA: 1" + end)
-                self.assertEqual(self.connection.receive_head().fields.get("a"), "1")
+    def open(
+        self, scheme: str = "https", proxy: Proxy | None = None, reached: frozenset[AddressClass] | None = None
+    ) -> None:
+        made = self.made(scheme, proxy)
+        made.reached = reached
+        made.connect()
+        made.close()
 
-    def test_a_head_may_come_in_pieces(self) -> None:
-        def drip() -> None:
-            for byte in b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n":
-                self.peer.sendall(bytes((byte,)))
+    def test_a_tunnel_is_asked_for_with_the_proxy_s_credentials(self) -> None:
+        self.theirs.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with self.assertRaises(CipError):
+            self.open(proxy=PROXY)
+        sent = self.theirs.recv(65536)
+        head, _, rest = sent.partition(b"\r\n\r\n")
+        self.assertEqual(
+            head,
+            b"CONNECT r.example:443 HTTP/1.1\r\nHost: r.example:443\r\nProxy-Authorization: Basic dTpodXNo",
+        )
+        self.assertEqual(rest[:1], b"\x16", "a TLS handshake")
+        self.assertEqual(self.looked_up, ["p:3128"], "only the proxy knows where the registry is")
 
-        thread = threading.Thread(target=drip)
-        thread.start()
-        self.assertEqual(self.connection.receive_head().status, 200)
-        thread.join()
+    def test_a_proxy_that_refuses_says_why(self) -> None:
+        for answer, reason, code, status in (
+            (b"HTTP/1.1 407 Who\r\n\r\n", "refuses the credentials", ErrorCode.AUTHENTICATION_FAILED, 407),
+            (b"HTTP/1.1 403 No\r\n\r\n", "answers 403 to CONNECT", ErrorCode.REGISTRY_ERROR, 403),
+            (b"HTTP/1.1 502 Bad\r\n\r\n", "answers 502 to CONNECT", ErrorCode.REGISTRY_ERROR, 502),
+        ):
+            with self.subTest(status):
+                self.setUp()
+                self.theirs.sendall(answer)
+                with self.assertRaisesRegex(CipError, f"r.example:443: the proxy p:3128 {reason}") as caught:
+                    self.open(proxy=PROXY)
+                error = caught.exception
+                self.assertEqual((error.code, error.http_status, error.phase), (code, status, Phase.PROXY))
+                self.assertEqual(error.retryable, status >= 500)
+                self.assertNotIn("hush", str(error))
 
-    def test_interim_answers_are_skipped_but_not_for_ever(self) -> None:
-        self.peer.sendall(b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
-        self.assertEqual(self.connection.receive_head().status, 200)
-        self.peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 9)
-        with self.assertRaisesRegex(GarbledError, "interim ones only"):
-            self.connection.receive_head()
+    def test_a_silent_or_broken_proxy_is_told_as_such(self) -> None:
+        for answer, code in ((None, ErrorCode.TIMEOUT), (b"", ErrorCode.CONNECTION_LOST), (b"x\r\n\r\n", None)):
+            with self.subTest(answer):
+                self.setUp()
+                if answer is not None:
+                    self.theirs.sendall(answer)
+                    self.theirs.shutdown(socket.SHUT_WR)
+                with self.assertRaises(CipError) as caught:
+                    self.open(proxy=PROXY)
+                self.assertIs(caught.exception.phase, Phase.PROXY)
+                if code is not None:
+                    self.assertIs(caught.exception.code, code)
+                    self.assertIn("via proxy p:3128", str(caught.exception))
 
-    def test_a_switch_of_protocols_is_refused(self) -> None:
-        self.peer.sendall(b"HTTP/1.1 101 Switching\r\n\r\n")
-        with self.assertRaisesRegex(GarbledError, "expected a final answer"):
-            self.connection.receive_head()
+    def test_plain_http_needs_no_tunnel(self) -> None:
+        self.open("http", PROXY)
+        self.assertEqual(self.theirs.recv(1), b"")
 
-    def test_an_endless_head_is_cut(self) -> None:
-        def flood() -> None:
-            try:
-                self.peer.sendall(b"HTTP/1.1 200 OK\r\n" + b"x" * (2 * HEAD_LIMIT))
-            except OSError:
-                pass  # the reader has had enough
+    def test_an_address_is_judged_before_it_is_connected_to(self) -> None:
+        self.kind = AddressClass.LOOPBACK
+        with mock.patch.object(connection, "connect", side_effect=AssertionError("connected")):
+            with self.assertRaisesRegex(CipError, "sends us to 9.9.9.9") as caught:
+                self.open("http", reached=frozenset({AddressClass.PUBLIC}))
+        self.assertIs(caught.exception.code, ErrorCode.ADDRESS_REFUSED)
 
-        thread = threading.Thread(target=flood)
-        thread.start()
-        with self.assertRaisesRegex(GarbledError, "longer than 65536 bytes"):
-            self.connection.receive_head()
-        self.connection.close()
-        thread.join()
+    def test_a_proxy_may_be_anywhere(self) -> None:
+        self.kind = AddressClass.LOOPBACK
+        self.open("http", PROXY, frozenset())
 
-    def test_the_end_says_where_it_came(self) -> None:
-        for sent, reason in ((b"", "ended before its answer"), (b"HTTP/1.1 2", "ended in the middle of an answer")):
-            with self.subTest(sent):
-                self.connect()
-                self.peer.sendall(sent)
-                self.peer.close()
-                with self.assertRaisesRegex(NetworkError, rf"h:80: the connection {reason} \(direct\)") as caught:
-                    self.connection.receive_head()
-                self.assertIs(caught.exception.code, ErrorCode.CONNECTION_LOST)
+    def test_a_proxy_that_cannot_be_reached_is_a_fault_of_the_proxy(self) -> None:
+        fault = NetworkError("p: no", code=ErrorCode.CONNECTION_REFUSED, phase=Phase.CONNECT)
+        with mock.patch.object(connection, "connect", side_effect=fault), self.assertRaises(NetworkError) as caught:
+            self.open(proxy=PROXY)
+        self.assertIs(caught.exception.phase, Phase.PROXY)
 
-    def test_silence_is_a_time_out(self) -> None:
-        with self.assertRaisesRegex(NetworkError, r"h:80: no byte within 0.05 s \(direct\)") as caught:
-            self.read(1)
-        self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
+    def test_an_issuer_that_is_not_found_is_looked_for_once_more(self) -> None:
+        fault = SourceError("not trusted", code=ErrorCode.TLS_UNTRUSTED)
+        for times, fails in ((1, False), (2, True)):
+            made = self.made()
+            with (
+                mock.patch.object(made, "_connect", side_effect=[*[fault] * times, None]) as connected,
+                mock.patch.object(made._contexts, "trust_all", side_effect=[True, False]),
+            ):
+                if fails:
+                    with self.assertRaises(SourceError):
+                        made.connect()
+                else:
+                    made.connect()
+                self.assertEqual(connected.call_count, 2)
 
-    def test_the_deadline_ends_a_drip_that_is_never_idle(self) -> None:
-        self.connection.limits = self.limits.until(self.limits.clock.monotonic() + 0.02)
-        with self.assertRaisesRegex(NetworkError, "no byte within the time for this request"):
-            while True:
-                self.read(1)
+    def test_a_failed_handshake_leaves_nothing_open(self) -> None:
+        with self.assertRaises(NetworkError):
+            self.open()
+        self.assertEqual(self.ours.fileno(), -1)
 
-    def test_a_request_that_nobody_takes_is_a_time_out(self) -> None:
-        with self.assertRaisesRegex(NetworkError, "the request is not taken within 0.05 s"):
-            self.connection.send(b"x" * 10_000_000)
+    def test_bytes_behind_the_proxy_s_answer_are_no_part_of_a_handshake(self) -> None:
+        self.theirs.sendall(b"HTTP/1.1 200 Connection established\r\n\r\nSURPLUS")
+        with self.assertRaisesRegex(CipError, "expected tls, found bytes behind an answer") as caught:
+            self.open(proxy=PROXY)
+        self.assertEqual((caught.exception.code, caught.exception.phase), (ErrorCode.REGISTRY_ERROR, Phase.PROXY))
 
-    def test_another_thread_can_end_a_read(self) -> None:
-        self.connection.limits = self.limits._replace(times=TimeLimits(idle=60))
-        cancellation = self.limits.cancellation
-        cancellation.attach(self.connection)
-        timer = threading.Timer(0.02, cancellation.cancel)
-        timer.start()
-        with self.assertRaisesRegex(NetworkError, "given up by the caller"):
-            self.read(1)
-        timer.join()
+    def test_any_answer_of_success_opens_a_tunnel_and_has_no_body(self) -> None:
+        for head in (b"HTTP/1.0 200 OK", b"HTTP/1.1 204 No", b"HTTP/1.1 200 OK\r\nContent-Length: 5",
+                     b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 200 OK"):  # fmt: skip
+            with self.subTest(head):
+                self.setUp()
+                self.theirs.sendall(head + b"\r\n\r\n")
+                with self.assertRaisesRegex(NetworkError, "no tls handshake within 0.05 s"):
+                    self.open(proxy=PROXY)
 
-    def test_lines_are_bounded(self) -> None:
-        self.peer.sendall(b"1a;x\r\nabc\nlonger than five")
-        self.assertEqual(self.connection.receive_line(9), b"1a;x")
-        self.assertEqual(self.connection.receive_line(9), b"abc")
-        with self.assertRaisesRegex(GarbledError, "a line is longer than 5 bytes"):
-            self.connection.receive_line(5)
-
-    def test_a_kept_connection_with_unasked_bytes_or_without_a_peer_is_stale(self) -> None:
-        self.assertFalse(self.connection.is_stale())
-        self.peer.sendall(b"x")
-        self.assertTrue(self.connection.is_stale())
-        self.read(1)
-        self.assertFalse(self.connection.is_stale())
-        self.peer.close()
-        self.assertTrue(self.connection.is_stale())
+    def test_a_closed_connection_connects_anew(self) -> None:
+        # HTTPConnection.send calls connect where `sock` is None
+        made = self.made("http")
+        made.reached = None
+        for _ in range(2):
+            self.theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            made.request("GET", "/")
+            made.getresponse().close()
+            self.assertIsNone(made.sock)
+            self.ours, self.theirs = socket.socketpair()
+            self.addCleanup(self.theirs.close)
+            self.addCleanup(self.ours.close)
+        self.assertEqual(len(self.looked_up), 2)

@@ -8,7 +8,7 @@ from cip import log
 from cip.errors import AuthenticationError, CipError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
 from cip.hostconfig.registriesconf import Place, RegistriesConfig
 from cip.model.reference import parse_docker_reference
-from cip.net.httpclient import Response
+from cip.net.response import Response
 from cip.net.tls import NotTlsError
 from cip.registry.endpoints import Endpoint
 from cip.settings import CredentialOptions, Settings, TlsVerify
@@ -361,7 +361,7 @@ class SchemeTest(EndpointCase):
                 self.origins.add("https://r.example:443", lambda asked: reply(500))
                 endpoint = self.endpoint(tls_verify=verify, insecure=insecure)
                 self.assertEqual(self.status(endpoint), 500)
-                self.assertFalse(endpoint.requester().identity.verify)
+                self.assertFalse(endpoint.opener().identity.verify)
                 self.assertEqual([asked.host for asked in self.origins.asked], ["r.example:443"])
 
     def test_http_is_for_ports_that_refuse_or_speak_something_else(self) -> None:

@@ -41,7 +41,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "sources": _BELOW_IMAGE | {"hostconfig"},
     "net.lines": frozenset({"errors"}),  # under both directions
     "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
-    "registry": _BELOW_IMAGE | {"hostconfig", "net"},  # of the sources only what they all promise
+    "registry": _BELOW_IMAGE | {"hostconfig", "net", "net.lines"},  # of the sources only what they all promise
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "partial": _LOW | {"sources.base"},
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union", "partial"},
@@ -61,7 +61,11 @@ ROOMS: Mapping[str, frozenset[str]] = {
 _ROOM_OF_FILE = {"__init__": "version", "__main__": "main"}
 # the one module that may import each of these, and never while it is itself imported
 OPTIONAL_PACKAGES = {"cryptography": "cip.trust.sigstore.keys", "yaml": "cip.hostconfig.registriesd"}
-URLLIB_REQUEST_IMPORTER = "cip.net.httpclient"
+# what each module at the heart of the program may be imported by; that nobody does is a fault as well
+LIBRARIES: Mapping[str, frozenset[str]] = {
+    "urllib.request": frozenset({"cip.net.opener", "cip.registry.authorization"}),
+    "http.client": frozenset({"cip.net.connection", "cip.net.response", "cip.sources.daemon", "cip.client"}),
+}
 # rooms whose decisions depend on nothing but their arguments, and what they must therefore not import
 PURE_ROOMS = ("model", "trust")
 IMPURE = frozenset({"os", "subprocess", "socket", "ssl", "pathlib", "shutil", "tempfile", "time", "http", "random"})
@@ -140,10 +144,20 @@ def _foreign(each: Import, module: str, room: str) -> Iterator[str]:
             yield f"{root} is optional and must be imported where it is needed, not at module level"
     elif root not in sys.stdlib_module_names | STANDARD_LATER:
         yield f"{each.name} is neither ours nor of the standard library"
-    if f"{each.name}.".startswith("urllib.request.") and module != URLLIB_REQUEST_IMPORTER:
-        yield f"urllib.request may be imported in {URLLIB_REQUEST_IMPORTER} only"
+    for library, importers in LIBRARIES.items():
+        if f"{each.name}.".startswith(f"{library}.") and module not in importers:
+            yield f"{library} may be imported in {', '.join(sorted(importers))} only"
     if room in PURE_ROOMS and root in IMPURE:
         yield f"{room} is pure and must not import {each.name}"
+
+
+def absent_libraries(sources: Mapping[str, str]) -> Iterator[str]:
+    """Each module of LIBRARIES with an importer that does not import it."""
+    for library, importers in LIBRARIES.items():
+        for module in sorted(importers):
+            imports = _imports(sources.get(module, ""), module, is_package=False)
+            if not any(f"{each.name}.".startswith(f"{library}.") for each in imports):
+                yield f"{module}: expected it to import {library}"
 
 
 def _imports(text: str, module: str, *, is_package: bool) -> Iterator[Import]:
@@ -213,6 +227,13 @@ class LayersTest(unittest.TestCase):
         self.assertIn("cip.errors", sources)
         self.assertEqual([], complaints(sources))
 
+    def test_what_the_program_is_built_on_is_imported_where_it_belongs(self) -> None:
+        self.assertEqual([], list(absent_libraries(read_package(REPOSITORY / PACKAGE))))
+        without = {"cip.net.opener": "from . import response", "cip.net.response": "import http.client"}
+        found = list(absent_libraries(without))
+        self.assertIn("cip.net.opener: expected it to import urllib.request", found)
+        self.assertNotIn("cip.net.response: expected it to import http.client", found)
+
     def test_a_program_of_allowed_arrows_has_no_complaint(self) -> None:
         self.assertEqual(
             [],
@@ -232,7 +253,7 @@ class LayersTest(unittest.TestCase):
                     "cip.transports": "from . import rooms\nif TYPE_CHECKING:\n    from .sources.archives import spool",
                     "cip.trust.sigstore.keys": "def load():\n    from cryptography.hazmat import primitives",
                     "cip.hostconfig.registriesd": "def read():\n    import yaml",
-                    "cip.net.httpclient": "import urllib.request\nfrom ..content import copy",
+                    "cip.net.opener": "import urllib.request\nfrom ..content import copy",
                 }
             ),
         )
@@ -283,9 +304,9 @@ _BAD_MODULES = (
     ("cryptography at import", "cip.trust.sigstore.keys", "from cryptography import x509", "not at module level"),
     ("guarded at import", "cip.trust.sigstore.keys", "try:\n  import cryptography\nexcept: 0", "not at module level"),
     ("yaml in a class body", "cip.hostconfig.registriesd", "class A:\n  import yaml", "not at module level"),
-    ("urllib.request", "cip.registry.token", "import urllib.request", "in cip.net.httpclient only"),
-    ("from urllib", "cip.registry.token", "from urllib import request", "in cip.net.httpclient only"),
-    ("its opener", "cip.cli", "from urllib.request import urlopen", "in cip.net.httpclient only"),
+    ("urllib.request", "cip.registry.token", "import urllib.request", "in cip.net.opener, cip.registry"),
+    ("from urllib", "cip.registry.token", "from urllib import request", "in cip.net.opener, cip.registry"),
+    ("its opener", "cip.cli", "from urllib.request import urlopen", "in cip.net.opener, cip.registry"),
     ("trust reads files", "cip.trust.sigstore.keys", "import os.path", "trust is pure and must not import os.path"),
     ("trust has a clock", "cip.trust.sigstore.keys", "def f():\n  from time import time", "trust is pure"),
     ("by name", "cip.image", "import importlib\nimportlib.import_module('numpy')", "numpy is neither ours"),

@@ -5,11 +5,11 @@ import socket
 import threading
 
 from cip.errors import ErrorCode, NetworkError
-from cip.net.addresses import Address, AddressClass
+from cip.net.channel import Channel
 from cip.net.connection import Connection, Route
 from cip.net.limits import Cancellation, Limits
 from cip.net.pool import IDLE_SECONDS, ConnectionPool
-from cip.net.tls import TlsIdentity
+from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.registry.hostlimit import GIVE_WAY_SECONDS, HostLimit
 from cip.settings import TimeLimits
@@ -33,7 +33,11 @@ class PoolTest(LeakCheckedTestCase):
         ours, theirs = socket.socketpair()
         self.peers.append(theirs)
         self.addCleanup(theirs.close)
-        return Connection(ours, route, Address(1, (), "x", AddressClass.PUBLIC), self.limits)
+        connection = Connection(route, TlsContexts())
+        connection.sock = Channel(ours, self.limits, "h:443", "direct")
+        connection.uses = 1
+        self.addCleanup(connection.close)
+        return connection
 
     def take_new(self, route: Route = ROUTE) -> Connection:
         self.assertIsNone(self.pool.take(route, self.limits))
@@ -52,7 +56,7 @@ class PoolTest(LeakCheckedTestCase):
         for connection in (first, second, other):
             self.pool.give_back(connection, self.clock.now)
         self.pool.drop_idle(ROUTE)
-        self.assertEqual((first.sock.fileno(), second.sock.fileno()), (-1, -1))
+        self.assertEqual((first.sock, second.sock), (None, None))
         self.assertIs(self.pool.take(OTHER, self.limits), other)
         for _ in range(2):
             self.pool.forget(ROUTE, self.take_new())
@@ -72,6 +76,14 @@ class PoolTest(LeakCheckedTestCase):
         self.clock.now += IDLE_SECONDS + 1
         connection = self.take_new()
         self.pool.forget(ROUTE, connection)
+
+    def test_before_its_first_answer_a_connection_may_have_received_something(self) -> None:
+        early = self.take_new()
+        early.uses = 0
+        self.peers[0].sendall(b"a ticket of TLS 1.3")
+        self.pool.give_back(early, self.clock.now)
+        self.assertIs(self.pool.take(ROUTE, self.limits), early)
+        self.pool.forget(ROUTE, early)
 
     def test_a_fresh_one_is_fresh(self) -> None:
         self.pool.give_back(self.take_new(), self.clock.now)
@@ -105,7 +117,7 @@ class PoolTest(LeakCheckedTestCase):
         connection = self.take_new()
         self.pool.close()
         self.pool.give_back(connection, self.clock.now)
-        self.assertEqual(connection.sock.fileno(), -1)
+        self.assertIsNone(connection.sock)
 
 
 class Blob:

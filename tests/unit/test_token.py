@@ -86,7 +86,7 @@ class RequestTest(unittest.TestCase):
     ) -> tuple[str, str, bytes]:
         challenge = Challenge("bearer", {"realm": realm, "service": service} if service else {"realm": realm})
         request = token_request(challenge, [PULL], credentials, REGISTRY)
-        return request.url.target, request.authorization, request.body
+        return request.url.target, request.authorization, request.form
 
     def test_a_get_carries_scope_service_and_account(self) -> None:
         scope = "scope=repository%3Aa%2Fb%3Apull"

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Targets of what registries and token servers answer."""
 
+import http.client
 import math
 
 from cip.model.descriptor import MAX_SIZE
-from cip.net.http1 import Body, encode_request, framing_of, parse_head
+from cip.net.response import Response
 from cip.net.url import Origin, decode_form, encode_form, join_url, parse_url
 from cip.registry.answers import parse_complaint
 from cip.registry.blob import parse_content_range
@@ -15,7 +16,7 @@ from cip.settings import Credentials
 
 from ..engine import Target
 from ..mutation import mutate_json
-from .streams import PiecewiseStream
+from .streams import PiecewiseChannel
 
 NOW = 1_800_000_000.0  # seconds since 1970
 ORIGIN = Origin("https", "registry.example.com", 443)
@@ -44,8 +45,17 @@ def _challenge(data: bytes) -> None:
 
 def _require_safe_request(target: str, authority: str) -> None:
     """No part of a URL may begin another line, or another request."""
-    encoded = encode_request("GET", target, [("Host", authority)])
-    assert encoded.count(b"\n") == 3 and encoded.split(b"\r\n")[0].count(b" ") == 2, encoded[:200]
+    encoded = _written(target, {"Host": authority, "Accept-Encoding": "identity"})
+    assert encoded.count(b"\n") == 4 and encoded.split(b"\r\n")[0].count(b" ") == 2, encoded[:200]
+
+
+def _written(target: str, fields: dict[str, str]) -> bytes:
+    """A request as http.client writes it."""
+    connection = http.client.HTTPConnection("h")
+    channel = PiecewiseChannel(b"", 1)
+    connection.sock = channel
+    connection.request("GET", target, headers=fields)
+    return bytes(channel.sent)
 
 
 def _location(data: bytes) -> None:
@@ -83,22 +93,21 @@ def _content_range(data: bytes) -> str:
 
 def _answer(data: bytes) -> None:
     """The head of an answer, and the framing of its body up to its end."""
-    head_bytes, _, rest = data.partition(b"\r\n\r\n")
-    head = parse_head(head_bytes, "host:443")
-    assert 100 <= head.status <= 999
     for method in ("HEAD", "GET"):
-        body = Body(PiecewiseStream(rest, 61), framing_of(method, head, "host:443"), "host:443")
-        buffer = memoryview(bytearray(64))
+        response = Response(PiecewiseChannel(data, 61), method=method)
+        response.begin()
+        assert 200 <= response.status <= 999
+        buffer = bytearray(64)
         received = 0
-        while count := body.readinto(buffer):
+        while count := response.readinto(buffer):
             received += count
-        assert received <= len(rest) and body.ended
+        assert received <= len(data) and response.isclosed() and (method == "GET" or not received)
 
 
 def _token(data: bytes) -> None:
     """The answer of a token server: a token that fits into a field, for a time that ends."""
     token = parse_token(data, NOW, "host:443")
-    encode_request("GET", "/", [("Authorization", f"Bearer {token.value}")])
+    assert _written("/", {"Authorization": f"Bearer {token.value}"}).count(b"\n") == 5
     assert math.isfinite(token.expires)
 
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes in memory as the streams that parsers read."""
 
-from cip.errors import CipError
+from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.lines import ANSWERS, Lines
+from cip.settings import TimeLimits
 
 
 class PiecewiseStream:
@@ -21,9 +23,22 @@ class PiecewiseStream:
         view[: len(taken)] = taken
         return len(taken)
 
-    def receive_line(self, limit: int) -> bytes:
-        line, newline, rest = self._data.partition(b"\n")
-        if len(line) > limit or not newline:
-            raise CipError("a line that is too long, or cut")
-        self._data = rest
-        return line.removesuffix(b"\r")
+
+class PiecewiseChannel:
+    """A connection below an answer of http.client; what is sent is kept."""
+
+    host, via = "host:443", "direct"
+    limits = Limits(SystemClock(), TimeLimits(), Cancellation())
+
+    def __init__(self, data: bytes, piece: int) -> None:
+        self.lines = Lines(PiecewiseStream(data, piece).receive_into, ANSWERS)
+        self.sent = bytearray()
+
+    def makefile(self, mode: str) -> Lines:
+        return self.lines
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def close(self) -> None:
+        return

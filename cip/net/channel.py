@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A connected socket as `http.client.HTTPConnection.sock`: every wait has its limits, another thread may end it.
+
+The socket never blocks; waiting is done by `poll`. So one system call brings the bytes that are there already, TLS
+fills a large buffer out of its small records, and a deadline is one, whereas the library's time-out begins anew with
+each byte. Of a socket `http.client` uses `sendall`, `makefile` and `close`, and it closes as soon as it has read a head
+that says so: the answer still reads, so the end is put off until that is closed too.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from ..errors import NetworkError
+from .limits import Limits
+from .lines import ANSWERS, Lines
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class Channel:
+    """One thread uses it at a time, under the `limits` that it sets; `interrupt` alone may come from another one.
+
+    `host` and `via` are for messages. All calls raise NetworkError.
+    """
+
+    def __init__(self, sock: socket.socket | ssl.SSLSocket, limits: Limits, host: str, via: str) -> None:
+        self.sock = sock
+        self.limits = limits
+        self.host = host
+        self.via = via
+        self.lines = Lines(self.recv_into, ANSWERS, self._released)
+        self._is_tls = hasattr(sock, "pending")
+        self._poll = select.poll()
+        self._files = 0
+        self._closing = False
+        sock.setblocking(False)
+
+    # --- as http.client calls it ---
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of `data`."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view) :]
+            except (OSError, ValueError) as error:
+                self._wait(error, select.POLLOUT, "the request is not taken")
+
+    def makefile(self, mode: str) -> Lines:
+        """What an answer is read from: always the same, for it may have received more than one head."""
+        self._files += 1
+        return self.lines
+
+    def close(self) -> None:
+        """Close the socket, as soon as no answer reads from it any more."""
+        self._closing = True
+        if not self._files:
+            self.sock.close()
+
+    # --- as we call it ---
+
+    def recv_into(self, view: memoryview) -> int:
+        """The next bytes, at least one, into the front of `view`; 0 at the end."""
+        while True:
+            try:
+                count = self.sock.recv_into(view)
+                break
+            except (OSError, ValueError) as error:
+                self._wait(error, select.POLLIN, "no byte")
+        if not count:
+            self.limits.cancellation.require(self.host)
+        elif self._is_tls:
+            return self._fill_from_records(view, count)
+        return count
+
+    def is_stale(self) -> bool:
+        """Whether the other side has closed, or sent what nobody asked for: then it must not be used again."""
+        self._poll.register(self.sock, select.POLLIN)
+        return not self.lines.is_idle() or bool(self._poll.poll(0))
+
+    def interrupt(self) -> None:
+        """End every wait of the thread that uses this connection; from any thread."""
+        try:
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its TLS state
+        except OSError:
+            pass  # not connected any more, which is what was wanted
+
+    def _released(self) -> None:
+        self._files -= 1
+        if self._closing:
+            self.close()
+
+    def _fill_from_records(self, view: memoryview, count: int) -> int:
+        """One TLS record is at most 16 KiB: take the records that have arrived already along."""
+        while count < len(view):
+            try:
+                more = self.sock.recv_into(view[count:])
+            except (OSError, ValueError):
+                return count  # nothing more yet, or a fault that the next call meets again
+            if not more:
+                return count
+            count += more
+        return count
+
+    def _wait(self, error: Exception, event: int, what: str) -> None:
+        """Wait until the socket is ready for what `error` says it is not ready for."""
+        limits = self.limits
+        if not isinstance(error, BlockingIOError):
+            kind = type(error).__name__  # of `ssl`, which a connection without TLS does not import
+            if kind not in ("SSLWantReadError", "SSLWantWriteError"):
+                limits.cancellation.require(self.host)
+                reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it broke"
+                said = str(reason).lower().replace("_", " ")
+                message = f"{self.host}: the connection is lost: {said} ({self.via})"
+                raise NetworkError(message, host=self.host) from error
+            event = select.POLLIN if kind == "SSLWantReadError" else select.POLLOUT
+        seconds = limits.seconds(limits.times.idle, None, self.host, self.via)
+        self._poll.register(self.sock, event)
+        ready = self._poll.poll(seconds * 1000 + 1)
+        limits.cancellation.require(self.host)
+        if not ready:
+            raise limits.expired(limits.times.idle, None, self.host, self.via, what)

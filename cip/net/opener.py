@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `urllib.request.OpenerDirector` of one endpoint, built by hand from handlers that each do one thing.
+
+Rules for a chain of redirects (decisions.md section 2, registry.md S3 and S4): at most REQUEST_LIMIT requests; http
+and https only; never from verified https to http; what the registry names is judged by its resolved address before
+it is connected to; an Authorization goes to the scheme, host and port it was meant for, and once it was dropped it
+does not come back. Cookies, Referer and compressed answers do not exist here.
+
+Not `build_opener`: it adds handlers for files, ftp and the environment's proxies, and a context with all authorities.
+The `timeout` of a request is a `Limits`, which the director passes on unread behind redirects and challenges.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Callable, Mapping
+from email.message import Message
+from typing import Any, NamedTuple, Self, cast
+
+from .. import log
+from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, RegistryError, SourceError
+from ..hostconfig.proxyenv import Proxy
+from .addresses import AddressClass
+from .budget import Budget
+from .connection import Connection, Route, judge, judge_name, proxy_authorization, proxy_refusal
+from .limits import Limits
+from .pool import ConnectionPool
+from .redaction import Confidence
+from .response import GarbledError, Response
+from .tls import TlsIdentity
+from .url import Origin, Url, join_url
+
+REQUEST_LIMIT = 10  # requests in one chain of redirects
+_KEEPING_METHOD = frozenset({307, 308})
+_NO_IDENTITY = TlsIdentity()
+_NO_FIELDS: Mapping[str, str] = {}
+_FORBIDDEN_IN_FIELD = re.compile(r"[^\t\x20-\x7e]")
+_SECRET_FIELDS = ("Authorization", "Proxy-Authorization")
+
+
+class Request(urllib.request.Request):
+    """What to ask: GET, or POST where there is a `body`.
+
+    `authorization` is for the origin of `url` alone, and never told to another one. `configured` tells that the user or
+    the administrator named this place, not a registry; `challenged` that a 401 may be answered with credentials.
+    """
+
+    def __init__(
+        self,
+        url: Url,
+        fields: Mapping[str, str] = _NO_FIELDS,
+        authorization: str = "",
+        body: bytes = b"",
+        *,
+        configured: bool = True,
+        challenged: bool = False,
+    ) -> None:
+        super().__init__(f"{url.origin.scheme}://{url.origin.authority}{url.target}", body or None, dict(fields))
+        self.url = url
+        self.form = body
+        self.configured = configured
+        self.challenged = challenged
+        self.requests = 1  # in this chain of redirects
+        self.answered = 0  # challenges
+        self.received = False  # whether there was an answer
+        self.fresh = False  # whether its authorization was made for this very request
+        if authorization:
+            self.authorize(authorization)
+
+    @property
+    def authorization(self) -> str:
+        """What is told to the origin; empty for nothing."""
+        return self.unredirected_hdrs.get("Authorization", "")
+
+    def authorize(self, value: str) -> None:
+        """Send `value` as the authorization; a redirect does not copy it."""
+        self.add_unredirected_header("Authorization", value)
+
+    def redirected(self, url: Url) -> Self:
+        """The request that follows a redirect to `url`: what belongs to the first origin stays with it."""
+        here = url.origin == self.url.origin
+        made = type(self)(
+            url,
+            self.headers,
+            self.authorization if here else "",
+            configured=self.configured and here,
+            challenged=self.challenged and here,
+        )
+        made.requests, made.answered = self.requests + 1, self.answered
+        return made
+
+
+class Network(NamedTuple):
+    """What all connections of one process share."""
+
+    pool: ConnectionPool
+    new_connection: Callable[[Route], Connection]
+    budget: Budget
+    choose_proxy: Callable[[Origin], Proxy | None]
+    user_agent: str
+
+
+class Opener(urllib.request.OpenerDirector):
+    """Asks as one endpoint does: under its TLS identity, and only where it may."""
+
+    def __init__(self, network: Network, identity: TlsIdentity, *, socket_path: str = "") -> None:
+        super().__init__()
+        self.identity = identity
+        self.addheaders = [("User-Agent", network.user_agent), ("Accept-Encoding", "identity")]
+        for handler in (
+            Transport(network, identity, socket_path),
+            Redirects(identity),
+            urllib.request.HTTPErrorProcessor(),
+            Refusals(),
+        ):
+            self.add_handler(handler)
+
+    def ask(self, request: Request, limits: Limits) -> Response:
+        """The final answer of any status, redirects followed and challenges answered. The caller closes it.
+
+        Raises NetworkError, SourceError (tls codes, redirect-refused, address-refused), GarbledError.
+        """
+        return cast(Response, self.open(request, timeout=limits))  # type: ignore[arg-type]
+
+
+class Transport(urllib.request.AbstractHTTPHandler):
+    """Sends a request over a kept connection or a new one. The library's `do_open` closes each behind its answer."""
+
+    def __init__(self, network: Network, identity: TlsIdentity, socket_path: str) -> None:
+        super().__init__()
+        self._network = network
+        self._identity = identity
+        self._socket_path = socket_path
+        self._reached: frozenset[AddressClass] = frozenset()  # where the endpoint itself was found
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def http_open(self, req: Request) -> Response:
+        """The answer to one request. Raises NetworkError, SourceError, GarbledError."""
+        return self.do_open(self._network.new_connection, req)
+
+    https_open = http_open
+
+    def do_open(self, http_class: Callable[[Route], Connection], req: Request, **_: Any) -> Response:  # type: ignore[override]
+        """As `http_open`; a kept connection that turns out dead is replaced by a fresh one, once."""
+        limits = cast(Limits, req.timeout)
+        route = self._route(req.url.origin)
+        pool, host = self._network.pool, req.url.origin.address
+        judge_name(route, None if req.configured else self._reached)
+        fresh = req.get_method() != "GET"
+        while True:
+            limits.seconds(limits.times.idle, None, host, route.via)  # nothing is asked too late
+            connection = pool.take(route, limits, fresh=fresh) or http_class(route)
+            kept = connection.sock is not None
+            try:
+                response = self._exchange(connection, req, limits)
+                break
+            except BaseException as error:
+                limits.cancellation.attach(None)
+                pool.forget(route, connection)
+                timed_out = isinstance(error, CipError) and error.code is ErrorCode.TIMEOUT
+                if kept and timed_out:
+                    pool.drop_idle(route)  # a path that is lost is lost to all of them
+                died = isinstance(error, NetworkError | GarbledError) and not timed_out
+                if not (kept and died) or limits.cancellation.cancelled:
+                    raise
+                log.debug("%s; once more on a fresh connection", error)
+                fresh = True
+        if route.proxy is not None and route.origin.scheme == "http" and response.status == 407:
+            response.close()
+            raise proxy_refusal(route.origin, route.proxy, 407)
+        return response
+
+    def _exchange(self, connection: Connection, req: Request, limits: Limits) -> Response:
+        route, reached = connection.route, None if req.configured else self._reached
+        judge(route, connection.address, reached)  # a kept one too
+        connection.reached = reached
+        connection.use(limits)
+        target, fields = req.selector, {**req.headers, **req.unredirected_hdrs}
+        if route.proxy is not None and route.origin.scheme == "http":
+            target = f"http://{req.host}{target}"
+            fields.update(proxy_authorization(route.proxy))
+        for name, value in fields.items():
+            if _FORBIDDEN_IN_FIELD.search(value):  # `putheader` lets a fold pass
+                why = f"{route.origin.address}: field {name}: contains a character that a field cannot have"
+                raise RegistryError(why, code=ErrorCode.REQUEST_INVALID)
+        log.debug("%s %s (%s)", req.get_method(), req.url, route.via)
+        connection.request(req.get_method(), target, req.data, fields)
+        response = cast(Response, connection.getresponse())
+        req.received = True
+        connection.count_answer(response)
+        response.asked, response.budget = req.url, self._network.budget
+        response.told = Confidence(tuple(fields[name] for name in _SECRET_FIELDS if name in fields), req.form)
+        response.on_end = lambda reusable: self._ended(connection, limits, reusable)
+        response.on_discount = lambda connections: self._network.pool.discount(route, connections)
+        if req.configured and connection.address is not None:
+            self._reached |= {connection.address.kind}
+        return response
+
+    def _ended(self, connection: Connection, limits: Limits, reusable: bool) -> None:
+        limits.cancellation.attach(None)
+        if reusable and not limits.cancellation.cancelled:
+            self._network.pool.give_back(connection, limits.clock.monotonic())
+        else:
+            self._network.pool.forget(connection.route, connection)
+
+    def _route(self, origin: Origin) -> Route:
+        """How an origin is reached; only here is a proxy chosen, and the absolute form of a target written."""
+        identity = self._identity if origin.scheme == "https" else _NO_IDENTITY
+        proxy = None if self._socket_path else self._network.choose_proxy(origin)
+        if proxy is not None and proxy.scheme != "http":
+            raise ConfigurationError(proxy.variable, "expected a proxy spoken to over http, found one over tls")
+        return Route(origin, identity, proxy, self._socket_path)
+
+
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows where a registry may lead. The library's reads whole bodies, takes `URI:` and ftp, and copies secrets."""
+
+    def __init__(self, identity: TlsIdentity) -> None:
+        self._identity = identity
+
+    def http_error_302(  # type: ignore[override]
+        self, req: Request, fp: Response, code: int, msg: str, headers: Message
+    ) -> Response | None:
+        """The answer of the place that a redirect names; None for a redirect that is the answer itself."""
+        location = headers.get("location")
+        if location is None or (code in _KEEPING_METHOD and req.get_method() != "GET"):
+            return None
+        fp.close()
+        host = req.url.origin.address
+        try:
+            target = join_url(req.url, location)
+        except CipError as error:
+            why = f"{host}: a redirect leads nowhere: {error}"
+            raise SourceError(why, code=ErrorCode.REDIRECT_REFUSED, host=host) from error
+        require_no_downgrade(self._identity, req.url.origin, target.origin, "redirect")
+        if req.requests == REQUEST_LIMIT:
+            why = f"{host}: more than {REQUEST_LIMIT} requests in a chain of redirects"
+            raise SourceError(why, code=ErrorCode.REDIRECT_REFUSED, host=host)
+        log.debug("%s: redirected to %s", host, target)
+        return cast(Opener, self.parent).ask(req.redirected(target), cast(Limits, req.timeout))
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
+
+
+class Refusals(urllib.request.BaseHandler):
+    """Returns the answer that no other handler took: the library's `HTTPError` keeps its connection by a traceback."""
+
+    def http_error_default(self, req: Request, fp: Response, code: int, msg: str, headers: Message) -> Response:
+        """The answer itself; what its status means is for whoever asked."""
+        return fp
+
+
+def require_no_downgrade(identity: TlsIdentity, origin: Origin, target: Origin, what: str) -> None:
+    """Return unless verified https would give way to http. Raises SourceError (redirect-refused)."""
+    if origin.scheme == "https" and identity.verify and target.scheme != "https":
+        raise SourceError(
+            f"{origin.address}: expected a {what} to https, found one to http at {target.address}",
+            code=ErrorCode.REDIRECT_REFUSED,
+            host=origin.address,
+        )
