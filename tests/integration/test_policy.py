@@ -393,14 +393,6 @@ class RegistryTest(PolicyCase):
         del requirement["signedIdentity"]
         self.refuse("identity", "a name without tag and digest says too little", f"docker://{self.image}", requirement)
 
-    def test_x10_bundle_of_cosign_3_is_not_looked_at(self) -> None:
-        requirement = self.cosign("cosign-3", "--use-signing-config=false", "--new-bundle-format=true")
-        repositories = self.registry.root / "docker" / "registry" / "v2" / "repositories"
-        tags = {path.name for path in (repositories / self.repository / "_manifests" / "tags").iterdir()}
-        self.assertIn(f"sha256-{DIGEST.encoded}", tags)
-        self.assertNotIn(f"sha256-{DIGEST.encoded}.sig", tags)
-        self.refuse("nosig", "no sigstore signature found", f"docker://{self.image}", requirement)
-
     def test_lookaside_on_a_host_is_this_one_or_an_error(self) -> None:
         self.push()
         self.keep(self.signed(self.image))

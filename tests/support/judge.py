@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,13 +31,21 @@ def build_judge() -> Path:
 
     Raises AssertionError that names what is missing, or SkipTest where `CIP_SKIP_PEERS` names `judge`.
     """
-    skip_where_asked("judge")
-    sources = sorted([*SOURCES.glob("*.go"), SOURCES / "go.mod", SOURCES / "go.sum"])
-    state = hashlib.sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() + b"\0" for path in sources))
-    program = machine.cache_root() / f"judge-{state.hexdigest()[:16]}"
-    with machine.exclusive("judge"):
+    return built_go_program("judge", SOURCES, _compile)
+
+
+def built_go_program(name: str, sources: Path, build: Callable[[Path], None]) -> Path:
+    """The program of a Go module, which `build` puts at the path that it is given, once for each state of it.
+
+    Raises what `build` raises, or SkipTest where `CIP_SKIP_PEERS` names it.
+    """
+    skip_where_asked(name)
+    files = sorted([*sources.glob("*.go"), sources / "go.mod", sources / "go.sum"])
+    state = hashlib.sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() + b"\0" for path in files))
+    program = machine.cache_root() / f"{name}-{state.hexdigest()[:16]}"
+    with machine.exclusive(name):
         if not program.exists():
-            _compile(program)
+            build(program)
     return program
 
 
@@ -47,17 +55,22 @@ def _compile(program: Path) -> None:
             raise AssertionError(f"peer judge: {tool} is missing: `apt-get install {package}` has it")
     if subprocess.run(["pkg-config", "--exists", "gpgme"], check=False).returncode != 0:
         raise AssertionError("peer judge: gpgme is missing: `apt-get install libgpgme-dev libassuan-dev` has it")
+    compile_go("judge", SOURCES, program, "-tags", _TAGS)
+
+
+def compile_go(name: str, sources: Path, program: Path, *options: str) -> None:
+    """`go build` of the module in `sources`. Raises AssertionError with what it said."""
     environment = os.environ | {"CGO_ENABLED": "1", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
     fresh = program.with_suffix(".new")
     command = [
-        find_go(), "build", "-trimpath", "-buildvcs=false", "-tags", _TAGS, "-ldflags", "-s -w", "-o", str(fresh), ".",
+        find_go(), "build", "-trimpath", "-buildvcs=false", *options, "-ldflags", "-s -w", "-o", str(fresh), ".",
     ]  # fmt: skip
     done = subprocess.run(
-        command, check=False, cwd=SOURCES, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, check=False, cwd=sources, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", timeout=_BUILD_SECONDS,
     )  # fmt: skip
     if done.returncode != 0:
-        raise AssertionError(f"peer judge: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
+        raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
     fresh.replace(program)
 
 

@@ -39,7 +39,7 @@ NEWER: Mapping[str, NewerProgram] = {
     "skopeo-current": NewerProgram("forky", "skopeo", "skopeo"),
     # version 2, whose signatures are attachments
     "cosign": NewerProgram("trixie", "cosign", "cosign"),
-    # version 3, which writes bundles instead; nothing here reads them (signatures.md 5.7)
+    # version 3, which writes bundles instead
     "cosign-3": NewerProgram("forky", "cosign", "cosign"),
     # what later releases verify OpenPGP with: GnuPG 2.4, and Sequoia's replacement
     "gpgv-2.4": NewerProgram("forky", "gpgv", "gpgv"),

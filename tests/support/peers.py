@@ -192,8 +192,8 @@ def docker_registry(
     if trusted is not None:
         environment["SSL_CERT_FILE"] = str(trusted)
     log = base / "registry.log"
-    process = _spawn([program, "serve", str(file)], log, environment)
-    found = _wait_for(process, log, lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", _text_of(log)))
+    process = spawn([program, "serve", str(file)], log, environment)
+    found = wait_for(process, log, lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", _text_of(log)))
     return Registry(process, int(found[1]), log, "http" if tls is None else "https", root)
 
 
@@ -213,9 +213,9 @@ def tinyproxy(directory: Path | str, *, user: str | None = None, password: str =
         if user is not None:
             lines.append(f"BasicAuth {user} {password}")
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        process = _spawn([program, "-d", "-c", str(file)], log, clean_environment(base))
+        process = spawn([program, "-d", "-c", str(file)], log, clean_environment(base))
         try:
-            _wait_for(process, log, partial(_answer, port))
+            wait_for(process, log, partial(_answer, port))
             return Proxy(process, port, log)
         except AssertionError:  # perhaps somebody else took the port between our look and its start
             if attempt == _PORT_TRIES:
@@ -236,14 +236,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _spawn(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a server whose output goes to `log`."""
     with open(log, "wb") as output:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd="/"
         )
 
 
-def _wait_for(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], T | None]) -> T:
+def wait_for(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], T | None]) -> T:
+    """What `ready` answers once it answers; else stop the server and raise AssertionError with its output."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         answer = ready()
