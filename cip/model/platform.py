@@ -36,9 +36,9 @@ _LADDERS = {"arm": ("v8", "v7", "v6", "v5"), "arm64": ("v8",), "amd64": ("v4", "
 _BASE_AMD64 = ("", "v1")  # two names of what every such processor runs
 # What each level of x86-64 adds (psABI, table 3.1), as /proc/cpuinfo calls it; osxsave shows there as xsave.
 _AMD64_LEVELS = (
-    ("v2", frozenset("cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3".split())),
-    ("v3", frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split())),
-    ("v4", frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())),
+    ("v2", frozenset(["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"])),
+    ("v3", frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])),
+    ("v4", frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])),
 )
 _VARIANT_OF_CPU = {
     "v8": ("8", "aarch64"),

@@ -36,6 +36,11 @@ class Route(NamedTuple):
     socket_path: str = ""
 
     @property
+    def name(self) -> str:
+        """Whom we speak to, for messages."""
+        return self.socket_path or self.origin.address
+
+    @property
     def via(self) -> str:
         """How we get there, for messages."""
         return "direct" if self.proxy is None else f"via proxy {self.proxy.address}"
@@ -96,14 +101,14 @@ class Connection(http.client.HTTPConnection):
         if route.origin.scheme == "https":
             self._contexts.prepare(route.identity)
         sock, self.address = self._open_socket()
-        channel = Channel(sock, limits, route.origin.address, route.via)
+        channel = Channel(sock, limits, route.name, route.via)
         limits.cancellation.attach(channel)
         try:
             if route.origin.scheme == "https":
                 if route.proxy is not None:
                     _open_tunnel(channel, route.origin, route.proxy)
                 secured = self._contexts.handshake(sock, route.origin, route.identity, limits, route.via)
-                channel = Channel(secured, limits, route.origin.address, route.via)
+                channel = Channel(secured, limits, route.name, route.via)
                 limits.cancellation.attach(channel)
         except BaseException:
             limits.cancellation.attach(None)
@@ -115,7 +120,7 @@ class Connection(http.client.HTTPConnection):
         """A connected socket to the origin or its proxy, and where that is."""
         route, limits, proxy = self.route, self.limits, self.route.proxy
         if route.socket_path:
-            return connect_local(route.socket_path, limits, route.origin.address), None
+            return connect_local(route.socket_path, limits), None
         nearest = route.origin if proxy is None else Origin("http", proxy.host, proxy.port)
         try:
             addresses = resolve(nearest, limits, route.via)

@@ -102,22 +102,27 @@ class Network(NamedTuple):
 
 
 class Opener(urllib.request.OpenerDirector):
-    """Asks as one endpoint does: under its TLS identity, and only where it may."""
+    """Asks as one endpoint does: under its TLS identity, and only where it may.
 
-    def __init__(self, network: Network, identity: TlsIdentity, *, socket_path: str = "") -> None:
+    `handlers` are those that answer for a status, as `Redirects`; what none of them takes is the answer.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        identity: TlsIdentity,
+        *handlers: urllib.request.BaseHandler,
+        socket_path: str = "",
+    ) -> None:
         super().__init__()
         self.identity = identity
         self.addheaders = [("User-Agent", network.user_agent), ("Accept-Encoding", "identity")]
-        for handler in (
-            Transport(network, identity, socket_path),
-            Redirects(identity),
-            urllib.request.HTTPErrorProcessor(),
-            Refusals(),
-        ):
+        transport = Transport(network, identity, socket_path)
+        for handler in (transport, urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
             self.add_handler(handler)
 
     def ask(self, request: Request, limits: Limits) -> Response:
-        """The final answer of any status, redirects followed and challenges answered. The caller closes it.
+        """The answer of any status that no handler takes. The caller closes it.
 
         Raises NetworkError, SourceError (tls codes, redirect-refused, address-refused), GarbledError.
         """
@@ -217,8 +222,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
 class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows where a registry may lead. The library's reads whole bodies, takes `URI:` and ftp, and copies secrets."""
 
-    def __init__(self, identity: TlsIdentity) -> None:
-        self._identity = identity
+    parent: Opener
 
     def http_error_302(  # type: ignore[override]
         self, req: Request, fp: Response, code: int, msg: str, headers: Message
@@ -234,12 +238,12 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         except CipError as error:
             why = f"{host}: a redirect leads nowhere: {error}"
             raise SourceError(why, code=ErrorCode.REDIRECT_REFUSED, host=host) from error
-        require_no_downgrade(self._identity, req.url.origin, target.origin, "redirect")
+        require_no_downgrade(self.parent.identity, req.url.origin, target.origin, "redirect")
         if req.requests == REQUEST_LIMIT:
             why = f"{host}: more than {REQUEST_LIMIT} requests in a chain of redirects"
             raise SourceError(why, code=ErrorCode.REDIRECT_REFUSED, host=host)
         log.debug("%s: redirected to %s", host, target)
-        return cast(Opener, self.parent).ask(req.redirected(target), cast(Limits, req.timeout))
+        return self.parent.ask(req.redirected(target), cast(Limits, req.timeout))
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
 

@@ -37,19 +37,18 @@ def connect(
         race.close()
 
 
-def connect_local(path: str, limits: Limits, host: str) -> socket.socket:
-    """A socket connected to a server on this host; the caller closes it. Raises NetworkError, SourceError."""
+def connect_local(path: str, limits: Limits) -> socket.socket:
+    """A socket connected to a server on this host; the caller closes it. Raises SourceError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(limits.seconds(limits.times.connect, Phase.CONNECT, host, "direct"))
+        sock.settimeout(limits.seconds(limits.times.connect, Phase.CONNECT, path, "direct"))
         sock.connect(path)
     except OSError as error:
         sock.close()
-        message = f"{path}: no connection: {(error.strerror or str(error)).lower()}"
-        if isinstance(error, PermissionError):
-            raise SourceError(message, host=path, phase=Phase.CONNECT) from error
-        code = ErrorCode.TIMEOUT if isinstance(error, TimeoutError) else ErrorCode.CONNECTION_REFUSED
-        raise NetworkError(message, code=code, host=path, phase=Phase.CONNECT) from error
+        message = f"{path}: {(error.strerror or str(error)).lower()}"
+        if isinstance(error, TimeoutError):
+            raise NetworkError(message, code=ErrorCode.TIMEOUT, host=path, phase=Phase.CONNECT) from error
+        raise SourceError(message, host=path, phase=Phase.CONNECT) from error
     return sock
 
 

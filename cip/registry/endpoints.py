@@ -18,7 +18,7 @@ from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import Place, RegistriesConfig
 from ..model.reference import DEFAULT_DOMAIN, DockerReference
 from ..net.limits import Limits
-from ..net.opener import Opener, Request
+from ..net.opener import Opener, Redirects, Request
 from ..net.response import Response
 from ..net.tls import NotTlsError, TlsIdentity
 from ..net.url import Origin, Url, encode_form, parse_origin
@@ -143,12 +143,10 @@ class Endpoint:
                     )
                 certificates = find_certificates(self.reference.domain, self._settings)
                 identity = TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs)
-                opener = Opener(self._session.network, identity)
                 authorization = Authorization(
                     self._find_access(), self.reference.path, self._session.clock, self._tell_scheme
                 )
-                opener.add_handler(authorization)
-                self._prepared = opener, authorization
+                self._prepared = Opener(self._session.network, identity, Redirects(), authorization), authorization
             return self._prepared
 
     def _find_access(self) -> Access:

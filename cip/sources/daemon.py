@@ -7,14 +7,9 @@ process share, and then read as the archive that it is.
 
 from __future__ import annotations
 
-import http.client
-import io
 import os
 import re
-import socket
-import ssl
-import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
 
@@ -33,6 +28,14 @@ from ..errors import (
 from ..model.identity import docker_identity, nameless_identity
 from ..model.jsontree import parse_json
 from ..model.reference import ImageReference, Transport
+from ..net.budget import Budget
+from ..net.connection import Connection
+from ..net.limits import Cancellation, Limits, SystemClock
+from ..net.opener import Network, Opener, Request
+from ..net.pool import ConnectionPool
+from ..net.response import Response
+from ..net.tls import TlsContexts, TlsIdentity
+from ..net.url import Origin, Url
 from ..programs import Programs
 from ..settings import Settings, TlsVerify
 from .archives.archive import Archive
@@ -108,206 +111,78 @@ class _Export:
 
     def __init__(self, text: str, address: DaemonAddress, settings: Settings) -> None:
         self._text = text
-        self._address = address
-        self._settings = settings
-        self._deadline = 0.0
+        self._times = settings.times
+        self._origin = Origin("https" if address.tls else "http", address.host or "docker", address.port or 80)
+        contexts, clock = TlsContexts(), SystemClock()
+        # neither a proxy nor the budget of the network: a daemon belongs to this host, or is spoken to like one
+        self._network = Network(
+            ConnectionPool(1),
+            lambda route: Connection(route, contexts),
+            Budget(0, 0, clock),
+            lambda origin: None,
+            settings.user_agent,
+        )
+        self._opener = Opener(self._network, _identity(text, settings), socket_path=address.path)
+        # the first byte may take as long as the daemon packs the image: until the deadline
+        times = self._times._replace(idle=self._times.open)
+        self._limits = Limits(clock, times, Cancellation(), clock.monotonic() + self._times.open)
 
     def save(self, name: str, output: int) -> None:
         """Write the `docker save` stream of the image `name` to the descriptor `output`.
 
         Raises SourceError (with `http_status` when the daemon refused), NetworkError.
         """
-        self._deadline = time.monotonic() + self._settings.times.open
         try:
-            version = self._api_version()
-            response = self._get(f"{version}/images/get?names={quote_url(name, safe='')}")
-            with response:
+            path = f"{self._api_version()}/images/get?names={quote_url(name, safe='')}"
+            with self._get(path) as response:
                 if response.status != 200:
                     raise self._refusal(response)
+                response.limits = self._limits._replace(times=self._times)
                 copy_to_file(response, output, self._text)
-                if response.length:
-                    raise self._lost(f"{response.length} bytes are missing")
         except CipError as error:
+            if error.phase is Phase.CONNECT and isinstance(error, SourceError):
+                why = f"{self._text}: {error}; is the daemon running?"
+                raise type(error)(why, code=error.code, host=error.host, phase=error.phase) from error
             error.phase = error.phase or Phase.MANIFEST
             raise
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise self._failure(error) from error
+        finally:
+            self._network.pool.close()
 
     def _api_version(self) -> str:
         """The version that the daemon speaks, as a path; empty for one that does not say."""
         with self._get("/_ping") as response:
-            version = response.getheader("Api-Version", "")
+            version = response.headers.get("Api-Version", "")
+            response.read_all(MESSAGE_LIMIT, f"{self._text}: /_ping")
         return f"/v{version}" if _VERSION.fullmatch(version) else ""
 
-    def _get(self, path: str) -> http.client.HTTPResponse:
-        """The answer to one request on a connection of its own, which ends with the answer."""
-        connection = http.client.HTTPConnection(self._address.host or "docker", self._address.port or 80)
-        bounded = self._connect()
-        # http.client asks nothing of its socket but `sendall`, `makefile` and `close`.
-        connection.sock = bounded
-        try:
-            connection.request("GET", path, headers={"User-Agent": self._settings.user_agent, "Connection": "close"})
-            return connection.getresponse()
-        except BaseException:
-            bounded.disconnect()
-            raise
+    def _get(self, path: str) -> Response:
+        return self._opener.ask(Request(Url(self._origin, path)), self._limits)
 
-    def _connect(self) -> _BoundedSocket:
-        times = self._settings.times
-        if self._address.path:
-            plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                plain.settimeout(times.connect)
-                plain.connect(self._address.path)
-            except BaseException:
-                plain.close()
-                raise
-        else:
-            plain = socket.create_connection((self._address.host, self._address.port), times.connect)
-        if self._address.tls:
-            try:
-                plain.settimeout(times.tls_handshake)
-                plain = self._tls_context().wrap_socket(plain, server_hostname=self._address.host)
-            except BaseException:
-                plain.close()
-                raise
-        return _BoundedSocket(plain, self._deadline, times.idle)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        """System roots, and from `--cert-dir` `ca.pem` beside them, `cert.pem` with `key.pem` for ourselves."""
-        context = ssl.create_default_context()
-        directory = self._settings.cert_dir
-        if directory is not None:
-            names = {name: os.path.join(directory, name) for name in ("ca.pem", "cert.pem", "key.pem")}
-            there = {name for name, path in names.items() if os.path.exists(path)}
-            if len(there & {"cert.pem", "key.pem"}) == 1:
-                raise ConfigurationError(f"--cert-dir {quote(directory)}", "expected cert.pem and key.pem, found one")
-            try:
-                if "ca.pem" in there:
-                    context.load_verify_locations(names["ca.pem"])
-                if "cert.pem" in there:
-                    context.load_cert_chain(names["cert.pem"], names["key.pem"], password="")  # never ask a terminal
-            except OSError as error:  # also an ssl.SSLError: a file that holds something else
-                raise ConfigurationError(f"--cert-dir {quote(directory)}", _words(error)) from error
-        if self._settings.tls_verify is TlsVerify.DISABLED:
-            log.warning("%s: the certificate of the daemon is not verified (--tls-verify=false)", self._text)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-    def _refusal(self, response: http.client.HTTPResponse) -> SourceError:
+    def _refusal(self, response: Response) -> RegistryError:
         """The daemon's own words, `{"message": …}`, cut short."""
-        body = response.read(MESSAGE_LIMIT)
         try:
+            body = response.read_all(MESSAGE_LIMIT, "answer")
             message = parse_json(body, "answer")["message"].as_str()
         except CipError:
             message = ""
         why = f": {quote(message)}" if message else ""
-        return RegistryError(
-            f"{self._text}: the daemon answers {response.status}{why}", host=self._place(), http_status=response.status
-        )
-
-    def _failure(self, error: Exception) -> SourceError:
-        """What went wrong on the way to the daemon, as the parent can act on it."""
-        place = self._place()
-        if isinstance(error, ssl.SSLCertVerificationError):
-            code = _CERTIFICATE_CODES.get(error.verify_code, ErrorCode.TLS_UNTRUSTED)
-            why = f"its certificate is not accepted: {error.verify_message.lower()}"
-            return NetworkError(f"{self._text}: {place}: {why}", code=code, host=place, phase=Phase.TLS)
-        if isinstance(error, TimeoutError):
-            return NetworkError(
-                f"{self._text}: {place}: no answer in time", code=ErrorCode.TIMEOUT, host=place
-            )
-        if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-            why = f"{_words(error)}; is the daemon running?"
-            return NetworkError(
-                f"{self._text}: {place}: {why}", code=ErrorCode.CONNECTION_REFUSED, host=place, phase=Phase.CONNECT
-            )
-        if isinstance(error, socket.gaierror):
-            return NetworkError(
-                f"{self._text}: {place}: {_words(error)}", code=ErrorCode.NAME_NOT_RESOLVED, host=place, phase=Phase.DNS
-            )
-        if isinstance(error, PermissionError):
-            return SourceError(f"{self._text}: {place}: {_words(error)}", host=place, phase=Phase.CONNECT)
-        return self._lost(_words(error))
-
-    def _lost(self, why: str) -> NetworkError:
-        return NetworkError(f"{self._text}: {self._place()}: the connection broke: {why}", host=self._place())
-
-    def _place(self) -> str:
-        return self._address.path or f"{self._address.host}:{self._address.port}"
+        status, host = response.status, response.channel.host
+        return RegistryError(f"{self._text}: {host}: the daemon answers {status}{why}", host=host, http_status=status)
 
 
-class _BoundedSocket:
-    """A connected socket for http.client that waits for each byte `idle` seconds, and for none behind `deadline`."""
-
-    def __init__(self, inner: socket.socket, deadline: float, idle: float) -> None:
-        self._inner = inner
-        self._deadline = deadline
-        self._idle = idle
-        self._begun = False
-
-    def sendall(self, data: bytes) -> None:
-        """Send a request."""
-        self._inner.settimeout(self._left())
-        self._inner.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """The answer; it keeps the connection."""
-        return io.BufferedReader(_BoundedStream(self))
-
-    def receive(self, buffer: memoryview) -> int:
-        """Some bytes. The first may take as long as the daemon packs the image: until the deadline."""
-        left = self._left()
-        self._inner.settimeout(min(left, self._idle) if self._begun else left)
-        count = self._inner.recv_into(buffer)
-        self._begun = True
-        return count
-
-    def close(self) -> None:
-        """Asked by http.client before the answer is read; the stream closes the connection."""
-
-    def disconnect(self) -> None:
-        """Close the connection."""
-        self._inner.close()
-
-    def _left(self) -> float:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the time for opening an image is over")
-        return left
-
-
-class _BoundedStream(io.RawIOBase):
-    """The receiving side of a bounded socket."""
-
-    def __init__(self, connection: _BoundedSocket) -> None:
-        super().__init__()
-        self._connection = connection
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        return self._connection.receive(memoryview(buffer))
-
-    def close(self) -> None:
-        if not self.closed:
-            self._connection.disconnect()
-        super().close()
-
-
-# X509_V_ERR_*, openssl/x509_vfy.h
-_CERTIFICATE_CODES = {
-    9: ErrorCode.TLS_NOT_YET_VALID,
-    10: ErrorCode.TLS_EXPIRED,
-    62: ErrorCode.TLS_NAME_MISMATCH,
-    64: ErrorCode.TLS_NAME_MISMATCH,
-}
-
-
-def _words(error: Exception) -> str:
-    """Why, in lower case; what a library says about an answer may repeat it, so that is quoted."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return quote(str(error)) if str(error) else "no answer"
+def _identity(text: str, settings: Settings) -> TlsIdentity:
+    """System roots, and from `--cert-dir` `ca.pem` beside them, `cert.pem` with `key.pem` for ourselves."""
+    verify = settings.tls_verify is not TlsVerify.DISABLED
+    if not verify:
+        log.warning("%s: the certificate of the daemon is not verified (--tls-verify=false)", text)
+    if settings.cert_dir is None:
+        return TlsIdentity(verify)
+    authority, certificate, key = (os.path.join(settings.cert_dir, name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    pair = (certificate, key)
+    if sum(map(os.path.exists, pair)) == 1:
+        raise ConfigurationError(f"--cert-dir {quote(settings.cert_dir)}", "expected cert.pem and key.pem, found one")
+    return TlsIdentity(
+        verify,
+        (authority,) if os.path.exists(authority) else (),
+        (pair,) if os.path.exists(certificate) else (),
+    )

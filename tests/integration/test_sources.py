@@ -378,7 +378,7 @@ class DaemonTest(SourcesTestCase):
         certificates.mkdir()
         host = f"--daemon-host=tcp://127.0.0.1:{port}"
         name = "docker-daemon:localhost/x:1"
-        self.assertRegex(self.json_error(name, host), "its certificate is not accepted")
+        self.assertRegex(self.json_error(name, host), "its certificate is not trusted")
         shutil.copy(authority.certificate, certificates / "ca.pem")
         self.assertRegex(self.json_error(name, host, f"--cert-dir={certificates}"), "connection broke|alert")
         shutil.copy(client.certificate, certificates / "cert.pem")

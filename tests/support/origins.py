@@ -18,7 +18,7 @@ from cip.net.budget import Budget
 from cip.net.channel import Channel
 from cip.net.connection import Connection, Route, judge
 from cip.net.limits import Cancellation, Limits
-from cip.net.opener import Network, Opener, Request
+from cip.net.opener import Network, Opener, Redirects, Request
 from cip.net.pool import ConnectionPool
 from cip.net.response import Response
 from cip.net.tls import TlsContexts, TlsIdentity
@@ -223,7 +223,7 @@ class OpenerCase(LeakCheckedTestCase):
 
     def use(self, settings: Settings, *, verify: bool = True) -> None:
         self.network = self.origins.network(settings, self.clock)
-        self.opener = Opener(self.network, TlsIdentity(verify))
+        self.opener = Opener(self.network, TlsIdentity(verify), Redirects())
         self.limits = Limits(self.clock, settings.times, self.cancellation)
         self.addCleanup(self.network.pool.close)
 

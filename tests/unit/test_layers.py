@@ -38,7 +38,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "hostconfig": _LOW | {"programs"},  # credential helpers
     "trust": _LOW | {"rooms"},  # neither hostconfig nor a source: image alone brings bytes and belief together
     "sources.base": _LOW,
-    "sources": _BELOW_IMAGE | {"hostconfig"},
+    "sources": _BELOW_IMAGE | {"hostconfig", "net"},  # a daemon speaks HTTP
     "net.lines": frozenset({"errors"}),  # under both directions
     "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
     "registry": _BELOW_IMAGE | {"hostconfig", "net", "net.lines"},  # of the sources only what they all promise
@@ -64,7 +64,7 @@ OPTIONAL_PACKAGES = {"cryptography": "cip.trust.sigstore.keys", "yaml": "cip.hos
 # what each module at the heart of the program may be imported by; that nobody does is a fault as well
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "urllib.request": frozenset({"cip.net.opener", "cip.registry.authorization"}),
-    "http.client": frozenset({"cip.net.connection", "cip.net.response", "cip.sources.daemon", "cip.client"}),
+    "http.client": frozenset({"cip.net.connection", "cip.net.response", "cip.client"}),
 }
 # rooms whose decisions depend on nothing but their arguments, and what they must therefore not import
 PURE_ROOMS = ("model", "trust")

@@ -4,7 +4,7 @@
 from cip.errors import ErrorCode, NetworkError, Phase
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import AddressClass
-from cip.net.opener import REQUEST_LIMIT, Opener
+from cip.net.opener import REQUEST_LIMIT, Opener, Redirects
 from cip.net.tls import TlsIdentity
 from cip.settings import Credentials, Settings, TimeLimits, TransferLimits
 from tests.support.origins import SECRET, Asked, OpenerCase, Reply, Script, reply
@@ -223,7 +223,7 @@ class AddressTest(OpenerCase):
     def test_a_kept_connection_is_judged_too(self) -> None:
         self.origins.add("https://o:443", ok, AddressClass.PRIVATE)
         self.get("https://o/configured")
-        self.opener = Opener(self.network, TlsIdentity())  # another endpoint, which is public
+        self.opener = Opener(self.network, TlsIdentity(), Redirects())  # another endpoint, which is public
         self.origins.add("https://h:443", lambda a: redirect("https://o/y"))
         self.refused("https://h/x", "a private network", ErrorCode.ADDRESS_REFUSED)
         self.assertEqual(self.origins.targets("o:443"), ["/configured"])

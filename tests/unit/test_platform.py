@@ -11,9 +11,9 @@ from cip.model.manifest import Index, IndexEntry
 from cip.model.platform import LISTED_PLATFORMS, ZSTD_ANNOTATION, choose_instance, wanted_platforms
 
 AMD64 = Platform("amd64", "linux", "")
-V2 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3".split()
-V3 = "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split()
-V4 = "avx512f avx512bw avx512cd avx512dq avx512vl".split()
+V2 = ["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"]
+V3 = ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"]
+V4 = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
 
 
 def arm(variant: str) -> Platform:

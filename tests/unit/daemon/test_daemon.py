@@ -5,8 +5,11 @@ import socket
 import unittest
 from unittest import mock
 
-from cip.errors import CipError, ConfigurationError, ErrorCode, Phase, UsageError
+from cip.errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, UsageError
 from cip.model.reference import Transport, parse_image_reference
+from cip.net import connection
+from cip.net.tls import TlsIdentity
+from cip.net.url import Origin
 from cip.programs import DirectPrograms
 from cip.settings import Settings, TimeLimits
 from cip.sources import daemon
@@ -58,10 +61,7 @@ class DaemonTestCase(LeakCheckedTestCase):
         self.addCleanup(played.close)
         reference = parse_image_reference(f"docker-daemon:{rest}")
 
-        def connect(export: daemon._Export) -> daemon._BoundedSocket:
-            return daemon._BoundedSocket(played.connect(), export._deadline, self.times.idle)
-
-        with mock.patch.object(daemon._Export, "_connect", connect):
+        with mock.patch.object(connection, "connect_local", lambda path, limits: played.connect()):
             settings = Settings(tmpdir=str(self.directory), times=self.times)
             source = open_daemon(reference, settings, spools or Spools(settings.tmpdir), DirectPrograms())
         self.addCleanup(source.close)
@@ -131,30 +131,42 @@ class Refusals(DaemonTestCase):
         length = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(SAVED)
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         for case, text, reason in (
-            ("nothing", b"", "the connection broke"),
-            ("no HTTP", b"hello\r\n\r\n", "the connection broke: 'hello"),
-            ("short", length + SAVED[:5000], f"{len(SAVED) - 5000} bytes are missing"),
-            ("cut chunk", chunked + b"ffff\r\n" + SAVED[:5000], "the connection broke"),
-            ("bad chunk", chunked + b"xyz\r\n", "the connection broke"),
-            ("no last chunk", chunked + b"200\r\n" + SAVED[:512] + b"\r\n", "the connection broke"),
-            ("endless header", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "the connection broke"),
+            ("nothing", b"", "the connection ended before its answer"),
+            ("short", length + SAVED[:5000], f"ended early: expected {len(SAVED)} bytes, found 5000"),
+            ("cut chunk", chunked + b"ffff\r\n" + SAVED[:5000], "ended early: expected more, found 5000"),
+            ("no last chunk", chunked + b"200\r\n" + SAVED[:512] + b"\r\n", "the connection ended in the middle"),
         ):
             with self.subTest(case):
                 error = self.refused(reason, ErrorCode.CONNECTION_LOST, verbatim(text))
                 self.assertTrue(error.retryable)
+        for case, text, reason in (
+            ("no HTTP", b"hello\r\n\r\n", "expected HTTP/1.1 STATUS REASON, found b'hello'"),
+            ("bad chunk", chunked + b"xyz\r\n", "expected the size of a chunk"),
+            ("endless header", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "more than 65536 bytes"),
+        ):
+            with self.subTest(case):
+                self.refused(reason, ErrorCode.REGISTRY_ERROR, verbatim(text))
 
     def test_a_stream_that_ends_in_a_member_is_refused(self) -> None:
         self.refused("the file ends before", ErrorCode.MANIFEST_INVALID,
                      verbatim(b"HTTP/1.0 200 OK\r\n\r\n" + SAVED[:5000]))
 
 
-class AddressV6(LeakCheckedTestCase):
+class Unreachable(LeakCheckedTestCase):
     def test_an_address_with_colons_is_not_taken_for_a_host_and_a_port(self) -> None:
         export = daemon._Export("docker-daemon:x:1", parse_daemon_host("http://[fe80::abcd]:2375"), Settings())
-        with mock.patch.object(export, "_connect", side_effect=ConnectionRefusedError(111, "refused")) as connect:
-            with self.assertRaisesRegex(CipError, "is the daemon running"):
+        fault = NetworkError("refused", code=ErrorCode.CONNECTION_REFUSED, phase=Phase.CONNECT)
+        with mock.patch.object(connection, "connect", side_effect=fault) as connect:
+            with self.assertRaisesRegex(NetworkError, "is the daemon running") as caught:
                 export.save("x", -1)
-        connect.assert_called_once_with()
+        self.assertIs(caught.exception.code, ErrorCode.CONNECTION_REFUSED)
+        self.assertEqual(connect.call_args.args[0], Origin("http", "fe80::abcd", 2375))
+
+    def test_a_socket_that_is_not_there_is_an_unavailable_source(self) -> None:
+        export = daemon._Export("docker-daemon:x:1", DaemonAddress(path=f"{self.directory}/absent"), Settings())
+        with self.assertRaisesRegex(CipError, "absent: no such file.*is the daemon running") as caught:
+            export.save("x", -1)
+        self.assertEqual((caught.exception.code, caught.exception.retryable), (ErrorCode.SOURCE_UNAVAILABLE, False))
 
 
 class Offline(DaemonTestCase):
@@ -169,7 +181,7 @@ class Offline(DaemonTestCase):
 class Waiting(DaemonTestCase):
     def test_a_silent_daemon_is_a_time_out(self) -> None:
         self.times = TimeLimits(open=0.2, idle=30)
-        self.refused("no answer in time", ErrorCode.TIMEOUT, silence)
+        self.refused("no byte within the time for this request", ErrorCode.TIMEOUT, silence)
 
     def test_silence_between_bytes_is_a_time_out(self) -> None:
         self.times = TimeLimits(open=30, idle=0.2)
@@ -178,26 +190,25 @@ class Waiting(DaemonTestCase):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
             silence(connection)
 
-        self.refused("no answer in time", ErrorCode.TIMEOUT, stall)
+        self.refused("no byte within 0.2 s", ErrorCode.TIMEOUT, stall)
 
 
 class Certificates(LeakCheckedTestCase):
-    def context(self) -> object:
-        settings = Settings(cert_dir=str(self.directory))
-        export = daemon._Export("docker-daemon:x:1", parse_daemon_host("tcp://127.0.0.1:1"), settings)
-        return export._tls_context()
+    def identity(self) -> TlsIdentity:
+        return daemon._identity("docker-daemon:x:1", Settings(cert_dir=str(self.directory)))
+
+    def test_files_that_are_there_are_used(self) -> None:
+        self.assertEqual(self.identity(), TlsIdentity())
+        paths = {name: self.directory / name for name in ("ca.pem", "cert.pem", "key.pem")}
+        for path in paths.values():
+            path.write_bytes(b"")
+        ca, cert, key = map(str, paths.values())
+        self.assertEqual(self.identity(), TlsIdentity(True, (ca,), ((cert, key),)))
 
     def test_files_that_do_not_belong_together_are_refused(self) -> None:
-        self.context()
         (self.directory / "cert.pem").write_bytes(b"")
         with self.assertRaisesRegex(ConfigurationError, "expected cert.pem and key.pem, found one"):
-            self.context()
-        (self.directory / "key.pem").write_bytes(b"")
-        with self.assertRaisesRegex(ConfigurationError, "--cert-dir '.*': "):
-            self.context()
-        (self.directory / "ca.pem").write_bytes(b"garbage")
-        with self.assertRaisesRegex(ConfigurationError, "--cert-dir '.*': "):
-            self.context()
+            self.identity()
 
 
 if __name__ == "__main__":
