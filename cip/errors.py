@@ -43,6 +43,7 @@ class ErrorCode(StrEnum):
     TLS_NAME_MISMATCH = "tls-name-mismatch"
     TLS_EXPIRED = "tls-expired"
     TLS_NOT_YET_VALID = "tls-not-yet-valid"
+    TLS_CLIENT_CERTIFICATE = "tls-client-certificate"
     REDIRECT_REFUSED = "redirect-refused"
     ADDRESS_REFUSED = "address-refused"
     MANIFEST_INVALID = "manifest-invalid"

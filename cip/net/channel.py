@@ -11,29 +11,33 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import TYPE_CHECKING
+import ssl
 
-from ..errors import NetworkError
+from ..errors import NetworkError, SourceError
 from .limits import Limits
 from .lines import ANSWERS, Lines
+from .tls import TlsIdentity, protocol_error
 
-if TYPE_CHECKING:
-    import ssl
+_NOBODY = TlsIdentity()
 
 
 class Channel:
     """One thread uses it at a time, under the `limits` that it sets; `interrupt` alone may come from another one.
 
-    `host` and `via` are for messages. All calls raise NetworkError.
+    `host` and `via` are for messages, `identity` says as whom a TLS connection was made. All calls raise NetworkError,
+    and SourceError for an alert.
     """
 
-    def __init__(self, sock: socket.socket | ssl.SSLSocket, limits: Limits, host: str, via: str) -> None:
+    def __init__(
+        self, sock: socket.socket, limits: Limits, host: str, via: str, identity: TlsIdentity = _NOBODY
+    ) -> None:
         self.sock = sock
         self.limits = limits
         self.host = host
         self.via = via
+        self._identity = identity
         self.lines = Lines(self.recv_into, ANSWERS, self._released)
-        self._is_tls = hasattr(sock, "pending")
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._poll = select.poll()
         self._files = 0
         self._closing = False
@@ -109,18 +113,29 @@ class Channel:
     def _wait(self, error: Exception, event: int, what: str) -> None:
         """Wait until the socket is ready for what `error` says it is not ready for."""
         limits = self.limits
-        if not isinstance(error, BlockingIOError):
-            kind = type(error).__name__  # of `ssl`, which a connection without TLS does not import
-            if kind not in ("SSLWantReadError", "SSLWantWriteError"):
-                limits.cancellation.require(self.host)
-                reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it broke"
-                said = str(reason).lower().replace("_", " ")
-                message = f"{self.host}: the connection is lost: {said} ({self.via})"
-                raise NetworkError(message, host=self.host) from error
-            event = select.POLLIN if kind == "SSLWantReadError" else select.POLLOUT
+        if isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError):
+            event = select.POLLIN if isinstance(error, ssl.SSLWantReadError) else select.POLLOUT
+        elif not isinstance(error, BlockingIOError):
+            limits.cancellation.require(self.host)
+            raise self._broken(error) from error
         seconds = limits.seconds(limits.times.idle, None, self.host, self.via)
         self._poll.register(self.sock, event)
         ready = self._poll.poll(seconds * 1000 + 1)
         limits.cancellation.require(self.host)
         if not ready:
             raise limits.expired(limits.times.idle, None, self.host, self.via, what)
+
+    def _broken(self, error: Exception) -> SourceError:
+        """Why a connection broke: a server that refuses us says so before it closes, which a send does not see."""
+        if (self._is_tls and not isinstance(error, ssl.SSLError)) or isinstance(error, ssl.SSLEOFError):
+            try:
+                self.sock.recv(1)
+            except ssl.SSLError as alert:
+                error = alert
+            except (OSError, ValueError):
+                pass  # nothing was said
+        if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+            return protocol_error(error, self.host, self.via, self._identity)
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it broke"
+        said = str(reason).lower().replace("_", " ")
+        return NetworkError(f"{self.host}: the connection is lost: {said} ({self.via})", host=self.host)

@@ -108,7 +108,7 @@ class Connection(http.client.HTTPConnection):
                 if route.proxy is not None:
                     _open_tunnel(channel, route.origin, route.proxy)
                 secured = self._contexts.handshake(sock, route.origin, route.identity, limits, route.via)
-                channel = Channel(secured, limits, route.name, route.via)
+                channel = Channel(secured, limits, route.name, route.via, route.identity)
                 limits.cancellation.attach(channel)
         except BaseException:
             limits.cancellation.attach(None)

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TLS: contexts, handshakes, and what a failed one means (registry.md 5.2).
-
-The only importer of `ssl`, and only when a connection needs it: a parent with a registry on plain HTTP does not wait.
-"""
+"""TLS: contexts, handshakes, and what faults and alerts mean (registry.md 5.2)."""
 
 from __future__ import annotations
 
+import os
+import select
 import socket
+import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from .limits import POLL, Cancellation, Limits
 from .url import Origin
-
-if TYPE_CHECKING:
-    import ssl
 
 # TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -34,18 +31,43 @@ _NOT_TLS = frozenset(
         "UNEXPECTED_MESSAGE",
     }
 )
-_DAMAGED = frozenset({"DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "BAD_RECORD_TYPE", "UNEXPECTED_EOF_WHILE_READING"})
+_DAMAGED = frozenset(
+    {
+        "DECRYPTION_FAILED_OR_BAD_RECORD_MAC",
+        "BAD_RECORD_TYPE",
+        "UNEXPECTED_EOF_WHILE_READING",
+        "SSLV3_ALERT_BAD_RECORD_MAC",
+        "TLSV1_ALERT_INTERNAL_ERROR",
+        "TLSV1_ALERT_USER_CANCELLED",
+    }
+)
+# alerts about our certificate; TLS 1.3 sends them behind the handshake (RFC 8446, 4.4.2.4 and 6.2)
+_CERTIFICATE_ALERTS = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_NO_CERTIFICATE",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV1_ALERT_ACCESS_DENIED",
+    }
+)
 
 
 class TlsIdentity(NamedTuple):
     """Whom we trust and as whom we appear: connections are shared only where this is equal.
 
-    `authorities` are PEM files beside the system's, `pairs` client certificates with their keys.
+    `authorities` are PEM files beside the system's, `pairs` client certificates with their keys, `searched` the
+    directories in which both were looked for.
     """
 
     verify: bool = True
     authorities: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+    searched: tuple[str, ...] = ()
 
 
 class NotTlsError(NetworkError):
@@ -68,8 +90,6 @@ class TlsContexts:
 
         Raises SourceError (the tls codes), NetworkError (timeout, connection-lost), ConfigurationError.
         """
-        import ssl
-
         host = origin.address
         context = self._context(identity)
         seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, via)
@@ -83,7 +103,7 @@ class TlsContexts:
                 session=self._sessions.get((origin, identity)),
             )
         except ssl.SSLError as error:
-            raise _protocol_error(error, host, via) from error
+            raise protocol_error(error, host, via, identity) from error
         except (OSError, ValueError) as error:  # the other side has reset the connection already
             sock.close()
             raise NetworkError(
@@ -97,10 +117,10 @@ class TlsContexts:
             raise limits.expired(limits.times.tls_handshake, Phase.TLS, host, via, "no tls handshake") from error
         except ssl.SSLCertVerificationError as error:
             wrapped.close()
-            raise _certificate_error(error, host, via) from error
+            raise _certificate_error(error, host, via, identity) from error
         except ssl.SSLError as error:
             wrapped.close()
-            raise _protocol_error(error, host, via) from error
+            raise protocol_error(error, host, via, identity) from error
         except OSError as error:
             wrapped.close()
             raise _broken(host, via) from error
@@ -151,9 +171,6 @@ class TlsContexts:
 
 def _shake_hands(sock: ssl.SSLSocket, end: float, cancellation: Cancellation) -> None:
     """A handshake that is over at `end` even when the other side drips a byte now and then, or when called off."""
-    import select
-    import ssl
-
     sock.setblocking(False)
     poll = select.poll()
     while not cancellation.cancelled:
@@ -174,8 +191,6 @@ def _shake_hands(sock: ssl.SSLSocket, end: float, cancellation: Cancellation) ->
 
 def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SSLContext, bool]:
     """A context, and whether it knows every authority of the system, as it must with `whole`."""
-    import ssl
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
@@ -183,6 +198,7 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
     # a body that is cut is told by its length; a server that forgets to say goodbye is not a broken one
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if identity.verify:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # each certificate that is listed is an anchor
         whole = _trust_system(context, whole=whole)
     else:
         context.check_hostname = False
@@ -210,9 +226,6 @@ def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
     Reading them takes 25 ms, longer than all the rest of a handshake, and one of them is needed. So where the system
     has a directory that is indexed by name, that is all OpenSSL gets: a part of what it would trust anyway.
     """
-    import os
-    import ssl
-
     paths = ssl.get_default_verify_paths()
     chosen = paths.cafile is not None and paths.cafile != paths.openssl_cafile  # SSL_CERT_FILE
     try:
@@ -230,7 +243,9 @@ def _no_password() -> str:
     raise ConfigurationError("client key", "it is encrypted, expected one without a password")
 
 
-def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str) -> SourceError:
+def _certificate_error(
+    error: ssl.SSLCertVerificationError, host: str, via: str, identity: TlsIdentity
+) -> SourceError:
     code = error.verify_code
     reason = (error.verify_message or "").lower()
     if code in (_EXPIRED, _NOT_YET_VALID):
@@ -242,15 +257,24 @@ def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str)
         message = f"{host}: its certificate is for another name: {reason} ({via})"
         kind = ErrorCode.TLS_NAME_MISMATCH
     else:
-        message = f"{host}: its certificate is not trusted: {reason} ({via})"
+        where = f"; its authority belongs into {identity.searched[0]} as a .crt file" if identity.searched else ""
+        message = f"{host}: its certificate is not trusted: {reason}{where} ({via})"
         kind = ErrorCode.TLS_UNTRUSTED
     return SourceError(message, code=kind, host=host, phase=Phase.TLS)
 
 
-def _protocol_error(error: ssl.SSLError, host: str, via: str) -> NetworkError:
-    import ssl
-
+def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdentity) -> SourceError:
+    """What a fault of the protocol or an alert means, whenever it is met."""
     reason = error.reason or ""
+    if reason in _CERTIFICATE_ALERTS:
+        shown = "does not accept our client certificate" if identity.pairs else "demands a client certificate"
+        looked = f"; looked for one in {', '.join(identity.searched)}" if identity.searched else ""
+        return SourceError(
+            f"{host}: it {shown} ({_short(error)}){looked} ({via})",
+            code=ErrorCode.TLS_CLIENT_CERTIFICATE,
+            host=host,
+            phase=Phase.TLS,
+        )
     if reason in _NOT_TLS:
         return NotTlsError(
             f"{host}: expected tls, found another protocol, perhaps plain http ({via})",
@@ -261,7 +285,7 @@ def _protocol_error(error: ssl.SSLError, host: str, via: str) -> NetworkError:
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
         return _broken(host, via)
     return NetworkError(
-        f"{host}: the tls handshake failed: {_short(error)} ({via})",
+        f"{host}: tls failed: {_short(error)} ({via})",
         code=ErrorCode.REGISTRY_ERROR,
         host=host,
         phase=Phase.TLS,

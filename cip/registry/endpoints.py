@@ -117,6 +117,9 @@ class Endpoint:
         try:
             return opener.ask(request, limits)
         except SourceError as error:
+            if isinstance(error, NotTlsError) and not self.insecure and error.host == origin.address:
+                why = f"{error}; for plain http set insecure = true for it in registries.conf"
+                raise NotTlsError(why, code=error.code, host=error.host, phase=error.phase) from error
             if self._scheme is not None or request.received or not _may_speak_plain(error):
                 raise
             request = Request(Url(self._origin("http"), path), fields, challenged=challenged)
@@ -142,7 +145,8 @@ class Endpoint:
                         f"{self.reference}: blocked by registries.conf", code=ErrorCode.REGISTRY_BLOCKED, host=self.name
                     )
                 certificates = find_certificates(self.reference.domain, self._settings)
-                identity = TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs)
+                searched = tuple(file.path for file in certificates.looked_at)
+                identity = TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs, searched)
                 authorization = Authorization(
                     self._find_access(), self.reference.path, self._session.clock, self._tell_scheme
                 )

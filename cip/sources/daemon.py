@@ -185,4 +185,5 @@ def _identity(text: str, settings: Settings) -> TlsIdentity:
         verify,
         (authority,) if os.path.exists(authority) else (),
         (pair,) if os.path.exists(certificate) else (),
+        (settings.cert_dir,),
     )

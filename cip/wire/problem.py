@@ -54,6 +54,7 @@ _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.TLS_NAME_MISMATCH: 502,
     ErrorCode.TLS_EXPIRED: 502,
     ErrorCode.TLS_NOT_YET_VALID: 502,
+    ErrorCode.TLS_CLIENT_CERTIFICATE: 502,
     ErrorCode.REDIRECT_REFUSED: 502,
     ErrorCode.ADDRESS_REFUSED: 502,
     ErrorCode.MANIFEST_INVALID: 502,

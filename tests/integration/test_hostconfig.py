@@ -118,6 +118,21 @@ class CertificatesTest(HostCase):
         shutil.rmtree(directory)
         self.require_served(image, f"--cert-dir={self.authority.certificate.parent}")
 
+    def test_an_intermediate_authority_is_an_anchor(self) -> None:
+        intermediate = CertificateAuthority(self.scratch / "intermediate", "tests intermediate", issuer=self.authority)
+        registry = self.registry(tls=intermediate.server())
+        image = f"docker://{registry.host}/{IMAGE}"
+        directory = self.write_home(f"certs.d/{registry.host}/ca.crt", intermediate.certificate.read_bytes()).parent
+        self.require_served(image)
+        self.require_served(image, f"--cert-dir={directory}")
+        self.require_served(image, "--cert-dir=/var/empty", environment={"SSL_CERT_FILE": str(directory / "ca.crt")})
+
+    def test_an_untrusted_certificate_says_where_its_authority_belongs(self) -> None:
+        registry = self.registry(tls=self.authority.server())
+        directory = f"certs.d/{registry.host}"
+        where = f"its authority belongs into .*{directory} as a .crt file"
+        self.require_refused("tls-untrusted", where, f"docker://{registry.host}/{IMAGE}")
+
     def test_each_fault_of_a_certificate_has_its_own_error(self) -> None:
         now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
         local_date = now.strftime("%Y-%m-%d")
@@ -135,7 +150,8 @@ class CertificatesTest(HostCase):
         registry = self.registry(tls=self.authority.server(), client_authority=self.authority.certificate)
         image = f"docker://{registry.host}/{IMAGE}"
         directory = self._trust(registry.host)
-        self.assertIn(self.fetch(image, "--retry-times=0").status, (502, 504))
+        problem = self.require_refused("tls-client-certificate", f"looked for one in .*{directory}", image)
+        self.assertEqual((False, 1), (problem["retryable"], len(problem["attempts"])))
         client = self.authority.client()
         shutil.copy(client.certificate, directory / "client.cert")
         self.require_refused("config-invalid", "client.cert: expected its key 'client.key' beside it", image)

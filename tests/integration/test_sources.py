@@ -380,7 +380,7 @@ class DaemonTest(SourcesTestCase):
         name = "docker-daemon:localhost/x:1"
         self.assertRegex(self.json_error(name, host), "its certificate is not trusted")
         shutil.copy(authority.certificate, certificates / "ca.pem")
-        self.assertRegex(self.json_error(name, host, f"--cert-dir={certificates}"), "connection broke|alert")
+        self.assertRegex(self.json_error(name, host, f"--cert-dir={certificates}"), "demands a client certificate")
         shutil.copy(client.certificate, certificates / "cert.pem")
         shutil.copy(client.key, certificates / "key.pem")
         with running("--insecure-policy", host, f"--cert-dir={certificates}", name) as proxy:

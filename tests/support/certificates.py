@@ -22,19 +22,25 @@ _DAY = datetime.timedelta(days=1)
 class CertificateAuthority:
     """An authority with a key of its own; `certificate` is the PEM file that a client trusts."""
 
-    def __init__(self, directory: Path | str, name: str = "tests authority") -> None:
-        """Make the authority and write its certificate into `directory`, where all that it issues will lie."""
+    def __init__(
+        self, directory: Path | str, name: str = "tests authority", *, issuer: "CertificateAuthority | None" = None
+    ) -> None:
+        """Make the authority and write its certificate into `directory`, where all that it issues will lie.
+
+        It vouches for itself, or `issuer` does: then it is an intermediate one.
+        """
         self._directory = Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self._issued = 0
         begin = _now() - _DAY
-        builder = _builder(self._name, self._name, self._key.public_key(), begin, begin + 30 * _DAY)
+        above = issuer or self
+        builder = _builder(self._name, above._name, self._key.public_key(), begin, begin + 30 * _DAY)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_AUTHORITY_USAGE, critical=True)
         self.certificate = self._directory / "ca.crt"
-        self.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
+        self.certificate.write_bytes(_pem(builder.sign(above._key, hashes.SHA256())))
 
     def server(
         self,

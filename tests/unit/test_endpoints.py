@@ -354,6 +354,13 @@ class SchemeTest(EndpointCase):
                 self.status(self.endpoint(tls_verify=verify, insecure=insecure))
         self.assertEqual(self.origins.asked, [])
 
+    def test_a_server_without_tls_names_the_setting_that_allows_it(self) -> None:
+        self.origins.add("https://r.example:443", lambda asked: reply(200))
+        fault = NotTlsError("r.example:443: no tls", host="r.example:443", code=ErrorCode.REGISTRY_ERROR)
+        self.origins.places["https://r.example:443"].fault = fault
+        with self.assertRaisesRegex(NotTlsError, "no tls; for plain http set insecure = true for it in registries.conf"):
+            self.status(self.endpoint())
+
     def test_insecure_ones_speak_https_if_they_can(self) -> None:
         for verify, insecure in ((TlsVerify.UNSET, True), (TlsVerify.DISABLED, False)):
             with self.subTest(verify):

@@ -15,8 +15,8 @@ _STATUS = {
     "audit-unavailable",
     501: "transport-unsupported media-type-unsupported dependency-missing",
     502: "authentication-failed credentials-unavailable tls-untrusted tls-name-mismatch tls-expired tls-not-yet-valid "
-    "redirect-refused address-refused manifest-invalid content-mismatch limit-exceeded name-not-resolved "
-    "connection-refused connection-lost registry-error",
+    "tls-client-certificate redirect-refused address-refused manifest-invalid content-mismatch limit-exceeded "
+    "name-not-resolved connection-refused connection-lost registry-error",
     503: "rate-limited budget-exhausted offline",
     504: "timeout",
     507: "storage-full",

@@ -38,7 +38,7 @@ class MeaningTest(LeakCheckedTestCase):
             (20, "unable to get local issuer", ErrorCode.TLS_UNTRUSTED, "not trusted: unable to get"),
         ):
             with self.subTest(number):
-                error = tls._certificate_error(certificate_fault(number, message), "r:443", "direct")
+                error = tls._certificate_error(certificate_fault(number, message), "r:443", "direct", TlsIdentity())
                 self.assertRegex(str(error), f"^r:443: its certificate .*{reason}.* \\(direct\\)$")
                 self.assertEqual((error.code, error.phase, error.retryable), (code, Phase.TLS, False))
 
@@ -122,7 +122,7 @@ class HandshakeTest(LeakCheckedTestCase):
 
     def test_an_alert_is_told_with_its_name(self) -> None:
         self.theirs.sendall(b"\x15\x03\x03\x00\x02\x02\x28")  # fatal, handshake_failure
-        with self.assertRaisesRegex(SourceError, "the tls handshake failed: .*alert handshake failure") as caught:
+        with self.assertRaisesRegex(SourceError, "tls failed: .*alert handshake failure") as caught:
             self.handshake()
         self.assertIs(caught.exception.code, ErrorCode.REGISTRY_ERROR)
 

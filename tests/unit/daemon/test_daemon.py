@@ -198,12 +198,12 @@ class Certificates(LeakCheckedTestCase):
         return daemon._identity("docker-daemon:x:1", Settings(cert_dir=str(self.directory)))
 
     def test_files_that_are_there_are_used(self) -> None:
-        self.assertEqual(self.identity(), TlsIdentity())
+        self.assertEqual(self.identity(), TlsIdentity(searched=(str(self.directory),)))
         paths = {name: self.directory / name for name in ("ca.pem", "cert.pem", "key.pem")}
         for path in paths.values():
             path.write_bytes(b"")
         ca, cert, key = map(str, paths.values())
-        self.assertEqual(self.identity(), TlsIdentity(True, (ca,), ((cert, key),)))
+        self.assertEqual(self.identity(), TlsIdentity(True, (ca,), ((cert, key),), (str(self.directory),)))
 
     def test_files_that_do_not_belong_together_are_refused(self) -> None:
         (self.directory / "cert.pem").write_bytes(b"")
