@@ -21,9 +21,10 @@ from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
 
 if TYPE_CHECKING:
-    from .confine.runner import ForkedPrograms
+    from .confine.remote import HelperPrograms
     from .confine.sandbox import Level
     from .image import Image, ImageOpener
+    from .transports import SourceOpener
     from .trust.evaluation import Audit
     from .trust.policy import Policy
 
@@ -187,11 +188,14 @@ class _Confinement:
     writes records, and reads of blobs that came before the first answer.
     """
 
-    def __init__(self, invocation: Invocation, programs: ForkedPrograms) -> None:
+    def __init__(self, invocation: Invocation, programs: HelperPrograms, sources: SourceOpener,
+                 opener: ImageOpener) -> None:
         self._settings = invocation.settings
         self._command = invocation.command
         self._reference = invocation.reference
         self._programs = programs
+        self._sources = sources
+        self._opener = opener
         self._applied = invocation.settings.sandbox.mode is SandboxMode.OFF
         self._confine_main: Callable[[], None] | None = None
 
@@ -232,7 +236,7 @@ class _Confinement:
         if self._settings.partial_dir is not None:
             writable.append(self._settings.partial_dir)
         try:
-            self._programs.start()
+            self._confine_programs()
         except OSError as error:
             log.warning("sandbox: none, because the process that runs helpers cannot be started: %s", error.strerror)
             return Level.NONE
@@ -243,6 +247,15 @@ class _Confinement:
         reached = min(others, confine(wanted, writable=writable, readable=readable))
         log.info("sandbox: level %s", reached.name.lower())
         return reached
+
+    def _confine_programs(self) -> None:
+        """Let other programs be run by a process of its own, if any can be needed. Raises OSError."""
+        from .confine.needs import may_ask_helpers, may_decompress, may_verify
+
+        asked = may_ask_helpers(self._reference, self._settings)
+        helpers = self._sources.credential_helpers() if asked else frozenset()
+        needed = may_verify(self._opener.policy) or may_decompress(self._reference, self._settings)
+        self._programs.confine(needed=needed or bool(helpers), helpers=helpers)
 
     def _in_main_thread(self, confine: Callable[[], Level]) -> Level:
         """The level that the main thread has reached; the highest when this is the main thread."""
@@ -294,25 +307,21 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     """The core with everything it is handed: settings, programs, clock, records; closed with `stack`."""
     import time
 
-    from .confine.runner import ForkedPrograms
+    from .confine.remote import HelperPrograms
     from .image import ImageOpener
-    from .programs import run_gpgv
     from .transports import SourceOpener
     from .trust.evaluation import TrustTools
 
     threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
-    programs = ForkedPrograms()
+    programs = HelperPrograms(settings.environment.variables)
     stack.callback(programs.close)
-    confinement = _Confinement(invocation, programs)
     events, audit = _records(invocation, stack)
-    tools = TrustTools(
-        _read_key_file, lambda ring, message: run_gpgv(programs, ring, message), time.time, lambda: None
-    )  # the time to open an image is put in for each
+    tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in
     sources = SourceOpener(settings, events, programs)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
-    return opener, confinement
+    return opener, _Confinement(invocation, programs, sources, opener)
 
 
 def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit]:

@@ -272,6 +272,11 @@ class ImageOpener:
         self._audit = audit
         self._policy: Policy | None = None
 
+    @property
+    def policy(self) -> Policy | None:
+        """The policy, None until `prepare` has read it."""
+        return self._policy
+
     def prepare(self) -> None:
         """Read what every image needs: the policy, the credential flags. A failed call may be repeated.
 

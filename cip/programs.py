@@ -9,8 +9,10 @@ much is killed with all its children; one that ends in time may leave an agent b
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .errors import ErrorCode, MissingDependencyError, SourceError, quote
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 PROGRAM_TIMEOUT = 30.0  # seconds (decisions.md section 9)
 OUTPUT_LIMIT = 1024 * 1024  # bytes of standard output, and of gpgv's status lines
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ZSTD_WINDOW = "128MiB"  # what zstd may keep in memory; frames that need more are refused
 _CHUNK = 64 * 1024
+_EMPTY_HOME = "/proc/self/fdinfo"
 
 
 class ProgramResult(NamedTuple):
@@ -31,79 +35,183 @@ class ProgramResult(NamedTuple):
     stdout: bytes
 
 
+class GpgvResult(NamedTuple):
+    """What gpgv says about one message: exit status, its status lines, and the text that it took out of it.
+
+    None of them proves anything alone: `trust.openpgp.simplesigning` judges them together (signatures.md 4.5).
+    """
+
+    status: int
+    status_lines: bytes
+    output: bytes
+
+
 class Programs(Protocol):
-    """Runs programs: in this process's own name, or through the runner that was forked before confinement."""
+    """The three things that other programs do for us: in this process's own name, or through the helper process.
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        purpose: str,
-        environ: Mapping[str, str],
-        stdin: bytes | None = None,
-        pass_fds: Sequence[int] = (),
-        output_limit: int = OUTPUT_LIMIT,
-        timeout: float = PROGRAM_TIMEOUT,
-    ) -> ProgramResult:
-        """Run `argv` to its end; `argv[0]` without a slash is searched in the PATH of `environ`.
+    All raise MissingDependencyError when the program is not there, SourceError (`timeout`, `limit-exceeded`) when it
+    was killed.
+    """
 
-        `environ` is the whole environment (`LC_ALL=C` is added), `stdin` None is an empty one, the descriptors
-        `pass_fds` keep their numbers and stay open here. Raises MissingDependencyError with `purpose` ("check a
-        signature") when the program is not there, SourceError (`timeout`, `limit-exceeded`) when it was killed.
-        """
+    def verify(self, keyring: bytes, message: bytes) -> GpgvResult:
+        """Let gpgv check the OpenPGP `message` against the binary `keyring` (signatures.md 4.5 step 3)."""
+        ...
+
+    def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
+        """Let zstd unpack what the descriptor `source` gives to the descriptor `output`; its exit status."""
+        ...
+
+    def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
+        """Let docker-credential-`helper` print what it has for `registry`."""
         ...
 
 
+class Running:
+    """The programs that run at present; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: set[Popen[bytes]] = set()
+        self._ended = False
+
+    def start(self, start: Callable[[], Popen[bytes]]) -> Popen[bytes]:
+        """What `start` starts. Under the lock, so that `kill` misses none. Raises OSError behind the end."""
+        with self._lock:
+            if self._ended:
+                raise OSError(0, "this process ends")
+            child = start()
+            self._children.add(child)
+            return child
+
+    def discard(self, child: Popen[bytes]) -> None:
+        """It was reaped."""
+        with self._lock:
+            self._children.discard(child)
+
+    def kill(self) -> None:
+        """Kill all, and whatever else would be started: nothing may outlive the process that started it."""
+        with self._lock:
+            self._ended = True
+            children = tuple(self._children)
+        for child in children:
+            with suppress(ProcessLookupError):  # reaped meanwhile by whoever waits for it
+                _kill(child)
+
+
 class DirectPrograms:
-    """Runs programs as children of this process."""
+    """Runs programs as children of this process.
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        purpose: str,
-        environ: Mapping[str, str],
-        stdin: bytes | None = None,
-        pass_fds: Sequence[int] = (),
-        output_limit: int = OUTPUT_LIMIT,
-        timeout: float = PROGRAM_TIMEOUT,
-    ) -> ProgramResult:
-        """As `Programs.run` says."""
-        import subprocess
-        import time
+    `variables` are the environment of credential helpers; gpgv and zstd get nothing of it but are looked for in
+    `search_path`.
+    """
 
-        deadline = time.monotonic() + timeout
+    def __init__(self, variables: Mapping[str, str] = MappingProxyType({}), search_path: str = SEARCH_PATH) -> None:
+        self._variables = variables
+        self._environ = {"PATH": search_path}
+        self.running = Running()
+
+    def verify(self, keyring: bytes, message: bytes) -> GpgvResult:
+        """Both reach gpgv as memory files, so nothing of an image is written to a disk; the status lines in a third."""
+        with ExitStack() as stack:
+            ring = memory_file(stack, "keyring", keyring)
+            signed = memory_file(stack, "message", message)
+            status = memory_file(stack, "status", b"")
+            result = run_program(
+                self.running,
+                # an absolute path, because gpgv looks a bare file name up in its home; that home must hold nothing
+                ["gpgv", "--homedir", _EMPTY_HOME, "--status-fd", str(status), "--keyring", f"/proc/self/fd/{ring}",
+                 "--output", "-", "--", f"/proc/self/fd/{signed}"],
+                purpose="check an OpenPGP signature",
+                environ={**self._environ, "HOME": _EMPTY_HOME},
+                pass_fds=(ring, signed, status),
+            )  # fmt: skip
+            lines = os.pread(status, OUTPUT_LIMIT + 1, 0)
+            if len(lines) > OUTPUT_LIMIT:
+                why = f"gpgv: more than {OUTPUT_LIMIT} bytes of status lines"
+                raise SourceError(why, code=ErrorCode.LIMIT_EXCEEDED)
+            return GpgvResult(result.status, lines, result.stdout)
+
+    def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
+        """As its standard input and output: a path would open them anew, with rights that the caller may not have."""
+        return run_program(
+            self.running,
+            ["zstd", "-d", "-q", "-c", f"--memory={ZSTD_WINDOW}"],
+            purpose=purpose, environ=self._environ, stdin=source, stdout=output, timeout=seconds,
+        ).status  # fmt: skip
+
+    def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
+        """As the helper's protocol has it: `get`, and the registry as standard input."""
+        program = helper_program(helper)
+        return run_program(
+            self.running, [program, "get"], purpose=purpose, environ=self._variables, stdin=registry.encode()
+        )
+
+
+def helper_program(helper: str) -> str:
+    """The name of the program of a credential helper, searched in PATH."""
+    return f"docker-credential-{helper}"
+
+
+def run_program(
+    running: Running,
+    argv: Sequence[str],
+    *,
+    purpose: str,
+    environ: Mapping[str, str],
+    stdin: bytes | int = b"",
+    stdout: int | None = None,
+    pass_fds: Sequence[int] = (),
+    output_limit: int = OUTPUT_LIMIT,
+    timeout: float = PROGRAM_TIMEOUT,
+) -> ProgramResult:
+    """Run `argv` to its end; `argv[0]` without a slash is searched in the PATH of `environ`.
+
+    `environ` is the whole environment (`LC_ALL=C` is added), `stdin` bytes or a descriptor, `stdout` a descriptor or
+    what comes back. The descriptors `pass_fds` keep their numbers. While it runs it
+    is one of `running`. Raises MissingDependencyError with `purpose` ("check a signature") when the program is not
+    there, SourceError.
+    """
+    import signal
+    import subprocess
+    import time
+
+    deadline = time.monotonic() + timeout
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the child would inherit it, and keep it
+    try:
+        child = running.start(lambda: subprocess.Popen(
+            argv,
+            stdin=stdin if isinstance(stdin, int) else subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": SEARCH_PATH, **environ, "LC_ALL": "C"},
+            cwd="/",
+            pass_fds=tuple(pass_fds),
+            close_fds=True,
+            restore_signals=True,
+            start_new_session=True,
+            bufsize=0,
+        ))  # fmt: skip
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise MissingDependencyError(argv[0], purpose) from error
+    except OSError as error:  # ENOEXEC, E2BIG, EAGAIN
+        raise SourceError(f"{argv[0]}: cannot be started: {error.strerror}", code=ErrorCode.INTERNAL) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    with child:
         try:
-            child = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={"PATH": SEARCH_PATH, **environ, "LC_ALL": "C"},
-                cwd="/",
-                pass_fds=tuple(pass_fds),
-                close_fds=True,
-                restore_signals=True,
-                start_new_session=True,
-                bufsize=0,
-            )
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise MissingDependencyError(argv[0], purpose) from error
-        except OSError as error:  # ENOEXEC, E2BIG, EAGAIN
-            raise SourceError(f"{argv[0]}: cannot be started: {error.strerror}", code=ErrorCode.INTERNAL) from error
-        with child:
-            try:
-                stdout = _converse(child, argv[0], stdin, output_limit, deadline)
-                status = child.wait(max(deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired as error:
-                raise SourceError(f"{argv[0]}: still running after {timeout:g} s", code=ErrorCode.TIMEOUT) from error
-            finally:
-                if child.returncode is None:
-                    _kill(child)
-        return ProgramResult(status, stdout)
+            text = stdin if isinstance(stdin, bytes) else b""
+            found = _converse(child, argv[0], text, output_limit, deadline) if stdout is None else b""
+            status = child.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired as error:
+            raise SourceError(f"{argv[0]}: still running after {timeout:g} s", code=ErrorCode.TIMEOUT) from error
+        finally:
+            if child.returncode is None:
+                _kill(child)
+            running.discard(child)
+    return ProgramResult(status, found)
 
 
-def _converse(child: Popen[bytes], name: str, stdin: bytes | None, limit: int, deadline: float) -> bytes:
+def _converse(child: Popen[bytes], name: str, stdin: bytes, limit: int, deadline: float) -> bytes:
     """Feed `stdin` and collect standard output until its end. Raises TimeoutExpired, SourceError (limit-exceeded)."""
     import selectors
     import subprocess
@@ -111,7 +219,7 @@ def _converse(child: Popen[bytes], name: str, stdin: bytes | None, limit: int, d
 
     assert child.stdout is not None
     output = bytearray()
-    pending = memoryview(stdin or b"")
+    pending = memoryview(stdin)
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         if child.stdin is not None:
@@ -153,43 +261,7 @@ def _kill(child: Popen[bytes]) -> None:
     child.wait()
 
 
-class GpgvResult(NamedTuple):
-    """What gpgv says about one message: exit status, its status lines, and the text that it took out of it.
-
-    None of them proves anything alone: `trust.simplesigning` judges them together (signatures.md 4.5).
-    """
-
-    status: int
-    status_lines: bytes
-    output: bytes
-
-
-def run_gpgv(programs: Programs, keyring: bytes, message: bytes, *, search_path: str = SEARCH_PATH) -> GpgvResult:
-    """Let gpgv check the OpenPGP `message` against the binary `keyring` (signatures.md 4.5 step 3).
-
-    Both reach it as memory files, so nothing of an image is written to a disk and no other process can change them;
-    the status lines come back in a third one. Raises MissingDependencyError when there is no gpgv, SourceError when
-    it was killed or said more than OUTPUT_LIMIT bytes.
-    """
-    with ExitStack() as stack:
-        ring = _memory_file(stack, "keyring", keyring)
-        signed = _memory_file(stack, "message", message)
-        status = _memory_file(stack, "status", b"")
-        result = programs.run(
-            # an absolute path, because gpgv looks a bare file name up in its home; that home must hold nothing
-            ["gpgv", "--homedir", "/proc/self/fdinfo", "--status-fd", str(status), "--keyring", f"/proc/self/fd/{ring}",
-             "--output", "-", "--", f"/proc/self/fd/{signed}"],
-            purpose="check an OpenPGP signature",
-            environ={"PATH": search_path, "HOME": "/proc/self/fdinfo"},
-            pass_fds=(ring, signed, status),
-        )  # fmt: skip
-        lines = os.pread(status, OUTPUT_LIMIT + 1, 0)
-        if len(lines) > OUTPUT_LIMIT:
-            raise SourceError(f"gpgv: more than {OUTPUT_LIMIT} bytes of status lines", code=ErrorCode.LIMIT_EXCEEDED)
-        return GpgvResult(result.status, lines, result.stdout)
-
-
-def _memory_file(stack: ExitStack, name: str, content: bytes) -> int:
+def memory_file(stack: ExitStack, name: str, content: bytes) -> int:
     """A descriptor of an anonymous file with `content`, closed with `stack`. Raises SourceError."""
     try:
         descriptor = os.memfd_create(f"cip-{name}", os.MFD_CLOEXEC)

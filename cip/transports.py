@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import rooms
-from .errors import UsageError
+from . import log, rooms
+from .errors import CipError, UsageError
 from .events import Events
 from .model.reference import ImageReference, Transport
 from .programs import Programs
@@ -44,6 +44,18 @@ class SourceOpener:
         if self._settings.local_sources and reference.transport is not Transport.DOCKER:
             raise UsageError(f"--local-source: expected a docker:// image, found {reference.transport}:")
         return _OPENERS[reference.transport](self, reference)
+
+    def credential_helpers(self) -> frozenset[str]:
+        """The credential helpers that the configuration names at present; a broken one names none."""
+        from .hostconfig.authfile import named_helpers
+        from .hostconfig.registriesconf import load_registries
+
+        try:
+            helpers = load_registries(self._settings).credential_helpers
+        except CipError as error:  # told by whoever opens an image
+            log.debug("%s", error)
+            return frozenset()
+        return named_helpers(self._settings, helpers, self._registry_session().descriptor_files)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -118,13 +118,22 @@ def _kernel() -> Syscall:
 _PRCTL = -1
 
 
-def _confine_process(call: Syscall) -> None:
-    """Level `process`. Raises OSError."""
+def forbid_tracing() -> None:
+    """Let nobody read the memory of this process, and leave no core. Raises OSError."""
+    _forbid_tracing(_kernel())
+
+
+def _forbid_tracing(call: Syscall) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
-        _require(call(_PRCTL, option, value, 0, 0, 0), f"prctl {option}")
+    _require(call(_PRCTL, _PR_SET_DUMPABLE, 0, 0, 0, 0), f"prctl {_PR_SET_DUMPABLE}")
+
+
+def _confine_process(call: Syscall) -> None:
+    """Level `process`. Raises OSError."""
+    _forbid_tracing(call)
+    _require(call(_PRCTL, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), f"prctl {_PR_SET_NO_NEW_PRIVS}")
 
 
 def _confine_files(call: Syscall, wanted: Level, writable: Iterable[str], readable: Iterable[str]) -> None:

@@ -13,15 +13,15 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from .. import log
-from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote
+from ..errors import AuthenticationError, CipError, ConfigurationError, ErrorCode, InvalidInputError, quote
 from ..model.jsontree import JsonNode, parse_json
-from ..programs import Programs
+from ..programs import Programs, helper_program
 from ..settings import Credentials, Settings
-from .credhelper import ask_helper, helper_program
+from .credhelper import ask_helper
 from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
@@ -102,7 +102,7 @@ def find_credentials(
     """
 
     def ask(helper: str, registry: str, origin: str) -> Credentials | None:
-        return ask_helper(helper, registry, origin, programs, settings.environment)
+        return ask_helper(helper, registry, origin, programs)
 
     search = _Search(name, settings, fd_cache, ask, log.warning)
     found = search.run(registries.credential_helpers)
@@ -115,6 +115,22 @@ def find_credentials(
             host=search.registry,
         )
     return FoundCredentials(Credentials(), looked_at=search.shown(), files=tuple(search.files))
+
+
+def named_helpers(settings: Settings, helpers: Sequence[str], fd_cache: DescriptorFiles) -> frozenset[str]:
+    """Every credential helper that `helpers` of registries.conf and the auth files name at present.
+
+    A file that cannot be used names none: whoever needs it is told why.
+    """
+    found = {helper for helper in helpers if helper != FILE_HELPER}
+    for place in auth_files(settings)[0] if FILE_HELPER in helpers else ():
+        try:
+            data = fd_cache.read(place.path)
+            if data is not None:
+                found.update(node.as_str() for node in _AuthDocument(place, data).helpers.values())
+        except CipError as error:
+            log.debug("%s", error)
+    return frozenset(found)
 
 
 def plan_credentials(

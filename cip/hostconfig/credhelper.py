@@ -8,36 +8,21 @@ from __future__ import annotations
 
 from ..errors import AuthenticationError, CipError, ErrorCode
 from ..model.jsontree import parse_json_text
-from ..programs import Programs
-from ..settings import Credentials, HostEnvironment
-
-ANSWER_LIMIT = 1024 * 1024  # bytes (decisions.md section 9)
+from ..programs import Programs, helper_program
+from ..settings import Credentials
 
 # What helpers print, with a failing status, when they have nothing (docker-credential-helpers, `credentials/error.go`).
 _NOT_FOUND = b"credentials not found in native keychain"
 
 
-def helper_program(helper: str) -> str:
-    """The name of the program, searched in PATH."""
-    return f"docker-credential-{helper}"
-
-
-def ask_helper(
-    helper: str, registry: str, origin: str, programs: Programs, environment: HostEnvironment
-) -> Credentials | None:
+def ask_helper(helper: str, registry: str, origin: str, programs: Programs) -> Credentials | None:
     """Run `helper`, which the file `origin` names; None when it knows nothing.
 
     Raises AuthenticationError (credentials-unavailable): missing, late, failed, or an answer that is none.
     """
     program = helper_program(helper)
     try:
-        result = programs.run(
-            [program, "get"],
-            purpose=f"get credentials, as {origin} says",
-            environ=environment.variables,
-            stdin=registry.encode(),
-            output_limit=ANSWER_LIMIT,
-        )
+        result = programs.credentials(helper, registry, purpose=f"get credentials, as {origin} says")
     except CipError as error:
         raise AuthenticationError(str(error), code=ErrorCode.CREDENTIALS_UNAVAILABLE) from error
     if result.status != 0:

@@ -61,12 +61,15 @@ ESCAPE = (
 import errno, json, os, resource, socket, subprocess, threading
 from cip import log
 from cip.options import parse_arguments
-from cip.confine.runner import ForkedPrograms
+from types import SimpleNamespace
+from cip.confine.remote import HelperPrograms
 
 log.set_threshold(log.Level.SILENT)
 outside, inside, *arguments = sys.argv[1:]
-programs = ForkedPrograms()
-confinement = cli._Confinement(parse_arguments(arguments, "x", cli.host_environment(os.environ)), programs)
+programs = HelperPrograms(os.environ)
+sources = SimpleNamespace(credential_helpers=frozenset)
+confinement = cli._Confinement(parse_arguments(arguments, "x", cli.host_environment(os.environ)), programs,
+                                sources, SimpleNamespace(policy=None))
 
 def shell(text):
     if subprocess.run(["/bin/sh", "-c", text], stderr=subprocess.DEVNULL).returncode:
@@ -81,7 +84,7 @@ ATTEMPTS = {
     "list": lambda: os.listdir(outside),
     "read shadow": lambda: open("/etc/shadow").close(),
     "read a process": lambda: open(f"/proc/{os.getppid()}/environ").close(),
-    "memory of the runner": lambda: open(f"/proc/{programs._child}/mem", "rb").close(),
+    "memory of the runner": lambda: open(f"/proc/{programs.pid}/mem", "rb").close(),
     "append": lambda: open(outside + "/secret", "a").close(),
     "truncate": lambda: os.truncate(outside + "/secret", 1),
     "create": lambda: open(outside + "/new", "x").close(),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cip.errors import MissingDependencyError, SignatureError
-from cip.programs import SEARCH_PATH, DirectPrograms, GpgvResult, run_gpgv
+from cip.programs import SEARCH_PATH, DirectPrograms, GpgvResult
 from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
 from cip.trust.openpgp.selftest import require_reliable
 from cip.trust.openpgp.simplesigning import verify_message
@@ -86,7 +86,7 @@ class GpgvTest(unittest.TestCase):
 
 
 def gpgv_of(search_path: str) -> Callable[[bytes, bytes], GpgvResult]:
-    return lambda ring, message: run_gpgv(DirectPrograms(), ring, message, search_path=search_path)
+    return DirectPrograms(search_path=search_path).verify
 
 
 if __name__ == "__main__":

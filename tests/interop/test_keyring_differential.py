@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cip.errors import SignatureError
 from cip.model.digest import digest_of
-from cip.programs import DirectPrograms, run_gpgv
+from cip.programs import DirectPrograms
 from cip.trust.openpgp.keyring import merge_key_rings
 from cip.trust.openpgp.packets import SIGNATURE, Packet, read_packets
 from cip.trust.openpgp.simplesigning import verify_message
@@ -194,7 +194,7 @@ class ReorderingTest(unittest.TestCase):
         programs = DirectPrograms()
         try:
             merged = merge_key_rings([("ring", ring)])
-            verify_message(message, merged, lambda *both: run_gpgv(programs, *both), Examination("here", "simple"))
+            verify_message(message, merged, lambda *both: programs.verify(*both), Examination("here", "simple"))
         except SignatureError as error:
             return str(error)
         return ""

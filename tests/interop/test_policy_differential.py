@@ -31,7 +31,7 @@ from cip.hostconfig.paths import KEY_LIMIT, read_configuration
 from cip.image import ImageOpener
 from cip.model import mediatype
 from cip.model.digest import Digest, digest_of
-from cip.programs import DirectPrograms, run_gpgv
+from cip.programs import DirectPrograms
 from cip.settings import PlatformOptions, Settings, TlsVerify
 from cip.transports import SourceOpener
 from cip.trust.evaluation import TrustTools, no_audit
@@ -116,7 +116,7 @@ class Ours:
         settings = self._settings._replace(policy=options)
         tools = TrustTools(
             lambda path: read_configuration(path, KEY_LIMIT),
-            lambda ring, message: run_gpgv(self._programs, ring, message),
+            lambda ring, message: self._programs.verify(ring, message),
             time.time,
             lambda: None,
         )

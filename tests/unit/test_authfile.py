@@ -17,7 +17,7 @@ from cip.hostconfig.authfile import (
     plan_credentials,
 )
 from cip.hostconfig.registriesconf import FILE_HELPER, RegistriesConfig
-from cip.programs import ProgramResult
+from cip.programs import GpgvResult, ProgramResult
 from cip.settings import CredentialOptions, Credentials
 from tests.support.host import make_host
 
@@ -46,27 +46,22 @@ class PlayedHelpers:
     def __init__(self, **answers: ProgramResult | CipError) -> None:
         self._answers = {f"docker-credential-{name}": answer for name, answer in answers.items()}
         self.asked: list[tuple[str, bytes | None]] = []
-        self.environ: Mapping[str, str] = {}
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        purpose: str,
-        environ: Mapping[str, str],
-        stdin: bytes | None = None,
-        pass_fds: Sequence[int] = (),
-        output_limit: int = 0,
-        timeout: float = 0,
-    ) -> ProgramResult:
-        self.asked.append((" ".join(argv), stdin))
-        self.environ = environ
-        answer = self._answers.get(argv[0])
+    def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
+        program = f"docker-credential-{helper}"
+        self.asked.append((f"{program} get", registry.encode()))
+        answer = self._answers.get(program)
         if answer is None:
-            raise SourceError(f"{argv[0]} is not installed", code=ErrorCode.DEPENDENCY_MISSING)
+            raise SourceError(f"{program} is not installed", code=ErrorCode.DEPENDENCY_MISSING)
         if isinstance(answer, CipError):
             raise answer
         return answer
+
+    def verify(self, keyring: bytes, message: bytes) -> GpgvResult:
+        raise AssertionError("gpgv is asked for credentials")
+
+    def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
+        raise AssertionError("zstd is asked for credentials")
 
 
 def answer(text: str | bytes, status: int = 0) -> ProgramResult:
@@ -343,7 +338,6 @@ class HelperTest(AuthFileCase):
         found = self.find("r.io/ns/img", file, programs=programs, variables={"PATH": "/p"})
         self.assertEqual((Credentials("u", "s"), "docker-credential-ok", "r.io"), found[:3])
         self.assertEqual([("docker-credential-ok get", b"r.io")], programs.asked)
-        self.assertEqual({"PATH": "/p"}, dict(programs.environ))
         self.assertEqual((self.path, f"docker-credential-ok ({self.path})"), found.looked_at)
 
     def test_its_answer_is_final_for_this_file(self) -> None:  # A21

@@ -4,16 +4,18 @@
 import fcntl
 import os
 import sys
+import tempfile
 import unittest
+from pathlib import Path
 
 from cip.errors import ErrorCode, MissingDependencyError, SourceError
-from cip.programs import DirectPrograms, GpgvResult, ProgramResult, run_gpgv
+from cip.programs import DirectPrograms, GpgvResult, ProgramResult, Running, run_program
 
 
 def run(code: str, **options: object) -> ProgramResult:
     """Run a Python one-liner as the outside program."""
     settings = {"purpose": "test", "environ": {}, **options}
-    return DirectPrograms().run([sys.executable, "-I", "-S", "-c", code], **settings)  # type: ignore[arg-type]
+    return run_program(Running(), [sys.executable, "-I", "-S", "-c", code], **settings)  # type: ignore[arg-type]
 
 
 class DirectProgramsTest(unittest.TestCase):
@@ -75,46 +77,46 @@ class DirectProgramsTest(unittest.TestCase):
 
     def test_program_that_is_not_there_is_named_with_its_purpose(self) -> None:
         with self.assertRaisesRegex(MissingDependencyError, "no-such-thing is not installed: needed to test"):
-            DirectPrograms().run(["no-such-thing"], purpose="test", environ={})
+            run_program(Running(), ["no-such-thing"], purpose="test", environ={})
 
     def test_file_that_is_no_program_is_refused(self) -> None:
         with self.assertRaisesRegex(MissingDependencyError, "not installed"):
-            DirectPrograms().run(["/etc/passwd"], purpose="test", environ={})
+            run_program(Running(), ["/etc/passwd"], purpose="test", environ={})
 
     def test_death_by_signal_is_a_negative_status(self) -> None:
         self.assertEqual(run("import os; os.kill(os.getpid(), 9)").status, -9)
 
 
-class _Scripted:
-    """Programs that does what gpgv would, and looks at what gpgv would be given."""
-
-    def __init__(self, status_lines: bytes) -> None:
-        self.status_lines = status_lines
-        self.seen: dict[str, bytes] = {}
-
-    def run(self, argv: list[str], *, pass_fds: tuple[int, ...] = (), **_: object) -> ProgramResult:
-        words = dict(zip(argv[1::2], argv[2::2], strict=False))
-        with open(words["--keyring"], "rb") as ring, open(argv[-1], "rb") as message:
-            self.seen = {"keyring": ring.read(), "message": message.read()}
-        assert int(words["--status-fd"]) in pass_fds
-        os.write(int(words["--status-fd"]), self.status_lines)
-        return ProgramResult(0, b"text")
+# does what gpgv would, and shows what gpgv is given
+GPGV = """#!/bin/sh
+while [ $# -gt 1 ]; do
+    case "$1" in --keyring) ring="$2";; --status-fd) status="$2";; esac
+    shift
+done
+cat "$ring" "$1"
+%s >/proc/self/fd/$status
+"""
 
 
 class GpgvTest(unittest.TestCase):
+    def programs(self, status: str) -> DirectPrograms:
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        script = Path(directory, "gpgv")
+        script.write_text(GPGV % status)
+        script.chmod(0o755)
+        return DirectPrograms(search_path=f"{directory}:/usr/bin:/bin")
+
     def test_ring_and_message_travel_in_memory(self) -> None:
-        programs = _Scripted(b"[GNUPG:] NEWSIG\n")
-        result = run_gpgv(programs, b"RING", b"MESSAGE" * 100_000)  # type: ignore[arg-type]
-        self.assertEqual(result, GpgvResult(0, b"[GNUPG:] NEWSIG\n", b"text"))
-        self.assertEqual(programs.seen, {"keyring": b"RING", "message": b"MESSAGE" * 100_000})
+        result = self.programs("echo '[GNUPG:] NEWSIG'").verify(b"RING", b"MESSAGE" * 100_000)
+        self.assertEqual(result, GpgvResult(0, b"[GNUPG:] NEWSIG\n", b"RING" + b"MESSAGE" * 100_000))
 
     def test_flood_of_status_lines_is_refused(self) -> None:
         with self.assertRaisesRegex(SourceError, "bytes of status lines"):
-            run_gpgv(_Scripted(b"x" * (1024 * 1024 + 1)), b"", b"")  # type: ignore[arg-type]
+            self.programs("head -c 1048577 /dev/zero").verify(b"", b"")
 
     def test_missing_gpgv_is_told_as_a_missing_dependency(self) -> None:
         with self.assertRaisesRegex(MissingDependencyError, "gpgv is not installed: needed to check an OpenPGP"):
-            run_gpgv(DirectPrograms(), b"", b"", search_path="/nonexistent")
+            DirectPrograms(search_path="/nonexistent").verify(b"", b"")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import ExitStack
 from enum import StrEnum
+from io import FileIO
 from typing import Any, NamedTuple, Protocol
 
 from ...content import CHUNK, Reader
 from ...errors import CipError, ErrorCode, InvalidDocumentError, SourceError
-from ...programs import SEARCH_PATH, Programs
+from ...programs import Programs
 from ..fileblob import writing_fault
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
@@ -207,32 +210,53 @@ def _write_whole(output: int, part: memoryview, what: str) -> None:
 
 
 def _unpack_by_program(source: Reader, output: int, what: str, programs: Programs) -> None:
-    """Let `zstd` unpack: a thread feeds it through a pipe, because `source` may be a part of a file."""
-    import threading
+    """Let `zstd` unpack, between two pipes: what it reads may be a part of a file, what it writes has limits."""
+    inlet, feed = os.pipe()
+    outlet, drain = os.pipe()
+    feeder = _Feeder(source, feed)
+    runner = _Runner(programs, inlet, drain, what)
+    with ExitStack() as stack:
+        unpacked = FileIO(outlet)
+        stack.callback(unpacked.close)
+        for work in (feeder, runner):
+            thread = threading.Thread(target=work.run, name="zstd")
+            try:
+                thread.start()
+            except RuntimeError as error:  # EAGAIN: the limit on processes
+                work.close()
+                work.error = SourceError(f"{what}: cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED)
+            else:
+                stack.callback(thread.join)
+        stack.callback(unpacked.close)  # first: who writes to a pipe that nobody reads ends
+        copy_to_file(unpacked, output, what)
+    for fault in (feeder.error, runner.error):
+        if fault is not None:
+            raise fault
+    if runner.status != 0:
+        raise InvalidDocumentError(what, f"damaged zstd data: zstd ended with status {runner.status}")
 
-    inlet, outlet = os.pipe()
-    feeder = _Feeder(source, outlet)
-    thread = threading.Thread(target=feeder.run, name="zstd-input")
-    thread.start()
-    try:
-        result = programs.run(
-            ["zstd", "-d", "-q", "-f", "-o", f"/proc/self/fd/{output}", f"/proc/self/fd/{inlet}"],
-            purpose=f"unpack {what}",
-            environ={"PATH": SEARCH_PATH},
-            pass_fds=(inlet, output),
-            timeout=ZSTD_TIMEOUT,
-        )
-    finally:
-        os.close(inlet)  # a feeder that nobody reads from gets EPIPE and ends
-        thread.join()
-    if feeder.error is not None:
-        raise feeder.error
-    if result.status != 0:
-        room = os.fstatvfs(output)
-        if room.f_bavail * room.f_frsize < CHUNK:
-            why = "zstd ended early, and there is no room left below --tmpdir"
-            raise SourceError(f"{what}: {why}", code=ErrorCode.STORAGE_FULL)
-        raise InvalidDocumentError(what, f"damaged zstd data: zstd ended with status {result.status}")
+
+class _Runner:
+    """Runs zstd to its end, and closes its ends of both pipes."""
+
+    def __init__(self, programs: Programs, source: int, output: int, what: str) -> None:
+        self._programs = programs
+        self._ends = source, output
+        self._what = what
+        self.status = 0
+        self.error: CipError | None = None
+
+    def run(self) -> None:
+        try:
+            self.status = self._programs.decompress(*self._ends, ZSTD_TIMEOUT, purpose=f"unpack {self._what}")
+        except CipError as error:
+            self.error = error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        for descriptor in self._ends:
+            os.close(descriptor)
 
 
 class _Feeder:
@@ -255,4 +279,7 @@ class _Feeder:
         except BrokenPipeError:
             pass  # zstd has ended; its status says why
         finally:
-            os.close(self._outlet)
+            self.close()
+
+    def close(self) -> None:
+        os.close(self._outlet)

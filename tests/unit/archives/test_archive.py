@@ -200,7 +200,7 @@ class Compressed(ArchiveTestCase):
 
     def test_without_anything_that_reads_zstd_the_error_says_so(self) -> None:
         self.write(b"\x28\xb5\x2f\xfd" + b"x" * 100)
-        with mock.patch("cip.sources.archives.compression.SEARCH_PATH", "/no/such"), \
+        with mock.patch("subprocess.Popen", side_effect=FileNotFoundError), \
                 mock.patch("cip.sources.archives.compression._zstd_library", return_value=None), \
                 self.assertRaisesRegex(MissingDependencyError, "zstd is not installed: needed to unpack oci-archive:"):
             self.open()

@@ -5,7 +5,7 @@ import unittest
 from collections.abc import Callable
 
 from cip.errors import MissingDependencyError, SourceError
-from cip.programs import DirectPrograms, GpgvResult, run_gpgv
+from cip.programs import DirectPrograms, GpgvResult
 from cip.trust.openpgp.selftest import require_reliable
 from tests.support.peers import require_peer
 
@@ -17,7 +17,7 @@ class SelfTest(unittest.TestCase):
 
     def test_gnupgs_passes(self) -> None:
         require_peer("gpgv")
-        require_reliable(lambda ring, message: run_gpgv(DirectPrograms(), ring, message))
+        require_reliable(lambda ring, message: DirectPrograms().verify(ring, message))
 
     def test_one_that_refuses_everything_fails(self) -> None:
         self.refused("has expired: not one signed message", lambda ring, message: GpgvResult(2, b"", b""))
@@ -59,7 +59,7 @@ class SelfTest(unittest.TestCase):
 
         def gpgv(ring: bytes, message: bytes) -> GpgvResult:
             first.append(message)
-            seen = run_gpgv(DirectPrograms(), ring, first[0])
+            seen = DirectPrograms().verify(ring, first[0])
             return seen if len(first) == 1 else change(seen)
 
         return gpgv

@@ -7,7 +7,7 @@ import unittest
 
 from cip.errors import ErrorCode, MissingDependencyError, PolicyRejectedError, SignatureError, SourceError
 from cip.model.signature import SigstoreSignature, SimpleSignature, parse_signature_blob
-from cip.programs import DirectPrograms, GpgvResult, run_gpgv
+from cip.programs import DirectPrograms, GpgvResult
 from cip.trust.matching import MatchRepoDigestOrExact
 from cip.trust.materials import Material
 from cip.trust.openpgp.keyring import KeyRing
@@ -278,7 +278,7 @@ class RealSignaturesTest(unittest.TestCase):
         seen: list[SignatureResult] = []
         requirement = SignedBy("GPGKeys", (Material("keyData", content=ring or self.ring),), MatchRepoDigestOrExact())
         signatures = [SimpleSignature(message, f"signature-{number}") for number, message in enumerate(messages, 1)]
-        given = tools(gpgv=lambda keys, message: run_gpgv(DirectPrograms(), keys, message))
+        given = tools(gpgv=lambda keys, message: DirectPrograms().verify(keys, message))
         requirement.check(unverified(*signatures, identity=docker(identity)), given, seen)
         return seen
 
@@ -315,7 +315,7 @@ class RealSignaturesTest(unittest.TestCase):
         message = self.home.sign_as(payload(), self.stranger)
         self.refuse("untrusted", f"signed by a key {self.stranger} that the policy does not list", message)
         requirement = SignedBy("GPGKeys", (Material("keyData", content=self.ring),), MatchRepoDigestOrExact())
-        given = tools(gpgv=lambda keys, text: run_gpgv(DirectPrograms(), keys, text))
+        given = tools(gpgv=lambda keys, text: DirectPrograms().verify(keys, text))
         with self.assertRaises(PolicyRejectedError):
             requirement.check(unverified(SimpleSignature(message, "place")), given, seen)
         self.assertEqual((seen[0].key, seen[0].claims, seen[0].reason), (self.stranger, None, "untrusted"))
@@ -518,7 +518,7 @@ class RealSignaturesTest(unittest.TestCase):
     def test_refused_claims_of_a_believed_signer_are_recorded(self) -> None:
         seen: list[SignatureResult] = []
         requirement = SignedBy("GPGKeys", (Material("keyData", content=self.ring),), MatchRepoDigestOrExact())
-        given = tools(gpgv=lambda keys, text: run_gpgv(DirectPrograms(), keys, text))
+        given = tools(gpgv=lambda keys, text: DirectPrograms().verify(keys, text))
         message = SimpleSignature(self.home.sign_as(payload("example.com/ns/r:v2"), self.main), "place")
         with self.assertRaisesRegex(PolicyRejectedError, "signed for example.com/ns/r:v2: expected exactly"):
             requirement.check(unverified(message), given, seen)
@@ -542,7 +542,7 @@ class RealSignaturesTest(unittest.TestCase):
 
     def test_i18_image_without_a_name_is_refused(self) -> None:
         requirement = SignedBy("GPGKeys", (Material("keyData", content=self.ring),), MatchRepoDigestOrExact())
-        given = tools(gpgv=lambda keys, text: run_gpgv(DirectPrograms(), keys, text))
+        given = tools(gpgv=lambda keys, text: DirectPrograms().verify(keys, text))
         image = unverified(SimpleSignature(self.good, "place"), identity=NAMELESS)
         with self.assertRaisesRegex(PolicyRejectedError, "the image has no name here") as caught:
             requirement.check(image, given, [])

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The helper process: a fresh interpreter outside the sandbox that runs what a confined proxy may not.
+
+It takes three requests over a socket pair: verify (key ring, message), decompress (input, output), credentials (a
+helper that was named before confinement, a registry). Command lines and environments are its own. Descriptors are used
+as they are and never opened anew by a path, which would give more rights than the sender has. It cannot be traced and
+leaves no core, for it sees credentials. It ends with its socket, and everything that it runs ends before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+from .. import log
+from ..errors import CipError, ErrorCode, SourceError, quote
+from ..programs import DirectPrograms, ProgramResult
+from .sandbox import forbid_tracing
+
+REQUEST_LIMIT = 64 * 1024  # bytes of one request
+SETUP_LIMIT = 4 * 1024 * 1024  # bytes of the environment of credential helpers, which a kernel bounds by 2 MiB or so
+CONTENT_LIMIT = 8 * 1024 * 1024  # bytes of a key ring, and of a message
+DESCRIPTOR_LIMIT = 3  # of one request: the reply, and two to work on
+AT_ONCE = 64  # requests that run beside each other; more are refused
+_REGISTRY_LIMIT = 1024  # characters of the name of a registry
+_STACK_SIZE = 256 * 1024  # bytes
+
+
+def main(descriptor: int) -> None:
+    """Serve requests on the SEQPACKET socket `descriptor` until its end."""
+    forbid_tracing()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what our starter blocked is its own affair
+    threading.stack_size(_STACK_SIZE)
+    log.set_threshold(log.Level.SILENT)
+    with socket.socket(fileno=descriptor) as control:
+        helper = _Helper(control)
+        try:
+            helper.run()
+        finally:
+            helper.programs.running.kill()
+            os._exit(0)
+
+
+class _Helper:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        _, (descriptor,) = self._receive(1)
+        setup = json.loads(_content(descriptor, SETUP_LIMIT))
+        os.close(descriptor)
+        self._helpers = frozenset(setup["helpers"])
+        self.programs = DirectPrograms(setup["variables"])
+        self._slots = threading.BoundedSemaphore(AT_ONCE)
+
+    def run(self) -> None:
+        while True:
+            data, descriptors = self._receive(DESCRIPTOR_LIMIT)
+            if not data:
+                return
+            if not self._slots.acquire(blocking=False):
+                _reply(descriptors, {"code": ErrorCode.LIMIT_EXCEEDED, "error": f"{AT_ONCE} programs run already"})
+                continue
+            try:
+                threading.Thread(target=self._answer, args=(data, descriptors), daemon=True).start()
+            except RuntimeError as error:  # EAGAIN: no thread for this one, perhaps for the next
+                self._slots.release()
+                _reply(descriptors, {"code": ErrorCode.INTERNAL, "error": f"cannot be started: {error}"})
+
+    def _receive(self, count: int) -> tuple[bytes, Sequence[int]]:
+        data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_LIMIT, count)
+        return data, descriptors
+
+    def _answer(self, data: bytes, descriptors: Sequence[int]) -> None:
+        try:
+            head, content = self._head(data, descriptors[1:])
+        finally:
+            self._slots.release()
+        _reply(descriptors, head, content)
+
+    def _head(self, data: bytes, passed: Sequence[int]) -> tuple[dict[str, object], bytes]:
+        try:
+            return self._run(json.loads(data), passed)
+        except CipError as error:
+            return {"code": error.code, "error": str(error)}, b""
+        except Exception as error:  # a request that our own proxy does not send; whoever sent it learns nothing else
+            return {"code": ErrorCode.INTERNAL, "error": f"not a request: {type(error).__name__}"}, b""
+
+    def _run(self, request: dict[str, object], passed: Sequence[int]) -> tuple[dict[str, object], bytes]:
+        """Head and content of the answer. Raises CipError, and anything for what is no request."""
+        match request["kind"]:
+            case "verify":
+                ring, message = (_content(descriptor, CONTENT_LIMIT) for descriptor in passed)
+                found = self.programs.verify(ring, message)
+                head: dict[str, object] = {"status": found.status, "lines": len(found.status_lines)}
+                return head, found.status_lines + found.output
+            case "decompress":
+                source, output = passed
+                seconds = float(str(request["seconds"]))
+                return {"status": self.programs.decompress(source, output, seconds, purpose="")}, b""
+            case "credentials":
+                result = self._credentials(str(request["helper"]), str(request["registry"]))
+                return {"status": result.status}, result.stdout
+            case other:
+                raise SourceError(f"{quote(other)}: not a request", code=ErrorCode.INTERNAL)
+
+    def _credentials(self, helper: str, registry: str) -> ProgramResult:
+        if helper not in self._helpers:
+            why = "not a credential helper that was named when this process was confined"
+            raise SourceError(f"{quote(helper)}: {why}", code=ErrorCode.CREDENTIALS_UNAVAILABLE)
+        if len(registry) > _REGISTRY_LIMIT or not registry.isprintable():
+            raise SourceError(f"{quote(registry)}: not the name of a registry", code=ErrorCode.INTERNAL)
+        return self.programs.credentials(helper, registry, purpose="")
+
+
+def _content(descriptor: int, limit: int) -> bytes:
+    """What a memory file holds. Raises SourceError (limit-exceeded), OSError for what may not be read."""
+    data = os.pread(descriptor, limit + 1, 0)
+    if len(data) > limit:
+        raise SourceError(f"a request of more than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
+    return data
+
+
+def _reply(descriptors: Sequence[int], head: dict[str, object], content: bytes = b"") -> None:
+    """Answer on the first of `descriptors`, and close all."""
+    try:
+        with socket.socket(fileno=os.dup(descriptors[0])) as reply:
+            reply.sendall(json.dumps(head).encode() + b"\n" + content)
+    except (OSError, IndexError):
+        pass  # nobody waits any more, or nobody said where
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proxy's side of the helper process: starts it, asks it, ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+
+from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
+from ..programs import (
+    OUTPUT_LIMIT,
+    PROGRAM_TIMEOUT,
+    SEARCH_PATH,
+    DirectPrograms,
+    GpgvResult,
+    ProgramResult,
+    helper_program,
+    memory_file,
+)
+
+_GRACE = 5.0  # seconds beyond a program's own time-out until the helper process counts as dead
+_END_SECONDS = 2.0  # in which it may end by itself
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module as load; " \
+    "load(sys.argv[2]).main(int(sys.argv[3]))"
+
+
+class HelperPrograms:
+    """Runs programs directly until `confine`, and through the helper process, if there is one, from then on."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._direct: DirectPrograms | None = DirectPrograms(variables)
+        self._control: socket.socket | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def confine(self, *, needed: bool, helpers: Iterable[str] = ()) -> None:
+        """Run nothing directly any more; start the helper process if it can be `needed`. Raises OSError.
+
+        Credential helpers other than `helpers` are refused from now on.
+        """
+        if self._direct is None:
+            return
+        if needed:
+            self._start(sorted(helpers))
+        self._direct = None
+
+    def _start(self, helpers: Sequence[str]) -> None:
+        if not sys.executable:
+            raise OSError(0, "the path of the interpreter is unknown")
+        root, module = _origin()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The environment of credential helpers may hold secrets: it travels in memory, and only where there are some.
+        variables = dict(self._variables) if helpers else {}
+        with theirs, ExitStack() as stack:
+            stack.callback(ours.close)
+            command = [sys.executable, "-I", "-S", "-B", "-c", _START, root, module, str(theirs.fileno())]
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+                env={"PATH": SEARCH_PATH, "LC_ALL": "C"}, pass_fds=(theirs.fileno(),), start_new_session=True,
+            )  # fmt: skip
+            setup = memory_file(stack, "setup", json.dumps({"helpers": helpers, "variables": variables}).encode())
+            socket.send_fds(ours, [b"setup"], [setup])
+            stack.pop_all()
+            os.close(setup)
+        self._control = ours
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the helper process, None when there is none."""
+        return self._child.pid if self._child is not None else None
+
+    def close(self) -> None:
+        """End the helper process, if there is one, with all that it runs, and reap it."""
+        if self._control is None or self._child is None:
+            return
+        self._control.close()
+        try:
+            self._child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def verify(self, keyring: bytes, message: bytes) -> GpgvResult:
+        """As `Programs.verify` says."""
+        if self._direct is not None:
+            return self._direct.verify(keyring, message)
+        with ExitStack() as stack:
+            passed = [memory_file(stack, name, data) for name, data in (("ring", keyring), ("message", message))]
+            head, content = self._ask("gpgv", "check an OpenPGP signature", {"kind": "verify"}, passed)
+        return GpgvResult(_number(head, "status"), content[: _number(head, "lines")], content[_number(head, "lines") :])
+
+    def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
+        """As `Programs.decompress` says."""
+        if self._direct is not None:
+            return self._direct.decompress(source, output, seconds, purpose=purpose)
+        request = {"kind": "decompress", "seconds": seconds}
+        return _number(self._ask("zstd", purpose, request, [source, output], seconds)[0], "status")
+
+    def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
+        """As `Programs.credentials` says."""
+        if self._direct is not None:
+            return self._direct.credentials(helper, registry, purpose=purpose)
+        request = {"kind": "credentials", "helper": helper, "registry": registry}
+        head, content = self._ask(helper_program(helper), purpose, request)
+        return ProgramResult(_number(head, "status"), content)
+
+    def _ask(
+        self, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = (),
+        timeout: float = PROGRAM_TIMEOUT,
+    ) -> tuple[Mapping[str, object], bytes]:  # fmt: skip
+        """Head and content of the answer. Raises MissingDependencyError, SourceError."""
+        if self._control is None:
+            raise SourceError(
+                f"{name}: needed to {purpose}, and nothing told of it when this process was confined",
+                code=ErrorCode.CREDENTIALS_UNAVAILABLE if request["kind"] == "credentials" else ErrorCode.INTERNAL,
+            )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours:
+            try:
+                with theirs:
+                    socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno(), *passed])
+                ours.settimeout(timeout + _GRACE)
+                head, content = _read_reply(ours, name)
+            except OSError as error:
+                raise _gone(name, error.strerror or str(error)) from error
+        code = head.get("code")
+        if code == ErrorCode.DEPENDENCY_MISSING:
+            raise MissingDependencyError(name, purpose)
+        if code is not None:
+            raise SourceError(str(head["error"]), code=ErrorCode(str(code)))
+        return head, content
+
+
+def _origin() -> tuple[str, str]:
+    """Where the interpreter finds this package (a directory, or the file that it was packed into), and our module."""
+    module = f"{__package__}.helper"
+    root = os.path.abspath(__file__)
+    for _ in f"{__package__}.remote".split("."):
+        root = os.path.dirname(root)
+    return root, module
+
+
+def _read_reply(reply: socket.socket, name: str) -> tuple[Mapping[str, object], bytes]:
+    """Raises SourceError, OSError."""
+    data = bytearray()
+    while part := reply.recv(65536):
+        data += part
+        if len(data) > 2 * OUTPUT_LIMIT + 65536:  # gpgv's status lines and its output
+            raise SourceError(f"{name}: printed too much", code=ErrorCode.LIMIT_EXCEEDED)
+    line, newline, content = bytes(data).partition(b"\n")
+    if not newline:
+        raise _gone(name, "no answer")
+    head = json.loads(line)
+    return (head if isinstance(head, dict) else {}), content
+
+
+def _number(head: Mapping[str, object], name: str) -> int:
+    value = head.get(name)
+    if not isinstance(value, int):
+        raise _gone("helper", f"an answer without {quote(name)}")
+    return value
+
+
+def _gone(name: str, why: str) -> CipError:
+    return SourceError(f"{name}: the process that runs programs is gone: {why}", code=ErrorCode.INTERNAL)

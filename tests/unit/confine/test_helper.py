@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The helper process: the same results as running directly, its three requests, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+
+from cip.confine.remote import HelperPrograms
+from cip.errors import CipError, ErrorCode, MissingDependencyError, SourceError
+from cip.programs import DirectPrograms
+from tests.support.leaks import LeakCheckedTestCase
+from tests.support.parent import PATIENCE
+
+SCRIPTS = {
+    "docker-credential-echo": 'read line; printf "%s|%s|%s" "$1" "$line" "$MARK"',
+    "docker-credential-fail": "echo no; exit 3",
+    "docker-credential-slow": 'echo $$ >"$MARK"; sleep 600',
+    "docker-credential-loud": "head -c 3000000 /dev/zero",
+    "docker-credential-other": "echo other",
+}
+NAMED = ("echo", "fail", "slow", "loud", "none")
+
+
+class HelperTestCase(LeakCheckedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for name, body in SCRIPTS.items():
+            path = self.directory / name
+            path.write_text(f"#!/bin/sh\n{body}\n")
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        self.mark = self.directory / "mark"
+        self.programs = HelperPrograms({"PATH": f"{self.directory}:/usr/bin:/bin", "MARK": str(self.mark)})
+        self.addCleanup(self.programs.close)
+
+    def start(self) -> None:
+        self.programs.confine(needed=True, helpers=NAMED)
+
+    def credentials(self, helper: str, registry: str = "r.example") -> tuple[int, bytes]:
+        return tuple(self.programs.credentials(helper, registry, purpose="test"))  # type: ignore[return-value]
+
+    def slow_program(self) -> int:
+        """The number of the helper's process once it runs."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError, ValueError):
+                return int(self.mark.read_text())
+            time.sleep(0.01)
+        self.fail("the helper does not run")
+
+    def assert_gone(self, pid: int) -> None:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                if "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+                    time.sleep(0.01)
+                    continue
+            return
+        self.fail("the program goes on")
+
+
+class Requests(HelperTestCase):
+    def test_results_are_those_of_running_directly(self) -> None:
+        direct = self.credentials("echo")
+        self.start()
+        self.assertEqual(self.credentials("echo"), direct)
+        self.assertEqual(direct, (0, f"get|r.example|{self.mark}".encode()))
+        self.assertEqual(self.credentials("fail"), (3, b"no\n"))
+        self.assertEqual(self.programs.verify(b"ring", b"message"), DirectPrograms().verify(b"ring", b"message"))
+
+    def test_what_is_unpacked_goes_from_one_descriptor_to_the_other(self) -> None:
+        self.start()
+        packed = subprocess.run(["zstd", "-q", "-c"], input=b"x" * 100_000, stdout=subprocess.PIPE, check=True).stdout
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
+            source.write(packed)
+            source.seek(0)
+            self.assertEqual(self.programs.decompress(source.fileno(), output.fileno(), 30.0, purpose="test"), 0)
+            self.assertEqual(os.fstat(output.fileno()).st_size, 100_000)
+
+    def test_missing_late_and_loud_programs_are_told(self) -> None:
+        self.start()
+        with self.assertRaisesRegex(MissingDependencyError, "docker-credential-none is not installed: needed to test"):
+            self.credentials("none")
+        with self.assertRaisesRegex(SourceError, "more than 1048576 bytes") as caught:
+            self.credentials("loud")
+        self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+        inlet, outlet = os.pipe()
+        try:
+            with self.assertRaisesRegex(SourceError, "zstd: still running after 0.1 s"), open(os.devnull, "wb") as null:
+                self.programs.decompress(inlet, null.fileno(), 0.1, purpose="test")
+        finally:
+            os.close(inlet)
+            os.close(outlet)
+
+    def test_a_helper_that_was_not_named_is_refused_by_name(self) -> None:
+        self.start()
+        for helper in ("other", "../echo", "", "echo\n"):
+            with self.subTest(helper), self.assertRaisesRegex(SourceError, "not a credential helper that was named"):
+                self.credentials(helper)
+        for registry in ("a\nb", "\0", "x" * 2000):
+            with self.subTest(registry), self.assertRaisesRegex(SourceError, "not the name of a registry"):
+                self.credentials("echo", registry)
+
+    def test_without_a_process_everything_is_refused(self) -> None:
+        self.programs.confine(needed=False)
+        self.assertIsNone(self.programs.pid)
+        for action in (lambda: self.credentials("echo"), lambda: self.programs.verify(b"", b"")):
+            with self.assertRaisesRegex(SourceError, "nothing told of it when this process was confined"):
+                action()
+
+    def test_a_slow_program_does_not_hold_up_another(self) -> None:
+        self.start()
+        found: list[tuple[int, bytes]] = []
+        thread = threading.Thread(target=lambda: found.append(self.credentials("slow")))
+        thread.start()
+        slow = self.slow_program()
+        self.assertEqual(self.credentials("fail")[0], 3)
+        os.killpg(slow, signal.SIGKILL)
+        thread.join(PATIENCE)
+        self.assertEqual(found, [(-signal.SIGKILL, b"")])
+
+
+class Raw(HelperTestCase):
+    """Requests as a proxy that somebody else has taken over would send them."""
+
+    def ask(self, request: object, *passed: int) -> tuple[dict[str, object], bytes]:
+        ours, theirs = socket.socketpair()
+        control = self.programs._control
+        assert control is not None
+        with ours, theirs:
+            data = request if isinstance(request, bytes) else json.dumps(request).encode()
+            socket.send_fds(control, [data], [theirs.fileno(), *passed])
+            theirs.close()
+            ours.settimeout(PATIENCE)
+            answer = b"".join(iter(lambda: ours.recv(65536), b""))
+        head, _, content = answer.partition(b"\n")
+        return json.loads(head), content
+
+    def test_what_is_no_request_is_refused_and_the_next_one_answered(self) -> None:
+        self.start()
+        with open("/etc/hostname", "rb") as file:
+            for request, passed in (
+                ({"kind": "run", "argv": ["sh", "-c", "id"]}, ()), ({}, ()), ([], ()), (b"\xff", ()), ("verify", ()),
+                ({"kind": "verify"}, ()), ({"kind": "verify", "argv": ["sh"]}, (file.fileno(),)),
+                ({"kind": "decompress", "seconds": "x"}, (0, 0)), ({"kind": "decompress"}, (0,)),
+                ({"kind": "credentials", "helper": ["echo"], "registry": "r"}, ()),
+            ):  # fmt: skip
+                with self.subTest(request):
+                    self.assertIn("error", self.ask(request, *passed)[0])
+        self.assertEqual(self.credentials("fail")[0], 3)
+
+    def test_a_descriptor_gives_no_more_rights_than_its_sender_has(self) -> None:
+        self.start()
+        victim = self.directory / "victim"
+        victim.write_bytes(b"untouched")
+        packed = subprocess.run(["zstd", "-q", "-c"], input=b"x", stdout=subprocess.PIPE, check=True).stdout
+        for flags in (os.O_RDONLY, os.O_PATH):
+            with tempfile.TemporaryFile() as source, self.subTest(flags):
+                source.write(packed)
+                source.seek(0)
+                output = os.open(victim, flags)
+                head, _ = self.ask({"kind": "decompress", "seconds": 9}, source.fileno(), output)
+                self.assertNotEqual(head.get("status"), 0)
+                os.close(output)
+        self.assertEqual(victim.read_bytes(), b"untouched")
+        secret = os.open(victim, os.O_PATH)
+        head, content = self.ask({"kind": "verify"}, secret, secret)
+        os.close(secret)
+        self.assertIn("error", head)
+        self.assertNotIn(b"untouched", content)
+
+
+class Process(HelperTestCase):
+    def test_it_is_fresh_and_cannot_be_read(self) -> None:
+        with tempfile.TemporaryFile() as secret:
+            os.set_inheritable(secret.fileno(), True)
+            self.start()
+            self.credentials("fail")  # it is up
+        proc = Path(f"/proc/{self.programs.pid}")
+        targets = sorted(os.readlink(proc / "fd" / name) for name in os.listdir(proc / "fd"))
+        self.assertEqual(targets[:3], [os.devnull] * 3)
+        self.assertEqual([target.partition(":")[0] for target in targets[3:]], ["socket"])
+        self.assertNotIn(str(self.mark).encode(), (proc / "environ").read_bytes())
+        self.assertIn(b"-I\0-S\0", (proc / "cmdline").read_bytes())
+        self.assertRegex((proc / "limits").read_text(), r"Max core file size +0 +0 ")
+        self.assertEqual((proc / "environ").stat().st_uid, 0)  # nobody's but root's: it is not dumpable
+
+    def test_without_credential_helpers_it_is_not_told_the_environment(self) -> None:
+        self.programs.confine(needed=True)
+        with self.assertRaises(SourceError):
+            self.credentials("echo")
+
+    def test_its_end_is_the_end_of_what_it_runs(self) -> None:
+        self.start()
+        thread = threading.Thread(target=lambda: self.assertRaises(CipError, self.credentials, "slow"))
+        thread.start()
+        slow = self.slow_program()
+        self.programs.close()
+        thread.join(PATIENCE)
+        self.assert_gone(slow)
+
+    def test_a_proxy_that_is_killed_leaves_nothing_behind(self) -> None:
+        code = (
+            "import sys; from cip.confine.remote import HelperPrograms; programs = HelperPrograms(eval(sys.argv[1]));"
+            "programs.confine(needed=True, helpers=['slow']); print(programs.pid, flush=True);"
+            "programs.credentials('slow', 'r', purpose='test')"
+        )
+        command = [sys.executable, "-c", code, repr(self.programs._variables)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as proxy:
+            assert proxy.stdout is not None
+            helper = int(proxy.stdout.readline())
+            slow = self.slow_program()
+            proxy.kill()
+        self.assert_gone(slow)
+        self.assert_gone(helper)
+
+    def test_one_that_is_gone_is_a_typed_error(self) -> None:
+        self.start()
+        assert self.programs._child is not None
+        self.programs._child.kill()
+        self.programs._child.wait()
+        with self.assertRaisesRegex(SourceError, "the process that runs programs is gone"):
+            self.credentials("echo")
+
+    def test_it_survives_forks_and_threads_that_fail(self) -> None:
+        if os.getuid() == 0:
+            self.skipTest("no limit on processes holds for root")
+        self.start()
+        self.credentials("fail")
+        assert self.programs.pid is not None
+        before = resource.prlimit(self.programs.pid, resource.RLIMIT_NPROC, (1, 1))
+        with self.assertRaisesRegex(SourceError, "cannot be started"):
+            self.credentials("fail")
+        resource.prlimit(self.programs.pid, resource.RLIMIT_NPROC, before)
+        self.assertEqual(self.credentials("fail")[0], 3)
+
+    def test_a_second_start_changes_nothing(self) -> None:
+        self.start()
+        child = self.programs.pid
+        self.start()
+        self.assertEqual(self.programs.pid, child)
+
+
+if __name__ == "__main__":
+    unittest.main()
