@@ -1,4 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-from setuptools import setup
+from pathlib import Path
 
-setup()
+from setuptools import setup
+from setuptools.command.sdist import sdist
+
+
+class WholeSdist(sdist):  # type: ignore[misc]  # setuptools has no types
+    """A release holds all that packages are built and tested from; there is no MANIFEST.in."""
+
+    def make_distribution(self) -> None:
+        named = ["demo.py", "LICENSE", ".ruff.toml", ".editorconfig"]
+        found = [path for top in ("cip", "tests", ".ci", ".github") for path in sorted(Path(top).rglob("*"))]
+        self.filelist.extend([*named, *(str(path) for path in found if path.is_file() and not _is_made(path))])
+        self.filelist.remove_duplicates()
+        super().make_distribution()
+
+
+def _is_made(path: Path) -> bool:
+    return path.suffix == ".pyc" or any(part.endswith(("_cache", "__pycache__")) for part in path.parts)
+
+
+setup(cmdclass={"sdist": WholeSdist})

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The release that setuptools makes is the whole tree, and builds as the checkout does."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import unittest
+from pathlib import Path
+
+from tests.packaging.test_packages import NAME, export
+
+
+def setup(directory: Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "setup.py", "-q", *arguments], cwd=directory, check=True)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Name → sha256 of every file below."""
+    found = (path for path in directory.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+class Release(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.directory = Path(scratch.name)
+        self.checkout = export(self.directory / "checkout")
+        self.tracked = contents(self.checkout)
+        setup(self.checkout, "sdist", "--dist-dir", str(self.directory))
+        (archive,) = self.directory.glob("*.tar.gz")
+        with tarfile.open(archive) as release:
+            release.extractall(self.directory / "release", filter="data")
+        (self.release,) = (self.directory / "release").iterdir()
+
+    def test_it_holds_the_whole_tree(self) -> None:
+        self.assertIn(self.release.name, (NAME, NAME.replace("-", "_", 2)))
+        left_out = {".gitignore", "setup.cfg"}  # the latter gets a section of its own by setuptools
+        wanted = {name: digest for name, digest in self.tracked.items() if name not in left_out}
+        found = contents(self.release)
+        self.assertEqual({name: found.get(name) for name in wanted}, wanted)
+        self.assertTrue((self.release / "tests" / "run").stat().st_mode & 0o111)
+
+    def test_what_is_built_from_it_is_what_is_built_from_the_checkout(self) -> None:
+        built = []
+        for name, source in (("a", self.checkout), ("b", self.release)):
+            target = self.directory / name
+            setup(source, "build_py", "--build-lib", str(target / "lib"))
+            setup(source, "install_data", "--install-dir", str(target / "data"))
+            built.append(contents(target))
+        self.assertEqual(built[0], built[1])
+        self.assertIn("lib/cip/py.typed", built[0])
+        self.assertIn("data/share/man/man1/container-image-proxy.1", built[0])
+
+    def test_its_description_names_the_licence_once(self) -> None:
+        information = (self.release / "PKG-INFO").read_text(encoding="utf-8")
+        self.assertRegex(information, r"(?m)^License(-Expression)?: Apache-2\.0$")
+        self.assertNotIn("Classifier: License", information)
+
+
+if __name__ == "__main__":
+    unittest.main()
