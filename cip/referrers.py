@@ -29,7 +29,9 @@ from .model.referrers import (
     DANGLING,
     ENTRY_LIMIT,
     LIST_LIMIT,
+    SUBJECT_KEY,
     UNTYPED,
+    VERIFIED_KEY,
     NotABundleError,
     Referrer,
     ReferrerManifest,
@@ -43,8 +45,6 @@ from .sources.base import ReferrerList, ReferrerSource
 
 CANDIDATE_LIMIT = 128  # listed manifests that are fetched to look what they are
 REACHABLE_LIMIT = 65_536  # configs and layers of referrers that the parent has fetched
-SUBJECT_KEY = "container-image-proxy.subject"
-VERIFIED_KEY = "container-image-proxy.verified"
 
 
 # --- for the policy ---

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from .. import rooms
@@ -26,7 +26,7 @@ from ..hostconfig.paths import (
 )
 from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesconf import Place, RegistriesConfig, load_registries
-from ..hostconfig.registriesd import SignaturePlace, load_registries_d
+from ..hostconfig.registriesd import BundleTrust, SignaturePlace, load_registries_d
 from ..model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
 from ..model.reference import DEFAULT_DOMAIN, DockerReference, ImageReference, Transport, parse_image_reference
 from ..net.url import parse_origin
@@ -70,12 +70,15 @@ class _Explainer:
         identity = self._identity()
         policy = self._policy(identity)
         endpoints: tuple[EndpointView, ...] = ()
-        signatures = None
+        signatures = bundles = None
         if reference.transport is Transport.DOCKER and reference.docker is not None:
             places, registries = self._places(reference.docker)
             endpoints = tuple(self._endpoint(place, reference.docker, registries) for place in places)
             first = next((place.reference for place in places if not place.blocked), reference.docker)
-            signatures = self._signatures(first, needed=policy is not None and policy.asks_for_signatures())
+            needed = policy is not None and policy.asks_for_signatures()
+            signatures, bundles = self._signatures(first, reference.docker, needed=needed)
+            if bundles is not None and bundles.trusted_root and needed:
+                self._require_key_file(bundles.trusted_root, f"{bundles.trusted_root_file}, sigstore-trusted-root")
         found = Explanation(
             reference=str(reference),
             transport=str(reference.transport),
@@ -85,6 +88,7 @@ class _Explainer:
             endpoints=endpoints,
             policy=policy,
             signatures=signatures,
+            bundles=bundles,
             local_sources=self._settings.local_sources,
             warnings=tuple(self._warnings),
             errors=tuple(self._errors),
@@ -242,18 +246,23 @@ class _Explainer:
 
     # --- signatures ---
 
-    def _signatures(self, reference: DockerReference, *, needed: bool) -> SignaturePlace | None:
-        """What registries.d says of the first place. Where no requirement asks, a broken file stops nothing."""
+    def _signatures(
+        self, reference: DockerReference, requested: DockerReference, *, needed: bool
+    ) -> tuple[SignaturePlace | None, BundleTrust | None]:
+        """What registries.d says of the first place, and of bundles under the name that was asked for.
+
+        Where no requirement asks, a broken file stops nothing.
+        """
         try:
             stores = load_registries_d(self._settings)
             self._note(*stores.files)
-            return stores.place(reference)
+            return stores.place(reference), stores.bundle_trust(requested)
         except CipError as error:
             if needed:
                 self._fault(str(error))
             else:
                 self._warn(f"{error} (this image is not affected: its policy asks for no signature)")
-            return None
+            return None, None
 
     # --- the sum ---
 
@@ -283,7 +292,18 @@ class _Explainer:
 
 
 def _requirement_view(requirement: Requirement) -> RequirementView:
-    return RequirementView(requirement.kind, requirement.verifies, tuple(_key_names(requirement)))
+    signers = tuple(_signers(requirement))
+    return RequirementView(requirement.kind, requirement.verifies, tuple(_key_names(requirement)), signers)
+
+
+def _signers(value: object) -> Iterator[str]:
+    """Whom a certificate must be for, as the policy says it: the members of every identity below a requirement."""
+    if isinstance(value, tuple):
+        fields: Mapping[str, object] = value._asdict() if hasattr(value, "_asdict") else {}
+        if "oidc_issuer" in fields:
+            yield from (f"{name.replace('_', ' ')} {text}" for name, text in fields.items() if text)
+        for each in value:
+            yield from _signers(each)
 
 
 def _key_names(value: object) -> Iterator[str]:

@@ -13,8 +13,17 @@ from typing import NamedTuple
 from ..hostconfig.certsd import Certificates
 from ..hostconfig.paths import ConfigurationFile
 from ..hostconfig.proxyenv import Proxy
-from ..hostconfig.registriesd import SignaturePlace
+from ..hostconfig.registriesd import BundleTrust, SignaturePlace
 
+# by what registries.d says of bundles and of attachments: whether they are looked for, and in words
+_BUNDLES = {
+    (True, True): (True, "yes, what refers to the image (sigstore)"),
+    (True, False): (True, "yes, what refers to the image (sigstore)"),
+    (None, True): (True, "only where there is no other sigstore signature"),
+    (None, False): (False, "no"),
+    (False, True): (False, "no"),
+    (False, False): (False, "no"),
+}
 _UNKNOWN = "unknown, see ERROR above"
 
 
@@ -42,11 +51,12 @@ class EndpointView(NamedTuple):
 
 
 class RequirementView(NamedTuple):
-    """One requirement of the policy, with the keys it names."""
+    """One requirement of the policy, with the keys it names and whom certificates must be for."""
 
     kind: str
     verifies: bool
     keys: tuple[str, ...]
+    signers: tuple[str, ...] = ()
 
 
 class PolicyView(NamedTuple):
@@ -74,6 +84,7 @@ class Explanation(NamedTuple):
     endpoints: tuple[EndpointView, ...]
     policy: PolicyView | None
     signatures: SignaturePlace | None
+    bundles: BundleTrust | None
     local_sources: tuple[str, ...]
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
@@ -92,7 +103,7 @@ class Explanation(NamedTuple):
             "config_files": [file._asdict() for file in self.config_files],
             "endpoints": [_endpoint_members(each) for each in self.endpoints],
             "policy": None if self.policy is None else _policy_members(self.policy),
-            "signatures": None if self.signatures is None else _signature_members(self.signatures),
+            "signatures": None if self.signatures is None else _signature_members(self.signatures, self.bundles),
             "local_sources": list(self.local_sources),
             "warnings": list(self.warnings),
             "errors": list(self.errors),
@@ -123,16 +134,26 @@ def _endpoint_members(endpoint: EndpointView) -> dict[str, object]:
 
 
 def _policy_members(policy: PolicyView) -> dict[str, object]:
-    requirements = [{"type": each.kind, "keys": list(each.keys)} for each in policy.requirements]
+    requirements = [
+        {"type": each.kind, "keys": list(each.keys)} | ({"signers": list(each.signers)} if each.signers else {})
+        for each in policy.requirements
+    ]
     return {**policy._asdict(), "requirements": requirements}
 
 
-def _signature_members(place: SignaturePlace) -> dict[str, object]:
+def _signature_members(place: SignaturePlace, bundles: BundleTrust | None) -> dict[str, object]:
     return {
         "lookaside": _without_userinfo(place.lookaside),
         "attachments": place.attachments,
         "file": place.file or None,
-    }
+        "bundles": _BUNDLES[place.bundles, place.attachments][0],
+        "bundle_trust": None if bundles is None else {
+            "identity": "by-digest" if bundles.by_digest else "refuse",
+            "identity_file": bundles.file if bundles.by_digest else None,
+            "trusted_root": bundles.trusted_root or None,
+            "trusted_root_file": bundles.trusted_root_file or None,
+        },
+    }  # fmt: skip
 
 
 def _proxy_text(proxy: Proxy) -> str:
@@ -173,7 +194,7 @@ def _text_lines(found: Explanation) -> Iterator[str]:
     yield from _policy_lines(found.policy)
     if found.signatures is not None:
         yield ""
-        yield from _signature_lines(found.signatures, found.policy)
+        yield from _signature_lines(found.signatures, found.bundles, found.policy)
     if found.config_files:
         yield ""
         yield "files"
@@ -230,10 +251,23 @@ def _policy_lines(policy: PolicyView | None) -> Iterator[str]:
     for requirement in policy.requirements:
         keys = f" with {', '.join(requirement.keys)}" if requirement.keys else ""
         yield f"  requirement   {requirement.kind}{keys}"
+        yield from (f"                {signer}" for signer in requirement.signers)
 
 
-def _signature_lines(place: SignaturePlace, policy: PolicyView | None) -> Iterator[str]:
+def _signature_lines(
+    place: SignaturePlace, bundles: BundleTrust | None, policy: PolicyView | None
+) -> Iterator[str]:
     unused = policy is not None and not policy.asks_for_signatures()
     yield "signatures of the first place" + (", not asked for by the policy" if unused else "")
     yield f"  lookaside     {_without_userinfo(place.lookaside)}  ({place.file or 'built-in default'})"
     yield f"  attachments   {'yes, beside the image (sigstore)' if place.attachments else 'no'}"
+    yield f"  bundles       {_BUNDLES[place.bundles, place.attachments][1]}"
+    if bundles is None or not _BUNDLES[place.bundles, place.attachments][0]:
+        return
+    if bundles.by_digest:
+        yield f"                they count by digest, whatever name was asked for ({bundles.file})"
+    else:
+        yield "                they name no repository, so only matchDigest in a --policy file accepts them, or"
+        yield f'                "sigstore-bundle-identity: by-digest" under "{bundles.scope}" in {bundles.file}'
+    if bundles.trusted_root:
+        yield f"                certificates by {bundles.trusted_root} ({bundles.trusted_root_file})"

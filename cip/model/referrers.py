@@ -19,6 +19,8 @@ from .manifest import Manifest, parse_manifest
 
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of one page, of the index under the fallback tag, and of the merged list
 ENTRY_LIMIT = 4096  # descriptors over all pages
+SUBJECT_KEY = "container-image-proxy.subject"  # annotations of the list that parents get
+VERIFIED_KEY = "container-image-proxy.verified"
 SIGNING_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 BUNDLE_TYPES = frozenset(
     {f"application/vnd.dev.sigstore.bundle.v0.{minor}+json" for minor in (1, 2, 3)}

@@ -12,6 +12,7 @@ from cip.errors import ContentMismatchError, ErrorCode, NotFoundError
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
+from cip.referrers import ServedReferrer
 from tests.support.images import (
     BIG_SIZE,
     CONFIG_C,
@@ -24,6 +25,7 @@ from tests.support.images import (
     random_bytes,
 )
 from tests.support.parent import PATIENCE
+from tests.support.referrers import listed, listing
 
 BIG = random_bytes(BIG_SIZE, b"BIG")
 DIGEST_BIG = digest_of(BIG)
@@ -86,6 +88,7 @@ class Content:
             DIGEST_C: lambda: BytesReader(CONFIG_C),
         }
         self.layers: tuple[Descriptor, ...] = (describe(LAYER_T, LAYER_TYPE),)
+        self.referrers: dict[Digest, tuple[bytes, str]] = {}  # listed manifests with their artifact types
         self.config_gate: threading.Event | None = None
         self.description_gate: threading.Event | None = None
         self.accesses: list[BlobAccess] = []
@@ -124,6 +127,17 @@ class FakeImage:
         if digest not in self._content.descriptors:
             raise NotFoundError(f"the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE)
         return self._content.descriptors[digest]
+
+    def referrers(self, artifact_type: str | None = None) -> tuple[bytes, int]:
+        entries = [
+            listed(data, kind) for data, kind in self._content.referrers.values() if artifact_type in (None, kind)
+        ]
+        return listing(entries), len(entries)
+
+    def referrer_manifest(self, digest: Digest) -> ServedReferrer:
+        if digest not in self._content.referrers:
+            raise NotFoundError(f"{digest} is not listed", code=ErrorCode.BLOB_NOT_IN_IMAGE)
+        return ServedReferrer(self._content.referrers[digest][0], mediatype.OCI_MANIFEST, "no")
 
     def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
         assert not self.closed, "the image was closed under a transfer"

@@ -66,7 +66,7 @@ class Pages(unittest.TestCase):
         for word in (
             "GET /manifest", "POST /quit", "Initialize", "OpenImage", "OpenImageOptional", "CloseImage", "GetManifest",
             "GetFullConfig", "GetConfig", "GetBlob", "GetRawBlob", "GetLayerInfo", "GetLayerInfoPiped", "FinishPipe",
-            "Shutdown",
+            "Shutdown", "GetReferrers", "GetReferrerManifest",
         ):  # fmt: skip
             with self.subTest(word):
                 self.assertIn(word, page)

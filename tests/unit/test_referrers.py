@@ -11,9 +11,19 @@ from typing import Any
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NotFoundError
 from cip.model import mediatype
 from cip.model.digest import Digest, digest_of
-from cip.model.referrers import CONTENT_KEY, DANGLING, FOREIGN, OTHER_TYPE, PREDICATE_KEY, fallback_tag, parse_referrers
+from cip.model.referrers import (
+    CONTENT_KEY,
+    DANGLING,
+    FOREIGN,
+    OTHER_TYPE,
+    PREDICATE_KEY,
+    SUBJECT_KEY,
+    VERIFIED_KEY,
+    fallback_tag,
+    parse_referrers,
+)
 from cip.model.signature import FoundBundles
-from cip.referrers import CANDIDATE_LIMIT, SUBJECT_KEY, VERIFIED_KEY, ImageReferrers, find_bundles
+from cip.referrers import CANDIDATE_LIMIT, ImageReferrers, find_bundles
 from cip.registry.referrers import PAGE_LIMIT
 from cip.registry.source import RegistrySource
 from cip.sources.base import BlobAccess

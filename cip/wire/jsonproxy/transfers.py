@@ -36,6 +36,16 @@ class ServedManifest(Protocol):
     def digest(self) -> Digest: ...
 
 
+class ServedReferrer(Protocol):
+    """What GetReferrerManifest tells."""
+
+    @property
+    def data(self) -> bytes: ...
+
+    @property
+    def media_type(self) -> str: ...
+
+
 class ServedImage(Protocol):
     """What the JSON front end needs of `image.Image`."""
 
@@ -49,6 +59,10 @@ class ServedImage(Protocol):
     def layers(self) -> tuple[Descriptor, ...]: ...
 
     def describe_blob(self, digest: Digest, /) -> Descriptor: ...
+
+    def referrers(self, artifact_type: str | None, /) -> tuple[bytes, int]: ...
+
+    def referrer_manifest(self, digest: Digest, /) -> ServedReferrer: ...
 
     def open_blob(self, digest: Digest, access: BlobAccess, /) -> BlobReader: ...
 

@@ -100,6 +100,7 @@ policy /etc/containers/policy.json (sha256 {sha256})
 signatures of the first place, not asked for by the policy
   lookaside     file:///var/lib/containers/sigstore  (built-in default)
   attachments   no
+  bundles       no
 
 files
   absent  /home/.config/containers/policy.json  (policy)
@@ -290,10 +291,43 @@ class PolicyTest(ExplainCase):
             f"docker:\n  cache.lan:5000:\n    lookaside: https://u:{SECRET}@sigs.lan/store?t={SECRET}\n"
             "    use-sigstore-attachments: true\n  example.com:\n    lookaside: https://no.lan\n",
         )
-        expected = {"lookaside": "https://sigs.lan/store", "attachments": True, "file": file}
+        trust = {"identity": "refuse", "identity_file": None, "trusted_root": None, "trusted_root_file": None}
+        expected = {"lookaside": "https://sigs.lan/store", "attachments": True, "file": file, "bundles": True,
+                    "bundle_trust": trust}  # fmt: skip
         found = self.explain()
         self.assertEqual(expected, json.loads(found.to_json())["signatures"])
         self.assertIn("attachments   yes, beside the image (sigstore)", found.to_text())
+
+    @unittest.skipIf(yaml is None, "PyYAML is optional and not installed")
+    def test_p20_bundles_are_explained_with_the_files_that_decide(self) -> None:
+        self.host.write("/etc/containers/registries.conf", MIRRORED)
+        root = self.host.write("/etc/root.json", "{}")
+        policy = {"type": "sigstoreSigned", "trustedRootPath": root,
+                  "fulcio": {"oidcIssuer": "https://issuer.example", "subjectURI": "https://workflow"}}  # fmt: skip
+        own = self.host.write("/own.json", json.dumps({"default": [policy]}))
+        mirror = "docker:\n  cache.lan:5000: {use-sigstore-bundles: true, sigstore-bundle-identity: by-digest}\n"
+        file = self.host.write("/etc/containers/registries.d/a.yaml", mirror)
+        settings = self.settings()._replace(policy=PolicyOptions(PolicySource.FILE, own))
+        shown = self.explain(settings=settings).to_text()
+        for line in (
+            f"requirement   sigstoreSigned with {root}",
+            "oidc issuer https://issuer.example", "uri https://workflow",
+            "bundles       yes, what refers to the image (sigstore)",
+            'they name no repository, so only matchDigest in a --policy file accepts them, or',
+            '"sigstore-bundle-identity: by-digest" under "docker: example.com/os/base" in',
+        ):  # fmt: skip
+            self.assertIn(line, shown)
+        self.host.write(
+            "/etc/containers/registries.d/a.yaml",
+            mirror + f"  example.com: {{sigstore-bundle-identity: by-digest, sigstore-trusted-root: {root}}}\n",
+        )
+        found = self.explain(settings=settings)
+        self.assertIn(f"they count by digest, whatever name was asked for ({file})", found.to_text())
+        self.assertIn(f"certificates by {root} ({file})", found.to_text())
+        self.assertEqual(
+            json.loads(found.to_json())["signatures"]["bundle_trust"],
+            {"identity": "by-digest", "identity_file": file, "trusted_root": root, "trusted_root_file": file},
+        )
 
     @unittest.skipIf(yaml is None, "PyYAML is optional and not installed")
     def test_a_broken_signature_store_matters_only_where_signatures_are_asked_for(self) -> None:

@@ -26,6 +26,7 @@ from cip.errors import (
 )
 from cip.model.descriptor import UNKNOWN_SIZE
 from cip.model.digest import Digest, digest_of
+from cip.model.mediatype import OCI_MANIFEST
 from cip.wire.jsonproxy import conversation
 from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeOpener, Manifest, Stalled
 from tests.support.images import BIG_SIZE, CONFIG_C, DIGEST_M, DIGEST_S, DIGEST_T, LAYER_T, MANIFEST_M, describe
@@ -41,6 +42,7 @@ from tests.support.jsonparent import (
 )
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
+from tests.support.referrers import carrier
 
 
 class Server:
@@ -237,6 +239,26 @@ class Metadata(ConversationTestCase):
         self.assertEqual([list(layer) for layer in reply.value], [["digest", "size", "media_type"]])
         value, content, _ = self.parent.fetch("GetLayerInfoPiped", image)
         self.assertEqual((value, content), (None, json.dumps(expected, separators=(",", ":")).encode()))
+
+    def test_l13_referrers_are_listed_through_a_pipe_and_their_manifests_too(self) -> None:
+        self.assertEqual(self.parent.ask("Initialize").value, "0.2.8")
+        image = self.parent.ask("OpenImage", "f1").value
+        sbom = carrier(DIGEST_M, b"sbom", kind="application/spdx+json")
+        self.image.referrers = {digest_of(sbom): (sbom, "application/spdx+json")}
+        for arguments, count in (((), 1), (("application/spdx+json",), 1), (("a+b",), 0)):
+            value, content, _ = self.parent.fetch("GetReferrers", image, *arguments)
+            self.assertEqual((value, len(json.loads(content)["manifests"])), (count, count))
+        value, content, _ = self.parent.fetch("GetReferrerManifest", image, str(digest_of(sbom)))
+        self.assertEqual((value, content), (OCI_MANIFEST, sbom))
+        reply = self.parent.ask("GetReferrerManifest", image, str(DIGEST_T))
+        self.assertEqual(reply.members["details"]["type"], "blob-not-in-image")
+        refused: tuple[tuple[tuple[object, ...], str], ...] = (
+            ((image, ""), "found an empty one"), ((), "expected 1 to 2 arguments, found 0"),
+            ((image, "a", "b"), "expected 1 to 2 arguments, found 3"), ((image, 5), "expected a string"),
+            ((99,), "there is no open image 99"),
+        )  # fmt: skip
+        for given, words in refused:
+            self.assert_refused(self.parent.ask("GetReferrers", *given), words)
 
     def test_b49_b50_a_list_that_fits_no_packet_names_the_piped_call(self) -> None:
         image = self.parent.open("f1")
