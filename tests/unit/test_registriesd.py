@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows M12 and M13 of registry.md 10.9, signatures.md G30, X08, and the rules of registry.md 7.1."""
 
+import re
 import sys
 import unittest
+from pathlib import Path
 from unittest import mock
 
 from cip import log
@@ -125,6 +127,15 @@ class SignatureStoresTest(unittest.TestCase):
             "  quay.io/ns: {sigstore-trusted-root: /r.json}\n"
         )
         self.assertEqual(BundleTrust(True, self.file, "docker: quay.io/ns/app", "/r.json", self.file), trust)
+
+    def test_the_example_of_the_readme_says_what_it_promises(self) -> None:
+        readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+        (example,) = re.findall(r"^```yaml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+        name = "registry.example.com/os/base:9"
+        self.assertTrue(self._trust(example, name).by_digest)
+        self.assertEqual(self._trust(example, name).trusted_root, "/etc/sigstore/trusted_root.json")
+        self.assertIs(self._place(example, name).bundles, True)
+        self.assertFalse(self._trust(example, "registry.example.com/other:9").by_digest)
 
     def test_p06_another_value_is_refused_with_its_line(self) -> None:
         for text, reason in (
