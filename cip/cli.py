@@ -9,9 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
@@ -19,6 +18,7 @@ from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
+from .watch import Conversation, Watch, hold_signals
 
 if TYPE_CHECKING:
     from .confine.remote import HelperPrograms
@@ -34,21 +34,8 @@ EXIT_USAGE = 2
 # Bytes of a thread's stack. Python 3.13 lets JSON nest so deep before it complains that 1 MiB is overrun, by hostile
 # input in a worker too; what C libraries give by default is 128 KiB to "unlimited".
 _STACK_SIZE = 4 * 1024 * 1024
-_CONFINE_SIGNAL = signal.SIGURG  # nobody else sends it, and where it is not expected it does nothing
-_CONFINE_SECONDS = 0.05  # until the main thread is told again
-_CONFINE_TRIES = 200  # so a main thread that does not hear it for 10 s stays as it is, and the level says so
-
-
 # Objects that may be made before Python looks for cycles: with its own 700 a start looks thirty times and finds none.
 _COLLECT_AFTER = 20_000
-
-
-class _Signalled(BaseException):
-    """SIGTERM or SIGINT arrived: clean up, then die by it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def run() -> NoReturn:
@@ -57,13 +44,7 @@ def run() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback: until we serve there is nothing to clean up
     _require_stderr()
-    try:
-        status = main(sys.argv[1:], os.path.basename(sys.argv[0]))
-    except _Signalled as caught:
-        signal.signal(caught.number, signal.SIG_DFL)
-        os.kill(os.getpid(), caught.number)
-        status = EXIT_FAILED
-    _leave(status)
+    _leave(main(sys.argv[1:], os.path.basename(sys.argv[0])))
 
 
 def _leave(status: int) -> NoReturn:
@@ -135,14 +116,10 @@ def host_environment(variables: Mapping[str, str]) -> HostEnvironment:
 
 def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
     from .wire import httpserver
-    from .wire.fds import adopt_socket
+    from .wire.fds import adopt_socket, adopt_streams
 
     invocation.settings.credentials.explicit()  # contradicting flags are a usage error here
-    sock = None
-    if invocation.sockfd is not None:
-        sock = stack.enter_context(adopt_socket(invocation.sockfd, socket.SOCK_STREAM))
     settings, reference = invocation.settings, invocation.reference
-    opener, confinement = _core(invocation, stack)
 
     def open_image() -> Image:
         image = opener.open(reference)
@@ -155,10 +132,15 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
             image.read_ahead(settings.transfer.read_ahead, settings.transfer.connections)
         return image
 
-    with _signals(confinement):
-        if sock is not None:
-            return httpserver.serve_socket(sock, open_image, settings.tmpdir, confinement.apply)
-        return httpserver.serve_streams(0, 1, open_image, settings.tmpdir, confinement.apply)
+    if invocation.sockfd is not None:
+        sock = stack.enter_context(adopt_socket(invocation.sockfd, socket.SOCK_STREAM))
+        conversation = httpserver.on_socket(sock, open_image, settings.tmpdir)
+    else:
+        streams = stack.enter_context(adopt_streams(0, 1))
+        conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, open_image, settings.tmpdir)
+    opener, confinement, last_words = _core(invocation, stack)
+    stack.callback(conversation.close)
+    return _converse(conversation, confinement, last_words)
 
 
 def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
@@ -168,10 +150,20 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
     sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
     if invocation.settings.sandbox.required == "full":
         raise UsageError(f"--require-sandbox=full: {Command.JSON} opens files that its parent names later")
-    opener, confinement = _core(invocation, stack)
+    opener, confinement, last_words = _core(invocation, stack)
     confinement.require()
-    with _signals(confinement):
-        return rooms.serve_json(sock, opener, confinement.apply)
+    conversation = stack.enter_context(rooms.json_conversation(sock, opener))
+    return _converse(conversation, confinement, last_words)
+
+
+def _converse(conversation: Conversation, confinement: _Confinement, last_words: Callable[[], None]) -> int:
+    """Hold the conversation in this thread, and confine it once the first answer is out; the exit status."""
+    with Watch(conversation, last_words) as watch:
+        if conversation.begin():
+            confinement.apply()
+            watch.renew()
+            conversation.run()
+    return conversation.exit_status
 
 
 def _explain(invocation: Invocation, stack: ExitStack) -> int:
@@ -183,9 +175,8 @@ def _explain(invocation: Invocation, stack: ExitStack) -> int:
 class _Confinement:
     """Gives up what is not needed any more, once, off the critical path unless a level is required.
 
-    Two threads live on: the one that answers, which calls `apply`, and the main one, which waits and is told by a
-    signal. What they start from then on is confined as well. What ran before is not, until it ends: a thread that
-    writes records, and reads of blobs that came before the first answer.
+    Called by the main thread, which holds the conversation. What it starts from then on is confined as well; what ran
+    before is not, until it ends, on a kernel that confines one thread at a time.
     """
 
     def __init__(self, invocation: Invocation, programs: HelperPrograms, sources: SourceOpener,
@@ -197,7 +188,6 @@ class _Confinement:
         self._sources = sources
         self._opener = opener
         self._applied = invocation.settings.sandbox.mode is SandboxMode.OFF
-        self._confine_main: Callable[[], None] | None = None
 
     def apply(self) -> None:
         """Confine this process, as far as the kernel lets us."""
@@ -219,11 +209,6 @@ class _Confinement:
                 code=ErrorCode.DEPENDENCY_MISSING,
             )
 
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """The main thread's part."""
-        if self._confine_main is not None:
-            self._confine_main()
-
     def _confine(self) -> Level:
         from .confine.sandbox import Level, confine
 
@@ -240,11 +225,7 @@ class _Confinement:
         except OSError as error:
             log.warning("sandbox: none, because the process that runs helpers cannot be started: %s", error.strerror)
             return Level.NONE
-        # First the main thread: once confined, we may not be allowed to signal one that is not.
-        others = self._in_main_thread(
-            lambda: confine(wanted, writable=writable, readable=readable, warn=lambda reason: None)
-        )
-        reached = min(others, confine(wanted, writable=writable, readable=readable))
+        reached = confine(wanted, writable=writable, readable=readable)
         log.info("sandbox: level %s", reached.name.lower())
         return reached
 
@@ -256,29 +237,6 @@ class _Confinement:
         helpers = self._sources.credential_helpers() if asked else frozenset()
         needed = may_verify(self._opener.policy) or may_decompress(self._reference, self._settings)
         self._programs.confine(needed=needed or bool(helpers), helpers=helpers)
-
-    def _in_main_thread(self, confine: Callable[[], Level]) -> Level:
-        """The level that the main thread has reached; the highest when this is the main thread."""
-        from .confine.sandbox import Level
-
-        main = threading.main_thread()
-        if threading.current_thread() is main or main.ident is None:
-            return Level.FULL
-        reached: list[Level] = []
-        done = threading.Event()
-
-        def in_main_thread() -> None:
-            self._confine_main = None  # the signal may come again
-            reached.append(confine())
-            done.set()
-
-        self._confine_main = in_main_thread
-        for _ in range(_CONFINE_TRIES):
-            # A signal that comes just before the main thread begins to wait does not wake it: hence again.
-            signal.pthread_kill(main.ident, _CONFINE_SIGNAL)
-            if done.wait(_CONFINE_SECONDS):
-                break
-        return reached[0] if reached else Level.NONE
 
 
 def _read_later(reference: str, settings: Settings) -> list[str]:
@@ -303,8 +261,11 @@ def _read_later(reference: str, settings: Settings) -> list[str]:
     return paths
 
 
-def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confinement]:
-    """The core with everything it is handed: settings, programs, clock, records; closed with `stack`."""
+def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confinement, Callable[[], None]]:
+    """The core with everything it is handed, closed with `stack`: settings, programs, clock, records.
+
+    With it comes what must be done when the process ends from beside the conversation.
+    """
     import time
 
     from .confine.remote import HelperPrograms
@@ -312,25 +273,31 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confi
     from .transports import SourceOpener
     from .trust.evaluation import TrustTools
 
+    hold_signals()  # before the first thread
     threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
     programs = HelperPrograms(settings.environment.variables)
     stack.callback(programs.close)
-    events, audit = _records(invocation, stack)
+    events, audit, close_records = _records(invocation, stack)
     tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in
     sources = SourceOpener(settings, events, programs)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
-    return opener, _Confinement(invocation, programs, sources, opener)
+
+    def last_words() -> None:
+        programs.abandon()
+        close_records()
+
+    return opener, _Confinement(invocation, programs, sources, opener), last_words
 
 
-def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit]:
-    """Where events and decisions are told."""
+def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, Callable[[], None]]:
+    """Where events and decisions are told, and what writes the last of them."""
     from .trust.evaluation import no_audit
     from .wire.fds import adopt_writer
 
     if invocation.events_fd is None and invocation.audit_fd is None and not invocation.journal:
-        return NO_EVENTS, no_audit
+        return NO_EVENTS, no_audit, lambda: None
     audit: Audit = no_audit
     records = rooms.records()
     stack.callback(records.close)
@@ -341,7 +308,7 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit]:
     if invocation.audit_fd is not None:
         descriptor = adopt_writer(invocation.audit_fd, "--audit-fd")
         audit = records.audit(descriptor, required=invocation.require_audit)
-    return records.events(), audit
+    return records.events(), audit, records.close
 
 
 def _load_policy(settings: Settings) -> Policy:
@@ -361,22 +328,6 @@ def _read_key_file(path: str) -> bytes:
     from .hostconfig.paths import KEY_LIMIT, read_configuration
 
     return read_configuration(path, KEY_LIMIT)
-
-
-@contextmanager
-def _signals(confinement: _Confinement) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into an exception while the parent is served; let the confinement reach this thread."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Signalled(number)
-
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, _CONFINE_SIGNAL: confinement.on_signal}
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 _COMMANDS: Mapping[Command, Callable[[Invocation, ExitStack], int]] = {

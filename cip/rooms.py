@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         UnverifiedImage,
     )
     from .trust.sigstore.demand import BundleDemand
+    from .wire.jsonproxy.conversation import Conversation as JsonConversation
 
 
 class Room(NamedTuple):
@@ -226,11 +227,11 @@ def records() -> Records:
 # --- what the command line can ask for ---
 
 
-def serve_json(sock: socket.socket, opener: ImageOpener, settled: Callable[[], None]) -> int:
-    """Serve the JSON protocol on `sock`; the exit status. Raises UsageError."""
+def json_conversation(sock: socket.socket, opener: ImageOpener) -> JsonConversation:
+    """The conversation by the JSON protocol on `sock`, a context manager. Raises UsageError."""
     with _needed("experimental-image-proxy", UsageError):
-        from .wire.jsonproxy.conversation import serve
-    return serve(sock, opener, settled)
+        from .wire.jsonproxy.conversation import Conversation
+    return Conversation(sock, opener)
 
 
 def explain(reference: str, settings: Settings) -> Explanation:

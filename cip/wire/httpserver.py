@@ -3,33 +3,43 @@
 
 Rules. Requests are answered strictly in order. Every answer has exactly one framing: a length, chunks, or none. The
 status line of a blob leaves with its first byte, so whatever fails before is an honest error; whatever fails after
-ends as a short body and a closed connection, never as error text in the body.
+ends as a short body and a closed connection, never as error text in the body. Where the next request begins is never
+guessed: whatever leaves that open is answered, and the connection closes. What is wrong inside a well-framed request
+is told, and the connection goes on.
 
-Not `http.server`: its requests are read leniently (a line may be folded, a length may have a sign), so only its way of
-writing a head would be left, and importing it takes 15 of the 66 ms that a parent should wait for a manifest.
-
-The conversation runs in a thread of its own; the calling thread waits for its end, for signals, and for the parent to
-hang up, which a conversation that waits for a stalled registry would not notice.
+`http.server` takes heads, calls `do_*`, keeps the connection and writes heads. Below it `net.lines` refuses what it
+would read leniently; overridden is only what the parent's stream or that strictness needs, each with its reason.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import select
+import re
 import socket
-import threading
-import time
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from .. import __version__, log
 from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import parse_digest
-from .fds import adopt_streams
-from .httprequest import Request, RequestReader, parse_target
+from ..net.lines import (
+    REQUEST_BODY_LIMIT,
+    REQUESTS,
+    Chunks,
+    EndedError,
+    Framing,
+    Lines,
+    MalformedError,
+    framing_of,
+    words_of,
+)
 from .problem import RequestFault, encode, frames_of, http_status, problem, seconds_to_wait
 
 if TYPE_CHECKING:
@@ -38,86 +48,49 @@ if TYPE_CHECKING:
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 SEND_BUFFER = 4 * 1024 * 1024  # bytes asked of the kernel for the socket; it may give less
-HANG_UP_GRACE = 0.3  # seconds in which a conversation may notice by itself that the parent is gone
 BLOB_MEDIA_TYPE = "application/octet-stream"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+_SKIP_SIZE = 64 * 1024  # bytes of a request body read at once
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
+_EVERYWHERE = ("GET", "HEAD", "POST", "OPTIONS")
 
-_SERVER = f"container-image-proxy/{__version__}"
-_REASONS = {  # RFC 9110, RFC 6585
-    200: "OK", 204: "No Content", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-    413: "Content Too Large", 414: "URI Too Long", 417: "Expectation Failed", 431: "Request Header Fields Too Large",
-    500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
-    504: "Gateway Timeout", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
-}  # fmt: skip
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_VISIBLE = re.compile(r"[!-~]+", re.ASCII)
+_ABSOLUTE = re.compile(r"(?i:https?)://[^/?#]+([/?].*)?", re.ASCII)
+_HALF_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# RFC 9110 7.2, RFC 3986 3.2.2; empty is allowed
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+,;=0-9A-Za-z._~%-]*)(?::[0-9]*)?", re.ASCII)
 
 OpenImage = Callable[[], "Image"]
-Settled = Callable[[], None]
 
 
-def serve_socket(sock: socket.socket, open_image: OpenImage, tmpdir: str, settled: Settled) -> int:
-    """Serve the connected stream socket `sock`, which the caller closes, until its end; the exit status.
-
-    `open_image` is called at the first request that needs it, and again after a failure; a success is kept and closed
-    at the end. `tmpdir` is for blobs of unknown size that an HTTP/1.0 parent asks for. `settled` is called once, in
-    the thread that answers, when the first answer about the image is out and nobody waits.
-    """
+def on_socket(sock: socket.socket, open_image: OpenImage, tmpdir: str) -> Conversation:
+    """The conversation on a connected stream socket, which the caller closes."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     except OSError:
         pass  # a smaller buffer works too
-    return _serve(sock.fileno(), sock.fileno(), open_image, tmpdir, settled)
+    return Conversation(sock.fileno(), sock.fileno(), open_image, tmpdir)
 
 
-def serve_streams(input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str, settled: Settled) -> int:
-    """As `serve_socket`, on two descriptors, which are adopted. Raises PeerError when they are of no use."""
-    with adopt_streams(input_fd, output_fd) as streams:
-        return _serve(streams.input_fd, streams.output_fd, open_image, tmpdir, settled)
-
-
-def _serve(input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str, settled: Settled) -> int:
-    conversation = _Conversation(input_fd, output_fd, open_image, tmpdir, settled)
-    ended = os.eventfd(0, os.EFD_CLOEXEC)
-
-    def converse() -> None:
-        try:
-            conversation.run()
-        finally:
-            os.eventfd_write(ended, 1)
-
-    worker = threading.Thread(target=converse, name="http", daemon=True)
-    poller = select.poll()
-    poller.register(ended, select.POLLIN)
-    poller.register(output_fd, 0)  # hang-up and error alone: a parent that only ends its requests is still there
-    worker.start()
-    events = poller.poll()
-    if ended not in (fd for fd, _ in events):
-        poller.unregister(output_fd)
-        if not poller.poll(HANG_UP_GRACE * 1000):
-            # The worker and `ended` are left to the end of the process, which is near.
-            if conversation.is_idle():
-                return EXIT_SERVED
-            log.error("the parent closed the connection while it waited for an answer")
-            return EXIT_FAILED
-    worker.join()
-    os.close(ended)
-    conversation.close()
-    return conversation.exit_status
-
-
-class _Output:
-    """The way to the parent. What is put waits for what is sent, so a head and the first bytes leave in one call."""
+class _Output(BufferedIOBase):
+    """`wfile`. What is written waits for what is sent, so a head and the first bytes leave in one call."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._waiting: list[bytes] = []
         self.sent = 0  # bytes, since the caller last set it
 
-    def put(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # http.server writes bytes only
         """Put `data` in line."""
         self._waiting.append(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        self.send()
+
+    def close(self) -> None:
+        """Nothing: the descriptor is the caller's, and the base's finaliser calls this at any time."""
 
     def drop(self) -> None:
         """Forget what waits."""
@@ -141,97 +114,203 @@ class _Output:
                 buffers[0] = memoryview(buffers[0])[count:]
 
 
-class _Conversation:
-    """One connection from its first request to its end."""
+class Conversation(BaseHTTPRequestHandler):
+    """One connection from its first request to its end, in the thread that calls `begin` and `run`.
 
-    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str, settled: Settled) -> None:
+    `open_image` is called at the first request that needs it, and again after a failure; a success is kept until
+    `close`. `tmpdir` is for blobs of unknown size that an HTTP/1.0 parent asks for.
+    """
+
+    protocol_version = "HTTP/1.1"  # the base's own closes after each answer
+    default_request_version = "HTTP/1.1"  # with the base's own a fault in the first line is answered without a head
+    raw_requestline: bytes
+
+    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str) -> None:
+        # Not the base's, which wants a socket and ends with the conversation: nobody could look at it from beside.
+        self._lines = Lines(lambda view: _receive_into(input_fd, view), REQUESTS)
         self._output = _Output(output_fd)
-        self._requests = RequestReader(lambda size: _receive(input_fd, size))
+        self.rfile = cast("BufferedIOBase", self._lines)
+        self.wfile = self._output
+        self._output_fd = output_fd
         self._open_image = open_image
         self._tmpdir = tmpdir
-        self._settled: Settled | None = settled
         self._image: Image | None = None
+        self._headers_buffer: list[bytes] = []
         self._answering = False
         self._minor = 1
-        self._closes = False
+        self._target = ""
+        self.close_connection = False
         self.exit_status = EXIT_FAILED
 
-    def is_idle(self) -> bool:
-        """Whether the parent waits for nothing."""
-        return not self._answering and self._requests.is_idle()
+    # --- as the program calls it ---
+
+    def begin(self) -> bool:
+        """Answer requests up to the first one for which the image was opened; whether there may be more."""
+        while self._image is None and not self.close_connection:
+            self.handle_one_request()
+        return not self.close_connection
+
+    def run(self) -> None:
+        """Answer requests until the connection closes."""
+        self.handle()
 
     def close(self) -> None:
         """Close the image."""
         if self._image is not None:
             self._image.close()
 
-    def run(self) -> None:
-        """Answer requests until the connection closes."""
-        while not self._closes:
-            self._answer_one()
+    def fileno(self) -> int:
+        """What tells, polled for nothing, that the parent hung up; one that only ends its requests is still there."""
+        return self._output_fd
 
-    def _answer_one(self) -> None:
+    def status_after_hang_up(self) -> int:
+        """The exit status of a process whose parent has gone; called by another thread."""
+        if not self._answering and self._lines.is_idle():
+            return EXIT_SERVED
+        log.error("the parent closed the connection while it waited for an answer")
+        return EXIT_FAILED
+
+    def abandon(self) -> None:
+        """Nothing: a parent knows by the end of the connection."""
+
+    # --- as http.server calls it ---
+
+    def handle_one_request(self) -> None:
+        """Answer one request; whatever goes wrong is told here, once."""
         self._answering = False
         self._minor = 1
         self._output.sent = 0
+        self.command = ""
+        self.request_version = (
+            self.default_request_version
+        )  # the base sets it after the first fault
         # Until the request has been read to its end, any failure is the end of the conversation.
-        self._closes = True
+        self.close_connection = True
         self.exit_status = EXIT_FAILED
         try:
-            self._settle()
-            self._answer_next()
+            super().handle_one_request()
+            if not self.raw_requestline:
+                self.exit_status = EXIT_SERVED
+        except EndedError:
+            self._end("the parent closed the connection inside a request")
         except PeerError as error:
             self._end(str(error))
+        except MalformedError as error:
+            self._tell(RequestFault(error.status, str(error)))
         except CipError as error:
             self._tell(error)
         except Exception as error:  # a mistake of ours: the one broad except of this front end
             log.error("internal error: %s", frames_of(error))
             self._tell(CipError("internal error"))
 
-    def _settle(self) -> None:
-        """Do what was put off until the first answer about the image was out."""
-        if self._image is not None and self._settled is not None:
-            settled, self._settled = self._settled, None
-            settled()
-
-    def _answer_next(self) -> None:
-        request = self._requests.read()
-        if request is None:
-            self.exit_status = EXIT_SERVED
-            return
+    def parse_request(self) -> bool:
+        """Read a request to its end: the base takes the head, and looks neither at its framing nor at Host."""
         self._answering = True
-        self._minor = request.minor
-        if request.awaits_continue():
-            self._output.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._output.sent = 0
-        self._requests.discard_body(request)
-        self._closes = not request.keeps_open()
+        line = self.raw_requestline.decode("latin-1").rstrip("\r\n")
+        self._target, version = line.split(" ")[1:]
+        if not version.startswith("HTTP/1."):
+            raise RequestFault(505, f"expected HTTP/1.1, found {version}")
+        self._minor = int(version[-1])
+        self.raw_requestline = line.encode("ascii", "replace")  # the base takes U+00A0 and U+0085 for spaces
+        super().parse_request()
+        self.close_connection = True  # the base has looked at one field alone, and not at the body
+        self._read_past_body(framing_of(self.headers, self._minor, REQUESTS))
+        words = words_of(self.headers, "connection")
+        self.close_connection = "close" in words or (self._minor == 0 and "keep-alive" not in words)
         self.exit_status = EXIT_SERVED
-        request.require_valid()
-        self._dispatch(request)
+        self._require_valid_head()
+        return True
 
-    def _dispatch(self, request: Request) -> None:
-        if request.method not in _KNOWN_METHODS:
-            raise RequestFault(501, f"method {quote(request.method)}: expected one of {', '.join(_EVERYWHERE)}")
-        if request.method == "CONNECT":
-            raise _MethodNotAllowed(request.method, _EVERYWHERE)
-        path = parse_target(request.method, request.target)
-        if path is None:
-            self._answer_options(_EVERYWHERE)
+    def handle_expect_100(self) -> bool:
+        """Go on: whether a body follows, and may follow, is known only when the framing is."""
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> NoReturn:
+        """Refuse in our words; the base's are HTML. Nothing gets here but what `net.lines` has let pass by mistake."""
+        self.close_connection = True
+        raise RequestFault(int(code), message or "request refused")
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Without the target, which the base would write to stderr: its query may be a secret."""
+        log.debug("%s: %s", self.command, code)
+
+    def version_string(self) -> str:
+        """The `Server` of an answer; the base's names the version of Python."""
+        return f"container-image-proxy/{__version__}"
+
+    def do_GET(self) -> None:
+        """Answer by the table of resources, which knows their methods."""
+        resource, name = _find_resource(parse_target(self._target))
+        if self.command not in resource.methods:
+            raise _MethodNotAllowed(self.command, resource.methods)
+        try:
+            resource.answer(self, name)
+        except TimeoutError as error:  # the base takes one for a parent that is too slow, and would end in silence
+            raise RuntimeError("a time-out that nobody has told") from error
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_TRACE = do_GET
+
+    def do_CONNECT(self) -> None:
+        """Refuse: its target is no path."""
+        raise _MethodNotAllowed(self.command, _EVERYWHERE)
+
+    def do_OPTIONS(self) -> None:
+        """Tell the methods of a resource, or of all."""
+        methods = _EVERYWHERE if self._target == "*" else _find_resource(parse_target(self._target))[0].methods
+        self._start(HTTPStatus.NO_CONTENT, {"Allow": ", ".join(methods)})
+
+    # --- requests ---
+
+    def _read_past_body(self, framing: Framing) -> None:
+        """Take the body, which no request of ours needs. Raises MalformedError, RequestFault, EndedError."""
+        if not (framing.chunked or framing.length):
             return
-        resource, name = _find_resource(path)
-        if request.method == "OPTIONS":
-            self._answer_options(resource.methods)
-        elif request.method not in resource.methods:
-            raise _MethodNotAllowed(request.method, resource.methods)
-        else:
-            resource.answer(self, request, name)
+        self._require_known_expectation()  # else whether its body will come is not known
+        if self._expectations():
+            super().handle_expect_100()
+            self._output.send()
+            self._output.sent = 0
+        if not framing.chunked:
+            self._skip(framing.length or 0)
+            return
+        chunks, size = Chunks(self._lines), 0
+        while chunks.next():
+            size += chunks.left
+            if size > REQUEST_BODY_LIMIT:
+                raise MalformedError(f"request body is larger than {REQUEST_BODY_LIMIT} bytes", 413)
+            self._skip(chunks.left)
+            chunks.left = 0
 
-    def _answer_options(self, methods: Sequence[str]) -> None:
-        self._start(204, {"Allow": ", ".join(methods)})
-        self._output.send()
+    def _skip(self, length: int) -> None:
+        buffer = memoryview(bytearray(min(length, _SKIP_SIZE)))
+        while length:
+            count = self._lines.readinto(buffer[:length])
+            if not count:
+                raise EndedError("the connection ended inside a request body")
+            length -= count
 
-    def _answer_manifest(self, request: Request, name: str) -> None:
+    def _expectations(self) -> list[str]:
+        return words_of(self.headers, "expect") if self._minor else []  # RFC 9110 10.1.1
+
+    def _require_known_expectation(self) -> None:
+        for word in self._expectations():
+            if word != "100-continue":
+                raise RequestFault(417, f"expectation {quote(word)}: expected 100-continue")
+
+    def _require_valid_head(self) -> None:
+        """Return only if a head whose request is framed asks nothing impossible. Raises RequestFault."""
+        hosts = self.headers.get_all("host", [])
+        if len(hosts) > 1 or (not hosts and self._minor):
+            raise RequestFault(400, f"expected one Host field, found {len(hosts) or 'none'}")
+        if hosts and not _HOST.fullmatch(hosts[0].strip(" \t")):
+            raise RequestFault(400, f"Host: expected a name and perhaps a port, found {quote(hosts[0])}")
+        self._require_known_expectation()
+        if self.command not in _KNOWN_METHODS:  # the base takes any attribute that begins with do_ for one
+            raise RequestFault(501, f"method {quote(self.command)}: expected one of {', '.join(_EVERYWHERE)}")
+
+    # --- answers ---
+
+    def _answer_manifest(self, name: str) -> None:
         manifest = self._opened().manifest
         fields = {
             "Content-Type": manifest.media_type,
@@ -241,15 +320,14 @@ class _Conversation:
         if manifest.index_digest is not None:
             fields["Manifest-Index-Digest"] = str(manifest.index_digest)
         self._start(200, fields)
-        self._output.send(b"" if request.method == "HEAD" else manifest.data)
+        self._output.send(b"" if self.command == "HEAD" else manifest.data)
 
-    def _answer_blob(self, request: Request, name: str) -> None:
+    def _answer_blob(self, name: str) -> None:
         digest = parse_digest(name)
         image = self._opened()
         expected = image.describe_blob(digest)
-        if request.method == "HEAD":
+        if self.command == "HEAD":
             self._start_blob(expected)
-            self._output.send()
             return
         reader = image.open_blob(digest, BlobAccess.VERIFIED)
         try:
@@ -257,15 +335,15 @@ class _Conversation:
                 expected = expected._replace(size=reader.size)
             if expected.size != UNKNOWN_SIZE:
                 self._send_whole(reader, expected)
-            elif request.minor > 0:
+            elif self._minor > 0:
                 self._send_chunked(reader, expected)
             else:
                 self._send_spooled(reader, expected)
         finally:
             reader.close()
 
-    def _answer_quit(self, request: Request, name: str) -> None:
-        self._closes = True
+    def _answer_quit(self, name: str) -> None:
+        self.close_connection = True
         self._start(200, {"Content-Length": "0"})
         try:
             self._output.send()
@@ -281,7 +359,6 @@ class _Conversation:
     def _send_whole(self, reader: BlobReader, expected: Descriptor) -> None:
         self._start_blob(expected)  # waits in `_output` for the first bytes
         copy_verified(reader, self._output.send, expected, release=Release.AFTER_VERIFICATION)
-        self._output.send()
 
     def _send_chunked(self, reader: BlobReader, expected: Descriptor) -> None:
         self._start_blob(expected, {"Transfer-Encoding": "chunked"})
@@ -300,7 +377,6 @@ class _Conversation:
                 self._start_blob(expected._replace(size=size))
                 while part := spool.read(CHUNK):
                     self._output.send(part)
-                self._output.send()
         except OSError as error:
             raise RequestFault(
                 505, f"the size of this blob is not known, so it needs HTTP/1.1 or room in --tmpdir: {error.strerror}"
@@ -314,22 +390,24 @@ class _Conversation:
 
     def _start(self, status: int, fields: Mapping[str, str]) -> None:
         """Put the head of an answer in line."""
-        log.debug("%s: %d", self._requests.method, status)
-        lines = [f"HTTP/1.1 {status} {_REASONS[status]}", f"Server: {_SERVER}", f"Date: {_date(time.time())}"]
-        lines += [f"{name}: {value}" for name, value in fields.items()]
-        if self._closes:
-            lines.append("Connection: close")
+        self.send_response(status)
+        for name, value in fields.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         elif self._minor == 0:
-            lines.append("Connection: keep-alive")
-        self._output.put("\r\n".join([*lines, "", ""]).encode("ascii"))
+            self.send_header("Connection", "keep-alive")
+        self.end_headers()
 
     def _tell(self, error: CipError) -> None:
         """Answer with the problem document of `error`, or end the conversation where an answer has begun."""
+        self._headers_buffer.clear()  # else the base begins the next head with what an exception left there
         self._output.drop()
         if self._output.sent:
             self._end(f"an answer was cut short after {self._output.sent} bytes: {error}")
             return
         if self.exit_status == EXIT_FAILED:
+            self.close_connection = True  # the base has said otherwise before it took the fields
             log.error("refused a request, and where the next one begins is not known: %s", error)
         log.debug("%s: %s", error.code, error)
         body = encode(problem(error))
@@ -341,18 +419,18 @@ class _Conversation:
             fields["Retry-After"] = str(math.ceil(wait))
         self._start(http_status(error), fields)
         try:
-            self._output.send(b"" if self._requests.method == "HEAD" else body)
+            self._output.send(b"" if self.command == "HEAD" else body)
         except PeerError as gone:
             self._end(str(gone))
 
     def _end(self, why: str) -> None:
         log.error("%s", why)
-        self._closes = True
+        self.close_connection = True
         self.exit_status = EXIT_FAILED
 
 
 class _MethodNotAllowed(RequestFault):
-    """A method that exists, at a place that knows others."""
+    """A method that exists, at a path that knows others."""
 
     def __init__(self, method: str, methods: Sequence[str]) -> None:
         super().__init__(
@@ -365,13 +443,12 @@ class _Resource(NamedTuple):
     """What a path names, and how it is answered."""
 
     methods: tuple[str, ...]
-    answer: Callable[[_Conversation, Request, str], None]
+    answer: Callable[[Conversation, str], None]
 
 
-_EVERYWHERE = ("GET", "HEAD", "POST", "OPTIONS")
-_MANIFEST = _Resource(("GET", "HEAD", "OPTIONS"), _Conversation._answer_manifest)
-_BLOB = _Resource(("GET", "HEAD", "OPTIONS"), _Conversation._answer_blob)
-_QUIT = _Resource(("POST", "OPTIONS"), _Conversation._answer_quit)
+_MANIFEST = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_manifest)
+_BLOB = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_blob)
+_QUIT = _Resource(("POST", "OPTIONS"), Conversation._answer_quit)
 
 
 def _find_resource(path: str) -> tuple[_Resource, str]:
@@ -385,16 +462,33 @@ def _find_resource(path: str) -> tuple[_Resource, str]:
     raise NotFoundError(f"path {quote(path)}: expected /manifest, /blobs/DIGEST or /quit", code=ErrorCode.PATH_UNKNOWN)
 
 
-def _date(now: float) -> str:
-    """RFC 9110 5.6.7, in English whatever the locale says."""
-    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(now)
-    return f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT"
+def parse_target(target: str) -> str:
+    """The path that `target` names, percent-decoded once, bytes above ASCII as Latin-1.
+
+    Not `urllib.parse.urlsplit`, which drops line breaks and takes a path for a host where it begins with two slashes.
+    Any query is left out, and so is the authority of the absolute form. Raises RequestFault (400), without the query,
+    which may be a secret.
+    """
+    shown = quote(target.partition("?")[0])
+    if not _VISIBLE.fullmatch(target):
+        raise RequestFault(400, f"target {shown}: expected visible ASCII characters")
+    if not target.startswith("/"):
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None:
+            raise RequestFault(400, f"target {shown}: expected a path or an http URL")
+        target = match[1] or "/"
+    path = target.partition("?")[0] or "/"
+    if "#" in path:
+        raise RequestFault(400, f"target {quote(path)}: contains a fragment")
+    if _HALF_ESCAPE.search(path):
+        raise RequestFault(400, f"target {quote(path)}: expected two hex digits after %")
+    return urllib.parse.unquote(path, "latin-1")
 
 
-def _receive(fd: int, size: int) -> bytes:
+def _receive_into(fd: int, view: memoryview) -> int:
     try:
-        return os.read(fd, size)
+        return os.readv(fd, [view])
     except ConnectionResetError:
-        return b""  # the parent left without reading all it asked for
+        return 0  # the parent left without reading all it asked for
     except OSError as error:
         raise PeerError(f"reading requests: {error.strerror}") from error

@@ -54,7 +54,7 @@ def kernel(number, *arguments):
 sandbox._kernel = lambda: kernel
 """
 SERVE = OLDER_KERNEL + "\ncli.run()\n"
-# confines itself as the program does, and tries to get out in both threads that live on
+# confines itself as the program does, and tries to get out in its thread and in one that it starts
 ESCAPE = (
     OLDER_KERNEL
     + """
@@ -107,13 +107,12 @@ def outcome(attempt):
 
 found = {}
 def work():
-    confinement.apply()
     found["worker"] = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
 
-with cli._signals(confinement):
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+confinement.apply()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
 found["main"] = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
 found["core"] = resource.getrlimit(resource.RLIMIT_CORE)
 programs.close()

@@ -18,6 +18,7 @@ from typing import cast
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from cip import watch  # noqa: E402
 from cip.content import BlobReader, BytesReader  # noqa: E402  (importable from anywhere by the line above)
 from cip.errors import ErrorCode, NetworkError, NotFoundError  # noqa: E402
 from cip.image import Image  # noqa: E402
@@ -25,7 +26,7 @@ from cip.model.descriptor import UNKNOWN_SIZE  # noqa: E402
 from cip.model.digest import digest_of  # noqa: E402
 from cip.wire import httpserver  # noqa: E402
 from cip.wire.fds import adopt_socket  # noqa: E402
-from cip.wire.jsonproxy import conversation  # noqa: E402
+from cip.wire.jsonproxy.conversation import Conversation  # noqa: E402
 from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeImage, Manifest, Stalled  # noqa: E402
 from tests.support.images import CONFIG_C, LAYER_T, describe, manifest  # noqa: E402
 
@@ -95,12 +96,19 @@ def main(arguments: list[str]) -> int:
         if scenario in _SCENARIOS:
             opener = Opener(_SCENARIOS[scenario]())
             if speaks_json:
-                return conversation.serve(sock, opener)
+                with Conversation(sock, opener) as by_json:
+                    return converse(by_json)
             reference = arguments[-1]
-            return httpserver.serve_socket(
-                sock, lambda: cast(Image, opener.open(reference)), "/nonexistent", lambda: None
-            )
+            return converse(httpserver.on_socket(sock, lambda: cast(Image, opener.open(reference)), "/nonexistent"))
         return misbehave(sock, scenario, speaks_json)
+
+
+def converse(conversation: watch.Conversation) -> int:
+    """Serve beside a watch, as the program does; the exit status."""
+    with watch.Watch(conversation, lambda: None):
+        if conversation.begin():
+            conversation.run()
+    return conversation.exit_status
 
 
 def misbehave(sock: socket.socket, scenario: str, speaks_json: bool) -> int:

@@ -53,9 +53,10 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "client": frozenset({"version", "errors", "model", "content"}),
     "options": _VALUES | {"settings"},
+    "watch": frozenset({"errors"}),
     "confine": _VALUES | {"settings", "programs", "trust"},  # of trust what a policy may ask for
     "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
-    | {"image", "wire", "explain", "options", "confine"},
+    | {"image", "wire", "explain", "options", "watch", "confine"},
     "main": frozenset({"cli"}),
 }  # fmt: skip
 _ROOM_OF_FILE = {"__init__": "version", "__main__": "main"}

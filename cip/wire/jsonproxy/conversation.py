@@ -3,7 +3,7 @@
 
 Rules. One packet is one request, one packet is its reply, and replies leave in the order of the requests. A thread of
 its own takes the requests and runs each as soon as the one before it has run, whatever replies are still owed. The
-calling thread sends the replies, and waits for all else: signals, a parent that hangs up or leaves a pipe.
+calling thread sends the replies, and waits for all else: a parent that hangs up or leaves a pipe.
 Two replies can wait: that of FinishPipe until its pipe has ended, and that of a blob for its source's first answer, at
 most ANSWER_SECONDS from its request on. So the seconds of several blobs do not add up.
 
@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from ... import log
 from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
@@ -51,51 +51,68 @@ class Opener(Protocol):
     def open(self, text: str, /) -> ServedImage: ...
 
 
-Settled = Callable[[], object]
+class Conversation:
+    """One connection from its first request to its end, on the connected SEQPACKET socket `sock` of the caller.
 
-
-def _nothing() -> None:
-    """Put nothing off."""
-
-
-def serve(sock: socket.socket, opener: Opener, settled: Settled = _nothing, woken: int = -1) -> int:
-    """Serve the connected SEQPACKET socket `sock`, which the caller closes, until its end; the exit status.
-
-    `settled` is called once, in the calling thread and before any other is started, when the reply that lets the
-    parent name images is out. A descriptor `woken` is readable when a signal has come, whose handler then runs.
-    Threads may outlive the return, as daemons. Whatever ends the call, an exception of a signal handler included,
-    unfinished raw transfers have told their parent so when it returns (wire.md 5.2).
+    A context manager: unfinished raw transfers have told their parent so when it is left (wire.md 5.2). The thread that
+    calls `begin` and `run` waits for all but requests; others may outlive it, as daemons.
     """
-    _raise_descriptor_limit()
-    bell = Bell()
-    pipes = Pipes(bell)
-    requests = _Requests(sock, opener, pipes)
-    replies = _Replies(sock, pipes, bell, woken)
-    try:
-        if _begin(requests, replies, settled):
-            replies.run(requests)
+
+    def __init__(self, sock: socket.socket, opener: Opener) -> None:
+        _raise_descriptor_limit()
+        self._sock = sock
+        self._bell = Bell()
+        self._pipes = Pipes(self._bell)
+        self._requests = _Requests(sock, opener, self._pipes)
+        self._replies = _Replies(sock, self._pipes, self._bell)
+        self.exit_status = EXIT_SERVED
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipes.stop()
+        self._replies.close()
+        self._pipes.close()
+        self._bell.close()
+
+    def begin(self) -> bool:
+        """Answer until the parent may name images, with no other thread yet; False when it did not want to."""
+        return self._until_gone(self._initialize)
+
+    def run(self) -> None:
+        """Answer until the end."""
+        self._until_gone(lambda: self._replies.run(self._requests))
+
+    def fileno(self) -> int:
+        """What tells, polled for nothing, that the parent hung up."""
+        return self._sock.fileno()
+
+    def status_after_hang_up(self) -> int:
+        """The exit status of a process whose parent has gone: nobody waits for what is left."""
         return EXIT_SERVED
-    except (BrokenPipeError, ConnectionResetError):
-        return EXIT_SERVED  # nobody waits for what is left
-    except OSError as error:
-        log.error("the connection to the parent failed: %s", error.strerror)
-        return EXIT_FAILED
-    finally:
-        pipes.stop()
-        replies.close()
-        pipes.close()
-        bell.close()
 
+    def abandon(self) -> None:
+        """Tell each unfinished raw transfer; from any thread."""
+        self._pipes.stop()
 
-def _begin(requests: _Requests, replies: _Replies, settled: Settled) -> bool:
-    """Answer until the parent may name images; False when it did not want to. Raises OSError."""
-    while not requests.initialized:
-        replies.wait_for_request()
-        if not requests.run_one(replies.owe):
+    def _initialize(self) -> bool:
+        while not self._requests.initialized:
+            self._replies.wait_for_request()
+            if not self._requests.run_one(self._replies.owe):
+                return False
+            self._replies.send_all()
+        return True
+
+    def _until_gone(self, answer: Callable[[], bool | None]) -> bool:
+        try:
+            return bool(answer())
+        except (BrokenPipeError, ConnectionResetError):
+            return False  # nobody waits for what is left
+        except OSError as error:
+            log.error("the connection to the parent failed: %s", error.strerror)
+            self.exit_status = EXIT_FAILED
             return False
-        replies.send_all()
-    settled()
-    return True
 
 
 class _Reply(NamedTuple):
@@ -134,11 +151,10 @@ class _Method(NamedTuple):
 class _Replies:
     """The replies that are owed, in their order. All but `owe` and `finish` belong to the calling thread."""
 
-    def __init__(self, sock: socket.socket, pipes: Pipes, bell: Bell, woken: int) -> None:
+    def __init__(self, sock: socket.socket, pipes: Pipes, bell: Bell) -> None:
         self._sock = sock
         self._pipes = pipes
         self._bell = bell
-        self._woken = woken
         self._room = threading.Condition()
         self._owed: deque[_Owed] = deque()
         self._packet: _Packet | None = None  # ready, but the parent does not read
@@ -212,8 +228,6 @@ class _Replies:
         poller.register(self._sock, events)  # hang-up and error are told without being asked for
         poller.register(self._bell, select.POLLIN)
         poller.register(self._pipes, select.POLLIN)
-        if self._woken >= 0:
-            poller.register(self._woken, select.POLLIN)
         found = dict(poller.poll(None if until is None else max(0.0, until - time.monotonic()) * 1000 + 1))
         self._bell.hush()
         if self._pipes.fileno() in found:

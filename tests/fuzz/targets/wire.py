@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cip.content import BlobAccess, BytesReader
-from cip.errors import CipError, ErrorCode, NotFoundError
+from cip.errors import ErrorCode, NotFoundError
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
-from cip.wire.httprequest import RequestReader, parse_target
-from cip.wire.httpserver import _Conversation as HttpConversation
+from cip.net.lines import REQUESTS, Lines
+from cip.wire.httpserver import Conversation as HttpConversation
 from cip.wire.jsonproxy.conversation import _METHODS as JSON_METHODS
 from cip.wire.jsonproxy.packets import encode_success, parse_request
 
@@ -25,24 +25,6 @@ if TYPE_CHECKING:
     from cip.image import Image
 
 _JSON_WORDS = (b'{"method":"', b'"args":[', b"1e0", b"GetBlob", b"FinishPipe", b"OpenImage", b"GetRawBlob", b"1e999")
-
-
-def _http_request(data: bytes) -> None:
-    """Requests on a stream: none is read past its end, and targets are decoded once."""
-    reader = RequestReader(PiecewiseStream(data, 61).receive)
-    for _ in range(len(data) + 1):
-        request = reader.read()
-        if request is None:
-            return
-        assert 0 <= request.length <= 1024 * 1024
-        try:
-            request.require_valid()
-            path = parse_target(request.method, request.target)
-            assert path is None or path.startswith("/")
-        except CipError:
-            pass  # the request is refused, the connection goes on
-        reader.discard_body(request)
-    raise AssertionError("more requests than bytes")
 
 
 def _json_request(data: bytes) -> None:
@@ -85,36 +67,50 @@ class _Image:
         """Nothing to close."""
 
 
-def _http_conversation(data: bytes) -> str:
-    """A whole connection: each request has one answer, of which every byte belongs to some answer; none is a 500."""
+class _Conversation(HttpConversation):
+    """Keeps the methods of what it answered, the last one perhaps because it is faulty."""
+
+    def __init__(self, input_fd: int, output_fd: int) -> None:
+        super().__init__(input_fd, output_fd, lambda: cast("Image", _Image()), tempfile.gettempdir())
+        self.methods: list[str] = []
+
+    def handle_one_request(self) -> None:
+        super().handle_one_request()
+        self.methods.append(self.command or "")
+
+
+def _converse(data: bytes, *, pieces: bool) -> tuple[_Conversation, bytes]:
+    """A whole connection whose requests arrive at once, or in small `pieces`, and its answers."""
     asked, told = os.memfd_create("requests"), os.memfd_create("answers")
     try:
         os.write(asked, data)
         os.lseek(asked, 0, os.SEEK_SET)
-        conversation = HttpConversation(
-            asked, told, lambda: cast("Image", _Image()), tempfile.gettempdir(), lambda: None
-        )
+        conversation = _Conversation(asked, told)
+        if pieces:
+            lines = Lines(PiecewiseStream(data, 61).receive_into, REQUESTS)
+            conversation._lines, conversation.rfile = lines, cast("Any", lines)
         conversation.run()
-        answers = os.pread(told, os.fstat(told).st_size, 0)
+        return conversation, os.pread(told, os.fstat(told).st_size, 0)
     finally:
         os.close(asked)
         os.close(told)
-    statuses = list(_statuses(answers, _methods(data)))
+
+
+def _http_conversation(data: bytes) -> str:
+    """A whole connection: each request has one answer, of which every byte belongs to some answer; none is a 500."""
+    conversation, answers = _converse(data, pieces=False)
+    statuses = list(_statuses(answers, conversation.methods))
     assert "500" not in statuses, answers[:1000]
     return f"{conversation.exit_status == 0} {'x'.join(sorted(set(statuses))).translate(_LETTERS)}"
 
 
-def _methods(data: bytes) -> list[str]:
-    """The methods of the requests that are answered, the last one perhaps because it is faulty."""
-    reader = RequestReader(PiecewiseStream(data, 1 << 20).receive)
-    methods = []
-    try:
-        while request := reader.read():
-            reader.discard_body(request)
-            methods.append(request.method)
-    except CipError:
-        methods.append(reader.method)
-    return methods
+def _http_request(data: bytes) -> None:
+    """How the bytes arrive makes no difference."""
+    outcomes = []
+    for pieces in (False, True):
+        conversation, answers = _converse(data, pieces=pieces)
+        outcomes.append((conversation.exit_status, list(_statuses(answers, conversation.methods))))
+    assert outcomes[0] == outcomes[1], outcomes
 
 
 def _statuses(answers: bytes, methods: list[str]) -> Iterator[str]:

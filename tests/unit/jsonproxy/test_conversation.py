@@ -3,13 +3,11 @@
 
 import json
 import os
-import select
 import socket
 import threading
 import time
 import unittest
 from collections.abc import Callable
-from types import SimpleNamespace
 from unittest import mock
 
 from cip.content import ON_WAIT, BlobAccess, BlobReader, BytesReader
@@ -59,7 +57,11 @@ class Server:
         self._thread.start()
 
     def _serve(self) -> None:
-        self.status = conversation.serve(self.sock, self._opener, self._settled)
+        with conversation.Conversation(self.sock, self._opener) as self.conversation:
+            if self.conversation.begin():
+                self._settled()
+                self.conversation.run()
+        self.status = self.conversation.exit_status
 
     def end(self) -> int | None:
         """The exit status, once the server has ended by itself."""
@@ -803,7 +805,7 @@ class SeveralConversations(OpenerTestCase):
                 self.go_on.set()
                 other.close()
 
-    def test_what_was_put_off_is_done_once_and_after_the_reply(self) -> None:
+    def test_it_begins_with_the_reply_to_initialize(self) -> None:
         told: list[bool] = []
         other = Server(self.opener, lambda: told.append(self.go_on.wait(PATIENCE)))
         other.parent.ask("FinishPipe", 99)
@@ -815,45 +817,14 @@ class SeveralConversations(OpenerTestCase):
         self.assertEqual(told, [True])
         other.close()
 
-
-class AnExceptionOfASignalHandler(OpenerTestCase):
-    def test_tells_raw_transfers_on_its_way_out(self) -> None:
-        class Signalled(BaseException):
-            pass
-
-        class Poller:
-            def __init__(self) -> None:
-                self._poller = select.poll()
-                self.register = self._poller.register
-
-            def poll(self, milliseconds: float | None) -> list[tuple[int, int]]:
-                if asked.is_set():
-                    raise Signalled
-                return self._poller.poll(20)
-
-        def serve() -> None:
-            try:
-                conversation.serve(theirs, self.opener)
-            except Signalled:
-                caught.set()
-
-        asked, caught = threading.Event(), threading.Event()
-        before = set(threading.enumerate())
-        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        with mock.patch.object(conversation, "select", SimpleNamespace(**{**vars(select), "poll": Poller})):
-            server = threading.Thread(target=serve)
-            server.start()
-            with JsonParent(ours) as parent, theirs:
-                raw = parent.ask("GetRawBlob", parent.open("f1"), str(self.stalled()))
-                asked.set()
-                server.join(PATIENCE)
-                self.assertTrue(caught.is_set())
-                self.assertFalse(has_nothing(raw.fds[1]), "the transfer is not told")
-                close_all(raw)
-                parent.sock.close()
-                self.go_on.set()
-                for thread in set(threading.enumerate()) - before:
-                    thread.join(PATIENCE)
+    def test_one_that_is_abandoned_from_beside_has_told_raw_transfers(self) -> None:
+        other = Server(self.opener)
+        raw = other.parent.ask("GetRawBlob", other.parent.open("f1"), str(self.stalled()))
+        other.conversation.abandon()
+        self.assertFalse(has_nothing(raw.fds[1]), "the transfer is not told")
+        close_all(raw)
+        self.go_on.set()
+        other.close()
 
 
 if __name__ == "__main__":
