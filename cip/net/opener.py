@@ -36,6 +36,7 @@ _KEEPING_METHOD = frozenset({307, 308})
 _NO_IDENTITY = TlsIdentity()
 _NO_FIELDS: Mapping[str, str] = {}
 _FORBIDDEN_IN_FIELD = re.compile(r"[^\t\x20-\x7e]")
+_BEYOND_ASCII = re.compile(r"[\x80-\xff]")
 _SECRET_FIELDS = ("Authorization", "Proxy-Authorization")
 
 
@@ -234,7 +235,8 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         fp.close()
         host = req.url.origin.address
         try:
-            target = join_url(req.url, location)
+            # fields are read as Latin-1; what a URL cannot have are bytes, of UTF-8 or whatever it was
+            target = join_url(req.url, _BEYOND_ASCII.sub(lambda byte: f"%{ord(byte[0]):02X}", location))
         except CipError as error:
             why = f"{host}: a redirect leads nowhere: {error}"
             raise SourceError(why, code=ErrorCode.REDIRECT_REFUSED, host=host) from error

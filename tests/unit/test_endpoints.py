@@ -358,7 +358,7 @@ class SchemeTest(EndpointCase):
         self.origins.add("https://r.example:443", lambda asked: reply(200))
         fault = NotTlsError("r.example:443: no tls", host="r.example:443", code=ErrorCode.REGISTRY_ERROR)
         self.origins.places["https://r.example:443"].fault = fault
-        with self.assertRaisesRegex(NotTlsError, "no tls; for plain http set insecure = true for it in registries.conf"):
+        with self.assertRaisesRegex(NotTlsError, "no tls; for plain http set insecure = true for it"):
             self.status(self.endpoint())
 
     def test_insecure_ones_speak_https_if_they_can(self) -> None:
