@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 _BUFFER = 1 << 20
 
@@ -70,6 +71,10 @@ class HttpRun:
                 raise AssertionError(f"{digest}: ended {left} bytes early")
             left -= count
         return length
+
+    def cpu(self) -> float:
+        """CPU seconds of the program so far."""
+        return cpu_of(self._child.pid)
 
     def finish(self) -> tuple[float, int]:
         """End the program; its CPU seconds and peak bytes."""
@@ -149,6 +154,10 @@ class JsonRun:
         self._socket.close()
         self._child.wait()
 
+    def cpu(self) -> float:
+        """CPU seconds of the program so far."""
+        return cpu_of(self._child.pid)
+
     def finish(self) -> tuple[float, int]:
         """End the program; its CPU seconds and peak bytes."""
         peak = _peak(self._child.pid)
@@ -187,11 +196,38 @@ def _reap(child: subprocess.Popen[bytes]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def bare_interpreter(python: str) -> float:
-    """Seconds from start to end of an interpreter that does nothing."""
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process and its threads so far, in steps of the kernel's clock (0.01 s)."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def interpreter(python: str, *arguments: str) -> float:
+    """Seconds from start to end of an interpreter with these arguments."""
     began = time.perf_counter()
-    subprocess.run([python, "-I", "-c", "pass"], check=True)
+    subprocess.run([python, *arguments], check=True)
     return time.perf_counter() - began
+
+
+def floor(python: str, host: str, path: str, size: int, authority: str = "") -> float:
+    """CPU seconds of the least that moving a blob costs (tests/bench/floor.py)."""
+    name, _, port = host.partition(":")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        words = [python, "-I", str(Path(__file__).with_name("floor.py")), str(theirs.fileno()), name, port, path]
+        child = subprocess.Popen(
+            [*words, str(size), *([authority] if authority else [])], pass_fds=[theirs.fileno()],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        theirs.close()
+        buffer = bytearray(_BUFFER)
+        while ours.recv_into(buffer):
+            continue
+        said, _ = child.communicate()
+        if child.returncode:
+            raise AssertionError(f"floor.py: exit status {child.returncode}")
+        return float(said)
 
 
 def raise_descriptor_limit() -> None:
