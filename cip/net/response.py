@@ -158,6 +158,12 @@ class Response(http.client.HTTPResponse):
         super().close()
         self._end(False)
 
+    def discard(self) -> None:
+        """Close a body that nobody wants, whatever the status: a short one is read, for the sake of the connection."""
+        if self.fp is not None and self.size <= DRAIN_LIMIT and not self.will_close:
+            self._drain()
+        self.close()
+
     def discount(self) -> None:
         """Leave the connection out of what its host may have, until it is given back."""
         if self.fp is not None and not self._discounted:

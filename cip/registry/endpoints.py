@@ -86,7 +86,7 @@ class Endpoint:
         response = self._send("/v2/", _API_FIELDS, limits, challenged=False)
         self.offers_signatures = response.headers.get("x-registry-supports-signatures") == "1"
         status = response.status
-        response.close()
+        response.discard()
         if status not in (200, 401):
             raise RegistryError(
                 f"{self.name}: expected status 200 or 401 from /v2/, found {status}", host=self.name, http_status=status

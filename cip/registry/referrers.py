@@ -170,7 +170,7 @@ class _Place:
             response = self.endpoint.get_path(path, limits, _ACCEPT)
             announced = media_type_of(response)
             if first and (response.status in _NO_API or (response.status == 200 and announced != mediatype.OCI_INDEX)):
-                response.close()  # such as the page of a user interface
+                response.discard()  # such as the page of a user interface
                 return None
             if response.status != 200:
                 raise refusal(response, where, ErrorCode.REGISTRY_ERROR, limits.clock, access=self._access(response))
@@ -225,7 +225,7 @@ class _Place:
                     return None
                 raise error
             if media_type_of(response) != mediatype.OCI_INDEX:
-                response.close()  # no valid index: no referrers (distribution-spec)
+                response.discard()  # no valid index: no referrers (distribution-spec)
                 return b""
             require_uncompressed(response)
             return response.read_all(LIST_LIMIT, where)

@@ -430,6 +430,16 @@ class PingTest(EndpointCase):
                 self.assertIs(endpoint.offers_signatures, offers)
                 self.assertEqual(self.origins.targets(), ["/v2/"])
 
+    def test_the_connection_serves_what_follows(self) -> None:
+        for body in (b"", b"{}", b"x" * 500):
+            with self.subTest(len(body)):
+                self.origins.opened.clear()
+                self.origins.add("https://r.example:443", lambda a, b=body: reply(200, b))  # type: ignore[misc]
+                endpoint = self.endpoint()
+                endpoint.ping(self.limits)
+                self.status(endpoint)
+                self.assertEqual(len(self.origins.opened), 1)
+
     def test_any_other_answer_is_a_fault(self) -> None:
         for status in (204, 400, 404, 500):
             with self.subTest(status):
