@@ -18,7 +18,7 @@ from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
-from .watch import Conversation, Watch, hold_signals
+from .watch import Conversation, Watch, hold_signals, release_signals
 
 if TYPE_CHECKING:
     from .confine.remote import HelperPrograms
@@ -172,6 +172,25 @@ def _explain(invocation: Invocation, stack: ExitStack) -> int:
     return EXIT_FAILED if explanation.errors else status
 
 
+def _fetch(invocation: Invocation, stack: ExitStack) -> int:
+    destination = rooms.parse_destination(invocation.destination, invocation.reference)
+    settings = invocation.settings._replace(partial_dir=None)  # the layout keeps its own parts
+    opener, confinement, _ = _core(invocation._replace(settings=settings), stack)
+    confinement.writable.append(destination.path)
+    release_signals()  # what is written is good at any moment
+
+    def confine() -> None:
+        confinement.require()
+        confinement.apply()
+
+    watched = invocation.log_level < log.Level.SILENT and os.isatty(log.STDERR)
+    said = rooms.fetch(
+        opener, settings, invocation.reference, destination, every_platform=invocation.every_platform,
+        terminal=log.STDERR if watched else None, confine=confine,
+    )  # fmt: skip
+    return _print(f"{said}\n")
+
+
 class _Confinement:
     """Gives up what is not needed any more, once, off the critical path unless a level is required.
 
@@ -187,6 +206,7 @@ class _Confinement:
         self._programs = programs
         self._sources = sources
         self._opener = opener
+        self.writable = [self._settings.tmpdir, *([self._settings.partial_dir] if self._settings.partial_dir else [])]
         self._applied = invocation.settings.sandbox.mode is SandboxMode.OFF
 
     def apply(self) -> None:
@@ -217,9 +237,7 @@ class _Confinement:
         named = (self._reference, *self._settings.local_sources)
         limited = self._command is Command.HTTP and not any(text.startswith("containers-storage:") for text in named)
         wanted = Level.FULL if limited else Level.WRITE
-        writable, readable = [self._settings.tmpdir], _read_later(self._reference, self._settings)
-        if self._settings.partial_dir is not None:
-            writable.append(self._settings.partial_dir)
+        writable, readable = self.writable, _read_later(self._reference, self._settings)
         try:
             self._confine_programs()
         except OSError as error:
@@ -334,4 +352,5 @@ _COMMANDS: Mapping[Command, Callable[[Invocation, ExitStack], int]] = {
     Command.HTTP: _serve_http,
     Command.JSON: _serve_json,
     Command.EXPLAIN: _explain,
+    Command.FETCH: _fetch,
 }

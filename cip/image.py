@@ -78,10 +78,10 @@ class ServedManifest(NamedTuple):
 class Image:
     """One accepted image. Safe to use from several threads; `close` leaves open readers alone."""
 
-    def __init__(self, reference: str, source: ImageSource, accepted: _Accepted, events: Events) -> None:
+    def __init__(self, reference: str, source: ImageSource, accepted: AcceptedManifest, events: Events) -> None:
         self.reference = reference
-        self._source = source
-        self._accepted = accepted
+        self.source = source  # for what copies an image as it is; nothing read from it is checked
+        self.accepted = accepted
         self._events = events
         self._listed: ImageReferrers | None = None  # what refers to the image, once the parent has asked
         self._ahead: ReadAhead | None = None
@@ -127,7 +127,7 @@ class Image:
         found = self._blobs.get(digest) or self._listed_blob(digest)
         if found is not None:
             return found
-        if self._accepted.manifest.media_type == mediatype.DOCKER_MANIFEST:
+        if self.accepted.manifest.media_type == mediatype.DOCKER_MANIFEST:
             converted = self._converted()[1]
             if converted is not None and converted.descriptor.digest == digest:
                 return converted.descriptor
@@ -148,7 +148,7 @@ class Image:
         listed = self._listed if digest not in self._blobs else None
         ahead = self._read_ahead() if self._ahead_limit and listed is None else None
         try:
-            reader = (listed or ahead or self._source).open_blob(descriptor, access)
+            reader = (listed or ahead or self.source).open_blob(descriptor, access)
         except CipError as error:
             self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
             raise
@@ -180,15 +180,15 @@ class Image:
         """Release the source."""
         if self._ahead is not None:
             self._ahead.close()
-        self._source.close()
+        self.source.close()
 
     def _referrers(self) -> ImageReferrers:
         if self._listed is None:
             from .referrers import ImageReferrers
 
-            accepted = self._accepted
+            accepted = self.accepted
             subjects = [each for each in (accepted.index_digest, accepted.digest) if each is not None]
-            listed = ImageReferrers(self.reference, self._source.referrer_source(), subjects, accepted.signed_by)
+            listed = ImageReferrers(self.reference, self.source.referrer_source(), subjects, accepted.signed_by)
             with self._lock:
                 self._listed = self._listed or listed
         return self._listed
@@ -199,7 +199,7 @@ class Image:
     def _read_ahead(self) -> ReadAhead | None:
         if self._ahead is None:
             self._ahead = rooms.read_ahead(
-                self._source.open_blob, self._layers, self._ahead_limit, self._ahead_connections
+                self.source.open_blob, self._layers, self._ahead_limit, self._ahead_connections
             )
         return self._ahead
 
@@ -208,7 +208,7 @@ class Image:
 
     def _image_config(self) -> bytes:
         """The config blob of something that is an image (images.md 7.3)."""
-        manifest = self._accepted.manifest
+        manifest = self.accepted.manifest
         if manifest.media_type == mediatype.OCI_MANIFEST and manifest.config.media_type != mediatype.OCI_CONFIG:
             kind = manifest.artifact_type or manifest.config.media_type
             raise UnsupportedError(
@@ -220,9 +220,9 @@ class Image:
     def _config_blob(self) -> bytes:
         """The config as stored, verified and kept. Two threads that ask at once may both fetch it; one copy stays."""
         if self._config is None:
-            descriptor = self._accepted.manifest.config
+            descriptor = self.accepted.manifest.config
             try:
-                reader = self._source.open_blob(descriptor, BlobAccess.VERIFIED)
+                reader = self.source.open_blob(descriptor, BlobAccess.VERIFIED)
                 try:
                     data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where("config"))
                 finally:
@@ -236,7 +236,7 @@ class Image:
 
     def _converted(self) -> tuple[ServedManifest, BlobInMemory | None]:
         if self._served is None:
-            accepted = self._accepted
+            accepted = self.accepted
             if accepted.manifest.media_type == mediatype.OCI_MANIFEST:
                 served = ServedManifest(accepted.data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
                 self._served = (served, None)
@@ -264,11 +264,11 @@ class ImageOpener:
     def __init__(self, settings: Settings, sources: SourceOpener, tools: TrustTools, load_policy: Callable[[], Policy],
                  *, events: Events, audit: Audit) -> None:
         self._settings = settings
-        self._sources = sources
+        self.sources = sources
         self._tools = tools
         self._gpgv = _Reliable(tools.run_gpgv)
         self._load_policy = load_policy
-        self._events = events
+        self.events = events
         self._audit = audit
         self._policy: Policy | None = None
 
@@ -286,21 +286,23 @@ class ImageOpener:
         if self._policy is None:
             self._policy = self._load_policy()
 
-    def open(self, text: str) -> Image:
+    def open(self, text: str, instance: Digest | None = None) -> Image:
         """The image that `text` names, once the policy accepts it.
+
+        Of an index the instance for the platform, or the one with the digest `instance`, which must be from the index.
 
         Raises InvalidReferenceError, UnsupportedError, NotFoundError, SourceError, PolicyRejectedError,
         InvalidDocumentError; nothing stays open then.
         """
         self.prepare()
         try:
-            image, manifest = self._open(text)
+            image, manifest = self._open(text, instance)
         except CipError as error:
-            self._events.emit("failed", image=text, **failure(error))
+            self.events.emit("failed", image=text, **failure(error))
             raise
         if self._settings.decryption_keys and any(each.media_type.endswith("+encrypted") for each in manifest.layers):
             log.warning("%s: --decryption-key is ignored: encrypted layers are served as they are", text)
-        self._events.emit(
+        self.events.emit(
             "plan",
             image=text,
             layers=len(manifest.layers),
@@ -308,21 +310,23 @@ class ImageOpener:
         )
         return image
 
-    def _open(self, text: str) -> tuple[Image, Manifest]:
+    def _open(self, text: str, instance: Digest | None) -> tuple[Image, Manifest]:
         tools = self._tools._replace(run_gpgv=self._gpgv, require_time=_open_timer(self._settings.times.open))
-        source = self._sources.open(parse_image_reference(text))
+        source = self.sources.open(parse_image_reference(text))
         try:
-            accepted = self._accept(text, source, tools)
-            return Image(text, source, accepted, self._events), accepted.manifest
+            accepted = self._accept(text, source, tools, instance)
+            return Image(text, source, accepted, self.events), accepted.manifest
         except BaseException:
             source.close()
             raise
 
     def close(self) -> None:
         """Release connections."""
-        self._sources.close()
+        self.sources.close()
 
-    def _accept(self, text: str, source: ImageSource, tools: TrustTools) -> _Accepted:
+    def _accept(
+        self, text: str, source: ImageSource, tools: TrustTools, named_instance: Digest | None
+    ) -> AcceptedManifest:
         """The top manifest or the instance chosen from it, accepted by the policy (signatures.md section 6)."""
         top = source.manifest(None)
         digest = digest_of(top.data)
@@ -343,8 +347,8 @@ class ImageOpener:
             raise
         if isinstance(parsed, Manifest):
             decision = self._judge(text, source, [digest], None, decide)
-            return _Accepted(parsed, top.data, digest, None, signed_by=_signing_referrers(decision, unverified))
-        return self._accept_index(text, source, parsed, digest, unverified, tools)
+            return AcceptedManifest(parsed, top.data, digest, None, signed_by=_signing_referrers(decision, unverified))
+        return self._accept_index(text, source, parsed, digest, unverified, tools, named_instance)
 
     def _accept_index(
         self,
@@ -354,13 +358,14 @@ class ImageOpener:
         digest: Digest,
         unverified: UnverifiedImage,
         tools: TrustTools,
-    ) -> _Accepted:
-        chosen: list[_Accepted] = []
+        named_instance: Digest | None,
+    ) -> AcceptedManifest:
+        chosen: list[AcceptedManifest] = []
         judged = [unverified]
         digests = [digest]
 
         def instance() -> UnverifiedImage:
-            found = self._resolve(text, source, index)
+            found = self._resolve(text, source, index, named_instance)
             chosen.append(found._replace(index_digest=digest))
             digests.append(found.digest)
             judged.append(self._unverified(source, found.data, found.digest, found.entry))
@@ -422,16 +427,16 @@ class ImageOpener:
         )
 
     def _record(self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision) -> None:
-        self._events.emit("policy", image=text, accepted=decision.accepted, scope=decision.scope)
+        self.events.emit("policy", image=text, accepted=decision.accepted, scope=decision.scope)
         self._audit(decision, reference=text, digest=digest, index_digest=index_digest, time=self._tools.now())
 
-    def _resolve(self, text: str, source: ImageSource, index: Index) -> _Accepted:
-        """The manifest for this platform, following indexes inside indexes."""
+    def _resolve(self, text: str, source: ImageSource, index: Index, named: Digest | None) -> AcceptedManifest:
+        """The manifest for this platform, following indexes inside indexes; or the one with the digest `named`."""
         from .hostconfig.machine import host_platforms
 
         wanted = host_platforms(self._settings.platform)
         for _ in range(INDEX_DEPTH):
-            entry = choose_instance(index, wanted).descriptor
+            entry = choose_instance(index, wanted).descriptor if named is None else Descriptor("", named, 0)
             try:
                 raw = source.manifest(entry.digest)
             except ImageAbsentError as error:  # the image is there, its index names more than there is
@@ -441,14 +446,14 @@ class ImageOpener:
             announced = raw.media_type or entry.media_type
             parsed = parse_manifest(raw.data, announced, where)
             if isinstance(parsed, Manifest):
-                return _Accepted(parsed, raw.data, digest_of(raw.data), None, entry=entry.digest)
+                return AcceptedManifest(parsed, raw.data, digest_of(raw.data), None, entry=entry.digest)
             index = parsed
         raise InvalidDocumentError(
             f"{text}: manifest", f"indexes nested deeper than {INDEX_DEPTH}", code=ErrorCode.LIMIT_EXCEEDED
         )
 
 
-class _Accepted(NamedTuple):
+class AcceptedManifest(NamedTuple):
     """A manifest that the policy accepted, itself or through its index, which names it by the digest `entry`.
 
     `digest` is its sha256, by which manifests are compared and signed, whatever algorithm an index uses.

@@ -37,6 +37,7 @@ class Command(StrEnum):
     HTTP = ""
     JSON = "experimental-image-proxy"
     EXPLAIN = "explain"
+    FETCH = "fetch"
 
 
 class Kind(StrEnum):
@@ -68,6 +69,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("debug", Kind.FLAG, "", "the same as --log-level=debug"),
     Option("log-level", Kind.TEXT, "LEVEL", "debug, info, warning or error (default: warning)"),
     Option("json", Kind.FLAG, "", "explain: print JSON"),
+    Option("all", Kind.FLAG, "", "fetch: every platform of an index"),
     Option("policy", Kind.TEXT, "FILE", "signature policy instead of the host's policy.json"),
     Option("insecure-policy", Kind.FLAG, "", "accept any image, read no policy"),
     Option("require-signed", Kind.FLAG, "", "refuse images that no signature was verified for"),
@@ -118,6 +120,11 @@ T = TypeVar("T")
 _BY_NAME = {option.name: option for option in OPTIONS}
 _SHORT = {"-q": "--quiet", "-h": "--help", "-v": "--version"}
 
+# how many words stand behind a command, and what they are
+_ARGUMENTS = {
+    Command.HTTP: (1, "one image name"), Command.JSON: (0, "no argument"), Command.EXPLAIN: (1, "one image name"),
+    Command.FETCH: (2, "an image name and oci:DIR[:TAG]"),
+}  # fmt: skip
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 TIME_LIMIT = 1_000_000.0  # seconds; waiting calls of the kernel take no more than 24 days
@@ -139,12 +146,14 @@ class Invocation(NamedTuple):
     command: Command
     settings: Settings
     reference: str = ""
+    destination: str = ""
     sockfd: int | None = None
     audit_fd: int | None = None
     require_audit: bool = False
     events_fd: int | None = None
     journal: bool = False
     json: bool = False
+    every_platform: bool = False
     log_level: Level = Level.WARNING
     warnings: tuple[str, ...] = ()
     answer: str | None = None
@@ -158,18 +167,19 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     if values.flag("version"):
         return Invocation(Command.HTTP, Settings(), answer=f"{__version__}\n")
     command = Command.HTTP
-    if words and words[0] in (Command.JSON, Command.EXPLAIN):
+    if words and words[0] in (Command.JSON, Command.EXPLAIN, Command.FETCH):
         command = Command(words.pop(0))
     elif program == "skopeo":
         raise UsageError(
             f"this is {PROGRAM} {__version__} under the name skopeo: it has the command {Command.JSON} and no other"
         )
-    expected = 0 if command is Command.JSON else 1
+    expected, what = _ARGUMENTS[command]
     if len(words) != expected:
-        what = "no argument" if not expected else "one image name"
         raise UsageError(f"{command or PROGRAM}: expected {what}, found {len(words)}; see --help")
     if values.flag("json") and command is not Command.EXPLAIN:
         raise UsageError("--json: expected together with explain")
+    if values.flag("all") and command is not Command.FETCH:
+        raise UsageError("--all: expected together with fetch")
     if values.flag("require-audit") and not values.given("audit-fd"):
         raise UsageError("--require-audit: expected together with --audit-fd")
     _require_own_descriptors(command, values)
@@ -177,12 +187,14 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         command,
         _settings(values, environment),
         words[0] if words else "",
+        destination=words[1] if len(words) > 1 else "",
         sockfd=values.number("sockfd"),
         audit_fd=values.number("audit-fd"),
         require_audit=values.flag("require-audit"),
         events_fd=values.number("events-fd"),
         journal=values.flag("journal"),
         json=values.flag("json"),
+        every_platform=values.flag("all"),
         log_level=_log_level(values),
         warnings=_warnings(values),
     )
@@ -208,8 +220,9 @@ def help_text() -> str:
         f"usage: {PROGRAM} [--sockfd N] [OPTIONS] IMAGE",
         f"       {PROGRAM} {Command.JSON} [--sockfd N] [OPTIONS]",
         f"       {PROGRAM} {Command.EXPLAIN} [--json] [OPTIONS] IMAGE",
+        f"       {PROGRAM} {Command.FETCH} [--all] [OPTIONS] IMAGE oci:DIR[:TAG]",
         "",
-        "Serve a container image to a parent process, or explain how it would be found.",
+        "Serve a container image to a parent process, explain how it is found, or fetch it into a layout.",
         "",
     ]
     for option in OPTIONS:

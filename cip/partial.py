@@ -12,6 +12,7 @@ stay, because nobody tells us when their reader has stored what it got; they go 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,6 +20,7 @@ import re
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -43,14 +45,18 @@ _OPEN_TRIES = 3  # an entry may be removed between being opened and being locked
 class PartStore:
     """The parts below one directory; safe from any thread, and other processes may use the directory, too.
 
-    `limit` is bytes of all parts together, 0 is none; smaller blobs than `minimum` are not kept.
+    `limit` is bytes of all parts together, 0 is none; smaller blobs than `minimum` are not kept. `private`: nobody else
+    may make names in the directory.
     """
 
-    def __init__(self, path: str, limit: int, *, minimum: int = MINIMUM) -> None:
+    def __init__(self, path: str, limit: int, *, minimum: int = MINIMUM, private: bool = True) -> None:
         """Make the directory if its parent is there, and throw old parts away. Raises SourceError."""
         self.path = path
         self._limit = limit
         self._minimum = minimum
+        # A part on its way to a place that others read may be killed just before it gets there.
+        self._forbidden = 0o077 if private else 0o022
+        self._told: set[str] = set()
         self._lock = threading.Lock()
         try:
             with suppress(FileExistsError):
@@ -59,7 +65,7 @@ class PartStore:
         except OSError as error:
             raise SourceError(f"{quote(path)}: no parts of blobs can be kept: {_reason(error)}") from error
         found = os.fstat(self._directory)
-        if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if private and (found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             os.close(self._directory)
             raise SourceError(
                 f"{quote(path)}: no parts of blobs can be kept: expected a directory that only this user can change"
@@ -69,7 +75,9 @@ class PartStore:
     def open_blob(self, descriptor: Descriptor, access: BlobAccess, open_rest: OpenRest) -> BlobReader:
         """The blob: what is here of it, then the rest; from `open_rest` alone when nothing of it can be kept."""
         part = self.open(descriptor)
-        return open_rest(0) if part is None else PartialBlob(part, descriptor, access, open_rest)
+        if part is None:
+            return open_rest(0)
+        return PartialBlob(part, descriptor, access, open_rest, lambda: self.open(descriptor))
 
     def open(self, descriptor: Descriptor) -> Part | None:
         """The part of a blob, for the caller to close; None when it is in use, or may not be kept or used."""
@@ -86,10 +94,12 @@ class PartStore:
                 except OSError:
                     os.close(data)
                     raise
-            if not (_is_ours(data) and _is_ours(sums)):
+            if not (_is_ours(data, self._forbidden) and _is_ours(sums, self._forbidden)):
                 os.close(data)
                 os.close(sums)
-                log.warning("%s: a file named %s is not a part of ours, and not used", self.path, stem)
+                if stem not in self._told:
+                    log.warning("%s: a file named %s is not a part of ours, and not used", self.path, stem)
+                self._told.add(stem)
                 return None
             return Part(self, stem, descriptor.size, data, sums)
         except OSError as error:
@@ -273,8 +283,10 @@ class Part:
             self._store.publish(self._stem, path, directory)
 
     def close(self) -> None:
-        """Give the part up to the next reader; safe to call twice and from another thread."""
+        """Give the part up to the next reader, unless it is empty; safe to call twice and from another thread."""
         with self._lock:
+            if self._open and not self._length and self._size:
+                self._store.remove(self._stem)
             self._close_files()
 
     def _close_files(self) -> None:
@@ -334,7 +346,7 @@ class Part:
         block, inside = divmod(self._length, BLOCK)
         if not inside:
             if not self._store.has_room():
-                raise OSError(0, "the quota or the disk has no room for more")
+                raise OSError(errno.ENOSPC, "the quota or the file system has no room for more")
             self._hasher = hashlib.sha256()
         position = self._length
         left = piece
@@ -355,13 +367,18 @@ class Part:
 class PartialBlob:
     """A blob whose first bytes come from its part, and whose other bytes are kept there as they arrive.
 
-    A raw blob is checked here as well: its parent would find it wrong, and be given the same wrong part again.
+    A raw blob is checked here as well: its parent would find it wrong, and be given the same wrong part again. `renew`
+    opens the part anew once it was deleted.
     """
 
-    def __init__(self, part: Part, descriptor: Descriptor, access: BlobAccess, open_rest: OpenRest) -> None:
-        self._part: Part | None = part
+    def __init__(
+        self, part: Part, descriptor: Descriptor, access: BlobAccess, open_rest: OpenRest,
+        renew: Callable[[], Part | None],
+    ) -> None:  # fmt: skip
+        self.part: Part | None = part
         self._descriptor = descriptor
         self._open_rest = open_rest
+        self._renew = renew
         self._hasher = descriptor.digest.hasher() if access is BlobAccess.RAW else None
         self._reader: BlobReader | None = None
         self._position = 0
@@ -376,14 +393,14 @@ class PartialBlob:
         return self._descriptor.size
 
     @property
-    def continued_at(self) -> int:
-        """Bytes that did not have to be fetched."""
+    def kept(self) -> int:
+        """Bytes so far that did not have to be fetched."""
         return self._kept
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes; those that are here without asking anybody."""
         count = 0
-        part = self._part
+        part = self.part
         if self._reader is None and part is not None:
             count = part.readinto(buffer)
             self._kept += count
@@ -408,8 +425,9 @@ class PartialBlob:
         return error
 
     def restart(self, error: ContentMismatchError) -> bool:
-        """Begin again without the part: where the rest came from, or at another place if all came from there."""
+        """Begin again with an empty part: where the rest came from, or at another place if all came from there."""
         self._drop_part()
+        self.part = self._renew()
         mixed, self._kept, self._position = self._kept > 0, 0, 0
         if not mixed and self._reader is not None:
             return self._reader.restart(error)
@@ -425,8 +443,8 @@ class PartialBlob:
             reader = self._reader
         if reader is not None:
             reader.close()
-        if self._part is not None:
-            self._part.close()
+        if self.part is not None:
+            self.part.close()
 
     def _continue(self) -> BlobReader:
         """The reader of what is not here. Raises NetworkError once nobody wants it any more."""
@@ -448,7 +466,7 @@ class PartialBlob:
             self._drop_part()
 
     def _drop_part(self) -> None:
-        part, self._part = self._part, None
+        part, self.part = self.part, None
         if part is not None:
             part.discard()
 
@@ -462,10 +480,10 @@ def open_part_store(path: str, limit: int) -> PartStore | None:
         return None
 
 
-def _is_ours(descriptor: int) -> bool:
-    """Whether a file was made by this program and user, and nobody else can have touched it."""
+def _is_ours(descriptor: int, forbidden: int) -> bool:
+    """Whether a file was made by this program and user, and others have none of the `forbidden` rights to it."""
     found = os.fstat(descriptor)
-    private = stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077
+    private = stat.S_ISREG(found.st_mode) and not found.st_mode & forbidden
     return private and found.st_uid == os.geteuid() and found.st_nlink == 1
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .content import BlobReader
     from .events import Events
     from .explain.view import Explanation
+    from .fetch.command import Destination
     from .image import ImageOpener
     from .model.descriptor import Descriptor
     from .model.jsontree import JsonNode
@@ -73,6 +74,7 @@ ROOMS = (
     Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
     Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
+    Room("fetch", ("fetch",), "the command `fetch`", ("partial",)),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`"),
     Room("client", ("client",), "the Python client"),
 )
@@ -239,3 +241,22 @@ def explain(reference: str, settings: Settings) -> Explanation:
     with _needed("explain", UsageError):
         from .explain.resolve import explain
     return explain(reference, settings)
+
+
+def parse_destination(text: str, image: str) -> Destination:
+    """Where `fetch` puts the `image`. Raises UsageError, InvalidReferenceError."""
+    with _needed("fetch", UsageError):
+        from .fetch.command import parse_destination
+    return parse_destination(text, image)
+
+
+def fetch(
+    opener: ImageOpener, settings: Settings, reference: str, destination: Destination, *, every_platform: bool,
+    terminal: int | None, confine: Callable[[], object],
+) -> str:  # fmt: skip
+    """Bring an image into a layout; one line that says what was done. Raises CipError."""
+    from .fetch.command import fetch  # `parse_destination` has found it
+
+    return fetch(
+        opener, settings, reference, destination, every_platform=every_platform, terminal=terminal, confine=confine
+    )

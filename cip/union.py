@@ -34,10 +34,11 @@ from .programs import Programs
 from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
-from .sources.base import BlobAccess, ImageSource, RawManifest, ReferrerSource
+from .sources.base import BlobAccess, ImageSource, RawManifest, ReferrerSource, open_rest, read_over
 from .sources.directory import DirectorySource, open_directory
 from .sources.fileblob import FileBlob
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
+from .sources.layoutsignatures import read_layout_signatures
 from .sources.localpath import resolve_path
 
 _LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
@@ -110,7 +111,7 @@ class LayoutPlace:
         return source.manifest(None) if source.name == tag else None
 
     def signatures(self, digest: Digest) -> Sequence[RawSignature]:
-        return ()
+        return read_layout_signatures(self._files, digest, self.text)
 
     def referrer_source(self) -> ReferrerSource:
         from .sources.layoutreferrers import LayoutReferrers
@@ -228,6 +229,10 @@ class UnionSource:
         Raises NetworkError (offline), ContentMismatchError when all that is left is damaged, what opening at the
         registry raises.
         """
+        return self.open_rest(descriptor, access, 0)
+
+    def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
+        """The same from the byte `offset` on."""
         damage: CipError | None = None
         for place in self._places:
             try:
@@ -248,9 +253,13 @@ class UnionSource:
                 reader.close()
                 raise
             log.debug("%s: blob %s comes from %s", self._text, descriptor.digest, place.text)
-            if self._registry is None or access is BlobAccess.RAW:
-                return reader  # a raw transfer never continues at another place
-            return LocalBlob(reader, self._elsewhere(place, descriptor))
+            found: BlobReader = reader
+            if self._registry is not None and access is not BlobAccess.RAW:  # which never continues at another place
+                found = LocalBlob(reader, self._elsewhere(place, descriptor))
+            read_over(found, offset, f"{place.text}: blob {descriptor.digest}")
+            return found
+        if self._registry is not None and offset:
+            return open_rest(self._registry, descriptor, access, offset)
         if self._registry is not None:
             return self._registry.open_blob(descriptor, access)
         raise damage or self._offline(f"blob {descriptor.digest}", descriptor.digest)

@@ -59,6 +59,11 @@ def hold_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
 
 
+def release_signals() -> None:
+    """Let signals end the process at once, where nobody waits for a last word."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
 class Watch:
     """Two threads that watch `conversation`; a context manager. `last_words` takes a second at most."""
 

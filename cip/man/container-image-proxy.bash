@@ -4,7 +4,7 @@
 _container_image_proxy() {
     local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} option= transport=
     local options="
-        --sockfd --quiet --version --help --debug --log-level --json --policy --insecure-policy
+        --sockfd --quiet --version --help --debug --log-level --json --all --policy --insecure-policy
         --require-signed --authfile --creds --username --password --registry-token --no-creds
         --cert-dir --tls-verify --registries-conf --registries.d --override-os --override-arch
         --override-variant --tmpdir --shared-blob-dir --daemon-host --local-source --offline

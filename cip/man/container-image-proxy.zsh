@@ -19,6 +19,7 @@ _arguments \
     '--debug[the same as --log-level=debug]' \
     '--log-level=[debug, info, warning or error (default; warning)]:level:(debug info warning error)' \
     '--json[explain; print JSON]' \
+    '--all[fetch; every platform of an index]' \
     '--policy=[signature policy instead of the hosts policy.json]:file:_files' \
     '--insecure-policy[accept any image, read no policy]' \
     '--require-signed[refuse images that no signature was verified for]' \

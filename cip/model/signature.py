@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -82,6 +83,19 @@ def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
     if newline and name == b"sigstore-json":
         return _parse_sigstore_json(content, origin)
     raise _unreadable(origin, f"unknown format name {name[:40]!r}")
+
+
+def encode_signature_blob(signature: SimpleSignature | SigstoreSignature) -> bytes:
+    """A signature in the form that `parse_signature_blob` reads."""
+    if isinstance(signature, SimpleSignature):
+        plain = signature.message[:1] and signature.message[0] in _TAKEN_FOR_OPENPGP
+        return signature.message if plain else b"\0simple-signing\n" + signature.message
+    document = {
+        "mimeType": signature.mime_type,
+        "payload": base64.b64encode(signature.payload).decode(),
+        "annotations": dict(signature.annotations),
+    }
+    return b"\0sigstore-json\n" + json.dumps(document).encode()
 
 
 def _parse_sigstore_json(content: bytes, origin: str) -> SigstoreSignature:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from ..content import CHUNK, BlobReader
 from ..content import BlobAccess as BlobAccess
-from ..content import BlobReader
+from ..errors import SourceError
 from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity
@@ -115,6 +116,41 @@ class ImageSource(Protocol):
     def close(self) -> None:
         """Release what the source holds. Readers opened before stay usable."""
         ...
+
+
+@runtime_checkable
+class ContinuableSource(ImageSource, Protocol):
+    """A source that need not begin a blob at its first byte."""
+
+    def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
+        """The blob from the byte `offset` on; the caller closes it."""
+        ...
+
+
+def open_rest(source: ImageSource, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
+    """The blob from the byte `offset` on; where it can only be begun at its first byte, what lies before is read over.
+
+    Raises as `open_blob` of the source, and SourceError for a blob that ends before.
+    """
+    if isinstance(source, ContinuableSource):
+        return source.open_rest(descriptor, access, offset)
+    reader = source.open_blob(descriptor, access)
+    try:
+        read_over(reader, offset, f"blob {descriptor.digest}")
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+def read_over(reader: BlobReader, count: int, what: str) -> None:
+    """Read `count` bytes and forget them. Raises SourceError when there are fewer."""
+    with memoryview(bytearray(min(count, CHUNK))) as buffer:
+        while count:
+            read = reader.readinto(buffer[: min(count, len(buffer))])
+            if not read:
+                raise SourceError(f"{what}: ended {count} bytes before what is wanted of it")
+            count -= read
 
 
 class KeepsParts(Protocol):

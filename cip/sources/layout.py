@@ -90,7 +90,7 @@ class LayoutSource:
         chosen = _choose(reference, entries, where, platform)
         self._descriptor = read_descriptor(chosen)
         self._entries = entries
-        self._name = _name_of(chosen)
+        self._name = name_of(chosen)
 
     @property
     def name(self) -> str | None:
@@ -249,14 +249,14 @@ def _choose(
             return entries[0]
         if not entries:
             raise NotFoundError(f"{where}: manifests: expected an image, found none", phase=Phase.MANIFEST)
-        if len(set(map(_name_of, _images(entries)))) == 1:
+        if len(set(map(name_of, _images(entries)))) == 1:
             chosen = _of_platform(entries, where, platform)
             if chosen is not None:
                 return chosen
         raise InvalidReferenceError(
             reference.text, f"choose one of {len(entries)} images by :NAME or :@INDEX{_names(entries)}"
         )
-    named = [entry for entry in entries if _name_of(entry) == reference.name]
+    named = [entry for entry in entries if name_of(entry) == reference.name]
     usable = [entry for entry in named if _type_of(entry) in _NAMEABLE]
     if usable:
         return _of_platform(usable, where, platform) or usable[0]
@@ -299,7 +299,8 @@ def _type_of(entry: JsonNode) -> str:
     return media_type.as_str() if media_type is not None else ""
 
 
-def _name_of(entry: JsonNode) -> str | None:
+def name_of(entry: JsonNode) -> str | None:
+    """The name of an entry of the index, None when it has none."""
     annotations = entry.get("annotations")
     name = annotations.get(REF_NAME) if annotations is not None else None
     return name.as_str() if name is not None else None
@@ -307,6 +308,6 @@ def _name_of(entry: JsonNode) -> str | None:
 
 def _names(entries: Sequence[JsonNode]) -> str:
     """The first names there are, for a message."""
-    names = [name for name in map(_name_of, entries) if name]
+    names = [name for name in map(name_of, entries) if name]
     more = ", …" if len(names) > _NAMES_SHOWN else ""
     return f"; the names are {', '.join(quote(name) for name in names[:_NAMES_SHOWN])}{more}" if names else ""

@@ -111,6 +111,7 @@ def run_json(world: World, *options: str) -> Outcome:
     """Fetch all of the image over the JSON protocol."""
     with json_proxy(*BASE, *options, *world.options, environment=world.environment) as (parent, pid):
         parent.ask("Initialize")
+        parent.ask("CloseImage", 1)  # refused; the thread that runs requests has begun then
         before = Footprint.of(pid)
         outcome = _fetch_json(parent, world)
         require_settled(pid, before, len(world.hosts) + 1)

@@ -49,6 +49,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "referrers": _LOW | {"sources.base"},
     "image": _BELOW_IMAGE
     | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "referrers"},
+    "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "partial"},
     "wire": _VALUES | {"content", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "client": frozenset({"version", "errors", "model", "content"}),

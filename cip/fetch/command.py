@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fetch IMAGE oci:DIR[:TAG]`: the accepted image, its index and its signatures into a layout.
+
+The bytes are the source's own: nothing is converted, so every digest stays. Blobs come first, then the documents that
+name them, then signatures, and at last the entries of the index; whatever a run leaves when it ends before, the next
+one verifies and goes on from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..content import require_content
+from ..errors import CipError, ErrorCode, UnsupportedError, UsageError, quote
+from ..image import INDEX_DEPTH, Image, ImageOpener
+from ..model import mediatype
+from ..model.descriptor import REF_NAME, Descriptor
+from ..model.digest import Digest, digest_of
+from ..model.manifest import Index, parse_manifest
+from ..model.reference import Transport, parse_image_reference
+from ..settings import Settings
+from ..sources.localpath import resolve_path
+from .copies import copy_blobs
+from .layoutwriter import LayoutWriter
+from .progress import Progress
+from .signatures import keep_signatures
+
+MANIFESTS_LIMIT = 10_000  # in an index and those inside it
+
+
+class Destination(NamedTuple):
+    """Where an image goes: a directory as an absolute path, and the name there, None for no name."""
+
+    path: str
+    tag: str | None
+
+
+def parse_destination(text: str, image: str) -> Destination:
+    """`oci:DIR[:TAG]`; without a tag that of the `image`, if it has one. Raises UsageError, InvalidReferenceError."""
+    reference = parse_image_reference(text)
+    if reference.transport is not Transport.OCI or reference.index is not None:
+        raise UsageError(f"fetch: expected oci:DIR[:TAG] as the second argument, found {quote(text)}")
+    docker = parse_image_reference(image).docker
+    return Destination(resolve_path(reference), reference.name or (docker.tag if docker is not None else None))
+
+
+def fetch(
+    opener: ImageOpener, settings: Settings, reference: str, destination: Destination, *, every_platform: bool,
+    terminal: int | None, confine: Callable[[], object],
+) -> str:  # fmt: skip
+    """Fetch the image `reference`; one line that says what was done.
+
+    A bar is drawn on `terminal`, if there is one. `confine` is called once the image is accepted and the layout is
+    open. Raises CipError.
+    """
+    progress = Progress(terminal)
+    progress.start()
+    try:
+        return _Fetch(opener, settings, progress, confine).run(reference, destination, every_platform)
+    finally:
+        progress.close()
+
+
+class _Fetch:
+    """One run."""
+
+    def __init__(
+        self, opener: ImageOpener, settings: Settings, progress: Progress, confine: Callable[[], object]
+    ) -> None:
+        self._opener = opener
+        self._settings = settings
+        self._progress = progress
+        self._confine = confine
+
+    def run(self, reference: str, destination: Destination, every_platform: bool) -> str:
+        began = time.monotonic()
+        image = self._opener.open(reference)
+        try:
+            writer = LayoutWriter(destination.path, self._settings.times.idle)
+            try:
+                self._confine()
+                signatures = self._copy(image, writer, destination, every_platform)
+            finally:
+                writer.close()
+        finally:
+            image.close()
+        name = f"oci:{destination.path}" + (f":{destination.tag}" if destination.tag else "")
+        top = image.accepted.index_digest or image.accepted.digest
+        return f"{name}: {top}, {self._progress.summary(time.monotonic() - began)}, {_count(signatures, 'signature')}"
+
+    def _copy(self, image: Image, writer: LayoutWriter, destination: Destination, every_platform: bool) -> int:
+        accepted = image.accepted
+        chosen = accepted.entry or accepted.digest
+        documents: dict[Digest, bytes] = {chosen: accepted.data}
+        others: list[Digest] = []
+        top = image.source.manifest(None)
+        if accepted.index_digest is not None:
+            require_content(top.data, accepted.index_digest, f"{image.reference}: index")
+            others = list(self._walk(image, top.data, top.media_type, documents))
+        copy_blobs(self._blobs(image), image, writer, self._opener.events, self._progress)
+        judged = [accepted.digest]
+        for digest in dict.fromkeys(others) if every_platform else ():
+            if digest != chosen:
+                documents[digest] = self._copy_instance(image, digest, writer)
+                judged.append(digest_of(documents[digest]))
+        if accepted.index_digest is not None:
+            judged.append(accepted.index_digest)
+            documents[accepted.index_digest] = top.data
+        for digest, data in documents.items():
+            writer.write(data, digest)
+        entries, count = keep_signatures(writer, self._opener.sources, image, judged, offline=self._settings.offline)
+        parsed = parse_manifest(top.data, top.media_type, f"{image.reference}: manifest")
+        entry: dict[str, object] = {
+            "mediaType": parsed.media_type, "digest": str(digest_of(top.data)), "size": len(top.data)
+        }  # fmt: skip
+        if destination.tag is not None:
+            entry["annotations"] = {REF_NAME: destination.tag}
+        writer.add_entries([entry, *entries])
+        return count
+
+    def _copy_instance(self, image: Image, digest: Digest, writer: LayoutWriter) -> bytes:
+        """Another instance of the index of `image`, judged by itself if its index was not accepted."""
+        other = self._opener.open(image.reference, digest)
+        try:
+            if other.accepted.index_digest != image.accepted.index_digest:
+                raise CipError(
+                    f"{image.reference}: changed while it was fetched: run it again", code=ErrorCode.REGISTRY_ERROR
+                )
+            copy_blobs(self._blobs(other), other, writer, self._opener.events, self._progress)
+            return other.accepted.data
+        finally:
+            other.close()
+
+    def _blobs(self, image: Image) -> Sequence[Descriptor]:
+        manifest = image.accepted.manifest
+        if tuple(image.layers()) != manifest.layers:
+            raise UnsupportedError(
+                f"{image.reference}: this place has the layers in another form than the image names them"
+            )
+        blobs = tuple({each.digest: each for each in (manifest.config, *manifest.layers)}.values())
+        self._progress.expect(sum(each.size for each in blobs))
+        return blobs
+
+    def _walk(self, image: Image, data: bytes, announced: str, documents: dict[Digest, bytes]) -> Iterator[Digest]:
+        """The digests of the instances of an index; indexes inside it are put into `documents`."""
+        pending = [(data, announced, 1)]
+        seen = 0
+        while pending:
+            data, announced, depth = pending.pop()
+            parsed = parse_manifest(data, announced, f"{image.reference}: index")
+            for entry in parsed.entries if isinstance(parsed, Index) else ():
+                seen += 1
+                descriptor = entry.descriptor
+                if seen > MANIFESTS_LIMIT or depth > INDEX_DEPTH:
+                    raise UnsupportedError(
+                        f"{image.reference}: more than {MANIFESTS_LIMIT} manifests or {INDEX_DEPTH} levels of indexes",
+                        code=ErrorCode.LIMIT_EXCEEDED,
+                    )
+                if descriptor.media_type not in mediatype.INDEXES:
+                    yield descriptor.digest
+                elif descriptor.digest not in documents:
+                    raw = image.source.manifest(descriptor.digest)
+                    require_content(raw.data, descriptor.digest, f"{image.reference}: index {descriptor.digest}")
+                    documents[descriptor.digest] = raw.data
+                    pending.append((raw.data, raw.media_type or descriptor.media_type, depth + 1))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

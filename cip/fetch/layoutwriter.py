@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes an OCI image layout so that a kill at any moment leaves nothing that a later run cannot use.
+
+A blob grows as a part beside its future place (`partial`) and moves there once it is verified and on disk. The index
+is replaced as a whole, last, under a lock: a name appears when all that it stands for is there. Several processes may
+write to one layout; each blob is fetched by one of them, and the others wait for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from .. import log
+from ..content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
+from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
+from ..model import mediatype
+from ..model.descriptor import REF_NAME, Descriptor
+from ..model.digest import Digest
+from ..model.jsontree import parse_json
+from ..partial import Part, PartialBlob, PartStore
+from ..sources.base import OpenRest
+from ..sources.fileblob import read_document
+from ..sources.layout import ENTRY_LIMIT, INDEX_NAME
+
+LAYOUT_NAME = "oci-layout"
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_NEW_INDEX = f".{INDEX_NAME}.new"
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_POLL = 0.1  # seconds between two looks at what another process does
+
+Follow = Callable[[BlobReader], BlobReader]
+Moved = Callable[[int, int], object]
+
+
+class LayoutWriter:
+    """The layout in the directory `path`, which is made when it is not there; safe from several threads.
+
+    `patience` is how many seconds a blob that another process fetches may stand still.
+    """
+
+    def __init__(self, path: str, patience: float) -> None:
+        """Raises SourceError, InvalidDocumentError; a directory that holds something else is refused."""
+        self.path = path
+        self._patience = patience
+        self._stores: dict[str, PartStore] = {}
+        self._lock = threading.Lock()
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(path)
+            self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise write_fault(path, error) from error
+        try:
+            with self._locked():
+                self._require_layout()
+        except OSError as error:
+            self.close()
+            raise write_fault(path, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there and right; one that is wrong is removed. Raises SourceError."""
+        name = _blob_name(descriptor.digest)
+        try:
+            file = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=self._root)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise write_fault(f"{self.path}/{name}", error) from error
+        with open(file, "rb", buffering=0) as opened:
+            right = os.fstat(file).st_size == descriptor.size
+            if right:
+                found = hashlib.file_digest(opened, descriptor.digest.hasher)
+                right = found.hexdigest() == descriptor.digest.encoded
+        if not right:
+            log.warning("%s/%s: damaged, and fetched again", self.path, name)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._root)
+        return right
+
+    def begin(self, descriptor: Descriptor) -> Part | None:
+        """The part that the blob grows in, for the caller to close; None when the blob is there. Raises SourceError."""
+        if self.has(descriptor):
+            return None
+        store = self._store(descriptor.digest)
+        seen, until = -1, time.monotonic() + self._patience
+        while (part := store.open(descriptor)) is None:
+            if self.has(descriptor):
+                return None  # another process had begun it
+            size = self._part_size(descriptor.digest)
+            if size != seen:
+                seen, until = size, time.monotonic() + self._patience
+            elif time.monotonic() > until:
+                raise SourceError(
+                    f"{self.path}: blob {descriptor.digest}: its part is in use or not ours, and does not grow: "
+                    f"end the process that has it, or delete it"
+                )
+            time.sleep(_POLL)
+        if self.has(descriptor):  # it was finished between two looks
+            part.discard()
+            return None
+        return part
+
+    def copy(self, descriptor: Descriptor, open_rest: OpenRest, follow: Follow, moved: Moved) -> bool:
+        """Bring a blob here from where `open_rest` has it; whether that was needed.
+
+        `follow` wraps the reader, `moved` is told of bytes and how many of them in all had been here. Raises
+        ContentMismatchError when no place has it right, SourceError.
+        """
+        part = self.begin(descriptor)
+        if part is None:
+            return False
+        store = self._store(descriptor.digest)
+        blob = PartialBlob(part, descriptor, BlobAccess.VERIFIED, open_rest, lambda: store.open(descriptor))
+        reader = follow(blob)
+
+        def write(view: memoryview) -> None:
+            self._require_kept(blob, descriptor)
+            moved(len(view), blob.kept)
+
+        try:
+            while True:
+                try:
+                    copy_verified(reader, write, descriptor, release=Release.AS_READ)
+                    break
+                except ContentMismatchError as error:
+                    if not reader.restart(error):  # nothing has left: every place may be tried, however much was read
+                        raise
+            self._finish(self._require_kept(blob, descriptor), descriptor.digest)
+        finally:
+            reader.close()
+        return True
+
+    def write(self, data: bytes, digest: Digest) -> None:
+        """A small blob that is in memory. Raises ContentMismatchError, SourceError."""
+        self.copy(
+            Descriptor("", digest, len(data)), lambda offset: BytesReader(data[offset:]), lambda reader: reader,
+            lambda count, kept: None,
+        )  # fmt: skip
+
+    def add_entries(self, entries: Sequence[Mapping[str, object]]) -> None:
+        """Add named entries to the index, each in the place of one that has its name. Raises SourceError."""
+        try:
+            for algorithm in self._stores:
+                self._sync(f"blobs/{algorithm}")
+            with self._locked():
+                index = self._read_index()
+                names = {_name_of(entry) for entry in entries} - {None}
+                kept = [entry for entry in index["manifests"] if _name_of(entry) not in names and entry not in entries]
+                index["manifests"] = [*kept, *entries]
+                if len(index["manifests"]) > ENTRY_LIMIT:
+                    raise InvalidDocumentError(
+                        f"{self.path}/{INDEX_NAME}", f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED
+                    )
+                self._replace(INDEX_NAME, _NEW_INDEX, json.dumps(index, separators=(",", ":")).encode())
+        except OSError as error:
+            raise write_fault(f"{self.path}/{INDEX_NAME}", error) from error
+
+    def close(self) -> None:
+        """Release the directory."""
+        for store in self._stores.values():
+            store.close()
+        os.close(self._root)
+
+    def _finish(self, part: Part, digest: Digest) -> None:
+        """Move the verified part to its place. Raises SourceError."""
+        try:
+            part.publish(_blob_name(digest), self._root)
+        except OSError as error:
+            raise write_fault(part.where, error) from error
+
+    def _require_kept(self, blob: PartialBlob, descriptor: Descriptor) -> Part:
+        """The part of the blob, while all that arrived could be kept. Raises SourceError."""
+        if blob.part is None:
+            raise SourceError(f"{self.path}: blob {descriptor.digest}: another process has its part now")
+        if blob.part.fault is not None:
+            raise write_fault(blob.part.where, blob.part.fault)
+        return blob.part
+
+    def _store(self, digest: Digest) -> PartStore:
+        """Where parts of blobs under this algorithm grow; makes its directory. Raises SourceError."""
+        with self._lock:
+            store = self._stores.get(digest.algorithm)
+            if store is None:
+                path = f"blobs/{digest.algorithm}"
+                for name in ("blobs", path):
+                    try:
+                        with suppress(FileExistsError):
+                            os.mkdir(name, dir_fd=self._root)
+                    except OSError as error:
+                        raise write_fault(f"{self.path}/{name}", error) from error
+                store = PartStore(f"{self.path}/{path}", 0, minimum=0, private=False)
+                self._stores[digest.algorithm] = store
+            return store
+
+    def _require_layout(self) -> None:
+        where = f"{self.path}/{LAYOUT_NAME}"
+        try:
+            descriptor = os.open(LAYOUT_NAME, os.O_RDONLY | _FLAGS, dir_fd=self._root)
+        except FileNotFoundError:
+            with os.scandir(self._root) as found:
+                others = [entry.name for entry in found if entry.name not in ("blobs", f".{LAYOUT_NAME}.new")]
+            if others:
+                raise SourceError(
+                    f"{self.path}: expected an OCI layout or an empty directory, found {quote(min(others))}"
+                ) from None
+            self._replace(LAYOUT_NAME, f".{LAYOUT_NAME}.new", LAYOUT)
+            return
+        except OSError as error:
+            raise write_fault(where, error) from error
+        version = parse_json(read_document(descriptor, where), where)["imageLayoutVersion"].as_str()
+        if version.partition(".")[0] != "1":
+            raise InvalidDocumentError(where, f"expected imageLayoutVersion 1, found {quote(version)}")
+
+    def _part_size(self, digest: Digest) -> int:
+        name = f"blobs/{digest.algorithm}/{digest.algorithm}-{digest.encoded}.part"
+        try:
+            return os.stat(name, dir_fd=self._root, follow_symlinks=False).st_size
+        except OSError:
+            return 0
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Nobody else changes names at the top of the layout, which takes milliseconds. Raises OSError."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(_POLL)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._root, fcntl.LOCK_UN)
+
+    def _read_index(self) -> dict[str, list[object]]:
+        where = f"{self.path}/{INDEX_NAME}"
+        try:
+            descriptor = os.open(INDEX_NAME, os.O_RDONLY | _FLAGS, dir_fd=self._root)
+        except FileNotFoundError:
+            return {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}  # type: ignore[dict-item]
+        root = parse_json(read_document(descriptor, where), where)
+        root["manifests"].items()
+        found: dict[str, list[object]] = root.value
+        return found
+
+    def _sync(self, name: str) -> None:
+        """Let the names in a directory be on disk. Raises OSError."""
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _replace(self, name: str, new: str, data: bytes) -> None:
+        """Put `data` in the place of the file `name`, at once or not at all. Raises OSError."""
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o644, dir_fd=self._root)
+        with open(descriptor, "wb", buffering=0) as file:
+            file.write(data)
+            os.fsync(descriptor)
+        os.rename(new, name, src_dir_fd=self._root, dst_dir_fd=self._root)
+        os.fsync(self._root)
+
+
+def write_fault(where: str, error: OSError) -> SourceError:
+    """The typed error for what could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    code = ErrorCode.STORAGE_FULL if full else None
+    return SourceError(f"{where}: {(error.strerror or 'cannot be written').lower()}", code=code)
+
+
+def _blob_name(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.encoded}"
+
+
+def _name_of(entry: object) -> object:
+    """The name of an entry of the index, None when it has none."""
+    annotations = entry.get("annotations") if isinstance(entry, Mapping) else None
+    return annotations.get(REF_NAME) if isinstance(annotations, Mapping) else None

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What proves an image, kept beside it so that a run without a network can judge it.
+
+Three entries of the layout's index for each manifest that may be judged: `sha256-HEX.sig`, what cosign attaches, with
+the registry's very bytes; `sha256-HEX`, the list of referrers; and `sha256-HEX.signatures`, an artefact of our own with
+what comes from elsewhere, such as a lookaside (see `sources.layoutsignatures`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from .. import log
+from ..content import read_blob, require_content
+from ..errors import CipError, ErrorCode, MissingDependencyError, NotFoundError, Phase, SignatureError
+from ..image import Image
+from ..model import mediatype
+from ..model.descriptor import REF_NAME, Descriptor
+from ..model.digest import Digest, digest_of
+from ..model.manifest import Manifest, parse_manifest
+from ..model.reference import ImageReference, Transport, parse_image_reference
+from ..model.referrers import NotABundleError, bundle_layer, fallback_tag
+from ..model.signature import (
+    SIGNATURE_LIMIT,
+    SimpleSignature,
+    encode_signature_blob,
+)
+from ..sources.base import BlobAccess, ImageSource, RawManifest, ReferrerList
+from ..sources.layoutsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
+from ..transports import SourceOpener
+from .layoutwriter import LayoutWriter
+
+ATTACHED_LIMIT = 128  # layers of a manifest of signatures
+REFERRERS_LIMIT = 128  # of one manifest
+_EMPTY = b"{}"
+Entry = Mapping[str, object]
+
+
+def keep_signatures(
+    writer: LayoutWriter, sources: SourceOpener, image: Image, judged: Sequence[Digest], *, offline: bool
+) -> tuple[list[Entry], int]:
+    """Entries for the index and the number of signatures of the manifests `judged`, the top one last.
+
+    Raises CipError when a list cannot be had whole: a layout without a signature is refused when nothing can be done.
+    """
+    kept = _Kept(writer, sources, image, offline)
+    for digest in judged:
+        try:
+            kept.keep(digest)
+        except CipError as error:
+            error.phase = error.phase or Phase.SIGNATURE
+            raise
+    return kept.entries, kept.count
+
+
+class _Kept:
+    """Signatures of one image on their way into a layout."""
+
+    def __init__(self, writer: LayoutWriter, sources: SourceOpener, image: Image, offline: bool) -> None:
+        self.entries: list[Entry] = []
+        self.count = 0
+        self._writer = writer
+        self._sources = sources
+        self._image = image
+        self._offline = offline
+        self._reference = parse_image_reference(image.reference)
+
+    def keep(self, digest: Digest) -> None:
+        """All that is said about the manifest `digest`."""
+        attached: set[bytes] = set()
+        if self._reference.transport is Transport.DOCKER:
+            attached = self._keep_attached(attached_name(digest))
+        self._keep_referrers(digest)
+        self._keep_others(digest, attached)
+
+    def _keep_attached(self, tag: str) -> set[bytes]:
+        """The manifest that sigstore tags with the digest, and its layers; their content."""
+        with _Opened(self._sources, self._tagged(tag)) as source:
+            raw = self._manifest(source)
+            if raw is None:
+                return set()
+            where = f"{self._image.reference}: attached signatures {tag}"
+            manifest = parse_manifest(raw.data, raw.media_type, where)
+            if not isinstance(manifest, Manifest) or len(manifest.layers) > ATTACHED_LIMIT:
+                raise SignatureError(
+                    f"{where}: expected a manifest of at most {ATTACHED_LIMIT} layers", reason="fetch"
+                )
+            self._blob(source, manifest.config)
+            found = {self._blob(source, layer) for layer in manifest.layers}
+        self._document(raw.data, manifest.media_type, tag)
+        self.count += len(manifest.layers)
+        return found
+
+    def _keep_referrers(self, digest: Digest) -> None:
+        """The list of what refers to the manifest, the manifests on it, and of the bundles among them the content."""
+        source = self._image.source.referrer_source()
+        if source is None:
+            return
+        listed = source.referrers(digest)
+        where = f"{self._image.reference}: referrers of {digest}"
+        if len(listed.entries) > REFERRERS_LIMIT:
+            raise SignatureError(f"{where}: expected at most {REFERRERS_LIMIT}, found more", reason="fetch")
+        members = []
+        for entry in dict.fromkeys(each.descriptor.digest for each in listed.entries):
+            first = next(each for each in listed.entries if each.descriptor.digest == entry)
+            if self._keep_referrer(listed, first.descriptor, digest, where):
+                members.append(first.members)
+        if members:
+            document = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": members}
+            self._document(_json(document), mediatype.OCI_INDEX, fallback_tag(digest))
+
+    def _keep_referrer(self, listed: ReferrerList, descriptor: Descriptor, subject: Digest, where: str) -> bool:
+        """Whether it is there."""
+        try:
+            data = listed.manifest(descriptor)
+        except NotFoundError:
+            log.warning("%s: %s is listed, but not there", where, descriptor.digest)
+            return False
+        require_content(data, descriptor.digest, where)
+        with suppress(NotABundleError):
+            layer = bundle_layer(data, subject, where)
+            self._writer.write(listed.document(layer, SIGNATURE_LIMIT, where), layer.digest)
+            self.count += 1
+        self._writer.write(data, descriptor.digest)
+        return True
+
+    def _keep_others(self, digest: Digest, attached: set[bytes]) -> None:
+        """What the source has of signatures besides those that are attached, as an artefact of ours."""
+        accepted = self._image.accepted
+        instance = digest if accepted.index_digest not in (None, digest) else None
+        try:
+            found = self._image.source.signatures(digest, instance)
+        except MissingDependencyError as error:
+            log.warning("%s: signatures were not looked for: %s", self._image.reference, error)
+            return
+        except NotFoundError:
+            return
+        blobs = [
+            encode_signature_blob(each)
+            for each in found
+            if isinstance(each, SimpleSignature) or each.payload not in attached
+        ]
+        if not blobs:
+            return
+        self.count += len(blobs)
+        layers = [_descriptor(SIGNATURE_TYPE, blob) for blob in blobs]
+        config = _descriptor(mediatype.OCI_EMPTY, _EMPTY)
+        document = {
+            "schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "artifactType": ARTIFACT_TYPE, "config": config,
+            "layers": layers, "annotations": {"org.opencontainers.image.base.digest": str(digest)},
+        }  # fmt: skip
+        for blob in (*blobs, _EMPTY):
+            self._writer.write(blob, digest_of(blob))
+        self._document(_json(document), mediatype.OCI_MANIFEST, kept_name(digest))
+
+    def _document(self, data: bytes, media_type: str, name: str) -> None:
+        self._writer.write(data, digest_of(data))
+        self.entries.append({**_descriptor(media_type, data), "annotations": {REF_NAME: name}})
+
+    def _blob(self, source: ImageSource, descriptor: Descriptor) -> bytes:
+        what = f"{self._image.reference}: signature {descriptor.digest}"
+        reader = source.open_blob(descriptor, BlobAccess.VERIFIED)
+        try:
+            data = read_blob(reader, descriptor, SIGNATURE_LIMIT, what)
+        finally:
+            reader.close()
+        self._writer.write(data, descriptor.digest)
+        return data
+
+    def _manifest(self, source: ImageSource) -> RawManifest | None:
+        """The manifest of a tag that may not be there."""
+        try:
+            return source.manifest(None)
+        except NotFoundError:
+            return None
+        except CipError as error:
+            if self._offline and error.code is ErrorCode.OFFLINE:
+                return None
+            raise
+
+    def _tagged(self, tag: str) -> ImageReference:
+        named = self._reference.docker
+        assert named is not None  # the parser of docker:// sets it
+        return parse_image_reference(f"docker://{named.name}:{tag}")
+
+
+class _Opened:
+    """A source that is closed behind the block."""
+
+    def __init__(self, sources: SourceOpener, reference: ImageReference) -> None:
+        self._source = sources.open(reference)
+
+    def __enter__(self) -> ImageSource:
+        return self._source
+
+    def __exit__(self, *_: object) -> None:
+        self._source.close()
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": str(digest_of(data)), "size": len(data)}
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures that lie in a layout beside the image, where `fetch` has put them.
+
+`sha256-HEX.sig` is what cosign attaches: a manifest whose layers are payloads, their annotations the proof.
+`sha256-HEX.signatures` is ours: a manifest of the artifact type below, each layer one signature in the form in which a
+lookaside stores it (signatures.md 4.3). A layout is not asked for them under its own name, because no other program
+looks there; a registry image that comes from a layout is (`union`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..content import MANIFEST_LIMIT, read_blob
+from ..errors import CipError, ErrorCode, SignatureError
+from ..model.descriptor import Descriptor, read_descriptor
+from ..model.digest import Digest
+from ..model.jsontree import parse_json
+from ..model.manifest import Manifest, parse_manifest
+from ..model.signature import SIGNATURE_LIMIT, RawSignature, SigstoreSignature, parse_signature_blob
+from .layout import INDEX_NAME, LayoutFiles, name_of
+
+ARTIFACT_TYPE = "application/vnd.container-image-proxy.signatures.v1"
+SIGNATURE_TYPE = "application/vnd.container-image-proxy.signature.v1"
+COUNT_LIMIT = 128  # signatures under one name
+
+
+def attached_name(digest: Digest) -> str:
+    """The name of what cosign attaches to a manifest."""
+    return f"{digest.algorithm}-{digest.encoded}.sig"
+
+
+def kept_name(digest: Digest) -> str:
+    """The name of our own artefact."""
+    return f"{digest.algorithm}-{digest.encoded}.signatures"
+
+
+def read_layout_signatures(files: LayoutFiles, digest: Digest, where: str) -> Sequence[RawSignature]:
+    """All signatures of the manifest `digest` that the layout `where` has. Raises SignatureError (reason fetch)."""
+    try:
+        named = _named(files, where)
+        found: list[RawSignature] = []
+        for layer, blob in _layers(files, named.get(kept_name(digest)), f"{where}: {kept_name(digest)}"):
+            found.append(parse_signature_blob(blob, f"{where}: {layer.digest}"))
+        for layer, blob in _layers(files, named.get(attached_name(digest)), f"{where}: {attached_name(digest)}"):
+            found.append(SigstoreSignature(layer.media_type, blob, layer.annotations, f"{where}: {layer.digest}"))
+        return tuple(found)
+    except SignatureError:
+        raise
+    except CipError as error:
+        raise _unreadable(str(error)) from error
+
+
+def _named(files: LayoutFiles, where: str) -> dict[str, Descriptor]:
+    """The entries of the index by their names; of several with one name the first."""
+    found: dict[str, Descriptor] = {}
+    for entry in parse_json(files.read_index(), f"{where}: {INDEX_NAME}")["manifests"].items():
+        name = name_of(entry)
+        if name is not None:
+            found.setdefault(name, read_descriptor(entry))
+    return found
+
+
+def _layers(files: LayoutFiles, named: Descriptor | None, where: str) -> list[tuple[Descriptor, bytes]]:
+    if named is None:
+        return []
+    manifest = parse_manifest(_read(files, named, MANIFEST_LIMIT, where), named.media_type, where)
+    if not isinstance(manifest, Manifest) or len(manifest.layers) > COUNT_LIMIT:
+        raise _unreadable(f"{where}: expected a manifest of at most {COUNT_LIMIT} layers")
+    return [(layer, _read(files, layer, SIGNATURE_LIMIT, where)) for layer in manifest.layers]
+
+
+def _read(files: LayoutFiles, descriptor: Descriptor, limit: int, where: str) -> bytes:
+    blob = files.open_blob(descriptor.digest)
+    try:
+        return read_blob(blob, descriptor, limit, where)
+    finally:
+        blob.close()
+
+
+def _unreadable(why: str) -> SignatureError:
+    return SignatureError(why, code=ErrorCode.POLICY_REJECTED, reason="fetch")
