@@ -44,11 +44,13 @@ def run() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback: until we serve there is nothing to clean up
     _require_stderr()
+    log.own_stderr()
     _leave(main(sys.argv[1:], os.path.basename(sys.argv[0])))
 
 
 def _leave(status: int) -> NoReturn:
     """Exit without waiting for worker threads, which may stand in a read that nobody wants any more."""
+    log.tell_dropped()
     os._exit(status)
 
 

@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log lines on stderr: `container-image-proxy: LEVEL: message`.
 
-Not the standard `logging`: its import alone costs a tenth of the time a parent waits for a manifest, and one
-program with one stream needs none of its machinery. A line is one `write` call, so lines of threads never mix.
+Rules. A line is one `write` call, so lines of threads and processes never mix. A line never blocks: where nobody reads
+stderr, lines are dropped, and counted when one gets through again. A warning is given once.
+
+Not the standard `logging`: its handlers wait for a full pipe while they hold a lock that every other thread needs, and
+its configuration belongs to the whole process, of which a vendored copy is not the master.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+import stat
+import threading
 from enum import IntEnum
+from typing import ClassVar
 
 PROGRAM = "container-image-proxy"
 STDERR = 2
-LINE_LIMIT = 4096  # bytes of one line, so that a pipe takes it whole
+LINE_LIMIT = 4096  # bytes of one line, so that a pipe takes it whole or not at all
+REMEMBERED_LIMIT = 1000  # warnings; those beyond it may be given again
 
 
 class Level(IntEnum):
@@ -26,10 +35,13 @@ class Level(IntEnum):
 
 
 class _Stream:
-    """Where lines go and from which level on; set once by `cli`, before the first request."""
+    """Where lines go and from which level on, set once by `cli` before the first request; and what became of them."""
 
     threshold = Level.WARNING
     descriptor = STDERR
+    lock = threading.Lock()
+    dropped = 0  # lines since the last one that was written
+    warned: ClassVar[set[str]] = set()
 
 
 def set_threshold(level: Level) -> None:
@@ -37,9 +49,19 @@ def set_threshold(level: Level) -> None:
     _Stream.threshold = level
 
 
-def debugging() -> bool:
-    """Whether DEBUG lines are written; ask before composing an expensive one."""
-    return _Stream.threshold <= Level.DEBUG
+def own_stderr() -> None:
+    """Write to stderr through a descriptor of our own, which does not wait; the one that the parent gave may be shared.
+
+    Without it, as where the system lets nobody open a pipe again, only a writer beside us can make us wait.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(STDERR).st_mode):
+            opened = os.open(f"/proc/self/fd/{STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            # not in place of a stdin or stdout that is closed
+            _Stream.descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
+            os.close(opened)
+    except OSError:
+        return
 
 
 def debug(message: str, *arguments: object) -> None:
@@ -53,8 +75,14 @@ def info(message: str, *arguments: object) -> None:
 
 
 def warning(message: str, *arguments: object) -> None:
-    """Allowed, but weaker than the user may think."""
-    _write(Level.WARNING, message, arguments)
+    """Allowed, but weaker than the user may think. The same words are written once."""
+    text = message % arguments if arguments else message
+    with _Stream.lock:
+        if text in _Stream.warned:
+            return
+        if len(_Stream.warned) < REMEMBERED_LIMIT and _Stream.threshold <= Level.WARNING:
+            _Stream.warned.add(text)
+    _write(Level.WARNING, "%s", (text,))
 
 
 def error(message: str, *arguments: object) -> None:
@@ -69,8 +97,37 @@ def _write(level: Level, message: str, arguments: tuple[object, ...]) -> None:
     line = f"{PROGRAM}: {level.name}: {text}"
     if not line.isprintable():  # a second line would be a forged one, and a terminal obeys escape sequences
         line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
-    data = line.encode("utf-8", "backslashreplace")
+    data = line.encode("utf-8", "backslashreplace")[: LINE_LIMIT - 1] + b"\n"
+    with _Stream.lock:
+        if not (_tell_dropped() and _put(data)):
+            _Stream.dropped += 1
+
+
+def tell_dropped() -> None:
+    """Say how many lines are missing, if any are and there is room to say it."""
+    with _Stream.lock:
+        _tell_dropped()
+
+
+def _tell_dropped() -> bool:
+    """Whether nothing is missing in front of the next line, or it was said; called with the lock held."""
+    count = f"{PROGRAM}: WARNING: {_Stream.dropped} log lines were dropped: nobody read them\n"
+    if _Stream.dropped and not _put(count.encode("ascii")):
+        return False
+    _Stream.dropped = 0
+    return True
+
+
+def _put(data: bytes) -> bool:
+    """Write one line; False when it would have to wait. A stderr that is gone takes everything."""
+    poller = select.poll()
+    poller.register(_Stream.descriptor, select.POLLOUT)
     try:
-        os.write(_Stream.descriptor, data[: LINE_LIMIT - 1] + b"\n")
+        if not poller.poll(0):
+            return False
+        os.write(_Stream.descriptor, data)
+    except BlockingIOError:
+        return False
     except OSError:
-        return  # stderr is gone or full; a log line must never stop an update
+        return True  # a log line must never stop an update
+    return True

@@ -4,16 +4,24 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 import unittest
+from pathlib import Path
 from unittest import mock
 
 from cip import log
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class LogLines(unittest.TestCase):
     def setUp(self) -> None:
         self.read_end, self.write_end = os.pipe()
-        stream = mock.patch.multiple(log._Stream, threshold=log.Level.INFO, descriptor=self.write_end)
+        stream = mock.patch.multiple(
+            log._Stream, threshold=log.Level.INFO, descriptor=self.write_end, dropped=0, warned=set()
+        )
         stream.start()
         self.addCleanup(stream.stop)
         self.addCleanup(os.close, self.read_end)
@@ -48,6 +56,53 @@ class LogLines(unittest.TestCase):
         os.close(self.write_end)
         log._Stream.descriptor = self.write_end
         log.error("nobody listens")
+
+    def test_a_warning_is_given_once(self) -> None:
+        for host in ("a", "b", "a", "a"):
+            log.warning("%s: spoken to over http", host)
+        self.assertEqual(re.findall(rb"(\w): spoken", self.written()), [b"a", b"b"])
+
+    def test_warnings_beyond_what_is_remembered_are_given(self) -> None:
+        with mock.patch.object(log, "REMEMBERED_LIMIT", 1):
+            for word in ("a", "b", "a", "b"):
+                log.warning("%s", word)
+        self.assertEqual(re.findall(rb"WARNING: (\w)", self.written()), [b"a", b"b", b"b"])
+
+    def test_a_full_pipe_drops_lines_and_says_how_many(self) -> None:
+        for number in range(2000):
+            log.error("%d %s", number, "x" * 100)
+        kept = os.read(self.read_end, 1 << 20).count(b"\n")
+        log.error("later")
+        self.assertGreater(kept, 100)
+        self.assertEqual(
+            self.written().decode(),
+            f"container-image-proxy: WARNING: {2000 - kept} log lines were dropped: nobody read them\n"
+            "container-image-proxy: ERROR: later\n",
+        )
+
+    def test_what_was_dropped_is_said_at_the_end_too(self) -> None:
+        log.tell_dropped()
+        log._Stream.dropped = 3
+        log.tell_dropped()
+        self.assertIn(b"WARNING: 3 log lines", self.written())
+
+    def test_another_writer_on_the_same_pipe_cannot_make_us_wait(self) -> None:
+        code = (
+            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from cip import log; log.own_stderr(); "
+            "import select; select.poll = lambda: type('P', (), {'register': lambda *_: None, "
+            "'poll': lambda *_: [1]})(); [log.error('x' * 1000) for _ in range(200)]; print(log._Stream.dropped > 0, "
+            "os.get_blocking(2))"
+        )
+        full, end = os.pipe()
+        self.addCleanup(os.close, full)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, stderr=end, text=True, timeout=30,
+                check=True,
+            )  # fmt: skip
+        finally:
+            os.close(end)
+        self.assertEqual(done.stdout, "True True\n")
 
 
 if __name__ == "__main__":
