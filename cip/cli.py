@@ -232,6 +232,7 @@ class _Confinement:
             )
 
     def _confine(self) -> Level:
+        from .confine.needs import why_unix_sockets
         from .confine.sandbox import Level, confine
 
         self._applied = True
@@ -245,7 +246,10 @@ class _Confinement:
         except OSError as error:
             log.warning("sandbox: none, because the process that runs helpers cannot be started: %s", error.strerror)
             return Level.NONE
-        reached = confine(wanted, writable=writable, readable=readable)
+        why = why_unix_sockets(self._reference)
+        if why:
+            log.info("sandbox: unix sockets stay open to it: %s", why)
+        reached = confine(wanted, writable=writable, readable=readable, unix_sockets=bool(why))
         log.info("sandbox: level %s", reached.name.lower())
         return reached
 

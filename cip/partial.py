@@ -230,10 +230,11 @@ class Part:
         self.where = f"{store.path}/{stem}.part"
         try:
             self._length = self._claimed()  # bytes that count, then bytes that are there
-            os.utime(data)
         except OSError:
             self._close_files()
             raise
+        with suppress(OSError):  # a sandbox may forbid it: the age counts from the last byte then
+            os.utime(data)
 
     @property
     def length(self) -> int:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gives up, once everything needed is in hand, what an attacker behind a parser bug would want (decisions.md 8).
 
-Levels, each including the one before: `process` (no new privileges, no core dump, not readable by ptrace), `write`
-(Landlock: no change to the file system outside the temporary directory, no listening TCP socket), `full` (reads only
-of what resolving names and verifying TLS need, and of the image's own place). Where the kernel offers less, less is
-reached, said and returned.
+Levels, each including the one before: `process` (no new privileges, no core dump, not readable by ptrace, and none of
+the calls that `seccomp` refuses), `write` (Landlock: no change to the file system outside the temporary directory, no
+listening TCP socket, no program started), `full` (reads only of what resolving names and verifying TLS need, and of the
+image's own place). Where the kernel offers less, less is reached, said and returned.
 
 Landlock and no_new_privs belong to a thread, and threads and processes started by it inherit them. From Landlock's
 ABI 8 on every thread of the process is confined at once; before it, each thread that lives on has to call `confine`.
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 from .. import log
+from .seccomp import Syscall, refuse_calls
 
 # linux/prctl.h, linux/landlock.h, asm-generic/unistd.h: the same numbers on every architecture we run on
 _PR_SET_DUMPABLE = 4
@@ -37,22 +38,22 @@ _REFER = 1 << 13  # ABI 2
 _TRUNCATE = 1 << 14  # ABI 3
 _IOCTL_DEV = 1 << 15  # ABI 5
 _CHANGE = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))  # write, remove and make anything
-_READ = _EXECUTE | _READ_FILE | _READ_DIR
-_ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the kernel refuses the others on a file
+_READ = _READ_FILE | _READ_DIR
+_ON_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the kernel refuses the others on a file
 _BIND_TCP = 1  # ABI 4
 _SCOPES = 3  # ABI 6: abstract sockets, signals
 _ALL_THREADS = 1 << 3  # ABI 8: a flag of landlock_restrict_self
 
-# What the C library, OpenSSL and our own late imports read after confinement.
+# What the C library, OpenSSL and our own late imports read after confinement; never where private keys are kept.
 SYSTEM_READS = (
     "/usr", "/lib", "/lib64", "/dev/null", "/dev/urandom",
     "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
-    "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/ssl", "/etc/pki", "/etc/ca-certificates",
+    "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/ca-certificates",
+    "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem", "/etc/ssl/openssl.cnf",
+    "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
+    "/etc/pki/tls/openssl.d",
     "/etc/crypto-policies", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/run/nscd",
 )  # fmt: skip
-
-Syscall = Callable[..., int]  # (number, arguments…) → result; negative: the errno
-
 
 class Level(IntEnum):
     """How far the process is confined."""
@@ -73,13 +74,15 @@ def confine(
     *,
     writable: Iterable[str],
     readable: Iterable[str],
+    unix_sockets: bool = False,
     syscall: Syscall | None = None,
     warn: Callable[[str], None] = log.warning,
 ) -> Level:
     """Confine this thread up to `wanted`; the level reached, and `warn` is told why it is a lower one.
 
-    `writable` and `readable` are directories or files that stay usable at `write` and `full`; missing ones are passed
-    over. Nothing can be taken back. `syscall` stands in for the kernel in tests.
+    With `unix_sockets` new ones may be made, and reach whatever listens on this host. `writable` and `readable` are
+    directories or files that stay usable at `write` and `full`; missing ones are passed over. Nothing can be taken
+    back. `syscall` stands in for the kernel in tests.
     """
     if wanted is Level.NONE:
         return Level.NONE
@@ -96,6 +99,10 @@ def confine(
             reached = wanted
         except OSError as error:
             warn(f"sandbox: files stay open to this process: {error.strerror}")
+    try:
+        refuse_calls(call, unix_sockets=unix_sockets)
+    except OSError as error:
+        warn(f"sandbox: modes, owners and times of files, and unix sockets, stay open to it: {error.strerror}")
     return reached
 
 
@@ -144,7 +151,7 @@ def _confine_files(call: Syscall, wanted: Level, writable: Iterable[str], readab
         change |= _REFER
     if abi >= 3:
         change |= _TRUNCATE
-    handled = change | (_READ if wanted is Level.FULL else 0)
+    handled = change | _EXECUTE | (_READ if wanted is Level.FULL else 0)
     ruleset = _require(call(_LANDLOCK_CREATE_RULESET, *_ruleset_attributes(abi, handled), 0), "a Landlock ruleset")
     try:
         rules = [(path, change | _READ) for path in writable] + [("/dev/null", _WRITE_FILE | _READ_FILE)]

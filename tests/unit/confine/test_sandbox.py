@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from unittest import mock
 import cip
 from cip.confine import sandbox
 from cip.confine.sandbox import Level, confine, parse_level
+from cip.confine.seccomp import _COMMON
 
 _CREATE, _ADD, _RESTRICT, _PRCTL = 444, 445, 446, -1
 
@@ -43,6 +45,8 @@ class _Kernel:
         if number == _ADD:
             self.rules.append(int.from_bytes(arguments[2][:8], sys.byteorder))  # type: ignore[index]
             return -self.failures.get("add", 0)
+        if number != _RESTRICT:  # seccomp, whose number depends on the architecture
+            return -self.failures.get("seccomp", 0)
         self.flags = arguments[1]  # type: ignore[assignment]
         self.restricted = not self.failures.get("restrict")
         return -self.failures.get("restrict", 0)
@@ -105,6 +109,7 @@ class Requests(unittest.TestCase):
         for step, reached, reason in (
             ("prctl", Level.NONE, "sandbox: prctl 4: Operation not permitted"),
             ("add", Level.PROCESS, "sandbox: files stay open to this process: rule for '/tmp': Operation not"),
+            ("seccomp", Level.FULL, "sandbox: modes, owners and times of files, and unix sockets, stay open to it: Op"),
             ("restrict", Level.PROCESS, "sandbox: files stay open to this process: the Landlock ruleset: Operation"),
         ):
             with self.subTest(step):
@@ -125,7 +130,7 @@ class Requests(unittest.TestCase):
 class Escapes(unittest.TestCase):
     """A real child confines itself and then tries to get out."""
 
-    def escape(self, level: str, attempt: str) -> str:
+    def escape(self, level: str, attempt: str, before: str = "") -> str:
         with tempfile.TemporaryDirectory() as allowed, tempfile.TemporaryDirectory() as outside:
             script = textwrap.dedent(
                 f"""
@@ -136,6 +141,7 @@ class Escapes(unittest.TestCase):
                 log.set_threshold(log.Level.SILENT)
                 allowed, outside = {allowed!r}, {outside!r}
                 open(outside + "/secret", "w").write("x")
+                {before}
                 reached = sandbox.confine(sandbox.parse_level({level!r}), writable=[allowed], readable=[])
                 if reached < sandbox.parse_level({level!r}):
                     print("unreached")
@@ -191,6 +197,52 @@ class Escapes(unittest.TestCase):
         for attempt in attempts:
             with self.subTest(attempt):
                 self.assertIn(self.escape("full", attempt), ("done", "unreached"))
+
+    def test_calls_that_landlock_does_not_know_are_refused(self) -> None:
+        secret = "outside + '/secret'"
+        for attempt in (
+            f"os.chmod({secret}, 0o777)", f"os.chown({secret}, 1, 1)", f"os.utime({secret})",
+            f"os.setxattr({secret}, 'user.a', b'1')", f"os.fchmod(os.open({secret}, os.O_RDONLY), 0o777)",
+            f"os.utime(os.open({secret}, os.O_RDONLY))",
+            f"__import__('fcntl').ioctl(os.open({secret}, os.O_RDONLY), 0x40086602, bytes(8))",
+            "os.execv('/bin/true', ['true'])", "os.posix_spawn('/bin/true', ['true'], {})",
+            "socket.socket(socket.AF_UNIX)", "socket.socketpair(type=socket.SOCK_DGRAM)",
+            "socket.socketpair(type=socket.SOCK_RAW)",
+            *(f"sandbox._require(sandbox._kernel()({number}, 0, 0, 0, 0, 0), '')" for number in _COMMON.values()),
+        ):  # fmt: skip
+            with self.subTest(attempt):
+                self.assertIn(self.escape("process", attempt), ("EPERM", "EACCES"))
+
+    def test_calls_that_are_needed_are_made(self) -> None:
+        for attempt in (
+            "socket.socketpair()", "socket.socketpair(type=socket.SOCK_SEQPACKET)", "socket.socket()",
+            "socket.getaddrinfo('localhost', 1)", "__import__('threading').Thread(target=print).start()",
+            "os.memfd_create('x')", "os.pipe()",
+        ):  # fmt: skip
+            with self.subTest(attempt):
+                self.assertTrue(self.escape("process", attempt).endswith("done"))
+
+    def test_every_thread_is_included(self) -> None:
+        attempt = (
+            "[line.split()[1] for task in os.listdir('/proc/self/task')"
+            " for line in open(f'/proc/self/task/{task}/status')"
+            " if line.startswith(('Seccomp:', 'NoNewPrivs:'))]"
+        )
+        before = "threading = __import__('threading'); go_on = threading.Event(); "
+        before += "threading.Thread(target=go_on.wait, daemon=True).start()"
+        self.assertEqual(self.escape("process", f"sys.exit(print({attempt}))", before), "['1', '2', '1', '2']")
+
+    def test_calls_of_a_foreign_architecture_are_refused(self) -> None:
+        if platform.machine() != "x86_64":
+            self.skipTest("only x86-64 has another architecture's calls")
+        # getpid by the numbers of i386: push rbx; mov eax, 20; int 0x80; pop rbx; ret
+        code = bytes.fromhex("53b814000000cd805bc3")
+        attempt = (
+            f"(lambda page: (page.write({code!r}), sys.exit(print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof("
+            "ctypes.c_char.from_buffer(page)))()))))(mmap.mmap(-1, 4096, prot=7))"
+        )
+        before = "import ctypes, mmap"
+        self.assertEqual(self.escape("process", attempt, before), str(-errno.ENOSYS))
 
     def test_process_takes_privileges_and_core_dumps(self) -> None:
         attempt = (

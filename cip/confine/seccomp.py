@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Refuses the system calls that Landlock does not know, to all threads at once (seccomp(2)).
+
+What changes a file without opening it for writing (modes, owners, times, extended attributes), what reaches other
+processes (tracing, unix sockets by path), what starts a program, what root may do to the machine, and io_uring, whose
+operations no filter sees. Calls of a foreign architecture would pass under other numbers, so none is let through. A new
+socket of the unix family is refused where nothing needs one; of pairs only connected kinds are made, because a datagram
+one can be sent anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+Syscall = Callable[..., int]  # (number, arguments…) → result; negative: the errno
+
+_SET_MODE_FILTER = 1
+_TSYNC = 1  # linux/seccomp.h: SECCOMP_FILTER_FLAG_TSYNC
+_ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+# linux/bpf_common.h; offsets into struct seccomp_data
+_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
+_X32 = 0x40000000  # what x86-64 adds to the numbers of its second, rarer table
+_UNIX, _CONNECTED_KINDS, _KIND_MASK = 1, (1, 5), 0xF  # AF_UNIX; SOCK_STREAM, SOCK_SEQPACKET
+# linux/fs.h, asm-generic/ioctls.h: flags and attributes of a file that is only read; input of a terminal
+_IOCTLS = (0x40086602, 0x401C5820, 0x40087602, 0x5412, 0x541C)
+
+# The same numbers everywhere, from 424 on
+_COMMON = {
+    "io_uring_setup": 425, "pidfd_getfd": 438, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
+    "file_setattr": 469,
+}  # fmt: skip
+
+
+class _Machine(NamedTuple):
+    """An architecture: its number in a filter, and those of calls: refused ones, seccomp, and those that are judged."""
+
+    audit: int
+    refused: Mapping[str, int]
+    seccomp: int
+    socket: int
+    socketpair: int
+    ioctl: int
+
+
+_MACHINES: Mapping[str, _Machine] = {
+    "x86_64": _Machine(
+        0xC000003E,
+        {
+            "chmod": 90, "fchmod": 91, "fchmodat": 268, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260,
+            "utime": 132, "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189,
+            "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "ptrace": 101,
+            "process_vm_readv": 310, "process_vm_writev": 311, "execve": 59, "execveat": 322, "mount": 165,
+            "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272, "setns": 308, "open_by_handle_at": 304,
+            "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "add_key": 248, "request_key": 249, "keyctl": 250,
+            "init_module": 175, "finit_module": 313, "delete_module": 176, "kexec_load": 246, "kexec_file_load": 320,
+            "reboot": 169, "swapon": 167, "settimeofday": 164, "clock_settime": 227, "acct": 163, "iopl": 172,
+            "ioperm": 173, **_COMMON,
+        },
+        317, 41, 53, 16,
+    ),
+    "aarch64": _Machine(
+        0xC00000B7,
+        {
+            "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55, "utimensat": 88, "setxattr": 5,
+            "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16, "ptrace": 117,
+            "process_vm_readv": 270, "process_vm_writev": 271, "execve": 221, "execveat": 281, "mount": 40,
+            "umount2": 39, "pivot_root": 41, "chroot": 51, "unshare": 97, "setns": 268, "open_by_handle_at": 265,
+            "bpf": 280, "perf_event_open": 241, "userfaultfd": 282, "add_key": 217, "request_key": 218, "keyctl": 219,
+            "init_module": 105, "finit_module": 273, "delete_module": 106, "kexec_load": 104, "kexec_file_load": 294,
+            "reboot": 142, "swapon": 224, "settimeofday": 170, "clock_settime": 112, "acct": 89, **_COMMON,
+        },
+        277, 198, 199, 29,
+    ),
+}  # fmt: skip
+
+
+def refuse_calls(call: Syscall, *, unix_sockets: bool, machine: str | None = None) -> None:
+    """Refuse the calls from now on, in every thread. Raises OSError where that cannot be had.
+
+    With `unix_sockets` new sockets of the unix family stay allowed.
+    """
+    import ctypes
+
+    known = _MACHINES.get(machine or platform.machine())
+    if known is None or struct.calcsize("P") != 8:
+        raise OSError(errno.ENOSYS, f"no list of calls for {machine or platform.machine()}")
+    steps = program(known, unix_sockets=unix_sockets)
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    header = struct.pack("@HP", len(steps), ctypes.addressof(code))
+    result = call(known.seccomp, _SET_MODE_FILTER, _TSYNC, header)
+    if result:  # above 0: the number of a thread that could not be included
+        raise OSError(abs(result), os.strerror(-result) if result < 0 else f"thread {result} could not be included")
+
+
+def program(machine: _Machine, *, unix_sockets: bool) -> Sequence[tuple[int, int, int, int]]:
+    """The filter: (code, steps to skip if true, if false, value)."""
+    steps = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, machine.audit), (_RETURN, 0, 0, _UNKNOWN)]
+    steps += [(_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _UNKNOWN)]
+    for number in machine.refused.values():
+        steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+    steps += _case(machine.ioctl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *_refuse_any(_IOCTLS)])
+    if not unix_sockets:
+        steps += _case(machine.socket, [(_LOAD, 0, 0, _ARGUMENTS), *_refuse_any([_UNIX])])
+    kinds = [(_EQUAL, len(_CONNECTED_KINDS) - index, 0, kind) for index, kind in enumerate(_CONNECTED_KINDS)]
+    pair = [(_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 0, 3 + len(kinds), _UNIX), (_LOAD, 0, 0, _ARGUMENTS + 8),
+            (_AND, 0, 0, _KIND_MASK), *kinds, (_RETURN, 0, 0, _REFUSE)]  # fmt: skip
+    steps += _case(machine.socketpair, pair)
+    return [*steps, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _case(number: int, steps: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Take `steps` for the call `number`; what they do not refuse is allowed."""
+    return [(_EQUAL, 0, len(steps) + 1, number), *steps, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _refuse_any(values: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Refuse what was loaded if it is one of `values`."""
+    return [step for value in values for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _REFUSE))]

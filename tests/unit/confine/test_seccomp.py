@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The filter of system calls, run on calls that are played: for each architecture, also on a machine of the other."""
+
+from __future__ import annotations
+
+import errno
+import unittest
+
+from cip.confine.seccomp import _ALLOW, _IOCTLS, _MACHINES, _REFUSE, _UNKNOWN, _Machine, program, refuse_calls
+
+UNIX, INET, STREAM, DATAGRAM, RAW, SEQPACKET, CLOSE_ON_EXEC = 1, 2, 1, 2, 3, 5, 0o2000000
+# what our own work needs, by the numbers of each architecture
+NEEDED = {
+    "x86_64": {"read": 0, "write": 1, "mmap": 9, "sendmsg": 46, "connect": 42, "clone": 56, "futex": 202},
+    "aarch64": {"read": 63, "write": 64, "mmap": 222, "sendmsg": 211, "connect": 203, "clone": 220, "futex": 98},
+}  # fmt: skip
+
+
+def judge(machine: _Machine, number: int, *arguments: int, audit: int | None = None, unix_sockets: bool = False) -> int:
+    """What the filter returns for a call: an interpreter for the few instructions that it has."""
+    data = {0: number, 4: machine.audit if audit is None else audit}
+    data |= {16 + 8 * index: value & 0xFFFFFFFF for index, value in enumerate(arguments)}
+    steps = program(machine, unix_sockets=unix_sockets)
+    accumulator = position = 0
+    while True:
+        code, if_true, if_false, value = steps[position]
+        position += 1
+        match code:
+            case 0x20:
+                accumulator = data.get(value, 0)
+            case 0x54:
+                accumulator &= value
+            case 0x15:
+                position += if_true if accumulator == value else if_false
+            case 0x35:
+                position += if_true if accumulator >= value else if_false
+            case 0x06:
+                return value
+            case _:
+                raise AssertionError(code)
+
+
+class Filter(unittest.TestCase):
+    def test_refused_and_needed_calls(self) -> None:
+        for name, machine in _MACHINES.items():
+            for call, number in machine.refused.items():
+                with self.subTest(machine=name, call=call):
+                    self.assertEqual(judge(machine, number), _REFUSE)
+            for call, number in NEEDED[name].items():
+                with self.subTest(machine=name, call=call):
+                    self.assertEqual(judge(machine, number), _ALLOW)
+
+    def test_a_foreign_architecture_is_unknown(self) -> None:
+        for machine in _MACHINES.values():
+            for number in (*machine.refused.values(), *range(10)):
+                self.assertEqual(judge(machine, number, audit=0x40000003), _UNKNOWN)
+                self.assertEqual(judge(machine, number | 0x40000000), _UNKNOWN)
+
+    def test_sockets_by_family_and_kind(self) -> None:
+        for machine in _MACHINES.values():
+            self.assertEqual(judge(machine, machine.socket, INET, STREAM), _ALLOW)
+            self.assertEqual(judge(machine, machine.socket, UNIX, STREAM), _REFUSE)
+            self.assertEqual(judge(machine, machine.socket, 1 << 32 | UNIX, STREAM), _REFUSE)
+            self.assertEqual(judge(machine, machine.socket, UNIX, STREAM, unix_sockets=True), _ALLOW)
+            for kind, expected in ((STREAM, _ALLOW), (SEQPACKET, _ALLOW), (DATAGRAM, _REFUSE), (RAW, _REFUSE)):
+                self.assertEqual(judge(machine, machine.socketpair, UNIX, kind | CLOSE_ON_EXEC), expected)
+
+    def test_requests_to_a_file_that_is_only_read(self) -> None:
+        for machine in _MACHINES.values():
+            for request in _IOCTLS:
+                self.assertEqual(judge(machine, machine.ioctl, 3, request), _REFUSE)
+            self.assertEqual(judge(machine, machine.ioctl, 3, 0x541B), _ALLOW)  # FIONREAD
+
+    def test_an_unknown_machine_and_a_kernel_without_filters_are_told(self) -> None:
+        with self.assertRaisesRegex(OSError, "no list of calls for riscv64"):
+            refuse_calls(lambda *_: 0, unix_sockets=False, machine="riscv64")
+        with self.assertRaisesRegex(OSError, "Invalid argument"):
+            refuse_calls(lambda *_: -errno.EINVAL, unix_sockets=False, machine="x86_64")
+        with self.assertRaisesRegex(OSError, "thread 77 could not be included"):
+            refuse_calls(lambda *_: 77, unix_sockets=False, machine="aarch64")
+
+
+if __name__ == "__main__":
+    unittest.main()
