@@ -16,16 +16,17 @@ from ..settings import Credentials, HostEnvironment
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+# the last `@` ends the user information
 _URL = re.compile(
-    r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:([^@/?#]*)@)?(?:\[([^\]/?#@]+)\]|([^:/?#@\[\]]+))(?::([0-9]*))?(?:[/?#].*)?"
+    r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:([^/?#]*)@)?(?:\[([^\]/?#@]+)\]|([^:/?#@\[\]]+))(?::([0-9]*))?(?:[/?#].*)?"
 )
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
 _ADDRESS_V6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
 
 
 class Proxy(NamedTuple):
-    """Where requests go instead of to their origin; `scheme` (http or https) is how the proxy itself is spoken to.
+    """Where requests go instead of to their origin; `scheme` (http, https, socks5, socks5h) is how it is spoken to.
 
     `host` is a lower-case name or address without brackets. `variable` is the one that named the proxy.
     """
@@ -35,6 +36,11 @@ class Proxy(NamedTuple):
     port: int
     credentials: Credentials = Credentials()
     variable: str = ""
+
+    @property
+    def speaks_http(self) -> bool:
+        """Whether it takes requests, and not only connections."""
+        return self.scheme in ("http", "https")
 
     @property
     def address(self) -> str:
@@ -73,7 +79,7 @@ def _parse_proxy(variable: str, value: str) -> Proxy:
         raise ConfigurationError(variable, "expected http://[USER:PASSWORD@]HOST[:PORT]")
     scheme = (match[1] or "http").lower()
     if scheme not in _DEFAULT_PORTS:
-        raise ConfigurationError(variable, f"expected a proxy of scheme http or https, found {scheme[:20]!r}")
+        raise ConfigurationError(variable, f"expected a proxy of scheme http, https or socks5, found {scheme[:20]!r}")
     host = (match[3] or match[4]).lower()
     if not (_ADDRESS_V6 if match[3] else _NAME).fullmatch(host):
         raise ConfigurationError(variable, "expected a host name or an address in the proxy's URL")

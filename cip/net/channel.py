@@ -16,7 +16,8 @@ import ssl
 from ..errors import NetworkError, SourceError
 from .limits import Limits
 from .lines import ANSWERS, Lines
-from .tls import TlsIdentity, protocol_error
+from .nestedtls import NestedTls
+from .tls import Socket, TlsIdentity, protocol_error
 
 _NOBODY = TlsIdentity()
 
@@ -29,7 +30,7 @@ class Channel:
     """
 
     def __init__(
-        self, sock: socket.socket, limits: Limits, host: str, via: str, identity: TlsIdentity = _NOBODY
+        self, sock: Socket, limits: Limits, host: str, via: str, identity: TlsIdentity = _NOBODY
     ) -> None:
         self.sock = sock
         self.limits = limits
@@ -37,7 +38,7 @@ class Channel:
         self.via = via
         self._identity = identity
         self.lines = Lines(self.recv_into, ANSWERS, self._released)
-        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._is_tls = isinstance(sock, ssl.SSLSocket | NestedTls)
         self._poll = select.poll()
         self._files = 0
         self._closing = False
@@ -89,7 +90,10 @@ class Channel:
     def interrupt(self) -> None:
         """End every wait of the thread that uses this connection; from any thread."""
         try:
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its TLS state
+            if isinstance(self.sock, NestedTls):
+                self.sock.interrupt()
+            else:
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its TLS state
         except OSError:
             pass  # not connected any more, which is what was wanted
 

@@ -7,21 +7,23 @@ and the address that a registry sends us to must be judged after it was resolved
 
 from __future__ import annotations
 
-import base64
 import http.client
 import socket
 from typing import NamedTuple
 
 from .. import log
-from ..errors import AuthenticationError, CipError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
+from ..errors import CipError, ErrorCode, NetworkError, Phase, SourceError
 from ..hostconfig.proxyenv import Proxy
 from .addresses import Address, AddressClass, classify_name, require_allowed, resolve
 from .channel import Channel
 from .limits import Limits
 from .race import connect, connect_local
 from .response import Response
-from .tls import TlsContexts, TlsIdentity
+from .tls import Socket, TlsContexts, TlsIdentity
+from .tunnel import open_tunnel
 from .url import Origin
+
+_NOBODY = TlsIdentity()
 
 
 class Route(NamedTuple):
@@ -39,6 +41,11 @@ class Route(NamedTuple):
     def name(self) -> str:
         """Whom we speak to, for messages."""
         return self.socket_path or self.origin.address
+
+    @property
+    def absolute(self) -> bool:
+        """Whether a proxy is asked itself, for the whole URL; else it is only a way to the origin."""
+        return self.proxy is not None and self.proxy.speaks_http and self.origin.scheme == "http"
 
     @property
     def via(self) -> str:
@@ -101,20 +108,36 @@ class Connection(http.client.HTTPConnection):
         if route.origin.scheme == "https":
             self._contexts.prepare(route.identity)
         sock, self.address = self._open_socket()
-        channel = Channel(sock, limits, route.name, route.via)
-        limits.cancellation.attach(channel)
+        channel = self._channel(sock, _NOBODY)
         try:
+            if route.proxy is not None and route.proxy.scheme == "https":
+                channel = self._secure_proxy(channel, route.proxy)
+            if route.proxy is not None and not route.absolute:
+                open_tunnel(channel, route.origin, route.proxy)
             if route.origin.scheme == "https":
-                if route.proxy is not None:
-                    _open_tunnel(channel, route.origin, route.proxy)
-                secured = self._contexts.handshake(sock, route.origin, route.identity, limits, route.via)
-                channel = Channel(secured, limits, route.name, route.via, route.identity)
-                limits.cancellation.attach(channel)
+                secured = self._contexts.handshake(channel.sock, route.origin, route.identity, limits, route.via)
+                channel = self._channel(secured, route.identity)
         except BaseException:
             limits.cancellation.attach(None)
             channel.close()
             raise
         self.sock = channel
+
+    def _channel(self, sock: Socket, identity: TlsIdentity) -> Channel:
+        channel = Channel(sock, self.limits, self.route.name, self.route.via, identity)
+        self.limits.cancellation.attach(channel)
+        return channel
+
+    def _secure_proxy(self, channel: Channel, proxy: Proxy) -> Channel:
+        """A proxy over TLS is trusted as the system trusts anybody."""
+        origin = Origin("https", proxy.host, proxy.port)
+        try:
+            return self._channel(
+                self._contexts.handshake(channel.sock, origin, _NOBODY, self.limits, self.route.via), _NOBODY
+            )
+        except CipError as error:
+            error.phase = Phase.PROXY
+            raise
 
     def _open_socket(self) -> tuple[socket.socket, Address | None]:
         """A connected socket to the origin or its proxy, and where that is."""
@@ -143,48 +166,3 @@ def judge_name(route: Route, reached: frozenset[AddressClass] | None) -> None:
     """The same for what a proxy will resolve: all that can be judged is the text. Raises SourceError."""
     if route.proxy is not None:
         require_allowed(route.origin, route.origin.host, classify_name(route.origin.host), reached)
-
-
-def _open_tunnel(channel: Channel, origin: Origin, proxy: Proxy) -> None:
-    """Ask the proxy for a connection to the origin (RFC 9110, 9.3.6). Raises NetworkError, SourceError."""
-    fields = {"Host": origin.address, **proxy_authorization(proxy)}
-    lines = [f"CONNECT {origin.address} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-    answer = Response(channel, method="CONNECT")
-    try:
-        channel.sendall("\r\n".join(lines).encode("ascii"))
-        answer.begin()
-        if not 200 <= answer.status < 300:
-            raise proxy_refusal(origin, proxy, answer.status)
-        if not channel.lines.is_idle():
-            raise RegistryError(f"{origin.address}: expected tls, found bytes behind an answer ({channel.via})")
-    except CipError as error:
-        error.phase = Phase.PROXY
-        raise
-    finally:
-        answer.close()
-
-
-def proxy_refusal(origin: Origin, proxy: Proxy, status: int) -> SourceError:
-    """The error for an answer that a proxy gave for itself."""
-    host = proxy.address
-    if status in (401, 407):  # tinyproxy answers 401 to a wrong password
-        return AuthenticationError(
-            f"{origin.address}: the proxy {host} refuses the credentials that its URL has, or has not",
-            host=host,
-            phase=Phase.PROXY,
-            http_status=status,
-        )
-    return RegistryError(
-        f"{origin.address}: the proxy {host} answers {status} to CONNECT",
-        host=host,
-        phase=Phase.PROXY,
-        http_status=status,
-    )
-
-
-def proxy_authorization(proxy: Proxy) -> dict[str, str]:
-    """The field that lets us use the proxy, where it asks for that."""
-    if proxy.credentials.is_anonymous():
-        return {}
-    pair = f"{proxy.credentials.username}:{proxy.credentials.password}".encode()
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}

@@ -19,16 +19,17 @@ from email.message import Message
 from typing import Any, NamedTuple, Self, cast
 
 from .. import log
-from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, RegistryError, SourceError
+from ..errors import CipError, ErrorCode, NetworkError, RegistryError, SourceError
 from ..hostconfig.proxyenv import Proxy
 from .addresses import AddressClass
 from .budget import Budget
-from .connection import Connection, Route, judge, judge_name, proxy_authorization, proxy_refusal
+from .connection import Connection, Route, judge, judge_name
 from .limits import Limits
 from .pool import ConnectionPool
 from .redaction import Confidence
 from .response import GarbledError, Response
 from .tls import TlsIdentity
+from .tunnel import proxy_authorization, proxy_refusal
 from .url import Origin, Url, join_url
 
 REQUEST_LIMIT = 10  # requests in one chain of redirects
@@ -173,7 +174,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
                     raise
                 log.debug("%s; once more on a fresh connection", error)
                 fresh = True
-        if route.proxy is not None and route.origin.scheme == "http" and response.status == 407:
+        if route.proxy is not None and route.absolute and response.status == 407:
             response.close()
             raise proxy_refusal(route.origin, route.proxy, 407)
         return response
@@ -184,7 +185,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
         connection.reached = reached
         connection.use(limits)
         target, fields = req.selector, {**req.headers, **req.unredirected_hdrs}
-        if route.proxy is not None and route.origin.scheme == "http":
+        if route.proxy is not None and route.absolute:
             target = f"http://{req.host}{target}"
             fields.update(proxy_authorization(route.proxy))
         for name, value in fields.items():
@@ -215,8 +216,6 @@ class Transport(urllib.request.AbstractHTTPHandler):
         """How an origin is reached; only here is a proxy chosen, and the absolute form of a target written."""
         identity = self._identity if origin.scheme == "https" else _NO_IDENTITY
         proxy = None if self._socket_path else self._network.choose_proxy(origin)
-        if proxy is not None and proxy.scheme != "http":
-            raise ConfigurationError(proxy.variable, "expected a proxy spoken to over http, found one over tls")
         return Route(origin, identity, proxy, self._socket_path)
 
 

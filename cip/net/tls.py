@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from .limits import POLL, Cancellation, Limits
+from .nestedtls import NestedTls
 from .url import Origin
 
 # TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
@@ -70,6 +71,9 @@ class TlsIdentity(NamedTuple):
     searched: tuple[str, ...] = ()
 
 
+Socket = socket.socket | NestedTls  # what a connection consists of at its end
+
+
 class NotTlsError(NetworkError):
     """The other side answered, but not in TLS."""
 
@@ -84,8 +88,8 @@ class TlsContexts:
         self._sessions: dict[tuple[Origin, TlsIdentity], ssl.SSLSession] = {}
 
     def handshake(
-        self, sock: socket.socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str
-    ) -> ssl.SSLSocket:
+        self, sock: Socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str
+    ) -> ssl.SSLSocket | NestedTls:
         """TLS over the connected `sock`, which belongs to the result from now on.
 
         Raises SourceError (the tls codes), NetworkError (timeout, connection-lost), ConfigurationError.
@@ -93,15 +97,21 @@ class TlsContexts:
         host = origin.address
         context = self._context(identity)
         seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, via)
-        sock.settimeout(seconds)
+        session = self._sessions.get((origin, identity))
+        wrapped: ssl.SSLSocket | NestedTls
         try:
-            # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
-            wrapped = context.wrap_socket(
-                sock,
-                server_hostname=origin.host.encode("ascii"),
-                do_handshake_on_connect=False,
-                session=self._sessions.get((origin, identity)),
-            )
+            if isinstance(sock, ssl.SSLSocket):  # of a proxy
+                wrapped = NestedTls(sock, context, origin.host, session)
+            else:
+                assert isinstance(sock, socket.socket)
+                sock.settimeout(seconds)
+                # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
+                wrapped = context.wrap_socket(
+                    sock,
+                    server_hostname=origin.host.encode("ascii"),
+                    do_handshake_on_connect=False,
+                    session=session,
+                )
         except ssl.SSLError as error:
             raise protocol_error(error, host, via, identity) from error
         except (OSError, ValueError) as error:  # the other side has reset the connection already
@@ -129,7 +139,7 @@ class TlsContexts:
             limits.cancellation.require(host)
         return wrapped
 
-    def remember(self, sock: socket.socket, origin: Origin, identity: TlsIdentity) -> None:
+    def remember(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> None:
         """Keep the session of a connection that worked, for the next one to the same origin."""
         session: ssl.SSLSession | None = getattr(sock, "session", None)
         if session is not None:
@@ -169,7 +179,7 @@ class TlsContexts:
             return context
 
 
-def _shake_hands(sock: ssl.SSLSocket, end: float, cancellation: Cancellation) -> None:
+def _shake_hands(sock: ssl.SSLSocket | NestedTls, end: float, cancellation: Cancellation) -> None:
     """A handshake that is over at `end` even when the other side drips a byte now and then, or when called off."""
     sock.setblocking(False)
     poll = select.poll()

@@ -21,8 +21,17 @@ from cip.model import mediatype
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
 from tests.support.parent import MODULE, PATIENCE, ROOT, Answer, running
-from tests.support.peers import CertificateFiles, Registry, clean_environment, docker_registry, skopeo, tinyproxy
+from tests.support.peers import (
+    CertificateFiles,
+    Registry,
+    clean_environment,
+    docker_registry,
+    microsocks,
+    skopeo,
+    tinyproxy,
+)
 from tests.support.recording import Asked, Given, RecordingServer
+from tests.support.scripted import tls_front
 from tests.support.secrets import leaks_in, secret
 
 NAME = "os/base"
@@ -348,6 +357,54 @@ class ProxyTest(HostCase):
         )
         self.assertEqual("proxy", problem["phase"])
 
+    def test_a_password_may_have_any_character(self) -> None:
+        _, image = self._tls_registry()
+        proxy = self.enterContext(microsocks(self.scratch / "proxy", user="us@er", password="p@ss:w%r/d!"))
+        for userinfo in ("us@er:p@ss:w%25r%2fd!", "us%40er:p%40ss%3aw%25r%2Fd%21"):
+            self.require_served(image, environment={"HTTPS_PROXY": f"socks5://{userinfo}@{proxy.host}"})
+
+    def test_a_socks_proxy_is_a_way_to_https_and_http(self) -> None:
+        _, image = self._tls_registry()
+        plain = self.registry("plain")
+        host = f"{PROXIED_HOST}:{plain.port}"
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{host}'\ninsecure=true\n")
+        word = secret("proxy")
+        proxy = self.enterContext(microsocks(self.scratch / "proxy", user="user", password=word))
+        for scheme in ("socks5", "socks5h"):
+            with self.subTest(scheme):
+                url = f"{scheme}://user:{word}@{proxy.host}"
+                self.require_served(image, environment={"HTTPS_PROXY": url})
+                variables = {"HTTPS_PROXY": url, "HTTP_PROXY": url}
+                self.require_served(f"docker://{host}/{IMAGE}", environment=variables)
+        wrong = f"socks5://user:{secret('wrong')}@{proxy.host}"
+        reason = f"the proxy {proxy.host} refuses"
+        for url in (wrong, f"socks5://{proxy.host}"):
+            problem = self.require_refused("authentication-failed", reason, image, environment={"HTTPS_PROXY": url})
+            self.assertEqual("proxy", problem["phase"])
+        gone = f"docker://{PROXIED_HOST}:1/{IMAGE}"
+        url = f"socks5://user:{word}@{proxy.host}"
+        problem = self.require_refused(
+            "connection-refused", "is refused by it", gone, "--retry-times=0", environment={"HTTPS_PROXY": url}
+        )
+        self.assertEqual("proxy", problem["phase"])
+
+    def test_a_proxy_is_spoken_to_over_tls(self) -> None:
+        registry, image = self._tls_registry()
+        plain = self.registry("plain")
+        host = f"{PROXIED_HOST}:{plain.port}"
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{host}'\ninsecure=true\n")
+        proxy = self.enterContext(tinyproxy(self.scratch / "proxy", user="user", password="word"))
+        authority = CertificateAuthority(self.scratch / "proxy-authority")
+        front = self.enterContext(tls_front(authority.server(), proxy.port))
+        url = f"https://user:word@127.0.0.1:{front}"
+        trusted = {"SSL_CERT_FILE": str(authority.certificate)}
+        self.require_served(image, environment={"HTTPS_PROXY": url, **trusted})
+        self.require_served(f"docker://{host}/{IMAGE}", environment={"HTTPS_PROXY": url, "HTTP_PROXY": url, **trusted})
+        self.assertIn(f"CONNECT {PROXIED_HOST}:{registry.port} HTTP/1.1", proxy.log_text())
+        self.assertIn(f"GET http://{host}/v2/{NAME}/manifests/9 HTTP/1.1", proxy.log_text())
+        problem = self.require_refused("tls-untrusted", "not trusted", image, environment={"HTTPS_PROXY": url})
+        self.assertEqual("proxy", problem["phase"])
+
     def test_plain_http_goes_through_a_proxy(self) -> None:
         registry = self.registry()
         host = f"{PROXIED_HOST}:{registry.port}"
@@ -372,7 +429,7 @@ class ProxyTest(HostCase):
 
     def test_a_variable_that_names_no_proxy_stops_the_request(self) -> None:
         _, image = self._tls_registry()
-        broken = f"socks5://u:{secret('proxy')}@h:1"
+        broken = f"socks4://u:{secret('proxy')}@h:1"
         self.require_refused(
             "config-invalid", "HTTPS_PROXY: expected a proxy of", image, environment={"HTTPS_PROXY": broken}
         )

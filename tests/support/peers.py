@@ -45,6 +45,7 @@ PEERS: Mapping[str, Peer] = {
     "docker-registry": Peer("docker-registry", "docker-registry"),
     "skopeo": Peer("skopeo", "skopeo"),
     "tinyproxy": Peer("tinyproxy", "tinyproxy-bin"),  # the program without its service
+    "microsocks": Peer("microsocks", "microsocks"),
     "gpg": Peer("gpg", "gnupg"),
     "gpgv": Peer("gpgv", "gpgv"),
     "umoci": Peer("umoci", "umoci"),
@@ -142,7 +143,7 @@ class Registry(Server):
 
 
 class Proxy(Server):
-    """A running tinyproxy; `url` is what `HTTPS_PROXY` takes, without user and password."""
+    """A running proxy; `url` is what `HTTPS_PROXY` takes of an http one, without user and password."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         super().__init__(process, port, log)
@@ -221,6 +222,25 @@ def tinyproxy(directory: Path | str, *, user: str | None = None, password: str =
             if attempt == _PORT_TRIES:
                 raise
     raise AssertionError(f"tinyproxy: no free port in {_PORT_TRIES} tries")
+
+
+def microsocks(directory: Path | str, *, user: str | None = None, password: str = "") -> Proxy:
+    """Start Debian's microsocks, a SOCKS 5 proxy; with `user` it demands a name and password."""
+    base = Path(directory)
+    base.mkdir(parents=True, exist_ok=True)
+    log = base / "microsocks.log"
+    for attempt in range(1, _PORT_TRIES + 1):
+        port = free_port()
+        access = [] if user is None else ["-u", user, "-P", password]
+        command = [require_peer("microsocks"), "-i", "127.0.0.1", "-p", str(port), *access]
+        process = spawn(command, log, clean_environment(base))
+        try:
+            wait_for(process, log, partial(_answer, port))
+            return Proxy(process, port, log)
+        except AssertionError:
+            if attempt == _PORT_TRIES:
+                raise
+    raise AssertionError(f"microsocks: no free port in {_PORT_TRIES} tries")
 
 
 def htpasswd_line(user: str, password: str) -> str:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .peers import CertificateFiles
 from .registry import LOOPBACK, hold, leaves_within, reset
 
 Script = Sequence[Any]
@@ -153,18 +154,53 @@ class ScriptedServer:
 
     def _relay(self, sock: socket.socket, port: int) -> None:
         with socket.create_connection((LOOPBACK, port)) as far:
+            relay(sock, far)
 
-            def pump(source: socket.socket, target: socket.socket) -> None:
-                with contextlib.suppress(OSError):
-                    while part := source.recv(65536):
-                        target.sendall(part)
-                with contextlib.suppress(OSError):
-                    target.shutdown(socket.SHUT_WR)
 
-            back = threading.Thread(target=pump, args=(far, sock))
-            back.start()
-            pump(sock, far)
-            back.join()
+def relay(near: socket.socket, far: socket.socket) -> None:
+    """Bytes both ways until both ends have ended."""
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while part := source.recv(65536):
+                target.sendall(part)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    back = threading.Thread(target=pump, args=(far, near))
+    back.start()
+    pump(near, far)
+    back.join()
+
+
+@contextlib.contextmanager
+def tls_front(certificate: CertificateFiles, port: int) -> Iterator[int]:
+    """TLS in front of a server that has none: the port to connect to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    listener = socket.create_server((LOOPBACK, 0))
+    threads: list[threading.Thread] = []
+
+    def serve(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(sock, server_side=True) as near:
+            with socket.create_connection((LOOPBACK, port)) as far:
+                relay(near, far)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=(listener.accept()[0],)))
+                threads[-1].start()
+
+    acceptor = threading.Thread(target=accept)
+    acceptor.start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for thread in (acceptor, *threads):
+            thread.join()
 
 
 _SHOWN = {"auth": "authorization", "proxy": "proxy-authorization", "range": "range"}

@@ -271,9 +271,13 @@ class ProxyTest(OpenerCase):
         self.refused("http://nowhere/x", "via proxy p:3128", ErrorCode.CONNECTION_REFUSED)
         self.refused("https://nowhere/x", "direct", ErrorCode.CONNECTION_REFUSED)
 
-    def test_a_proxy_over_tls_is_refused_by_name(self) -> None:
-        self.origins.proxies["http"] = self.proxy._replace(scheme="https")
-        self.refused("http://h/x", "HTTP_PROXY: expected a proxy spoken to over http", ErrorCode.CONFIG_INVALID)
+    def test_a_socks_proxy_is_a_way_and_not_asked_itself(self) -> None:
+        self.origins.proxies["http"] = self.proxy._replace(scheme="socks5")
+        self.origins.add("http://h:5000", lambda asked: reply(407))
+        self.assertEqual(self.send("http://h:5000/x?y").status, 407)
+        (asked,) = self.origins.asked
+        self.assertEqual(asked.target, "/x?y")
+        self.assertNotIn("proxy-authorization", asked.fields)
 
     def test_only_a_proxy_is_taken_for_one(self) -> None:
         self.origins.add("https://h:443", lambda a: reply(407))

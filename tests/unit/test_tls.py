@@ -11,6 +11,7 @@ from unittest import mock
 from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from cip.net import tls
 from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.nestedtls import NestedTls
 from cip.net.tls import NotTlsError, TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.settings import TimeLimits
@@ -52,7 +53,7 @@ class HandshakeTest(LeakCheckedTestCase):
 
     def handshake(
         self, seconds: float = 5.0, identity: TlsIdentity = NOBODY, cancellation: Cancellation | None = None
-    ) -> ssl.SSLSocket:
+    ) -> ssl.SSLSocket | NestedTls:
         limits = Limits(SystemClock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
         return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
 
