@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
@@ -29,6 +29,7 @@ from .model.descriptor import UNKNOWN_SIZE, Descriptor
 from .model.digest import Digest, parse_digest
 from .model.jsontree import parse_json
 from .model.manifest import Manifest, parse_manifest
+from .model.referrers import SUBJECT_KEY, VERIFIED_KEY, parse_referrers
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -97,6 +98,19 @@ class Blob(io.RawIOBase):
         super().close()
 
 
+class Referrer(NamedTuple):
+    """Something that refers to the image, such as an SBOM. `subject` is the manifest that it is about.
+
+    `verified` is `signature` for a Sigstore bundle that the policy accepted as a signature of this image, else `no`:
+    then nobody has vouched for what it says.
+    """
+
+    descriptor: Descriptor
+    artifact_type: str
+    subject: str
+    verified: str
+
+
 class OpenedImage:
     """One image, open in a child. Made by `open_proxy`."""
 
@@ -105,6 +119,7 @@ class OpenedImage:
         self._manifest, self._digest = channel.manifest()
         self._parsed: Manifest | None = None
         self._layers: tuple[Descriptor, ...] | None = None
+        self._listed: dict[Digest, int] = {}  # sizes of what fetched referrers name
 
     @property
     def manifest_digest(self) -> Digest:
@@ -135,16 +150,42 @@ class OpenedImage:
             self._layers = served if moved else named
         return self._layers
 
+    def referrers(self, artifact_type: str = "") -> tuple[Referrer, ...]:
+        """What refers to the image, all or of one type; asks the registry at the first call. Raises ClientError."""
+        data = self._channel.referrers(artifact_type)
+        try:
+            entries = parse_referrers(data, "referrers")
+        except CipError as error:
+            raise _error(error.code, str(error)) from error
+        return tuple(
+            Referrer(
+                entry.descriptor,
+                entry.artifact_type,
+                entry.descriptor.annotations.get(SUBJECT_KEY, ""),
+                entry.descriptor.annotations.get(VERIFIED_KEY, "no"),
+            )
+            for entry in entries
+        )
+
+    def referrer_manifest(self, digest: Digest | str) -> bytes:
+        """The manifest of one of `referrers`; from now on `open_blob` opens what it names. Raises ClientError."""
+        data = self._channel.referrer_manifest(_parsed_digest(digest))
+        try:
+            manifest = parse_manifest(data, "", "referrer")
+        except CipError:
+            return data  # of another kind: a parent that asked for it knows what it is
+        if isinstance(manifest, Manifest):
+            self._listed.update({each.digest: each.size for each in (manifest.config, *manifest.layers)})
+        return data
+
     def open_blob(self, digest: Digest | str) -> Blob:
-        """A blob of this image (config or layer), as stored; the caller closes it, or uses `with`.
+        """A blob of this image or of a fetched referrer, as stored; the caller closes it, or uses `with`.
 
         Raises ClientError: the digest does not parse, the image names no such blob, or its source failed at once.
         """
-        try:
-            wanted = parse_digest(str(digest))
-        except CipError as error:
-            raise _error(error.code, str(error)) from error
-        known = {each.digest: each.size for each in (self._descriptors().config, *self.layers())}
+        wanted = _parsed_digest(digest)
+        own = {each.digest: each.size for each in (self._descriptors().config, *self.layers())}
+        known = {**self._listed, **own}
         stream, size = self._channel.open_blob(wanted, known.get(wanted, 0))
         return Blob(stream, size)
 
@@ -230,6 +271,10 @@ class _Channel(Protocol):
 
     def layers(self) -> tuple[Descriptor, ...] | None: ...
 
+    def referrers(self, artifact_type: str, /) -> bytes: ...
+
+    def referrer_manifest(self, digest: Digest, /) -> bytes: ...
+
     def open_blob(self, digest: Digest, size: int, /) -> tuple[_Stream, int]: ...
 
     def quit(self) -> None: ...
@@ -258,13 +303,29 @@ class _HttpChannel:
     def layers(self) -> tuple[Descriptor, ...] | None:
         return None
 
+    def referrers(self, artifact_type: str, /) -> bytes:
+        from urllib.parse import quote
+
+        query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
+        return self._document(f"/referrers{query}")
+
+    def referrer_manifest(self, digest: Digest, /) -> bytes:
+        return self._document(f"/referrers/{digest}")
+
+    def _document(self, target: str) -> bytes:
+        self._finish_last()
+        return self._body(self._ask("GET", target))
+
     def open_blob(self, digest: Digest, size: int, /) -> tuple[_Stream, int]:
-        if self._last is not None:
-            self._last.skip()
-            self._last = None
+        self._finish_last()
         response = self._ask("GET", f"/blobs/{digest}")
         self._last = _HttpStream(self, response)
         return self._last, UNKNOWN_SIZE if response.length is None else response.length
+
+    def _finish_last(self) -> None:
+        if self._last is not None:
+            self._last.skip()
+            self._last = None
 
     def quit(self) -> None:
         if self._last is None or self._last.ended:
@@ -364,6 +425,12 @@ class _JsonChannel:
         except CipError as error:
             raise _error(error.code, str(error)) from error
 
+    def referrers(self, artifact_type: str, /) -> bytes:
+        return self._fetch("GetReferrers", *([artifact_type] if artifact_type else []))[1]
+
+    def referrer_manifest(self, digest: Digest, /) -> bytes:
+        return self._fetch("GetReferrerManifest", str(digest))[1]
+
     def open_blob(self, digest: Digest, size: int, /) -> tuple[_Stream, int]:
         stream: _PipeStream | _RawStream
         if size == UNKNOWN_SIZE:  # only its end says how long it is, and only a raw one ends by itself
@@ -393,10 +460,10 @@ class _JsonChannel:
         """The stream has closed its descriptors."""
         self._streams.discard(stream)
 
-    def _fetch(self, method: str) -> tuple[Any, bytes]:
+    def _fetch(self, method: str, *arguments: object) -> tuple[Any, bytes]:
         """Value and content of a finish-type pipe of the image."""
         with self._lock:
-            self._send(method, self._image)
+            self._send(method, self._image, *arguments)
             reply = self._receive(1)
             try:
                 self._send("FinishPipe", reply.pipe_id)
@@ -537,6 +604,13 @@ def _parse(data: bytes) -> dict[str, Any]:
     except CipError:
         members = {}
     return members if isinstance(members, dict) else {}
+
+
+def _parsed_digest(digest: Digest | str) -> Digest:
+    try:
+        return parse_digest(str(digest))
+    except CipError as error:
+        raise _error(error.code, str(error)) from error
 
 
 def _told_digest(text: str) -> Digest:

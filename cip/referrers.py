@@ -9,6 +9,7 @@ verified against its digest, and marked as not signed unless the policy accepted
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ from .model.signature import SIGNATURE_LIMIT, FoundBundles, SigstoreBundle
 from .sources.base import ReferrerList, ReferrerSource
 
 CANDIDATE_LIMIT = 128  # listed manifests that are fetched to look what they are
+_SHOWN_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)
 REACHABLE_LIMIT = 65_536  # configs and layers of referrers that the parent has fetched
 
 
@@ -175,7 +177,9 @@ class ImageReferrers:
                 raise InvalidDocumentError(f"{self._reference}: referrers", why, code=ErrorCode.LIMIT_EXCEEDED)
             for blob in blobs:
                 self._blobs.setdefault(blob.digest, (blob, entry.listed))
-        kind = entry.referrer.descriptor.media_type or mediatype.OCI_MANIFEST
+        kind = entry.referrer.descriptor.media_type
+        if not _SHOWN_TYPE.fullmatch(kind):  # it goes into a header, and a registry may list anything
+            kind = "application/octet-stream"
         return ServedReferrer(data, kind, self._mark(entry))
 
     def find_blob(self, digest: Digest) -> Descriptor | None:

@@ -125,10 +125,11 @@ class _Place:
 
     def manifest(self, descriptor: Descriptor) -> bytes:
         what = f"referrer {descriptor.digest} of {self.name}"
+        known = descriptor.media_type in mediatype.MANIFESTS | mediatype.INDEXES
+        accepted = descriptor.media_type if known else "*/*"  # a list may say anything, which is no header
 
         def ask(limits: Limits) -> bytes:
-            fields = {"Accept": descriptor.media_type or mediatype.OCI_MANIFEST}
-            response = self.endpoint.get(f"manifests/{descriptor.digest}", limits, fields)
+            response = self.endpoint.get(f"manifests/{descriptor.digest}", limits, {"Accept": accepted})
             return read_manifest(self.endpoint, response, what, limits.clock).data
 
         return self._repeat(ask)

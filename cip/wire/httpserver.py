@@ -29,6 +29,7 @@ from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import parse_digest
+from ..model.mediatype import OCI_INDEX
 from ..net.lines import (
     REQUEST_BODY_LIMIT,
     REQUESTS,
@@ -41,6 +42,7 @@ from ..net.lines import (
     words_of,
 )
 from .problem import RequestFault, encode, frames_of, http_status, problem, seconds_to_wait
+from .query import artifact_type_of
 
 if TYPE_CHECKING:
     from ..image import Image
@@ -322,6 +324,25 @@ class Conversation(BaseHTTPRequestHandler):
         self._start(200, fields)
         self._output.send(b"" if self.command == "HEAD" else manifest.data)
 
+    def _answer_referrers(self, name: str) -> None:
+        wanted = artifact_type_of(self._target)
+        data, _ = self._opened().referrers(wanted)
+        self._start(200, {"Content-Type": OCI_INDEX, "Content-Length": str(len(data))})
+        self._output.send(b"" if self.command == "HEAD" else data)
+
+    def _answer_referrer(self, name: str) -> None:
+        digest = parse_digest(name)
+        served = self._opened().referrer_manifest(digest)
+        fields = {
+            "Content-Type": served.media_type,
+            "Content-Length": str(len(served.data)),
+            "Manifest-Digest": str(digest),
+        }
+        if served.verified == "no":
+            fields["Referrers-Verified"] = "no"
+        self._start(200, fields)
+        self._output.send(b"" if self.command == "HEAD" else served.data)
+
     def _answer_blob(self, name: str) -> None:
         digest = parse_digest(name)
         image = self._opened()
@@ -448,6 +469,8 @@ class _Resource(NamedTuple):
 
 _MANIFEST = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_manifest)
 _BLOB = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_blob)
+_REFERRERS = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_referrers)
+_REFERRER = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_referrer)
 _QUIT = _Resource(("POST", "OPTIONS"), Conversation._answer_quit)
 
 
@@ -457,9 +480,15 @@ def _find_resource(path: str) -> tuple[_Resource, str]:
         return _MANIFEST, ""
     if path == "/quit":
         return _QUIT, ""
-    if path.startswith("/blobs/") and path.count("/") == 2:
-        return _BLOB, path.removeprefix("/blobs/")
-    raise NotFoundError(f"path {quote(path)}: expected /manifest, /blobs/DIGEST or /quit", code=ErrorCode.PATH_UNKNOWN)
+    if path == "/referrers":
+        return _REFERRERS, ""
+    for resource, directory in ((_BLOB, "/blobs/"), (_REFERRER, "/referrers/")):
+        if path.startswith(directory) and path.count("/") == 2:
+            return resource, path.removeprefix(directory)
+    raise NotFoundError(
+        f"path {quote(path)}: expected /manifest, /blobs/DIGEST, /referrers, /referrers/DIGEST or /quit",
+        code=ErrorCode.PATH_UNKNOWN,
+    )
 
 
 def parse_target(target: str) -> str:

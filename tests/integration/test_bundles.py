@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cip.client import open_proxy
 from cip.model import mediatype
 from cip.model.digest import digest_of
 from tests.integration.test_policy import BLOBS, DIGEST, MANIFEST, PLATFORM, PolicyCase
@@ -22,12 +23,13 @@ from tests.support.jsonparent import json_proxy
 from tests.support.newer import require_newer
 from tests.support.peers import Registry, docker_registry, run_program
 from tests.support.pushing import Pusher
-from tests.support.referrers import EMPTY_CONFIG, SIGNING, carrier, listed, listing, tag_of
+from tests.support.referrers import BUNDLE, EMPTY_CONFIG, SIGNING, carrier, entries_of, listed, listing, tag_of
 from tests.support.sigstore import OIDC_ISSUER, SIGNED_AT, public_pem
 
 SIGNING_CONFIG = {
     "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json", "rekorTlogConfig": {}, "tsaConfig": {},
 }  # fmt: skip
+SBOM = "application/spdx+json"
 ABOUT_M = json.dumps(statement(subject=[{"digest": {"sha256": DIGEST.encoded}}])).encode()
 ABOUT_ANOTHER = json.dumps(statement(subject=[{"digest": {"sha256": "0" * 64}}])).encode()
 SPDX = json.dumps(statement(subject=[{"digest": {"sha256": DIGEST.encoded}}], predicateType="https://spdx.dev/Document"))
@@ -326,6 +328,95 @@ class RequestsTest(BundleCase):
         self.assertEqual(len([each for each in asked if each.startswith("manifests/sha256-")]), 2, asked)
 
 
+class ParentTest(BundleCase):
+    """What refers to an image, for parents: over HTTP, over JSON and by `cip.client`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.document = b'{"spdxVersion": "SPDX-2.3"}'
+        self.bundle = self.world.bundle(None, key=self.world.key, payload=ABOUT_M).data
+        self.signature = carrier(DIGEST, self.bundle, annotations=SIGNING)
+        self.sbom = carrier(DIGEST, self.document, kind=SBOM, layer_type=SBOM)
+
+    def push_both(self, host: str) -> str:
+        image = self.push(host, self.bundle)
+        with Pusher(host, self.repository) as pusher:
+            pusher.blob(self.document)
+            pusher.manifest(str(digest_of(self.sbom)), self.sbom)
+            if host == self.tags.host:
+                index = listing([listed(self.signature), listed(self.sbom, None)])
+                pusher.manifest(tag_of(DIGEST), index, mediatype.OCI_INDEX)
+        return image
+
+    def test_l01_to_l12_over_http(self) -> None:
+        for found_by, host in self.hosts():
+            with self.subTest(found_by), self.proxy(self.push_both(host), self.by_key()) as (proxy, _):
+                layer = proxy.line.ask("GET", f"/blobs/{digest_of(self.document)}")
+                self.assertEqual((layer.status, layer.problem()["type"]), (404, "blob-not-in-image"), "L09")
+                answer = proxy.line.ask("GET", "/referrers")
+                self.assertEqual(answer.field("Content-Type"), mediatype.OCI_INDEX)
+                marks = {each["digest"]: each["annotations"] for each in entries_of(answer.body)}
+                self.assertEqual(marks[str(digest_of(self.signature))]["container-image-proxy.verified"], "signature")
+                self.assertEqual(marks[str(digest_of(self.sbom))]["container-image-proxy.verified"], "no")
+                self.assertEqual({each["container-image-proxy.subject"] for each in marks.values()}, {str(DIGEST)})
+                (entry,) = entries_of(proxy.line.ask("GET", f"/referrers?artifactType={SBOM}").body)
+                self.assertEqual((entry["digest"], entry["artifactType"]), (str(digest_of(self.sbom)), SBOM))
+                bundles = entries_of(proxy.line.ask("GET", f"/referrers?artifactType={BUNDLE}").body)
+                self.assertEqual([each["artifactType"] for each in bundles], [BUNDLE], "L02, L03")
+                manifest = proxy.line.ask("GET", f"/referrers/{digest_of(self.sbom)}")
+                self.assertEqual((manifest.body, manifest.field("Referrers-Verified")), (self.sbom, "no"))
+                layer = proxy.line.ask("GET", f"/blobs/{digest_of(self.document)}")
+                self.assertEqual((layer.status, layer.body), (200, self.document), "L08")
+                verified = proxy.line.ask("GET", f"/referrers/{digest_of(self.signature)}")
+                self.assertEqual((verified.body, verified.field("Referrers-Verified")), (self.signature, None))
+                missing = proxy.line.ask("GET", f"/referrers/{images.DIGEST_T}")
+                self.assertEqual(missing.problem()["type"], "blob-not-in-image", "L09b")
+
+    def test_l06_none_is_an_empty_list(self) -> None:
+        for found_by, host in self.hosts():
+            with self.subTest(found_by):
+                image = self.push(host)
+                with self.proxy(image, {"type": "insecureAcceptAnything"}) as (proxy, _):
+                    answer = proxy.line.ask("GET", "/referrers")
+                    self.assertEqual((answer.status, entries_of(answer.body)), (200, []))
+
+    def test_l12_an_image_that_the_policy_refuses_has_none(self) -> None:
+        image = self.push_both(self.api.host)
+        before = len(self.api.requests())
+        with self.proxy(image, {"type": "reject"}) as (proxy, _):
+            for target in ("/referrers", f"/referrers/{digest_of(self.sbom)}"):
+                self.assertEqual(proxy.line.ask("GET", target).problem()["type"], "policy-rejected")
+        self.assertFalse([each for each in self.api.requests()[before:] if "referrers" in each])
+
+    def test_l13_over_json(self) -> None:
+        image = self.push_both(self.api.host)
+        options = (self.policy(self.by_key()), f"--registries.d={self.registries_d}", "--tls-verify=false")
+        with json_proxy(*options) as proxy:
+            opened = proxy.parent.open(image)
+            count, index, _ = proxy.parent.fetch("GetReferrers", opened)
+            self.assertEqual((count, len(entries_of(index))), (2, 2))
+            self.assertEqual(proxy.parent.fetch("GetReferrers", opened, SBOM)[0], 1)
+            kind, manifest, _ = proxy.parent.fetch("GetReferrerManifest", opened, str(digest_of(self.sbom)))
+            self.assertEqual((kind, manifest), (mediatype.OCI_MANIFEST, self.sbom))
+            digest = str(digest_of(self.document))
+            size, layer, reply = proxy.parent.fetch("GetBlob", opened, digest, len(self.document))
+            self.assertEqual((size, layer), (len(self.document), self.document))
+            self.assertIsNone(reply.value)
+
+    def test_client(self) -> None:
+        image = self.push_both(self.api.host)
+        options = (self.policy(self.by_key()), f"--registries.d={self.registries_d}", "--tls-verify=false")
+        for protocol in ("http", "json"):
+            with self.subTest(protocol), open_proxy(image, protocol=protocol, options=options) as opened:
+                found = {each.descriptor.digest: each.verified for each in opened.referrers()}
+                expected = {digest_of(self.signature): "signature", digest_of(self.sbom): "no"}
+                self.assertEqual(found, expected)
+                (sbom,) = opened.referrers(SBOM)
+                self.assertEqual(opened.referrer_manifest(sbom.descriptor.digest), self.sbom)
+                with opened.open_blob(digest_of(self.document)) as blob:
+                    self.assertEqual(blob.readall(), self.document)
+
+
 class LayoutTest(BundleCase):
     """Layouts have no registries.d, so only a policy of our own can accept by digest."""
 
@@ -353,6 +444,12 @@ class LayoutTest(BundleCase):
                 self.assertIn(words, found["signatures"][0]["source"])
                 text = r'bundles name no repository.* To accept it by digest alone use {"type": "matchDigest"}'
                 self.refuse("identity", text, image, self.by_key())
+
+    def test_offline_a_local_source_has_the_bundles_of_a_registry_image(self) -> None:
+        layout = self.layout(by_tag=True)
+        self.arguments = (f"--local-source={layout}", "--offline")
+        [signature] = self.accept_both("docker://registry.example.com/os/base:t", self.by_key())["signatures"]
+        self.assertEqual((signature["result"], signature["identity"]), ("accepted", "by-digest"))
 
     def test_d49_what_the_index_does_not_list_is_not_found(self) -> None:
         image = self.layout(by_tag=False, listed_there=False)

@@ -29,9 +29,13 @@ from cip.wire.fds import adopt_socket  # noqa: E402
 from cip.wire.jsonproxy.conversation import Conversation  # noqa: E402
 from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeImage, Manifest, Stalled  # noqa: E402
 from tests.support.images import CONFIG_C, LAYER_T, describe, manifest  # noqa: E402
+from tests.support.referrers import carrier  # noqa: E402
 
 JSON = "experimental-image-proxy"
 MANIFEST = manifest(CONFIG_C, [LAYER_T, BIG])
+DOCUMENT = b"an SBOM"
+SBOM_TYPE = "application/spdx+json"
+SBOM = carrier(digest_of(MANIFEST), DOCUMENT, kind=SBOM_TYPE, layer_type=SBOM_TYPE)
 NEVER = threading.Event()
 
 
@@ -55,6 +59,8 @@ def good() -> Content:
     content.manifest = Manifest(MANIFEST, digest_of(MANIFEST))
     content.layers = (describe(LAYER_T, LAYER_TYPE), describe(BIG, LAYER_TYPE))
     content.add(BIG, lambda: BytesReader(BIG))
+    content.referrers = {digest_of(SBOM): (SBOM, SBOM_TYPE)}
+    content.add(DOCUMENT, lambda: BytesReader(DOCUMENT))
     return content
 
 

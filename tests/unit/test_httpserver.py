@@ -28,6 +28,8 @@ from cip.errors import (
 )
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
+from cip.model.mediatype import OCI_INDEX, OCI_MANIFEST
+from cip.referrers import ServedReferrer
 from cip.wire import httpserver
 from cip.wire.fds import adopt_streams
 from cip.wire.problem import RequestFault
@@ -84,7 +86,16 @@ class FakeImage:
         self.blobs = {digest_of(blob): Descriptor("type", digest_of(blob), len(blob)) for blob in blobs}
         self.readers: dict[Digest, FakeReader] = {digest_of(blob): FakeReader(blob) for blob in blobs}
         self.opened: list[tuple[Digest, BlobAccess]] = []
+        self.listed: dict[Digest, ServedReferrer] = {}
         self.closed = 0
+
+    def referrers(self, artifact_type: str | None) -> tuple[bytes, int]:
+        return f"list of {artifact_type}".encode(), 0
+
+    def referrer_manifest(self, digest: Digest) -> ServedReferrer:
+        if digest not in self.listed:
+            raise NotFoundError(f"{digest} is not listed", code=ErrorCode.BLOB_NOT_IN_IMAGE)
+        return self.listed[digest]
 
     def describe_blob(self, digest: Digest) -> Descriptor:
         if digest not in self.blobs:
@@ -183,6 +194,56 @@ class Manifest(Conversations):
             for target in ("http://x/manifest", "/%6danifest", "/manifest?x=y"):
                 with self.subTest(target):
                     self.assertEqual(line.ask("GET", target).body, MANIFEST)
+
+
+class Referrers(Conversations):
+    """The rows L02, L04, L08, L09b and L14 of bundles.md 6.3."""
+
+    sbom = b'{"an": "sbom"}'
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.image.listed = {digest_of(self.sbom): ServedReferrer(self.sbom, OCI_MANIFEST, "no")}
+
+    def test_the_list_is_an_index(self) -> None:
+        with self.serving() as line:
+            answer = line.ask("GET", "/referrers")
+        self.assertEqual((answer.status, answer.body), (200, b"list of None"))
+        self.assertEqual(answer.field("Content-Type"), OCI_INDEX)
+
+    def test_a_type_can_be_asked_for(self) -> None:
+        with self.serving() as line:
+            for text in ("a/b+json", "a/b%2Bjson", "a%2fb%2bjson"):
+                self.assertEqual(line.ask("GET", f"/referrers?artifactType={text}").body, b"list of a/b+json")
+            for query in ("artifactType=a&artifactType=b", "n=5", "artifactType="):
+                answer = line.ask("GET", f"/referrers?{query}")
+                self.assertEqual((answer.status, answer.problem()["type"]), (400, "request-invalid"))
+
+    def test_a_listed_manifest_is_marked_unless_the_policy_covers_it(self) -> None:
+        with self.serving() as line:
+            answer = line.ask("GET", f"/referrers/{digest_of(self.sbom)}")
+            self.assertEqual((answer.status, answer.body), (200, self.sbom))
+            self.assertEqual(answer.field("Content-Type"), OCI_MANIFEST)
+            self.assertEqual(answer.field("Manifest-Digest"), str(digest_of(self.sbom)))
+            self.assertEqual(answer.field("Referrers-Verified"), "no")
+            self.image.listed[digest_of(b"bundle")] = ServedReferrer(b"bundle", OCI_MANIFEST, "signature")
+            answer = line.ask("GET", f"/referrers/{digest_of(b'bundle')}")
+            self.assertEqual((answer.status, answer.field("Referrers-Verified")), (200, None))
+            answer = line.ask("GET", blob(b"not listed").replace("blobs", "referrers"))
+            self.assertEqual((answer.status, answer.problem()["type"]), (404, "blob-not-in-image"))
+            self.assertEqual(line.ask("GET", "/referrers/sha256:x").problem()["type"], "digest-invalid")
+
+    def test_other_methods_are_as_for_the_manifest(self) -> None:
+        with self.serving() as line:
+            for target in ("/referrers", f"/referrers/{digest_of(self.sbom)}"):
+                wanted, found = line.ask("GET", target), line.ask("HEAD", target)
+                self.assertEqual((found.status, found.body), (200, b""))
+                self.assertEqual(found.field("Content-Length"), str(len(wanted.body)))
+                self.assertEqual(line.ask("OPTIONS", target).field("Allow"), "GET, HEAD, OPTIONS")
+                self.assertEqual(line.ask("POST", target).status, 405)
+            for target in ("/referrers/", "/referrers/a/b", "/Referrers"):
+                answer = line.ask("GET", target)
+                self.assertIn(answer.problem()["type"], ("path-unknown", "digest-invalid"))
 
 
 class Opening(Conversations):

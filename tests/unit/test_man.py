@@ -64,7 +64,8 @@ class Pages(unittest.TestCase):
     def test_every_method_and_resource_of_the_protocols_is_described(self) -> None:
         page = text("container-image-proxy.7")
         for word in (
-            "GET /manifest", "POST /quit", "Initialize", "OpenImage", "OpenImageOptional", "CloseImage", "GetManifest",
+            "GET /manifest", "GET /referrers",
+            "POST /quit", "Initialize", "OpenImage", "OpenImageOptional", "CloseImage", "GetManifest",
             "GetFullConfig", "GetConfig", "GetBlob", "GetRawBlob", "GetLayerInfo", "GetLayerInfoPiped", "FinishPipe",
             "Shutdown", "GetReferrers", "GetReferrerManifest",
         ):  # fmt: skip

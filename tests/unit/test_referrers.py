@@ -516,6 +516,13 @@ class FetchTest(ParentCase):
         with self.assertRaises(ContentMismatchError):
             self.referrers().manifest(digest_of(GOOD))
 
+    def test_a_type_that_cannot_stand_in_a_header_is_not_passed_on(self) -> None:
+        for kind in ("", "text/plain\r\nX: y", "a b", "x" * 256, "t\u00e4xt"):
+            with self.subTest(kind):
+                self.registry.api = lists(listed(GOOD, "x", media_type=kind))
+                served = self.referrers().manifest(digest_of(GOOD))
+                self.assertEqual((served.data, served.media_type), (GOOD, "application/octet-stream"))
+
     def test_a_nested_index_is_served_as_it_is(self) -> None:
         nested = listing([listed(GOOD)])
         self.registry = FakeRegistry(GOOD, nested)

@@ -15,7 +15,7 @@ from cip.client import Blob, ClientError, OpenedImage, open_proxy
 from cip.model.digest import digest_of
 from tests.support import fakeproxy
 from tests.support.fakeimage import BAD, BIG, DIGEST_BIG
-from tests.support.fakeproxy import MANIFEST
+from tests.support.fakeproxy import DOCUMENT, MANIFEST, SBOM, SBOM_TYPE
 from tests.support.images import BIG_SIZE, CONFIG_C, DIGEST_C, DIGEST_T, LAYER_T
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
@@ -100,6 +100,28 @@ class ReadingAnImage(ClientTestCase):
             with self.assertRaises(ClientError) as caught, open_proxy("nonsense", protocol=protocol):
                 self.fail("it opened")
             self.assertNotIn("99", caught.exception.detail)
+
+
+class Referrers(ClientTestCase):
+    def test_what_refers_to_the_image_is_listed_and_fetched(self) -> None:
+        for protocol in self.each_protocol():
+            with self.open("good", protocol) as image:
+                (only,) = image.referrers()
+                self.assertEqual((only.descriptor.digest, only.artifact_type), (digest_of(SBOM), SBOM_TYPE))
+                self.assertEqual((only.verified, only.subject), ("no", ""))
+                self.assertEqual(image.referrers("application/other+json"), ())
+                self.assertEqual(len(image.referrers(SBOM_TYPE)), 1)
+                self.assertEqual(image.referrer_manifest(only.descriptor.digest), SBOM)
+                with image.open_blob(digest_of(DOCUMENT)) as blob:
+                    self.assertEqual(blob.readall(), DOCUMENT)
+
+    def test_what_is_not_listed_is_refused(self) -> None:
+        for protocol in self.each_protocol():
+            with self.open("good", protocol) as image:
+                for digest, code in ((str(DIGEST_T), "blob-not-in-image"), ("sha256:x", "digest-invalid")):
+                    with self.assertRaises(ClientError) as caught:
+                        image.referrer_manifest(digest)
+                    self.assertEqual(caught.exception.code, code)
 
 
 class Failures(ClientTestCase):
