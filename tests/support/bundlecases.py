@@ -46,7 +46,21 @@ from .bundles import (
     tree_root,
     valid,
 )
-from .sigstore import OIDC_ISSUER, SIGNED_AT, Issued, b64, der_string, new_key, pem, public_pem, raw_extension, spki
+from .sigstore import (
+    OIDC_ISSUER,
+    SIGNED_AT,
+    Issued,
+    authority,
+    b64,
+    der_string,
+    intermediate,
+    issue,
+    new_key,
+    pem,
+    public_pem,
+    raw_extension,
+    spki,
+)
 from .stamps import StampAuthority, der, integer, oid, sequence, usage
 
 FILE = b"the content of a file"
@@ -253,6 +267,14 @@ _V02 = "application/vnd.dev.sigstore.bundle+json;version=0.2"
 _V01 = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 _LEAF = "verificationMaterial.certificate.rawBytes"
 
+
+def _in_url_alphabet(data: bytes) -> bytes:
+    """The first long base64 of the certificate with other letters for the last two of the alphabet."""
+    document = json.loads(data)
+    put(_LEAF, lambda text: text.replace("+", "-").replace("/", "_"))(document)
+    return json.dumps(document).encode()
+
+
 FORM = (
     Case("B01", "", made(), "C P"),
     Case("B02", "", changed("mediaType", "application/vnd.dev.sigstore.bundle+json;version=0.3"), "C P"),
@@ -287,9 +309,8 @@ FORM = (
          text=lambda data: b'{"mediaType":"x",' + data[1:]),
     Case("B21", "bundle", made(), "C P", text=lambda data: data + b"{}"),
     Case("B22", "", made(), "C P", text=lambda data: data + b"\n"),
-    Case("B23", "bundle", changed("dsseEnvelope.signatures.0.sig", "_-8="), "C P!"),
-    Case("B24", "bundle", changed("dsseEnvelope.payload", lambda text: text.rstrip("=")), "C P",
-         text=lambda data: data),
+    Case("B23", "bundle", made(), text=_in_url_alphabet),  # protobuf takes it
+    Case("B24", "bundle", changed("dsseEnvelope.payload", lambda text: text.rstrip("="))),
     Case("B25", "", changed(f"{ENTRY}.canonicalizedBody", lambda text: f"{text[:40]}\n{text[40:]}"), "C P"),
     Case("B26", "", made(change=lambda d: d.update(messageSignature=None)), "C P"),
     Case("B27", "rekor", changed("verificationMaterial.tlogEntries", None), "C P", words="no log entry"),
@@ -305,9 +326,9 @@ FORM = (
     Case("B36", "", made(log=V1, change=several(put("mediaType", _V01), put(PROOF))), "C P!", attached=False),
     Case("B36 attached", "bundle", made(log=V1, change=several(put("mediaType", _V01), put(PROOF))),
          words="expected 0.3 for an image"),
-    Case("B36 proof without checkpoint", "",
+    Case("B36 proof without checkpoint", "bundle",
          made(log=V1, change=several(put("mediaType", _V01), put(f"{PROOF}.checkpoint"))), attached=False),
-    Case("B35 proof without checkpoint", "bundle", changed(f"{PROOF}.checkpoint"), words="no checkpoint"),
+    Case("B35 proof without checkpoint", "bundle", changed(f"{PROOF}.checkpoint"), words="'checkpoint'"),
     Case("B37", "bundle", changed("messageSignature.messageDigest.algorithm", 1, file=FILE), file=FILE),
     Case("B37 unknown name", "bundle", changed("messageSignature.messageDigest.algorithm", "SHA1", file=FILE),
          file=FILE),
@@ -387,6 +408,8 @@ KEYS = (
     Case("K02", "", by_key(change=put("verificationMaterial.publicKey.hint", "x")), "C", keys=the_key, log_entries=0),
     Case("K03", "", by_key(change=put("verificationMaterial.publicKey.hint")), "C", keys=the_key, log_entries=0),
     Case("K04", "crypto", signed_so(kept("p256")), "C", keys=the_key, log_entries=0, words="not by the expected key"),
+    Case("K04 by RSA", "crypto", signed_so(kept("p256")), keys=lambda w: only(rsa_key(2048))(w), log_entries=0,
+         words="the signature is not by the expected key$"),
     Case("K05", "bundle", with_leaf(lambda world: world.leaf(key=world.key)), "C", keys=the_key, log_entries=0,
          words="expected one of the policy's keys"),
     Case("K05 reverse", "bundle", by_key(V1), words="expected a certificate"),
@@ -466,6 +489,21 @@ def _other_signature(world: World) -> str:
     return b64(sign(world.usual_leaf.key, b"something else"))
 
 
+def _intoto(world: World) -> Made:
+    """An entry as cosign 1 and 2 made it for an attestation."""
+
+    def body(document: Any) -> dict[str, Any]:
+        (verified,) = document["spec"]["signatures"]
+        signature = {"publicKey": verified["verifier"], "sig": b64(verified["signature"].encode())}
+        content = {
+            "envelope": {"payloadType": "application/vnd.in-toto+json", "signatures": [signature]},
+            "hash": {"algorithm": "sha256", "value": "0" * 64}, "payloadHash": document["spec"]["payloadHash"],
+        }  # fmt: skip
+        return {"apiVersion": "0.0.2", "kind": "intoto", "spec": {"content": content}}
+
+    return world.bundle(V1, body=body, entry=put("kindVersion", {"kind": "intoto", "version": "0.0.2"}))
+
+
 _SIGNATURE_V1 = "spec.signatures.0.signature"
 _V2_SPEC = "spec.hashedRekordV002"
 _VERIFIER = f"{_V2_SPEC}.signature.verifier"
@@ -492,8 +530,9 @@ LOG_V1 = (
     Case("T118", "rekor", lambda w: head(V1, key=kept("p256"), key_id=w.log_v1.log_id[:4])(w), "C P"),
     Case("T119", "rekor", changed(f"{ENTRY}.logId.keyId", b64(bytes(32)), log=V1), "C P",
          words=r"logged in 'rekor\.lab - [0-9]+' \(key id 00000000\), which trusted_root\.json does not list"),
-    Case("T120", "rekor", body("apiVersion", "0.0.2", V1), "C! P"),
-    Case("T120 kind", "rekor", body("kind", "hashedrekord", V1)),
+    Case("T120", "rekor", made(log=V1, entry=put("kindVersion.version", "0.0.2")), "C! P"),
+    Case("T120 version of the body", "rekor", body("apiVersion", "0.0.2", V1), words="apiVersion"),
+    Case("T120 kind of the body", "rekor", body("kind", "hashedrekord", V1), words="kind"),
     Case("T121", "rekor", body("spec.signatures", lambda listed: listed * 2, V1), "C! P"),
     Case("T122", "rekor", body("spec.payloadHash.value", "0" * 64, V1), "C P"),
     Case("T122 hash", "rekor", body("spec.payloadHash.algorithm", "sha512", V1)),
@@ -503,9 +542,7 @@ LOG_V1 = (
     Case("T124 bare key", "rekor",
          lambda w: body("spec.signatures.0.verifier", b64(public_pem(w.usual_leaf.key)), V1)(w)),
     Case("T124 two blocks", "rekor", lambda w: body("spec.signatures.0.verifier", b64(w.usual_leaf.pem * 2), V1)(w)),
-    Case("T125", "rekor", made(log=V1, body=several(put("kind", "intoto"), put("apiVersion", "0.0.2")),
-                               entry=put("kindVersion", {"kind": "intoto", "version": "0.0.2"})), "C! P",
-         words="of kind 'intoto 0.0.2'"),
+    Case("T125", "rekor", _intoto, "C! P", words="of kind 'intoto 0.0.2'"),
     Case("T126", "", v1(size=1, index=0), "C P"),
     Case("T127", "rekor", changed(f"{PROOF}.rootHash", flipped, log=V1), "C P"),
     Case("T127 size", "rekor", changed(f"{PROOF}.treeSize", "9", log=V1)),
@@ -515,13 +552,22 @@ LOG_V1 = (
          words="twice"),
     Case("T234", "", head(V1, extension="an extension\n"), "C P"),
     Case("T131 another host", "rekor", head(V1, origin="other.lab - 7")),
-    Case("T132 hashedrekord over the encoding", "", made(log=V1, kind="hashedrekord")),
-    Case("T133 hashedrekord over the payload", "rekor",
-         body("spec.data.hash.value", hashlib.sha256(json.dumps(statement()).encode()).hexdigest(), V1,
-              kind="hashedrekord")),
+    Case("T132 hashedrekord about an envelope", "rekor", made(log=V1, kind="hashedrekord"), words="expected dsse"),
+    Case("T133 hashedrekord about another file", "rekor", body("spec.data.hash.value", "0" * 64, V1, file=FILE),
+         file=FILE),
+    Case("T133 another signature", "rekor",
+         lambda w: body("spec.signature.content", _other_signature(w), V1, file=FILE)(w), file=FILE),
+    Case("T133 another certificate of the key", "rekor", lambda w: body(
+        "spec.signature.publicKey.content", b64(w.leaf(key=w.usual_leaf.key).pem), V1, file=FILE)(w), file=FILE),
+    Case("T133 hash of the key", "", with_leaf(lambda w: w.leaf(key=kept("p384")), log=V1, file=FILE), file=FILE),
+    Case("T133 hash of another key", "rekor",
+         with_leaf(lambda w: w.leaf(key=kept("p384")), log=V1, file=FILE, log_hash="sha512"), file=FILE),
     Case("T134 dsse entry of a file", "rekor", made(log=V1, file=FILE, kind="dsse"), file=FILE),
     Case("T135 weak hash", "rekor",
-         body("spec.data.hash", {"algorithm": "sha1", "value": "0" * 40}, V1, kind="hashedrekord")),
+         body("spec.data.hash", {"algorithm": "sha1", "value": hashlib.sha1(FILE).hexdigest()}, V1, file=FILE),
+         file=FILE, words="a hash 'sha1'"),
+    Case("T137 no root beside the checkpoint", "rekor", changed(f"{PROOF}.rootHash", log=V1), words="of which tree"),
+    Case("T137 no size", "rekor", changed(f"{PROOF}.treeSize", log=V1), words="of which tree"),
     Case("T136 no promise and no time in a bundle of a key", "",
          by_key(V1, change=put(f"{ENTRY}.inclusionPromise")), keys=the_key),
 )  # fmt: skip
@@ -588,7 +634,8 @@ LOG_V2 = (
     Case("T219", "rekor", head(size="08"), "C! P!"),
     Case("T220", "rekor", head(signed=False), "C P"),
     Case("T221", "rekor", made(entry=_proof_at_size), "C P"),
-    Case("T222", "rekor", changed(f"{ENTRY}.logIndex", "6"), "C! P", words="a proof of entry"),
+    Case("T222", "rekor", changed(f"{PROOF}.logIndex", "4"), "C! P"),
+    Case("T222 the other one", "rekor", changed(f"{ENTRY}.logIndex", "6"), words="a proof of entry 5"),
     Case("T223", "", made(change=several(put(f"{PROOF}.rootHash"), put(f"{PROOF}.treeSize"))), "C P!"),
     Case("T224", "bundle", changed(f"{ENTRY}.canonicalizedBody"), "C P"),
     Case("T225", "rekor", changed(f"{ENTRY}.canonicalizedBody", _with_blanks), "C! P"),
@@ -640,7 +687,7 @@ _BUILDER = "https://github.com/acme/workflows/.github/workflows/build.yml@refs/t
 CERTIFICATES = (
     Case("C01", "certid", made(), "C P", identity=IDENTITY._replace(uri="https://example.com/other")),
     Case("C02", "", leaf([x509.RFC822Name(EMAIL)]), "C P", identity=_EMAIL),
-    Case("C03", "certid", leaf([x509.RFC822Name(EMAIL)]), "C P",
+    Case("C03", "certid", leaf([x509.RFC822Name(EMAIL)]),  # the oracles know no kinds of names
          identity=CertificateIdentity(OIDC_ISSUER, uri=EMAIL)),
     Case("C04", "certid", leaf(uris("https://example.com/first", SUBJECT_URI)), "C P!"),
     Case("C05", "", leaf([other_name("somebody")]), "C P!", identity=_OTHER),
@@ -663,6 +710,10 @@ CERTIFICATES = (
     Case("C19", "rekor", with_leaf(lambda w: w.leaf(key=kept("p384")), hash_name="sha256"), "C P"),
     Case("C19 not in the log", "crypto",
          with_leaf(lambda w: w.leaf(key=kept("p384")), hash_name="sha256", log=V1)),
+    Case("C19 RSA", "crypto", with_leaf(lambda w: w.leaf(key=rsa_key(2048)), hash_name="sha512", log=V1),
+         words="the signature is not by the expected key$"),
+    Case("C20 another message", "crypto", with_leaf(lambda w: w.leaf(key=kept("ed25519")), log=V1,
+                                                    signed_bytes=lambda message: b"other"), words="Ed25519ph"),
     Case("C20", "", with_leaf(lambda w: w.leaf(key=kept("ed25519")), log=V1), "C P!"),
     Case("C21", "", with_leaf(lambda w: w.leaf(key=rsa_key(2048))), "C P!"),
     Case("C22", "untrusted", with_leaf(lambda w: w.leaf(key=rsa_key(1024))), "C P"),
@@ -705,9 +756,65 @@ def _stranger(world: World) -> Made:
     return bundle
 
 
-def by_stamper(make: Callable[[World], Issued], **options: Any) -> Make:
-    """A stamp by another certificate of the authority."""
-    return lambda world: world.bundle(stamps=[{"signer": make(world), **options}])
+@functools.cache
+def _old_root() -> Issued:
+    return issue("old root", begin=SIGNED_AT - 86400, end=SIGNED_AT - 1, extensions=authority())
+
+
+@functools.cache
+def _under_old_root() -> Issued:
+    return intermediate(_old_root(), "under old root")
+
+
+def _key_usage(*flags: bool) -> x509.KeyUsage:
+    """digitalSignature, nonRepudiation and keyEncipherment; nothing else."""
+    return x509.KeyUsage(*flags, *[False] * 6)
+
+
+_PURPOSE = usage()[1]
+
+
+@functools.cache
+def stamper(kind: str) -> StampAuthority:
+    """A timestamp authority with one thing odd."""
+    code_signing = ExtendedKeyUsageOID.CODE_SIGNING
+    options: dict[str, dict[str, Any]] = {
+        "second": {},
+        "not critical": {"extensions": usage(critical=False)},
+        "code signing": {"extensions": usage(code_signing)},
+        "both": {"extensions": usage(made_stamps.TIME_STAMPING, code_signing)},
+        "later": {"begin": SIGNED_AT + 10},
+        "authority": {"extensions": [*usage(), (x509.BasicConstraints(True, None), True)]},
+        "no usage": {"extensions": [(_key_usage(False, False, True), True), _PURPOSE]},
+        "agreements": {"extensions": [(_key_usage(False, True, False), True), _PURPOSE]},
+        "any usage": {"extensions": [_PURPOSE]},
+        "under old root": {"anchor": _under_old_root()},
+    }
+    keys = {"rsa": lambda: rsa_key(2048), "rsa-1024": lambda: rsa_key(1024), "p224": lambda: kept("p224")}
+    return StampAuthority(kind, **(options[kind] if kind in options else {"key": keys[kind]()}))
+
+
+def by_stamper(kind: str, **options: Any) -> Make:
+    """A bundle whose only stamp is by that authority."""
+
+    def make(world: World) -> Made:
+        bundle = world.bundle()
+        stamp = stamper(kind).stamp(bundle.signature, **options)
+        put(f"{STAMPS}.rfc3161Timestamps.0.signedTimestamp", b64(stamp))(bundle.document)
+        return bundle
+
+    return make
+
+
+def stamper_listed(kind: str, *, instead: bool = True) -> Change:
+    """A trusted root that lists that authority, or that as well."""
+
+    def change(document: Any) -> None:
+        made_so = stamper(kind)
+        entry = authority_entry(kind.replace(" ", "-"), made_so.leaf, made_so.anchor)
+        document["timestampAuthorities"] = [*([] if instead else document["timestampAuthorities"]), entry]
+
+    return change
 
 
 def nested(depth: int) -> bytes:
@@ -743,14 +850,12 @@ STAMPED = (
     Case("A22", "time", stamped(time=made_stamps.moment(SIGNED_AT, "%Y%m%d%H%M%S")), "C P"),
     Case("A23", "time", stamped(time=der(0x17, b"231114221320Z")), "C! P"),
     Case("A24", "time", stamped(time=made_stamps.moment(SIGNED_AT, "%Y%m%d%H%M%S+0100")), "C P"),
-    Case("A25", "time", by_stamper(lambda w: w.stamps.certificate(extensions=usage(critical=False))), "C P"),
-    Case("A26", "time", by_stamper(lambda w: w.stamps.certificate(
-        extensions=usage(ExtendedKeyUsageOID.CODE_SIGNING))), "C P"),
-    Case("A27", "time", by_stamper(lambda w: w.stamps.certificate(
-        extensions=usage(made_stamps.TIME_STAMPING, ExtendedKeyUsageOID.CODE_SIGNING))), "C P"),
-    Case("A28", "time", by_stamper(lambda w: w.stamps.certificate(begin=SIGNED_AT + 10)), "C P"),
-    Case("A29 an authority stamps itself", "time", by_stamper(lambda w: w.stamps.certificate(
-        extensions=[*usage(), (x509.BasicConstraints(True, None), True)]))),
+    Case("A25", "time", by_stamper("not critical"), "C P", root=stamper_listed("not critical"), words="critically so"),
+    Case("A26", "time", by_stamper("code signing"), "C P", root=stamper_listed("code signing"), words="alone"),
+    Case("A27", "time", by_stamper("both"), "C P", root=stamper_listed("both"), words="alone"),
+    Case("A28", "time", by_stamper("later"), "C P", root=stamper_listed("later")),
+    Case("A29 an authority stamps itself", "time", by_stamper("authority"), root=stamper_listed("authority"),
+         words="expected a certificate for time stamping"),
     Case("A30", "time", stamped(key=kept("p256")), "C P"),
     Case("A31", "time", stamped(number=b"\2\x81\1\7"), words="shortest form"),
     Case("A32", "time", stamped(number=b"\2\x80\7\0\0"), words="not definite"),
@@ -759,21 +864,28 @@ STAMPED = (
     Case("A35", "time", stamped(policy=b"\6\3\x80\1\2"), words="object identifier"),
     Case("A36", "time", stamped(number=b"\2\x7f\7"), words="past its parent"),
     Case("A37", "time", stamped(after_time=[nested(16)]), words="deeper than 16"),
-    Case("A37 not deeper", "", stamped(after_time=[nested(15)])),
     Case("A38", "time", stamped(after_time=[der(0xA1, sequence(oid("1.2.3"), der(0x01, b"\xff"), der(0x04)))]),
          words="critical extension"),
     Case("A38 not critical", "", stamped(after_time=[der(0xA1, sequence(oid("1.2.3"), der(0x04)))])),
     Case("A39", "time", stamped(serial=4711)),
     Case("A40", "time", stamped(twice=made_stamps.CONTENT_TYPE), words="more than once"),
     Case("A41 version", "time", stamped(version=2)),
-    Case("A42 RSA", "", by_stamper(lambda w: w.stamps.certificate(key=rsa_key(2048)))),
-    Case("A42 RSA of a wrong algorithm", "time", by_stamper(
-        lambda w: w.stamps.certificate(key=rsa_key(2048)), algorithm="1.2.840.113549.1.1.12")),
-    Case("A43 not for signatures", "time", by_stamper(lambda w: w.stamps.certificate(extensions=[
-        (x509.KeyUsage(False, False, True, False, False, False, False, False, False), True), usage()[1]]))),
+    Case("A42 RSA", "", by_stamper("rsa"), root=stamper_listed("rsa")),
+    Case("A42 RSA by a name with hash", "", by_stamper("rsa", algorithm="1.2.840.113549.1.1.11"),
+         root=stamper_listed("rsa")),
+    Case("A42 RSA of another hash", "time", by_stamper("rsa", algorithm="1.2.840.113549.1.1.12"),
+         root=stamper_listed("rsa"), words="signature algorithm 1.2.840.113549.1.1.12 with sha256"),
+    Case("A42 ECDSA under the name of RSA", "time", stamped(algorithm="1.2.840.113549.1.1.1"), words="kind ecdsa"),
+    Case("A43 not for signatures", "time", by_stamper("no usage"), root=stamper_listed("no usage"),
+         words="not for signatures"),
+    Case("A43 for agreements", "", by_stamper("agreements"), root=stamper_listed("agreements")),
+    Case("A43 usage not restricted", "", by_stamper("any usage"), root=stamper_listed("any usage")),
+    Case("A47 another certificate of the authority than the listed one", "time",
+         lambda w: w.bundle(stamps=[{"signer": w.stamps.certificate()}])),
     Case("A44 eleven certificates", "time", lambda w: w.bundle(stamps=[{"embed": [w.stamps.leaf] * 11}])),
     Case("A45 of an unknown authority", "time", _stranger, words="no time stamp by an authority"),
-    Case("A46 RSA-1024", "time", by_stamper(lambda w: w.stamps.certificate(key=rsa_key(1024)))),
+    Case("A46 RSA-1024", "time", by_stamper("rsa-1024"), root=stamper_listed("rsa-1024"), words="1024 bits"),
+    Case("A46 P-224", "time", by_stamper("p224"), root=stamper_listed("p224"), words="secp224r1"),
 )  # fmt: skip
 
 
@@ -821,6 +933,11 @@ def _anchor(authority: str, *, keep: slice) -> Change:
     return put(f"{authority}.certChain.certificates", lambda listed: listed[keep])
 
 
+def _stamps_under_old_root(document: Any) -> None:
+    stamps = stamper("under old root")
+    document["timestampAuthorities"] = [authority_entry("old", stamps.leaf, _under_old_root(), _old_root())]
+
+
 _LONG_AGO = (SIGNED_AT - 86400 * 300, SIGNED_AT - 86400 * 200)
 
 ROOTS = (
@@ -836,7 +953,7 @@ ROOTS = (
     Case("R08", "", made(log=V1), "C P", root=window(_V1_KEY, end=SIGNED_AT)),
     Case("R09", "rekor", made(), "C! P!", root=window(_V2_KEY, end=SIGNED_AT - 1)),
     Case("R09 with the time of another log", "", made(), root=window(_V2_KEY, end=SIGNED_AT)),
-    Case("R10", "keycfg", made(), "C P", root=put(f"{_TSA}.validFor.start"), words="expected a member 'start'"),
+    Case("R10", "keycfg", made(), "C P", root=put(f"{_V2_KEY}.validFor.start"), words="expected a member 'start'"),
     Case("R11", "keycfg", made(), "C P!", root=put(f"{_V2_KEY}.validFor")),
     Case("R12", "rekor", made(), "C P", root=put("tlogs.1"), words="put a newer trusted_root.json there"),
     Case("R13", "time", made(), "C P", root=put("timestampAuthorities"), words="put a newer trusted_root.json there"),
@@ -873,6 +990,10 @@ ROOTS = (
     Case("R30 a moment that is none", "keycfg", made(), root=put(f"{_CA}.validFor.start", "2023-02-30T00:00:00Z")),
     Case("R30 not in UTC", "keycfg", made(), root=put(f"{_CA}.validFor.start", "2023-02-03T00:00:00+00:00")),
     Case("R31 129 logs", "keycfg", made(), root=put("ctlogs", lambda listed: listed * 129)),
+    Case("R33 the anchor was over", "untrusted", with_leaf(lambda w: w.leaf(issuer=_under_old_root())),
+         root=lambda d: d["certificateAuthorities"].__setitem__(
+             0, authority_entry("old", _under_old_root(), _old_root())), words="is valid until"),
+    Case("R33 the anchor of stamps was over", "time", by_stamper("under old root"), root=_stamps_under_old_root),
     Case("R32 listed twice, over first", "", made(), root=_twice("certificateAuthorities", *_LONG_AGO)),
     Case("R32 stamps", "", made(), root=_twice("timestampAuthorities", *_LONG_AGO)),
     Case("R32 log", "", made(log=V1), root=_twice("tlogs", *_LONG_AGO)),
@@ -895,21 +1016,11 @@ def _two_logs(world: World) -> Made:
 
 
 def _two_authorities(world: World) -> Made:
-    """Two stamps, the second by the authority that `_second_authority` lists."""
+    """Two stamps, the second by another authority."""
     bundle = world.bundle(V2)
-    stamp = {"signedTimestamp": b64(_second().stamp(bundle.signature))}
+    stamp = {"signedTimestamp": b64(stamper("second").stamp(bundle.signature))}
     put(f"{STAMPS}.rfc3161Timestamps", lambda listed: [*listed, stamp])(bundle.document)
     return bundle
-
-
-@functools.cache
-def _second() -> StampAuthority:
-    return StampAuthority("second")
-
-
-def _second_authority(document: Any) -> None:
-    second = _second()
-    document["timestampAuthorities"].append(authority_entry("second", second.leaf, second.anchor))
 
 
 POLICIES = (
@@ -920,7 +1031,7 @@ POLICIES = (
          made(stamps=[], change=put("verificationMaterial.tlogEntries", [])), log_entries=0),
     Case("P10b a false entry all the same", "rekor", head(change=flip), log_entries=0, timestamps=1),
     Case("P11", "time", made(stamps=[{}, {"time": SIGNED_AT + 1}]), timestamps=2),
-    Case("P11b", "", _two_authorities, timestamps=2, root=_second_authority),
+    Case("P11b", "", _two_authorities, timestamps=2, root=stamper_listed("second", instead=False)),
     Case("P11 one of them unknown", "time", _two_authorities, timestamps=2),
     Case("P12", "rekor", _two_logs, log_entries=2, root=_operators("one", "one")),
     Case("P12b", "", _two_logs, log_entries=2, root=_operators("one", "other")),

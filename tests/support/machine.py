@@ -164,7 +164,7 @@ def prepare_environment(say: Say) -> Path:
         if python is None:
             directory = cache_root() / "venv"
             say(f"making a virtual environment in {directory}")
-            _make_environment(directory)
+            make_environment(directory)
             python = directory / "bin" / "python"
         elif _stamp_file().read_text(encoding="ascii") == _stamp(requirements):
             return python
@@ -185,7 +185,7 @@ def install_requirements(python: Path, requirements: Iterable[str]) -> None:
         raise PreparationError(f"{shlex.join(command)}: exit status {done.returncode}\n{done.stderr[-4000:]}")
 
 
-def _make_environment(directory: Path) -> None:
+def make_environment(directory: Path) -> None:
     tried = []
     for options in ([], ["--without-pip"]):  # Debian keeps ensurepip in the package python3-venv
         command = [sys.executable, "-m", "venv", "--clear", *options, str(directory)]

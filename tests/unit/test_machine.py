@@ -59,7 +59,7 @@ class MachineTest(unittest.TestCase):
         with (
             mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.directory)}),
             mock.patch.object(machine, "install_requirements") as install,
-            mock.patch.object(machine, "_make_environment") as make,
+            mock.patch.object(machine, "make_environment") as make,
         ):
             self.assertEqual(python, machine.prepare_environment(said.append))
             self.assertEqual(python, machine.prepare_environment(said.append))

@@ -49,6 +49,9 @@ def require_body_about(entry: LogEntry, signed: Signed) -> None:
 
 
 def _hashedrekord(spec: JsonNode, signed: Signed) -> None:
+    """Of a file only: logs of version 1 take envelopes as `dsse`, and nobody looks for one under another name."""
+    if signed.payload is not None:
+        _refuse("a log entry of kind hashedrekord about an envelope, expected dsse")
     digest, signature = member(member(spec, "data"), "hash"), member(spec, "signature")
     algorithm = member(digest, "algorithm").as_str()
     if algorithm not in ("sha256", signed.hash_name):

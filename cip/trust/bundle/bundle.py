@@ -146,7 +146,7 @@ def _entry(node: JsonNode, version: str) -> LogEntry:
     promise = b""
     if promised is not None:
         promise = some_octets(message(promised, "signedEntryTimestamp"), "signedEntryTimestamp", SIGNATURE_LIMIT)
-    proof = None if proven is None else _proof(proven, version)
+    proof = None if proven is None else _proof(proven)
     if version == "0.1" and not promise:
         node.fail("no inclusion promise, which version 0.1 demands")
     if version != "0.1" and proof is None:
@@ -163,23 +163,16 @@ def _entry(node: JsonNode, version: str) -> LogEntry:
     )
 
 
-def _proof(node: JsonNode, version: str) -> InclusionProof | None:
-    """None where version 0.1 has a proof without checkpoint: it proves nothing, the promise has to do."""
+def _proof(node: JsonNode) -> InclusionProof:
     message(node, "logIndex", "rootHash", "treeSize", "hashes", "checkpoint")
-    root, checkpoint = node.get("rootHash"), node.get("checkpoint")
-    envelope = "" if checkpoint is None else text(message(checkpoint, "envelope"), "envelope", CHECKPOINT_LIMIT)
-    proof = InclusionProof(
+    root, checkpoint = node.get("rootHash"), message(required(node, "checkpoint"), "envelope")
+    return InclusionProof(
         log_index=int64(node, "logIndex"),
         root_hash=b"" if root is None else octets(root, HINT_LIMIT),
         tree_size=int64(node, "treeSize"),
         hashes=tuple(octets(each, HINT_LIMIT) for each in elements(node, "hashes", PROOF_LIMIT)),
-        checkpoint=envelope,
+        checkpoint=some_text(checkpoint, "envelope", CHECKPOINT_LIMIT),
     )
-    if envelope:
-        return proof
-    if version != "0.1":
-        node.fail(f"no checkpoint, which version {version} demands")
-    return None
 
 
 def _envelope(node: JsonNode, hint: str) -> Envelope:

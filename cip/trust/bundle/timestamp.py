@@ -113,12 +113,14 @@ def verified_time(
 def _signer_certificate(stamp: _Stamp, authority: Authority) -> Certificate | None:
     """The certificate that the stamp names, if there is a path from it to the authority's anchor at its time.
 
-    Extended purposes of the certificate itself are looked at later, and then refuse instead of passing it over.
+    Where the root lists the authority's own certificate it can be no other. Extended purposes of the certificate itself
+    are looked at later, and then refuse instead of passing it over.
     """
     identifier = stamp.signer.fields()
     identifier.take(INTEGER)
     name = identifier.take_any(SEQUENCE, _KEY_IDENTIFIER)
-    for certificate in (*stamp.certificates, *authority.chain):
+    listed = authority.chain[:1] if not authority.chain[0].is_authority else stamp.certificates
+    for certificate in listed:
         if not _is_named(certificate, name):
             continue
         try:

@@ -99,6 +99,8 @@ def _verified(entry: LogEntry, signed: Signed, log: Log, logs: Sequence[Log], wh
         origin, is_version_2 = checkpoint.origin, not _SHARD.fullmatch(checkpoint.origin)
         _require_checkpoint_of(checkpoint, log, logs)
         require_inclusion(entry.body, entry.proof, checkpoint)
+        if not is_version_2 and (entry.proof.root_hash, entry.proof.tree_size) != (checkpoint.root, checkpoint.size):
+            _refuse("an inclusion proof of version 1 that does not say of which tree it is")
     if is_version_2 != ((entry.kind, entry.version) == KIND_OF_VERSION_2):
         _refuse(f"log entry of kind {quote(f'{entry.kind} {entry.version}')} in a log of version {1 + is_version_2}")
     if is_version_2 and entry.promise:
