@@ -131,7 +131,7 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
             image.close()
             raise
         if reference.startswith("docker:"):
-            image.read_ahead(settings.transfer.read_ahead, settings.transfer.connections)
+            image.read_ahead(settings.transfer.read_ahead, settings.transfer.connections, guess=True)
         return image
 
     if invocation.sockfd is not None:

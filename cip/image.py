@@ -32,7 +32,7 @@ from .model.descriptor import Descriptor
 from .model.digest import Digest, digest_of
 from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
-from .model.reference import parse_image_reference
+from .model.reference import Transport, parse_image_reference
 from .model.signature import FoundBundles, RawSignature, SigstoreSignature
 from .settings import Settings
 from .sources.base import BlobAccess, ImageSource
@@ -87,6 +87,7 @@ class Image:
         self._ahead: ReadAhead | None = None
         self._ahead_limit = 0
         self._ahead_connections = 0
+        self._ahead_guess = False
         self._config: bytes | None = None
         self._served: tuple[ServedManifest, BlobInMemory | None] | None = None
         self._lock = threading.Lock()
@@ -168,13 +169,14 @@ class Image:
         """
         return self._referrers().manifest(digest)
 
-    def read_ahead(self, limit: int, connections: int) -> None:
+    def read_ahead(self, limit: int, connections: int, *, guess: bool) -> None:
         """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.
 
-        For a parent that opens one blob after the other, from one thread, of a source with so many connections.
+        The source has so many connections. With `guess` the parent need not ask for two in a row first.
         """
         self._ahead_limit = limit
         self._ahead_connections = connections
+        self._ahead_guess = guess
 
     def close(self) -> None:
         """Release the source."""
@@ -197,11 +199,13 @@ class Image:
         return self._listed.find_blob(digest) if self._listed is not None else None
 
     def _read_ahead(self) -> ReadAhead | None:
-        if self._ahead is None:
-            self._ahead = rooms.read_ahead(
-                self.source.open_blob, self._layers, self._ahead_limit, self._ahead_connections
-            )
-        return self._ahead
+        with self._lock:
+            if self._ahead is None:
+                self._ahead = rooms.read_ahead(
+                    self.source.open_blob, self._layers, self._ahead_limit, self._ahead_connections,
+                    guess=self._ahead_guess,
+                )  # fmt: skip
+            return self._ahead
 
     def _where(self, part: str) -> str:
         return f"{self.reference}: {part}"
@@ -315,7 +319,11 @@ class ImageOpener:
         source = self.sources.open(parse_image_reference(text))
         try:
             accepted = self._accept(text, source, tools, instance)
-            return Image(text, source, accepted, self.events), accepted.manifest
+            image = Image(text, source, accepted, self.events)
+            if source.identity.transport is Transport.DOCKER:
+                limits = self._settings.transfer
+                image.read_ahead(limits.read_ahead, limits.connections, guess=False)
+            return image, accepted.manifest
         except BaseException:
             source.close()
             raise

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests the next layers while one is being delivered, so that a link with latency stays full.
 
-Rules: the first layer that the parent asks for starts it; the layers behind it in the manifest are opened early, at
-most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. One connection to a source
-is always left: a layer that waits with a full buffer keeps its own, and what the parent asks for must not wait for
-it. A layer that has arrived whole has given its connection back, and the next one takes its place. The layer that comes
-next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked for together twice the limit, and no
-more than LAYERS of them. A layer is handed over as it is, so nothing is requested twice; one that failed early is
-forgotten and asked for again when the parent wants it, and nothing more is begun before the parent asks for another.
+Rules: the layers behind the one that the parent asks for are opened early, in the order of the manifest and for the
+same access, at most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. A parent that
+may have some of the layers already has to ask for one behind the other first, and for one that is not expected nothing
+more is begun. One connection to a source is always left: a layer that waits with a full buffer keeps its own, and what
+the parent asks for must not wait for it. A layer that has arrived whole has given its connection back, and the next one
+takes its place. The layer that comes next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked
+for together twice the limit, and no more than LAYERS of them. A layer is handed over as it is, so nothing is requested
+twice; one that failed early is forgotten and asked for again when the parent wants it, and nothing more is begun before
+the parent asks for another. Of a parent that is not known to want them all, those that it has left more than
+LEFT_BEHIND places behind are given up.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from . import log
-from .content import BlobReader
+from .content import ON_WAIT, BlobReader
 from .errors import CipError, ContentMismatchError, NetworkError
 from .model.descriptor import Descriptor
 from .model.digest import Digest
@@ -25,6 +28,7 @@ from .sources.base import BlobAccess
 
 CONNECTIONS = 3
 LAYERS = 16  # that are on their way or have arrived, and were not asked for yet
+LEFT_BEHIND = 2 * LAYERS  # places; a parent that asks for several at a time may swap some
 FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
 BLOCK = 64 * 1024  # bytes read at once
 
@@ -33,18 +37,24 @@ OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 
 
 class ReadAhead:
-    """The blobs of one image for a parent that asks for one after the other; call it from one thread.
+    """The blobs of one image for a parent that asks for one after the other; safe from any thread.
 
     `limit` is the number of bytes, from 1, that the next blob may fill, `connections` how many a source may have.
+    `guess`: the parent wants all layers, in their order, before it has shown that.
     """
 
-    def __init__(self, open_blob: OpenBlob, layers: Sequence[Descriptor], limit: int, connections: int) -> None:
+    def __init__(
+        self, open_blob: OpenBlob, layers: Sequence[Descriptor], limit: int, connections: int, *, guess: bool
+    ) -> None:
         self._open_blob = open_blob
         self._limit = limit
+        self._guess = guess
+        self._access = BlobAccess.VERIFIED  # of the layer that the parent asked for last
         self._first_fill = min(FIRST_FILL, limit)
         self._at_once = min(CONNECTIONS, connections - 1)
         self._layers = {layer.digest: layer for layer in layers}
         self._order = tuple(self._layers)
+        self._places = {digest: place for place, digest in enumerate(self._order)}
         self._lock = threading.Lock()
         self._asked: set[Digest] = set()  # or given up: not begun early any more
         self._following: Sequence[Digest] = ()  # behind the one that the parent asked for last
@@ -56,12 +66,13 @@ class ReadAhead:
         with self._lock:
             early = self._early.pop(digest, None)
             self._give_up_failed()
-            if digest in self._layers:
+            if digest in self._places:
                 self._asked.add(digest)
-                self._following = self._order[self._order.index(digest) + 1 :]
-                self._begin_following()
+                self._access = access
+                self._follow(self._places[digest], expected=early is not None)
         reader: BlobReader | None = None
-        if early is not None and access is BlobAccess.VERIFIED:
+        if early is not None and early.access is access:
+            ON_WAIT.get()()  # it was asked for before, so its parent need not wait for the first answer
             reader = early.take()
         elif early is not None:
             early.close()
@@ -81,8 +92,19 @@ class ReadAhead:
         with self._lock:
             self._begin_following()
 
+    def _follow(self, place: int, *, expected: bool) -> None:
+        """Begin what comes behind the layer at `place`, if the parent asks for one behind the other."""
+        in_order = expected or (place > 0 and self._order[place - 1] in self._asked)
+        self._following = self._order[place + 1 :] if in_order or self._guess else ()
+        if in_order and not self._guess:
+            self._give_up([digest for digest in self._early if self._places[digest] < place - LEFT_BEHIND])
+        self._begin_following()
+
     def _give_up_failed(self) -> None:
-        for digest in [digest for digest, each in self._early.items() if each.failed]:
+        self._give_up([digest for digest, each in self._early.items() if each.failed])
+
+    def _give_up(self, digests: Sequence[Digest]) -> None:
+        for digest in digests:
             self._asked.add(digest)
             self._early.pop(digest).close()
 
@@ -100,7 +122,9 @@ class ReadAhead:
             if underway >= self._at_once or len(early) >= LAYERS or reserved > 2 * self._limit - self._first_fill:
                 break
             try:
-                early[digest] = _EarlyBlob(self._open_blob, self._layers[digest], self._first_fill, self._arrived)
+                early[digest] = _EarlyBlob(
+                    self._open_blob, self._layers[digest], self._access, self._first_fill, self._arrived
+                )
             except RuntimeError as error:  # no more threads for this process
                 log.debug("read-ahead: %s", error)
                 break
@@ -115,8 +139,9 @@ class _EarlyBlob:
     """One blob that nobody has asked for yet; once taken, a reader."""
 
     def __init__(
-        self, open_blob: OpenBlob, descriptor: Descriptor, fill: int, arrived: Callable[[], None]
+        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, arrived: Callable[[], None]
     ) -> None:
+        self.access = access
         self._open_blob = open_blob
         self._arrived = arrived
         self._descriptor = descriptor
@@ -248,7 +273,7 @@ class _EarlyBlob:
             self._arrived()
 
     def _read_early(self) -> None:
-        reader = self._open_blob(self._descriptor, BlobAccess.VERIFIED)
+        reader = self._open_blob(self._descriptor, self.access)
         with self._changed:
             self._reader = reader
             self._changed.notify_all()

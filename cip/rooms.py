@@ -201,7 +201,7 @@ def require_reliable(run_gpgv: RunGpgv) -> None:
 
 def read_ahead(
     open_blob: Callable[[Descriptor, BlobAccess], BlobReader], layers: Sequence[Descriptor], limit: int,
-    connections: int,
+    connections: int, *, guess: bool,
 ) -> ReadAhead | None:  # fmt: skip
     """Requests layers before they are asked for; None in a copy that does not."""
     try:
@@ -209,7 +209,7 @@ def read_ahead(
             from .readahead import ReadAhead
     except UsageError:
         return None
-    return ReadAhead(open_blob, layers, limit, connections)
+    return ReadAhead(open_blob, layers, limit, connections, guess=guess)
 
 
 def open_part_store(path: str, limit: int) -> PartStore | None:

@@ -8,7 +8,7 @@ import time
 import unittest
 from unittest import mock
 
-from cip.content import BlobReader, BytesReader
+from cip.content import ON_WAIT, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
@@ -58,6 +58,7 @@ class _Image:
         self.blobs = {digest_of(blob): blob for blob in blobs}
         self.order = [digest_of(blob) for blob in blobs]
         self.opened: list[Digest] = []
+        self.accesses: set[BlobAccess] = set()
         self.readers: dict[Digest, _Reader] = {}
         self.broken = False
         self.absent: set[Digest] = set()  # layers whose opening fails
@@ -75,6 +76,7 @@ class _Image:
         digest = descriptor.digest
         with self._lock:
             self.opened.append(digest)
+            self.accesses.add(access)
             if self.broken or digest in self.absent:
                 raise NetworkError("refused")
             reader = self.readers[digest] = _Reader(self.blobs[digest], self)
@@ -96,19 +98,24 @@ def _settle(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped
     return bool(condition())
 
 
-class ReadAheadCase(unittest.TestCase):
+class ThreadCheckedCase(unittest.TestCase):
     def setUp(self) -> None:
         self.before = threading.active_count()
+        self.made: list[ReadAhead] = []
 
     def tearDown(self) -> None:
+        for ahead in self.made:
+            ahead.close()
         self.assertTrue(_settle(lambda: threading.active_count() == self.before), threading.enumerate())
 
     def image(self, count: int, size: int = 10_000) -> _Image:
         return _Image([bytes([index]) * size for index in range(count)])
 
+
+class ReadAheadCase(ThreadCheckedCase):
     def test_every_layer_in_order_is_requested_once_and_arrives_whole(self) -> None:
         image = self.image(10, 300_000)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         for digest in image.order:
             reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
             self.assertEqual(reader.size, 300_000)
@@ -119,7 +126,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_any_other_order_loses_nothing_and_requests_nothing_twice(self) -> None:
         image = self.image(7)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         for position in (3, 0, 6, 5, 1, 2, 4):
             digest = image.order[position]
             reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
@@ -132,14 +139,14 @@ class ReadAheadCase(unittest.TestCase):
         image = self.image(3)
         config = b"config"
         image.blobs[digest_of(config)] = config
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(Descriptor("x", digest_of(config), 6), BlobAccess.VERIFIED).close()
         self.assertEqual(image.opened, [digest_of(config)])
 
     def test_at_most_three_blobs_are_on_their_way(self) -> None:
         image = self.image(10)
         image.stalled.set()
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: len(image.readers) == 1 + CONNECTIONS))
         self.assertEqual(set(image.opened), set(image.order[: 1 + CONNECTIONS]))
@@ -149,7 +156,7 @@ class ReadAheadCase(unittest.TestCase):
         for size, limit, most in ((10_000, 8 << 20, LAYERS), (FIRST_FILL, 2 << 20, 4), (FIRST_FILL, 8 << 20, 16)):
             with self.subTest(size=size, limit=limit):
                 image = self.image(LAYERS + 10, size)
-                ahead = ReadAhead(image.open_blob, image.layers(), limit, 64)
+                ahead = ReadAhead(image.open_blob, image.layers(), limit, 64, guess=True)
                 ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
                 self.assertTrue(_settle(lambda image=image, most=most: len(image.opened) == 1 + most))
                 self.assertTrue(_settle(lambda: threading.active_count() == self.before))
@@ -162,7 +169,7 @@ class ReadAheadCase(unittest.TestCase):
     def test_after_a_failure_nothing_more_is_begun_until_the_parent_asks(self) -> None:
         image = self.image(30)
         image.absent.add(image.order[1])
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         _read(ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED))
         self.assertTrue(_settle(lambda: threading.active_count() == self.before))
         begun = len(image.opened)
@@ -180,7 +187,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_a_parent_that_skips_layers_does_not_make_more_of_them_wait(self) -> None:
         image = self.image(100)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         for position in (0, 30, 60):
             _read(ahead.open_blob(image.layers()[position], BlobAccess.VERIFIED))
             self.assertTrue(_settle(lambda: threading.active_count() == self.before))
@@ -190,7 +197,7 @@ class ReadAheadCase(unittest.TestCase):
     def test_the_next_layer_grows_only_into_what_the_others_leave(self) -> None:
         image = _Image([b"a", b"b", bytes(6 << 20), *(bytes([index]) * (1 << 20) for index in range(20))])
         limit = 4 << 20
-        ahead = ReadAhead(image.open_blob, image.layers(), limit, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), limit, 64, guess=True)
         for position in (0, 1):
             _read(ahead.open_blob(image.layers()[position], BlobAccess.VERIFIED))
             self.assertTrue(_settle(lambda: len(image.opened) >= 6))
@@ -203,7 +210,7 @@ class ReadAheadCase(unittest.TestCase):
     def test_small_reads_cost_no_more_memory_than_their_bytes(self) -> None:
         image = self.image(2, 300_000)
         image.step = 100
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: threading.active_count() == self.before))
         blocks = {id(block.obj) for block in ahead._early[image.order[1]]._blocks}
@@ -214,7 +221,7 @@ class ReadAheadCase(unittest.TestCase):
     def test_without_another_thread_layers_are_fetched_when_they_are_asked_for(self) -> None:
         image = self.image(5)
         with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
-            ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+            ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
             for digest in image.order:
                 reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
                 self.assertEqual(_read(reader), image.blobs[digest])
@@ -224,7 +231,7 @@ class ReadAheadCase(unittest.TestCase):
         for connections in (1, 2, 3):
             with self.subTest(connections):
                 image = self.image(10)
-                ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, connections)
+                ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, connections, guess=True)
                 for digest in image.order:
                     reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
                     held = [reader for reader in image.readers.values() if not reader.released.is_set()]
@@ -234,7 +241,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_only_the_next_blob_may_fill_more_than_the_first_megabyte(self) -> None:
         image = self.image(4, 6 << 20)
-        ahead = ReadAhead(image.open_blob, image.layers(), 3 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 3 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
 
         def taken(position: int) -> int:
@@ -249,7 +256,7 @@ class ReadAheadCase(unittest.TestCase):
     def test_a_blob_that_failed_early_is_asked_for_again(self) -> None:
         image = self.image(2)
         image.broken = True
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         with self.assertRaisesRegex(NetworkError, "refused"):
             ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED)
         self.assertTrue(_settle(lambda: image.order[1] in image.opened))
@@ -269,7 +276,7 @@ class ReadAheadCase(unittest.TestCase):
                 raise NetworkError("nobody answers")
             return image.open_blob(descriptor, access)
 
-        ahead = ReadAhead(slow, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(slow, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(waiting.wait(5))
         threading.Timer(0.2, go_on.set).start()
@@ -280,7 +287,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_a_raw_blob_is_never_taken_from_a_verified_one(self) -> None:
         image = self.image(2)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: image.order[1] in image.readers))
         early = image.readers[image.order[1]]
@@ -290,7 +297,7 @@ class ReadAheadCase(unittest.TestCase):
 
     def test_wrong_bytes_read_early_are_read_anew_from_elsewhere(self) -> None:
         image = self.image(2)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         reader = ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
         reader.readinto(memoryview(bytearray(10)))
@@ -303,10 +310,114 @@ class ReadAheadCase(unittest.TestCase):
     def test_closing_ends_threads_that_stand_in_a_read(self) -> None:
         image = self.image(4)
         image.stalled.set()
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: len(image.readers) == 4))
         ahead.close()
+
+
+class UnknownParentCase(ThreadCheckedCase):
+    """A parent that may have some of the layers already."""
+
+    def ahead(self, image: _Image) -> ReadAhead:
+        made = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=False)
+        self.made.append(made)
+        return made
+
+    def ask(self, ahead: ReadAhead, image: _Image, place: int, access: BlobAccess = BlobAccess.VERIFIED) -> bytes:
+        reader = ahead.open_blob(image.layers()[place], access)
+        data = _read(reader)
+        reader.close()
+        return data
+
+    def quiet(self) -> bool:
+        return _settle(lambda: threading.active_count() == self.before)
+
+    def test_one_layer_alone_begins_nothing_and_two_in_a_row_do(self) -> None:
+        for access in BlobAccess:
+            image = self.image(40)
+            ahead = self.ahead(image)
+            self.ask(ahead, image, 0, access)
+            self.assertTrue(self.quiet())
+            self.assertEqual(len(image.opened), 1)
+            for place in range(1, 40):
+                self.assertEqual(self.ask(ahead, image, place, access), image.blobs[image.order[place]])
+            self.assertEqual(sorted(image.opened), sorted(image.order), "each once")
+            self.assertEqual(image.accesses, {access})
+
+    def test_scattered_layers_begin_nothing(self) -> None:
+        image = self.image(40)
+        ahead = self.ahead(image)
+        for place in (3, 7, 5, 20, 39, 0):
+            self.ask(ahead, image, place)
+        self.assertTrue(self.quiet())
+        self.assertEqual(len(image.opened), 6)
+
+    def test_a_jump_ends_it(self) -> None:
+        image = self.image(60)
+        ahead = self.ahead(image)
+        for place in (0, 1, 2):
+            self.ask(ahead, image, place)
+        self.assertTrue(self.quiet())
+        before = len(image.opened)
+        self.ask(ahead, image, 50)
+        self.assertTrue(self.quiet())
+        self.assertEqual(len(image.opened), before + 1)
+
+    def test_what_was_left_behind_is_given_up(self) -> None:
+        image = self.image(100, 3 << 20)
+        ahead = self.ahead(image)
+        for place in (0, 1, 50, 51):
+            self.ask(ahead, image, place)
+        left = [image.readers[image.order[place]] for place in (2, 3, 4)]
+        self.assertTrue(_settle(lambda: all(reader.closed.is_set() for reader in left)))
+        self.assertEqual(self.ask(ahead, image, 2), image.blobs[image.order[2]])
+
+    def test_several_at_a_time_and_swapped_ask_for_each_once(self) -> None:
+        image = self.image(64)
+        ahead = self.ahead(image)
+        for first in range(0, 64, 4):
+            readers = [ahead.open_blob(image.layers()[first + step], BlobAccess.VERIFIED) for step in (1, 0, 3, 2)]
+            for reader in readers:
+                _read(reader)
+                reader.close()
+        self.assertEqual(sorted(image.opened), sorted(image.order))
+
+    def test_threads_that_ask_at_once(self) -> None:
+        image = self.image(32)
+        ahead = self.ahead(image)
+        left = list(range(32))
+        found: dict[int, bytes] = {}
+
+        def work() -> None:
+            while left:
+                try:
+                    place = left.pop(0)
+                except IndexError:
+                    return
+                found[place] = self.ask(ahead, image, place)
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual([found[place] for place in range(32)], [image.blobs[digest] for digest in image.order])
+        self.assertEqual(sorted(image.opened), sorted(image.order))
+
+    def test_what_was_asked_for_before_lets_its_parent_go_on(self) -> None:
+        image = self.image(40)
+        ahead = self.ahead(image)
+        for place in (0, 1):
+            self.ask(ahead, image, place)
+        told: list[bool] = []
+        token = ON_WAIT.set(lambda: told.append(True))
+        try:
+            self.ask(ahead, image, 2)
+            self.ask(ahead, image, 39)
+        finally:
+            ON_WAIT.reset(token)
+        self.assertEqual(told, [True])
 
 
 if __name__ == "__main__":
