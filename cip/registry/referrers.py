@@ -39,6 +39,11 @@ _NEXT = re.compile(r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next(?=
 T = TypeVar("T")
 
 
+def next_links(fields: Sequence[str]) -> set[str]:
+    """What the `Link` fields of an answer name as the next page (RFC 8288)."""
+    return {link[1] for field in fields for link in _LINK.finditer(field) if _NEXT.search(link[2])}
+
+
 class RegistryReferrers:
     """What refers to one image at its places; safe from any thread."""
 
@@ -81,9 +86,10 @@ class RegistryReferrers:
         return self._search(self._endpoints(), digest, self._limits)
 
     def _search(self, endpoints: Sequence[Endpoint], digest: Digest, limits: Callable[[], Limits]) -> ReferrerList:
+        whole = limits().until(self._session.clock.monotonic() + self._settings.times.open)
         for endpoint in endpoints:
             place = _Place(endpoint, endpoints, self._session, limits)
-            listed = place.listed(digest)
+            listed = place.listed(digest, whole)
             name = f"bundles of {endpoint.reference.name}"
             if listed is not None:
                 self._searched[name] = None
@@ -113,14 +119,14 @@ class _Place:
         self._session = session
         self._limits = limits
 
-    def listed(self, digest: Digest) -> _Listed | None:
-        """What is listed here; None where there is neither API nor tag."""
+    def listed(self, digest: Digest, limits: Limits) -> _Listed | None:
+        """What is listed here; None where there is neither API nor tag. `limits` are those of the whole list."""
         if self.name not in self._session.without_referrers:
-            found = self._by_api(digest)
+            found = self._by_api(digest, limits)
             if found is not None:
                 return _Listed(self, found, "by API")
             self._session.without_referrers.add(self.name)
-        found = self._by_tag(digest)
+        found = self._by_tag(digest, limits)
         return None if found is None else _Listed(self, found, "by tag")
 
     def manifest(self, descriptor: Descriptor) -> bytes:
@@ -132,7 +138,7 @@ class _Place:
             response = self.endpoint.get(f"manifests/{descriptor.digest}", limits, {"Accept": accepted})
             return read_manifest(self.endpoint, response, what, limits.clock).data
 
-        return self._repeat(ask)
+        return self._repeat(ask, self._limits())
 
     def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
         until = self._limits().deadline
@@ -146,7 +152,7 @@ class _Place:
         others = [each for each in self._all if each is not self.endpoint]
         return RegistryBlob(descriptor, access, (self.endpoint, *others), self._session)
 
-    def _by_api(self, digest: Digest) -> tuple[Referrer, ...] | None:
+    def _by_api(self, digest: Digest, limits: Limits) -> tuple[Referrer, ...] | None:
         """All pages; None where the first answer means that there is no API."""
         path = f"/v2/{self.endpoint.reference.path}/referrers/{digest}"
         where = f"{self.endpoint.name}: referrers of {self.endpoint.reference.path}@{digest}"
@@ -157,7 +163,7 @@ class _Place:
                 why = "a page that was there before" if path in seen else f"more than {PAGE_LIMIT} pages"
                 raise RegistryError(f"{where}: expected an end of the list, found {why}", host=self.endpoint.name)
             seen.append(path)
-            page = self._page(path, where, first=len(seen) == 1)
+            page = self._page(path, where, limits, first=len(seen) == 1)
             if page is None:
                 return None
             found += parse_referrers(page.data, where)
@@ -166,7 +172,7 @@ class _Place:
             path = page.following
         return tuple(found)
 
-    def _page(self, path: str, where: str, *, first: bool) -> _Page | None:
+    def _page(self, path: str, where: str, whole: Limits, *, first: bool) -> _Page | None:
         def ask(limits: Limits) -> _Page | None:
             response = self.endpoint.get_path(path, limits, _ACCEPT)
             announced = media_type_of(response)
@@ -187,12 +193,11 @@ class _Place:
                 raise
             return _Page(response.read_all(LIST_LIMIT, where), following)
 
-        return self._repeat(ask)
+        return self._repeat(ask, whole)
 
     def _following(self, response: Response, where: str) -> str:
         """Where the answer says that the next page is, as a path of this registry (distribution-spec, RFC 8288)."""
-        fields = response.headers.get_all("link", [])
-        links = {link[1] for field in fields for link in _LINK.finditer(field) if _NEXT.search(link[2])}
+        links = next_links(response.headers.get_all("link", []))
         if not links:
             return ""
         try:
@@ -211,7 +216,7 @@ class _Place:
             return url.target
         return url.with_query("&".join(part for part in url.query.split("&") if not part.startswith("ns="))).target
 
-    def _by_tag(self, digest: Digest) -> tuple[Referrer, ...] | None:
+    def _by_tag(self, digest: Digest, whole: Limits) -> tuple[Referrer, ...] | None:
         """What the index under the fallback tag lists; None where there is no such tag."""
         tag = fallback_tag(digest)
         where = f"{self.endpoint.name}: referrers of {self.endpoint.reference.path}, tag {tag}"
@@ -231,7 +236,7 @@ class _Place:
             require_uncompressed(response)
             return response.read_all(LIST_LIMIT, where)
 
-        data = self._repeat(ask)
+        data = self._repeat(ask, whole)
         if data is None:
             return None
         if not data or digest_of(data) == digest:  # some registries take this tag for the digest: an index, no list
@@ -241,9 +246,9 @@ class _Place:
     def _access(self, response: Response) -> str | None:
         return self.endpoint.describe_access() if self.endpoint.is_here(response) else None
 
-    def _repeat(self, ask: Callable[[Limits], T]) -> T:
+    def _repeat(self, ask: Callable[[Limits], T], limits: Limits) -> T:
         return ask_places(
-            (self.endpoint,), lambda _, limits: ask(limits), self._session.repeats, self._limits(), Phase.SIGNATURE
+            (self.endpoint,), lambda _, mine: ask(mine), self._session.repeats, limits, Phase.SIGNATURE
         )[1]
 
 

@@ -8,12 +8,13 @@ from cip.errors import CipError
 from cip.model import mediatype
 from cip.model.convert import convert_manifest, encode_config, encode_inner_config
 from cip.model.descriptor import MAX_SIZE
-from cip.model.digest import parse_digest
+from cip.model.digest import digest_of, parse_digest
 from cip.model.identity import docker_identity
 from cip.model.jsontree import PATH_LIMIT, parse_json
 from cip.model.manifest import Index, Manifest, parse_manifest
 from cip.model.platform import choose_instance, wanted_platforms
 from cip.model.reference import parse_docker_reference, parse_image_reference, require_name_prefix
+from cip.model.referrers import NotABundleError, bundle_layer, parse_referrers, require_hint_of_bundle
 from cip.model.signature import SigstoreSignature, parse_signature_blob
 
 from ..engine import Target
@@ -30,6 +31,11 @@ MANIFEST_WORDS = (
     b'"size":-1,', b'"urls":["x"],',
 )  # fmt: skip
 
+_REFERRER_WORDS = (
+    b'"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json",', b'"subject":null,', b'"manifests":null,',
+    b'"dev.sigstore.bundle.predicateType":"x",', b'"dev.sigstore.bundle.content":"message-signature",',
+)  # fmt: skip
+SUBJECT = digest_of(b"image")  # the image of the seeds
 _NODES = 200  # whose paths are looked at
 _LETTERS = str.maketrans("0123456789", "abcdefghij")  # digits are taken out of what tells outcomes apart
 
@@ -113,6 +119,23 @@ def _signature(data: bytes) -> None:
         signature.mime_type.encode()
 
 
+def _referrers(data: bytes) -> str:
+    """A list of what refers to an image, and a manifest in it."""
+    told = []
+    try:
+        for entry in parse_referrers(data, "list"):
+            entry.descriptor.media_type.encode()
+            require_hint_of_bundle(entry)
+            told.append("hint")
+    except (CipError, NotABundleError) as error:
+        told.append(type(error).__name__)
+    try:
+        told.append(bundle_layer(data, SUBJECT, "manifest").media_type)
+    except NotABundleError as error:
+        told.append(error.group)
+    return " ".join(dict.fromkeys(told)).translate(_LETTERS)
+
+
 TARGETS = (
     Target("reference", _reference, _REFERENCE_WORDS),
     Target("digest", _digest, (b"sha256:", b"sha384:", b"sha512:", b"md5:", b"a" * 64, b"F" * 64)),
@@ -120,5 +143,6 @@ TARGETS = (
     Target("config", _config, (b'"created":"2020-01-01T00:00:00.500+00:00",',), mutate_json),
     Target("json", _json, (b"\\ud83d\\ude00", b"NaN", b"-Infinity"), mutate_json),
     Target("cpuinfo", _cpuinfo, (b"CPU architecture\t: 7\n", b"model name: ARMv6-compatible\n", b"\x85", b"\x1c")),
+    Target("referrers", _referrers, (*MANIFEST_WORDS, *_REFERRER_WORDS), mutate_json),
     Target("signature", _signature, (b"\0sigstore-json\n", b"\0simple-signing\n", b"\x90"), mutate_json),
 )

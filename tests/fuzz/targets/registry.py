@@ -9,6 +9,7 @@ from cip.net.response import Response
 from cip.net.url import Origin, decode_form, encode_form, join_url, parse_url
 from cip.registry.answers import parse_complaint
 from cip.registry.blob import parse_content_range
+from cip.registry.referrers import next_links
 from cip.registry.retry import parse_retry_after
 from cip.registry.timestamps import parse_http_date, parse_rfc3339
 from cip.registry.token import added_scope, choose_challenge, parse_challenges, parse_token, token_request
@@ -104,6 +105,14 @@ def _answer(data: bytes) -> None:
         assert received <= len(data) and response.isclosed() and (method == "GET" or not received)
 
 
+def _next_links(data: bytes) -> str:
+    """What a `Link` field names as the next page: as it stands between angle brackets there."""
+    text = data.decode("latin-1")
+    links = next_links([text])
+    assert all(f"<{link}>" in text for link in links)
+    return "many" if len(links) > 1 else "one" if links else "none"
+
+
 def _token(data: bytes) -> None:
     """The answer of a token server: a token that fits into a field, for a time that ends."""
     token = parse_token(data, NOW, "host:443")
@@ -125,6 +134,7 @@ TARGETS = (
     Target("times", _times, (b"2020-02-30T00:00:00Z", b"+23:59", b".000", b"T24:", b" 9999 ", b"Feb")),
     Target("content-range", _content_range, (b"bytes ", b"*/", b"/*", b"-", b"/")),
     Target("answer", _answer, HTTP_WORDS),
+    Target("next-links", _next_links, (b"<", b">", b"; rel=next", b'; rel="next"', b'"', b", ", b"; a=b", b" ")),
     Target("token", _token, (b'"expires_in":', b'"issued_at":"2020-01-01T00:00:00Z",'), mutate_json),
     Target("complaint", _complaint, (b'"errors":', b'"code":', b'"message":', b'"details":"x"'), mutate_json),
 )

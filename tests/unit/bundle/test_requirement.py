@@ -9,8 +9,10 @@ import sys
 import unittest
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import mock
 
-from cip.errors import ConfigurationError, ErrorCode
+from cip import rooms
+from cip.errors import ConfigurationError, ErrorCode, UnsupportedError
 from cip.model.identity import path_identity
 from cip.model.reference import Transport
 from cip.model.signature import FoundBundles, SigstoreBundle, SigstoreSignature
@@ -253,6 +255,16 @@ class RootTest(BundleCase):
         requirement = {"keyPath": KEY, "trustedRootPath": ROOT}
         words = "trustedRootPath '/etc/root.json' works with bundles"
         self.refused("keycfg", words, signatures=[attached], requirements=[requirement])
+
+
+class AbsentTest(BundleCase):
+    def test_a_copy_without_the_room_refuses_bundles_and_keeps_attachments(self) -> None:
+        absent = UnsupportedError("Sigstore bundles: not part of this copy", code=ErrorCode.DEPENDENCY_MISSING)
+        text = sigstore_payload("registry.example.com/os", f"sha256:{DIGEST}")
+        attached = signature_of(text, sign(self.world.key, text))
+        with mock.patch.object(rooms, "bundle_candidates", side_effect=absent):
+            self.refused("bundle", "not part of this copy", self.by_key())
+            self.judge(self.by_key(), signatures=[attached])
 
 
 class GrammarTest(unittest.TestCase):

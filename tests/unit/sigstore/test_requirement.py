@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from cip.errors import ErrorCode, PolicyRejectedError
+from cip.errors import ConfigurationError, ErrorCode, PolicyRejectedError
 from cip.model.identity import ImageIdentity
 from cip.model.reference import Transport
 from cip.model.signature import SigstoreSignature, SimpleSignature, parse_signature_blob
 from cip.trust.evaluation import Decision, ImageRejectedError, UnverifiedImage, require_accepted
 from cip.trust.policy import parse_policy
-from cip.trust.requirements import SignatureResult
+from cip.trust.requirements import PolicyReaders, SignatureResult
 from tests.support.peers import skip_where_asked
 from tests.support.signatures import DIGEST, NOW, OTHER_DIGEST, REFERENCE, docker, tools, unverified
 
@@ -78,9 +78,10 @@ class SigstoreCase(unittest.TestCase):
         files: Mapping[str, bytes] | None = None,
         now: float = NOW,
         identity: str = REFERENCE,
+        readers: PolicyReaders = PolicyReaders.SHARED,
     ) -> Decision:
         return require_accepted(
-            parse_policy(policy_of(**policy), "policy.json"),
+            parse_policy(policy_of(**policy), "policy.json", readers),
             unverified(*signatures, identity=docker(identity)),
             tools(files, now=now),
             require_signed=True,
@@ -569,6 +570,23 @@ class FulcioTest(SigstoreCase):
     def test_f01_long_expired_leaf_is_judged_at_the_time_of_its_entry(self) -> None:
         [result] = self.accept(self.leaf()).signatures
         self.assertEqual(result.certificate, {"issuer": OIDC_ISSUER, "subject": EMAIL})
+
+    def test_workflows_sign_attachments_too(self) -> None:
+        uri, other = "https://github.com/acme/os/.github/workflows/release.yml@refs/heads/main", "https://else.example"
+        leaf = self.leaf(san=x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]))
+        for wanted, reason in ((uri, ""), (uri + "/", "certid"), (other, "certid")):
+            policy = self.trusting()
+            policy["fulcio"] = {**policy["fulcio"], "subjectURI": wanted}
+            del policy["fulcio"]["subjectEmail"]
+            if reason:
+                with self.assertRaisesRegex(ImageRejectedError, "expected a certificate for") as caught:
+                    self.judge(policy, certified(leaf, self.log), readers=PolicyReaders.OWN)
+                self.assertEqual(caught.exception.reason, reason)
+            else:
+                [result] = self.judge(policy, certified(leaf, self.log), readers=PolicyReaders.OWN).signatures
+                self.assertEqual(result.certificate, {"issuer": OIDC_ISSUER, "subject": f"URI:{uri}"})
+        with self.assertRaisesRegex(ConfigurationError, "use --policy"):
+            parse_policy(policy_of(**policy), "policy.json")
 
     def test_f02_f04_intermediates_come_from_the_chain_but_its_last(self) -> None:
         leaf = self.leaf(issuer=self.intermediate)
