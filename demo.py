@@ -22,6 +22,9 @@ from cip.client import Blob, ClientError, OpenedImage, open_proxy
 
 
 def main(arguments: list[str]) -> None:
+    if "-h" in arguments or "--help" in arguments:
+        print(__doc__)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         *options, reference = arguments or make_image(scratch)
         try:
@@ -113,4 +116,7 @@ def make_image(directory: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -138,11 +138,25 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
         sock = stack.enter_context(adopt_socket(invocation.sockfd, socket.SOCK_STREAM))
         conversation = httpserver.on_socket(sock, open_image, settings.tmpdir)
     else:
+        if os.isatty(0):
+            _greet(reference)
         streams = stack.enter_context(adopt_streams(0, 1))
         conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, open_image, settings.tmpdir)
     opener, confinement, last_words = _core(invocation, stack)
     stack.callback(conversation.close)
     return _converse(conversation, confinement, last_words)
+
+
+def _greet(reference: str) -> None:
+    """Tell somebody at a terminal what goes on. Raises UsageError for a name that nothing can be asked about."""
+    from .model.reference import parse_image_reference
+
+    try:
+        parse_image_reference(reference)
+    except CipError as error:
+        raise UsageError(str(error)) from error
+    log.warning("stdin is a terminal: expected HTTP requests, such as GET /manifest HTTP/1.0 and an empty line; Ctrl-D"
+                " ends it, %s explain shows what would be done", log.PROGRAM)  # fmt: skip
 
 
 def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
@@ -200,8 +214,9 @@ class _Confinement:
     before is not, until it ends, on a kernel that confines one thread at a time.
     """
 
-    def __init__(self, invocation: Invocation, programs: HelperPrograms, sources: SourceOpener,
-                 opener: ImageOpener) -> None:
+    def __init__(
+        self, invocation: Invocation, programs: HelperPrograms, sources: SourceOpener, opener: ImageOpener
+    ) -> None:
         self._settings = invocation.settings
         self._command = invocation.command
         self._reference = invocation.reference

@@ -14,8 +14,8 @@ _container_image_proxy_image() {
 _arguments \
     '--sockfd=[serve the socket that is descriptor N (default; stdin and stdout)]:n:' \
     '--quiet[write nothing to stderr]' \
-    '--version[print the version]' \
-    '--help[print this text]' \
+    '--version[print the version, and what this copy has]' \
+    '--help[print this text; --help all prints every option]' \
     '--debug[the same as --log-level=debug]' \
     '--log-level=[debug, info, warning or error (default; warning)]:level:(debug info warning error)' \
     '--json[explain; print JSON]' \

@@ -4,6 +4,8 @@
 import json
 import os
 import pty
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,25 @@ class Demo(unittest.TestCase):
         done = self.run_demo(f"--policy={policy}", "oci:layout:t")
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"\Apolicy-rejected: .*\n.*--policy FILE or --insecure-policy\n\Z")
+
+    def test_asked_for_help_it_tells_how_it_is_called(self) -> None:
+        done = self.run_demo("--help")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("demo.py [OPTIONS] IMAGE", done.stdout)
+
+    def test_an_interrupt_is_silent_and_leaves_nothing(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent, subprocess.Popen(
+            [sys.executable, DEMO, "--insecure-policy", "--tls-verify=false",
+             f"docker://127.0.0.1:{silent.getsockname()[1]}/a/b"],
+            cwd=self.scratch, env=clean_environment(self.scratch) | {"TMPDIR": str(self.scratch)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True,
+        ) as demo:  # fmt: skip
+            silent.settimeout(PATIENCE)
+            silent.accept()[0].close()  # now both wait for an answer
+            os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+            stdout, stderr = demo.communicate(timeout=PATIENCE)
+        self.assertEqual((demo.returncode, stdout, stderr), (130, "", ""))
+        self.assertEqual(list(self.scratch.iterdir()), [])
 
     def test_a_damaged_layer_is_never_ok(self) -> None:
         for size, reason in ((100, "content-mismatch"), (images.BIG_SIZE, r"found sha256:.*\ncontent-mismatch: ")):

@@ -71,6 +71,7 @@ class Signals(unittest.TestCase):
     layout: images.Layout
     blob: str
     silent: str  # a registry that takes connections and says nothing
+    environment: dict[str, str]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -108,9 +109,11 @@ class Signals(unittest.TestCase):
 
     def requests(self, image: str, *, by_json: bool) -> list[bytes]:
         if by_json:
-            blob = ["GetBlob", 1, self.blob, len(BIG)]
-            calls = [["Initialize"], ["OpenImage", image], ["GetManifest", 1], blob, ["FinishPipe", 2]]
-            return [json.dumps({"method": name, "args": rest}).encode() for name, *rest in calls]
+            calls: list[tuple[str, list[object]]] = [
+                ("Initialize", []), ("OpenImage", [image]), ("GetManifest", [1]),
+                ("GetBlob", [1, self.blob, len(BIG)]), ("FinishPipe", [2]),
+            ]  # fmt: skip
+            return [json.dumps({"method": name, "args": arguments}).encode() for name, arguments in calls]
         targets = ("/manifest", f"/blobs/{self.blob}", f"/blobs/{self.blob}")
         return [f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for target in targets]
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -96,7 +98,36 @@ class Usage(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("this is container-image-proxy", done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1)
-        self.assertIn("--user-agent-prefix", run("--help", name="/usr/bin/skopeo").stdout)
+        self.assertIn("--sockfd", run("--help", name="/usr/bin/skopeo").stdout)
+
+    def test_at_a_terminal_it_says_what_it_waits_for_and_how_to_get_out(self) -> None:
+        status, said = self.typed("--insecure-policy", "oci:/nowhere", keys=b"GET /nowhere HTTP/1.0\n\n")
+        self.assertEqual(status, 0)
+        self.assertRegex(said, r"WARNING: stdin is a terminal: expected HTTP requests, .*Ctrl-D ends it.*\r\n")
+        self.assertIn("HTTP/1.1 404 ", said)
+        self.assertEqual(self.typed("--insecure-policy", "oci:/nowhere", keys=b"\x04")[0], 0)
+
+    def test_at_a_terminal_a_misspelt_transport_is_refused_at_once(self) -> None:
+        status, said = self.typed("dcoker://a/b")
+        self.assertEqual(status, 2)
+        self.assertRegex(said, r"\Acontainer-image-proxy: ERROR: [^\n]*dcoker[^\n]*\r\n\Z")
+
+    def typed(self, *arguments: str, keys: bytes = b"") -> tuple[int, str]:
+        """Exit status and screen of the program at a terminal."""
+        screen, terminal = pty.openpty()
+        try:
+            with subprocess.Popen(
+                [sys.executable, "-m", "cip", *arguments], cwd=ROOT, stdin=terminal, stdout=terminal, stderr=terminal
+            ) as child:
+                os.close(terminal)
+                os.write(screen, keys)
+                said = b""
+                with contextlib.suppress(OSError):  # EIO: nobody has the terminal open any more
+                    while part := os.read(screen, 4096):
+                        said += part
+                return child.wait(60), said.decode()
+        finally:
+            os.close(screen)
 
     def test_isolated_interpreters_run_it(self) -> None:
         for flags in (("-sP",), ("-I",)):

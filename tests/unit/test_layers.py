@@ -53,7 +53,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "wire": _VALUES | {"content", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "client": frozenset({"version", "errors", "model", "content"}),
-    "options": _VALUES | {"settings"},
+    "options": _VALUES | {"settings", "rooms"},
     "watch": frozenset({"errors"}),
     "confine": _VALUES | {"settings", "programs", "trust"},  # of trust what a policy may ask for
     "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}

@@ -7,7 +7,7 @@ import unittest
 
 from cip.errors import UsageError
 from cip.log import Level
-from cip.options import OPTIONS, Command, help_text, parse_arguments, parse_duration
+from cip.options import GROUPS, OPTIONS, Command, help_text, parse_arguments, parse_duration
 from cip.settings import HostEnvironment, PolicySource, SandboxMode, TlsVerify
 
 IMAGE = "docker://example.com/ns/image:1"
@@ -32,9 +32,23 @@ class Words(unittest.TestCase):
                 self.assertEqual((invocation.command, invocation.log_level), (Command.JSON, Level.DEBUG))
 
     def test_under_the_name_skopeo_only_the_proxy_command_works(self) -> None:
-        self.assertEqual(parse("experimental-image-proxy", program="skopeo").command, Command.JSON)
-        with self.assertRaisesRegex(UsageError, "this is container-image-proxy .* no other"):
-            parse("copy", "a", "b", program="skopeo")
+        for arguments in ([Command.JSON], ["--debug", Command.JSON], ["--policy", "copy", Command.JSON]):
+            self.assertEqual(parse(*arguments, program="skopeo").command, Command.JSON)
+
+    def test_under_the_name_skopeo_every_other_command_says_who_this_is(self) -> None:  # issue 17, row 27
+        for arguments in (
+            ["copy", "a", "b"], ["copy", "--all", "a", "b"], ["--tls-verify=false", "inspect", "--raw", "docker://a/b"],
+            ["--registries-conf", "x", "copy", "--dest-tls-verify=false"], [Command.EXPLAIN, IMAGE],
+            [Command.FETCH, IMAGE, "oci:x"], ["--unknown", "sync"], [IMAGE],
+        ):  # fmt: skip
+            with (
+                self.subTest(arguments),
+                self.assertRaisesRegex(
+                    UsageError,
+                    "^this is container-image-proxy .* under the name skopeo: expected experimental-image-proxy",
+                ),
+            ):
+                parse(*arguments, program="skopeo")
 
     def test_wrong_number_of_words_is_refused(self) -> None:
         for arguments in ([], [IMAGE, IMAGE], [Command.JSON, IMAGE], [Command.EXPLAIN]):
@@ -67,7 +81,7 @@ class Values(unittest.TestCase):
     def test_times_are_seconds_or_go_durations(self) -> None:
         for text, seconds in (("20", 20), ("0.5", 0.5), ("1m30s", 90), ("300ms", 0.3), ("2h", 7200), ("0", 0)):
             with self.subTest(text):
-                self.assertAlmostEqual(parse_duration(text, "x"), seconds)
+                self.assertAlmostEqual(parse_duration(text), seconds)
 
     def test_a_time_that_cannot_be_waited_for_is_refused(self) -> None:
         reason = r"expected a time from 0\S* s to 1000000 s"
@@ -103,7 +117,7 @@ class Values(unittest.TestCase):
             (["--quiet=maybe"], "--quiet: expected true or false"),
             (["--log-level", "loud"], "--log-level: expected one of debug"),
             (["--sandbox", "on"], "--sandbox: expected one of auto, off"),
-            (["--require-sandbox=huge"], "--require-sandbox: expected process, write or full"),
+            (["--require-sandbox=huge"], "--require-sandbox: expected one of process, write, full"),
             (["--user-agent-prefix", "a\r\nb"], "--user-agent-prefix: expected printable"),
             (["--nope"], "unknown option '--nope'"),
             (["--creds-secret=hunter2"], "unknown option '--creds-secret'; see"),
@@ -170,17 +184,37 @@ class SettingsFromOptions(unittest.TestCase):
 
 
 class Help(unittest.TestCase):
-    def test_help_fits_a_screen_and_names_every_advertised_option(self) -> None:
-        text = help_text()
-        self.assertLessEqual(len(text.splitlines()), 60)
+    def test_all_of_it_names_every_advertised_option_once(self) -> None:
+        text = help_text(everything=True)
         self.assertLessEqual(max(map(len, text.splitlines())), 100)
         for option in OPTIONS:
             with self.subTest(option.name):
-                self.assertEqual(f"--{option.name}" in text, bool(option.help))
+                self.assertEqual(text.count(f"\n  --{option.name}"), bool(option.help) or 0)
+
+    def test_what_is_common_fits_a_screen(self) -> None:
+        text = help_text(everything=False)
+        self.assertLessEqual(len(text.splitlines()), 24)
+        self.assertIn("--help all", text)
+        self.assertNotIn("--retry-delay", text)
+
+    def test_every_option_has_a_group_with_a_title_or_is_not_advertised(self) -> None:
+        for title, group in GROUPS:
+            for option in group:
+                self.assertEqual(bool(title), bool(option.help), option.name)
 
     def test_help_and_version_are_answers(self) -> None:
-        self.assertIn("user-agent-prefix", parse("--help", program="skopeo").answer)
-        self.assertRegex(parse("--version").answer, r"^\d+\.\d+\.\d+\n$")
+        self.assertIn("--sockfd", parse("--help", program="skopeo").answer)
+        self.assertIn("--user-agent-prefix", parse("--help", "all").answer)
+        self.assertIn("--user-agent-prefix", parse("-h", "all").answer)
+
+    def test_the_version_names_what_runs_and_what_was_found(self) -> None:
+        answer = parse("--version").answer
+        self.assertRegex(
+            answer,
+            r"\Acontainer-image-proxy \d+\.\d+\.\d+\nPython 3\.\d+\.\S+\n"
+            r"Optional packages: (no )?cryptography[^,\n]*, (no )?PyYAML[^,\n]*\nRooms: .*\n\Z",
+        )
+        self.assertIn("jsonproxy", answer)
 
 
 if __name__ == "__main__":
