@@ -21,7 +21,7 @@ from tests.support.bundles import SUBJECT_URI, V1, V2, World, statement
 from tests.support.goregistry import GoRegistry, go_registry
 from tests.support.jsonparent import json_proxy
 from tests.support.newer import require_newer
-from tests.support.peers import Registry, docker_registry, run_program
+from tests.support.peers import Registry, docker_registry, require_peer, run_program
 from tests.support.pushing import Pusher
 from tests.support.referrers import BUNDLE, EMPTY_CONFIG, SIGNING, carrier, entries_of, listed, listing, tag_of
 from tests.support.sigstore import OIDC_ISSUER, SIGNED_AT, public_pem
@@ -326,6 +326,57 @@ class RequestsTest(BundleCase):
         asked = self.asked_without(before)
         self.assertEqual(len([each for each in asked if each.startswith("referrers/")]), 1, asked)
         self.assertEqual(len([each for each in asked if each.startswith("manifests/sha256-")]), 2, asked)
+
+
+class IndexTest(BundleCase):
+    """An index is accepted itself or through its instance, by bundles too (rows D48, D48b)."""
+
+    def test_a_bundle_of_either_is_enough(self) -> None:
+        index = images.index([images.entry(MANIFEST, platform={"os": "linux", "architecture": "amd64"})])
+        for signed, subject in (("index", digest_of(index)), ("instance", DIGEST)):
+            for found_by, host in self.hosts():
+                with self.subTest(signed, found_by=found_by):
+                    self.repository = f"either/{signed}"
+                    about = json.dumps(statement(subject=[{"digest": {"sha256": subject.encoded}}])).encode()
+                    self.push(host)
+                    bundle = self.world.bundle(None, key=self.world.key, payload=about).data
+                    manifest = carrier(subject, bundle, annotations=SIGNING)
+                    with Pusher(host, self.repository) as pusher:
+                        pusher.manifest("list", index, mediatype.OCI_INDEX)
+                        pusher.blob(bundle)
+                        pusher.manifest(str(digest_of(manifest)), manifest)
+                        if host == self.tags.host:
+                            pusher.manifest(tag_of(subject), listing([listed(manifest)]), mediatype.OCI_INDEX)
+                    image = f"docker://{host}/{self.repository}:list"
+                    with self.proxy(image, self.by_key()) as (proxy, record):
+                        self.assertEqual(proxy.line.ask("GET", "/manifest").body, MANIFEST)
+                        (entry,) = entries_of(proxy.line.ask("GET", "/referrers").body)
+                        self.assertEqual(entry["annotations"]["container-image-proxy.subject"], str(subject))
+                        self.assertEqual(entry["annotations"]["container-image-proxy.verified"], "signature")
+                        proxy.line.ask("POST", "/quit")
+                        proxy.wait()
+                        self.assertIs(record()["accepted"], True)
+
+
+class SharedHostTest(BundleCase):
+    """Row P17: what we add to registries.d changes nothing for skopeo, whichever reads it."""
+
+    def test_skopeo_reads_the_file_of_the_readme(self) -> None:
+        image = self.push(self.tags.host, self.world.bundle(None, key=self.world.key, payload=ABOUT_M).data)
+        self.opt_in(
+            use_sigstore_attachments="true", use_sigstore_bundles="true", sigstore_bundle_identity="by-digest",
+            sigstore_trusted_root="/etc/sigstore/trusted_root.json",
+        )  # fmt: skip
+        accepting = self.scratch / "accepting.json"
+        accepting.write_text('{"default": [{"type": "insecureAcceptAnything"}]}', encoding="utf-8")
+        signed = self.scratch / "signed.json"
+        signed.write_text(json.dumps({"default": [self.by_key()]}), encoding="utf-8")
+        for words in ((require_peer("skopeo"),), require_newer("skopeo-current")):
+            copy = ["--registries.d", str(self.registries_d), "copy", "--quiet", "--src-tls-verify=false", image]
+            run_program([*words, "--policy", str(accepting), *copy, f"dir:{self.scratch}/out"], home=self.scratch)
+            with self.assertRaisesRegex(AssertionError, "(?i)signature.*(required|exist|accepted|rejected)"):
+                run_program([*words, "--policy", str(signed), *copy, f"dir:{self.scratch}/out2"], home=self.scratch)
+        self.accept_both(image, self.by_key())
 
 
 class ParentTest(BundleCase):
