@@ -55,7 +55,8 @@ def _questions(world: World) -> list[tuple[Case, Question | None, bytes]]:
         if (case.root is None and not case.keys) or not (whom or case.keys) or (identity and identity.build_signer_uri):
             asked.append((case, None, data))
             continue
-        root = json.dumps(world.trusted_root(case.root or (lambda document: document)))
+        change = case.root_of(world) if case.root_of else case.root
+        root = json.dumps(world.trusted_root(change or (lambda document: document)))
         try:
             keys = tuple(case.keys(world)) if case.keys else ()
         except SignatureError:

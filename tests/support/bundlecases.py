@@ -74,7 +74,8 @@ Make = Callable[[World], Made]
 
 
 class Case(NamedTuple):
-    """One vector. `make` makes the bundle, `text` changes its JSON, `root` the trusted root (None: there is none).
+    """One vector. `make` makes the bundle, `text` changes its JSON, `root` (or what `root_of` gives) the
+    trusted root; None: there is none.
 
     `expected` is the class in lower case, empty for one that is accepted. A case is `attached` to an image or judged as
     a file; `keys` make it one of a policy with keys. `words` must stand in the refusal.
@@ -86,6 +87,7 @@ class Case(NamedTuple):
     oracles: str = ""
     text: Callable[[bytes], bytes] = lambda data: data
     root: Change | None = lambda document: document
+    root_of: Callable[[World], Change] | None = None
     identity: CertificateIdentity | None = IDENTITY
     keys: Callable[[World], Sequence[PublicKey]] | None = None
     log_keys: Callable[[World], Sequence[PublicKey]] = lambda world: ()
@@ -103,8 +105,9 @@ def judge(case: Case, world: World, data: bytes | None = None) -> Examination:
     examination = Examination("place", "sigstore-bundle")
     examination.bundle = BundleRecord("sha256:0")
     root = None
-    if case.root is not None:
-        root = parse_trusted_root(json.dumps(world.trusted_root(case.root)).encode(), "trusted_root.json")
+    change = case.root_of(world) if case.root_of else case.root
+    if change is not None:
+        root = parse_trusted_root(json.dumps(world.trusted_root(change)).encode(), "trusted_root.json")
     trust = BundleTrust(
         keys=tuple(case.keys(world)) if case.keys else (),
         identity=None if case.keys else case.identity,
@@ -535,6 +538,7 @@ LOG_V1 = (
     Case("T120 kind of the body", "rekor", body("kind", "hashedrekord", V1), words="kind"),
     Case("T121", "rekor", body("spec.signatures", lambda listed: listed * 2, V1), "C! P"),
     Case("T122", "rekor", body("spec.payloadHash.value", "0" * 64, V1), "C P"),
+    Case("T122 of the largest value", "rekor", body("spec.payloadHash.value", "f" * 64, V1)),
     Case("T122 hash", "rekor", body("spec.payloadHash.algorithm", "sha512", V1)),
     Case("T123", "rekor", lambda w: body(_SIGNATURE_V1, _other_signature(w), V1)(w), "C P"),
     Case("T124", "rekor", lambda w: body("spec.signatures.0.verifier", b64(w.leaf(key=w.usual_leaf.key).pem), V1)(w),
@@ -555,6 +559,7 @@ LOG_V1 = (
     Case("T132 hashedrekord about an envelope", "rekor", made(log=V1, kind="hashedrekord"), words="expected dsse"),
     Case("T133 hashedrekord about another file", "rekor", body("spec.data.hash.value", "0" * 64, V1, file=FILE),
          file=FILE),
+    Case("T133 of the largest value", "rekor", body("spec.data.hash.value", "f" * 64, V1, file=FILE), file=FILE),
     Case("T133 another signature", "rekor",
          lambda w: body("spec.signature.content", _other_signature(w), V1, file=FILE)(w), file=FILE),
     Case("T133 another certificate of the key", "rekor", lambda w: body(
@@ -933,6 +938,17 @@ def _anchor(authority: str, *, keep: slice) -> Change:
     return put(f"{authority}.certChain.certificates", lambda listed: listed[keep])
 
 
+@functools.cache
+def _lowest(world: World) -> Issued:
+    """A second intermediate."""
+    return intermediate(world.intermediate, "lowest")
+
+
+def _three(world: World) -> Change:
+    chain = authority_entry("fulcio", _lowest(world), world.intermediate, world.root)
+    return put("certificateAuthorities.0", chain)
+
+
 def _stamps_under_old_root(document: Any) -> None:
     stamps = stamper("under old root")
     document["timestampAuthorities"] = [authority_entry("old", stamps.leaf, _under_old_root(), _old_root())]
@@ -993,6 +1009,7 @@ ROOTS = (
     Case("R33 the anchor was over", "untrusted", with_leaf(lambda w: w.leaf(issuer=_under_old_root())),
          root=lambda d: d["certificateAuthorities"].__setitem__(
              0, authority_entry("old", _under_old_root(), _old_root())), words="is valid until"),
+    Case("R34 three certificates", "", with_leaf(lambda w: w.leaf(issuer=_lowest(w))), root_of=_three),
     Case("R33 the anchor of stamps was over", "time", by_stamper("under old root"), root=_stamps_under_old_root),
     Case("R32 listed twice, over first", "", made(), root=_twice("certificateAuthorities", *_LONG_AGO)),
     Case("R32 stamps", "", made(), root=_twice("timestampAuthorities", *_LONG_AGO)),

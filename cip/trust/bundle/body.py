@@ -56,8 +56,8 @@ def _hashedrekord(spec: JsonNode, signed: Signed) -> None:
     algorithm = member(digest, "algorithm").as_str()
     if algorithm not in ("sha256", signed.hash_name):
         _refuse(f"the log entry is about a hash {quote(algorithm)}, expected sha256")
-    _require(member(digest, "value").as_str() == hashlib.new(algorithm, signed.message).hexdigest(), "content")
-    _require(decoded(member(signature, "content")) == signed.signature, "signature")
+    _require_same(member(digest, "value").as_str(), hashlib.new(algorithm, signed.message).hexdigest(), "content")
+    _require_same(decoded(member(signature, "content")), signed.signature, "signature")
     _require_signer(member(member(signature, "publicKey"), "content"), signed)
 
 
@@ -65,10 +65,10 @@ def _dsse(spec: JsonNode, signed: Signed) -> None:
     digest, signatures = member(spec, "payloadHash"), list(member(spec, "signatures").items())
     require_text(digest, "algorithm", "sha256")
     expected = None if signed.payload is None else hashlib.sha256(signed.payload).hexdigest()
-    _require(member(digest, "value").as_str() == expected, "payload")
+    _require_same(member(digest, "value").as_str(), expected, "payload")
     if len(signatures) != 1:
         _refuse(f"a log entry about {len(signatures)} signatures, expected one")
-    _require(decoded(member(signatures[0], "signature")) == signed.signature, "signature")
+    _require_same(decoded(member(signatures[0], "signature")), signed.signature, "signature")
     _require_signer(member(signatures[0], "verifier"), signed)
 
 
@@ -81,13 +81,13 @@ def _hashedrekord_of_version_2(spec: JsonNode, signed: Signed) -> None:
         _refuse(f"logs of version 2 take no signature by a key of kind {signed.key.kind} {signed.key.parameter}")
     require_text(verifier, "keyDetails", details)
     require_text(data, "algorithm", next(name for name, each in HASHES.items() if each == signed.hash_name))
-    _require(decoded(member(data, "digest")) == hashlib.new(signed.hash_name, signed.message).digest(), "content")
-    _require(decoded(member(signature, "content")) == signed.signature, "signature")
+    _require_same(decoded(member(data, "digest")), hashlib.new(signed.hash_name, signed.message).digest(), "content")
+    _require_same(decoded(member(signature, "content")), signed.signature, "signature")
     kinds = ("x509Certificate", "publicKey")
     found = [name for name in kinds if verifier.get(name) is not None]
     if found != [kinds[not signed.certified]]:
         _refuse("the log entry is about another kind of key")
-    _require(decoded(member(member(verifier, found[0]), "rawBytes")) == signed.signer, "key or certificate")
+    _require_same(decoded(member(member(verifier, found[0]), "rawBytes")), signed.signer, "key or certificate")
 
 
 _READERS: Mapping[tuple[str, str], Callable[[JsonNode, Signed], None]] = {
@@ -98,11 +98,11 @@ _READERS: Mapping[tuple[str, str], Callable[[JsonNode, Signed], None]] = {
 
 
 def _require_signer(node: JsonNode, signed: Signed) -> None:
-    _require(only_pem_block(decoded(node)) == signed.signer, "key or certificate")
+    _require_same(only_pem_block(decoded(node)), signed.signer, "key or certificate")
 
 
-def _require(same: bool, what: str) -> None:
-    if not same:
+def _require_same(found: bytes | str, expected: bytes | str | None, what: str) -> None:
+    if found != expected:
         _refuse(f"the log entry is about another {what}")
 
 

@@ -213,6 +213,11 @@ class RecordTest(unittest.TestCase):
         assert certificate is not None
         self.assertEqual(certificate["build_signer"], case.identity and case.identity.build_signer_uri)
 
+    def test_without_a_word_about_logs_none_is_wanted_of_a_key(self) -> None:
+        trust = BundleTrust(keys=(load_key(spki(WORLD.key)),))
+        for bundle in (WORLD.bundle(None, key=WORLD.key), WORLD.bundle(V1, key=WORLD.key, body=put("kind", "x"))):
+            require_bundle_about(parsed(bundle.document), trust, IMAGE, Examination("place", "sigstore-bundle"))
+
     def test_a_stranger_claims_nothing(self) -> None:
         examination = Examination("place", "sigstore-bundle")
         trust = BundleTrust(keys=(load_key(spki(World().key)),))
