@@ -80,31 +80,35 @@ class PartStore:
         return PartialBlob(part, descriptor, access, open_rest, lambda: self.open(descriptor))
 
     def open(self, descriptor: Descriptor) -> Part | None:
-        """The part of a blob, for the caller to close; None when it is in use, or may not be kept or used."""
+        """The part of a blob, for the caller to close; None when it is in use, or may not or cannot be kept."""
         if descriptor.size == UNKNOWN_SIZE or descriptor.size < self._minimum:
             return None
-        stem = f"{descriptor.digest.algorithm}-{descriptor.digest.encoded}"
         try:
-            with self._lock:
-                data = self._open_locked(f"{stem}.part")
-                if data is None:
-                    return None
-                try:
-                    sums = os.open(f"{stem}.sums", _OPEN, 0o600, dir_fd=self._directory)
-                except OSError:
-                    os.close(data)
-                    raise
-            if not (_is_ours(data, self._forbidden) and _is_ours(sums, self._forbidden)):
-                os.close(data)
-                os.close(sums)
-                if stem not in self._told:
-                    log.warning("%s: a file named %s is not a part of ours, and not used", self.path, stem)
-                self._told.add(stem)
-                return None
-            return Part(self, stem, descriptor.size, data, sums)
+            return self.claim(descriptor)
         except OSError as error:
-            log.debug("%s: %s is not kept: %s", self.path, stem, _reason(error))
+            log.debug("%s: blob %s is not kept: %s", self.path, descriptor.digest, _reason(error))
             return None
+
+    def claim(self, descriptor: Descriptor) -> Part | None:
+        """The same for a blob of any size; None when it is in use or not ours. Raises OSError."""
+        stem = f"{descriptor.digest.algorithm}-{descriptor.digest.encoded}"
+        with self._lock:
+            data = self._open_locked(f"{stem}.part")
+            if data is None:
+                return None
+            try:
+                sums = os.open(f"{stem}.sums", _OPEN, 0o600, dir_fd=self._directory)
+            except OSError:
+                os.close(data)
+                raise
+        if _is_ours(data, self._forbidden) and _is_ours(sums, self._forbidden):
+            return Part(self, stem, descriptor.size, data, sums)
+        os.close(data)
+        os.close(sums)
+        if stem not in self._told:
+            log.warning("%s: a file named %s is not a part of ours, and not used", self.path, stem)
+        self._told.add(stem)
+        return None
 
     def close(self) -> None:
         """Release the directory; parts that are open stay usable, and keep nothing more."""

@@ -94,7 +94,7 @@ class LayoutWriter:
             return None
         store = self._store(descriptor.digest)
         seen, until = -1, time.monotonic() + self._patience
-        while (part := store.open(descriptor)) is None:
+        while (part := self._claim(store, descriptor)) is None:
             if self.has(descriptor):
                 return None  # another process had begun it
             size = self._part_size(descriptor.digest)
@@ -121,7 +121,7 @@ class LayoutWriter:
         if part is None:
             return False
         store = self._store(descriptor.digest)
-        blob = PartialBlob(part, descriptor, BlobAccess.VERIFIED, open_rest, lambda: store.open(descriptor))
+        blob = PartialBlob(part, descriptor, BlobAccess.VERIFIED, open_rest, lambda: self._claim(store, descriptor))
         reader = follow(blob)
 
         def write(view: memoryview) -> None:
@@ -221,6 +221,13 @@ class LayoutWriter:
         version = parse_json(read_document(descriptor, where), where)["imageLayoutVersion"].as_str()
         if version.partition(".")[0] != "1":
             raise InvalidDocumentError(where, f"expected imageLayoutVersion 1, found {quote(version)}")
+
+    def _claim(self, store: PartStore, descriptor: Descriptor) -> Part | None:
+        """The part, None when it is in use or not ours. Raises SourceError."""
+        try:
+            return store.claim(descriptor)
+        except OSError as error:
+            raise write_fault(f"{store.path}: blob {descriptor.digest}", error) from error
 
     def _part_size(self, digest: Digest) -> int:
         name = f"blobs/{digest.algorithm}/{digest.algorithm}-{digest.encoded}.part"
