@@ -12,7 +12,7 @@ from .model.descriptor import Descriptor
 
 
 class Emit(Protocol):
-    """Records `event` (plan, progress, retry, source, throttled, auth, policy, done, failed) with its members.
+    """Records `event` with its members: plan, progress, retry, source, throttled, auth, policy, platform, done, failed.
 
     Never blocks, never raises, and may be called from any thread.
     """

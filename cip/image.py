@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from . import log, rooms
-from .content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, require_content
+from .content import BlobReader, BytesReader, require_content
 from .errors import (
     CipError,
     ErrorCode,
@@ -24,11 +24,12 @@ from .errors import (
     Phase,
     SourceError,
     UnsupportedError,
-    quote,
 )
 from .events import Events, failure
+from .hostconfig.machine import host_platforms
+from .imageconfig import ImageConfig
 from .model import mediatype
-from .model.descriptor import Descriptor
+from .model.descriptor import UNKNOWN_SIZE, Descriptor, Platform
 from .model.digest import Digest, digest_of
 from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
@@ -78,7 +79,15 @@ class ServedManifest(NamedTuple):
 class Image:
     """One accepted image. Safe to use from several threads; `close` leaves open readers alone."""
 
-    def __init__(self, reference: str, source: ImageSource, accepted: AcceptedManifest, events: Events) -> None:
+    def __init__(
+        self,
+        reference: str,
+        source: ImageSource,
+        accepted: AcceptedManifest,
+        events: Events,
+        wanted: Sequence[Platform],
+    ) -> None:
+        """`wanted` are the platforms asked for, none for one named by its digest; ImageConfig compares them."""
         self.reference = reference
         self.source = source  # for what copies an image as it is; nothing read from it is checked
         self.accepted = accepted
@@ -88,10 +97,10 @@ class Image:
         self._ahead_limit = 0
         self._ahead_connections = 0
         self._ahead_guess = False
-        self._config: bytes | None = None
         self._served: tuple[ServedManifest, BlobInMemory | None] | None = None
         self._lock = threading.Lock()
         manifest = accepted.manifest
+        self._config = ImageConfig(reference, manifest, source.open_blob, wanted, events)
         self._layers = tuple(source.stored_layers(manifest.layers))
         blobs = (manifest.config, *manifest.layers, *self._layers)
         self._blobs = {descriptor.digest: descriptor for descriptor in reversed(blobs)}
@@ -104,20 +113,42 @@ class Image:
         """
         return self._converted()[0]
 
+    @property
+    def fetchable_manifest(self) -> ServedManifest:
+        """As `manifest`, but it names the layers as the source can serve them, for a parent that has no other list.
+
+        A local storage has the plain tar of a layer that its manifest names compressed (images.md 4.4). `digest` stays
+        that of the stored manifest. Raises as `manifest`, and UnsupportedError for a layer that cannot be rebuilt.
+        """
+        accepted = self.accepted
+        if [layer.digest for layer in self._layers] == [layer.digest for layer in accepted.manifest.layers]:
+            return self.manifest
+        for layer in self._layers:
+            if layer.size == UNKNOWN_SIZE:
+                raise UnsupportedError(f"{self._where(f'layer {layer.digest}')}: cannot be rebuilt from its storage")
+        from .model.convert import convert_manifest, with_layers
+
+        if accepted.manifest.media_type == mediatype.OCI_MANIFEST:
+            data = with_layers(accepted.data, self._layers, self._where("manifest"))
+        else:
+            stored = accepted.manifest._replace(layers=self._layers)
+            data = convert_manifest(stored, self._config.stored(), self.reference).manifest
+        return ServedManifest(data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
+
     def config(self) -> bytes:
         """The config in OCI form, encoded anew (images.md 7.3), at most MANIFEST_LIMIT bytes.
 
         Raises UnsupportedError for an artifact, whose config is none, and what `manifest` raises.
         """
-        from .model.convert import encode_config
-
-        return encode_config(self._image_config(), self._where("config"))
+        return self._config.encoded()
 
     def inner_config(self) -> bytes:
         """The `config` object inside the config, as the deprecated GetConfig answers. Raises as `config`."""
-        from .model.convert import encode_inner_config
+        return self._config.inner()
 
-        return encode_inner_config(self._image_config(), self._where("config"))
+    def require_platform(self) -> None:
+        """Return unless the image is for another platform than those asked for. Raises as ImageConfig's."""
+        self._config.require_platform()
 
     def layers(self) -> tuple[Descriptor, ...]:
         """The layers, base first, as the source can serve them and with the media types of the unconverted manifest."""
@@ -147,9 +178,13 @@ class Image:
         if converted is not None and converted.descriptor == descriptor:
             return BytesReader(converted.data)
         listed = self._listed if digest not in self._blobs else None
-        ahead = self._read_ahead() if self._ahead_limit and listed is None else None
         try:
-            reader = (listed or ahead or self.source).open_blob(descriptor, access)
+            is_config = descriptor == self.accepted.manifest.config and self._config.is_image()
+            if is_config and access is BlobAccess.VERIFIED:
+                reader: BlobReader = BytesReader(self._config.stored())  # small, and looked at before it is passed on
+            else:
+                ahead = self._read_ahead() if self._ahead_limit and listed is None else None
+                reader = (listed or ahead or self.source).open_blob(descriptor, access)
         except CipError as error:
             self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
             raise
@@ -210,34 +245,6 @@ class Image:
     def _where(self, part: str) -> str:
         return f"{self.reference}: {part}"
 
-    def _image_config(self) -> bytes:
-        """The config blob of something that is an image (images.md 7.3)."""
-        manifest = self.accepted.manifest
-        if manifest.media_type == mediatype.OCI_MANIFEST and manifest.config.media_type != mediatype.OCI_CONFIG:
-            kind = manifest.artifact_type or manifest.config.media_type
-            raise UnsupportedError(
-                f"{self._where('config')}: expected an image, found an artifact of type {quote(kind)}",
-                code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
-            )
-        return self._config_blob()
-
-    def _config_blob(self) -> bytes:
-        """The config as stored, verified and kept. Two threads that ask at once may both fetch it; one copy stays."""
-        if self._config is None:
-            descriptor = self.accepted.manifest.config
-            try:
-                reader = self.source.open_blob(descriptor, BlobAccess.VERIFIED)
-                try:
-                    data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where("config"))
-                finally:
-                    reader.close()
-            except CipError as error:
-                error.phase = error.phase or Phase.CONFIG
-                raise
-            with self._lock:
-                self._config = self._config or data
-        return self._config
-
     def _converted(self) -> tuple[ServedManifest, BlobInMemory | None]:
         if self._served is None:
             accepted = self.accepted
@@ -247,7 +254,7 @@ class Image:
                 return self._served
             from .model.convert import convert_manifest
 
-            converted = convert_manifest(accepted.manifest, self._config_blob(), self.reference)
+            converted = convert_manifest(accepted.manifest, self._config.stored(), self.reference)
             served = ServedManifest(
                 converted.manifest, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest
             )
@@ -275,6 +282,7 @@ class ImageOpener:
         self.events = events
         self._audit = audit
         self._policy: Policy | None = None
+        self._wanted: tuple[Platform, ...] = ()
 
     @property
     def policy(self) -> Policy | None:
@@ -282,11 +290,13 @@ class ImageOpener:
         return self._policy
 
     def prepare(self) -> None:
-        """Read what every image needs: the policy, the credential flags. A failed call may be repeated.
+        """Read what every image needs: policy, credential flags, this host's platform. A failed call may be repeated.
 
         Raises UsageError for contradicting flags, ConfigurationError (policy-missing, policy-invalid).
         """
         self._settings.credentials.explicit()
+        if not self._wanted:
+            self._wanted = host_platforms(self._settings.platform)
         if self._policy is None:
             self._policy = self._load_policy()
 
@@ -319,7 +329,9 @@ class ImageOpener:
         source = self.sources.open(parse_image_reference(text))
         try:
             accepted = self._accept(text, source, tools, instance)
-            image = Image(text, source, accepted, self.events)
+            image = Image(text, source, accepted, self.events, self._wanted if instance is None else ())
+            if self._settings.platform.required:
+                image.require_platform()
             if source.identity.transport is Transport.DOCKER:
                 limits = self._settings.transfer
                 image.read_ahead(limits.read_ahead, limits.connections, guess=False)
@@ -440,11 +452,8 @@ class ImageOpener:
 
     def _resolve(self, text: str, source: ImageSource, index: Index, named: Digest | None) -> AcceptedManifest:
         """The manifest for this platform, following indexes inside indexes; or the one with the digest `named`."""
-        from .hostconfig.machine import host_platforms
-
-        wanted = host_platforms(self._settings.platform)
         for _ in range(INDEX_DEPTH):
-            entry = choose_instance(index, wanted).descriptor if named is None else Descriptor("", named, 0)
+            entry = choose_instance(index, self._wanted).descriptor if named is None else Descriptor("", named, 0)
             try:
                 raw = source.manifest(entry.digest)
             except ImageAbsentError as error:  # the image is there, its index names more than there is

@@ -101,6 +101,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("override-os", Kind.TEXT, "OS", "choose this platform from an index"),
         Option("override-arch", Kind.TEXT, "ARCH", "choose this platform from an index"),
         Option("override-variant", Kind.TEXT, "VARIANT", "choose this platform from an index"),
+        Option("require-platform", Kind.FLAG, "", "refuse an image whose config is for another platform"),
         Option("local-source", Kind.TEXTS, "REF", "docker: take blobs from here first (repeatable)"),
         Option("offline", Kind.FLAG, "", "docker: use --local-source only, never the network"),
         Option("shared-blob-dir", Kind.TEXT, "DIR", "oci: where the blobs are"),
@@ -427,6 +428,7 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
             os=values["override-os"] or None,
             architecture=values["override-arch"] or None,
             variant=values["override-variant"] or None,
+            required=bool(values["require-platform"]),
         ),
         times=times._replace(
             connect=_or(values["connect-timeout"], times.connect),

@@ -106,11 +106,15 @@ class PolicyOptions(NamedTuple):
 
 
 class PlatformOptions(NamedTuple):
-    """Overrides for choosing an instance from an index; None is the host's own value."""
+    """Overrides for choosing an instance from an index; None is the host's own value.
+
+    `required`: an image whose config says that it is for another platform is refused.
+    """
 
     os: str | None = None
     architecture: str | None = None
     variant: str | None = None
+    required: bool = False
 
 
 class TimeLimits(NamedTuple):

@@ -43,6 +43,7 @@ $c -l registries.d -x -a '(__fish_complete_directories)' -d 'where signatures ar
 $c -l override-os -x -d 'choose this platform from an index'
 $c -l override-arch -x -d 'choose this platform from an index'
 $c -l override-variant -x -d 'choose this platform from an index'
+$c -l require-platform -d 'refuse an image whose config is for another platform'
 $c -l tmpdir -x -a '(__fish_complete_directories)' -d 'for compressed archives'
 $c -l shared-blob-dir -x -a '(__fish_complete_directories)' -d 'oci: where the blobs are'
 $c -l daemon-host -x -d 'docker-daemon: its socket'

@@ -36,6 +36,7 @@ _arguments \
     '--override-os=[choose this platform from an index]:os:' \
     '--override-arch=[choose this platform from an index]:arch:' \
     '--override-variant=[choose this platform from an index]:variant:' \
+    '--require-platform[refuse an image whose config is for another platform]' \
     '--tmpdir=[for compressed archives (default; /var/tmp)]:dir:_files -/' \
     '--shared-blob-dir=[oci; where the blobs are]:dir:_files -/' \
     '--daemon-host=[docker-daemon; its socket]:url:' \

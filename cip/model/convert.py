@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ErrorCode, UnsupportedError, quote
@@ -26,6 +26,8 @@ _OCI_LAYER_OF = {
     mediatype.DOCKER_LAYER_FOREIGN: mediatype.OCI_LAYER_NONDISTRIBUTABLE,
     f"{mediatype.DOCKER_LAYER_FOREIGN}.gzip": f"{mediatype.OCI_LAYER_NONDISTRIBUTABLE}+gzip",
 }
+# annotations that speak of a compressed layer's own bytes: zstd:chunked, eStargz
+_OF_COMPRESSED = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.", "containerd.io/snapshot/stargz/")
 # Go's encoder makes JSON safe inside HTML and JavaScript; these characters stand in strings only.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 _TIME = re.compile(
@@ -62,6 +64,20 @@ def convert_manifest(manifest: Manifest, config: bytes, where: str) -> Converted
         "layers": [_descriptor_members(layer) for layer in layers],
     }
     return Converted(_encode(document), encoded, descriptor)
+
+
+def with_layers(manifest: bytes, layers: Sequence[Descriptor], where: str) -> bytes:
+    """The OCI `manifest` with other bytes for its layers, one for each; what it says of the old ones' form goes."""
+    members = dict(parse_json(manifest, where).members())
+    document = {name: node.value for name, node in members.items()}
+    found = []
+    for node, layer in zip(members["layers"].items(), layers, strict=True):
+        kept = {name: value for name, value in node.value.items() if name not in ("urls", "data", "annotations")}
+        annotations = node.get("annotations")
+        names = annotations.value.items() if annotations is not None else ()
+        left = {name: value for name, value in names if not name.startswith(_OF_COMPRESSED)}
+        found.append(kept | _descriptor_members(layer) | ({"annotations": left} if left else {}))
+    return _encode(document | {"layers": found})
 
 
 def encode_config(config: bytes, where: str) -> bytes:

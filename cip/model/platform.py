@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..errors import ErrorCode, NotFoundError, quote
 from . import mediatype
 from .descriptor import Platform
+from .jsontree import JsonNode
 from .manifest import Index, IndexEntry
 
 LISTED_PLATFORMS = 20  # how many of an index's platforms a refusal names
@@ -102,6 +103,19 @@ def choose_instance(index: Index, wanted: Sequence[Platform]) -> IndexEntry:
     if chosen is None:
         raise _not_found(index, wanted[0])
     return chosen
+
+
+def contradiction(config: JsonNode, wanted: Sequence[Platform]) -> Platform | None:
+    """The platform that an image's `config` states, when it is none of `wanted`; what it leaves out says nothing."""
+    members = config.folded(("architecture", "os", "variant"))
+    said = {name: node.as_replaced_str() for name, node in members.items()}
+    architecture = _ARCHITECTURES.get(said.get("architecture", ""), said.get("architecture", ""))
+    stated = Platform(architecture or wanted[0].architecture, said.get("os") or wanted[0].os, said.get("variant", ""))
+    fits = any(
+        (each.architecture, each.os) == (stated.architecture, stated.os) and stated.variant in ("", each.variant)
+        for each in wanted
+    )
+    return None if fits else stated
 
 
 def is_attestation(entry: IndexEntry) -> bool:

@@ -313,7 +313,7 @@ class Conversation(BaseHTTPRequestHandler):
     # --- answers ---
 
     def _answer_manifest(self, name: str) -> None:
-        manifest = self._opened().manifest
+        manifest = self._opened().fetchable_manifest
         fields = {
             "Content-Type": manifest.media_type,
             "Content-Length": str(len(manifest.data)),

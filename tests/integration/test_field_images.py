@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -11,13 +12,16 @@ import unittest
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cip.client import open_proxy
 from cip.model import mediatype
 from cip.model.digest import digest_of
 from tests.support import images
 from tests.support.field import AMD64, NAME, FieldCase, content
+from tests.support.jsonparent import json_proxy
 from tests.support.newer import require_newer
-from tests.support.parent import running
+from tests.support.parent import MODULE, running
 from tests.support.peers import clean_environment, docker_registry, require_peer, skopeo
+from tests.support.realimages import LocalStorage
 from tests.support.recording import Given
 
 
@@ -57,6 +61,108 @@ class DocumentsTest(FieldCase):
         subprocess.run(command, check=True, env=clean_environment(self.scratch))
         manifest = json.loads((copy / "manifest.json").read_bytes())
         return Path(copy, manifest["config"]["digest"].removeprefix("sha256:")).read_bytes()
+
+
+class StorageTest(FieldCase):
+    """Over HTTP a parent has the manifest alone: what it names can be fetched from the same server."""
+
+    def test_what_the_manifest_of_a_pulled_image_names_can_be_fetched(self) -> None:
+        layout = images.Layout(self.scratch / "layout")
+        layer = images.tar([images.Member(b"file", b"content\n" * 1000)])
+        config = images.config([digest_of(layer)])
+        layout.add_image(config, [layer], images.manifest(config, [layer]), name="t")
+        compressed = f"dir:{self.scratch}/compressed"
+        skopeo("copy", "--quiet", "--dest-compress", f"oci:{layout.path}:t", compressed, home=self.scratch)
+        storage = LocalStorage(self.scratch, "vfs", self.scratch)
+        self.addCleanup(storage.close)
+        for number, form in enumerate(("oci", "v2s2")):
+            name = storage.name(f"localhost/pulled:{number}")
+            skopeo("copy", "--quiet", f"--format={form}", compressed, name, home=self.scratch)
+            stored = skopeo("inspect", "--raw", name, home=self.scratch).encode()
+            self.assertIn(b"gzip", stored)
+            with self.subTest(form), running(name, home=self.home) as proxy:
+                answer = proxy.line.ask("GET", "/manifest")
+                self.assertEqual(str(digest_of(stored)), answer.field("Manifest-Digest"))
+                manifest = json.loads(answer.body)
+                self.assertEqual([mediatype.OCI_LAYER], [each["mediaType"] for each in manifest["layers"]])
+                for each in (manifest["config"], *manifest["layers"]):
+                    blob = proxy.line.ask("GET", f"/blobs/{each['digest']}")
+                    self.assertEqual((200, True), (blob.status, blob.complete))
+                    self.assertEqual((each["digest"], each["size"]), (str(digest_of(blob.body)), len(blob.body)))
+                self.assertEqual(layer, proxy.line.ask("GET", f"/blobs/{manifest['layers'][0]['digest']}").body)
+            with json_proxy(home=self.home) as proxy_json:
+                image = proxy_json.parent.open(name)
+                digest, data, _ = proxy_json.parent.fetch("GetManifest", image)
+                self.assertEqual(str(digest_of(stored)), digest)
+                if form == "oci":
+                    self.assertEqual(stored, data)
+            with open_proxy(name, options=("--insecure-policy",), program=MODULE) as image_of_client:
+                for described in image_of_client.layers():
+                    with image_of_client.open_blob(described.digest) as reader:
+                        self.assertEqual(layer, reader.read())
+
+
+class PlatformTest(FieldCase):
+    """podman#25599: an index says one platform, the config of its instance another."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        layout = images.Layout(self.scratch / "layout")
+        for blob in (images.CONFIG_C, images.LAYER_T, images.MANIFEST_M):
+            layout.add_blob(blob)
+        arm64 = {"architecture": "arm64", "os": "linux"}
+        layout.add_manifest(
+            images.index([images.entry(images.MANIFEST_M, platform=arm64)]), mediatype.OCI_INDEX, name="t"
+        )
+        layout.add_manifest(images.MANIFEST_M, name="single")
+        docker = images.manifest(images.CONFIG_C, [images.LAYER_T], media_type=mediatype.DOCKER_MANIFEST)
+        layout.add_manifest(docker, mediatype.DOCKER_MANIFEST, name="docker")
+        self.image = f"oci:{layout.path}"
+
+    def told(self, *arguments: str, targets: Sequence[str] = ("/manifest", f"/blobs/{images.DIGEST_C}")) -> list[str]:
+        """The platforms that events say of an image that is served."""
+        reading, writing = os.pipe()
+        with open(reading, encoding="utf-8") as lines:
+            try:
+                with running(f"--events-fd={writing}", *arguments, home=self.home, pass_fds=[writing]) as proxy:
+                    for target in targets:
+                        self.assertEqual(200, proxy.line.ask("GET", target).status)
+                    proxy.hang_up()
+                    self.stderr = proxy.stderr()
+            finally:
+                os.close(writing)
+            events = [json.loads(line) for line in lines]
+        return [f"{each['wanted']} {each['found']}" for each in events if each["event"] == "platform"]
+
+    def test_an_image_for_another_platform_is_told_by_a_warning_and_an_event(self) -> None:
+        for tag in ("t", "single"):
+            with self.subTest(tag):
+                self.assertEqual(["linux/arm64 linux/amd64"], self.told("--override-arch=arm64", f"{self.image}:{tag}"))
+                self.assertIn("WARNING", self.stderr)
+                self.assertIn("an image for linux/arm64 was asked for, its config says linux/amd64", self.stderr)
+        told = self.told("--override-arch=arm64", f"{self.image}:docker", targets=("/manifest",))
+        self.assertEqual(["linux/arm64 linux/amd64"], told)
+
+    def test_an_image_for_the_platform_that_was_asked_for_is_served_in_silence(self) -> None:
+        for options in (("--override-arch=amd64",), ("--override-arch=amd64", "--require-platform")):
+            self.assertEqual([], self.told(*options, f"{self.image}:single"))
+            self.assertEqual("", self.stderr)
+
+    def test_an_image_for_another_platform_is_refused_where_that_is_required(self) -> None:
+        for tag in ("t", "single", "docker"):
+            with self.subTest(tag):
+                problem = self.problem("--require-platform", "--override-arch=arm64", f"{self.image}:{tag}")
+                self.assertEqual(("platform-not-found", 404), (problem["type"], problem["status"]))
+                self.assertIn("expected an image for linux/arm64, found one for linux/amd64", problem["detail"])
+        with json_proxy("--require-platform", "--override-arch=arm64", home=self.home) as proxy:
+            proxy.parent.ask("Initialize")
+            reply = proxy.parent.ask("OpenImageOptional", f"{self.image}:t")
+            self.assertEqual("platform-not-found", reply.members["details"]["type"])
+
+    def test_without_an_override_the_platform_of_this_host_is_required(self) -> None:
+        image = f"{self.image}:single"
+        fits = os.uname().machine == "x86_64"
+        self.assertEqual(200 if fits else 404, self.ask("--require-platform", image).status)
 
 
 class NamesTest(FieldCase):

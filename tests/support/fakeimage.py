@@ -112,6 +112,8 @@ class FakeImage:
     def manifest(self) -> Manifest:
         return self._content.manifest
 
+    fetchable_manifest = manifest
+
     def config(self) -> bytes:
         assert self._content.config_gate is None or self._content.config_gate.wait(PATIENCE)
         return CONFIG_C

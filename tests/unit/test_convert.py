@@ -7,8 +7,9 @@ from typing import Any
 
 from cip.errors import CipError, ErrorCode, InvalidDocumentError, UnsupportedError
 from cip.model import mediatype as mt
-from cip.model.convert import Converted, convert_manifest, encode_config, encode_inner_config
-from cip.model.digest import digest_of
+from cip.model.convert import Converted, convert_manifest, encode_config, encode_inner_config, with_layers
+from cip.model.descriptor import Descriptor
+from cip.model.digest import digest_of, parse_digest
 from cip.model.manifest import Manifest, parse_manifest
 from tests.support import images
 
@@ -237,6 +238,23 @@ class Config(unittest.TestCase):
                 self.assertEqual(encode_inner_config(config, "config"), expected)
         with self.assertRaisesRegex(InvalidDocumentError, "os: expected a string"):
             encode_inner_config(b'{"os":1}', "config")
+
+
+class LayersOfAnotherForm(unittest.TestCase):
+    def test_what_is_said_of_the_bytes_that_are_not_served_goes_and_all_else_stays(self) -> None:
+        compressed = {
+            "mediaType": f"{mt.OCI_LAYER}+zstd", "digest": "sha256:" + "a" * 64, "size": 7, "urls": ["https://h/x"],
+            "annotations": {"io.github.containers.zstd-chunked.manifest-position": "1:2:3:4", "ostree.components": "x"},
+            "artifactType": "a/b",
+        }  # fmt: skip
+        plain = {"digest": "sha256:" + "b" * 64, "size": 3, "mediaType": mt.OCI_LAYER,
+                 "annotations": {"containerd.io/snapshot/stargz/toc.digest": "sha256:0"}}  # fmt: skip
+        document = json.loads(M) | {"layers": [compressed, plain], "annotations": {"k": "v<"}, "x": 1}
+        tar = Descriptor(mt.OCI_LAYER, parse_digest(T_DIGEST), 10240)
+        found = json.loads(with_layers(compact(document), [tar, tar], "image"))
+        served = {"mediaType": mt.OCI_LAYER, "digest": T_DIGEST, "size": 10240}
+        first = served | {"annotations": {"ostree.components": "x"}, "artifactType": "a/b"}
+        self.assertEqual(found, document | {"layers": [first, served]})
 
 
 class ManifestOfDocker(unittest.TestCase):

@@ -47,7 +47,8 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "registry", "union", "partial"},
     "readahead": _BELOW_IMAGE,
     "referrers": _LOW | {"sources.base"},
-    "image": _BELOW_IMAGE
+    "imageconfig": _BELOW_IMAGE,
+    "image": _BELOW_IMAGE | {"imageconfig"}
     | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "referrers"},
     "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "partial"},
     "wire": _VALUES | {"content", "image", "net.lines"},
