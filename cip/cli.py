@@ -14,17 +14,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
-from .errors import CipError, ErrorCode, UnsupportedError, UsageError
+from .errors import CipError, UsageError
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
-from .settings import HostEnvironment, PolicySource, SandboxMode, Settings
+from .settings import HostEnvironment, PolicySource, Settings
 from .watch import Conversation, Watch, hold_signals, release_signals
 
 if TYPE_CHECKING:
-    from .confine.remote import HelperPrograms
-    from .confine.sandbox import Level
+    from .confine.confinement import Confinement, InWriters
     from .image import Image, ImageOpener
-    from .transports import SourceOpener
     from .trust.evaluation import Audit
     from .trust.policy import Policy
 
@@ -126,7 +124,9 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
     def open_image() -> Image:
         image = opener.open(reference)
         try:
-            confinement.require()
+            if confinement is not None:
+                confinement.require()
+                image.before_blobs(confinement.apply)
         except BaseException:
             image.close()
             raise
@@ -167,17 +167,20 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
     if invocation.settings.sandbox.required == "full":
         raise UsageError(f"--require-sandbox=full: {Command.JSON} opens files that its parent names later")
     opener, confinement, last_words = _core(invocation, stack)
-    confinement.require()
+    if confinement is not None:
+        confinement.require()
     conversation = stack.enter_context(rooms.json_conversation(sock, opener))
     return _converse(conversation, confinement, last_words)
 
 
-def _converse(conversation: Conversation, confinement: _Confinement, last_words: Callable[[], None]) -> int:
+def _converse(conversation: Conversation, confinement: Confinement | None, last_words: Callable[[], None]) -> int:
     """Hold the conversation in this thread, and confine it once the first answer is out; the exit status."""
     with Watch(conversation, last_words) as watch:
+        if confinement is not None:
+            confinement.renew = watch.renew
         if conversation.begin():
-            confinement.apply()
-            watch.renew()
+            if confinement is not None:
+                confinement.apply()
             conversation.run()
     return conversation.exit_status
 
@@ -192,12 +195,14 @@ def _fetch(invocation: Invocation, stack: ExitStack) -> int:
     destination = rooms.parse_destination(invocation.destination, invocation.reference)
     settings = invocation.settings._replace(partial_dir=None)  # the layout keeps its own parts
     opener, confinement, _ = _core(invocation._replace(settings=settings), stack)
-    confinement.writable.append(destination.path)
+    if confinement is not None:
+        confinement.writable.append(destination.path)
     release_signals()  # what is written is good at any moment
 
     def confine() -> None:
-        confinement.require()
-        confinement.apply()
+        if confinement is not None:
+            confinement.require()
+            confinement.apply()
 
     watched = invocation.log_level < log.Level.SILENT and os.isatty(log.STDERR)
     said = rooms.fetch(
@@ -207,136 +212,48 @@ def _fetch(invocation: Invocation, stack: ExitStack) -> int:
     return _print(f"{said}\n")
 
 
-class _Confinement:
-    """Gives up what is not needed any more, once, off the critical path unless a level is required.
-
-    Called by the main thread, which holds the conversation. What it starts from then on is confined as well; what ran
-    before is not, until it ends, on a kernel that confines one thread at a time.
-    """
-
-    def __init__(
-        self, invocation: Invocation, programs: HelperPrograms, sources: SourceOpener, opener: ImageOpener
-    ) -> None:
-        self._settings = invocation.settings
-        self._command = invocation.command
-        self._reference = invocation.reference
-        self._programs = programs
-        self._sources = sources
-        self._opener = opener
-        self.writable = [self._settings.tmpdir, *([self._settings.partial_dir] if self._settings.partial_dir else [])]
-        self._applied = invocation.settings.sandbox.mode is SandboxMode.OFF
-
-    def apply(self) -> None:
-        """Confine this process, as far as the kernel lets us."""
-        if not self._applied:
-            self._confine()
-
-    def require(self) -> None:
-        """Confine now if a level is required. Raises UnsupportedError when it was not reached."""
-        required = self._settings.sandbox.required
-        if required is None or self._applied:
-            return
-        from .confine.sandbox import parse_level
-
-        reached = self._confine()
-        if reached < parse_level(required):
-            self._applied = False  # a request that comes again is refused again
-            raise UnsupportedError(
-                f"--require-sandbox: expected level {required}, reached {reached.name.lower()}",
-                code=ErrorCode.DEPENDENCY_MISSING,
-            )
-
-    def _confine(self) -> Level:
-        from .confine.needs import why_unix_sockets
-        from .confine.sandbox import Level, confine
-
-        self._applied = True
-        # A JSON parent names files later, and a store is spread over directories that only the source knows.
-        named = (self._reference, *self._settings.local_sources)
-        limited = self._command is Command.HTTP and not any(text.startswith("containers-storage:") for text in named)
-        wanted = Level.FULL if limited else Level.WRITE
-        writable, readable = self.writable, _read_later(self._reference, self._settings)
-        try:
-            self._confine_programs()
-        except OSError as error:
-            log.warning("sandbox: none, because the process that runs helpers cannot be started: %s", error.strerror)
-            return Level.NONE
-        why = why_unix_sockets(self._reference)
-        if why:
-            log.info("sandbox: unix sockets stay open to it: %s", why)
-        reached = confine(wanted, writable=writable, readable=readable, unix_sockets=bool(why))
-        log.info("sandbox: level %s", reached.name.lower())
-        return reached
-
-    def _confine_programs(self) -> None:
-        """Let other programs be run by a process of its own, if any can be needed. Raises OSError."""
-        from .confine.needs import may_ask_helpers, may_decompress, may_verify
-
-        asked = may_ask_helpers(self._reference, self._settings)
-        helpers = self._sources.credential_helpers() if asked else frozenset()
-        needed = may_verify(self._opener.policy) or may_decompress(self._reference, self._settings)
-        self._programs.confine(needed=needed or bool(helpers), helpers=helpers)
-
-
-def _read_later(reference: str, settings: Settings) -> list[str]:
-    """What may have to be read after the image is open: the image itself, certificates, access to further places."""
-    from .hostconfig.paths import auth_files, certificate_directories
-    from .model.reference import Transport, parse_image_reference
-
-    paths = [settings.shared_blob_dir] if settings.shared_blob_dir else []
-    remote = False
-    for text in (reference, *settings.local_sources) if reference else ():
-        parsed = parse_image_reference(text)
-        if parsed.transport is Transport.DOCKER:
-            remote = True
-        elif parsed.transport is not Transport.DOCKER_DAEMON:
-            paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
-    if remote:  # a mirror that is asked when another place breaks in the middle of a blob
-        environment = settings.environment
-        paths += [path for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (path := environment.get(name))]
-        certificates = certificate_directories("host", settings)
-        paths += certificates if settings.cert_dir else map(os.path.dirname, certificates)
-        paths += [file.path for file in auth_files(settings)[0]]
-    return paths
-
-
-def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, _Confinement, Callable[[], None]]:
+def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, Confinement | None, Callable[[], None]]:
     """The core with everything it is handed, closed with `stack`: settings, programs, clock, records.
 
     With it comes what must be done when the process ends from beside the conversation.
     """
     import time
 
-    from .confine.remote import HelperPrograms
     from .image import ImageOpener
+    from .programs import DirectPrograms
     from .transports import SourceOpener
     from .trust.evaluation import TrustTools
 
     hold_signals()  # before the first thread
     threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
-    programs = HelperPrograms(settings.environment.variables)
+    limited = invocation.command is Command.HTTP  # a JSON parent names files later
+    confinement = rooms.confinement(settings, invocation.reference, limited_reads=limited)
+    programs = confinement.programs if confinement is not None else DirectPrograms(settings.environment.variables)
     stack.callback(programs.close)
-    events, audit, close_records = _records(invocation, stack)
+    events, audit, close_records, in_writers = _records(invocation, stack)
     tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in
     sources = SourceOpener(settings, events, programs)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
 
+    if confinement is not None:
+        confinement.know(sources, opener, in_writers)
+
     def last_words() -> None:
         programs.abandon()
         close_records()
 
-    return opener, _Confinement(invocation, programs, sources, opener), last_words
+    return opener, confinement, last_words
 
 
-def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, Callable[[], None]]:
-    """Where events and decisions are told, and what writes the last of them."""
+def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, Callable[[], None], InWriters | None]:
+    """Where events and decisions are told, what writes the last of them, and what reaches those who write."""
     from .trust.evaluation import no_audit
     from .wire.fds import adopt_writer
 
     if invocation.events_fd is None and invocation.audit_fd is None and not invocation.journal:
-        return NO_EVENTS, no_audit, lambda: None
+        return NO_EVENTS, no_audit, lambda: None, None
     audit: Audit = no_audit
     records = rooms.records()
     stack.callback(records.close)
@@ -347,7 +264,7 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, C
     if invocation.audit_fd is not None:
         descriptor = adopt_writer(invocation.audit_fd, "--audit-fd")
         audit = records.audit(descriptor, required=invocation.require_audit)
-    return records.events(), audit, records.close
+    return records.events(), audit, records.close, records.in_writers
 
 
 def _load_policy(settings: Settings) -> Policy:

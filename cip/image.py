@@ -94,6 +94,7 @@ class Image:
         self._events = events
         self._listed: ImageReferrers | None = None  # what refers to the image, once the parent has asked
         self._ahead: ReadAhead | None = None
+        self._prepare_blobs: Callable[[], object] = tuple
         self._ahead_limit = 0
         self._ahead_connections = 0
         self._ahead_guess = False
@@ -177,6 +178,7 @@ class Image:
         converted = self._served[1] if self._served is not None else None
         if converted is not None and converted.descriptor == descriptor:
             return BytesReader(converted.data)
+        self._prepare_blobs()
         listed = self._listed if digest not in self._blobs else None
         try:
             is_config = descriptor == self.accepted.manifest.config and self._config.is_image()
@@ -203,6 +205,10 @@ class Image:
         Raises NotFoundError (blob-not-in-image, blob-not-found), ContentMismatchError, SourceError.
         """
         return self._referrers().manifest(digest)
+
+    def before_blobs(self, prepare: Callable[[], object]) -> None:
+        """Have `prepare` called before a blob is opened, which may need further threads; it may be called again."""
+        self._prepare_blobs = prepare
 
     def read_ahead(self, limit: int, connections: int, *, guess: bool) -> None:
         """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.

@@ -56,6 +56,7 @@ class PartStore:
         self._minimum = minimum
         # A part on its way to a place that others read may be killed just before it gets there.
         self._forbidden = 0o077 if private else 0o022
+        self._mode = 0o666 & ~self._forbidden  # from the beginning: a sandbox forbids to change it later
         self._told: set[str] = set()
         self._lock = threading.Lock()
         try:
@@ -151,7 +152,7 @@ class PartStore:
     def _open_locked(self, name: str) -> int | None:
         """A descriptor of the file `name`, which holds its lock. None when another reader has it. Raises OSError."""
         for _ in range(_OPEN_TRIES):
-            descriptor = os.open(name, _OPEN, 0o600, dir_fd=self._directory)
+            descriptor = os.open(name, _OPEN, self._mode, dir_fd=self._directory)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with suppress(FileNotFoundError):
@@ -283,7 +284,6 @@ class Part:
         """Move the complete part, which is on disk then, to `path` below the descriptor `directory`. Raises OSError."""
         with self._lock:
             data, _ = self._require_open()
-            os.fchmod(data, 0o644)
             os.fsync(data)
             self._store.publish(self._stem, path, directory)
 

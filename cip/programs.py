@@ -110,6 +110,13 @@ class DirectPrograms:
         self._environ = {"PATH": search_path}
         self.running = Running()
 
+    def close(self) -> None:
+        """Nothing runs between two calls."""
+
+    def abandon(self) -> None:
+        """Kill what runs; from any thread."""
+        self.running.kill()
+
     def verify(self, keyring: bytes, message: bytes) -> GpgvResult:
         """Both reach gpgv as memory files, so nothing of an image is written to a disk; the status lines in a third."""
         with ExitStack() as stack:

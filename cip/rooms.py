@@ -17,6 +17,7 @@ from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 if TYPE_CHECKING:
     import socket
 
+    from .confine.confinement import Confinement
     from .content import BlobReader
     from .events import Events
     from .explain.view import Explanation
@@ -234,6 +235,18 @@ def json_conversation(sock: socket.socket, opener: ImageOpener) -> JsonConversat
     with _needed("experimental-image-proxy", UsageError):
         from .wire.jsonproxy.conversation import Conversation
     return Conversation(sock, opener)
+
+
+def confinement(settings: Settings, reference: str, *, limited_reads: bool) -> Confinement | None:
+    """What confines the process; None in a copy that cannot. Raises UsageError where a level is required."""
+    try:
+        with _needed("--require-sandbox", UsageError):
+            from .confine.confinement import Confinement
+    except UsageError:
+        if settings.sandbox.required is not None:
+            raise
+        return None
+    return Confinement(settings, reference, limited_reads=limited_reads)
 
 
 def explain(reference: str, settings: Settings) -> Explanation:

@@ -42,7 +42,8 @@ _READ = _READ_FILE | _READ_DIR
 _ON_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the kernel refuses the others on a file
 _BIND_TCP = 1  # ABI 4
 _SCOPES = 3  # ABI 6: abstract sockets, signals
-_ALL_THREADS = 1 << 3  # ABI 8: a flag of landlock_restrict_self
+_ALL_THREADS = 1 << 3  # a flag of landlock_restrict_self
+ALL_THREADS_ABI = 8  # of Landlock; before it each thread has to confine itself
 
 # What the C library, OpenSSL and our own late imports read after confinement; never where private keys are kept.
 SYSTEM_READS = (
@@ -106,6 +107,11 @@ def confine(
     return reached
 
 
+def landlock_abi() -> int:
+    """The version of Landlock that this kernel has; 0 for none."""
+    return max(0, _kernel()(_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION))
+
+
 def _kernel() -> Syscall:
     import ctypes
 
@@ -159,7 +165,7 @@ def _confine_files(call: Syscall, wanted: Level, writable: Iterable[str], readab
             rules += [(path, _READ) for path in (*SYSTEM_READS, *python_paths(), *readable)]
         for path, access in rules:
             _allow(call, ruleset, path, access & handled)
-        result = call(_LANDLOCK_RESTRICT_SELF, ruleset, _ALL_THREADS if abi >= 8 else 0)
+        result = call(_LANDLOCK_RESTRICT_SELF, ruleset, _ALL_THREADS if abi >= ALL_THREADS_ABI else 0)
         _require(result, "the Landlock ruleset")
     finally:
         os.close(ruleset)

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .. import log
 
@@ -33,6 +33,7 @@ class LineWriter:
         self._queued = self._written = 0  # lines that are not progress
         self._writing = False
         self._thread: threading.Thread | None = None
+        self._calls: deque[Callable[[], object]] = deque()
         self._closed = False
 
     def write(self, members: Mapping[str, object], within: float) -> bool:
@@ -70,6 +71,21 @@ class LineWriter:
                 self._thread = thread
             self._condition.notify()
 
+    def in_thread(self, call: Callable[[], object], within: float) -> bool:
+        """Run `call` in the thread that writes, if there is one; whether it has done so within so many seconds."""
+        done = threading.Event()
+
+        def run() -> None:
+            call()
+            done.set()
+
+        with self._condition:
+            if self._thread is None:
+                return True
+            self._calls.append(run)
+            self._condition.notify_all()
+        return done.wait(max(0.0, within))
+
     def close(self, within: float) -> None:
         """Write what waits, for at most `within` seconds, and close the descriptor."""
         with self._condition:
@@ -104,17 +120,16 @@ class LineWriter:
                 with self._condition:
                     self._writing = False
                     self._condition.notify_all()
-                    while not (self._lines or self._progress or self._closed):
+                    while not (self._lines or self._progress or self._closed or self._calls):
                         self._condition.wait()
                     if self._closed:
                         return
-                    self._writing = True
-                    counts = bool(self._lines)
-                    if counts:
-                        line = self._lines.popleft()
-                        self._waiting -= len(line)
-                    else:
-                        line = self._progress.pop(next(iter(self._progress)))
+                    call = self._calls.popleft() if self._calls else None
+                    if call is None:
+                        counts, line = self._next()
+                if call is not None:
+                    call()
+                    continue
                 try:
                     _write_whole(self._descriptor, line)
                     self._written += counts
@@ -125,6 +140,15 @@ class LineWriter:
                         return
         finally:
             os.close(self._descriptor)
+
+    def _next(self) -> tuple[bool, bytes]:
+        """The next line, and whether it is not progress; called with the lock held."""
+        self._writing = True
+        if not self._lines:
+            return False, self._progress.pop(next(iter(self._progress)))
+        line = self._lines.popleft()
+        self._waiting -= len(line)
+        return True, line
 
 
 def _write_whole(descriptor: int, line: bytes) -> None:

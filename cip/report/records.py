@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from ..events import Emit, Events
 from ..trust.evaluation import Audit
@@ -39,6 +40,11 @@ class Records:
     def audit(self, descriptor: int, *, required: bool) -> Audit:
         """Decisions that become lines on `descriptor`, which is owned from now on; see `write_audit`."""
         return write_audit(self._open(descriptor, "audit"), required=required)
+
+    def in_writers(self, call: Callable[[], object], within: float) -> bool:
+        """Run `call` in each thread that writes; whether all have done so within so many seconds, together."""
+        deadline = time.monotonic() + within
+        return all([writer.in_thread(call, deadline - time.monotonic()) for writer in self._writers])
 
     def close(self) -> None:
         """Write what waits, within FLUSH_SECONDS: a parent may wait for the end of this process."""

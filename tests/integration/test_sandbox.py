@@ -15,6 +15,7 @@ import tempfile
 import unittest
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cip.confine import sandbox
 from cip.model.digest import digest_of
@@ -61,15 +62,14 @@ ESCAPE = (
 import errno, json, os, resource, socket, subprocess, threading
 from cip import log
 from cip.options import parse_arguments
-from types import SimpleNamespace
-from cip.confine.remote import HelperPrograms
+from cip.confine.confinement import Confinement
 
 log.set_threshold(log.Level.SILENT)
 outside, inside, *arguments = sys.argv[1:]
-programs = HelperPrograms(os.environ)
-sources = SimpleNamespace(credential_helpers=frozenset)
-confinement = cli._Confinement(parse_arguments(arguments, "x", cli.host_environment(os.environ)), programs,
-                                sources, SimpleNamespace(policy=None))
+invocation = parse_arguments(arguments, "x", cli.host_environment(os.environ))
+limited = invocation.command == ""
+confinement = Confinement(invocation.settings, invocation.reference, limited_reads=limited)
+programs = confinement.programs
 
 def shell(text):
     if subprocess.run(["/bin/sh", "-c", text], stderr=subprocess.DEVNULL).returncode:
@@ -117,6 +117,88 @@ found["main"] = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
 found["core"] = resource.getrlimit(resource.RLIMIT_CORE)
 programs.close()
 print(json.dumps(found))
+"""
+)
+# serves, and at the moment of serving does what somebody would do who has taken this process over
+TAKEN = (
+    OLDER_KERNEL
+    + """
+import errno, json, os, socket, threading
+from cip.confine.confinement import Confinement
+from cip.image import Image
+from cip.report.lines import LineWriter
+
+outside = sys.argv.pop(1)
+before, programs, writers = set(), [], []
+real_init = LineWriter.__init__
+LineWriter.__init__ = lambda self, *arguments: (writers.append(self), real_init(self, *arguments))[1]
+real_confine, real_open = Confinement._confine, Image.open_blob
+
+def confine(self):
+    before.update(os.listdir("/proc/self/task"))
+    try:
+        return real_confine(self)
+    finally:
+        programs.append(self.programs)
+
+def ask_helper(request, *descriptors):
+    control = programs[0]._control
+    if control is None:
+        raise PermissionError(errno.EPERM, "")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(control, [json.dumps(request).encode()], [theirs.fileno(), *descriptors])
+        theirs.close()
+        head = json.loads(b"".join(iter(lambda: ours.recv(65536), b"")).partition(b"\\n")[0])
+        if head.get("status") != 0:
+            raise PermissionError(errno.EPERM, "")
+
+def overwrite_by_zstd():
+    with open("/proc/self/exe", "rb") as packed:
+        descriptor = os.open(outside + "/secret", os.O_PATH)
+        ask_helper({"kind": "decompress", "seconds": 9}, packed.fileno(), descriptor)
+
+ATTEMPTS = {
+    "read": lambda: open(outside + "/secret").close(),
+    "chmod": lambda: os.chmod(outside + "/secret", 0o777),
+    "chown": lambda: os.chown(outside + "/secret", os.getuid(), os.getgid()),
+    "utime": lambda: os.utime(outside + "/secret"),
+    "setxattr": lambda: os.setxattr(outside + "/secret", "user.x", b"x"),
+    "unix socket": lambda: socket.socket(socket.AF_UNIX).connect(outside + "/socket"),
+    "datagram": lambda: socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b"x", outside + "/socket"),
+    "program": lambda: os.execv("/bin/true", ["true"]),
+    "memory of the helper": lambda: open(f"/proc/{programs[0].pid or os.getppid()}/mem", "rb").close(),
+    "any program by the helper": lambda: ask_helper({"kind": "run", "argv": ["/bin/sh", "-c", "id"]}),
+    "any credential helper": lambda: ask_helper({"kind": "credentials", "helper": "other", "registry": "r"}),
+    "a file by the helper": overwrite_by_zstd,
+}
+
+def outcome(attempt):
+    try:
+        attempt()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+
+def taken(self, digest, access):
+    reader = real_open(self, digest, access)
+    if programs:
+        names = {str(each.native_id): each.name for each in threading.enumerate()}
+        kept = before & set(names) - {str(os.getpid())}
+        found = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
+        worker = threading.Thread(target=lambda: found.update({"in a thread: " + name: outcome(attempt)
+                                                               for name, attempt in ATTEMPTS.items()}))
+        worker.start()
+        worker.join()
+        for writer in writers:
+            assert writer.in_thread(lambda: found.update({"in the writer: " + name: outcome(attempt)
+                                                          for name, attempt in ATTEMPTS.items()}), 9)
+        found["kept"] = sorted(names[task] for task in kept)
+        print(json.dumps(found), file=sys.stderr, flush=True)
+    return reader
+
+Confinement._confine, Image.open_blob = confine, taken
+cli.run()
 """
 )
 REFUSED = {"EACCES", "EPERM", "EXDEV"}
@@ -195,6 +277,53 @@ class Escapes(SandboxTest):
                 with self.subTest(name, thread=place):
                     self.assertEqual(outcomes[name], "done")
         return list(found.values())
+
+
+class TakenOver(SandboxTest):
+    def taken(self, answer: str) -> dict[str, Any]:
+        """What was found by whoever has the process, in the log `answer`."""
+        found: dict[str, Any] = json.loads(next(line for line in answer.splitlines() if line.startswith("{")))
+        return found
+
+    def setUp(self) -> None:
+        super().setUp()
+        needs_landlock(self)
+        (self.scratch / "secret").write_text("secret")
+        listener = self.enterContext(socket.socket(socket.AF_UNIX))
+        listener.bind(str(self.scratch / "socket"))
+        listener.listen()
+        self.command = (sys.executable, "-c", TAKEN, str(ROOT), "99", str(self.scratch))
+
+    def assert_nothing_is_possible(self, found: dict[str, Any], possible: frozenset[str] = frozenset()) -> None:
+        self.assertLessEqual(set(found.pop("kept")), {"events"}, "a thread of before lives on")
+        done = {name.rpartition(": ")[2] for name, outcome in found.items() if outcome not in REFUSED}
+        self.assertEqual(done, possible)
+        self.assertEqual((self.scratch / "secret").read_text(), "secret")
+
+    def test_http_whatever_is_asked_first(self) -> None:
+        content = make_content(3_000_000)
+        digest = digest_of(content.layer)
+        with FaultyHost(registry_of(content)) as host:
+            for first in ("/manifest", f"/blobs/{digest}"):
+                read_fd, write_fd = os.pipe()  # events, so that there is a thread that writes them
+                with self.subTest(first), open(read_fd, "rb"), running(
+                    ACCEPT, "--tls-verify=false", f"--events-fd={write_fd}", f"docker://{host.address}/{NAME}:t",
+                    command=self.command, pass_fds=[write_fd],
+                ) as proxy:  # fmt: skip
+                    os.close(write_fd)
+                    for target in (first, f"/blobs/{digest}"):
+                        self.assertEqual(proxy.line.ask("GET", target).status, 200, proxy.stderr())
+                    self.assert_nothing_is_possible(self.taken(proxy.stderr()))
+
+    def test_json(self) -> None:
+        policy = self.scratch / "policy.json"
+        policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+        command = (*self.command, "experimental-image-proxy")
+        with json_proxy(f"--policy={policy}", command=command) as proxy:
+            image = proxy.parent.open(self.image)
+            proxy.parent.fetch("GetBlob", image, str(images.DIGEST_T), len(images.LAYER_T))
+            # a parent of this protocol names files, and docker-daemon: images, later
+            self.assert_nothing_is_possible(self.taken(proxy.stderr()), frozenset({"read", "unix socket"}))
 
 
 class Levels(SandboxTest):

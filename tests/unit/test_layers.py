@@ -56,7 +56,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "client": frozenset({"version", "errors", "model", "content"}),
     "options": _VALUES | {"settings", "rooms"},
     "watch": frozenset({"errors"}),
-    "confine": _VALUES | {"settings", "programs", "trust"},  # of trust what a policy may ask for
+    "confine": _VALUES | {"settings", "programs", "hostconfig", "trust"},  # of trust what a policy may ask for
     "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
     | {"image", "wire", "explain", "options", "watch", "confine"},
     "main": frozenset({"cli"}),

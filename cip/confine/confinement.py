@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one run of the program gives up, once configuration, credentials and descriptors are in hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from .. import log
+from ..errors import ErrorCode, UnsupportedError
+from ..hostconfig.paths import auth_files, certificate_directories
+from ..model.reference import Transport, parse_image_reference
+from ..settings import SandboxMode, Settings
+from ..trust.policy import Policy
+from .needs import may_ask_helpers, may_decompress, may_verify, why_unix_sockets
+from .remote import HelperPrograms
+from .sandbox import ALL_THREADS_ABI, Level, confine, landlock_abi, parse_level
+
+_WRITER_SECONDS = 1.0  # for a thread that writes records to confine itself; one whose reader is stuck is told of
+
+
+class Sources(Protocol):
+    """What this needs of `transports.SourceOpener`."""
+
+    def credential_helpers(self) -> frozenset[str]: ...
+
+
+class Opener(Protocol):
+    """What this needs of `image.ImageOpener`."""
+
+    @property
+    def policy(self) -> Policy | None: ...
+
+
+InWriters = Callable[[Callable[[], object], float], bool]  # runs a call in each thread that writes records, in so long
+
+
+class Confinement:
+    """Gives up what is not needed any more, once; to be called by the main thread, which holds the conversation.
+
+    `reference` is empty where the parent names images later; with `limited_reads` what else is read is known before,
+    but for stores. `writable` are the directories that stay so. What is started from then on is confined as well.
+    Threads that were there before are included by kernels that know how; on others those that write records confine
+    themselves, and those that stand beside the caller begin again by `renew`.
+    """
+
+    def __init__(self, settings: Settings, reference: str, *, limited_reads: bool) -> None:
+        self.programs = HelperPrograms(settings.environment.variables)
+        self.writable = [settings.tmpdir, *([settings.partial_dir] if settings.partial_dir else [])]
+        self._limited_reads = limited_reads
+        self._settings = settings
+        self._reference = reference
+        self._applied = settings.sandbox.mode is SandboxMode.OFF
+        self._sources: Sources | None = None
+        self._opener: Opener | None = None
+        self._in_writers: InWriters | None = None
+        self.renew: Callable[[], object] = tuple  # begins again the threads that stand beside the caller
+
+    def know(self, sources: Sources, opener: Opener, in_writers: InWriters | None) -> None:
+        """Told whom to ask what may still be needed, and how to reach the threads that write records."""
+        self._sources, self._opener, self._in_writers = sources, opener, in_writers
+
+    def apply(self) -> None:
+        """Confine this process, as far as the kernel lets us."""
+        if not self._applied:
+            self._confine()
+
+    def require(self) -> None:
+        """Confine now if a level is required. Raises UnsupportedError when it was not reached."""
+        required = self._settings.sandbox.required
+        if required is None or self._applied:
+            return
+        reached = self._confine()
+        if reached < parse_level(required):
+            self._applied = False  # a request that comes again is refused again
+            raise UnsupportedError(
+                f"--require-sandbox: expected level {required}, reached {reached.name.lower()}",
+                code=ErrorCode.DEPENDENCY_MISSING,
+            )
+
+    def _confine(self) -> Level:
+        self._applied = True
+        # A store is spread over directories that only the source knows.
+        named = (self._reference, *self._settings.local_sources)
+        limited = self._limited_reads and not any(text.startswith("containers-storage:") for text in named)
+        wanted = Level.FULL if limited else Level.WRITE
+        writable, readable = self.writable, _read_later(self._reference, self._settings)
+        try:
+            self._confine_programs()
+        except OSError as error:
+            log.warning("sandbox: none, because the process that runs helpers cannot be started: %s", error.strerror)
+            return Level.NONE
+        why = why_unix_sockets(self._reference)
+        if why:
+            log.info("sandbox: unix sockets stay open to it: %s", why)
+        reached = confine(wanted, writable=writable, readable=readable, unix_sockets=bool(why))
+        if self._in_writers is not None and reached > Level.PROCESS and landlock_abi() < ALL_THREADS_ABI:
+
+            def in_writer() -> None:
+                confine(reached, writable=writable, readable=readable, unix_sockets=bool(why))
+
+            if not self._in_writers(in_writer, _WRITER_SECONDS):
+                log.warning("sandbox: a thread that writes records stays outside, until its reader reads")
+        self.renew()
+        log.info("sandbox: level %s", reached.name.lower())
+        return reached
+
+    def _confine_programs(self) -> None:
+        """Let other programs be run by a process of its own, if any can be needed. Raises OSError."""
+        helpers: frozenset[str] = frozenset()
+        if self._sources is not None and may_ask_helpers(self._reference, self._settings):
+            helpers = self._sources.credential_helpers()
+        policy = self._opener.policy if self._opener is not None else None
+        needed = may_verify(policy) or may_decompress(self._reference, self._settings) or bool(helpers)
+        self.programs.confine(needed=needed, helpers=helpers)
+
+
+def _read_later(reference: str, settings: Settings) -> list[str]:
+    """What may have to be read after the image is open: the image itself, certificates, access to further places."""
+    paths = [settings.shared_blob_dir] if settings.shared_blob_dir else []
+    remote = False
+    for text in (reference, *settings.local_sources) if reference else ():
+        parsed = parse_image_reference(text)
+        if parsed.transport is Transport.DOCKER:
+            remote = True
+        elif parsed.transport is not Transport.DOCKER_DAEMON:
+            paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
+    if remote:  # a mirror that is asked when another place breaks in the middle of a blob
+        environment = settings.environment
+        paths += [path for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (path := environment.get(name))]
+        certificates = certificate_directories("host", settings)
+        paths += certificates if settings.cert_dir else map(os.path.dirname, certificates)
+        paths += [file.path for file in auth_files(settings)[0]]
+    return paths
