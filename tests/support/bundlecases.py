@@ -556,7 +556,9 @@ LOG_V1 = (
          words="twice"),
     Case("T234", "", head(V1, extension="an extension\n"), "C P"),
     Case("T131 another host", "rekor", head(V1, origin="other.lab - 7")),
-    Case("T132 hashedrekord about an envelope", "rekor", made(log=V1, kind="hashedrekord"), words="expected dsse"),
+    Case("T132 hashedrekord about an envelope", "", made(log=V1, kind="hashedrekord")),
+    Case("T132 over the payload alone", "rekor", body(
+        "spec.data.hash.value", hashlib.sha256(json.dumps(statement()).encode()).hexdigest(), V1, kind="hashedrekord")),
     Case("T133 hashedrekord about another file", "rekor", body("spec.data.hash.value", "0" * 64, V1, file=FILE),
          file=FILE),
     Case("T133 of the largest value", "rekor", body("spec.data.hash.value", "f" * 64, V1, file=FILE), file=FILE),
@@ -748,6 +750,8 @@ CERTIFICATES = (
     Case("S02", "untrusted", leaf(sct="other log"), "C P"),
     Case("S03", "untrusted", leaf(sct="false"), "C P"),
     Case("S04", "untrusted", leaf(sct="other issuer"), "C P"),
+    Case("S06 said to be of SHA-1", "untrusted", leaf(sct="sha1"), words="expected sha256"),
+    Case("S06 said to be of SHA-512", "untrusted", leaf(sct="sha512"), words="expected sha256"),
     Case("S05", "", leaf(sct_extensions=b"\0\1"), "C P"),
     Case("P07", "keycfg", made(), root=None, words="sigstore-trusted-root in registries.d, or trustedRootPath"),
 )  # fmt: skip
@@ -949,6 +953,12 @@ def _three(world: World) -> Change:
     return put("certificateAuthorities.0", chain)
 
 
+def _decoy(document: Any) -> None:
+    """An authority of the same names with other keys stands first: the issuer is who signed, not who is called so."""
+    other = World()
+    document["certificateAuthorities"].insert(0, authority_entry("fulcio", other.intermediate, other.root))
+
+
 def _stamps_under_old_root(document: Any) -> None:
     stamps = stamper("under old root")
     document["timestampAuthorities"] = [authority_entry("old", stamps.leaf, _under_old_root(), _old_root())]
@@ -1009,6 +1019,9 @@ ROOTS = (
     Case("R33 the anchor was over", "untrusted", with_leaf(lambda w: w.leaf(issuer=_under_old_root())),
          root=lambda d: d["certificateAuthorities"].__setitem__(
              0, authority_entry("old", _under_old_root(), _old_root())), words="is valid until"),
+    Case("R35 the window of another authority of stamps", "time", made(), root=several(
+        window(_TSA, end=SIGNED_AT - 1), stamper_listed("second", instead=False))),
+    Case("R36 another authority of the same name first", "", made(), root=_decoy),
     Case("R34 three certificates", "", with_leaf(lambda w: w.leaf(issuer=_lowest(w))), root_of=_three),
     Case("R33 the anchor of stamps was over", "time", by_stamper("under old root"), root=_stamps_under_old_root),
     Case("R32 listed twice, over first", "", made(), root=_twice("certificateAuthorities", *_LONG_AGO)),

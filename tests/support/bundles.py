@@ -325,9 +325,10 @@ class World:
         signed = b"\0\0" + moment + b"\0\1" + hashlib.sha256(issuer_spki).digest() + len(tbs).to_bytes(3, "big") + tbs
         log_key = other if sct == "other log" else self.ct_key
         signature = sign(log_key, signed + tail)
+        algorithm = {"sha1": b"\2\3", "sha512": b"\6\3"}.get(sct, b"\4\3")  # what it is said to be; it is SHA-256
         if sct == "false":
             signature = sign(other, signed + tail)
-        timestamp = b"\0" + hashlib.sha256(spki(log_key)).digest() + moment + tail + b"\4\3" + _counted(signature)
+        timestamp = b"\0" + hashlib.sha256(spki(log_key)).digest() + moment + tail + algorithm + _counted(signature)
         listed = raw_extension(SCT_LIST, der(0x04, _counted(_counted(timestamp))))
         return issue("", issuer, extensions=[*extensions, (listed, False)], **options)
 

@@ -141,10 +141,12 @@ def _log(node: JsonNode) -> Log:
         raise ValueError("a log without baseUrl")
     if algorithm != "SHA2_256":
         raise ValueError(f"a log whose hash is {quote(algorithm)}, expected SHA2_256")
+    if details not in LOG_KEY_DETAILS:
+        raise ValueError(f"a key of {quote(details)}, expected one of {', '.join(LOG_KEY_DETAILS)}")
     key = load_key(der)
     require_profile(key)
-    if details not in LOG_KEY_DETAILS or LOG_KEY_DETAILS[details] != (key.kind, key.parameter):
-        raise ValueError(f"a key of {quote(details)}, expected one of {', '.join(LOG_KEY_DETAILS)} that it is")
+    if LOG_KEY_DETAILS[details] != (key.kind, key.parameter):
+        raise ValueError(f"a key of kind {key.kind} {key.parameter}, expected {details} as it says")
     return Log(key, log_id, checkpoint_id, address, window, operator)
 
 
