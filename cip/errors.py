@@ -108,6 +108,7 @@ class CipError(Exception):
 
     `phase`, `host` (name or name:port), `digest`, `offset` (bytes delivered), `attempts`, `retry_after` (seconds),
     `http_status` (the registry's) and `reason` (for policy: a class of signatures.md) are None or empty when unknown.
+    `may_pass` makes a fault retryable whose code does not.
     Callers on the way up may fill them in, the message never changes.
     """
 
@@ -126,9 +127,11 @@ class CipError(Exception):
         retry_after: float | None = None,
         http_status: int | None = None,
         reason: str | None = None,
+        may_pass: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code or self.default_code
+        self.may_pass = may_pass
         self.host = host
         self.phase = phase
         self.digest = digest
@@ -141,6 +144,8 @@ class CipError(Exception):
     @property
     def retryable(self) -> bool:
         """Whether the same request may succeed later (decisions.md section 3, row `retryable`)."""
+        if self.may_pass:
+            return True
         if self.code is ErrorCode.REGISTRY_ERROR and self.http_status is not None:
             return self.http_status >= 500 or self.http_status in _RETRYABLE_STATUS
         return self.code in _RETRYABLE

@@ -66,7 +66,8 @@ class Request(urllib.request.Request):
         self.requests = 1  # in this chain of redirects
         self.answered = 0  # challenges
         self.received = False  # whether there was an answer
-        self.fresh = False  # whether its authorization was made for this very request
+        self.fresh = False  # whether its token was fetched for this very request
+        self.scopes = 0  # which of the scopes that can be asked for its token has
         if authorization:
             self.authorize(authorization)
 

@@ -43,6 +43,7 @@ class Response(http.client.HTTPResponse):
     told = Confidence()
     size = 0
     paused = 0.0
+    note = ""  # what an error made of it says besides, from `; ` on
     on_end: Callable[[bool], None] | None = None  # told once whether the connection may be used again
     on_discount: Callable[[int], None] = staticmethod(lambda connections: None)
     _chunks: Chunks | None = None
@@ -218,7 +219,8 @@ class Response(http.client.HTTPResponse):
         if isinstance(error, EndedError):
             return self._lost("in the middle of a body" if self._readable else "in the middle of an answer")
         said = str(error) if isinstance(error, MalformedError) else quote(str(error))
-        return GarbledError(f"{self.channel.host} ({self.channel.via}): {said}", host=self.channel.host)
+        host = self.channel.host  # one garbled head on its way is an accident; a body is asked for elsewhere
+        return GarbledError(f"{host} ({self.channel.via}): {said}", host=host, may_pass=not self._readable)
 
     def _lost(self, when: str) -> NetworkError:
         host = self.channel.host

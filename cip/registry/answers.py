@@ -103,14 +103,15 @@ def _error(
     status = response.status
     host = response.origin.address
     where = f"{host}: {what}"
+    said = f"{complaint}{response.note}"
     if 400 <= status < 500:
         unknown = complaint.code == _UNKNOWN.get(missing)
         if unknown or (status == 404 and missing in _UNKNOWN):
             kind = ImageAbsentError if unknown and missing is ErrorCode.IMAGE_NOT_FOUND else NotFoundError
-            return kind(f"{where}: not found, status {status}{complaint}", code=missing, host=host, http_status=status)
+            return kind(f"{where}: not found, status {status}{said}", code=missing, host=host, http_status=status)
         if status in (401, 403) and access is not None:
             return AuthenticationError(
-                f"{where}: access refused with status {status}{complaint}; {access}", host=host, http_status=status
+                f"{where}: access refused with status {status}{said}; {access}", host=host, http_status=status
             )
     asked = response.headers.get("retry-after")
     wished = None
@@ -119,7 +120,7 @@ def _error(
         wished = seconds if seconds >= 0 else None
     code = ErrorCode.RATE_LIMITED if status == 429 else ErrorCode.REGISTRY_ERROR
     return RegistryError(
-        f"{where}: expected status 200, found {status}{complaint} ({response.via})",
+        f"{where}: expected status 200, found {status}{said} ({response.via})",
         code=code,
         host=host,
         http_status=status,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from email.message import Message
 from typing import NamedTuple, cast
 
@@ -17,17 +17,16 @@ from ..errors import AuthenticationError, CipError, ErrorCode, Phase
 from ..net.limits import Clock, Limits
 from ..net.opener import Opener, Request, require_no_downgrade
 from ..net.response import Response
-from ..net.url import Origin
 from ..settings import Credentials
-from .answers import refusal, require_uncompressed
+from .answers import read_complaint, refusal, require_uncompressed
 from .token import (
     Challenge,
     Token,
-    added_scope,
     basic_authorization,
     choose_challenge,
     parse_challenges,
     parse_token,
+    scopes_to_try,
     token_request,
 )
 
@@ -58,12 +57,14 @@ class Authorization(urllib.request.BaseHandler):
 
     def __init__(self, access: Access, repository: str, clock: Clock, tell: Callable[[str, str], None]) -> None:
         self._access = access
-        self._default_scope = f"repository:{repository}:pull"
+        self._scope = f"repository:{repository}:pull"
         self._clock = clock
         self._tell = tell
         self._lock = threading.Lock()
+        self._offered: tuple[str, ...] = ()  # schemes
         self._challenge: Challenge | None = None
         self._token: Token | None = None
+        self._given = access.registry_token  # until it is refused
         self._told = False
 
     @property
@@ -71,11 +72,25 @@ class Authorization(urllib.request.BaseHandler):
         """The file, flag or helper that the credentials come from; empty for none."""
         return self._access.source
 
+    @property
+    def waits(self) -> bool:
+        """Whether there are credentials that nobody has asked for."""
+        return not self._offered and not (self._access.credentials.is_anonymous() and not self._given)
+
     def describe(self) -> str:
         """How access was tried, for a refusal: scheme, files, key; never a secret."""
         challenge = self._challenge
-        scheme = f"scheme {challenge.scheme}" if challenge else "no scheme that we know was offered"
-        return f"{scheme}, {self._access.description}"
+        scheme = f"scheme {challenge.scheme if challenge else ', '.join(self._offered)}"
+        return f"{scheme if self._offered else 'no scheme was offered'}, {self._access.description}"
+
+    def learn(self, headers: Message) -> Challenge | None:
+        """The challenge of a 401 that is to be answered from now on; None where none can be."""
+        challenges = parse_challenges(headers.get_all("www-authenticate", []))
+        chosen = choose_challenge(challenges, self._access.credentials, given=bool(self._given))
+        with self._lock:
+            self._offered = tuple(challenge.scheme for challenge in challenges) or self._offered
+            self._challenge = chosen
+        return chosen
 
     def http_request(self, req: Request) -> Request:
         """Authorize a request by what earlier challenges asked for; before the first one nothing is sent."""
@@ -83,12 +98,10 @@ class Authorization(urllib.request.BaseHandler):
             challenge, token = self._challenge, self._token
         if not req.challenged or req.has_header("Authorization") or challenge is None:
             return req
-        fetched = challenge.scheme == "bearer" and not self._access.registry_token
-        if fetched and token is not None and self._clock.time() <= token.expires:
+        if challenge.scheme == "bearer" and not self._given and token and self._clock.time() <= token.expires:
             req.authorize(f"Bearer {token.value}")
         else:
-            req.authorize(self._authorize(challenge, "", req.url.origin, cast(Limits, req.timeout)))
-            req.fresh = fetched
+            self._authorize(req, challenge)
         return req
 
     https_request = http_request
@@ -96,58 +109,74 @@ class Authorization(urllib.request.BaseHandler):
     def http_error_401(self, req: Request, fp: Response, code: int, msg: str, headers: Message) -> Response | None:
         """The answer to the same request with what the challenge asks for; None when nothing would change.
 
-        The answer stays open for its complaint when there is nothing to repeat. Raises SourceError when no token can
-        be had.
+        A token from before that is refused is dropped, and where nothing else can be sent, the request is repeated
+        once without. The answer stays open for its complaint when there is nothing to repeat. Raises SourceError when
+        no token can be had.
         """
-        challenge = choose_challenge(parse_challenges(headers.get_all("www-authenticate", [])))
-        if not req.challenged or req.answered == ROUNDS or challenge is None:
+        if not req.challenged:
             return None
-        extra = added_scope(challenge)
-        with self._lock:
-            before, self._challenge = self._challenge, challenge
-        unchanged = before is not None and before.wants_other == challenge.wants_other
-        always_same = challenge.scheme == "basic" or bool(self._access.registry_token)
-        if req.has_header("Authorization") and unchanged and (always_same or (req.fresh and not extra)):
-            return None
+        before, sent = self._challenge, req.authorization
+        dropped = sent.startswith("Bearer ") and not req.fresh
+        if dropped:
+            with self._lock:
+                self._token, self._given = None, ""
+        challenge = self.learn(headers)
+        if challenge is None or req.answered == ROUNDS:
+            if not dropped or req.answered == ROUNDS:
+                return None
+            req.remove_header("Authorization")
+        elif sent and not dropped and before is not None and before.wants_other == challenge.wants_other:
+            req.scopes += 1  # what was fetched for this request is not enough
+            if challenge.scheme == "basic" or req.scopes >= len(scopes_to_try(challenge, self._scope)):
+                return None
+            req.answered -= 1
         fp.close()
-        limits = cast(Limits, req.timeout)
         req.answered += 1
-        req.authorize(self._authorize(challenge, extra, req.url.origin, limits))
-        req.fresh = True
-        return self.parent.ask(req, limits)
+        if challenge is not None:
+            self._authorize(req, challenge)
+        return self.parent.ask(req, cast(Limits, req.timeout))
 
-    def _authorize(self, challenge: Challenge, extra: str, registry: Origin, limits: Limits) -> str:
-        self._tell_once(challenge.scheme, registry.address)
+    def _authorize(self, req: Request, challenge: Challenge) -> None:
+        self._tell_once(challenge.scheme, req.url.origin.address)
         if challenge.scheme == "basic":
-            return basic_authorization(self._access.credentials)
-        if self._access.registry_token:
-            return f"Bearer {self._access.registry_token}"
-        scopes = [self._default_scope] + ([extra] if extra and extra != self._default_scope else [])
+            return req.authorize(basic_authorization(self._access.credentials))
+        if self._given:
+            return req.authorize(f"Bearer {self._given}")
         try:
-            token = self._fetch(challenge, scopes, registry, limits)
+            token = self._fetch(req, challenge)
         except CipError as error:
             error.phase = error.phase or Phase.TOKEN
             raise
-        if len(scopes) == 1:
-            with self._lock:
-                self._token = token
-        return f"Bearer {token.value}"
+        req.fresh = True
+        return req.authorize(f"Bearer {token.value}")
 
-    def _fetch(self, challenge: Challenge, scopes: Sequence[str], registry: Origin, limits: Limits) -> Token:
-        request = token_request(challenge, scopes, self._access.credentials, registry)
-        target = request.url.origin
-        require_no_downgrade(self.parent.identity, registry, target, "token realm")
-        log.debug("%s: asks for a token from %s", registry.address, request.url)
-        response = self.parent.ask(request, limits)
+    def _fetch(self, req: Request, challenge: Challenge) -> Token:
+        """A token of the first scopes from `req.scopes` on that the token server does not refuse."""
+        registry = req.url.origin
+        tries = scopes_to_try(challenge, self._scope)
+        while True:
+            scopes = tries[min(req.scopes, len(tries) - 1)]
+            request = token_request(challenge, scopes, self._access.credentials, registry)
+            target = request.url.origin
+            require_no_downgrade(self.parent.identity, registry, target, "token realm")
+            log.debug("%s: asks for a token from %s", registry.address, request.url)
+            response = self.parent.ask(request, cast(Limits, req.timeout))
+            if response.status not in (400, 401, 403) or req.scopes + 1 >= len(tries):
+                break
+            response.close()
+            req.scopes += 1
         if response.status == 200:
             require_uncompressed(response)
             body = response.read_all(TOKEN_LIMIT, f"{target.address}: token")
-            return parse_token(body, self._clock.time(), target.address)
+            token = parse_token(body, self._clock.time(), target.address)
+            if len(scopes) == 1:
+                with self._lock:
+                    self._token = token
+            return token
         if response.status in (401, 403):
-            response.close()
             raise AuthenticationError(
-                f"{registry.address}: the token server {target.address} refuses us with {response.status}; "
-                f"{self.describe()}",
+                f"{registry.address}: the token server {target.address} refuses us with status {response.status}"
+                f"{read_complaint(response)}; {self.describe()}",
                 host=target.address,
                 http_status=response.status,
             )

@@ -54,6 +54,7 @@ class Endpoint:
         self._prepared: tuple[Opener, Authorization] | None = None
         self._scheme: str | None = None if self.insecure else "https"
         self.pinged = False
+        self._asked_for_challenge = False
         self.offers_signatures = False
 
     @property
@@ -69,7 +70,26 @@ class Endpoint:
 
     def get_path(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None) -> Response:
         """The same for a whole path. The caller closes the answer. Raises SourceError, ConfigurationError."""
-        return self._send(path, {**_API_FIELDS, **(fields or {})}, limits, challenged=True)
+        wanted = {**_API_FIELDS, **(fields or {})}
+        response = self._send(path, wanted, limits, challenged=True)
+        _, authorization = self._prepare()
+        if response.status not in (403, 404) or not authorization.waits or not self.is_here(response):
+            return response
+        if self._is_challenged(limits, authorization):
+            response.close()
+            return self._send(path, wanted, limits, challenged=True)
+        response.note = f"; the credentials of {authorization.source} were never asked for"
+        return response
+
+    def _is_challenged(self, limits: Limits, authorization: Authorization) -> bool:
+        """Whether `/v2/` asks for credentials, once: some registries hide what is private behind 403 or 404."""
+        with self._lock:
+            asked, self._asked_for_challenge = self._asked_for_challenge, True
+        if asked:
+            return False
+        response = self._send("/v2/", _API_FIELDS, limits, challenged=False)
+        response.close()
+        return response.status == 401 and authorization.learn(response.headers) is not None
 
     def opener(self) -> Opener:
         """Sends requests under this endpoint's TLS identity."""
@@ -120,9 +140,13 @@ class Endpoint:
             if isinstance(error, NotTlsError) and not self.insecure and error.host == origin.address:
                 why = f"{error}; for plain http set insecure = true for it in registries.conf"
                 raise NotTlsError(why, code=error.code, host=error.host, phase=error.phase) from error
-            if self._scheme is not None or request.received or not _may_speak_plain(error):
+            if self._scheme is not None or request.received:
                 raise
-            request = Request(Url(self._origin("http"), path), fields, challenged=challenged)
+            plain = self._origin("http")
+            by_proxy = self._session.network.choose_proxy(plain) is not None
+            if not _may_speak_plain(error, by_proxy=by_proxy):
+                raise
+            request = Request(Url(plain, path), fields, challenged=challenged)
             return opener.ask(request, limits)
         finally:
             if self._scheme is None and request.received:
@@ -181,9 +205,12 @@ class Endpoint:
         self._session.events.emit("auth", host=host, scheme=scheme, file=access_source or None)
 
 
-def _may_speak_plain(error: SourceError) -> bool:
-    """Whether https found something that is no TLS, or a port that refuses."""
-    if isinstance(error, NotTlsError):
+def _may_speak_plain(error: SourceError, *, by_proxy: bool) -> bool:
+    """Whether https found something that is no TLS, or a port that refuses.
+
+    Where a proxy takes plain http, whatever keeps us from TLS says nothing of that: the name may be known there alone.
+    """
+    if isinstance(error, NotTlsError) or (by_proxy and error.phase in (Phase.DNS, Phase.CONNECT, Phase.PROXY)):
         return True
     if error.phase is Phase.PROXY:
         return error.http_status is not None and error.http_status >= 500

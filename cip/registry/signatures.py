@@ -85,6 +85,7 @@ def fetch_signatures(
             attempts=error.attempts,
             retry_after=error.retry_after,
             http_status=error.http_status,
+            may_pass=error.may_pass,
             reason="fetch",
         ) from error
     return tuple(found)

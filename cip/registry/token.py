@@ -16,10 +16,11 @@ from ..settings import Credentials
 from .timestamps import parse_rfc3339
 
 MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
-SCHEMES = ("basic", "bearer")
 CLIENT_ID = "containers/image"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)", re.ASCII)
 _SPACE = " \t\r\n"
+CHALLENGES_LIMIT = 16  # of one answer
 _TEXTS = ("token", "access_token", "issued_at")
 _YEAR_ONE = "0001-01-01T00:00:00Z"
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]*", re.ASCII)
@@ -51,33 +52,59 @@ class Token(NamedTuple):
 
 
 def parse_challenges(lines: Sequence[str]) -> list[Challenge]:
-    """The challenges of all WWW-Authenticate lines, at most one for each (registry.md 4.2)."""
-    found = []
+    """The challenges of all WWW-Authenticate lines, each a list (RFC 9110, 11.6.1); a broken rest says nothing."""
+    found: list[Challenge] = []
     for line in lines:
-        scheme = _TOKEN.match(line)
-        if scheme is not None:
-            found.append(Challenge(scheme[0].lower(), _parse_parameters("," + line[scheme.end() :].lstrip(_SPACE))))
+        rest = line
+        while (scheme := _TOKEN.match(rest)) and len(found) < CHALLENGES_LIMIT:
+            if rest[scheme.end() :].lstrip(_SPACE).startswith("="):
+                break
+            rest = rest[scheme.end() :]
+            parameters: dict[str, str] = {}
+            if token68 := _TOKEN68.match(rest):
+                rest = rest[token68.end() :]
+            elif rest[:1] in _SPACE:
+                parameters, rest = _parse_parameters("," + rest)
+            found.append(Challenge(scheme[0].lower(), parameters))
+            rest = rest.lstrip(_SPACE + ",")
     return found
 
 
-def choose_challenge(challenges: Sequence[Challenge]) -> Challenge | None:
-    """The first one that we can answer."""
-    return next((challenge for challenge in challenges if challenge.scheme in SCHEMES), None)
+def choose_challenge(challenges: Sequence[Challenge], credentials: Credentials, *, given: bool) -> Challenge | None:
+    """The best one that can work: Bearer, else Basic where there is a password; `given`: a token is at hand.
+
+    Where none can, a Bearer whose realm is unusable: then that can be told.
+    """
+    bearers = [challenge for challenge in challenges if challenge.scheme == "bearer"]
+    basics = [challenge for challenge in challenges if challenge.scheme == "basic"]
+    able = bool(credentials.password or (credentials.username and not credentials.identity_token))
+    usable = [each for each in bearers if given or _is_url(each.parameters.get("realm", ""))]
+    return next(iter([*usable, *(basics if able else ()), *bearers]), None)
 
 
-def _parse_parameters(rest: str) -> dict[str, str]:
+def _is_url(text: str) -> bool:
+    try:
+        parse_url(text)
+    except CipError:
+        return False
+    return True
+
+
+def _parse_parameters(rest: str) -> tuple[dict[str, str], str]:
+    """The parameters of one challenge, and what follows them: another one, or nothing that could be read."""
     parameters: dict[str, str] = {}
     while rest.startswith(","):
-        rest = rest[1:].lstrip(_SPACE)
-        name = _TOKEN.match(rest)
-        if name is None or rest[name.end() : name.end() + 1] != "=":
-            break
-        value, rest = _parse_value(rest[name.end() + 1 :])
+        following = rest.lstrip(_SPACE + ",")
+        name = _TOKEN.match(following)
+        after = following[name.end() :].lstrip(_SPACE) if name else ""
+        if name is None or not after.startswith("="):
+            return parameters, following
+        value, rest = _parse_value(after[1:].lstrip(_SPACE))
         if not value:
-            break
+            return parameters, ""
         parameters[name[0].lower()] = value
         rest = rest.lstrip(_SPACE)
-    return parameters
+    return parameters, ""
 
 
 def _parse_value(text: str) -> tuple[str, str]:
@@ -100,11 +127,15 @@ def _parse_value(text: str) -> tuple[str, str]:
     return "", ""
 
 
-def added_scope(challenge: Challenge) -> str:
-    """The further scope that an `insufficient_scope` asks for, or nothing (registry.md 4.6)."""
-    scope = challenge.parameters.get("scope", "")
-    wanted = challenge.parameters.get("error") == "insufficient_scope" and scope.count(":") == 2 and " " not in scope
-    return scope if wanted else ""
+def scopes_to_try(challenge: Challenge, ours: str) -> list[tuple[str, ...]]:
+    """What tokens to ask for, one after the other: for ours, for both, and for an opaque one alone."""
+    theirs = tuple(scope for scope in challenge.parameters.get("scope", "").split(" ") if scope not in ("", ours))
+    tries: list[tuple[str, ...]] = [(ours,)]
+    if theirs:
+        tries.append((ours, *theirs))
+    if any(scope.count(":") < 2 for scope in theirs):  # not TYPE:NAME:ACTIONS
+        tries.append(theirs)
+    return tries
 
 
 def parse_token(body: bytes, now: float, host: str) -> Token:

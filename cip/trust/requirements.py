@@ -256,6 +256,7 @@ def _fetched(fetch: Callable[[], T]) -> T:
             attempts=error.attempts,
             retry_after=error.retry_after,
             http_status=error.http_status,
+            may_pass=error.may_pass,
         ) from error
 
 

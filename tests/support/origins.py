@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from cip.errors import CipError, ErrorCode, NetworkError
+from cip.errors import CipError, ErrorCode, NetworkError, SourceError
 from cip.events import NO_EVENTS, Events
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import Address, AddressClass
@@ -99,7 +99,7 @@ class Place:
 
     script: Script
     kind: AddressClass = AddressClass.PUBLIC
-    fault: NetworkError | None = None
+    fault: SourceError | None = None
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import json
 
 from cip import log
 from cip.errors import AuthenticationError, CipError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
+from cip.hostconfig.proxyenv import Proxy
 from cip.hostconfig.registriesconf import Place, RegistriesConfig
 from cip.model.reference import parse_docker_reference
 from cip.net.response import Response
@@ -98,12 +99,12 @@ class BasicTest(EndpointCase):
             self.events.of("auth"), [{"host": "r.example:443", "scheme": "basic", "file": "command line"}]
         )
 
-    def test_without_credentials_basic_is_sent_empty(self) -> None:
-        # registry.md M1
+    def test_without_credentials_an_empty_basic_is_never_sent(self) -> None:
         self.origins.add("https://r.example:443", guarded("Basic", set()))
         endpoint = self.endpoint()
         self.assertEqual(self.status(endpoint), 401)
-        self.assertEqual(self.told("r.example:443"), [None, "Basic Og=="])
+        self.assertEqual(self.told("r.example:443"), [None])
+        self.assertRegex(endpoint.describe_access(), "^scheme basic, nothing found")
 
     def test_without_a_challenge_that_we_know_nothing_is_sent(self) -> None:
         # W16, W17
@@ -123,6 +124,33 @@ class BasicTest(EndpointCase):
         self.origins.add("https://r.example:443", lambda a: reply(403, b"{}", {"WWW-Authenticate": "Basic"}))
         self.assertEqual(self.status(self.endpoint()), 403)
         self.assertEqual(len(self.origins.asked), 1)
+
+    def test_credentials_of_a_registry_that_hides_what_is_private_are_offered(self) -> None:
+        def hiding(asked: Asked) -> Reply:
+            if asked.fields.get("authorization") == BASIC:
+                return reply(200, b"in")
+            if asked.target == "/v2/":
+                return reply(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'})
+            return reply(status, b"{}")
+
+        for status in (403, 404):
+            with self.subTest(status):
+                self.origins.asked.clear()
+                self.origins.add("https://r.example:443", hiding)
+                endpoint = self.endpoint(credentials=CredentialOptions(creds="u:hush"))
+                self.assertEqual([self.status(endpoint), self.status(endpoint)], [200, 200])
+                path = "/v2/a/b/manifests/t"
+                self.assertEqual(self.origins.targets(), [path, "/v2/", path, path])
+                self.assertEqual(self.status(self.endpoint()), status)  # without credentials nothing is asked twice
+                self.assertEqual(len(self.origins.asked), 5)
+
+    def test_credentials_that_nobody_asked_for_are_told(self) -> None:
+        self.origins.add("https://r.example:443", lambda asked: reply(200 if asked.target == "/v2/" else 404, b"{}"))
+        endpoint = self.endpoint(credentials=CredentialOptions(creds="u:hush"))
+        for _ in range(2):
+            response = self.get(endpoint)
+            self.assertRegex(response.note, "the credentials of command line were never asked for")
+        self.assertEqual(self.origins.targets().count("/v2/"), 1)
 
 
 class BearerTest(EndpointCase):
@@ -176,25 +204,53 @@ class BearerTest(EndpointCase):
         self.status(endpoint)
         self.assertEqual(self.told("r.example:443")[3], "Bearer one")
 
-    def test_two_scopes_or_half_a_one_are_not_asked_for(self) -> None:
-        # T12
-        for scope in ("foo:bar", "repository:x:pull repository:y:pull"):
-            with self.subTest(scope):
-                self.origins.asked.clear()
-                self.tokens.append(token("one"))
-                challenge = f'{REALM},error="insufficient_scope",scope="{scope}"'
-                self.origins.add("https://r.example:443", guarded(challenge, set()))
-                self.assertEqual(self.status(self.endpoint()), 401)
-                self.assertEqual(len(self.told("auth.example:443")), 1)
+    def test_an_opaque_scope_is_asked_for_beside_ours_and_last_alone(self) -> None:
+        ours = "scope=repository%3Aa%2Fb%3Apull"
+        targets = [f"/token?{ours}&service=s", f"/token?{ours}&scope=aws&service=s", "/token?scope=aws&service=s"]
+        self.origins.add("https://r.example:443", guarded(f'{REALM},scope="aws"', {"Bearer three"}))
+        endpoint = self.endpoint()
+        self.assertEqual([self.status(endpoint), self.status(endpoint)], [200, 200])
+        self.assertEqual(self.origins.targets("auth.example:443"), targets)
+        expected = [None, "Bearer one", "Bearer two", "Bearer three", "Bearer three"]
+        self.assertEqual(self.told("r.example:443"), expected)
+
+    def test_a_token_server_that_refuses_our_scope_is_asked_for_the_registry_s(self) -> None:
+        self.tokens[:] = [reply(401, b"{}"), reply(400, b"{}"), token("three")]
+        self.origins.add("https://r.example:443", guarded(f'{REALM},scope="aws"', {"Bearer three"}))
+        self.assertEqual(self.status(self.endpoint()), 200)
+        self.assertEqual(self.told("r.example:443"), [None, "Bearer three"])
+
+    def test_scopes_that_all_fail_end(self) -> None:
+        self.origins.add("https://r.example:443", guarded(f'{REALM},scope="aws"', set()))
+        self.assertEqual(self.status(self.endpoint()), 401)
+        self.assertEqual(self.told("r.example:443"), [None, "Bearer one", "Bearer two", "Bearer three"])
 
     def test_a_given_token_is_sent_without_asking_for_one(self) -> None:
         self.origins.add("https://r.example:443", guarded(REALM, {"Bearer given"}))
         endpoint = self.endpoint(credentials=CredentialOptions(registry_token="given"))
         self.assertEqual(self.status(endpoint), 200)
         self.assertEqual(self.told("auth.example:443"), [])
+        self.origins.add("https://r.example:443", guarded(REALM, {"Bearer one"}))
+        self.assertEqual([self.status(endpoint), self.status(endpoint)], [200, 200])
+        expected = [None, "Bearer given", "Bearer given", "Bearer one", "Bearer one"]
+        self.assertEqual(self.told("r.example:443"), expected)
+
+    def test_an_expired_token_and_a_basic_challenge_are_tried_without(self) -> None:
+        self.origins.add("https://r.example:443", guarded(REALM, {"Bearer one"}))
+        endpoint = self.endpoint()
+        self.assertEqual(self.status(endpoint), 200)
+        self.origins.add("https://r.example:443", guarded('Basic realm="x"', {""}))  # open to whoever is nobody
+        self.assertEqual([self.status(endpoint), self.status(endpoint)], [200, 200])
+        self.assertEqual(self.told("r.example:443"), [None, "Bearer one", "Bearer one", None, None])
+
+    def test_the_reason_of_a_token_server_is_told_without_what_it_was_told(self) -> None:
         self.origins.add("https://r.example:443", guarded(REALM, set()))
-        self.assertEqual(self.status(endpoint), 401)
-        self.assertEqual(self.told("r.example:443"), [None, "Bearer given", "Bearer given"])
+        for said, shown in (("account locked", "status 403: 'DENIED': 'account locked'"), ("u:hush", "not shown")):
+            body = json.dumps({"errors": [{"code": "DENIED", "message": said}]}).encode()
+            self.tokens[:] = [reply(403, body)]
+            with self.subTest(said), self.assertRaisesRegex(AuthenticationError, shown) as caught:
+                self.status(self.endpoint(credentials=CredentialOptions(creds="u:hush")))
+            self.assertNotIn("hush", str(caught.exception))
 
     def test_a_given_token_is_ignored_for_basic(self) -> None:
         self.origins.add("https://r.example:443", guarded("Basic", {BASIC}))
@@ -305,14 +361,15 @@ class CredentialsTest(EndpointCase):
         self.origins.add("https://r.example:5000", guarded("Basic", set()))
         for options, name, expected in (
             (CredentialOptions(creds="u:hush"), "mirror.example/a/b:t", stored),
-            (CredentialOptions(creds="u:hush"), "r.example:5000/a/b:t", "Basic Og=="),
-            (CredentialOptions(no_creds=True), "mirror.example/a/b:t", "Basic Og=="),
+            (CredentialOptions(creds="u:hush"), "r.example:5000/a/b:t", None),
+            (CredentialOptions(no_creds=True), "mirror.example/a/b:t", None),
             (CredentialOptions(registry_token="given"), "mirror.example/a/b:t", stored),
         ):
             with self.subTest(name=name, options=str(options)):
                 self.origins.asked.clear()
                 self.status(self.endpoint(name, logical="r.example/a/b:t", credentials=options))
-                self.assertEqual([asked.fields.get("authorization") for asked in self.origins.asked], [None, expected])
+                told = [asked.fields.get("authorization") for asked in self.origins.asked]
+                self.assertEqual(told, [None] if expected is None else [None, expected])
 
     def test_a_given_token_never_reaches_a_mirror(self) -> None:
         self.origins.add("https://mirror.example:443", guarded(REALM, set()))
@@ -377,6 +434,24 @@ class SchemeTest(EndpointCase):
         self.not_tls()
         endpoint = self.endpoint(insecure=True)
         self.assertEqual([self.status(endpoint), self.status(endpoint)], [200, 200])
+
+    def test_http_by_proxy_is_for_whatever_keeps_us_from_tls(self) -> None:
+        self.origins.proxies["http"] = Proxy("http", "p", 3128)
+        self.origins.add("http://r.example:80", lambda asked: reply(200))
+        for fault, passes in (
+            (NetworkError("x", code=ErrorCode.NAME_NOT_RESOLVED, phase=Phase.DNS), True),
+            (NetworkError("x", code=ErrorCode.TIMEOUT, phase=Phase.CONNECT), True),
+            (RegistryError("x", http_status=403, phase=Phase.PROXY), True),
+            (NetworkError("x", code=ErrorCode.CONNECTION_LOST, phase=Phase.TLS), False),
+        ):
+            with self.subTest(fault.code):
+                self.origins.add("https://r.example:443", lambda asked: reply(500))
+                self.origins.places["https://r.example:443"].fault = fault
+                if passes:
+                    self.assertEqual(self.status(self.endpoint(insecure=True)), 200)
+                else:
+                    with self.assertRaises(NetworkError):
+                        self.status(self.endpoint(insecure=True))
 
     def test_other_faults_of_https_do_not_lead_to_http(self) -> None:
         self.origins.add("http://r.example:80", lambda asked: reply(200))

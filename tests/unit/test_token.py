@@ -9,10 +9,10 @@ from cip.net.url import Origin
 from cip.registry.token import (
     Challenge,
     Token,
-    added_scope,
     choose_challenge,
     parse_challenges,
     parse_token,
+    scopes_to_try,
     token_request,
 )
 from cip.settings import Credentials
@@ -32,15 +32,14 @@ class ChallengeTest(unittest.TestCase):
             ("W1", 'Bearer realm="https://a/t",service="s",scope="repository:a/b:pull"', "bearer",
              {**realm, "service": "s", "scope": "repository:a/b:pull"}),
             ("W2", 'BEARER Realm="https://a/t" , Service="x"', "bearer", {**realm, "service": "x"}),
-            ("W3", 'BEARER Realm="https://a/t" , Service = "x"', "bearer", realm),
+            ("W3", 'BEARER Realm="https://a/t" , Service = "x"', "bearer", {**realm, "service": "x"}),
             ("W4", "bearer realm=https://a/t,service=s", "bearer", {"realm": "https"}),
             ("W5", 'Bearer realm="https://a/t" service="s"', "bearer", realm),
             ("W5", 'Bearer realm="https://a/t";service="s"', "bearer", realm),
-            ("W5", 'Bearer realm="https://a/t",,service="s"', "bearer", realm),
+            ("W5", 'Bearer realm="https://a/t",,service="s"', "bearer", {**realm, "service": "s"}),
             ("W6", 'Bearer realm="",service="s"', "bearer", {}),
             ("W7", 'Bearer service="s",realm="unterminated', "bearer", {"service": "s"}),
             ("W7", 'Bearer service="s",realm="x\\', "bearer", {"service": "s"}),
-            ("W8", 'Basic realm="a", Bearer realm="https://a/t",service="s"', "basic", {"realm": "a"}),
             ("W9", "Basic", "basic", {}),
             ("W9", "Negotiate abc==", "negotiate", {}),
             ("W11", 'Bearer,realm="x"', "bearer", {}),
@@ -50,34 +49,56 @@ class ChallengeTest(unittest.TestCase):
             with self.subTest(row=row, line=line):
                 self.assertEqual(parsed(line), [(scheme, parameters)])
 
+    def test_one_line_may_hold_several_challenges(self) -> None:
+        basic, realm = {"realm": "a"}, {"realm": "https://a/t", "service": "s"}
+        for row, line, expected in (
+            ("W8", 'Basic realm="a", Bearer realm="https://a/t",service="s"', [("basic", basic), ("bearer", realm)]),
+            ("", 'Negotiate, Bearer realm="https://a/t",service="s"', [("negotiate", {}), ("bearer", realm)]),
+            ("", 'Negotiate abc==, Basic realm="a" , , NTLM', [("negotiate", {}), ("basic", basic), ("ntlm", {})]),
+            ("", "Basic, Bearer", [("basic", {}), ("bearer", {})]),
+            ("", 'Basic realm="a" Bearer realm="https://a/t"', [("basic", basic)]),
+            ("", 'Basic realm="a, Bearer realm=", x=y', [("basic", {"realm": "a, Bearer realm=", "x": "y"})]),
+        ):
+            with self.subTest(row=row, line=line):
+                self.assertEqual(parsed(line), expected)
+
     def test_lines_without_a_scheme_are_ignored(self) -> None:
         for line in (' Basic realm="x"', ',Bearer realm="x"', '"q" realm="x"', ""):  # W10
             with self.subTest(line):
                 self.assertEqual(parsed(line), [])
 
-    def test_the_first_scheme_that_we_know_is_chosen(self) -> None:
-        for row, lines, scheme in (
-            ("W14", ("Negotiate", 'Bearer realm="R"'), "bearer"),
-            ("W15", ("Basic", 'Bearer realm="R"'), "basic"),
-            ("W16", ('Digest realm="x"',), None),
-            ("W17", (), None),
+    def test_the_best_scheme_that_can_work_is_chosen(self) -> None:
+        nobody, user, refresh = Credentials(), Credentials("u", "p"), Credentials("u", "", "t")
+        bearer, unusable = 'Bearer realm="https://a/t"', 'Bearer realm="/t"'
+        for row, lines, credentials, given, scheme in (
+            ("W14", ("Negotiate", bearer), nobody, False, "bearer"),
+            ("W15", ("Basic", bearer), nobody, False, "bearer"),
+            ("W15", ("Basic", bearer), user, False, "bearer"),
+            ("", (f'Basic realm="x", {bearer}',), user, False, "bearer"),
+            ("", ("Basic",), user, False, "basic"),
+            ("", ("Basic",), nobody, False, None),
+            ("", ("Basic",), refresh, False, None),
+            ("", (unusable, "Basic"), user, False, "basic"),
+            ("", (unusable, "Basic"), nobody, False, "bearer"),
+            ("", (unusable, "Basic"), user, True, "bearer"),
+            ("W16", ('Digest realm="x"',), user, False, None),
+            ("W17", (), user, False, None),
         ):
-            with self.subTest(row):
-                chosen = choose_challenge(parse_challenges(lines))
+            with self.subTest(row=row, lines=lines):
+                chosen = choose_challenge(parse_challenges(lines), credentials, given=given)
                 self.assertEqual(chosen.scheme if chosen else None, scheme)
 
-    def test_only_one_further_scope_of_three_parts_is_asked_for(self) -> None:
-        for scope, error, expected in (
-            ("repository:x/y:pull", "insufficient_scope", "repository:x/y:pull"),  # T11
-            ("foo:bar", "insufficient_scope", ""),  # T12
-            ("repository:x:pull repository:y:pull", "insufficient_scope", ""),
-            ("a:b:c d", "insufficient_scope", ""),
-            ("repository:x/y:pull", "invalid_token", ""),
-            ("repository:x/y:pull", None, ""),
+    def test_scopes_are_ours_then_both_then_an_opaque_one_alone(self) -> None:
+        for scope, further in (
+            ("", []),
+            (PULL, []),
+            ("repository:x/y:pull", [(PULL, "repository:x/y:pull")]),  # T11
+            ("repository:x:pull repository:y:pull", [(PULL, "repository:x:pull", "repository:y:pull")]),
+            ("aws", [(PULL, "aws"), ("aws",)]),
+            ("foo:bar", [(PULL, "foo:bar"), ("foo:bar",)]),  # T12
         ):
-            with self.subTest(scope=scope, error=error):
-                parameters = {"scope": scope} | ({"error": error} if error else {})
-                self.assertEqual(added_scope(Challenge("bearer", parameters)), expected)
+            with self.subTest(scope):
+                self.assertEqual(scopes_to_try(Challenge("bearer", {"scope": scope}), PULL), [(PULL,), *further])
 
 
 class RequestTest(unittest.TestCase):

@@ -12,7 +12,7 @@ from cip.registry.blob import parse_content_range
 from cip.registry.referrers import next_links
 from cip.registry.retry import parse_retry_after
 from cip.registry.timestamps import parse_http_date, parse_rfc3339
-from cip.registry.token import added_scope, choose_challenge, parse_challenges, parse_token, token_request
+from cip.registry.token import choose_challenge, parse_challenges, parse_token, scopes_to_try, token_request
 from cip.settings import Credentials
 
 from ..engine import Target
@@ -36,12 +36,13 @@ _CHALLENGE_WORDS = (
 
 def _challenge(data: bytes) -> None:
     """WWW-Authenticate lines, and the token request that they ask for."""
-    chosen = choose_challenge(parse_challenges(data.decode("latin-1").split("\n")))
-    if chosen is not None:
-        added_scope(chosen)
-        for credentials in (Credentials(), Credentials("u", "p"), Credentials(identity_token="t")):
-            request = token_request(chosen, ["repository:a:pull"], credentials, ORIGIN)
-            _require_safe_request(request.url.target, request.url.origin.authority)
+    challenges = parse_challenges(data.decode("latin-1").split("\n"))
+    for credentials in (Credentials(), Credentials("u", "p"), Credentials(identity_token="t")):
+        chosen = choose_challenge(challenges, credentials, given=False)
+        for scopes in scopes_to_try(chosen, "repository:a:pull") if chosen else ():
+            if chosen is not None and chosen.scheme == "bearer":
+                request = token_request(chosen, scopes, credentials, ORIGIN)
+                _require_safe_request(request.url.target, request.url.origin.authority)
 
 
 def _require_safe_request(target: str, authority: str) -> None:

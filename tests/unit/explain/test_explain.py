@@ -190,7 +190,7 @@ files
     def test_each_part_of_a_place_fails_by_itself(self) -> None:
         self.host.write("/run/containers/0/auth.json", "{")
         self.host.write("/etc/containers/certs.d/example.com/me.cert")
-        found = self.explain(settings=self.settings({"HTTPS_PROXY": f"socks5://u:{SECRET}@h:1"}))
+        found = self.explain(settings=self.settings({"HTTPS_PROXY": f"socks4://u:{SECRET}@h:1"}))
         self.assertEqual(3, len(found.errors), found.errors)
         self.assertEqual(3, found.to_text().count("ERROR     "))
         self.assertIn("credentials   unknown, see ERROR above", found.to_text())
