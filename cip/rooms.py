@@ -77,7 +77,7 @@ ROOMS = (
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
     Room("fetch", ("fetch",), "the command `fetch`", ("partial",)),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`"),
-    Room("client", ("client",), "the Python client"),
+    Room("client", ("client", "channels"), "the Python client"),
 )
 
 

@@ -53,7 +53,8 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "partial"},
     "wire": _VALUES | {"content", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
-    "client": frozenset({"version", "errors", "model", "content"}),
+    "channels": frozenset({"version", "errors", "model", "content"}),
+    "client": frozenset({"version", "errors", "model", "content", "channels"}),
     "options": _VALUES | {"settings", "rooms"},
     "watch": frozenset({"errors"}),
     "confine": _VALUES | {"settings", "programs", "hostconfig", "trust"},  # of trust what a policy may ask for
@@ -67,7 +68,7 @@ OPTIONAL_PACKAGES = {"cryptography": "cip.trust.sigstore.keys", "yaml": "cip.hos
 # what each module at the heart of the program may be imported by; that nobody does is a fault as well
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "urllib.request": frozenset({"cip.net.opener", "cip.registry.authorization"}),
-    "http.client": frozenset({"cip.net.connection", "cip.net.response", "cip.client"}),
+    "http.client": frozenset({"cip.net.connection", "cip.net.response", "cip.channels"}),
 }
 # rooms whose decisions depend on nothing but their arguments, and what they must therefore not import
 PURE_ROOMS = ("model", "trust")

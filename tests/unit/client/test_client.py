@@ -261,7 +261,7 @@ class AProxyThatWillNotGo(ClientTestCase):
     def test_is_killed(self) -> None:
         script = Path(self.directory, "deaf.py")
         script.write_text("import signal, time\nwhile True: time.sleep(1000)\n")
-        with mock.patch("cip.client.STOP_SECONDS", 0.05):
+        with mock.patch("cip.channels.STOP_SECONDS", 0.05):
             with self.assertRaisesRegex(KeyError, "mine"):
                 with mock.patch.object(OpenedImage, "__init__", side_effect=KeyError("mine")):
                     with open_proxy("x", program=(sys.executable, str(script))):
