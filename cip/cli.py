@@ -268,7 +268,7 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, C
 
 
 def _load_policy(settings: Settings) -> Policy:
-    from .trust.policy import accept_anything_policy, parse_policy
+    from .trust.policy import accept_anything_policy, parse_policy, unmatched_scopes
     from .trust.requirements import PolicyReaders
 
     if settings.policy.source is PolicySource.ACCEPT_ANYTHING:
@@ -277,7 +277,10 @@ def _load_policy(settings: Settings) -> Policy:
 
     path = policy_path(settings)
     readers = PolicyReaders.OWN if settings.policy.source is PolicySource.FILE else PolicyReaders.SHARED
-    return parse_policy(read_configuration(path, CONFIGURATION_LIMIT), path, readers)
+    policy = parse_policy(read_configuration(path, CONFIGURATION_LIMIT), path, readers)
+    for remark in unmatched_scopes(policy):
+        log.warning("%s", remark)
+    return policy
 
 
 def _read_key_file(path: str) -> bytes:

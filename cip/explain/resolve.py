@@ -35,7 +35,7 @@ from ..settings import PolicySource, Settings, TlsVerify
 from ..sources.localpath import resolve_path
 from ..trust.evaluation import select_requirements
 from ..trust.materials import Material
-from ..trust.policy import Policy, accept_anything_policy, parse_policy
+from ..trust.policy import Policy, accept_anything_policy, parse_policy, unmatched_scopes
 from ..trust.requirements import PolicyReaders, Requirement
 from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
 
@@ -173,7 +173,10 @@ class _Explainer:
                     break
         own = self._settings.policy.source is PolicySource.FILE
         data = read_configuration(found, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID)
-        return parse_policy(data, found, PolicyReaders.OWN if own else PolicyReaders.SHARED)
+        policy = parse_policy(data, found, PolicyReaders.OWN if own else PolicyReaders.SHARED)
+        for remark in unmatched_scopes(policy):
+            self._warn(remark)
+        return policy
 
     # --- places ---
 
@@ -254,7 +257,7 @@ class _Explainer:
         Where no requirement asks, a broken file stops nothing.
         """
         try:
-            stores = load_registries_d(self._settings)
+            stores = load_registries_d(self._settings, warn=self._warn)
             self._note(*stores.files)
             return stores.place(reference), stores.bundle_trust(requested)
         except CipError as error:

@@ -21,13 +21,14 @@ from ..errors import AuthenticationError, CipError, ConfigurationError, ErrorCod
 from ..model.jsontree import JsonNode, parse_json
 from ..programs import Programs, helper_program
 from ..settings import Credentials, Settings
+from .authkeys import HUB_ALIASES, goes_beyond_podman, helper_key, unmatched_auth_key, unmatched_helper_key
 from .credhelper import ask_helper
 from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
 
 _DESCRIPTOR = re.compile(r"/(?:proc/self|dev)/fd/([0-9]{1,9})", re.ASCII)
-_HUB_NAMES = frozenset({"docker.io", "registry-1.docker.io"})
+_HUB_NAMES = HUB_ALIASES | {"docker.io"}
 _HUB = "index.docker.io"
 
 
@@ -126,7 +127,7 @@ def named_helpers(settings: Settings, helpers: Sequence[str], fd_cache: Descript
     for place in auth_files(settings)[0] if FILE_HELPER in helpers else ():
         try:
             data = fd_cache.read(place.path)
-            if data is not None:
+            if data:
                 found.update(node.as_str() for node in _AuthDocument(place, data).helpers.values())
         except CipError as error:
             log.debug("%s", error)
@@ -232,23 +233,33 @@ class _Search:
         for place in places:
             data = self._descriptor_files.read(place.path)
             self.files.append(ConfigurationFile(place.path, "credentials", data is not None))
-            self._looked_at.append(place.path if data is not None else f"{place.path} (absent)")
-            if data is not None:
+            state = " (absent)" if data is None else "" if data else " (empty)"
+            self._looked_at.append(place.path + state)
+            if data == b"":  # as a login that was interrupted leaves it, and as podman reads it
+                self._warn(f"{place.path}: empty, it counts as absent")
+            elif data is not None:
                 found = self._in_file(place, _AuthDocument(place, data))
                 if found is not None:
                     return found
         return None
 
     def _in_file(self, place: AuthFile, document: _AuthDocument) -> _Match | None:
-        helper = document.helpers.get(self.registry)
-        if helper is not None:
+        for remark in document.remarks:
+            self._warn(remark)
+        helper_for = helper_key(document.helpers, self._name)
+        if helper_for is not None:
+            helper = document.helpers[helper_for]
+            if goes_beyond_podman(helper_for):
+                self._warn(f"{helper.where}: podman knows no wildcards and no paths in the keys of credHelpers")
             # Final for this file, whatever it answers: `auths` may hold what was there before the helper came.
             return self._from_helper(require_helper_name(helper), place.path)
         key = document.matching_key(self._name, self.registry)
-        if key is None:
-            return None
-        credentials = document.decode(key, self._warn)
-        return None if credentials.is_anonymous() else _Match(credentials, place.path, key)
+        credentials = Credentials() if key is None else document.decode(key, self._warn)
+        if key is not None and not credentials.is_anonymous():
+            return _Match(credentials, place.path, key)
+        if document.store is not None:
+            self._warn(f"{document.store.where}: not used, as podman does not: name the helper in credHelpers")
+        return None
 
 
 # --- one file ---
@@ -268,7 +279,7 @@ class _AuthDocument:
     def __init__(self, place: AuthFile, data: bytes) -> None:
         self._legacy = place.legacy
         root = parse_json(data, place.path, error=ConfigurationError)
-        members = {} if root.is_null() else root.folded(("auths", "credHelpers"))
+        members = {} if root.is_null() else root.folded(("auths", "credHelpers", "credsStore"))
         if place.legacy:
             members = {} if root.is_null() else {"auths": root}
         entries = members["auths"].members() if "auths" in members else ()
@@ -276,6 +287,9 @@ class _AuthDocument:
         self.helpers = dict(members["credHelpers"].members()) if "credHelpers" in members else {}
         for helper in self.helpers.values():
             helper.as_str()
+        store = members.get("credsStore")
+        self.store = store if store is not None and store.value else None
+        self.remarks = tuple(self._unmatched_keys())
 
     def matching_key(self, name: str, registry: str) -> str | None:
         """The key whose entry decides for `name`, even when that entry is empty (registry.md 3.3)."""
@@ -291,6 +305,16 @@ class _AuthDocument:
             if first[1:] != second[1:]:
                 raise ConfigurationError(second.where, f"contradicts {quote(similar[0])}, meant for the same host")
         return similar[0] if similar else None
+
+    def _unmatched_keys(self) -> Iterator[str]:
+        for key, entry in self._entries.items():
+            why = unmatched_auth_key(key, legacy=self._legacy)
+            if why:
+                yield f"{entry.where}: the key of no repository: {why}"
+        for key, helper in self.helpers.items():
+            why = unmatched_helper_key(key)
+            if why:
+                yield f"{helper.where}: the key of no repository: {why}"
 
     def _normal_key(self, key: str) -> str:
         stripped = _without_scheme(key)

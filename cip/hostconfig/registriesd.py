@@ -8,12 +8,12 @@ The text is composed to nodes and never constructed to objects, so that a key th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .. import log
 from ..errors import ConfigurationError, MissingDependencyError, quote
-from ..model.reference import DockerReference
+from ..model.reference import DockerReference, unmatched_scope
 from ..settings import Settings
 from .paths import (
     CONFIGURATION_LIMIT,
@@ -125,7 +125,7 @@ class SignatureStores(NamedTuple):
             yield self.default
 
 
-def load_registries_d(settings: Settings) -> SignatureStores:
+def load_registries_d(settings: Settings, *, warn: Callable[[str], None] = log.warning) -> SignatureStores:
     """Read every file of registries.d.
 
     Raises ConfigurationError naming file and line: unreadable, malformed, one scope in two files or twice in one;
@@ -136,6 +136,9 @@ def load_registries_d(settings: Settings) -> SignatureStores:
     paths = registries_d_files(settings)
     for path in paths:
         for scope, section in _parse_file(path, read_configuration(path, CONFIGURATION_LIMIT)):
+            why = unmatched_scope(scope) if scope is not None else ""
+            if why:
+                warn(f"{path} line {section.line}: docker: {quote(scope)} is the scope of no image: {why}")
             earlier = default if scope is None else sections.get(scope)
             if earlier is not None:
                 what = "default-docker" if scope is None else f"docker: {quote(scope)}"
@@ -156,21 +159,19 @@ def load_registries_d(settings: Settings) -> SignatureStores:
     )
 
 
-def warn_without_yaml(settings: Settings) -> None:
-    """One WARNING when registries.d has files and the package that reads them is missing; nothing is read.
+def unread_registries_d(settings: Settings) -> str:
+    """A warning when registries.d has files and the package that reads them is missing, else empty; nothing is read.
 
     For images whose policy asks for no signature: those that need one are refused (decisions.md section 2).
     """
     try:
         present = bool(registries_d_files(settings))
     except ConfigurationError as error:
-        log.warning("%s (no harm to images whose policy asks for no signature)", error)
-        return
-    if present and not _has_yaml():
-        log.warning(
-            "%s: not read, because PyYAML is not installed: an image that needs a signature will be refused",
-            registries_d_directory(settings),
-        )
+        return f"{error} (no harm to images whose policy asks for no signature)"
+    if not present or _has_yaml():
+        return ""
+    directory = registries_d_directory(settings)
+    return f"{directory}: not read, because PyYAML is not installed: an image that needs a signature will be refused"
 
 
 def _has_yaml() -> bool:

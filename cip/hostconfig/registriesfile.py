@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import InvalidReferenceError, quote
 from ..model.jsontree import JsonNode, fold_key
-from ..model.reference import DockerReference, parse_docker_reference
+from ..model.reference import DockerReference, parse_docker_reference, unmatched_scope
 from .toml import parse_toml
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -141,6 +141,11 @@ class _Table:
     def tables(self, key: str) -> list[JsonNode]:
         member = self._members.get(key)
         if member is not None and isinstance(member.value, dict):
+            if member.keys() == ("mirror",):  # what TOML makes of the heading of a mirror alone
+                member.fail(
+                    "found [[registry.mirror]] without the [[registry]] that it mirrors: write [[registry]] with "
+                    "location = 'HOST' above it"
+                )
             member.fail("expected an array of tables in double brackets, found a single table: write [[…]], not […]")
         return self.array(key)
 
@@ -175,6 +180,10 @@ def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
             (prefix_node or table.node).fail(f"expected a wildcard prefix like *.example.com, found {quote(prefix)}")
     elif not location:
         table.node.fail(f"prefix {quote(prefix)}: expected a location, which only a prefix like *.example.com can lack")
+    why = unmatched_scope(prefix) or ("" if "@" not in prefix and ":" not in prefix.partition("/")[2] else
+                                      "expected no tag and no digest")  # fmt: skip
+    if why:
+        warnings.append(f"{table.node.where}: no image has the prefix {quote(prefix)}: {why}")
     usage = table.get("pull-from-mirror")
     if usage is not None and usage.as_str():
         usage.fail("expected it in a [[registry.mirror]] table only")

@@ -15,6 +15,7 @@ from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote
 from .digest import Digest, parse_digest
 
 DEFAULT_DOMAIN = "docker.io"
+_HUB_ALIAS = "index.docker.io"
 NAME_LIMIT = 255  # bytes of domain and path together
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -115,11 +116,11 @@ def parse_docker_reference(text: str) -> DockerReference:
     if _HEX_ID.fullmatch(text):
         raise InvalidReferenceError(text, "expected a repository name, found 64 hex digits")
     head, slash, rest = text.partition("/")
-    if slash and ("." in head or ":" in head or head == "localhost"):
+    if slash and _is_domain(head):
         domain, remainder = head, rest
     else:
         domain, remainder = DEFAULT_DOMAIN, text
-    if domain == "index.docker.io":
+    if domain == _HUB_ALIAS:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in remainder:
         remainder = f"library/{remainder}"
@@ -138,6 +139,33 @@ def require_name_prefix(text: str) -> str:
     if not _DOMAIN.fullmatch(domain) or (slash and not _PATH.fullmatch(path)):
         raise InvalidReferenceError(text, "expected a host, or a host and the beginning of a repository path")
     return text
+
+
+def unmatched_scope(scope: str) -> str:
+    """Why no docker reference lies in `scope`, be it one of a policy or of registries.d; empty when one may."""
+    if scope.startswith("*."):
+        plain = _DOMAIN.fullmatch(scope[2:]) and ":" not in scope
+        return "" if plain else "expected a domain and nothing else behind *."
+    if "://" in scope:
+        return "expected no scheme"
+    if scope.endswith("/"):
+        return "expected no slash at its end"
+    host, slash, _ = scope.partition("/")
+    if not _is_domain(host) or not _DOMAIN.fullmatch(host):
+        return "expected a host with a dot or a port, or localhost, in front"
+    if not slash:
+        return "" if host != _HUB_ALIAS else f"expected {DEFAULT_DOMAIN}, as the name is written out"
+    try:
+        parsed = parse_docker_reference(scope)
+    except InvalidReferenceError as error:
+        return error.why
+    namespace = host == DEFAULT_DOMAIN and parsed.tag is None and parsed.digest is None
+    return "" if namespace or str(parsed) == scope else f"expected {parsed}, as the name is written out"
+
+
+def _is_domain(head: str) -> bool:
+    """Whether the text in front of the first slash is a host, and not part of a path at Docker Hub."""
+    return "." in head or ":" in head or head == "localhost"
 
 
 def _split_reference(text: str, domain: str, remainder: str) -> DockerReference:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from .. import log
 from ..events import Events
 from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
-from ..hostconfig.registriesd import warn_without_yaml
+from ..hostconfig.registriesd import unread_registries_d
 from ..net.budget import Budget
 from ..net.connection import Connection
 from ..net.limits import Cancellation, Clock, Limits, SystemClock
@@ -44,6 +45,7 @@ class RegistrySession:
         self.host_limit = HostLimit(settings.transfer.connections)
         self.silence = Silence(self.clock)
         self.signatures_asked_for = False
+        self._unread = unread_registries_d(settings)  # now: once confined, we may not look
         self.parts: KeepsParts | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
         self._settings = settings
@@ -67,8 +69,8 @@ class RegistrySession:
     def close(self) -> None:
         """Close idle connections; those in use are closed when their work ends."""
         self.network.pool.close()
-        if not self.signatures_asked_for:  # here and not at the beginning, where a parent waits
-            warn_without_yaml(self._settings)
+        if self._unread and not self.signatures_asked_for:
+            log.warning("%s", self._unread)
 
     def _choose_proxy(self, origin: Origin) -> Proxy | None:
         if origin not in self._proxies:

@@ -7,7 +7,7 @@ policy names are not opened here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from ..errors import ConfigurationError, ErrorCode, UnsupportedError, quote
 from ..model.digest import digest_of
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
 from .requirements import Absent, InsecureAcceptAnything, PolicyReaders, Reject, Requirement, SignedBaseLayer
-from .scopes import scope_fault
+from .scopes import scope_fault, scope_remark
 
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
 BUILT_IN = "--insecure-policy"
@@ -54,6 +54,16 @@ def parse_policy(data: bytes, where: str, readers: PolicyReaders = PolicyReaders
             )
     default = _parse_requirements(root["default"], readers)
     return Policy(where, digest_of(data).encoded, default, MappingProxyType(transports))
+
+
+def unmatched_scopes(policy: Policy) -> Iterator[str]:
+    """What to warn of: scopes that no image lies in, so that not even their `reject` has an effect."""
+    for transport, scopes in policy.transports.items():
+        for scope in scopes:
+            why = scope_remark(transport, scope)
+            if why:
+                where = f"{policy.where}: transports.{transport}: {quote(scope)}"
+                yield f"{where} is the scope of no image: {why}"
 
 
 def _parse_scope(transport: str, scope: str, node: JsonNode, readers: PolicyReaders) -> tuple[Requirement, ...]:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 
 from ..errors import InvalidDigestError
 from ..model.digest import parse_digest
+from ..model.reference import unmatched_scope
 
+_SCOPELESS = frozenset({"", "ostree"})  # known, and their scopes not looked at
 _ATOMIC = re.compile(r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?")
 
 
@@ -21,6 +23,16 @@ def scope_fault(transport: str, scope: str) -> str:
     """What is wrong with `scope`, empty when nothing is: never for the empty one, for `docker`, unknown transports."""
     check = _CHECKS.get(transport)
     return check(scope) if check and scope else ""
+
+
+def scope_remark(transport: str, scope: str) -> str:
+    """Why no image lies in a scope that is allowed, empty when one may: what it protects is nothing.
+
+    Of the transports that are known, only the scopes of `docker` can be written so.
+    """
+    if transport == "docker":
+        return unmatched_scope(scope) if scope else ""
+    return "" if transport in _CHECKS or transport in _SCOPELESS else "no transport has this name"
 
 
 def _only_empty(scope: str) -> str:

@@ -7,19 +7,22 @@ it makes it here too.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import unittest
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cip.model import mediatype
 from cip.model.digest import digest_of
 from tests.support import images
-from tests.support.field import AMD64, NAME, FieldCase, complaining, without_blobs
+from tests.support.field import AMD64, NAME, FieldCase, complaining, content, without_blobs
 from tests.support.jsonparent import json_proxy
-from tests.support.parent import MODULE, running
-from tests.support.peers import require_peer
+from tests.support.parent import MODULE, ROOT, running
+from tests.support.peers import clean_environment, docker_registry, require_peer
 from tests.support.recording import Given
 
 
@@ -77,6 +80,84 @@ class MissingTest(FieldCase):
                         self.assertEqual(found, reply.value)
                     else:
                         self.assertEqual("image-not-found", reply.members["details"]["type"])
+
+
+class ConfigurationTest(FieldCase):
+    """What an administrator wrote and has no effect is told, by a warning and by `explain`."""
+
+    def explain(self, image: str, **variables: str) -> dict[str, Any]:
+        command = [*MODULE, "explain", "--json", image]
+        environment = clean_environment(self.home) | variables
+        shown = subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment).stdout
+        members: dict[str, Any] = json.loads(shown)
+        return members
+
+    def test_a_policy_scope_that_no_image_lies_in_is_told_because_its_reject_protects_nothing(self) -> None:
+        server = self.played(content)
+        image = f"docker://{server.host}/{NAME}:9"
+        scopes = {f"{server.host}/os/": [{"type": "reject"}]}
+        policy = {"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": scopes, "dokcer": scopes}}
+        self.write_home("policy.json", json.dumps(policy))
+        self.assertEqual(200, self.ask(image).status)
+        for shown in (self.stderr, "\n".join(self.explain(image)["warnings"])):
+            self.assertRegex(shown, f"transports.docker: '{server.host}/os/' is the scope of no image: .* no slash")
+            self.assertRegex(shown, "transports.dokcer: .*: no transport has this name")
+
+    def test_entries_of_auth_files_that_can_never_match_are_told(self) -> None:
+        server = self.played(content)
+        image = f"docker://{server.host}/{NAME}:9"
+        auths: dict[str, object] = {f"{server.host}/": {}, "quay.io/ns:tag": {}}
+        file = self.write_home("auth.json", json.dumps({"auths": auths, "credsStore": "secretservice"}))
+        shown = "\n".join(self.explain(image)["warnings"])
+        self.assertIn(f"{file}: auths['{server.host}/']: the key of no repository: expected no slash", shown)
+        self.assertIn(f"{file}: auths['quay.io/ns:tag']: the key of no repository: expected no tag", shown)
+        self.assertIn(f"{file}: credsStore: not used", shown)
+        self.assertEqual(200, self.ask(image).status)
+
+    def test_an_auth_file_of_no_bytes_is_absent_with_a_warning(self) -> None:
+        registry = self.enterContext(docker_registry(self.scratch / "registry", htpasswd={"robot": "secret"}))
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{registry.host}'\ninsecure=true\n")
+        file = self.write_home("auth.json", "")
+        image = f"docker://{registry.host}/{NAME}:9"
+        problem = self.problem(image)
+        self.assertEqual("authentication-failed", problem["type"])
+        self.assertIn(f"{file} (empty)", problem["detail"])
+        self.assertIn(f"{file}: empty, it counts as absent", self.stderr)
+        docker = self.home / ".docker" / "config.json"
+        docker.parent.mkdir()
+        auth = base64.b64encode(b"robot:secret").decode()
+        docker.write_text(json.dumps({"auths": {registry.host: {"auth": auth}}}))
+        self.assertEqual("image-not-found", self.problem(image)["type"])
+
+    def test_a_helper_is_found_by_a_wildcard_for_a_label(self) -> None:
+        registry = self.enterContext(docker_registry(self.scratch / "registry", htpasswd={"robot": "secret"}))
+        host = f"127.0.0.1:{registry.port}"
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{host}'\ninsecure=true\n")
+        self.write_home("auth.json", json.dumps({"credHelpers": {f"127.*.0.1:{registry.port}/os": "field"}}))
+        helper = self.scratch / "bin" / "docker-credential-field"
+        helper.parent.mkdir()
+        helper.write_text('#!/bin/sh\nread registry\necho "{\\"Username\\":\\"robot\\",\\"Secret\\":\\"secret\\"}"\n')
+        helper.chmod(0o755)
+        path = {"PATH": f"{helper.parent}:{os.environ['PATH']}"}
+        self.assertEqual("image-not-found", self.problem(f"docker://{host}/{NAME}:9", environment=path)["type"])
+        self.assertIn("podman knows no wildcards", self.stderr)
+        self.assertEqual("authentication-failed", self.problem(f"docker://{host}/x:9", environment=path)["type"])
+
+    def test_a_mirror_without_its_registry_says_what_lacks_above_it(self) -> None:
+        self.write_home("registries.conf", "[[registry.mirror]]\nlocation='mirror.example'\n")
+        problem = self.problem(f"docker://registry.example/{NAME}:9")
+        self.assertEqual("config-invalid", problem["type"])
+        self.assertIn("[[registry.mirror]] without the [[registry]] that it mirrors", problem["detail"])
+
+    def test_the_users_registries_d_causes_no_warning_at_the_end(self) -> None:
+        server = self.played(content)
+        self.write_home("registries.d/default.yaml", "default-docker:\n  lookaside: file:///nowhere\n")
+        with running(f"docker://{server.host}/{NAME}:9", home=self.home) as proxy:
+            self.assertEqual(200, proxy.line.ask("GET", "/manifest").status)
+            self.assertEqual(200, proxy.line.ask("GET", f"/blobs/{images.DIGEST_T}").status)
+            self.assertEqual(200, proxy.line.ask("POST", "/quit").status)
+            proxy.wait()
+            self.assertNotIn("registries.d", proxy.stderr())
 
 
 class LocalFaultTest(FieldCase):

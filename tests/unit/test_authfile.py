@@ -6,6 +6,7 @@ import json
 import os
 import unittest
 from collections.abc import Mapping, Sequence
+from unittest import mock
 
 from cip import log
 from cip.errors import AuthenticationError, CipError, ConfigurationError, ErrorCode, InvalidInputError, SourceError
@@ -218,7 +219,6 @@ class EntryTest(AuthFileCase):
 class FileTest(AuthFileCase):
     def test_a_malformed_file_is_refused_with_its_name(self) -> None:  # A17
         for row, file, reason in (
-            ("A17 empty", "", "not valid JSON at line 1"),
             ("A17 array", "[]", "expected an object, found an array"),
             ("A17 more text", "{} x", "not valid JSON"),
             ("A17 auths", '{"auths":[]}', "auths: expected an object, found an array"),
@@ -256,10 +256,44 @@ class FileTest(AuthFileCase):
         file = json.dumps({"AUTHS": {"r.io": {"Auth": packed("u:p")}}})
         self.assertEqual("p", self.find("r.io/x", file).credentials.password)
 
-    def test_the_store_of_docker_is_ignored(self) -> None:  # A27
+    def test_the_store_of_docker_is_ignored_with_a_warning_where_it_is_missed(self) -> None:  # registry.md A27
         programs = PlayedHelpers(ok=answer('{"Username":"u","Secret":"s"}'))
-        self.assertTrue(self.find("r.io/x", '{"credsStore":"ok"}', programs=programs).credentials.is_anonymous())
+        file = json.dumps({"credsStore": "ok", "auths": {"r.io": {}, "s.io": {"auth": packed("u:p")}}})
+        for name, warned in (("r.io/x", True), ("other.io/x", True), ("s.io/x", False)):
+            with self.subTest(name), mock.patch.object(log, "warning") as warning:
+                self.assertIs(self.find(name, file, programs=programs).credentials.is_anonymous(), warned)
+                self.assertIs("auth.json: credsStore: not used" in str(warning.mock_calls), warned)
         self.assertEqual([], programs.asked)
+
+    def test_an_empty_file_counts_as_absent_with_a_warning(self) -> None:
+        other = self.host.write("~/.docker/config.json", auths_of({"r.io": "u:p"}))
+        with mock.patch.object(log, "warning") as warning:
+            found = self.find("r.io/x", "")
+        self.assertEqual(other, found.source)
+        self.assertIn(f"{self.path}: empty, it counts as absent", str(warning.mock_calls))
+        self.assertIn(f"{self.path} (empty)", found.looked_at)
+
+    def test_keys_that_can_never_match_are_warned_about(self) -> None:
+        auths = {
+            "r.io/": "no slash at its end", "r.io/ns/": "no slash at its end", "*.r.io": "wildcards are not known",
+            "r.io/ns:1": "no tag and no digest", "ns/img": "a host with a dot", "docker.io/X": "lower-case",
+            "index.docker.io/x": "written out", "r.io": "", "https://index.docker.io/v1/": "", "index.docker.io": "",
+            "registry-1.docker.io": "", "https://r.io/v2/": "", "localhost:5000/x": "", "docker.io/ns": "",
+        }  # fmt: skip
+        helpers = {
+            "https://r.io": "without a scheme", "r.io/*": "without wildcards", "a*.r.io": "whole labels", "*": "",
+            "*.r.io:5000/ns": "", "r.io/ns/": "the beginning of a repository path",
+        }  # fmt: skip
+        file = json.dumps({"auths": {key: {} for key in auths}, "credHelpers": dict.fromkeys(helpers, "x")})
+        with mock.patch.object(log, "warning") as warning:
+            self.find("other.io:5/x", file)
+        said = [str(call.args[0]) for call in warning.mock_calls]
+        for place, keys in (("auths", auths), ("credHelpers", helpers)):
+            for key, why in keys.items():
+                about = [line for line in said if f"{place}['{key}']" in line or f"{place}.{key}:" in line]
+                with self.subTest(key):
+                    self.assertEqual(bool(why), bool(about), said)
+                    self.assertTrue(not why or why in about[0], about)
 
     def test_the_search_ends_at_the_first_file_that_has_something(self) -> None:
         docker = self.host.write("~/.docker/config.json", auths_of({"r.io": "docker:1", "s.io": "docker:2"}))
@@ -347,8 +381,32 @@ class HelperTest(AuthFileCase):
         other = self.host.write("~/.docker/config.json", auths_of({"r.io": "o:q"}))
         self.assertEqual(other, self.find("r.io/ns/img", file, programs=programs).source)
 
-    def test_helpers_are_asked_for_whole_registries_only(self) -> None:  # A26
-        for key in ("r.io/ns", "https://r.io", "R.io"):
+    def test_keys_with_wildcards_and_paths_name_helpers_as_people_wish_of_podman(self) -> None:  # container-libs#416
+        right = PlayedHelpers(ok=self.RIGHT)
+        for key, name, matches in (
+            ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr.eu.amazonaws.com/a", True),
+            ("*.dkr.ecr.*.amazonaws.com", "dkr.ecr.eu.amazonaws.com/a", False),
+            ("*.io", "r.io/a", True), ("*.io", "a.r.io/a", False), ("*.io", "r.io:5000/a", False),
+            ("r.*:5000", "r.io:5000/a", True), ("r.*:5000", "r.io/a", False),
+            ("r.io/ns", "r.io/ns/img", True), ("r.io/ns", "r.io/ns", True), ("r.io/ns", "r.io/nsx/img", False),
+            ("*.io/ns/img", "r.io/ns/img", True), ("*.io/ns/img", "r.io/ns", False),
+        ):  # fmt: skip
+            with self.subTest(key=key, name=name), mock.patch.object(log, "warning") as warning:
+                found = self.find(name, json.dumps({"credHelpers": {key: "ok"}}), programs=right)
+                self.assertIs(found.credentials.is_anonymous(), not matches)
+                self.assertIs("podman knows no wildcards" in str(warning.mock_calls), matches)
+        self.assertEqual({b"1.dkr.ecr.eu.amazonaws.com", b"r.io", b"r.io:5000"}, {stdin for _, stdin in right.asked})
+
+    def test_of_several_keys_the_one_that_says_most_names_the_helper(self) -> None:
+        helpers = {"*.io": "a", "r.io": "b", "*.io/ns": "c", "r.io/ns": "d", "r.io/ns/img": "e"}
+        for name, program in (("x.io/y", "a"), ("r.io/y", "b"), ("x.io/ns/y", "c"), ("r.io/ns/y", "d"),
+                              ("r.io/ns/img", "e")):  # fmt: skip
+            programs = PlayedHelpers(**dict.fromkeys("abcde", self.RIGHT))
+            self.find(name, json.dumps({"credHelpers": helpers}), programs=programs)
+            self.assertEqual([f"docker-credential-{program} get"], [asked for asked, _ in programs.asked])
+
+    def test_a_key_in_another_spelling_names_no_helper(self) -> None:  # registry.md A26
+        for key in ("https://r.io", "R.io"):
             with self.subTest(key):
                 programs = PlayedHelpers(ok=self.RIGHT)
                 found = self.find("r.io/ns/img", json.dumps({"credHelpers": {key: "ok"}}), programs=programs)

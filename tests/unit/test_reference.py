@@ -12,6 +12,7 @@ from cip.model.reference import (
     parse_docker_reference,
     parse_image_reference,
     require_name_prefix,
+    unmatched_scope,
 )
 
 H = "0123456789abcdef" * 4
@@ -81,6 +82,23 @@ class Docker(Refusing):
         self.assertEqual((both.tag, both.digest), ("t", parse_digest(D)))
         self.assertEqual(both.scopes()[:3], ("example.com/ns/a:t", f"example.com/ns/a@{D}", "example.com/ns/a"))
         self.assertEqual(docker(f"docker://example.com/ns/a@{D}").scopes()[0], "example.com/ns/a")
+
+    def test_a_scope_that_no_reference_lies_in_is_told(self) -> None:
+        for scope, why in (
+            ("example.com", ""), ("example.com:5000", ""), ("localhost/x", ""), ("example.com/ns", ""),
+            ("example.com/ns/a:t", ""), (f"example.com/ns/a:t@{D}", ""), ("docker.io/busybox", ""),
+            ("*.example.com", ""),
+            ("example.com/ns/", "no slash at its end"), ("example.com/", "no slash at its end"),
+            ("https://example.com", "no scheme"), ("*.example.com/ns", "nothing else behind"), ("*.", "a domain"),
+            ("library/busybox", "a host with a dot"), ("busybox", "a host with a dot"), ("quay", "a host with a dot"),
+            ("index.docker.io", "docker.io, as the name is written out"), ("docker.io/busybox:1", "library/busybox:1"),
+            ("example.com/Ns", "lower-case"), ("example.com/ns/*", "is not a repository path"),
+            ("exam_ple.com/x", "a host with a dot"),
+        ):  # fmt: skip
+            with self.subTest(scope):
+                found = unmatched_scope(scope)
+                self.assertEqual(bool(why), bool(found), found)
+                self.assertIn(why, found)
 
     def test_a_digest_reference_has_no_tag(self) -> None:
         self.assertEqual(docker(f"docker://a@{D}"), DockerReference("docker.io", "library/a", None, parse_digest(D)))

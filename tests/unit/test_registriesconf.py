@@ -146,6 +146,7 @@ MALFORMED: tuple[tuple[str, str, str], ...] = (
     ("key twice", "[[registry]]\nlocation='a.io'\nlocation='b.io'", "not valid TOML at line 3"),
     ("key twice, in two spellings", "[[registry]]\nlocation='a.io'\nINSECURE=false\ninsecure=true",
      r"registry\[0\].insecure: ambiguous"),
+    ("mirror alone", "[[registry.mirror]]\nlocation='a.io'", r"\[\[registry.mirror\]\] without the \[\[registry\]\]"),
     ("single table", "[registry]\nlocation='a.io'", r"found a single table: write \[\[…\]\], not \[…\]"),
     ("no table", "registry='a.io'", "registry: expected an array, found a string"),
     ("table of numbers", "registry=[1]", r"registry\[0\]: expected an object, found an integer"),
@@ -241,6 +242,12 @@ class OneFileTest(unittest.TestCase):
             self.warnings,
         )
         self.assertEqual(2, len(config.places(parse_docker_reference("a.io/x"))))
+
+    def test_a_prefix_that_no_image_has_is_remarked_on(self) -> None:
+        for prefix, why in (("library/x", "a host with a dot"), ("a.io/x:1", "no tag"), ("a.io/X", "lower-case")):
+            with self.subTest(prefix):
+                self._load(rule(prefix, "b.io"))
+                self.assertRegex(self.warnings[0], f"registry.0.: no image has the prefix '{prefix}': .*{why}")
 
     def test_text_that_is_not_utf_8_is_refused_with_its_position(self) -> None:
         with self.assertRaisesRegex(ConfigurationError, "^f: not valid UTF-8 at byte 1$"):

@@ -11,7 +11,7 @@ from cip import log
 from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError
 from cip.events import NO_EVENTS
 from cip.hostconfig import registriesd
-from cip.hostconfig.registriesd import BundleTrust, SignaturePlace, load_registries_d, warn_without_yaml
+from cip.hostconfig.registriesd import BundleTrust, SignaturePlace, load_registries_d, unread_registries_d
 from cip.model.reference import parse_docker_reference
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
@@ -240,12 +240,10 @@ class WithoutYamlTest(unittest.TestCase):
             with (
                 self.subTest(files=files, has_yaml=has_yaml),
                 mock.patch.object(registriesd, "_has_yaml", return_value=has_yaml),
-                mock.patch.object(log, "warning") as warning,
             ):
                 if files:
                     self.host.write("/etc/containers/registries.d/a.yaml")
-                warn_without_yaml(self.host.settings())
-                self.assertEqual(warned, warning.called)
+                self.assertEqual(warned, "PyYAML is not installed" in unread_registries_d(self.host.settings()))
 
     def test_a_session_says_it_at_its_end_unless_signatures_were_asked_for(self) -> None:
         self.host.write("/etc/containers/registries.d/a.yaml")
@@ -260,11 +258,16 @@ class WithoutYamlTest(unittest.TestCase):
                 session.close()
                 self.assertEqual(not asked_for, warning.called)
 
+    def test_a_scope_that_no_image_lies_in_is_warned_about(self) -> None:
+        self.host.write("/etc/containers/registries.d/a.yaml", "docker:\n  r.io/ns/:\n    lookaside: file:///x\n")
+        said: list[str] = []
+        load_registries_d(self.host.settings(), warn=said.append)
+        self.assertRegex(said[0], "a.yaml line 3: docker: 'r.io/ns/' is the scope of no image: expected no slash")
+
     def test_a_directory_that_cannot_be_listed_is_only_warned_about(self) -> None:
         self.host.write("/etc/containers/registries.d", "a file where a directory belongs")
-        with mock.patch.object(log, "warning") as warning:
-            warn_without_yaml(self.host.settings())
-        self.assertIn("registries.d: cannot be read: not a directory", str(warning.call_args.args[1]))
+        said = unread_registries_d(self.host.settings())
+        self.assertIn("registries.d: cannot be read: not a directory (no harm", said)
 
 
 if __name__ == "__main__":
