@@ -329,7 +329,7 @@ class RequestsTest(BundleCase):
 
 
 class IndexTest(BundleCase):
-    """An index is accepted itself or through its instance, by bundles too (rows D48, D48b)."""
+    """An index is accepted itself or through its instance, by bundles too (bundles.md D48, D48b)."""
 
     def test_a_bundle_of_either_is_enough(self) -> None:
         index = images.index([images.entry(MANIFEST, platform={"os": "linux", "architecture": "amd64"})])
