@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-from cip import rooms
+from cip import log, rooms
 from cip.errors import ConfigurationError, ErrorCode, UnsupportedError
 from cip.model.identity import path_identity
 from cip.model.reference import Transport
@@ -121,6 +121,11 @@ class IdentityTest(BundleCase):
         assert result.bundle is not None
         self.assertEqual((result.bundle.identity, result.bundle.identity_file), ("by-digest", f"{DIRECTORY}/os.yaml"))
         self.assertEqual(result.claims, {"digest": f"sha256:{DIGEST}", "predicate": PREDICATE, "reference": ""})
+
+    def test_what_was_signed_is_shown_to_whoever_opens_the_image(self) -> None:
+        (acceptance,) = self.judge(self.by_key()).acceptances
+        self.assertEqual((str(acceptance.digest), acceptance.name), (f"sha256:{DIGEST}", NAME))
+        self.assertEqual(acceptance.payload, json.dumps(statement()).encode())
 
     def test_p03_a_stranger_learns_of_no_switch(self) -> None:
         decision = self.refused("crypto", "not by the expected key", self.by_key(key=new_key()), rules=REFUSED)
@@ -248,6 +253,20 @@ class RootTest(BundleCase):
             require_accepted(parsed, image, tools({})._replace(read_file=read), require_signed=False)
         self.assertEqual(caught.exception.reason, "nosig")
         self.refused("keycfg", "/not/there", self.world.bundle().data, requirements=[requirement])
+
+    def test_entries_that_cannot_be_used_are_told_once_for_a_bundle(self) -> None:
+        def change(document: dict[str, Any]) -> None:
+            later = json.loads(json.dumps(document["tlogs"][0]))
+            later["publicKey"]["keyDetails"] = "ML_DSA_65"
+            document["tlogs"].append(later)
+
+        files = {**self.files, ROOT: json.dumps(self.world.trusted_root(change)).encode()}
+        told: list[str] = []
+        with mock.patch.object(log, "warning", lambda text, *rest: told.append(text % rest)):
+            requirement = {"trustedRootPath": ROOT, "keyPath": KEY}
+            self.judge(b"garbage", self.by_key(log=2), requirements=[requirement], files=files)
+        self.assertEqual(len(told), 1, told)
+        self.assertIn("ML_DSA_65", told[0])
 
     def test_an_attachment_is_not_judged_by_a_trusted_root(self) -> None:
         text = sigstore_payload(NAME, f"sha256:{DIGEST}")
