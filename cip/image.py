@@ -227,11 +227,10 @@ class Image:
 
     def _referrers(self) -> ImageReferrers:
         if self._listed is None:
-            from .referrers import ImageReferrers
-
             accepted = self.accepted
             subjects = [each for each in (accepted.index_digest, accepted.digest) if each is not None]
-            listed = ImageReferrers(self.reference, self.source.referrer_source(), subjects, accepted.signed_by)
+            source = self.source.referrer_source()
+            listed = rooms.image_referrers(self.reference, source, subjects, accepted.signed_by)
             with self._lock:
                 self._listed = self._listed or listed
         return self._listed
@@ -500,12 +499,10 @@ def _signature_places(source: ImageSource, bundles: bool) -> Sequence[str]:
 
 def _find_bundles(source: ImageSource, digest: Digest, signatures: _Once[Sequence[RawSignature]]) -> FoundBundles:
     """The bundles of the manifest `digest`, where configuration has them looked for (bundles.md 1.1)."""
-    from .referrers import find_bundles
-
     attached = any(isinstance(each, SigstoreSignature) for each in signatures())
     referrers = source.referrer_source()
     listed = referrers.bundles(digest, attached=attached) if referrers is not None else None
-    return find_bundles(listed, digest) if listed is not None else FoundBundles()
+    return rooms.find_bundles(listed, digest) if listed is not None else FoundBundles()
 
 
 def _bundle_rules(source: ImageSource, settings: Settings) -> BundleRules:

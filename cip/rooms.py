@@ -24,16 +24,22 @@ if TYPE_CHECKING:
     from .fetch.command import Destination
     from .image import ImageOpener
     from .model.descriptor import Descriptor
+    from .model.digest import Digest
     from .model.jsontree import JsonNode
     from .model.reference import ImageReference
     from .model.signature import FoundBundles
+    from .net.limits import Limits
     from .partial import PartStore
     from .programs import Programs
     from .readahead import ReadAhead
+    from .referrers import ImageReferrers
+    from .registry.endpoints import Endpoint
+    from .registry.session import RegistrySession
     from .report.records import Records
     from .settings import PlatformOptions, Settings
     from .sources.archives.spool import Spools
-    from .sources.base import BlobAccess, ImageSource
+    from .sources.base import BlobAccess, ImageSource, ReferrerList, ReferrerSource
+    from .sources.fileblob import FileBlob
     from .trust.matching import IdentityMatcher
     from .trust.requirements import (
         Acceptance,
@@ -66,6 +72,7 @@ ROOMS = (
     Room("openpgp", ("trust.openpgp",), "`signedBy` in a policy"),
     Room("sigstore", ("trust.sigstore",), "`sigstoreSigned` in a policy"),
     Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore",)),
+    Room("referrers", ("referrers", "registry.referrers", "sources.layoutreferrers"), "`GET /referrers`; bundles"),
     Room("archives", ("sources.archives",), "`oci-archive:`, `docker-archive:`"),
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
@@ -190,6 +197,13 @@ def bundle_candidates(
     return candidates_among(found, demand, matcher, image, tools)
 
 
+def find_bundles(listed: ReferrerList, digest: Digest) -> FoundBundles:
+    """The bundles in a list that the same room has found. Raises CipError where that cannot be known."""
+    from .referrers import find_bundles
+
+    return find_bundles(listed, digest)
+
+
 def require_reliable(run_gpgv: RunGpgv) -> None:
     """Return only if this gpgv can be relied on. Raises SignatureError, MissingDependencyError."""
     from .trust.openpgp.selftest import require_reliable  # only a requirement of that room asks
@@ -198,6 +212,40 @@ def require_reliable(run_gpgv: RunGpgv) -> None:
 
 
 # --- what stands beside an image ---
+
+
+def registry_referrers(
+    endpoints: Callable[[], Sequence[Endpoint]], settings: Settings, session: RegistrySession,
+    limits: Callable[[], Limits], opening: Callable[[], Limits],
+) -> ReferrerSource | None:  # fmt: skip
+    """What refers to an image of a registry; None in a copy that does not look."""
+    try:
+        with _needed("referrers", _dependency):
+            from .registry.referrers import RegistryReferrers
+    except UnsupportedError:
+        return None
+    return RegistryReferrers(endpoints, settings, session, limits, opening)
+
+
+def layout_referrers(
+    text: str, read_index: Callable[[], bytes], open_blob: Callable[[Digest], FileBlob]
+) -> ReferrerSource | None:
+    """What refers to an image of a layout; None in a copy that does not look."""
+    try:
+        with _needed("referrers", _dependency):
+            from .sources.layoutreferrers import LayoutReferrers
+    except UnsupportedError:
+        return None
+    return LayoutReferrers(text, read_index, open_blob)
+
+
+def image_referrers(
+    reference: str, source: ReferrerSource | None, subjects: Sequence[Digest], signatures: frozenset[str]
+) -> ImageReferrers:
+    """What refers to an accepted image, for its parent. Raises UnsupportedError."""
+    with _needed("/referrers", _dependency):
+        from .referrers import ImageReferrers
+    return ImageReferrers(reference, source, subjects, signatures)
 
 
 def read_ahead(

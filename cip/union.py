@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from . import log
+from . import log, rooms
 from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content
 from .errors import (
     CipError,
@@ -113,11 +113,9 @@ class LayoutPlace:
     def signatures(self, digest: Digest) -> Sequence[RawSignature]:
         return read_layout_signatures(self._files, digest, self.text)
 
-    def referrer_source(self) -> ReferrerSource:
-        from .sources.layoutreferrers import LayoutReferrers
-
+    def referrer_source(self) -> ReferrerSource | None:
         if self._referrers is None:
-            self._referrers = LayoutReferrers(self.text, self._files.read_index, self._files.open_blob)
+            self._referrers = rooms.layout_referrers(self.text, self._files.read_index, self._files.open_blob)
         return self._referrers
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+from .. import rooms
 from ..content import BlobReader, require_content
 from ..errors import CipError, ErrorCode, InvalidDigestError, Phase
 from ..hostconfig.registriesconf import load_registries
@@ -24,15 +24,12 @@ from ..model.reference import DockerReference, ImageReference, Transport
 from ..model.signature import RawSignature
 from ..net.limits import Cancellation, Limits
 from ..settings import Settings
-from ..sources.base import BlobAccess, RawManifest
+from ..sources.base import BlobAccess, RawManifest, ReferrerSource
 from .blob import RegistryBlob
 from .endpoints import Endpoint
 from .manifests import read_manifest
 from .retry import ask_places
 from .session import RegistrySession
-
-if TYPE_CHECKING:
-    from .referrers import RegistryReferrers
 
 ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
 
@@ -69,7 +66,7 @@ class RegistrySource:
         seconds = min(times.open, times.deadline) if times.deadline else times.open
         self._opening_ends = session.clock.monotonic() + seconds
         self._top: RawManifest | None = None
-        self._referrers: RegistryReferrers | None = None
+        self._referrers: ReferrerSource | None = None
         self._lock = threading.Lock()
 
     @property
@@ -97,12 +94,10 @@ class RegistrySource:
 
         return places_of_signatures(self._endpoints[0], self._settings)
 
-    def referrer_source(self) -> RegistryReferrers:
+    def referrer_source(self) -> ReferrerSource | None:
         """What refers to the image, at its places."""
         if self._referrers is None:
-            from .referrers import RegistryReferrers
-
-            self._referrers = RegistryReferrers(
+            self._referrers = rooms.registry_referrers(
                 lambda: self._endpoints,
                 self._settings,
                 self._session,

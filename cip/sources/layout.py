@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from .. import rooms
 from ..content import MANIFEST_LIMIT, read_limited, require_content
 from ..errors import (
     ContentMismatchError,
@@ -31,13 +32,10 @@ from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageReference, Transport
 from ..model.signature import RawSignature
 from ..settings import PlatformOptions, Settings
-from .base import BlobAccess, RawManifest
+from .base import BlobAccess, RawManifest, ReferrerSource
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
 from .localpath import resolve_path
-
-if TYPE_CHECKING:
-    from .layoutreferrers import LayoutReferrers
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)
@@ -77,7 +75,7 @@ class LayoutSource:
         self._identity = identity
         self._files = files
         self._top: RawManifest | None = None
-        self._referrers: LayoutReferrers | None = None
+        self._referrers: ReferrerSource | None = None
         where = f"{reference.text}: {INDEX_NAME}"
         root = parse_json(files.read_index(), where)
         root.require_exact_case(("manifests",))
@@ -126,12 +124,10 @@ class LayoutSource:
         """None."""
         return ()
 
-    def referrer_source(self) -> LayoutReferrers:
+    def referrer_source(self) -> ReferrerSource | None:
         """What refers to the image, as far as `index.json` lists it."""
         if self._referrers is None:
-            from .layoutreferrers import LayoutReferrers
-
-            self._referrers = LayoutReferrers(self._text, self._files.read_index, self._files.open_blob)
+            self._referrers = rooms.layout_referrers(self._text, self._files.read_index, self._files.open_blob)
         return self._referrers
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:

@@ -102,7 +102,7 @@ REFUSALS = {
     "confine": (("--insecure-policy", "--require-sandbox=process", "oci:{layout}:t"), "2"),
     "readahead": (("--insecure-policy", "--read-ahead=1M", "oci:{layout}:t"), "2"),
 }
-NOT_ASKED_FOR = {"client"}  # a module for other programs: nothing in this one would use it
+NOT_ASKED_FOR = {"client", "referrers"}  # a module for other programs: nothing in this one would use it
 
 
 class Rooms(unittest.TestCase):

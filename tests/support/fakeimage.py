@@ -12,7 +12,6 @@ from cip.errors import ContentMismatchError, ErrorCode, NotFoundError
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
-from cip.referrers import ServedReferrer
 from tests.support.images import (
     BIG_SIZE,
     CONFIG_C,
@@ -41,6 +40,14 @@ class Manifest(NamedTuple):
     digest: Digest
     media_type: str = mediatype.OCI_MANIFEST
     index_digest: Digest | None = None
+
+
+class ServedReferrer(NamedTuple):
+    """What `referrers.ServedReferrer` is."""
+
+    data: bytes
+    media_type: str
+    verified: str
 
 
 class Stalled(BytesReader):

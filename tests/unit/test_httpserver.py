@@ -29,10 +29,10 @@ from cip.errors import (
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.mediatype import OCI_INDEX, OCI_MANIFEST
-from cip.referrers import ServedReferrer
 from cip.wire import httpserver
 from cip.wire.fds import adopt_streams
 from cip.wire.problem import RequestFault
+from tests.support.fakeimage import ServedReferrer
 from tests.support.parent import PATIENCE, Line
 
 if TYPE_CHECKING:

@@ -95,6 +95,7 @@ class FindCase(SourceCase):
 
     def find(self, source: RegistrySource | None = None, *, attached: bool = False) -> FoundBundles:
         referrers = (source or self.source()).referrer_source()
+        assert referrers is not None
         found = referrers.bundles(D, attached=attached)
         return FoundBundles() if found is None else find_bundles(found, D)
 
@@ -365,7 +366,9 @@ class PlacesTest(FindCase):
         source = self.source()
         (bundle,) = self.find(source).bundles
         self.assertTrue(bundle.origin.startswith("r.example/a/b (referrer "))
-        places = source.referrer_source().bundle_places()
+        referrers = source.referrer_source()
+        assert referrers is not None
+        places = referrers.bundle_places()
         shown = f"sha256-{D.encoded[:12]}…"
         self.assertEqual(
             list(places),
