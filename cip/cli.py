@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
-from .errors import CipError, UsageError
+from .errors import CipError, UsageError, redact_with
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, Settings
@@ -234,6 +234,7 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, Confin
     events, audit, close_records, in_writers = _records(invocation, stack)
     tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in
     sources = SourceOpener(settings, events, programs)
+    redact_with(sources.secrets.redact)
     opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
 

@@ -7,7 +7,8 @@ HTTP, JSON or exit codes: `wire.status` and `cli` translate, each from one table
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -97,9 +98,45 @@ _RETRYABLE_STATUS = frozenset({408, 425, 429})
 QUOTE_LIMIT = 120  # characters of outside text that an error message repeats
 
 
+# User information and queries, which may be signatures, only of these schemes: `docker://name@sha256:…` has to stay.
+_USER_INFO = re.compile(r"(?i)\b((?:https?|tcp|socks5h?)://)[^/?#\s'\"]*@")
+_QUERY = re.compile(r"(?i)(\b(?:https?|tcp)://[^?#\s'\"]*)[?#][^\s'\"]*")
+_redact: Callable[[str], str] = str
+
+
+def strip_url(text: str) -> str:
+    """`text` without user information, query and fragment of the URLs in it."""
+    return _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
+
+
+def redact_with(redact: Callable[[str], str]) -> None:
+    """From now on all that is quoted from outside goes through `redact`; for who starts the process, and nobody else.
+
+    What a process holds in confidence is one for the process, and a message about what others said is made everywhere.
+    """
+    global _redact
+    _redact = redact
+
+
+def redacted(text: str) -> str:
+    """Outside text for a message that stays as it is but for secrets: a host, a path."""
+    return _redact(text)
+
+
 def quote(text: object) -> str:
-    """Outside text for a message: `repr`, cut to `QUOTE_LIMIT` characters; no control byte survives."""
-    shown = repr(text)
+    """Outside text for a message: no secrets, `repr`, cut to `QUOTE_LIMIT` characters; no control byte survives."""
+    return _cut(repr(_redact(text)) if isinstance(text, str) else _redact(repr(text)))
+
+
+def quote_own(text: object) -> str:
+    """As `quote`, for what the user or the administrator wrote, which is not searched for secrets.
+
+    URLs lose what may be one: the message can reach others.
+    """
+    return _cut(strip_url(repr(text)))
+
+
+def _cut(shown: str) -> str:
     return shown if len(shown) <= QUOTE_LIMIT else shown[: QUOTE_LIMIT - 1] + "…"
 
 

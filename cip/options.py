@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from . import __version__, rooms
-from .errors import UsageError, quote
+from .errors import UsageError, quote_own
 from .log import PROGRAM, Level
 from .settings import (
     CredentialOptions,
@@ -242,7 +242,7 @@ def _require_own_command(arguments: Sequence[str]) -> None:
                 return
             raise UsageError(
                 f"this is {PROGRAM} {__version__} under the name skopeo: expected {Command.JSON}, the one command that"
-                f" it has there, found {quote(argument)}; install skopeo for the others"
+                f" it has there, found {quote_own(argument)}; install skopeo for the others"
             )
         option = _BY_NAME.get(argument[2:])
         if option is not None and option.kind not in (Kind.FLAG, Kind.LEVEL) and pending:
@@ -309,20 +309,20 @@ def version_text() -> str:
 
 def _switch(text: str) -> bool:
     if text not in _TRUE | _FALSE:
-        raise argparse.ArgumentTypeError(f"expected true or false, found {quote(text)}")
+        raise argparse.ArgumentTypeError(f"expected true or false, found {quote_own(text)}")
     return text in _TRUE
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise argparse.ArgumentTypeError(f"expected a number from 0, found {quote(text)}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0, found {quote_own(text)}")
     return int(text)
 
 
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"expected bytes, such as 4096, 64k or 8M, found {quote(text)}")
+        raise argparse.ArgumentTypeError(f"expected bytes, such as 4096, 64k or 8M, found {quote_own(text)}")
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
@@ -338,12 +338,14 @@ def parse_duration(text: str, *, least: float = 0.0) -> float:
     if _SECONDS.fullmatch(text):
         seconds = float(text)
     elif match is None or not text:
-        raise argparse.ArgumentTypeError(f"expected a time, such as 20 or 1m30s, found {quote(text)}")
+        raise argparse.ArgumentTypeError(f"expected a time, such as 20 or 1m30s, found {quote_own(text)}")
     else:
         hours, minutes, rest, milliseconds = (float(part or 0) for part in match.groups())
         seconds = hours * 3600 + minutes * 60 + rest + milliseconds / 1000
     if not least <= seconds <= TIME_LIMIT:
-        raise argparse.ArgumentTypeError(f"expected a time from {least:g} s to {TIME_LIMIT:.0f} s, found {quote(text)}")
+        raise argparse.ArgumentTypeError(
+            f"expected a time from {least:g} s to {TIME_LIMIT:.0f} s, found {quote_own(text)}"
+        )
     return seconds
 
 
@@ -351,7 +353,7 @@ def _one_of(choices: Mapping[str, T]) -> Callable[[str], T]:
     def choose(text: str) -> T:
         if text not in choices:
             expected = ", ".join(word for word in choices if word)
-            raise argparse.ArgumentTypeError(f"expected one of {expected}, found {quote(text)}")
+            raise argparse.ArgumentTypeError(f"expected one of {expected}, found {quote_own(text)}")
         return choices[text]
 
     return choose
@@ -407,7 +409,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         name, equals, text = argument[2:].partition("=")
         option = _BY_NAME.get(name) if argument.startswith("--") else None
         if option is None:
-            raise UsageError(f"unknown option {quote(argument.partition('=')[0])}; see --help")
+            raise UsageError(f"unknown option {quote_own(argument.partition('=')[0])}; see --help")
         if not equals and option.kind in (Kind.FLAG, Kind.LEVEL):
             text = "true" if option.kind is Kind.FLAG else ""
         elif not equals and not pending:

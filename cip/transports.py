@@ -9,6 +9,7 @@ from . import log, rooms
 from .errors import CipError, UsageError
 from .events import Events
 from .model.reference import ImageReference, Transport
+from .net.redaction import Secrets
 from .programs import Programs
 from .settings import Settings
 from .sources.base import ImageSource
@@ -26,6 +27,7 @@ class SourceOpener:
     """
 
     def __init__(self, settings: Settings, events: Events, programs: Programs) -> None:
+        self.secrets = Secrets()
         self._settings = settings
         self._events = events
         self._programs = programs
@@ -68,7 +70,7 @@ class SourceOpener:
         if self._session is None:
             from .registry.session import RegistrySession
 
-            self._session = RegistrySession(self._settings, self._events, self._programs)
+            self._session = RegistrySession(self._settings, self._events, self._programs, secrets=self.secrets)
             self._session.parts = self._parts
         return self._session
 

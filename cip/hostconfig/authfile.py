@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from .. import log
-from ..errors import AuthenticationError, CipError, ConfigurationError, ErrorCode, InvalidInputError, quote
+from ..errors import AuthenticationError, CipError, ConfigurationError, ErrorCode, InvalidInputError, quote_own
 from ..model.jsontree import JsonNode, parse_json
 from ..programs import Programs, helper_program
 from ..settings import Credentials, Settings
@@ -192,7 +192,7 @@ class _Search:
     ) -> None:
         self.registry, _, path = name.partition("/")
         if not self.registry or not path or "@" in name or ":" in path or "//" in name or name.endswith("/"):
-            raise InvalidInputError(f"{quote(name)}: expected HOST[:PORT]/REPOSITORY")
+            raise InvalidInputError(f"{quote_own(name)}: expected HOST[:PORT]/REPOSITORY")
         self._name = name
         self._settings = settings
         self._descriptor_files = files
@@ -303,7 +303,7 @@ class _AuthDocument:
         if len(similar) > 1 and _without_scheme(similar[0]) == _without_scheme(similar[1]):
             first, second = self._entries[similar[0]], self._entries[similar[1]]
             if first[1:] != second[1:]:
-                raise ConfigurationError(second.where, f"contradicts {quote(similar[0])}, meant for the same host")
+                raise ConfigurationError(second.where, f"contradicts {quote_own(similar[0])}, meant for the same host")
         return similar[0] if similar else None
 
     def _unmatched_keys(self) -> Iterator[str]:

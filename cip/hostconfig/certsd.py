@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import log
-from ..errors import ConfigurationError, InvalidInputError, quote
+from ..errors import ConfigurationError, InvalidInputError, quote_own
 from ..settings import Settings
 from .paths import ConfigurationFile, certificate_directories
 
@@ -35,7 +35,7 @@ def find_certificates(host: str, settings: Settings, *, warn: Callable[[str], No
     less is trusted then, never more, and `warn` is told. Raises ConfigurationError for half a pair.
     """
     if not host or "/" in host or "\0" in host or host in (".", ".."):
-        raise InvalidInputError(f"{quote(host)}: expected HOST or HOST:PORT")
+        raise InvalidInputError(f"{quote_own(host)}: expected HOST or HOST:PORT")
     looked_at: list[ConfigurationFile] = []
     found = Certificates()
     for directory in certificate_directories(host, settings):
@@ -44,7 +44,7 @@ def find_certificates(host: str, settings: Settings, *, warn: Callable[[str], No
             names = sorted(os.listdir(directory), key=os.fsencode)
         except FileNotFoundError:
             if settings.cert_dir is not None:
-                warn(f"--cert-dir: {quote(directory)} does not exist")
+                warn(f"--cert-dir: {quote_own(directory)} does not exist")
         except PermissionError:
             warn(f"{directory}: permission denied, not used")
         except (OSError, ValueError) as error:
@@ -67,13 +67,13 @@ def _collect(directory: str, names: list[str]) -> Certificates:
         elif name.endswith(".cert"):
             key = name.removesuffix(".cert") + ".key"
             if key not in present:
-                raise ConfigurationError(path, f"expected its key {quote(key)} beside it, found none")
+                raise ConfigurationError(path, f"expected its key {quote_own(key)} beside it, found none")
             pairs.append((path, os.path.join(directory, key)))
         elif name.endswith(".key"):
             certificate = name.removesuffix(".key") + ".cert"
             if certificate not in present:
                 raise ConfigurationError(
-                    path, f"expected its certificate {quote(certificate)} beside it, found none: "
+                    path, f"expected its certificate {quote_own(certificate)} beside it, found none: "
                     "a certificate that ends in .crt is taken for an authority"
                 )  # fmt: skip
     return Certificates(directory, tuple(authorities), tuple(pairs))

@@ -13,7 +13,7 @@ import stat
 import time
 from typing import NamedTuple
 
-from ..errors import ConfigurationError, ErrorCode, quote
+from ..errors import ConfigurationError, ErrorCode, quote_own
 from ..settings import HostEnvironment, PolicySource, Settings
 
 ADMIN_DIRECTORY = "/etc/containers"
@@ -293,7 +293,7 @@ def auth_files(settings: Settings) -> tuple[tuple[AuthFile, ...], tuple[str, ...
     elif os.path.isdir(runtime):
         found.append(AuthFile(os.path.join(runtime, "containers", "auth.json")))
     else:
-        warnings.append(f"XDG_RUNTIME_DIR: {quote(runtime)} does not exist, not searched for containers/auth.json")
+        warnings.append(f"XDG_RUNTIME_DIR: {quote_own(runtime)} does not exist, not searched for containers/auth.json")
     found.append(AuthFile(os.path.join(user_directory(environment), "auth.json")))
     docker = environment.get("DOCKER_CONFIG") or os.path.join(environment.home, ".docker")
     found.append(AuthFile(os.path.join(docker, "config.json")))

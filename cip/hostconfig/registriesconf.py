@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .. import log
-from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote
+from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote_own
 from ..model.reference import DockerReference, parse_docker_reference
 from ..settings import Settings
 from .paths import (
@@ -68,7 +68,7 @@ class RegistriesConfig(NamedTuple):
         rule = self.rule_for(reference)
         if rule is not None and rule.blocked:
             raise CipError(
-                f"{reference}: blocked by {rule.file}: [[registry]] with prefix {quote(rule.prefix)} "
+                f"{reference}: blocked by {rule.file}: [[registry]] with prefix {quote_own(rule.prefix)} "
                 "says blocked = true",
                 code=ErrorCode.REGISTRY_BLOCKED,
                 host=reference.domain,
@@ -84,9 +84,11 @@ class RegistriesConfig(NamedTuple):
         for number, mirror in enumerate(rule.mirrors, 1):
             used = reference.digest is not None if rule.mirror_by_digest_only else mirror.serves(reference)
             if used:
-                what = f"mirror {number} of prefix {quote(rule.prefix)}"
+                what = f"mirror {number} of prefix {quote_own(rule.prefix)}"
                 found.append(self._place(reference, rule, mirror.at, what, primary=False))
-        what = f"location of prefix {quote(rule.prefix)}" if rule.at.location else f"prefix {quote(rule.prefix)}"
+        what = (
+            f"location of prefix {quote_own(rule.prefix)}" if rule.at.location else f"prefix {quote_own(rule.prefix)}"
+        )
         found.append(self._place(reference, rule, rule.at, what, primary=True))
         return tuple(found)
 
@@ -96,7 +98,7 @@ class RegistriesConfig(NamedTuple):
         physical = _rewrite(reference, rule, at.location, what)
         forbidding = self.rule_for(physical)
         blocked = forbidding is not None and forbidding.blocked
-        rule_text = f"{what}, namespace {quote(at.namespace)}" if at.namespace else what
+        rule_text = f"{what}, namespace {quote_own(at.namespace)}" if at.namespace else what
         return Place(physical, rule_text, rule.file, at.insecure, blocked, primary, at.namespace)
 
 
@@ -108,10 +110,13 @@ def _rewrite(reference: DockerReference, rule: RegistryRule, location: str, what
     try:
         physical = parse_docker_reference(text)
     except InvalidReferenceError as error:
-        raise ConfigurationError(f"{rule.file}: {what}", f"makes {quote(text)} of {reference}: {error.why}") from error
+        raise ConfigurationError(
+            f"{rule.file}: {what}", f"makes {quote_own(text)} of {reference}: {error.why}"
+        ) from error
     if str(physical) != text:
         raise ConfigurationError(
-            f"{rule.file}: {what}", f"makes {quote(text)} of {reference}: expected the full name {quote(str(physical))}"
+            f"{rule.file}: {what}",
+            f"makes {quote_own(text)} of {reference}: expected the full name {quote_own(str(physical))}",
         )
     return physical
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .. import log
-from ..errors import ConfigurationError, MissingDependencyError, quote
+from ..errors import ConfigurationError, MissingDependencyError, quote_own
 from ..model.reference import DockerReference, unmatched_scope
 from ..settings import Settings
 from .paths import (
@@ -99,7 +99,7 @@ class SignatureStores(NamedTuple):
         if not _SCHEME.match(section.lookaside):
             raise ConfigurationError(
                 f"{section.file} line {section.line}: lookaside",
-                f"expected a URL of scheme file, http or https, found {quote(section.lookaside.partition(':')[0])}",
+                f"expected a URL of scheme file, http or https, found {quote_own(section.lookaside.partition(':')[0])}",
             )
         return SignaturePlace(section.lookaside, attachments, section.file, bundles)
 
@@ -138,10 +138,10 @@ def load_registries_d(settings: Settings, *, warn: Callable[[str], None] = log.w
         for scope, section in _parse_file(path, read_configuration(path, CONFIGURATION_LIMIT)):
             why = unmatched_scope(scope) if scope is not None else ""
             if why:
-                warn(f"{path} line {section.line}: docker: {quote(scope)} is the scope of no image: {why}")
+                warn(f"{path} line {section.line}: docker: {quote_own(scope)} is the scope of no image: {why}")
             earlier = default if scope is None else sections.get(scope)
             if earlier is not None:
-                what = "default-docker" if scope is None else f"docker: {quote(scope)}"
+                what = "default-docker" if scope is None else f"docker: {quote_own(scope)}"
                 raise ConfigurationError(
                     f"{path} line {section.line}: {what}", f"defined before in {earlier.file} line {earlier.line}"
                 )
@@ -193,7 +193,7 @@ def _parse_file(path: str, data: bytes) -> Iterator[tuple[str | None, Section]]:
             yield None, _parse_section(path, value, key)
         elif key == "docker" and not _is_null(value):
             for scope, section in _members(path, value, "docker"):
-                yield scope, _parse_section(path, section, f"docker: {quote(scope)}")
+                yield scope, _parse_section(path, section, f"docker: {quote_own(scope)}")
 
 
 def _compose(path: str, data: bytes) -> Node | None:
@@ -213,7 +213,9 @@ def _compose(path: str, data: bytes) -> Node | None:
     except yaml.MarkedYAMLError as error:
         # never its text: that repeats lines of the file
         line = "" if error.problem_mark is None else f" at line {error.problem_mark.line + 1}"
-        raise ConfigurationError(path, f"not valid YAML{line}: {quote(error.problem or 'malformed')[1:-1]}") from error
+        raise ConfigurationError(
+            path, f"not valid YAML{line}: {quote_own(error.problem or 'malformed')[1:-1]}"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(path, "not valid YAML: a character that is not allowed") from error
     except (ValueError, OverflowError) as error:  # of chr(): PyYAML takes any eight digits for a character
@@ -236,7 +238,7 @@ def _members(path: str, node: Node, what: str) -> Iterator[tuple[str, Node]]:
             raise ConfigurationError(_where(path, key_node), f"{what}: merging with << is not supported")
         key: str = key_node.value
         if key in seen:
-            raise ConfigurationError(_where(path, key_node), f"{what}: the key {quote(key)} occurs twice")
+            raise ConfigurationError(_where(path, key_node), f"{what}: the key {quote_own(key)} occurs twice")
         seen.add(key)
         yield key, value
 
@@ -270,7 +272,7 @@ def _parse_section(path: str, node: Node, what: str) -> Section:
 
 
 def _invalid(path: str, node: Node, what: str, expected: str, found: str) -> ConfigurationError:
-    return ConfigurationError(_where(path, node), f"{what}: expected {expected}, found {quote(found)}")
+    return ConfigurationError(_where(path, node), f"{what}: expected {expected}, found {quote_own(found)}")
 
 
 def _text(path: str, node: Node, what: str) -> str | None:

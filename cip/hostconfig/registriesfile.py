@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..errors import InvalidReferenceError, quote
+from ..errors import InvalidReferenceError, quote_own
 from ..model.jsontree import JsonNode, fold_key
 from ..model.reference import DockerReference, parse_docker_reference, unmatched_scope
 from .toml import parse_toml
@@ -95,10 +95,10 @@ def parse_registries_file(path: str, data: bytes) -> ParsedFile:
     _refuse_v1(root)
     for entry in root.array("unqualified-search-registries"):
         if not _DOMAIN.fullmatch(_location(entry)):
-            entry.fail(f"expected a host name, found {quote(entry.as_str())}")
+            entry.fail(f"expected a host name, found {quote_own(entry.as_str())}")
     mode = root.get("short-name-mode")
     if mode is not None and mode.as_str() and mode.as_str() not in _SHORT_NAME_MODES:
-        mode.fail(f"expected one of {', '.join(_SHORT_NAME_MODES)}, found {quote(mode.as_str())}")
+        mode.fail(f"expected one of {', '.join(_SHORT_NAME_MODES)}, found {quote_own(mode.as_str())}")
     root.text("additional-layer-store-auth-helper")  # must be a text; never run, it only matters to a layer store
     aliases = root.get("aliases")
     for name, value in aliases.members() if aliases is not None else ():
@@ -171,19 +171,23 @@ def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
     prefix = _optional_location(prefix_node)
     if not prefix:
         if prefix_node is not None and prefix_node.as_str():
-            prefix_node.fail(f"expected a host name or a repository, found {quote(prefix_node.as_str())}")
+            prefix_node.fail(f"expected a host name or a repository, found {quote_own(prefix_node.as_str())}")
         if not location:
             table.node.fail("expected a prefix or a location, found neither")
         prefix = location
     if prefix.startswith("*."):
         if any(mark in prefix for mark in "/@:"):
-            (prefix_node or table.node).fail(f"expected a wildcard prefix like *.example.com, found {quote(prefix)}")
+            (prefix_node or table.node).fail(
+                f"expected a wildcard prefix like *.example.com, found {quote_own(prefix)}"
+            )
     elif not location:
-        table.node.fail(f"prefix {quote(prefix)}: expected a location, which only a prefix like *.example.com can lack")
+        table.node.fail(
+            f"prefix {quote_own(prefix)}: expected a location, which only a prefix like *.example.com can lack"
+        )
     why = unmatched_scope(prefix) or ("" if "@" not in prefix and ":" not in prefix.partition("/")[2] else
                                       "expected no tag and no digest")  # fmt: skip
     if why:
-        warnings.append(f"{table.node.where}: no image has the prefix {quote(prefix)}: {why}")
+        warnings.append(f"{table.node.where}: no image has the prefix {quote_own(prefix)}: {why}")
     usage = table.get("pull-from-mirror")
     if usage is not None and usage.as_str():
         usage.fail("expected it in a [[registry.mirror]] table only")
@@ -211,7 +215,7 @@ def _parse_mirror(table: _Table, by_digest_only: bool) -> Mirror:
         if by_digest_only:
             usage_node.fail("contradicts mirror-by-digest-only = true of the registry: expected one of them")
         if usage not in _PULL_FROM_MIRROR:
-            usage_node.fail(f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote(usage)}")
+            usage_node.fail(f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote_own(usage)}")
     return Mirror(_parse_location(table, location), usage or "all")
 
 
@@ -227,7 +231,7 @@ def _location(node: JsonNode) -> str:
     """A host or repository without the slashes at its end. Nothing else is checked before it is used, as upstream."""
     text = node.as_str()
     if text.startswith(("http://", "https://")):
-        node.fail(f"expected a host or repository without a scheme, found {quote(text)}")
+        node.fail(f"expected a host or repository without a scheme, found {quote_own(text)}")
     return text.rstrip("/")
 
 
@@ -242,7 +246,7 @@ def _refuse_contradictions(rules: list[RegistryRule], tables: list[JsonNode]) ->
         ):  # fmt: skip
             if ours != theirs:
                 node.fail(
-                    f"{key} = {str(ours).lower()} for location {quote(location)} contradicts {key} = "
+                    f"{key} = {str(ours).lower()} for location {quote_own(location)} contradicts {key} = "
                     f"{str(theirs).lower()} in {path}"
                 )
 
@@ -253,7 +257,7 @@ def _require_alias(name: str, value: JsonNode) -> None:
         value.fail("expected a short name without host, tag and digest on the left")
     text = value.as_str()
     if text and not _is_bare_name(text, with_domain=True):
-        value.fail(f"expected a repository with its host, without tag and digest, found {quote(text)}")
+        value.fail(f"expected a repository with its host, without tag and digest, found {quote_own(text)}")
 
 
 def _is_bare_name(text: str, *, with_domain: bool) -> bool:
@@ -271,5 +275,5 @@ def require_helper_name(node: JsonNode) -> str:
     """The name of a credential helper: it becomes part of a program's name, never of a path (registry.md 9, S13)."""
     name = node.as_str()
     if not name or name.startswith("-") or any(mark in name for mark in "/\\\0"):
-        node.fail(f"expected the name of a credential helper, found {quote(name)}")
+        node.fail(f"expected the name of a credential helper, found {quote_own(name)}")
     return name

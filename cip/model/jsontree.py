@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import CipError, InvalidDocumentError, quote
+from ..errors import CipError, InvalidDocumentError, quote, redacted
 
 DEPTH_LIMIT = 128  # nested arrays and objects
 PATH_LIMIT = 200  # characters of a path in a message; the end is what people look for
@@ -266,7 +266,8 @@ def kind_of(value: object) -> str:
 def _shown_step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
-    return f".{step}" if step.isidentifier() and len(step) <= 64 else f"[{quote(step)}]"
+    plain = step.isidentifier() and len(step) <= 64 and redacted(step) == step
+    return f".{step}" if plain else f"[{quote(step)}]"
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import ErrorCode, NotFoundError, quote
+from ..errors import ErrorCode, NotFoundError, quote_own, redacted
 from . import mediatype
 from .descriptor import Platform
 from .jsontree import JsonNode
@@ -126,12 +126,12 @@ def is_attestation(entry: IndexEntry) -> bool:
 def _not_found(index: Index, wanted: Platform) -> NotFoundError:
     kind = "manifest list" if index.media_type == mediatype.DOCKER_LIST else "image index"
     existing = list(dict.fromkeys(entry.platform for entry in index.entries))
-    shown = [str(platform) if platform else "one for no platform" for platform in existing[:LISTED_PLATFORMS]]
+    shown = [redacted(str(platform)) if platform else "one for no platform" for platform in existing[:LISTED_PLATFORMS]]
     if len(existing) > LISTED_PLATFORMS:
         shown.append(f"{len(existing) - LISTED_PLATFORMS} more")
     return NotFoundError(
-        f"no image found in {kind} for architecture {quote(wanted.architecture)}, variant {quote(wanted.variant)}, "
-        f"OS {quote(wanted.os)}; it has {', '.join(shown) or 'no entries'}",
+        f"no image found in {kind} for architecture {quote_own(wanted.architecture)}, "
+        f"variant {quote_own(wanted.variant)}, OS {quote_own(wanted.os)}; it has {', '.join(shown) or 'no entries'}",
         code=ErrorCode.PLATFORM_NOT_FOUND,
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..errors import ErrorCode, NetworkError, Phase, SourceError
+from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted
 from .limits import Limits
 from .url import Origin
 
@@ -111,7 +111,7 @@ def require_allowed(origin: Origin, text: str, kind: AddressClass, reached: froz
         AddressClass.PRIVATE: "an address of a private network, and the registry itself is not in one",
     }[kind]
     raise SourceError(
-        f"{origin.address}: the registry sends us to {text}, {why}",
+        f"{origin.address}: the registry sends us to {redacted(text)}, {why}",
         code=ErrorCode.ADDRESS_REFUSED,
         host=origin.address,
     )

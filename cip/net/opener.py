@@ -26,7 +26,7 @@ from .budget import Budget
 from .connection import Connection, Route, judge, judge_name
 from .limits import Limits
 from .pool import ConnectionPool
-from .redaction import Confidence
+from .redaction import Secrets
 from .response import GarbledError, Response
 from .tls import TlsIdentity
 from .tunnel import proxy_authorization, proxy_refusal
@@ -102,6 +102,7 @@ class Network(NamedTuple):
     budget: Budget
     choose_proxy: Callable[[Origin], Proxy | None]
     user_agent: str
+    secrets: Secrets
 
 
 class Opener(urllib.request.OpenerDirector):
@@ -193,13 +194,13 @@ class Transport(urllib.request.AbstractHTTPHandler):
             if _FORBIDDEN_IN_FIELD.search(value):  # `putheader` lets a fold pass
                 why = f"{route.origin.address}: field {name}: contains a character that a field cannot have"
                 raise RegistryError(why, code=ErrorCode.REQUEST_INVALID)
+        self._network.secrets.keep_sent((fields[name] for name in _SECRET_FIELDS if name in fields), req.form)
         log.debug("%s %s (%s)", req.get_method(), req.url, route.via)
         connection.request(req.get_method(), target, req.data, fields)
         response = cast(Response, connection.getresponse())
         req.received = True
         connection.count_answer(response)
         response.asked, response.budget = req.url, self._network.budget
-        response.told = Confidence(tuple(fields[name] for name in _SECRET_FIELDS if name in fields), req.form)
         response.on_end = lambda reusable: self._ended(connection, limits, reusable)
         response.on_discount = lambda connections: self._network.pool.discount(route, connections)
         if req.configured and connection.address is not None:

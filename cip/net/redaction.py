@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a registry says, without what it was told.
+"""What others say, without what this process holds in confidence.
 
-A registry's own words help whoever reads an error, and a hostile or careless one repeats in them the password, the
-token or the signed query that it was sent. What was sent is known, so it is looked for, in the forms it was sent in.
+A registry's own words help whoever reads an error, and a hostile or careless one repeats in them the password or the
+token that it was sent, whole or in parts, as it is, in base64 or percent-encoded. What was sent is known, so every run
+of it is looked for, in whatever is quoted from outside and before anything is cut.
+
+Our own wording never comes here: only text that is quoted does (`errors.quote`, `errors.redacted`).
 """
 
 from __future__ import annotations
@@ -10,52 +13,154 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import threading
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from ..errors import strip_url
 from .url import decode_form
 
-NOT_SHOWN = "not shown, because it repeats what it was told in confidence"
-_SECRET_FIELDS = frozenset({"password", "refresh_token"})
-_QUERY = re.compile(r"\?\S+")
+RUN = 8  # characters of a secret that nobody may see in a row
+SHORT = 4  # characters; a shorter secret can only be hidden with all that is around it
+KEPT_LIMIT = 128 * 1024  # characters of secrets that are remembered; those that were used longest ago go first
+MARK = "[redacted]"
+LEFT_OUT = "(left out, because it contains a secret)"
+_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")  # str.lower changes lengths
+_PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{2,}")
+_SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
+_URL_SAFE = str.maketrans("-_", "+/")
+
+_View = tuple[str, list[tuple[int, int]]]  # a reading of a text, and where each of its characters stands there
 
 
-class Confidence(NamedTuple):
-    """What a request carried that must not be repeated: the values of its authorization fields, and its form."""
+class Secrets:
+    """All secrets that this process holds; safe from any thread."""
 
-    authorizations: tuple[str, ...] = ()
-    form: bytes = b""
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, None] = {}  # in the order of their last use
+        self._forms: _Forms | None = None  # made when they are needed
 
     def __repr__(self) -> str:
-        return "Confidence(…)"
+        return "Secrets(…)"
+
+    def keep(self, *secrets: str) -> None:
+        """From now on these are not shown any more; empty ones are none."""
+        with self._lock:
+            for secret in filter(None, secrets):
+                if secret not in self._kept:
+                    self._forms = None
+                self._kept.pop(secret, None)
+                self._kept[secret] = None
+            size = sum(map(len, self._kept))
+            while size > KEPT_LIMIT and len(self._kept) > 1:
+                oldest = next(iter(self._kept))
+                del self._kept[oldest]
+                size -= len(oldest)
+
+    def keep_sent(self, authorizations: Iterable[str], form: bytes) -> None:
+        """Keep what a request carries in the values of its authorization fields and in its form."""
+        for value in authorizations:
+            scheme, _, told = value.partition(" ")
+            self.keep(*(_secrets_of_basic(told) if scheme.lower() == "basic" else (told,)))
+        self.keep(*(value for name, value in decode_form(form.decode("ascii", "replace")) if name in _SECRET_FIELDS))
 
     def redact(self, text: str) -> str:
-        """`text` for a message: nothing at all when it holds a secret, otherwise without queries."""
-        if not text:
+        """`text` without runs of RUN characters of a secret and without whole shorter ones; URLs lose user and query.
+
+        A text that contains one of fewer than SHORT characters is left out whole.
+        """
+        text = strip_url(text)
+        if not text or not self._kept:
             return text
-        if any(secret in text for secret in self._secrets()):
-            return NOT_SHOWN
-        return _QUERY.sub("?…", text)
-
-    def _secrets(self) -> set[str]:
-        found: set[str] = set()
-        for value in self.authorizations:
-            scheme, _, told = value.partition(" ")
-            found.add(told)
-            if scheme.lower() == "basic":
-                found |= _parts_of_basic(told)
-        if self.form:
-            text = self.form.decode("ascii", "replace")
-            found.add(text)
-            found.update(value for name, value in decode_form(text) if name in _SECRET_FIELDS)
-            found.update(part.partition("=")[2] for part in text.split("&") if part.partition("=")[0] in _SECRET_FIELDS)
-        found.discard("")
-        return found
+        with self._lock:
+            forms = self._forms = self._forms or _forms(self._kept)
+        hidden = bytearray(len(text))
+        for view, spans in _views(text):
+            for secret in forms.short:
+                start = view.find(secret)
+                if start >= 0 and len(secret) < SHORT:
+                    return LEFT_OUT
+                while start >= 0:
+                    _hide(hidden, spans, start, start + len(secret))
+                    start = view.find(secret, start + 1)
+            for start in range(len(view) - RUN + 1):
+                if view[start : start + RUN] in forms.runs:
+                    _hide(hidden, spans, start, start + RUN)
+        return _masked(text, hidden)
 
 
-def _parts_of_basic(told: str) -> set[str]:
-    """The password, and the pair as it was before it was encoded; the name alone is no secret."""
+class _Forms(NamedTuple):
+    """What is looked for: every run of the longer secrets, and the shorter ones whole; in lower case."""
+
+    runs: frozenset[str]
+    short: tuple[str, ...]
+
+
+def _forms(secrets: Iterable[str]) -> _Forms:
+    runs: set[str] = set()
+    short: set[str] = set()
+    for secret in secrets:
+        encoded = secret.encode("utf-8", "surrogateescape").decode("latin-1")  # as a decoded view has it
+        for form in (secret.translate(_LOWER), encoded.translate(_LOWER)):
+            if len(form) < RUN:
+                short.add(form)
+            runs.update(form[start : start + RUN] for start in range(len(form) - RUN + 1))
+    return _Forms(frozenset(runs), tuple(sorted(short, key=len)))
+
+
+def _views(text: str) -> Iterator[_View]:
+    """`text` as it is, percent-decoded, and each part that may be base64, decoded from each of its first characters."""
+    yield text.translate(_LOWER), [(place, place + 1) for place in range(len(text))]
+    if "%" in text:
+        yield _percent_decoded(text)
+    for found in _BASE64.finditer(text):
+        part = found[0].translate(_URL_SAFE)
+        for skipped in range(4):
+            if len(part) - skipped > 1:
+                yield _base64_decoded(part[skipped:], found.start() + skipped)
+
+
+def _percent_decoded(text: str) -> _View:
+    letters: list[str] = []
+    spans: list[tuple[int, int]] = []
+    place = 0
+    while place < len(text):
+        found = _PERCENT.match(text, place)
+        letters.append(chr(int(found[1], 16)) if found else text[place])
+        end = found.end() if found else place + 1
+        spans.append((place, end))
+        place = end
+    return "".join(letters).translate(_LOWER), spans
+
+
+def _base64_decoded(part: str, start: int) -> _View:
+    """The bytes of `part`, which stands at `start`; a last character that completes no byte is passed over."""
+    part = part if len(part) % 4 != 1 else part[:-1]
+    decoded = binascii.a2b_base64(part + "=" * (-len(part) % 4))
+    spans = [(start + place * 4 // 3, start + (place * 8 + 13) // 6) for place in range(len(decoded))]
+    return decoded.decode("latin-1").translate(_LOWER), spans
+
+
+def _hide(hidden: bytearray, spans: list[tuple[int, int]], start: int, end: int) -> None:
+    first, last = spans[start][0], spans[end - 1][1]
+    hidden[first:last] = b"\1" * (last - first)
+
+
+def _masked(text: str, hidden: bytearray) -> str:
+    shown = []
+    for place, letter in enumerate(text):
+        if not hidden[place]:
+            shown.append(letter)
+        elif not place or not hidden[place - 1]:
+            shown.append(MARK)
+    return "".join(shown)
+
+
+def _secrets_of_basic(told: str) -> tuple[str, ...]:
+    """The password; the name alone is no secret."""
     try:
-        pair = base64.b64decode(told, validate=True).decode("utf-8")
+        return (base64.b64decode(told, validate=True).decode("utf-8").partition(":")[2],)
     except (binascii.Error, UnicodeDecodeError):
-        return set()
-    return {pair, pair.partition(":")[2]}
+        return (told,)

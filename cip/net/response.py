@@ -18,7 +18,6 @@ from .budget import Budget
 from .channel import Channel
 from .limits import Limits
 from .lines import ANSWERS, Chunks, EndedError, MalformedError, framing_of, words_of
-from .redaction import Confidence
 from .url import Origin, Url
 
 INTERIM_LIMIT = 8  # heads that may come for one answer
@@ -34,13 +33,12 @@ class GarbledError(RegistryError):
 class Response(http.client.HTTPResponse):
     """An answer whose body is still to be read; the caller closes it.
 
-    `asked` is the URL that answered in the end, `told` what its request carried that no message may repeat, `size` the
+    `asked` is the URL that answered in the end, `size` the
     bytes of the body as stated, or UNKNOWN_LENGTH, `paused` the seconds that --max-rate made us wait.
     """
 
     asked: Url
     budget: Budget | None = None
-    told = Confidence()
     size = 0
     paused = 0.0
     note = ""  # what an error made of it says besides, from `; ` on

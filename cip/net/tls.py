@@ -11,7 +11,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
+from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted
 from .limits import POLL, Cancellation, Limits
 from .nestedtls import NestedTls
 from .url import Origin
@@ -257,7 +257,7 @@ def _certificate_error(
     error: ssl.SSLCertVerificationError, host: str, via: str, identity: TlsIdentity
 ) -> SourceError:
     code = error.verify_code
-    reason = (error.verify_message or "").lower()
+    reason = redacted(error.verify_message or "").lower()  # it names the host, which a redirect may have chosen
     if code in (_EXPIRED, _NOT_YET_VALID):
         state = "has expired" if code == _EXPIRED else "is not valid yet"
         local = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

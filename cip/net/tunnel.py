@@ -49,8 +49,8 @@ def open_tunnel(channel: Channel, origin: Origin, proxy: Proxy) -> None:
 
 
 def _connect(channel: Channel, origin: Origin, proxy: Proxy) -> None:
-    fields = {"Host": origin.address, **proxy_authorization(proxy)}
-    lines = [f"CONNECT {origin.address} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    fields = {"Host": origin.tunnel, **proxy_authorization(proxy)}
+    lines = [f"CONNECT {origin.tunnel} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     answer = Response(channel, method="CONNECT")
     try:
         channel.sendall("\r\n".join(lines).encode("ascii"))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import InvalidInputError, quote
+from ..errors import InvalidInputError, quote, redacted
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 URL_LIMIT = 8192  # characters
@@ -27,11 +27,15 @@ _FORM_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 class Origin(NamedTuple):
-    """Scheme, host (lower case, no brackets) and port: what credentials belong to."""
+    """Scheme, host (lower case, no brackets) and port: what credentials belong to.
+
+    `shown` is what messages say instead of a host that repeats a secret; whoever sends us there is hostile.
+    """
 
     scheme: str
     host: str
     port: int
+    shown: str = ""
 
     @property
     def authority(self) -> str:
@@ -40,20 +44,30 @@ class Origin(NamedTuple):
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
-    def address(self) -> str:
-        """`host:port`, always with the port."""
+    def tunnel(self) -> str:
+        """`host:port`, always with the port, as CONNECT writes it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    @property
+    def address(self) -> str:
+        """`host:port` for messages."""
+        return f"{self.shown}:{self.port}" if self.shown else self.tunnel
+
 
 class Url(NamedTuple):
-    """A parsed URL. `target` is path and query as they go into a request line; a query never goes into a message."""
+    """A parsed URL. `target` is path and query as they go into a request line; a query never goes into a message.
+
+    `shown` is what messages say instead of a path that repeats a secret.
+    """
 
     origin: Origin
     target: str
+    shown: str = ""
 
     def __str__(self) -> str:
-        return f"{self.origin.scheme}://{self.origin.authority}{self.target.partition('?')[0]}"
+        host = self.origin.address if self.origin.shown else self.origin.authority
+        return f"{self.origin.scheme}://{host}{self.shown or self.target.partition('?')[0]}"
 
     @property
     def query(self) -> str:
@@ -63,7 +77,7 @@ class Url(NamedTuple):
     def with_query(self, query: str) -> Url:
         """The same place, asked something else."""
         path = self.target.partition("?")[0]
-        return Url(self.origin, f"{path}?{query}" if query else path)
+        return self._replace(target=f"{path}?{query}" if query else path)
 
 
 def parse_url(text: str) -> Url:
@@ -78,6 +92,16 @@ def parse_url(text: str) -> Url:
         raise InvalidInputError(f"URL of scheme {match[1].lower()}: user name or password in front of the host")
     target = match[3] if match[3].startswith("/") else "/" + match[3]
     return Url(parse_origin(match[1].lower(), match[2]), target)
+
+
+def parse_foreign_url(text: str) -> Url:
+    """As `parse_url`, for a URL that a registry chose: as text it says none of the secrets that it repeats."""
+    url = parse_url(text)
+    path = url.target.partition("?")[0]
+    host, shown = redacted(url.origin.host), redacted(path)
+    return Url(
+        url.origin._replace(shown="" if host == url.origin.host else host), url.target, "" if shown == path else shown
+    )
 
 
 def parse_origin(scheme: str, authority: str) -> Origin:
@@ -100,21 +124,21 @@ def join_url(base: Url, location: str) -> Url:
     Raises InvalidInputError.
     """
     if _SCHEME.match(location):
-        return parse_url(location)
+        return parse_foreign_url(location)
     scheme = base.origin.scheme
     if location.startswith("//"):
-        return parse_url(f"{scheme}:{location}")
+        return parse_foreign_url(f"{scheme}:{location}")
     head = f"{scheme}://{base.origin.authority}"
     path, _, query = base.target.partition("?")
     reference = location.partition("#")[0]
     if not reference:
         return base
     if reference.startswith("?"):
-        return parse_url(head + path + reference)
+        return parse_foreign_url(head + path + reference)
     if not reference.startswith("/"):
         reference = path.rpartition("/")[0] + "/" + reference
     path, mark, query = reference.partition("?")
-    return parse_url(head + _without_dots(path) + mark + query)
+    return parse_foreign_url(head + _without_dots(path) + mark + query)
 
 
 def encode_form(pairs: Sequence[tuple[str, str]]) -> str:

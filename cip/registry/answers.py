@@ -14,6 +14,7 @@ from ..errors import (
     NotFoundError,
     RegistryError,
     quote,
+    redacted,
 )
 from ..model.jsontree import parse_json
 from ..net.limits import Clock
@@ -53,8 +54,7 @@ def read_complaint(response: Response) -> Complaint:
         body = response.read_all(ERROR_BODY_LIMIT, "error body")
     except CipError:
         return Complaint("", "")
-    found = parse_complaint(body, response.status)
-    return Complaint(response.told.redact(found.code), response.told.redact(found.message))
+    return parse_complaint(body, response.status)
 
 
 def parse_complaint(body: bytes, status: int) -> Complaint:
@@ -72,7 +72,8 @@ def parse_complaint(body: bytes, status: int) -> Complaint:
         texts = {name: node.value for name, node in members.items() if isinstance(node.value, str)}
         return Complaint(texts.get("code", "UNKNOWN"), texts.get("message", ""))
     except CipError:
-        return Complaint("", body[:SHOWN].decode("utf-8", "replace").strip())
+        text = redacted(body.decode("utf-8", "replace")).strip()  # whole, before it is cut
+        return Complaint("", text[:SHOWN])
 
 
 def refusal(

@@ -171,9 +171,10 @@ class Endpoint:
                 certificates = find_certificates(self.reference.domain, self._settings)
                 searched = tuple(file.path for file in certificates.looked_at)
                 identity = TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs, searched)
-                authorization = Authorization(
-                    self._find_access(), self.reference.path, self._session.clock, self._tell_scheme
-                )
+                access = self._find_access()
+                secrets = access.credentials.password, access.credentials.identity_token, access.registry_token
+                self._session.secrets.keep(*secrets)
+                authorization = Authorization(access, self.reference.path, self._session.clock, self._tell_scheme)
                 self._prepared = Opener(self._session.network, identity, Redirects(), authorization), authorization
             return self._prepared
 

@@ -13,6 +13,7 @@ from ..net.connection import Connection
 from ..net.limits import Cancellation, Clock, Limits, SystemClock
 from ..net.opener import Network
 from ..net.pool import ConnectionPool
+from ..net.redaction import Secrets
 from ..net.tls import TlsContexts
 from ..net.url import Origin
 from ..programs import Programs
@@ -34,7 +35,9 @@ class RegistrySession:
         *,
         clock: Clock | None = None,
         jitter: Jitter = random_jitter,
+        secrets: Secrets | None = None,
     ) -> None:
+        self.secrets = secrets or Secrets()
         self.events = events
         self.programs = programs
         self.clock: Clock = clock or SystemClock()
@@ -60,6 +63,7 @@ class RegistrySession:
             Budget(transfer.max_rate, transfer.max_bytes, self.clock),
             self._choose_proxy,
             settings.user_agent,
+            self.secrets,
         )
 
     def limits(self, cancellation: Cancellation | None = None) -> Limits:
@@ -74,5 +78,8 @@ class RegistrySession:
 
     def _choose_proxy(self, origin: Origin) -> Proxy | None:
         if origin not in self._proxies:
-            self._proxies[origin] = choose_proxy(self._environment, origin.scheme, origin.host, origin.port)
+            proxy = choose_proxy(self._environment, origin.scheme, origin.host, origin.port)
+            if proxy is not None:
+                self.secrets.keep(proxy.credentials.password)
+            self._proxies[origin] = proxy
         return self._proxies[origin]

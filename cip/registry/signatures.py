@@ -25,6 +25,7 @@ from ..errors import (
     Phase,
     SignatureError,
     quote,
+    strip_url,
 )
 from ..hostconfig.paths import read_if_present
 from ..hostconfig.registriesd import load_registries_d
@@ -55,7 +56,7 @@ from .token import basic_authorization
 LOOKASIDE_LIMIT = 127  # signatures of one manifest, in the lookaside or kept by the registry
 ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of the list that a registry keeps itself
-_USERINFO = re.compile(r"(https?://)([^/@?#]*)@(.*)", re.ASCII | re.DOTALL)
+_USERINFO = re.compile(r"(https?://)([^/?#]*)@(.*)", re.ASCII | re.DOTALL)
 T = TypeVar("T")
 _Reader = Callable[[str, bool], tuple[str, bytes | None]]  # (name, whether one was there before it) → origin, content
 
@@ -97,12 +98,10 @@ def places_of_signatures(endpoint: Endpoint, settings: Settings) -> tuple[str, .
     A registry that keeps signatures itself is asked instead of the lookaside. Raises as `load_registries_d` does.
     """
     place = load_registries_d(settings).place(endpoint.reference)
-    lookaside = place.lookaside.partition("?")[0]
-    private = _USERINFO.fullmatch(lookaside)
     if endpoint.offers_signatures:
         found = [f"signatures that {endpoint.name} keeps"]
     else:
-        found = [f"lookaside {private[1] + private[3] if private else lookaside}"]
+        found = [f"lookaside {strip_url(place.lookaside)}"]
     if place.attachments:
         found.append(f"sigstore attachments of {endpoint.reference.name}")
     return tuple(found)
@@ -230,6 +229,7 @@ class _Fetch:
         if private is not None:
             username, _, password = private[2].partition(":")
             authorization = basic_authorization(Credentials(decode_percent(username), decode_percent(password)))
+            self._session.secrets.keep(decode_percent(password), password)
             base = private[1] + private[3]
         try:
             root = parse_url(base)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..errors import AuthenticationError, CipError, Phase
 from ..model.jsontree import parse_json
 from ..net.opener import Request
-from ..net.url import Origin, decode_form, encode_form, parse_url
+from ..net.url import Origin, decode_form, encode_form, parse_foreign_url
 from ..settings import Credentials
 from .timestamps import parse_rfc3339
 
@@ -84,7 +84,7 @@ def choose_challenge(challenges: Sequence[Challenge], credentials: Credentials, 
 
 def _is_url(text: str) -> bool:
     try:
-        parse_url(text)
+        parse_foreign_url(text)
     except CipError:
         return False
     return True
@@ -167,7 +167,7 @@ def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Cred
     host = registry.address
     realm = challenge.parameters.get("realm", "")
     try:
-        url = parse_url(realm)
+        url = parse_foreign_url(realm)
     except CipError as error:
         raise AuthenticationError(
             f"{host}: the realm of its challenge is unusable: {error}", host=host, phase=Phase.TOKEN

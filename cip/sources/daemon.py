@@ -24,6 +24,7 @@ from ..errors import (
     SourceError,
     UsageError,
     quote,
+    quote_own,
 )
 from ..model.identity import docker_identity, nameless_identity
 from ..model.jsontree import parse_json
@@ -33,6 +34,7 @@ from ..net.connection import Connection
 from ..net.limits import Cancellation, Limits, SystemClock
 from ..net.opener import Network, Opener, Request
 from ..net.pool import ConnectionPool
+from ..net.redaction import Secrets
 from ..net.response import Response
 from ..net.tls import TlsContexts, TlsIdentity
 from ..net.url import Origin, Url
@@ -60,21 +62,24 @@ class DaemonAddress(NamedTuple):
 def parse_daemon_host(text: str) -> DaemonAddress:
     """Parse `unix://PATH`, `http://HOST[:PORT]`, or `tcp://` and `https://`, which are TLS. Raises UsageError."""
     scheme, separator, rest = text.partition("://")
+    # what stands in front of an `@` may be a password, whatever else is wrong
+    named = scheme.rpartition("@")[2]
+    shown = quote_own(named + separator + rest.rpartition("@")[2].partition("?")[0])
     if not separator or "\0" in text:
-        raise UsageError(f"--daemon-host {quote(text)}: expected SCHEME://ADDRESS")
+        raise UsageError(f"--daemon-host {shown}: expected SCHEME://ADDRESS")
     if scheme == "unix":
         if not rest:
-            raise UsageError(f"--daemon-host {quote(text)}: expected a path")
+            raise UsageError(f"--daemon-host {shown}: expected a path")
         return DaemonAddress(path=rest)
     if scheme not in ("http", "tcp", "https"):
-        raise UsageError(f"--daemon-host {quote(text)}: expected unix, http, tcp or https, found {quote(scheme)}")
+        raise UsageError(f"--daemon-host {shown}: expected unix, http, tcp or https, found {quote_own(named)}")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"--daemon-host {quote(text)}: not a host and port") from error
+        raise UsageError(f"--daemon-host {shown}: not a host and port") from error
     if not host or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
-        raise UsageError(f"--daemon-host {quote(text)}: expected HOST[:PORT] behind {scheme}://")
+        raise UsageError(f"--daemon-host {shown}: expected HOST[:PORT] behind {scheme}://")
     return DaemonAddress(host=host, port=port or (2375 if scheme == "http" else 2376), tls=scheme != "http")
 
 
@@ -121,6 +126,7 @@ class _Export:
             Budget(0, 0, clock),
             lambda origin: None,
             settings.user_agent,
+            Secrets(),  # none is ever sent to a daemon
         )
         self._opener = Opener(self._network, _identity(text, settings), socket_path=address.path)
         # the first byte may take as long as the daemon packs the image: until the deadline

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import InvalidReferenceError, Phase, SourceError, quote
+from ..errors import InvalidReferenceError, Phase, SourceError, quote_own
 from ..model.reference import ImageReference
 
 
@@ -31,6 +31,6 @@ def resolve_path(reference: ImageReference) -> str:
     except UnicodeEncodeError as error:
         raise InvalidReferenceError(reference.text, "the path has no form in the file system's encoding") from error
     except OSError as error:
-        where = quote(os.fsdecode(error.filename or path))
+        where = quote_own(os.fsdecode(error.filename or path))
         why = (error.strerror or str(error)).lower()
         raise SourceError(f"{reference.text}: {where}: {why}", phase=Phase.MANIFEST) from error

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -20,11 +19,6 @@ _DETAIL_MINIMUM = 120  # characters of the sentence that survive whatever else h
 _EPIPE = "EPIPE"
 _RETRYABLE = "retryable"
 _OTHER = "other"
-
-# What a URL may carry besides scheme, host and path: user and password, and signed query strings.
-# Only of http(s): `docker://name@sha256:…` has an `@` that must stay.
-_USER_INFO = re.compile(r"(?i)\b(https?://)[^/?#\s'\"]*@")
-_QUERY = re.compile(r"(?i)\b(https?://[^?#\s'\"]*)[?#][^\s'\"]*")
 
 _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.REFERENCE_INVALID: 400,
@@ -117,7 +111,7 @@ def problem(error: CipError, *, limit: int = PROBLEM_LIMIT) -> dict[str, object]
     """The problem document of `error` (RFC 9457, decisions.md section 4), at most `limit` bytes as `encode` writes it.
 
     Members that are unknown are left out. What has to go for the limit: the end of a very long sentence, then the
-    older attempts. No user names, passwords or query strings of URLs, wherever they came from.
+    older attempts. What others said has lost its secrets and queries where it was quoted (`errors.quote`).
     """
     members: dict[str, object] = {
         "type": str(error.code),
@@ -154,8 +148,7 @@ def encode(members: Mapping[str, object]) -> bytes:
 
 
 def public_text(text: str) -> str:
-    """`text` on one line of valid Unicode, without user names, passwords and query strings of the URLs in it."""
-    text = _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
+    """`text` on one line of valid Unicode."""
     return text.replace("\r", "\\r").replace("\n", "\\n").encode("utf-8", "backslashreplace").decode("utf-8")
 
 

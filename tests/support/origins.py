@@ -20,6 +20,7 @@ from cip.net.connection import Connection, Route, judge
 from cip.net.limits import Cancellation, Limits
 from cip.net.opener import Network, Opener, Redirects, Request
 from cip.net.pool import ConnectionPool
+from cip.net.redaction import Secrets
 from cip.net.response import Response
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin, parse_url
@@ -110,6 +111,7 @@ class Origins:
     asked: list[Asked] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
     proxies: dict[str, Proxy] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=Secrets)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def add(self, origin: str, script: Script, kind: AddressClass = AddressClass.PUBLIC) -> None:
@@ -123,6 +125,7 @@ class Origins:
             Budget(settings.transfer.max_rate, settings.transfer.max_bytes, clock),
             lambda origin: self.proxies.get(origin.scheme),
             settings.user_agent,
+            self.secrets,
         )
 
     def session(self, settings: Settings, clock: FakeClock, events: RecordedEvents | None = None) -> RegistrySession:

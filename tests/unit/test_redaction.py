@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
+import re
 import unittest
+import urllib.parse
 
-from cip.net.redaction import NOT_SHOWN, Confidence
+from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_url
+from cip.net.redaction import LEFT_OUT, MARK, RUN, Secrets
 from tests.support.secrets import secret
 
 WORD = secret("echo")
@@ -10,39 +13,144 @@ PACKED = base64.b64encode(f"robot:{WORD}".encode()).decode()
 FORM = f"grant_type=password&password={WORD}%21&service=s".encode()
 
 
-class ConfidenceTest(unittest.TestCase):
-    def test_a_text_that_repeats_what_was_told_is_not_shown(self) -> None:
-        for case, told, text in (
-            ("basic", Confidence((f"Basic {PACKED}",)), f"bad header Basic {PACKED}"),
-            ("decoded", Confidence((f"Basic {PACKED}",)), f"user robot:{WORD} is unknown"),
-            ("password alone", Confidence((f"basic {PACKED}",)), f"{WORD} is wrong"),
-            ("token", Confidence((f"Bearer {WORD}",)), f"token {WORD} is too old"),
-            ("one of two", Confidence(("Basic eDp5", f"Bearer {WORD}")), WORD),
-            ("form", Confidence(form=FORM), f"password {WORD}! is wrong"),
-            ("form as it was sent", Confidence(form=FORM), f"password={WORD}%21"),
-            ("refresh token", Confidence(form=f"refresh_token={WORD}".encode()), f"no such token: {WORD}"),
-        ):
-            with self.subTest(case):
-                self.assertEqual(NOT_SHOWN, told.redact(text))
+def no_run(secret: str, text: str) -> bool:
+    """Whether no 8 characters of `secret` stand in `text` in a row, nor a shorter one whole."""
+    runs = {secret[start : start + RUN] for start in range(max(len(secret) - RUN, 0) + 1)}
+    return not any(run.lower() in text.lower() for run in runs)
 
-    def test_other_texts_are_shown_without_queries(self) -> None:
-        told = Confidence((f"Basic {PACKED}",), FORM)
-        for text, shown in (
+
+def encodings(secret: str) -> dict[str, str]:
+    """Every way in which a hostile host might say it."""
+    raw, middle = secret.encode(), len(secret) // 2
+    return {
+        "whole": secret,
+        "first half": secret[:middle],
+        "second half": secret[middle:],
+        "percent-encoded": urllib.parse.quote(secret, safe=""),
+        "every byte percent-encoded": "".join(f"%{byte:02x}" for byte in raw),
+        "form": urllib.parse.quote_plus(secret),
+        "upper case": secret.upper(),
+        "as a sentence": f"denied for {secret}, go away",
+        "wrapped": f"{secret[:10]}\r\n{secret[10:]}",
+        **{f"base64 {before}": base64.b64encode(b"u:xyz"[:before] + raw + b"!").decode() for before in range(4)},
+        **{f"urlsafe {before}": base64.urlsafe_b64encode(b"u:xyz"[:before] + raw).decode() for before in range(4)},
+        "base64 of a half": base64.b64encode(raw[middle:]).decode(),
+    }
+
+
+class SecretsTest(unittest.TestCase):
+    def kept(self, *secrets: str) -> Secrets:
+        found = Secrets()
+        found.keep(*secrets)
+        return found
+
+    def test_no_run_of_eight_characters_is_shown_in_any_encoding(self) -> None:
+        for held in (secret("echo-and-more"), "pässwörd-with-ümlauts", "correct:horse battery/staple+?&=", "x" * 3000,
+                     "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhdXRoIn0.c2lnbmF0dXJl-_42"):  # fmt: skip
+            secrets = self.kept(held, "another-secret-of-no-concern")
+            for case, said in encodings(held).items():
+                with self.subTest(held[:20], case=case):
+                    shown = secrets.redact(f"the registry says {said} and more")
+                    self.assertTrue(no_run(held, shown), shown)
+                    self.assertTrue(no_run(held, urllib.parse.unquote(shown)), shown)
+                    for word in re.findall(r"[A-Za-z0-9+/]{8,}", shown.translate(str.maketrans("-_", "+/"))):
+                        decoded = base64.b64decode(word[: len(word) // 4 * 4]).decode("utf-8", "replace")
+                        self.assertTrue(no_run(held, decoded), shown)
+                    self.assertRegex(shown, "^the registry says .* and more$" if case != "wrapped" else "and more$")
+
+    def test_a_registry_that_is_cut_short_by_us_has_said_nothing_before(self) -> None:
+        """A body that was cut before it was searched showed 46 of 48 characters."""
+        held = "k3y-" * 12
+        redact_with(self.kept(held).redact)
+        self.addCleanup(redact_with, str)
+        for before in range(120):
+            self.assertTrue(no_run(held, quote("." * before + held)), before)
+
+    def test_shorter_secrets_are_hidden_whole_and_the_shortest_with_their_text(self) -> None:
+        for held, said, shown in (
+            ("s3cret", "user s3cret is unknown", "user [redacted] is unknown"),
+            ("s3cret", "user S3CRET is unknown", "user [redacted] is unknown"),
+            ("s3cret", "user cret is unknown", "user cret is unknown"),
+            ("s3cret", "czNjcmV0 is wrong", "[redacted] is wrong"),
+            ("s3cret", "%733cret is wrong", "[redacted] is wrong"),
+            ("pw12", "no pw12", "no [redacted]"),
+            ("pw1", "no pw1 here", LEFT_OUT),
+            ("pw1", "cHcx", LEFT_OUT),
+            ("pw1", "no such name", "no such name"),
+        ):
+            with self.subTest(held, said=said):
+                self.assertEqual(self.kept(held).redact(said), shown)
+
+    def test_other_texts_are_shown_without_users_and_queries_of_urls(self) -> None:
+        secrets = self.kept(WORD)
+        for said, shown in (
             ("", ""),
             ("manifest unknown", "manifest unknown"),
-            ("robot may not pull", "robot may not pull"),
-            ("see https://h/x?token=1&y for more", "see https://h/x?… for more"),
+            ("robot may not pull os/base:9@sha256:0123", "robot may not pull os/base:9@sha256:0123"),
+            ("see https://h/x?token=1&y for more", "see https://h/x for more"),
+            ("see https://h/x#fragment", "see https://h/x"),
+            ("see http://me:word@h/x, or tcp://me@h", "see http://h/x, or tcp://h"),
+            ("docker://name@sha256:0", "docker://name@sha256:0"),
             ("why? because", "why? because"),
         ):
-            with self.subTest(text):
-                self.assertEqual(shown, told.redact(text))
+            with self.subTest(said):
+                self.assertEqual(secrets.redact(said), shown)
+                self.assertEqual(strip_url(said), shown)
 
-    def test_nothing_told_hides_nothing(self) -> None:
-        for told in (Confidence(), Confidence(("", "Basic", "Basic !!!", "Bearer "))):
-            self.assertEqual("anything at all", told.redact("anything at all"))
+    def test_our_own_wording_and_what_the_user_wrote_are_no_victims(self) -> None:
+        """`HTTPS_PROXY: expected http://[USER:PASSWORD@]HOST` once arrived mutilated."""
+        redact_with(self.kept("password", "http://[u", "a").redact)
+        self.addCleanup(redact_with, str)
+        self.assertEqual(quote_own("/home/a/password"), "'/home/a/password'")
+        self.assertEqual(quote_own("http://me:word@h/x?t=1"), "'http://h/x'")
+        self.assertEqual(str(CipError("expected http://[USER:PASSWORD@]HOST")), "expected http://[USER:PASSWORD@]HOST")
+        self.assertEqual(quote("a password"), repr(LEFT_OUT))
+        self.assertEqual(redacted("the password"), LEFT_OUT)
 
-    def test_its_repr_shows_nothing(self) -> None:
-        self.assertNotIn(WORD, repr(Confidence((f"Bearer {WORD}",), FORM)))
+    def test_what_is_no_text_is_searched_as_it_is_shown(self) -> None:
+        redact_with(self.kept(WORD).redact)
+        self.addCleanup(redact_with, str)
+        self.assertNotIn(WORD, quote(ValueError(WORD)))
+        self.assertNotIn(WORD, quote(WORD.encode()))
+        self.assertEqual(quote(5), "5")
+
+    def test_the_oldest_of_very_many_tokens_are_forgotten_and_nothing_else(self) -> None:
+        secrets = self.kept(WORD)
+        for number in range(60):
+            secrets.keep(f"{number:04}" * 1000, WORD)
+        self.assertNotIn(WORD, secrets.redact(WORD))
+        self.assertEqual(secrets.redact("0059" * 1000), MARK)
+        self.assertEqual(secrets.redact("0000" * 10), "0000" * 10)
+
+    def test_nothing_kept_hides_nothing_and_repr_shows_nothing(self) -> None:
+        self.assertEqual(self.kept("").redact("anything at all"), "anything at all")
+        self.assertNotIn(WORD, repr(self.kept(WORD)))
+
+
+class SentTest(unittest.TestCase):
+    """What a request carries is kept by the one place that sends it."""
+
+    def test_passwords_tokens_and_forms_are_kept(self) -> None:
+        for case, authorizations, form, said in (
+            ("basic", [f"Basic {PACKED}"], b"", f"bad header Basic {PACKED}"),
+            ("decoded", [f"basic {PACKED}"], b"", f"user robot:{WORD} is unknown"),
+            ("token", [f"Bearer {WORD}"], b"", f"token {WORD} is too old"),
+            ("one of two", ["Basic eDpub3QgdGhpcyBvbmU=", f"Bearer {WORD}"], b"", WORD),
+            ("malformed", [f"Basic {WORD}!"], b"", WORD),
+            ("form", [], FORM, f"password {WORD}! is wrong"),
+            ("form as it was sent", [], FORM, f"password={WORD}%21"),
+            ("refresh token", [], f"refresh_token={WORD}".encode(), f"no such token: {WORD}"),
+        ):
+            with self.subTest(case):
+                secrets = Secrets()
+                secrets.keep_sent(authorizations, form)
+                self.assertNotIn(WORD, secrets.redact(said))
+                self.assertEqual(secrets.redact("robot may not pull"), "robot may not pull")
+
+    def test_nothing_sent_hides_nothing(self) -> None:
+        secrets = Secrets()
+        secrets.keep_sent(["", "Basic", "Bearer "], b"")
+        self.assertEqual(secrets.redact("anything at all"), "anything at all")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,15 @@ class Addresses(unittest.TestCase):
             with self.subTest(text):
                 self.assertEqual(parse_daemon_host(text), address)
 
+    def test_password_in_the_address_is_not_shown(self) -> None:
+        for text in (
+            "tcp://robot:hunter2-d@h:1", "ssh://robot:hunter2-d@h", "robot:hunter2-d@h:2375", "http://h/?t=hunter2-d",
+            "robot:hunter2-d@x://h", "https://hunter2-d@[h",
+        ):  # fmt: skip
+            with self.subTest(text), self.assertRaises(UsageError) as caught:
+                parse_daemon_host(text)
+            self.assertNotIn("hunter2", str(caught.exception))
+
     def test_anything_else_is_wrong_usage(self) -> None:
         for text, reason in (
             ("/var/run/docker.sock", "expected SCHEME://ADDRESS"),
