@@ -127,6 +127,19 @@ class CertificatesTest(HostCase):
         shutil.rmtree(directory)
         self.require_served(image, f"--cert-dir={self.authority.certificate.parent}")
 
+    def test_an_address_of_ipv6_names_a_registry_and_a_mirror(self) -> None:
+        registry = self.registry()
+        front = self.enterContext(tls_front(self.authority.server(), registry.port, "::1"))
+        host = f"[::1]:{front}"
+        image = f"docker://{host}/{IMAGE}"
+        where = rf"certs.d/\[::1\]:{front} as a .crt file"
+        self.require_refused("tls-untrusted", where, image)
+        self._trust(host)
+        self.require_served(image)
+        text = "[[registry]]\nlocation='registry.test'\n[[registry.mirror]]\nlocation='%s'\n"
+        self.write_home("registries.conf", text % f"{host}/os")
+        self.require_served("docker://registry.test/base:9")
+
     def test_an_intermediate_authority_is_an_anchor(self) -> None:
         intermediate = CertificateAuthority(self.scratch / "intermediate", "tests intermediate", issuer=self.authority)
         registry = self.registry(tls=intermediate.server())

@@ -174,11 +174,12 @@ def relay(near: socket.socket, far: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def tls_front(certificate: CertificateFiles, port: int) -> Iterator[int]:
-    """TLS in front of a server that has none: the port to connect to."""
+def tls_front(certificate: CertificateFiles, port: int, host: str = LOOPBACK) -> Iterator[int]:
+    """TLS in front of a server that has none: the port of `host` to connect to."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
-    listener = socket.create_server((LOOPBACK, 0))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
     threads: list[threading.Thread] = []
 
     def serve(sock: socket.socket) -> None:

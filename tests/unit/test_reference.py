@@ -103,6 +103,14 @@ class Docker(Refusing):
     def test_a_digest_reference_has_no_tag(self) -> None:
         self.assertEqual(docker(f"docker://a@{D}"), DockerReference("docker.io", "library/a", None, parse_digest(D)))
 
+    def test_an_address_of_ipv6_is_a_host(self) -> None:
+        for text, domain in (("[::1]:5000/a/b:t", "[::1]:5000"), ("[fd00::A]/a/b:t", "[fd00::A]")):
+            found = parse_docker_reference(text)
+            self.assertEqual((found.domain, found.path, found.tag), (domain, "a/b", "t"))
+            self.assertEqual(found.scopes(), (f"{domain}/a/b", f"{domain}/a", domain))
+            self.assertEqual(unmatched_scope(domain), "")
+        self.assertNotEqual(unmatched_scope("*.[::1]"), "")
+
     def test_what_the_grammar_does_not_know_is_refused(self) -> None:
         for row, text, reason in (
             ("10", "Foo/bar", "lower-case repository name"),
@@ -127,7 +135,10 @@ class Docker(Refusing):
             ("23", "foo._bar", "is not a repository path"),
             ("23", "foo-", "is not a repository path"),
             ("23", "-foo", "is not a repository path"),
-            ("24", "[::1]:5000/foo", "is not a host name"),
+            ("24", "[::1/foo", "is not a host name"),
+            ("24", "[fe80::1%lo]:5000/foo", "is not a host name"),
+            ("24", "[]:5000/foo", "is not a host name"),
+            ("24", "::1/foo", "is not a host name"),
             ("24", "example.com:abc/foo", "is not a host name"),
             ("24", "example.com:/foo", "is not a host name"),
             ("24", "-example.com/foo", "is not a host name"),
