@@ -284,10 +284,10 @@ class StalledTest(unittest.TestCase):
                         self.assertEqual(parent.finish(blob).failure[0], "EPIPE")
 
     def test_a_blob_that_the_manifest_describes_wrongly_ends_as_such(self) -> None:
-        """Without a size it has none, so nobody can be blamed for its bytes."""
+        """A blob of no bytes that is said to have another digest: nobody can be blamed for its bytes."""
         content = make_content(2000)
         manifest = json.loads(content.manifest)
-        del manifest["layers"][0]["size"]
+        manifest["layers"][0]["size"] = 0
         digest = digest_of(content.layer)
 
         def respond(asked: registry.Asked) -> tuple[str, registry.Given]:

@@ -126,7 +126,10 @@ def _fetch_json(parent: JsonParent, world: World) -> Outcome:
     assert finished.members["success"], finished
     assert manifest == world.content.manifest
     for data in (world.content.config, world.content.layer):
-        _, content, finished = parent.fetch("GetBlob", opened.value, str(digest_of(data)), len(data))
+        begun = parent.ask("GetBlob", opened.value, str(digest_of(data)), len(data))
+        if not begun.members["success"]:  # what the source's first answer says already
+            return _failed(begun.members)
+        _, content, finished = parent.finish(begun)
         if not finished.members["success"]:
             return _failed(finished.members)
         assert content == data, "wrong bytes"
