@@ -23,6 +23,7 @@ from .watch import Conversation, Watch, hold_signals, release_signals
 if TYPE_CHECKING:
     from .confine.confinement import Confinement, InWriters
     from .image import Image, ImageOpener
+    from .transports import SourceOpener
     from .trust.evaluation import Audit
     from .trust.policy import Policy
 
@@ -115,7 +116,6 @@ def host_environment(variables: Mapping[str, str]) -> HostEnvironment:
 
 
 def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
-    from .wire import httpserver
     from .wire.fds import adopt_socket, adopt_streams
 
     invocation.settings.credentials.explicit()  # contradicting flags are a usage error here
@@ -134,17 +134,32 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
             image.read_ahead(settings.transfer.read_ahead, settings.transfer.connections, guess=True)
         return image
 
+    sock = streams = None
     if invocation.sockfd is not None:
         sock = stack.enter_context(adopt_socket(invocation.sockfd, socket.SOCK_STREAM))
-        conversation = httpserver.on_socket(sock, open_image, settings.tmpdir)
     else:
         if os.isatty(0):
             _greet(reference)
         streams = stack.enter_context(adopt_streams(0, 1))
+    opener, confinement, last_words = _core(invocation, stack, asked=sock is not None and _asks_for_content(sock))
+    from .wire import httpserver  # here, because a connection may be on its way by now
+
+    if sock is not None:
+        conversation = httpserver.on_socket(sock, open_image, settings.tmpdir)
+    else:
+        assert streams is not None
         conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, open_image, settings.tmpdir)
-    opener, confinement, last_words = _core(invocation, stack)
     stack.callback(conversation.close)
     return _converse(conversation, confinement, last_words)
+
+
+def _asks_for_content(sock: socket.socket) -> bool:
+    """Whether a request waits that needs the image: nothing is dialled for a parent that only quits."""
+    try:
+        waiting = sock.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return waiting.startswith((b"GET /manifest", b"HEAD /manifest", b"GET /blobs/", b"HEAD /blobs/"))
 
 
 def _greet(reference: str) -> None:
@@ -212,17 +227,18 @@ def _fetch(invocation: Invocation, stack: ExitStack) -> int:
     return _print(f"{said}\n")
 
 
-def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, Confinement | None, Callable[[], None]]:
+def _core(
+    invocation: Invocation, stack: ExitStack, *, asked: bool = False
+) -> tuple[ImageOpener, Confinement | None, Callable[[], None]]:
     """The core with everything it is handed, closed with `stack`: settings, programs, clock, records.
 
-    With it comes what must be done when the process ends from beside the conversation.
+    With it comes what must be done when the process ends from beside the conversation. `asked` tells that the image is
+    wanted already, so that its registry is connected to while the rest is imported.
     """
     import time
 
-    from .image import ImageOpener
     from .programs import DirectPrograms
     from .transports import SourceOpener
-    from .trust.evaluation import TrustTools
 
     hold_signals()  # before the first thread
     threading.stack_size(_STACK_SIZE)
@@ -232,10 +248,14 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, Confin
     programs = confinement.programs if confinement is not None else DirectPrograms(settings.environment.variables)
     stack.callback(programs.close)
     events, audit, close_records, in_writers = _records(invocation, stack)
-    tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in
     sources = SourceOpener(settings, events, programs)
     redact_with(sources.secrets.redact)
-    opener = ImageOpener(settings, sources, tools, lambda: _load_policy(settings), events=events, audit=audit)
+    policy = _dial_early(invocation, sources) if asked else None
+    from .image import ImageOpener
+    from .trust.evaluation import TrustTools
+
+    tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in
+    opener = ImageOpener(settings, sources, tools, lambda: policy or _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
 
     if confinement is not None:
@@ -246,6 +266,19 @@ def _core(invocation: Invocation, stack: ExitStack) -> tuple[ImageOpener, Confin
         close_records()
 
     return opener, confinement, last_words
+
+
+def _dial_early(invocation: Invocation, sources: SourceOpener) -> Policy | None:
+    """The policy, and once it was read a connection on its way; None when whoever opens the image will be refused."""
+    from .model.reference import parse_image_reference
+
+    try:
+        policy = _load_policy(invocation.settings)
+        sources.dial_early(parse_image_reference(invocation.reference))
+    except CipError as error:
+        log.debug("no early connection: %s", error)
+        return None
+    return policy
 
 
 def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, Callable[[], None], InWriters | None]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import log, rooms
@@ -32,6 +33,7 @@ class SourceOpener:
         self._events = events
         self._programs = programs
         self._session: RegistrySession | None = None
+        self._call_off: Callable[[], None] | None = None
         self._spools: Spools | None = None
         self._parts: PartStore | None = None
         if settings.partial_dir is not None:  # now, because a confined process cannot make a directory any more
@@ -46,6 +48,22 @@ class SourceOpener:
         if self._settings.local_sources and reference.transport is not Transport.DOCKER:
             raise UsageError(f"--local-source: expected a docker:// image, found {reference.transport}:")
         return _OPENERS[reference.transport](self, reference)
+
+    def dial_early(self, reference: ImageReference) -> None:
+        """Open a connection to the registry of `reference` before its image is opened, if it comes from one.
+
+        Raises CipError: whoever opens the image meets the same.
+        """
+        settings = self._settings
+        if reference.transport is Transport.DOCKER and not settings.offline and not settings.local_sources:
+            from .registry.source import dial_early
+
+            self._call_off = dial_early(reference, settings, self._registry_session())
+
+    def call_off_dial(self) -> None:
+        """Let no connection be opened any more that nobody has asked for."""
+        if self._call_off is not None:
+            self._call_off()
 
     def credential_helpers(self) -> frozenset[str]:
         """The credential helpers that the configuration names at present; a broken one names none."""

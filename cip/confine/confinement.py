@@ -25,6 +25,8 @@ class Sources(Protocol):
 
     def credential_helpers(self) -> frozenset[str]: ...
 
+    def call_off_dial(self) -> None: ...
+
 
 class Opener(Protocol):
     """What this needs of `image.ImageOpener`."""
@@ -109,6 +111,8 @@ class Confinement:
     def _confine_programs(self) -> None:
         """Let other programs be run by a process of its own, if any can be needed. Raises OSError."""
         helpers: frozenset[str] = frozenset()
+        if self._sources is not None:
+            self._sources.call_off_dial()  # its thread began before, and would stay outside
         if self._sources is not None and may_ask_helpers(self._reference, self._settings):
             helpers = self._sources.credential_helpers()
         policy = self._opener.policy if self._opener is not None else None

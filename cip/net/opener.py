@@ -13,6 +13,7 @@ The `timeout` of a request is a `Limits`, which the director passes on unread be
 from __future__ import annotations
 
 import re
+import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
@@ -120,9 +121,10 @@ class Opener(urllib.request.OpenerDirector):
     ) -> None:
         super().__init__()
         self.identity = identity
+        self._network = network
+        self._transport = Transport(network, identity, socket_path)
         self.addheaders = [("User-Agent", network.user_agent), ("Accept-Encoding", "identity")]
-        transport = Transport(network, identity, socket_path)
-        for handler in (transport, urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
+        for handler in (self._transport, urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
             self.add_handler(handler)
 
     def ask(self, request: Request, limits: Limits) -> Response:
@@ -131,6 +133,34 @@ class Opener(urllib.request.OpenerDirector):
         Raises NetworkError, SourceError (tls codes, redirect-refused, address-refused), GarbledError.
         """
         return cast(Response, self.open(request, timeout=limits))  # type: ignore[arg-type]
+
+
+    def dial(self, origin: Origin, limits: Limits) -> None:
+        """Open the connection that the first request to `origin` will use, in a thread beside the caller.
+
+        Its failure is dropped: whoever asks meets it again, and tells it.
+        """
+        network, route = self._network, self._transport.route_to(origin)
+        connection = network.new_connection(route)
+        connection.use(limits)
+        network.pool.expect(route)
+
+        def open_connection() -> None:
+            arrived = None
+            try:
+                connection.connect()
+                arrived = connection
+            except Exception as error:  # whatever it is, a request must not wait for it
+                log.debug("%s: the early connection failed: %s", route.name, error)
+            finally:
+                limits.cancellation.attach(None)
+                network.pool.arrive(route, arrived, limits.clock.monotonic())
+
+        try:
+            threading.Thread(target=open_connection, name="dial", daemon=True).start()
+        except RuntimeError as error:  # no more threads for this process
+            log.debug("%s: no early connection: %s", route.name, error)
+            network.pool.arrive(route, None, limits.clock.monotonic())
 
 
 class Transport(urllib.request.AbstractHTTPHandler):
@@ -154,7 +184,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
     def do_open(self, http_class: Callable[[Route], Connection], req: Request, **_: Any) -> Response:  # type: ignore[override]
         """As `http_open`; a kept connection that turns out dead is replaced by a fresh one, once."""
         limits = cast(Limits, req.timeout)
-        route = self._route(req.url.origin)
+        route = self.route_to(req.url.origin)
         pool, host = self._network.pool, req.url.origin.address
         judge_name(route, None if req.configured else self._reached)
         fresh = req.get_method() != "GET"
@@ -214,7 +244,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
         else:
             self._network.pool.forget(connection.route, connection)
 
-    def _route(self, origin: Origin) -> Route:
+    def route_to(self, origin: Origin) -> Route:
         """How an origin is reached; only here is a proxy chosen, and the absolute form of a target written."""
         identity = self._identity if origin.scheme == "https" else _NO_IDENTITY
         proxy = None if self._socket_path else self._network.choose_proxy(origin)

@@ -13,6 +13,7 @@ from .connection import Connection, Route
 from .limits import POLL, Limits
 
 IDLE_SECONDS = 60.0  # an idle connection is not used again after that
+EXPECTED_SECONDS = 3.0  # for which a connection that is being opened beside its first user is waited for
 
 
 class ConnectionPool:
@@ -23,18 +24,23 @@ class ConnectionPool:
         self._changed = threading.Condition()
         self._idle: dict[Route, deque[Connection]] = {}
         self._open: dict[Route, int] = {}
+        self._expected: set[Route] = set()
         self._closed = False
 
     def take(self, route: Route, limits: Limits, *, fresh: bool = False) -> Connection | None:
         """An idle connection, or None: the caller may open one and owes `give_back` or `forget`.
 
         With `fresh` idle ones are closed, for they may be as dead as the one that has just failed. Waits while the
-        route has all the connections it may have. Raises NetworkError (timeout) at the deadline of `limits`.
+        route has all the connections it may have, or one is `expect`ed. Raises NetworkError (timeout) at the deadline
+        of `limits`.
         """
+        patient_until = limits.clock.monotonic() + EXPECTED_SECONDS
         while True:
             with self._changed:
-                found = self._pop(route, limits.clock.monotonic())
-                if found is None and self._open.get(route, 0) < self._limit:
+                now = limits.clock.monotonic()
+                expected = route in self._expected and now < patient_until
+                found = None if expected else self._pop(route, now)
+                if found is None and not expected and self._open.get(route, 0) < self._limit:
                     self._open[route] = self._open.get(route, 0) + 1
                     return None
                 if found is None:
@@ -47,6 +53,21 @@ class ConnectionPool:
             limits.cancellation.require(host)
             if limits.remaining() <= 0:
                 raise limits.expired(0, None, host, route.via, "no free connection")
+
+    def expect(self, route: Route) -> None:
+        """Count a connection that is opened before anybody asked for it; whoever opens it owes `arrive`."""
+        with self._changed:
+            self._open[route] = self._open.get(route, 0) + 1
+            self._expected.add(route)
+
+    def arrive(self, route: Route, connection: Connection | None, now: float) -> None:
+        """Keep the connection that was expected for its first user; None when it could not be opened."""
+        with self._changed:
+            self._expected.discard(route)
+        if connection is None:
+            self.forget(route, None)
+        else:
+            self.give_back(connection, now)
 
     def give_back(self, connection: Connection, now: float) -> None:
         """Keep a connection whose last answer was read to its end."""

@@ -91,6 +91,11 @@ class Endpoint:
         response.close()
         return response.status == 401 and authorization.learn(response.headers) is not None
 
+    def dial(self, limits: Limits) -> None:
+        """Open the first connection beside the caller, unless the place is blocked or perhaps does not speak TLS."""
+        if not self.place.blocked and not self.insecure:
+            Opener(self._session.network, self._identity()).dial(self._origin(), limits)
+
     def opener(self) -> Opener:
         """Sends requests under this endpoint's TLS identity."""
         return self._prepare()[0]
@@ -168,15 +173,19 @@ class Endpoint:
                     raise CipError(
                         f"{self.reference}: blocked by registries.conf", code=ErrorCode.REGISTRY_BLOCKED, host=self.name
                     )
-                certificates = find_certificates(self.reference.domain, self._settings)
-                searched = tuple(file.path for file in certificates.looked_at)
-                identity = TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs, searched)
+                identity = self._identity()
                 access = self._find_access()
                 secrets = access.credentials.password, access.credentials.identity_token, access.registry_token
                 self._session.secrets.keep(*secrets)
                 authorization = Authorization(access, self.reference.path, self._session.clock, self._tell_scheme)
                 self._prepared = Opener(self._session.network, identity, Redirects(), authorization), authorization
             return self._prepared
+
+    def _identity(self) -> TlsIdentity:
+        """Whom we trust there, and as whom we speak. Raises ConfigurationError."""
+        certificates = find_certificates(self.reference.domain, self._settings)
+        searched = tuple(file.path for file in certificates.looked_at)
+        return TlsIdentity(not self.insecure, certificates.authorities, certificates.pairs, searched)
 
     def _find_access(self) -> Access:
         """Flags for the host that they were given for; `--no-creds` everywhere; else files and helpers."""

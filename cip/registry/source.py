@@ -9,7 +9,7 @@ another place may have the right bytes; whoever uses them checks again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from .. import rooms
@@ -49,6 +49,19 @@ def open_registry(reference: ImageReference, settings: Settings, session: Regist
     places = registries.places(named)
     endpoints = [Endpoint(place, named, settings, registries, session) for place in places]
     return RegistrySource(named, endpoints, settings, session)
+
+
+def dial_early(reference: ImageReference, settings: Settings, session: RegistrySession) -> Callable[[], None]:
+    """Open the connection that the first request about a docker:// `reference` will use, in a thread beside the caller.
+
+    What calls it off. Raises CipError: whoever opens the image meets the same.
+    """
+    named = reference.docker
+    assert named is not None  # the parser of docker:// sets it
+    registries = load_registries(settings)
+    limits = session.limits()
+    Endpoint(registries.places(named)[0], named, settings, registries, session).dial(limits)
+    return limits.cancellation.cancel
 
 
 class RegistrySource:

@@ -8,7 +8,7 @@ from cip.errors import ErrorCode, NetworkError
 from cip.net.channel import Channel
 from cip.net.connection import Connection, Route
 from cip.net.limits import Cancellation, Limits
-from cip.net.pool import IDLE_SECONDS, ConnectionPool
+from cip.net.pool import EXPECTED_SECONDS, IDLE_SECONDS, ConnectionPool
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.registry.hostlimit import GIVE_WAY_SECONDS, HostLimit
@@ -50,6 +50,31 @@ class PoolTest(LeakCheckedTestCase):
         self.assertIs(self.pool.take(ROUTE, self.limits), connection)
         self.pool.forget(OTHER, other)
         self.pool.forget(ROUTE, connection)
+
+    def test_one_that_is_expected_is_waited_for_by_its_route_alone(self) -> None:
+        self.pool.expect(ROUTE)
+        other = self.take_new(OTHER)
+        arriving = self.open()
+        timer = threading.Timer(0.05, self.pool.arrive, (ROUTE, arriving, self.clock.now))
+        timer.start()
+        self.assertIs(self.pool.take(ROUTE, self.limits), arriving)
+        timer.join()
+        self.pool.forget(OTHER, other)
+        self.pool.forget(ROUTE, arriving)
+
+    def test_one_that_does_not_arrive_or_is_late_makes_room(self) -> None:
+        self.pool.expect(ROUTE)
+        self.pool.arrive(ROUTE, None, self.clock.now)
+        self.pool.expect(ROUTE)
+        waited = threading.Thread(target=lambda: setattr(self.clock, "now", self.clock.now + EXPECTED_SECONDS))
+        waited.start()
+        first = self.take_new()
+        waited.join()
+        late = self.open()
+        self.pool.arrive(ROUTE, late, self.clock.now)
+        self.assertIs(self.pool.take(ROUTE, self.limits), late)
+        for connection in (first, late):
+            self.pool.forget(ROUTE, connection)
 
     def test_idle_ones_of_a_route_can_be_dropped_at_once(self) -> None:
         first, second, other = self.take_new(), self.take_new(), self.take_new(OTHER)

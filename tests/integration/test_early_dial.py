@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first connection is opened while the program still loads: when a request waits for it, and never otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import tempfile
+import threading
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.certificates import CertificateAuthority
+from tests.support.parent import PATIENCE, running
+
+ABSENT = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\r\n"
+
+
+class Server:
+    """Speaks TLS and answers 404 to all; closes the first `dying` connections behind the handshake."""
+
+    def __init__(self, context: ssl.SSLContext, dying: int) -> None:
+        self._context = context
+        self._dying = dying
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.connections = 0
+        self.requests = 0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, with every connection."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+        self._listener.close()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # `close`
+            while True:
+                sock = self._listener.accept()[0]
+                self.connections += 1
+                with contextlib.suppress(OSError), self._context.wrap_socket(sock, server_side=True) as secured:
+                    secured.settimeout(PATIENCE)
+                    if self.connections > self._dying:
+                        self._answer(secured)
+
+    def _answer(self, sock: ssl.SSLSocket) -> None:
+        seen = b""
+        while part := sock.recv(65536):
+            seen += part
+            while b"\r\n\r\n" in seen:
+                seen = seen.partition(b"\r\n\r\n")[2]
+                self.requests += 1
+                sock.sendall(ABSENT)
+
+
+class EarlyDial(unittest.TestCase):
+    certificates: Path
+    context: ssl.SSLContext
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        scratch = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        authority = CertificateAuthority(scratch / "authority")
+        files = authority.server()
+        cls.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        cls.context.load_cert_chain(files.certificate, files.key)
+        cls.certificates = scratch / "certificates"
+        cls.certificates.mkdir()
+        (cls.certificates / "ca.crt").write_bytes(authority.certificate.read_bytes())
+
+    @contextlib.contextmanager
+    def server(self, dying: int = 0) -> Iterator[Server]:
+        with contextlib.closing(Server(self.context, dying)) as server:
+            yield server
+
+    def ask(self, server: Server, method: str, target: str, *options: str, pipes: bool = False) -> tuple[int, str]:
+        """Status and code of the answer to a request that waits before the program has read its options."""
+        arguments = options or ("--insecure-policy",)
+        image = f"docker://127.0.0.1:{server.port}/a/b:t"
+        with running(f"--cert-dir={self.certificates}", "--retry-times=0", *arguments, image, pipes=pipes) as proxy:
+            answer = proxy.line.ask(method, target)
+            return answer.status, answer.problem()["type"] if answer.status >= 400 else ""
+
+    def test_is_made_for_a_request_that_waits_and_serves_it(self) -> None:
+        with self.server() as server:
+            self.assertEqual(self.ask(server, "GET", "/manifest"), (404, "image-not-found"))
+            self.assertEqual((server.connections, server.requests), (1, 1))
+
+    def test_is_made_before_anything_is_asked(self) -> None:
+        with self.server() as server:
+            self.assertEqual(self.ask(server, "GET", "/blobs/sha256:abc"), (400, "digest-invalid"))
+            self.assertEqual((server.connections, server.requests), (1, 0))
+
+    def test_that_dies_before_its_first_answer_is_replaced_unseen(self) -> None:
+        with self.server(dying=1) as server:
+            self.assertEqual(self.ask(server, "GET", "/manifest"), (404, "image-not-found"))
+            self.assertEqual((server.connections, server.requests), (2, 1))
+
+    def test_is_not_made_for_a_parent_that_only_quits_or_on_pipes(self) -> None:
+        for method, target, pipes in (
+            ("POST", "/quit", False), ("GET", "/quit", False), ("OPTIONS", "/manifest", False),
+            ("GET", "/blobs/sha256:abc", True),
+        ):  # fmt: skip
+            with self.subTest(method, target=target, pipes=pipes), self.server() as server:
+                self.ask(server, method, target, pipes=pipes)
+                self.assertEqual(server.connections, 0)
+
+    def test_is_not_made_without_a_policy_that_can_be_read(self) -> None:
+        for option, code in (("--policy=/nowhere", "policy-missing"), (f"--policy={__file__}", "policy-invalid")):
+            with self.subTest(code), self.server() as server:
+                self.assertEqual(self.ask(server, "GET", "/manifest", option), (500, code))
+                self.assertEqual(server.connections, 0)
+
+    def test_is_not_made_to_what_perhaps_speaks_no_tls_or_from_local_sources(self) -> None:
+        for options in (("--tls-verify=false",), ("--offline", "--local-source=oci:/nowhere")):
+            with self.subTest(options), self.server() as server:
+                self.ask(server, "GET", "/blobs/sha256:abc", "--insecure-policy", *options)
+                self.assertEqual(server.connections, 0)
+
+    def test_whose_failure_is_told_by_the_one_that_was_asked_for(self) -> None:
+        with self.server() as server:
+            pass
+        self.assertEqual(self.ask(server, "GET", "/manifest"), (502, "connection-refused"))
+
+
+if __name__ == "__main__":
+    unittest.main()
