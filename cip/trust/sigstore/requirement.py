@@ -72,7 +72,7 @@ class SigstoreSigned(NamedTuple):
             candidates += bundles
         if not candidates:
             others = _others(len(signatures) - len(sigstore), len(sigstore), attestations, found.others)
-            raise no_signature(image, "sigstore signature", others)
+            raise no_signature(image, "sigstore signature", others + _advice(image))
         return require_one_accepted(candidates, lambda check, examination: check(examination), tools, seen)
 
     def _check_of(self, signature: SigstoreSignature, material: _Loaded, image: UnverifiedImage) -> Check:
@@ -237,6 +237,14 @@ def _signed_payload(keys: Sequence[PublicKey], evidence: Evidence, examination: 
         examination.key = key.fingerprint
         return evidence.payload
     raise refusal
+
+
+def _advice(image: UnverifiedImage) -> str:
+    """What an administrator needs to hear whose images cosign 3 signs, and who has not asked for bundles."""
+    places = image.looked_for() if image.looked_for is not None and image.identity.docker is not None else ()
+    if not places or any(place.startswith("bundles of ") for place in places):
+        return ""
+    return '; bundles, as cosign 3 writes them, are looked for where registries.d says "use-sigstore-bundles: true"'
 
 
 def _others(simple: int, attachments: int, attestations: Sequence[str], others: Sequence[str]) -> str:

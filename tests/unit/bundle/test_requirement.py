@@ -7,12 +7,12 @@ import json
 import subprocess
 import sys
 import unittest
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 from cip import log, rooms
-from cip.errors import ConfigurationError, ErrorCode, UnsupportedError
+from cip.errors import ConfigurationError, ErrorCode, RegistryError, UnsupportedError
 from cip.model.identity import path_identity
 from cip.model.reference import Transport
 from cip.model.signature import FoundBundles, SigstoreBundle, SigstoreSignature
@@ -67,6 +67,8 @@ class BundleCase(unittest.TestCase):
         files: Mapping[str, bytes] | None = None,
         found: FoundBundles | None = None,
         name: str | None = NAME,
+        fetch: Callable[[], FoundBundles] | None = None,
+        places: Sequence[str] = ("bundles of there",),
     ) -> Decision:
         policy = {"default": [{"type": "sigstoreSigned", **each} for each in requirements]}
         wrapped = [
@@ -76,7 +78,7 @@ class BundleCase(unittest.TestCase):
         listed = found or FoundBundles(tuple(wrapped))
         identity = docker(name) if name is not None else path_identity(Transport.OCI, "/srv/layout")
         image = UnverifiedImage(
-            identity, IMAGE, lambda: signatures, lambda: ["bundles of there"], lambda: listed, lambda: rules
+            identity, IMAGE, lambda: signatures, lambda: places, fetch or (lambda: listed), lambda: rules
         )
         parsed = parse_policy(json.dumps(policy).encode(), "policy.json", readers)
         return require_accepted(parsed, image, tools(self.files if files is None else files), require_signed=True)
@@ -196,6 +198,23 @@ class ManyTest(BundleCase):
         words = "only 1 attestation, which is no signature of the image$"
         self.refused("nosig", words, found=FoundBundles((), ("",)))
         self.refused("payload", "a plain signature over the manifest", self.by_key(file=IMAGE))
+
+    def test_a_list_that_cannot_be_had_whole_refuses_and_may_be_tried_again(self) -> None:
+        def fail() -> FoundBundles:
+            raise RegistryError("r.example: expected status 200, found 500", http_status=500)
+
+        text = sigstore_payload("registry.example.com/os", f"sha256:{DIGEST}")
+        attached = signature_of(text, sign(self.world.key, text))
+        with self.assertRaisesRegex(ImageRejectedError, "the signatures cannot be fetched: .* found 500") as caught:
+            self.judge(signatures=[attached], fetch=fail)
+        self.assertEqual((caught.exception.reason, caught.exception.retryable), ("fetch", True))
+
+    def test_whoever_has_not_asked_for_bundles_hears_how(self) -> None:
+        words = 'looked in bundles of there$'
+        self.refused("nosig", words)
+        words = 'looked in lookaside; bundles, .* where registries.d says "use-sigstore-bundles: true"$'
+        self.refused("nosig", words, places=["lookaside"])
+        self.refused("nosig", "looked in index.json$", places=["index.json"], name=None)
 
     def test_p15_pki_has_no_bundles(self) -> None:
         pki = {"pki": {"caRootsPath": KEY, "subjectEmail": "a@b.c"}}
