@@ -30,7 +30,8 @@ class BundleTrust(NamedTuple):
     """What a policy asks of a bundle, with all files loaded: a signature by one of `keys`, or by `identity`.
 
     `log_keys` are bare keys of logs (rekorPublicKey…), which go without `root`. `log_entries` counts different logs,
-    `timestamps` different authorities; with keys and zero for both, entries and time stamps are not looked at.
+    `timestamps` different authorities; with zero for both, entries and time stamps of a bundle by a key are not looked
+    at, and a certificate must be in one log.
     """
 
     keys: tuple[PublicKey, ...] = ()
@@ -132,6 +133,8 @@ def _require_signed_by_identity(
     except ValueError as error:
         raise SignatureError(f"key of the certificate: {error}", reason="untrusted") from error
     signed = Signed(message, payload, bundle.content.signature, leaf.der, True, key, own_hash(key))
+    if not trust.timestamps and not trust.log_entries:
+        trust = trust._replace(log_entries=1)  # whoever says nothing about logs has not waived them
     times = _require_logged(bundle, trust, signed, examination)
     if not times:
         _refuse("time", "the log gives no time and the bundle has no time stamp: sign again with a timestamp authority")
