@@ -118,7 +118,8 @@ def _require_signed_by_identity(
     """V2 to V9 for a certificate that lived for minutes: it counts only at the times that others vouch for."""
     if bundle.certificate is None:
         _refuse("bundle", "signed with a public key, expected a certificate")
-    if trust.root is None:
+    root = trust.root
+    if root is None:
         _refuse(
             "keycfg",
             "no certificate logs are known, so the certificate cannot be checked: set sigstore-trusted-root in"
@@ -138,8 +139,8 @@ def _require_signed_by_identity(
     times = _require_logged(bundle, trust, signed, examination)
     if not times:
         _refuse("time", "the log gives no time and the bundle has no time stamp: sign again with a timestamp authority")
-    issuer = _issuer(leaf, chain, trust.root, times)
-    require_logged_certificate(leaf, issuer, trust.root.ct_logs, trust.root.name)
+    issuer = _issuer(leaf, chain, root, times)
+    require_logged_certificate(leaf, issuer, root.ct_logs, root.name)
     require_identity(leaf, identity)
     build_signer = {"build_signer": identity.build_signer_uri} if identity.build_signer_uri else {}
     try:
