@@ -33,6 +33,7 @@ from cip.trust.requirements import (
     name_of,
     require_one_accepted,
 )
+from tests.support.roomed import needs_rooms
 from tests.support.signatures import DIGEST, docker, tools, unverified
 
 ACCEPT = {"type": "insecureAcceptAnything"}
@@ -152,6 +153,7 @@ class CombinationTest(unittest.TestCase):
         self.assertFalse(caught.exception.decision.accepted)
         return caught.exception
 
+    @needs_rooms("openpgp")
     def test_c01_c02_all_requirements_must_accept(self) -> None:
         self.refuse("deny", "images of this scope are refused", policy([ACCEPT, REJECT]))
         self.refuse("nosig", "no simple signature found", policy([ACCEPT, SIGNED_BY]))
@@ -161,6 +163,7 @@ class CombinationTest(unittest.TestCase):
         self.assertEqual([each.kind for each in error.decision.requirements], ["insecureAcceptAnything", "reject"])
         self.assertEqual(error.decision.signatures, ())
 
+    @needs_rooms("openpgp")
     def test_c09_list_that_cannot_be_had_whole_refuses(self) -> None:
         def fetch() -> Sequence[SimpleSignature]:
             blob = parse_signature_blob(b"unknown", "signature-2")
@@ -172,6 +175,7 @@ class CombinationTest(unittest.TestCase):
         self.assertIs(error.code, ErrorCode.POLICY_REJECTED)
         self.assertIs(error.phase, Phase.SIGNATURE)
 
+    @needs_rooms("openpgp")
     def test_network_failure_while_fetching_keeps_its_code_and_facts(self) -> None:
         def fetch() -> Sequence[SimpleSignature]:
             raise NetworkError("slow", code=ErrorCode.TIMEOUT, host="h", http_status=504, retry_after=3.0)
@@ -189,6 +193,7 @@ class CombinationTest(unittest.TestCase):
         self.judge(policy([ACCEPT]), unverified()._replace(signatures=fetch))
         self.refuse("deny", "", policy([REJECT]), unverified()._replace(signatures=fetch))
 
+    @needs_rooms("openpgp")
     def test_c11_key_file_matters_only_beside_a_signature(self) -> None:
         self.refuse("nosig", "no simple signature", policy([SIGNED_BY]))
         self.refuse("keycfg", "keyPath '/missing': /missing: no such file", policy([SIGNED_BY]), unverified(MESSAGE))

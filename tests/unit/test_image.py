@@ -36,6 +36,7 @@ from cip.trust.evaluation import Decision, TrustTools
 from cip.trust.policy import Policy, parse_policy
 from tests.support import images
 from tests.support.keypackets import key_body, packet, signature
+from tests.support.roomed import needs_rooms
 
 NAME = "example.com/ns/image:1"
 GetManifest = Callable[[Digest | None], RawManifest]
@@ -172,6 +173,7 @@ class Opening(ImageCase):
         self.assertEqual((source.closed, source.asked), (1, ["manifest top"]))
         self.assertIs(self.audit.made[0].accepted, False)
 
+    @needs_rooms("openpgp")
     def test_signatures_are_fetched_only_for_a_requirement_that_needs_them(self) -> None:
         source = self.plain()
         with self.assertRaises(PolicyRejectedError) as caught:
@@ -218,6 +220,7 @@ class Opening(ImageCase):
                 require_time()
         self.assertEqual(caught.exception.code, "timeout")
 
+    @needs_rooms("openpgp")
     def test_every_signature_is_judged_within_the_time_to_open(self) -> None:
         source = self.plain()
         source.found = [SimpleSignature(b"\xa3", "place")]
@@ -309,6 +312,7 @@ class Indexes(ImageCase):
                     with self.assertRaisesRegex(InvalidDocumentError, "nested deeper than 4"):
                         self.open(source)
 
+    @needs_rooms("openpgp")
     def test_signatures_of_index_and_instance_are_both_looked_for(self) -> None:
         source = self.source()
         with self.assertRaises(PolicyRejectedError):

@@ -5,11 +5,15 @@ import re
 import unittest
 from pathlib import Path
 
+from cip.rooms import ROOMS
+from tests.support.roomed import needs_rooms
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAP = (REPOSITORY / "cip" / "README.md").read_text(encoding="utf-8")
 _OUTSIDE = ("tests/",)
 
 
+@needs_rooms(*(room.name for room in ROOMS))
 class MapTest(unittest.TestCase):
     def test_every_file_that_it_names_exists(self) -> None:
         named = set(re.findall(r"`([a-z_/]+(?:\.py|/))(?:`|\.)", MAP))

@@ -9,6 +9,7 @@ import unittest
 from typing import Any
 
 from cip.errors import ConfigurationError, ErrorCode
+from cip.rooms import present
 from cip.trust.matching import (
     ExactReference,
     ExactRepository,
@@ -18,12 +19,15 @@ from cip.trust.matching import (
     RemapIdentity,
 )
 from cip.trust.materials import Material
-from cip.trust.openpgp.simplesigning import SignedBy
 from cip.trust.policy import POLICY_LIMIT, accept_anything_policy, parse_policy
 from cip.trust.requirements import InsecureAcceptAnything, Reject, SignedBaseLayer
-from cip.trust.sigstore.certificates import CertificateIdentity
-from cip.trust.sigstore.requirement import SigstoreSigned
-from cip.trust.sigstore.signers import FulcioSource, KeySource, PkiSource
+from tests.support.roomed import needs_rooms
+
+if {"openpgp", "sigstore"} <= {*present()}:
+    from cip.trust.openpgp.simplesigning import SignedBy
+    from cip.trust.sigstore.certificates import CertificateIdentity
+    from cip.trust.sigstore.requirement import SigstoreSigned
+    from cip.trust.sigstore.signers import FulcioSource, KeySource, PkiSource
 
 ACCEPT = '{"type":"insecureAcceptAnything"}'
 P01 = f'{{"default":[{ACCEPT}]}}'
@@ -156,6 +160,7 @@ class LayoutTest(PolicyCase):
             with self.subTest(item):
                 self.refuse(words, f'{{"default":[{item}]}}')
 
+    @needs_rooms("openpgp", "sigstore")
     def test_error_in_a_scope_that_is_never_used_refuses_the_whole(self) -> None:
         text = json.dumps({
             "default": [{"type": "reject"}],
@@ -186,6 +191,7 @@ class LayoutTest(PolicyCase):
         self.assertTrue(shown.endswith(" False\n"), shown)
 
 
+@needs_rooms("openpgp", "sigstore")
 class SignedByTest(PolicyCase):
     def test_p12_p13_exactly_one_key_source_that_is_set(self) -> None:
         for text, words in (
@@ -258,6 +264,7 @@ class SignedByTest(PolicyCase):
                 self.refuse(words, text)
 
 
+@needs_rooms("openpgp", "sigstore")
 class IdentityParsingTest(PolicyCase):
     def identity(self, value: Any) -> str:
         return signed_by(keyPath="/k", signedIdentity=value)
@@ -320,6 +327,7 @@ class IdentityParsingTest(PolicyCase):
             self.refuse(f"expected a member '{lacking}'", self.identity(members))
 
 
+@needs_rooms("openpgp", "sigstore")
 class SigstoreSignedTest(PolicyCase):
     def test_p21_exactly_one_trust_source(self) -> None:
         for text, words in (
