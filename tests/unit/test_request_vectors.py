@@ -30,7 +30,7 @@ _LIMIT = 30.0  # seconds for a row
 class _Manifest:
     """An image of a manifest alone."""
 
-    manifest = SimpleNamespace(
+    fetchable_manifest = SimpleNamespace(
         data=MANIFEST, media_type="application/vnd.oci.image.manifest.v1+json", digest=digest_of(MANIFEST),
         index_digest=None,
     )  # fmt: skip
