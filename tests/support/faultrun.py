@@ -129,7 +129,7 @@ def _fetch_json(parent: JsonParent, world: World) -> Outcome:
         begun = parent.ask("GetBlob", opened.value, str(digest_of(data)), len(data))
         if not begun.members["success"]:  # what the source's first answer says already
             return _failed(begun.members)
-        _, content, finished = parent.finish(begun)
+        _, content, finished = parent.collect(begun)
         if not finished.members["success"]:
             return _failed(finished.members)
         assert content == data, "wrong bytes"

@@ -131,9 +131,9 @@ class JsonParent:
 
     def fetch(self, method: str, *arguments: object) -> tuple[Any, bytes, Reply]:
         """Ask for a finish-type pipe: value, content, and the reply of FinishPipe, sent before reading."""
-        return self.finish(self.ask(method, *arguments))
+        return self.collect(self.ask(method, *arguments))
 
-    def finish(self, reply: Reply) -> tuple[Any, bytes, Reply]:
+    def collect(self, reply: Reply) -> tuple[Any, bytes, Reply]:
         """The same for a method whose reply is there already."""
         value = reply.value
         assert len(reply.fds) == 1, reply
