@@ -210,7 +210,7 @@ class ManyTest(BundleCase):
         self.assertEqual((caught.exception.reason, caught.exception.retryable), ("fetch", True))
 
     def test_whoever_has_not_asked_for_bundles_hears_how(self) -> None:
-        words = 'looked in bundles of there$'
+        words = "looked in bundles of there$"
         self.refused("nosig", words)
         words = 'looked in lookaside; bundles, .* where registries.d says "use-sigstore-bundles: true"$'
         self.refused("nosig", words, places=["lookaside"])
