@@ -29,6 +29,7 @@ from ..hostconfig.registriesconf import Place, RegistriesConfig, load_registries
 from ..hostconfig.registriesd import BundleTrust, SignaturePlace, load_registries_d
 from ..model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
 from ..model.reference import DEFAULT_DOMAIN, DockerReference, ImageReference, Transport, parse_image_reference
+from ..net.tls import missing_authorities
 from ..net.url import parse_origin
 from ..registry.endpoints import HUB_HOST
 from ..settings import PolicySource, Settings, TlsVerify
@@ -206,6 +207,11 @@ class _Explainer:
         if insecure:
             self._warn(f"{name}: its certificate is not checked, and plain http is allowed")
             self._try(lambda: self._proxy("http", host))
+        elif looked_at := missing_authorities():
+            self._warn(
+                f"this system has no certificate authorities, looked for {looked_at}: only those of certs.d and of "
+                "--cert-dir are trusted; the package ca-certificates brings the usual ones"
+            )
         return EndpointView(
             location=str(place.reference),
             host=host,

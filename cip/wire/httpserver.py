@@ -41,7 +41,7 @@ from ..net.lines import (
     framing_of,
     words_of,
 )
-from .problem import RequestFault, encode, frames_of, http_status, problem, seconds_to_wait
+from .problem import RequestFault, encode, frames_of, http_status, problem, public_text, seconds_to_wait
 from .query import artifact_type_of
 
 if TYPE_CHECKING:
@@ -372,9 +372,13 @@ class Conversation(BaseHTTPRequestHandler):
             log.debug("POST /quit: %s", error)  # it told us to quit and did not wait: that is served
 
     def _opened(self) -> Image:
-        """The image, opened at the first call and kept; a failure is tried again by the next call."""
+        """The image, opened at the first call and kept; a failure is told and tried again by the next call."""
         if self._image is None:
-            self._image = self._open_image()
+            try:
+                self._image = self._open_image()
+            except CipError as error:
+                log.error("%s", public_text(str(error)))  # whoever looks at night finds the next step in one line
+                raise
         return self._image
 
     def _send_whole(self, reader: BlobReader, expected: Descriptor) -> None:

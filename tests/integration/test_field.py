@@ -19,6 +19,7 @@ from typing import Any
 from cip.model import mediatype
 from cip.model.digest import digest_of
 from tests.support import images
+from tests.support.certificates import CertificateAuthority
 from tests.support.field import AMD64, NAME, FieldCase, complaining, content, without_blobs
 from tests.support.jsonparent import json_proxy
 from tests.support.parent import MODULE, ROOT, running
@@ -158,6 +159,64 @@ class ConfigurationTest(FieldCase):
             self.assertEqual(200, proxy.line.ask("POST", "/quit").status)
             proxy.wait()
             self.assertNotIn("registries.d", proxy.stderr())
+
+
+class NightTest(FieldCase):
+    """At three in the morning the one line holds the next step."""
+
+    def lines(self) -> list[str]:
+        """The ERROR lines of the last run."""
+        return [line for line in self.stderr.splitlines() if ": ERROR: " in line]
+
+    def test_an_untrusted_certificate_names_the_directory_of_that_host(self) -> None:
+        authority = CertificateAuthority(self.scratch / "authority")
+        registry = self.enterContext(docker_registry(self.scratch / "registry", tls=authority.server()))
+        problem = self.problem(f"docker://{registry.host}/{NAME}:9")
+        self.assertEqual("tls-untrusted", problem["type"])
+        for said in (problem["detail"], *self.lines()):
+            self.assertIn(f"certs.d/{registry.host}", said)
+        self.assertEqual(1, len(self.lines()))
+
+    def test_a_server_that_speaks_plain_http_names_the_setting(self) -> None:
+        registry = self.enterContext(docker_registry(self.scratch / "registry"))
+        problem = self.problem("--retry-times=0", f"docker://{registry.host}/{NAME}:9")
+        for said in (problem["detail"], *self.lines()):
+            self.assertIn("insecure = true", said)
+        self.assertEqual(1, len(self.lines()))
+
+    def test_an_unknown_tag_says_which_repository_answered(self) -> None:
+        registry = self.enterContext(docker_registry(self.scratch / "registry"))
+        rule = f"[[registry]]\nprefix='registry.example'\nlocation='{registry.host}/mirror'\ninsecure=true\n"
+        self.write_home("registries.conf", rule)
+        self.assertEqual("image-not-found", self.problem(f"docker://registry.example/{NAME}:99")["type"])
+        self.assertIn(f"{registry.host}/mirror/{NAME}:99: not found, status 404: 'MANIFEST_UNKNOWN'", self.lines()[0])
+
+    def test_a_failed_open_is_one_line_unless_the_parent_hides_it(self) -> None:
+        image = f"oci:{self.scratch}/none"
+        self.problem(image)
+        self.assertEqual(1, len(self.lines()), self.stderr)
+        self.assertIn(str(self.scratch), self.lines()[0])
+        self.problem("--quiet", image)
+        self.assertEqual("", self.stderr)
+        layout = images.Layout(self.scratch / "layout")
+        for options, lines in (((), 1), (("--quiet",), 0)):
+            with json_proxy(*options, home=self.home) as proxy:
+                proxy.parent.ask("Initialize")
+                self.assertEqual(0, proxy.parent.ask("OpenImageOptional", f"oci:{layout.path}:t").value)
+                self.assertIn("details", proxy.parent.ask("OpenImage", image).members)
+                proxy.hang_up()
+                self.stderr = proxy.stderr()
+            self.assertEqual(lines, len(self.lines()), self.stderr)
+
+    def test_explain_says_when_the_system_has_no_certificate_authorities(self) -> None:
+        nowhere = {"SSL_CERT_FILE": "/no/such/file", "SSL_CERT_DIR": "/no/such/directory"}
+        for environment, said in ((nowhere, True), ({}, False)):
+            command = [*MODULE, "explain", f"docker://registry.example/{NAME}:9"]
+            shown = subprocess.run(
+                command, check=True, capture_output=True, text=True, cwd=ROOT,
+                env=clean_environment(self.home) | environment,
+            ).stdout  # fmt: skip
+            self.assertIs("no certificate authorities, looked for /no/such/file, /no/such/directory" in shown, said)
 
 
 class LocalFaultTest(FieldCase):

@@ -31,6 +31,7 @@ from ... import log
 from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
 from ...model.digest import Digest
 from ...model.jsontree import JsonNode
+from ..problem import public_text
 from .packets import PACKET_LIMIT, encode_failure, encode_success, parse_request, read_digest, read_number, read_text
 from .pipes import Bell, Feed, Opened, Pipes, Transfer, outcome_of
 from .transfers import Handle, ServedImage, Share, raw_work, verified_work
@@ -352,22 +353,29 @@ class _Requests:
     def _initialize(self) -> _Reply:
         if self.initialized:
             raise InvalidInputError("Initialize: expected once, found a second one")
-        self._opener.prepare()
+        try:
+            self._opener.prepare()
+        except CipError as error:
+            log.error("%s", public_text(str(error)))
+            raise
         self.initialized = True
         return _Reply(VERSION)
 
-    def _open_image(self, reference: str) -> _Reply:
-        handle = Handle(self._opener.open(reference))
+    def _open_image(self, reference: str, *, optional: bool = False) -> _Reply:
+        try:
+            handle = Handle(self._opener.open(reference))
+        except CipError as error:
+            if optional and isinstance(error, ImageAbsentError):
+                log.debug("%s", error)
+                return _Reply(0)
+            log.error("%s", public_text(str(error)))  # whoever looks at night finds the next step in one line
+            raise
         image_id = next(self._image_ids)
         self._images[image_id] = handle
         return _Reply(image_id)
 
     def _open_image_optional(self, reference: str) -> _Reply:
-        try:
-            return self._open_image(reference)
-        except ImageAbsentError as error:
-            log.debug("%s", error)
-            return _Reply(0)
+        return self._open_image(reference, optional=True)
 
     def _close_image(self, image_id: int) -> _Reply:
         self._handle(image_id).release()
