@@ -690,8 +690,8 @@ EXCHANGES: tuple[Exchange, ...] = (
     Exchange("B61", _b61, [_OTHER, _OTHER], "0.2.4", policy="reject"),
     Exchange("B62", _b62, [_OTHER, _OTHER], policy="unreadable"),
     Exchange("B63", _b62, [_OTHER, _OTHER], options=("--creds=a:b", "--no-creds")),
-    Exchange("B65", _b65, ["64 bytes", "the digest that the manifest names", "ok null"]),
-    Exchange("B65 dir", _b65_dir, ["64 bytes", "the digest that the manifest names", "ok null"]),
+    Exchange("B65", _b65, ["76 bytes", "the digest that the manifest names", "ok null"]),
+    Exchange("B65 dir", _b65_dir, ["76 bytes", "the digest that the manifest names", "ok null"]),
 )
 
 
