@@ -225,7 +225,7 @@ class CosignTest(BundleCase):
 
 
 class KeylessTest(BundleCase):
-    """Certificates of a private Fulcio, logged and time-stamped by private services."""
+    """Certificates of a private Fulcio, logged and time-stamped by private services (D05, D09, D10 among others)."""
 
     def test_table(self) -> None:
         world = self.world

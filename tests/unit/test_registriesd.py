@@ -137,7 +137,7 @@ class SignatureStoresTest(unittest.TestCase):
         self.assertIs(self._place(example, name).bundles, True)
         self.assertFalse(self._trust(example, "registry.example.com/other:9").by_digest)
 
-    def test_p06_another_value_is_refused_with_its_line(self) -> None:
+    def test_p06_p06b_p06c_another_value_is_refused_with_its_line(self) -> None:
         for text, reason in (
             ("sigstore-bundle-identity: yes", "expected one of refuse, by-digest, found 'yes'"),
             ("sigstore-bundle-identity: By-Digest", "expected one of refuse, by-digest, found 'By-Digest'"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from cip.report.audit import audit_record
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
 from cip.trust.policy import parse_policy
 from cip.trust.requirements import BundleRules, PolicyReaders, SignatureResult, UnverifiedImage
-from tests.support.bundles import DIGEST, IMAGE, PREDICATE, SUBJECT_URI, World, statement
+from tests.support.bundles import DIGEST, IMAGE, PREDICATE, SUBJECT_URI, V1, World, authority_entry, statement
 from tests.support.signatures import docker, tools
 from tests.support.sigstore import OIDC_ISSUER, b64, new_key, public_pem, sign, signature_of, sigstore_payload
+from tests.support.stamps import StampAuthority
 
 ROOT, KEY, OTHER, LOG = "/etc/root.json", "/etc/key.pub", "/etc/other.pub", "/etc/log.pub"
 SCOPE = "docker: registry.example.com/os"
@@ -80,7 +82,7 @@ class BundleCase(unittest.TestCase):
         image = UnverifiedImage(
             identity, IMAGE, lambda: signatures, lambda: places, fetch or (lambda: listed), lambda: rules
         )
-        parsed = parse_policy(json.dumps(policy).encode(), "policy.json", readers)
+        parsed = parse_policy(json.dumps(policy).encode(), "policy.json", readers)  # and below P16
         return require_accepted(parsed, image, tools(self.files if files is None else files), require_signed=True)
 
     def accepted(self, *bundles: bytes | SigstoreBundle, **options: Any) -> SignatureResult:
@@ -250,7 +252,59 @@ class RootTest(BundleCase):
         self.accepted(self.by_key(log=2), requirements=[logged], rules=ALLOWED._replace(trusted_root=ROOT))
         self.refused("keycfg", "/not/there", self.by_key(log=2), requirements=[logged])
 
-    def test_p10b_to_p12_counts(self) -> None:
+    def root_with(self, change: Callable[[dict[str, Any]], None]) -> dict[str, bytes]:
+        return {**self.files, ROOT: json.dumps(self.world.trusted_root(change)).encode()}
+
+    def test_p11b_two_stamps_count_when_two_operators_made_them(self) -> None:
+        second = StampAuthority("second")
+
+        def stamp_again(document: dict[str, Any]) -> None:
+            signature = base64.b64decode(document["dsseEnvelope"]["signatures"][0]["sig"])
+            stamps = document["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
+            stamps.append({"signedTimestamp": b64(second.stamp(signature))})
+
+        bundle = self.by_key(log=2, stamps=[{}], change=stamp_again)
+        wanted = {"trustedRootPath": ROOT, "keyPath": KEY, "requireTimestamps": 2}
+        for operators, reason in ((("", ""), ""), (("a", "b"), ""), (("a", "a"), "time")):
+            with self.subTest(operators):
+
+                def both(document: dict[str, Any], operators: tuple[str, str] = operators) -> None:
+                    authorities = document["timestampAuthorities"]
+                    authorities.append(authority_entry("second", second.leaf, second.anchor))
+                    for authority, operator in zip(authorities, operators, strict=True):
+                        authority.update({"operator": operator} if operator else {})
+
+                if reason:
+                    self.refused(reason, "", bundle, requirements=[wanted], files=self.root_with(both))
+                else:
+                    found = self.accepted(bundle, requirements=[wanted], files=self.root_with(both))
+                    assert found.bundle is not None
+                    self.assertEqual(len(found.bundle.times), 2)
+
+    def test_p12b_two_entries_count_when_two_operators_have_them(self) -> None:
+        world = self.world
+
+        def log_again(document: dict[str, Any]) -> None:
+            envelope = document["dsseEnvelope"]
+            payload = base64.b64decode(envelope["payload"])
+            signature = base64.b64decode(envelope["signatures"][0]["sig"])
+            body = world.body(V1, "dsse", b"", payload, signature, world.key, None, "sha256")
+            entry = world.log_v1.entry(json.dumps(body).encode(), kind="dsse", version="0.0.1")
+            document["verificationMaterial"]["tlogEntries"].append(entry)
+
+        bundle = self.by_key(log=2, change=log_again)
+        wanted = {"trustedRootPath": ROOT, "keyPath": KEY, "requireLogEntries": 2}
+        found = self.accepted(bundle, requirements=[wanted])
+        assert found.bundle is not None
+        self.assertEqual(len(found.bundle.log), 2)
+
+        def one_operator(document: dict[str, Any]) -> None:
+            for each in document["tlogs"]:
+                each["operator"] = "a"
+
+        self.refused("rekor", "", bundle, requirements=[wanted], files=self.root_with(one_operator))
+
+    def test_p10b_p11_p12_counts(self) -> None:
         unlogged = {"trustedRootPath": ROOT, "keyPath": KEY, "requireLogEntries": 0, "requireTimestamps": 1}
         self.accepted(self.by_key(stamps=[{}]), requirements=[unlogged])
         self.refused("time", "", self.by_key(), requirements=[unlogged])
@@ -332,7 +386,7 @@ class GrammarTest(unittest.TestCase):
         self.refuse("found 'matchDigest'", kind="signedBy", keyType="GPGKeys", keyPath=KEY, **digest)
         self.refuse("unknown member 'x'", keyPath=KEY, signedIdentity={"type": "matchDigest", "x": 1})
 
-    def test_p09_p10_what_fits_together(self) -> None:
+    def test_p09_p09b_p09c_p10_what_fits_together(self) -> None:
         root = {"trustedRootPath": ROOT}
         for words, members in (
             ("expected one subject, found subjectEmail and subjectURI", {**root, "fulcio": fulcio(subjectEmail="e")}),
