@@ -304,7 +304,7 @@ class RegistryBlob:
             self._share = endpoint.name
         self._patience.begin_try()
         self._in_try = 0
-        wait = self._candidates.told_to_wait(source)
+        wait = self._candidates.take_turn(source)
         if 0 < wait < min(self._patience.remaining(), self._limits.remaining()):
             self._clock.sleep(wait, self._cancellation)
             self._patience.count(wait, 0)

@@ -70,6 +70,10 @@ class Candidates:
         """Seconds until a place may be asked."""
         return max(0.0, candidate.ready_at - self._clock.monotonic(), self.told_to_wait(candidate))
 
+    def take_turn(self, candidate: Candidate) -> float:
+        """The same for a blob that is going to ask then."""
+        return self._repeats.take_turn(candidate.endpoint)
+
     def told_to_wait(self, candidate: Candidate) -> float:
         """Seconds that the host of a place asked everybody to wait."""
         return self._repeats.told_to_wait(candidate.endpoint)

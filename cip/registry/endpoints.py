@@ -139,13 +139,14 @@ class Endpoint:
         if self.place.namespace:  # distribution-spec, "Registry Proxying"
             path += ("&" if "?" in path else "?") + encode_form([("ns", self.place.namespace)])
         request = Request(Url(origin, path), fields, challenged=challenged)
+        known = self._scheme is not None  # now: another thread may find it out meanwhile
         try:
             return opener.ask(request, limits)
         except SourceError as error:
             if isinstance(error, NotTlsError) and not self.insecure and error.host == origin.address:
                 why = f"{error}; for plain http set insecure = true for it in registries.conf"
                 raise NotTlsError(why, code=error.code, host=error.host, phase=error.phase) from error
-            if self._scheme is not None or request.received:
+            if known or request.received:
                 raise
             plain = self._origin("http")
             by_proxy = self._session.network.choose_proxy(plain) is not None

@@ -23,6 +23,9 @@ FIRST_DELAY = 0.5  # seconds, doubled for each further repeat
 THROTTLED_DELAY = 2.0  # the same after a 429
 JITTER = 0.25  # of a delay that we chose ourselves
 RETRY_AFTER_LIMIT = 60.0  # seconds of a registry's wish that are obeyed
+SPACING = 1.0  # seconds between two requests to a host that has just throttled us
+SPACING_DECAY = 0.9  # of the spacing, with each request
+_SPACING_END = 0.05  # seconds below which there is none any more
 ATTEMPTS_TOLD = 10  # the last ones, in an error
 
 _SECONDS = re.compile(r"[+-]?[0-9]+", re.ASCII)
@@ -73,18 +76,35 @@ def own_delay(options: RetryOptions, failures: int, throttled: bool, jitter: Jit
 
 
 class HostBackoff:
-    """Until when each host wants to be left alone; shared by everything that asks it, safe from any thread."""
+    """Until when each host wants to be left alone; shared by everything that asks it, safe from any thread.
+
+    What waits for the same host does not come back at the same moment, and a host that has throttled us is asked more
+    slowly for a while: whoever asks takes a turn, and moves that of the next one.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._until: dict[str, float] = {}
+        self._spacing: dict[str, float] = {}
 
     def postpone(self, host: str, seconds: float) -> None:
-        """Leave `host` alone for `seconds` from now."""
+        """Leave `host` alone for `seconds` from now, and ask it at least SPACING apart then, or so many seconds."""
         until = self._clock.monotonic() + seconds
         with self._lock:
             self._until[host] = max(until, self._until.get(host, until))
+            self._spacing[host] = min(SPACING, seconds)
+
+    def take_turn(self, host: str, jitter: Jitter) -> float:
+        """Seconds until the caller may ask `host`, which it is going to do."""
+        with self._lock:
+            now = self._clock.monotonic()
+            turn = max(now, self._until.get(host, now))
+            spacing = self._spacing.get(host, 0.0)
+            if spacing >= _SPACING_END:
+                self._until[host] = turn + spacing * (0.5 + jitter())
+                self._spacing[host] = spacing * SPACING_DECAY
+            return turn - now
 
     def remaining(self, host: str) -> float:
         """Seconds that `host` is still to be left alone."""
@@ -140,8 +160,9 @@ class Repeats:
         throttled = error.code is ErrorCode.RATE_LIMITED
         delay = own_delay(self._options, failures, throttled, self._jitter)
         wished = error.retry_after
-        if wished is not None:
-            delay = min(wished, RETRY_AFTER_LIMIT)
+        if wished is not None:  # never sooner; and not at the same moment as everybody who was told the same
+            wished = min(wished, RETRY_AFTER_LIMIT)
+            delay = max(delay, wished * (1 + JITTER * self._jitter())) if wished else 0.0
         if throttled or wished is not None:
             host = error.host or place.name  # a token server, or where a redirect leads, speaks for itself
             self._backoff.postpone(host, delay)
@@ -151,6 +172,10 @@ class Repeats:
     def told_to_wait(self, place: Named) -> float:
         """Seconds that the host of `place` asked everybody to wait."""
         return self._backoff.remaining(place.name)
+
+    def take_turn(self, place: Named) -> float:
+        """The same for a caller that is going to ask then."""
+        return self._backoff.take_turn(place.name, self._jitter)
 
     def tell(self, attempt: int, error: CipError, wait: float, digest: str | None) -> None:
         """Record that something is tried again."""
@@ -205,11 +230,9 @@ def _ask_one(
     times: int,
 ) -> T:
     failures = 0
-    wait = repeats.told_to_wait(place)
-    if wait >= limits.remaining():
-        wait = 0.0  # it would never be asked: one question more does the host no harm
     while True:
-        if wait > 0:
+        wait = repeats.take_turn(place)
+        if 0 < wait < limits.remaining():  # else it would never be asked: one question more does the host no harm
             limits.clock.sleep(wait, limits.cancellation)
         try:
             return ask(place, limits)
@@ -222,3 +245,4 @@ def _ask_one(
             if failures > times or wait >= limits.remaining():
                 raise
             repeats.tell(failures, error, wait, error.digest)
+            limits.clock.sleep(wait, limits.cancellation)

@@ -37,6 +37,19 @@ class Bench(unittest.TestCase):
             ElementTree.fromstring(plot.read_text())
 
 
+class Fleet(unittest.TestCase):
+    def test_a_few_machines_all_succeed(self) -> None:
+        words = ["--machines", "4", "--together", "2", "--program", "HTTP"]
+        done = subprocess.run(
+            [sys.executable, str(BENCH.with_name("fleet")), *words], capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        rows = [line for line in done.stdout.splitlines() if line.startswith("| HTTP")]
+        self.assertEqual([row.rpartition("s |")[2] for row in rows], [" 0 |", " 0 |"], done.stdout)
+        self.assertEqual(len([line for line in done.stdout.splitlines() if " all begin within " in line]), 4)
+
+
 class Tables(unittest.TestCase):
     def test_medians_and_ratios(self) -> None:
         row = Row("a", "s", "less", {"ours": [1.0, 9.0, 2.0], "model": [4.0]})

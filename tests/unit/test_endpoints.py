@@ -3,12 +3,15 @@
 
 import base64
 import json
+from unittest import mock
 
 from cip import log
 from cip.errors import AuthenticationError, CipError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
 from cip.hostconfig.proxyenv import Proxy
 from cip.hostconfig.registriesconf import Place, RegistriesConfig
 from cip.model.reference import parse_docker_reference
+from cip.net.limits import Limits
+from cip.net.opener import Request
 from cip.net.response import Response
 from cip.net.tls import NotTlsError
 from cip.registry.endpoints import Endpoint
@@ -417,6 +420,21 @@ class SchemeTest(EndpointCase):
         self.origins.places["https://r.example:443"].fault = fault
         with self.assertRaisesRegex(NotTlsError, "no tls; for plain http set insecure = true for it"):
             self.status(self.endpoint())
+
+    def test_what_another_thread_finds_out_meanwhile_fails_nobody(self) -> None:
+        self.not_tls()
+        self.origins.add("http://r.example:80", lambda asked: reply(200))
+        endpoint = self.endpoint(insecure=True)
+        opener = endpoint.opener()
+        ask = opener.ask
+
+        def overtaken(request: Request, limits: Limits) -> Response:
+            if request.type == "https":
+                endpoint._settle("http")
+            return ask(request, limits)
+
+        with mock.patch.object(opener, "ask", overtaken):
+            self.assertEqual(self.status(endpoint), 200)
 
     def test_insecure_ones_speak_https_if_they_can(self) -> None:
         for verify, insecure in ((TlsVerify.UNSET, True), (TlsVerify.DISABLED, False)):

@@ -8,6 +8,8 @@ from cip.errors import CipError, ConfigurationError, ErrorCode, NetworkError, Ph
 from cip.net.limits import Cancellation, Limits
 from cip.registry.retry import (
     RETRY_AFTER_LIMIT,
+    SPACING,
+    SPACING_DECAY,
     HostBackoff,
     Repeats,
     another_may_help,
@@ -145,11 +147,31 @@ class OnePlaceTest(EngineCase):
         self.assertTrue(error.retryable)
 
     def test_a_wish_of_the_registry_is_obeyed(self) -> None:
-        # Y8: Retry-After: 1 three times, then 200
+        # Y8: Retry-After: 1 three times, then 200; never sooner, and later by our own back-off (deviations.md)
         place = Place("h", [throttled(1), throttled(1), status(503, 1)])
         self.assertEqual(self.ask(place), "from h")
-        self.assertEqual(place.asked_at, [0, 1, 2, 3])
-        self.assertEqual(self.events.of("throttled"), [{"host": "h", "wait": 1}] * 3)
+        self.assertEqual(place.asked_at, [0, 2, 6, 8])
+        self.assertEqual(self.events.of("throttled"), [{"host": "h", "wait": wait} for wait in (2, 4, 2)])
+
+    def test_those_who_wait_for_one_host_do_not_come_back_at_once(self) -> None:
+        self.backoff.postpone("h", 10)
+        turns = [self.backoff.take_turn("h", lambda: 0.5) for _ in range(4)]
+        self.assertEqual([round(turn, 3) for turn in turns], [10, 11, 11.9, 12.71])
+        self.assertEqual(self.backoff.take_turn("other", lambda: 0.5), 0)
+
+    def test_a_host_that_has_throttled_us_is_asked_slowly_for_a_while(self) -> None:
+        self.backoff.postpone("h", 2)
+        waits = []
+        for _ in range(40):
+            self.clock.now += self.backoff.take_turn("h", lambda: 0.5)
+            waits.append(round(self.clock.now - self.began, 2))
+        self.assertEqual(waits[:4], [2, 3, 3.9, 4.71])
+        self.assertLess(waits[-1], 2 + SPACING / (1 - SPACING_DECAY))
+
+    def test_no_wish_to_wait_means_no_wait(self) -> None:
+        place = Place("h", [throttled(0), throttled(0)])
+        self.assertEqual(self.ask(place), "from h")
+        self.assertEqual(place.asked_at, [0, 0, 0])
 
     def test_a_wish_beyond_our_time_ends_it_with_the_wish(self) -> None:
         place = Place("h", [throttled(55)])
