@@ -8,14 +8,24 @@ decision overrides keeps its test with our value; `OVERRIDDEN` and tests/data/de
 import json
 import ssl
 import tempfile
+import threading
+import time
 import unittest
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cip.errors import NetworkError
+from cip.events import NO_EVENTS
 from cip.model import mediatype
 from cip.model.digest import digest_of
+from cip.net.opener import Opener, Request
+from cip.net.tls import TlsIdentity
+from cip.net.url import parse_url
+from cip.programs import DirectPrograms
+from cip.registry.session import RegistrySession
+from cip.settings import Settings, TimeLimits
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
 from tests.support.parent import Answer, running
@@ -141,6 +151,28 @@ class JourneysTest(VectorCase):
             connections = {name: servers[name].connections for name in row["connections"] or {}}
         expected = [text(line) for line in seen], list(wanted), row["connections"] or {}
         return expected, (log, found, connections)
+
+
+class CancellationTest(VectorCase):
+    def test_another_thread_ends_a_wait_over_tls_at_once(self) -> None:
+        with scripted_servers(["S"], PLAIN, self.tls) as (servers, _):
+            server = servers["S"]
+            server.scripts = {"/x": [["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", 30.0]]}
+            session = RegistrySession(Settings(times=TimeLimits(idle=60)), NO_EVENTS, DirectPrograms())
+            self.addCleanup(session.close)
+            limits = session.limits()
+            opener = Opener(session.network, TlsIdentity(verify=False))
+            response = opener.ask(Request(parse_url(f"https://127.0.0.1:{server.port}/x")), limits)
+            self.addCleanup(response.close)
+            buffer = bytearray(9)
+            self.assertEqual(response.readinto(buffer), 5)
+            timer = threading.Timer(0.1, limits.cancellation.cancel)
+            timer.start()
+            began = time.monotonic()
+            with self.assertRaisesRegex(NetworkError, "given up by the caller"):
+                response.readinto(buffer)
+            self.assertLess(time.monotonic() - began, 5)
+            timer.join()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,15 @@
 from cip.errors import ErrorCode, NetworkError, Phase
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import AddressClass
-from cip.net.opener import REQUEST_LIMIT, Opener, Redirects
+from cip.net.limits import Limits
+from cip.net.opener import REQUEST_LIMIT, Opener, Redirects, Request
 from cip.net.tls import TlsIdentity
+from cip.net.url import parse_url
+from cip.registry.authorization import Access, Authorization
 from cip.settings import Credentials, Settings, TimeLimits, TransferLimits
 from tests.support.origins import SECRET, Asked, OpenerCase, Reply, Script, reply
+
+BASIC = "Basic dTpodXNo"  # u:hush
 
 
 def redirect(location: str, status: int = 307) -> Reply:
@@ -293,3 +298,39 @@ class FaultTest(OpenerCase):
             self.get("https://h/x")
         self.origins.places["https://h:443"].fault = None
         self.assertEqual(self.get("https://h/x"), b"found")
+
+
+class Untouchable(Limits):
+    """Limits that are no number: whatever would reckon with a time-out fails."""
+
+    def __float__(self) -> float:
+        raise AssertionError("limits are passed on unread")
+
+    __add__ = __lt__ = __gt__ = __index__ = __float__  # type: ignore[assignment]
+
+
+class LibraryTest(OpenerCase):
+    """The undocumented behaviour of urllib.request that the opener rests on (stdlib-http.md section 5)."""
+
+    def test_the_director_has_our_handlers_and_no_others(self) -> None:
+        tables = [vars(self.opener)[name] for name in ("handle_open", "process_request", "handle_error")]
+        self.assertEqual(
+            [{key: [type(each).__name__ for each in value] for key, value in table.items()} for table in tables[:2]],
+            [{scheme: ["Transport"] for scheme in ("http", "https")}] * 2,
+        )
+        self.assertEqual(
+            {status: [type(each).__name__ for each in value] for status, value in tables[2]["http"].items()},
+            {"default": ["Refusals"]} | {status: ["Redirects"] for status in (301, 302, 303, 307, 308)},
+        )
+
+    def test_limits_travel_unread_behind_a_redirect_and_a_challenge(self) -> None:
+        challenge = reply(401, b"", {"WWW-Authenticate": "Basic"})
+        self.origins.add("https://h:443", in_turn(redirect("/y"), challenge, reply(200, b"found")))
+        access = Access(Credentials("u", "hush"), "", "", "")
+        authorization = Authorization(access, "a/b", self.clock, lambda scheme, host: None)
+        opener = Opener(self.network, TlsIdentity(), Redirects(), authorization)
+        limits = Untouchable(self.clock, self.settings.times, self.cancellation)
+        response = opener.ask(Request(parse_url("https://h/x"), challenged=True), limits)
+        self.assertIs(response.limits, limits)
+        self.assertEqual(response.read_all(9, "it"), b"found")
+        self.assertEqual([asked.fields.get("authorization") for asked in self.origins.asked], [None, None, BASIC])
