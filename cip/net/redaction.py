@@ -29,6 +29,7 @@ _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{2,}")
 _SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
+_QUERY = re.compile(r"\?[^\s'\"]+")  # of a path as well: it may be signed
 _URL_SAFE = str.maketrans("-_", "+/")
 
 _View = tuple[str, list[tuple[int, int]]]  # a reading of a text, and where each of its characters stands there
@@ -67,11 +68,11 @@ class Secrets:
         self.keep(*(value for name, value in decode_form(form.decode("ascii", "replace")) if name in _SECRET_FIELDS))
 
     def redact(self, text: str) -> str:
-        """`text` without runs of RUN characters of a secret and without whole shorter ones; URLs lose user and query.
+        """`text` without runs of RUN characters of a secret and without whole shorter ones, without users and queries.
 
         A text that contains one of fewer than SHORT characters is left out whole.
         """
-        text = strip_url(text)
+        text = _QUERY.sub("?…", strip_url(text))
         if not text or not self._kept:
             return text
         with self._lock:

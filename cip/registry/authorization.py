@@ -13,7 +13,7 @@ from email.message import Message
 from typing import NamedTuple, cast
 
 from .. import log
-from ..errors import AuthenticationError, CipError, ErrorCode, Phase
+from ..errors import AuthenticationError, CipError, ErrorCode, Phase, redacted
 from ..net.limits import Clock, Limits
 from ..net.opener import Opener, Request, require_no_downgrade
 from ..net.response import Response
@@ -80,7 +80,7 @@ class Authorization(urllib.request.BaseHandler):
     def describe(self) -> str:
         """How access was tried, for a refusal: scheme, files, key; never a secret."""
         challenge = self._challenge
-        scheme = f"scheme {challenge.scheme if challenge else ', '.join(self._offered)}"
+        scheme = f"scheme {challenge.scheme if challenge else redacted(', '.join(self._offered))}"
         return f"{scheme if self._offered else 'no scheme was offered'}, {self._access.description}"
 
     def learn(self, headers: Message) -> Challenge | None:

@@ -84,8 +84,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     timeout = 10
 
     def handle(self) -> None:
-        """A greeting of TLS is told at once that it is at the wrong door: it has no line end to wait for."""
-        if self.connection.recv(1, socket.MSG_PEEK) == b"\x16":
+        """A greeting of TLS or SOCKS is told at once that it is at the wrong door: it has no line end to wait for."""
+        first = self.connection.recv(1, socket.MSG_PEEK)
+        if first == b"\x05":
+            self.connection.recv(1 << 16)
+        elif first == b"\x16":
             self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
             self.wfile.flush()
             self.connection.recv(1 << 16)  # unread bytes would turn our close into a reset

@@ -96,6 +96,7 @@ class SecretsTest(unittest.TestCase):
             with self.subTest(said):
                 self.assertEqual(secrets.redact(said), shown)
                 self.assertEqual(strip_url(said), shown)
+        self.assertEqual(secrets.redact("moved to /v2/y?X-Amz-Signature=1 now"), "moved to /v2/y?… now")
 
     def test_our_own_wording_and_what_the_user_wrote_are_no_victims(self) -> None:
         """`HTTPS_PROXY: expected http://[USER:PASSWORD@]HOST` once arrived mutilated."""
