@@ -243,6 +243,11 @@ def fetch_bundles(image: UnverifiedImage) -> FoundBundles:
     return _fetched(image.bundles)
 
 
+def fetch_bundle_rules(image: UnverifiedImage) -> BundleRules:
+    """What configuration says about bundles; one that cannot be read refuses, too."""
+    return _fetched(image.bundle_rules)
+
+
 def _fetched(fetch: Callable[[], T]) -> T:
     try:
         return fetch()

@@ -159,7 +159,11 @@ class CosignTest(BundleCase):
             with self.subTest(found_by):
                 image = self.sign(host)
                 found = self.refuse("identity", "sigstore-bundle-identity: by-digest", image, self.by_key())
-                self.assertIn(f"bundles of {host}/{self.repository}", found["looked_for"])
+                places = found["looked_for"]
+                self.assertTrue(places[0].startswith("lookaside file://"), places)
+                repository = f"{host}/{self.repository}"
+                expected = [f"sigstore attachments of {repository}", f"bundles of {repository}"]
+                self.assertEqual(places[1:], expected)
                 self.accept_both(image, self.by_key(signedIdentity={"type": "matchDigest"}))
 
     def test_each_refusal_says_which_one_it_is(self) -> None:

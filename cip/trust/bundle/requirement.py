@@ -24,6 +24,7 @@ from ..requirements import (
     Examination,
     TrustTools,
     UnverifiedImage,
+    fetch_bundle_rules,
     name_of,
 )
 from ..sigstore.demand import BundleDemand, load_keys, load_log_keys
@@ -94,7 +95,7 @@ class _Judge:
     def _loaded(self) -> BundleTrust:
         if self._trust is None:
             try:
-                self._rules = self._image.bundle_rules()
+                self._rules = fetch_bundle_rules(self._image)
                 self._trust = load_trust(self._demand, self._rules, self._tools)
             except SignatureError as error:
                 self._trust = error

@@ -70,6 +70,7 @@ class BundleCase(unittest.TestCase):
         found: FoundBundles | None = None,
         name: str | None = NAME,
         fetch: Callable[[], FoundBundles] | None = None,
+        read_rules: Callable[[], BundleRules] | None = None,
         places: Sequence[str] = ("bundles of there",),
     ) -> Decision:
         policy = {"default": [{"type": "sigstoreSigned", **each} for each in requirements]}
@@ -79,9 +80,8 @@ class BundleCase(unittest.TestCase):
         ]
         listed = found or FoundBundles(tuple(wrapped))
         identity = docker(name) if name is not None else path_identity(Transport.OCI, "/srv/layout")
-        image = UnverifiedImage(
-            identity, IMAGE, lambda: signatures, lambda: places, fetch or (lambda: listed), lambda: rules
-        )
+        find, read = fetch or (lambda: listed), read_rules or (lambda: rules)
+        image = UnverifiedImage(identity, IMAGE, lambda: signatures, lambda: places, find, read)
         parsed = parse_policy(json.dumps(policy).encode(), "policy.json", readers)  # and below P16
         return require_accepted(parsed, image, tools(self.files if files is None else files), require_signed=True)
 
@@ -210,6 +210,13 @@ class ManyTest(BundleCase):
         with self.assertRaisesRegex(ImageRejectedError, "the signatures cannot be fetched: .* found 500") as caught:
             self.judge(signatures=[attached], fetch=fail)
         self.assertEqual((caught.exception.reason, caught.exception.retryable), ("fetch", True))
+
+    def test_configuration_that_cannot_be_read_refuses_and_is_recorded(self) -> None:
+        def fail() -> BundleRules:
+            raise ConfigurationError("/etc/containers/registries.d/a.yaml", "not valid YAML at line 1")
+
+        decision = self.refused("fetch", "a.yaml: not valid YAML", self.by_key(), read_rules=fail)
+        self.assertFalse(decision.accepted)
 
     def test_whoever_has_not_asked_for_bundles_hears_how(self) -> None:
         words = "looked in bundles of there$"
