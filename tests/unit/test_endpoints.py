@@ -6,7 +6,16 @@ import json
 from unittest import mock
 
 from cip import log
-from cip.errors import AuthenticationError, CipError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
+from cip.errors import (
+    AuthenticationError,
+    CipError,
+    ErrorCode,
+    NetworkError,
+    Phase,
+    RegistryError,
+    SourceError,
+    redact_with,
+)
 from cip.hostconfig.proxyenv import Proxy
 from cip.hostconfig.registriesconf import Place, RegistriesConfig
 from cip.model.reference import parse_docker_reference
@@ -248,7 +257,12 @@ class BearerTest(EndpointCase):
 
     def test_the_reason_of_a_token_server_is_told_without_what_it_was_told(self) -> None:
         self.origins.add("https://r.example:443", guarded(REALM, set()))
-        for said, shown in (("account locked", "status 403: 'DENIED': 'account locked'"), ("u:hush", "not shown")):
+        self.addCleanup(redact_with, str)
+        redact_with(self.origins.secrets.redact)
+        for said, shown in (
+            ("account locked", "status 403: 'DENIED': 'account locked'"),
+            ("u:hush", r"status 403: 'DENIED': 'u:\[redacted\]'"),
+        ):
             body = json.dumps({"errors": [{"code": "DENIED", "message": said}]}).encode()
             self.tokens[:] = [reply(403, body)]
             with self.subTest(said), self.assertRaisesRegex(AuthenticationError, shown) as caught:
