@@ -337,8 +337,9 @@ def _without_annotation(node: ast.AST) -> ast.AST:
 
 
 class Zipapp(unittest.TestCase):
-    def build(self, path: Path, **environment: str) -> bytes:
-        subprocess.run([str(PACKAGING / "zipapp"), str(path)], check=True, env={**os.environ, **environment})
+    def build(self, path: Path, *options: str, **environment: str) -> bytes:
+        command = [str(PACKAGING / "zipapp"), *options, str(path)]
+        subprocess.run(command, check=True, env={**os.environ, **environment})
         return path.read_bytes()
 
     def path(self, scratch: str) -> Path:
@@ -347,10 +348,51 @@ class Zipapp(unittest.TestCase):
         return path
 
     def test_two_builds_are_equal_and_small(self) -> None:
+        for options, limit in (((), 300 * 1024), (("--compiled",), 1024 * 1024)):
+            with self.subTest(options), tempfile.TemporaryDirectory() as scratch:
+                first = self.build(Path(scratch, "a"), *options, SOURCE_DATE_EPOCH="1700000000")
+                self.assertEqual(first, self.build(Path(scratch, "b"), *options, SOURCE_DATE_EPOCH="1700000000"))
+                self.assertLess(len(first), limit)
+
+    def test_it_asks_to_be_told_where_to_build(self) -> None:
+        done = subprocess.run(
+            [str(PACKAGING / "zipapp"), "--help"], check=True, capture_output=True, text=True, cwd="/tmp"
+        )
+        self.assertIn("--compiled", done.stdout)
+
+    def test_it_is_started_by_a_shell_alone_and_isolated_by_its_own_name_or_a_link(self) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            first = self.build(Path(scratch, "a"), SOURCE_DATE_EPOCH="1700000000")
-            self.assertEqual(first, self.build(Path(scratch, "b"), SOURCE_DATE_EPOCH="1700000000"))
-            self.assertLess(len(first), 200 * 1024)
+            path = self.path(scratch)
+            trap = Path(scratch, "trap", "cip")
+            trap.mkdir(parents=True)
+            (trap / "__init__.py").write_text("raise SystemExit('the wrong package was imported')\n")
+            Path(scratch, "skopeo").symlink_to(path)
+            environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(trap.parent)}
+            for command, status, said in (
+                ([str(path), "--version"], 0, f"container-image-proxy {cip.__version__}\n"),
+                (["sh", str(path), "--version"], 0, f"container-image-proxy {cip.__version__}\n"),
+                ([str(Path(scratch, "skopeo")), "copy", "a", "b"], 2, "under the name skopeo"),
+            ):
+                with self.subTest(command):
+                    done = subprocess.run(
+                        command, check=False, capture_output=True, text=True, cwd=trap.parent, env=environment
+                    )
+                    self.assertEqual(done.returncode, status, done.stderr)
+                    self.assertIn(said, done.stdout + done.stderr)
+
+    def test_what_another_interpreter_compiled_is_read_from_its_sources(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, "container-image-proxy")
+            self.build(path, "--compiled")
+            with zipfile.ZipFile(path) as archive:
+                modules = {name: archive.read(name) for name in archive.namelist()}
+            self.assertIn("cip/cli.pyc", modules)
+            foreign = Path(scratch, "foreign")
+            with zipfile.ZipFile(foreign, "w") as archive:
+                for name, content in modules.items():  # the first two bytes tell the interpreter
+                    archive.writestr(name, b"\0\0" + content[2:] if name.endswith(".pyc") else content)
+            done = subprocess.run([sys.executable, "-I", str(foreign), "--version"], check=False, capture_output=True)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
 
     def test_every_statement_is_in_the_line_it_had(self) -> None:
         with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(self.path(scratch)) as archive:
