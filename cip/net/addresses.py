@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted
@@ -37,47 +38,53 @@ class Address(NamedTuple):
     kind: AddressClass
 
 
-_CLASSES_V4 = (
-    ("169.254.0.0", 16, AddressClass.FORBIDDEN),  # link-local, the usual metadata address included
-    ("100.100.100.200", 32, AddressClass.FORBIDDEN),  # metadata
-    ("0.0.0.0", 8, AddressClass.FORBIDDEN),
-    ("224.0.0.0", 3, AddressClass.FORBIDDEN),  # multicast, reserved, broadcast
-    ("127.0.0.0", 8, AddressClass.LOOPBACK),
-    ("10.0.0.0", 8, AddressClass.PRIVATE),
-    ("172.16.0.0", 12, AddressClass.PRIVATE),
-    ("192.168.0.0", 16, AddressClass.PRIVATE),
-    ("100.64.0.0", 10, AddressClass.PRIVATE),  # carrier-grade NAT: inside somebody's network
-    ("198.18.0.0", 15, AddressClass.PRIVATE),  # benchmarks
+_CLASSES = tuple(
+    (ip_network(text), kind)
+    for text, kind in (
+        ("169.254.0.0/16", AddressClass.FORBIDDEN),  # link-local, the usual metadata address included
+        ("100.100.100.200/32", AddressClass.FORBIDDEN),  # metadata
+        ("0.0.0.0/8", AddressClass.FORBIDDEN),
+        ("224.0.0.0/3", AddressClass.FORBIDDEN),  # multicast, reserved, broadcast
+        ("127.0.0.0/8", AddressClass.LOOPBACK),
+        ("10.0.0.0/8", AddressClass.PRIVATE),
+        ("172.16.0.0/12", AddressClass.PRIVATE),
+        ("192.168.0.0/16", AddressClass.PRIVATE),
+        ("100.64.0.0/10", AddressClass.PRIVATE),  # carrier-grade NAT: inside somebody's network
+        ("198.18.0.0/15", AddressClass.PRIVATE),  # benchmarks
+        ("fd00:ec2::254/128", AddressClass.FORBIDDEN),  # metadata
+        ("::/128", AddressClass.FORBIDDEN),
+        ("fe80::/10", AddressClass.FORBIDDEN),
+        ("ff00::/8", AddressClass.FORBIDDEN),
+        ("::1/128", AddressClass.LOOPBACK),
+        ("fc00::/7", AddressClass.PRIVATE),
+        ("fec0::/10", AddressClass.PRIVATE),
+    )
 )
-_CLASSES_V6 = (
-    ("fd00:ec2::254", 128, AddressClass.FORBIDDEN),  # metadata
-    ("::", 128, AddressClass.FORBIDDEN),
-    ("fe80::", 10, AddressClass.FORBIDDEN),
-    ("ff00::", 8, AddressClass.FORBIDDEN),
-    ("::1", 128, AddressClass.LOOPBACK),
-    ("fc00::", 7, AddressClass.PRIVATE),
-    ("fec0::", 10, AddressClass.PRIVATE),
-)
-_EMBEDDED_V4 = (  # prefix, its bits, first byte of the IPv4 address
-    ("::ffff:0:0", 96, 12),  # mapped
-    ("::ffff:0:0:0", 96, 12),  # translated
-    ("::", 96, 12),  # compatible
-    ("64:ff9b::", 96, 12),  # NAT64
-    ("2002::", 16, 2),  # 6to4
+_EMBEDDED_V4 = tuple(
+    (ip_network(text), start)  # and the first byte of the IPv4 address
+    for text, start in (
+        ("::ffff:0:0/96", 12),  # mapped
+        ("::ffff:0:0:0/96", 12),  # translated
+        ("::/96", 12),  # compatible
+        ("64:ff9b::/96", 12),  # NAT64
+        ("2002::/16", 2),  # 6to4
+    )
 )
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 _METADATA_NAMES = ("metadata.google.internal", "metadata.goog")
 
 
 def classify(packed: bytes) -> AddressClass:
-    """The class of a packed IPv4 or IPv6 address."""
-    if len(packed) == 4:
-        return _look_up(packed, _CLASSES_V4, socket.AF_INET)
-    found = _look_up(packed, _CLASSES_V6, socket.AF_INET6)
-    if found is not AddressClass.PUBLIC:
-        return found
-    for prefix, bits, start in _EMBEDDED_V4:
-        if _has_prefix(packed, socket.inet_pton(socket.AF_INET6, prefix), bits):
+    """The class of a packed IPv4 or IPv6 address.
+
+    Not by the properties of `ipaddress`: what they call private or global has changed between versions.
+    """
+    address = ip_address(packed)
+    for network, kind in _CLASSES:
+        if address in network:
+            return kind
+    for network, start in _EMBEDDED_V4:
+        if address in network:
             return classify(packed[start : start + 4])
     return AddressClass.PUBLIC
 
@@ -187,15 +194,3 @@ def _literal(origin: Origin) -> Address | None:
 def _address(family: int, endpoint: tuple[object, ...]) -> Address:
     text = str(endpoint[0]).partition("%")[0]
     return Address(family, endpoint, text, classify(socket.inet_pton(family, text)))
-
-
-def _look_up(packed: bytes, rows: Iterable[tuple[str, int, AddressClass]], family: int) -> AddressClass:
-    for prefix, bits, kind in rows:
-        if _has_prefix(packed, socket.inet_pton(family, prefix), bits):
-            return kind
-    return AddressClass.PUBLIC
-
-
-def _has_prefix(packed: bytes, prefix: bytes, bits: int) -> bool:
-    shift = len(packed) * 8 - bits
-    return int.from_bytes(packed, "big") >> shift == int.from_bytes(prefix, "big") >> shift

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """URLs of http and https, read strictly: two readers that disagree about a host are an attack (RFC 3986, RFC 9110 4.2).
 
-Not `urllib.parse`: it accepts and repairs what a registry has no reason to send, such as spaces, backslashes and
-line breaks, and knows nothing of ports out of range.
+Forms are `urllib.parse`'s. URLs are not: it accepts and repairs what a registry has no reason to send, such as spaces,
+backslashes and line breaks, takes `//a` behind a host for another host, and knows nothing of ports out of range.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode
 
 from ..errors import InvalidInputError, quote, redacted
 
@@ -23,7 +24,6 @@ _AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::([0-9]*))?", re.ASCII)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 _TO_ENCODE = re.compile(r"[^!#-;=?-\[\]_a-z~]", re.ASCII)
-_FORM_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 
 
 class Origin(NamedTuple):
@@ -143,32 +143,12 @@ def join_url(base: Url, location: str) -> Url:
 
 def encode_form(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and values as a form: sorted by name, values of one name in their order (registry.md 4.4)."""
-    ordered = sorted(pairs, key=lambda pair: pair[0])
-    return "&".join(f"{_form_text(name)}={_form_text(value)}" for name, value in ordered)
+    return urlencode(sorted(pairs, key=lambda pair: pair[0]))
 
 
 def decode_form(text: str) -> list[tuple[str, str]]:
     """Names and values of a query; what is not UTF-8 is replaced."""
-    pairs = []
-    for part in text.split("&"):
-        if part:
-            name, _, value = part.partition("=")
-            pairs.append((decode_percent(name.replace("+", " ")), decode_percent(value.replace("+", " "))))
-    return pairs
-
-
-def decode_percent(text: str) -> str:
-    """`text` with its %XX sequences replaced; others stay as they are."""
-    decoded = re.sub(
-        rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), text.encode("utf-8", "surrogateescape")
-    )
-    return decoded.decode("utf-8", "replace")
-
-
-def _form_text(text: str) -> str:
-    return "".join(
-        chr(byte) if byte in _FORM_SAFE else "+" if byte == 0x20 else f"%{byte:02X}" for byte in text.encode("utf-8")
-    )
+    return parse_qsl(text, keep_blank_values=True)
 
 
 def _encode_foreign(text: str, shown: str) -> str:

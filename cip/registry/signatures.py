@@ -13,6 +13,7 @@ import binascii
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from urllib.parse import unquote
 
 from .. import log
 from ..content import read_blob
@@ -43,7 +44,7 @@ from ..model.signature import (
 )
 from ..net.limits import Limits
 from ..net.opener import Request
-from ..net.url import Url, decode_percent, parse_url
+from ..net.url import Url, parse_url
 from ..settings import Credentials, Settings
 from ..sources.base import BlobAccess
 from .answers import complaint_of, refusal, require_uncompressed
@@ -206,7 +207,7 @@ class _Fetch:
         return SigstoreSignature(layer.media_type, payload, layer.annotations, origin)
 
     def _file_reader(self, base: str) -> _Reader:
-        root = decode_percent(base.removeprefix("file://").partition("?")[0].partition("#")[0])
+        root = unquote(base.removeprefix("file://").partition("?")[0].partition("#")[0])
         if not root.startswith("/"):
             host, _, root = root.partition("/")
             if host != "localhost":
@@ -228,8 +229,8 @@ class _Fetch:
         private = _USERINFO.fullmatch(base)
         if private is not None:
             username, _, password = private[2].partition(":")
-            authorization = basic_authorization(Credentials(decode_percent(username), decode_percent(password)))
-            self._session.secrets.keep(decode_percent(password), password)
+            authorization = basic_authorization(Credentials(unquote(username), unquote(password)))
+            self._session.secrets.keep(unquote(password), password)
             base = private[1] + private[3]
         try:
             root = parse_url(base)
