@@ -427,7 +427,7 @@ class RegistryTest(PolicyCase):
             self.keep(self.signed(self.image, digest), digest=digest)
             record = self.accept(image, self.by_key())
             self.assertEqual([each["of"] for each in record["requirements"]], subjects)
-            self.assertEqual((record["digest"], record["index_digest"]), (str(top), str(top)))
+            self.assertEqual((record["digest"], record["index_digest"]), (str(DIGEST), str(top)))
             (self.lookaside / f"{self.repository}@sha256={digest.encoded}" / "signature-1").unlink()
 
     def test_index_that_is_refused_is_recorded_although_no_instance_can_be_had(self) -> None:
