@@ -157,6 +157,11 @@ class Response(http.client.HTTPResponse):
         super().close()
         self._end(False)
 
+    def __del__(self) -> None:
+        """One that nobody closed reads nothing more, wherever the collector runs."""
+        self._readable = False
+        super().__del__()
+
     def discard(self) -> None:
         """Close a body that nobody wants, whatever the status: a short one is read, for the sake of the connection."""
         if self.fp is not None and self.size <= DRAIN_LIMIT and not self.will_close:

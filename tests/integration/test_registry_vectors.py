@@ -125,6 +125,29 @@ class JourneysTest(VectorCase):
     def test_requests_go_where_they_may_and_carry_what_they_may(self) -> None:
         self.run_rows(VECTORS["c"], self.travel)
 
+    def test_an_insecure_registry_that_only_a_proxy_of_http_reaches(self) -> None:
+        manifest = "http://registry.test:5000/v2/a/b/manifests/t"
+        row = {
+            "name": "", "ask": "M", "image": "registry.test:5000/a/b:t", "connections": None,
+            "environment": {"HTTP_PROXY": "http://{P}"}, "options": ["--tls-verify=false"],
+            "scripts": {"P": {manifest: [["MAN"]]}}, "seen": [f"P GET {manifest}"], "told": ["whole"],
+        }  # fmt: skip
+        self.assertEqual(*self.travel(row))
+
+    def test_credentials_are_offered_where_what_is_private_is_hidden(self) -> None:
+        hidden = "HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}"
+        challenge = 'HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm="r"\r\nContent-Length: 2\r\n\r\n{}'
+        manifest = "/v2/a/b/manifests/t"
+        for status in (403, 404):
+            row = {
+                "name": "", "ask": "M", "image": "{R}/a/b:t", "connections": None, "environment": {},
+                "options": ["--creds=u:p"], "told": ["whole"],
+                "scripts": {"R": {manifest: [[hidden % status], ["MAN"]], "/v2/": [[challenge]]}},
+                "seen": [f"R GET {manifest}", "R GET /v2/", f"R GET {manifest} auth=Basic dTpw"],
+            }  # fmt: skip
+            with self.subTest(status):
+                self.assertEqual(*self.travel(row))
+
     def travel(self, row: dict[str, Any]) -> tuple[Any, Any]:
         with scripted_servers(["R", "S", "O", "Q", "T", "P"], PLAIN, self.tls) as (servers, log):
             names = {name: b"127.0.0.1:%d" % server.port for name, server in servers.items()}

@@ -189,6 +189,14 @@ class CloseTest(ResponseCase):
                 response.close()
                 self.assertEqual(self.ends, [kept])
 
+    def test_an_answer_that_nobody_closed_is_not_read_by_the_collector(self) -> None:
+        self.peer.sendall(b"HTTP/1.1 404 X\r\nContent-Length: 5\r\n\r\n")
+        response = Response(self.channel, method="GET")
+        response.on_end = self.ends.append
+        response.begin()
+        del response
+        self.assertEqual(self.ends, [False])
+
     def test_a_bounded_read_closes(self) -> None:
         response = self.answer(OK + b"Content-Length: 9\r\n\r\nhello all")
         with self.assertRaisesRegex(CipError, "it: larger than 4 bytes"):
