@@ -78,6 +78,8 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("creds", Kind.TEXT, "USER[:PASS]", "credentials for the registry"),
         Option("tls-verify", Kind.FLAG, "", "verify TLS; =false also allows plain HTTP"),
         Option("cert-dir", Kind.TEXT, "DIR", "CA (*.crt) and client certificates (*.cert, *.key)"),
+        # the Rust crate containers-image-proxy looks for it in the help, and uses it where it is
+        Option("user-agent-prefix", Kind.ASCII, "TEXT", "in front of the user agent"),
         Option("quiet", Kind.FLAG, "", "write nothing to stderr"),
         Option("debug", Kind.FLAG, "", "the same as --log-level=debug"),
         Option("version", Kind.FLAG, "", "print the version, and what this copy has"),
@@ -95,7 +97,6 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("no-creds", Kind.FLAG, "", "be anonymous"),
         Option("registries-conf", Kind.TEXT, "FILE", "instead of the host's registries.conf"),
         Option("registries.d", Kind.TEXT, "DIR", "where signatures are found, instead of the host's"),
-        Option("user-agent-prefix", Kind.ASCII, "TEXT", "in front of the user agent"),
     )),
     ("Which image, and from where", (
         Option("override-os", Kind.TEXT, "OS", "choose this platform from an index"),

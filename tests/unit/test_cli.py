@@ -100,7 +100,7 @@ class Usage(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("this is container-image-proxy", done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1)
-        self.assertIn("--sockfd", run("--help", name="/usr/bin/skopeo").stdout)
+        self.assertIn("--user-agent-prefix", run("--help", name="/usr/bin/skopeo").stdout)
 
     def test_at_a_terminal_it_says_what_it_waits_for_and_how_to_get_out(self) -> None:
         status, said = self.typed("--insecure-policy", "oci:/nowhere", keys=b"GET /nowhere HTTP/1.0\n\n")

@@ -196,6 +196,7 @@ class Help(unittest.TestCase):
         text = help_text(everything=False)
         self.assertLessEqual(len(text.splitlines()), 24)
         self.assertIn("--help all", text)
+        self.assertIn("--user-agent-prefix", text)  # what the Rust client looks for
         self.assertNotIn("--retry-delay", text)
 
     def test_every_option_has_a_group_with_a_title_or_is_not_advertised(self) -> None:
@@ -205,8 +206,8 @@ class Help(unittest.TestCase):
 
     def test_help_and_version_are_answers(self) -> None:
         self.assertIn("--sockfd", parse("--help", program="skopeo").answer)
-        self.assertIn("--user-agent-prefix", parse("--help", "all").answer)
-        self.assertIn("--user-agent-prefix", parse("-h", "all").answer)
+        self.assertIn("--retry-delay", parse("--help", "all").answer)
+        self.assertIn("--retry-delay", parse("-h", "all").answer)
 
     def test_the_version_names_what_runs_and_what_was_found(self) -> None:
         answer = parse("--version").answer
