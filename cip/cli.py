@@ -144,11 +144,12 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
     opener, confinement, last_words = _core(invocation, stack, asked=sock is not None and _asks_for_content(sock))
     from .wire import httpserver  # here, because a connection may be on its way by now
 
+    space = opener.sources.space
     if sock is not None:
-        conversation = httpserver.on_socket(sock, open_image, settings.tmpdir)
+        conversation = httpserver.on_socket(sock, open_image, space)
     else:
         assert streams is not None
-        conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, open_image, settings.tmpdir)
+        conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, open_image, space)
     stack.callback(conversation.close)
     return _converse(conversation, confinement, last_words)
 

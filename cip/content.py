@@ -9,7 +9,8 @@ carries the verdict on another channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
 from typing import Protocol
@@ -82,6 +83,26 @@ def _nothing() -> None:
 # Called in the thread that reads a blob when it begins to wait for something that is no answer of its source: for its
 # share of the per-host limit, or for a host that has been silent already.
 ON_WAIT: ContextVar[Callable[[], None]] = ContextVar("ON_WAIT", default=_nothing)
+
+
+# Set around what is done for one request; raises SourceError (timeout) once its time is over. Whoever works on local
+# files, which nothing else limits, asks between two steps.
+REQUIRE_TIME: ContextVar[Callable[[], None]] = ContextVar("REQUIRE_TIME", default=_nothing)
+
+
+def require_time() -> None:
+    """Return only while what this is done for has time left. Raises SourceError (timeout)."""
+    REQUIRE_TIME.get()()
+
+
+@contextmanager
+def timed(require: Callable[[], None]) -> Iterator[None]:
+    """Have `require_time` ask `require`, in this thread."""
+    token = REQUIRE_TIME.set(require)
+    try:
+        yield
+    finally:
+        REQUIRE_TIME.reset(token)
 
 
 def read_limited(reader: Reader, limit: int, what: str) -> bytes:
@@ -229,6 +250,28 @@ def copy_counted(reader: Reader, write: Write, size: int, what: str, *, chunk: i
     if size not in (UNKNOWN_SIZE, received):
         raise ContentMismatchError(f"{what}: expected {size} bytes, found {received}", offset=received)
     return received
+
+
+class TimedReader:
+    """A blob that ends with an error once `require` raises one, between two reads or within one of a local file."""
+
+    def __init__(self, reader: BlobReader, require: Callable[[], None]) -> None:
+        self._reader = reader
+        self._require = require
+        self.blame = reader.blame
+        self.restart = reader.restart
+        self.close = reader.close
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob as the source states it."""
+        return self._reader.size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes. Raises SourceError (timeout)."""
+        with timed(self._require):
+            require_time()
+            return self._reader.readinto(buffer)
 
 
 class BytesReader:

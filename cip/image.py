@@ -7,13 +7,14 @@ and only then the image exists. The bytes that were accepted are the bytes that 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from . import log, rooms
-from .content import BlobReader, BytesReader, require_content
+from .content import BlobReader, BytesReader, TimedReader, require_content, timed
 from .errors import (
     CipError,
     ErrorCode,
@@ -95,6 +96,7 @@ class Image:
         self._listed: ImageReferrers | None = None  # what refers to the image, once the parent has asked
         self._ahead: ReadAhead | None = None
         self._prepare_blobs: Callable[[], object] = tuple
+        self._blob_seconds = 0.0
         self._ahead_limit = 0
         self._ahead_connections = 0
         self._ahead_guess = False
@@ -180,16 +182,20 @@ class Image:
             return BytesReader(converted.data)
         self._prepare_blobs()
         listed = self._listed if digest not in self._blobs else None
+        timer = _timer(self._blob_seconds or math.inf, "--deadline")
         try:
             is_config = descriptor == self.accepted.manifest.config and self._config.is_image()
             if is_config and access is BlobAccess.VERIFIED:
                 reader: BlobReader = BytesReader(self._config.stored())  # small, and looked at before it is passed on
             else:
                 ahead = self._read_ahead() if self._ahead_limit and listed is None else None
-                reader = (listed or ahead or self.source).open_blob(descriptor, access)
+                with timed(timer):
+                    reader = (listed or ahead or self.source).open_blob(descriptor, access)
         except CipError as error:
             self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
             raise
+        if self._blob_seconds:
+            reader = TimedReader(reader, timer)
         return self._events.follow(reader, descriptor, self.reference)
 
     def referrers(self, artifact_type: str | None = None) -> tuple[bytes, int]:
@@ -205,6 +211,10 @@ class Image:
         Raises NotFoundError (blob-not-in-image, blob-not-found), ContentMismatchError, SourceError.
         """
         return self._referrers().manifest(digest)
+
+    def limit_blobs(self, seconds: float) -> None:
+        """From now on a blob takes at most so many seconds from its opening on, wherever it is; 0: no limit."""
+        self._blob_seconds = seconds
 
     def before_blobs(self, prepare: Callable[[], object]) -> None:
         """Have `prepare` called before a blob is opened, which may need further threads; it may be called again."""
@@ -330,11 +340,18 @@ class ImageOpener:
         return image
 
     def _open(self, text: str, instance: Digest | None) -> tuple[Image, Manifest]:
-        tools = self._tools._replace(run_gpgv=self._gpgv, require_time=_open_timer(self._settings.times.open))
+        times = self._settings.times
+        timer = _timer(times.open, "--open-timeout", Phase.SIGNATURE)
+        tools = self._tools._replace(run_gpgv=self._gpgv, require_time=timer)
+        with timed(_timer(min(times.open, times.deadline or times.open), "--open-timeout and --deadline")):
+            return self._open_timed(text, instance, tools)
+
+    def _open_timed(self, text: str, instance: Digest | None, tools: TrustTools) -> tuple[Image, Manifest]:
         source = self.sources.open(parse_image_reference(text))
         try:
             accepted = self._accept(text, source, tools, instance)
             image = Image(text, source, accepted, self.events, self._wanted if instance is None else ())
+            image.limit_blobs(self._settings.times.deadline)
             if self._settings.platform.required:
                 image.require_platform()
             if source.identity.transport is Transport.DOCKER:
@@ -536,14 +553,14 @@ class _Reliable:
         return self._run_gpgv(keyring, message)
 
 
-def _open_timer(seconds: float) -> Callable[[], None]:
-    """Raises SourceError once the time to open an image is over: a registry may hand out very many signatures."""
+def _timer(seconds: float, option: str, phase: Phase | None = None) -> Callable[[], None]:
+    """Raises SourceError once so many seconds are over: a registry or an archive may have very much to look at."""
     ends = time.monotonic() + seconds
 
     def require_time() -> None:
         if time.monotonic() >= ends:
-            why = f"the signatures were not judged within the {seconds:g} s of --open-timeout"
-            raise SourceError(why, code=ErrorCode.TIMEOUT, phase=Phase.SIGNATURE)
+            why = f"not done within the {seconds:g} s of {option}"
+            raise SourceError(why, code=ErrorCode.TIMEOUT, phase=phase)
 
     return require_time
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .sources.archives.spool import Spools
     from .sources.base import BlobAccess, ImageSource, ReferrerList, ReferrerSource
     from .sources.fileblob import FileBlob
+    from .temporary import TemporarySpace
     from .trust.matching import IdentityMatcher
     from .trust.requirements import (
         Acceptance,
@@ -117,11 +118,11 @@ def _dependency(what: str) -> UnsupportedError:
 # --- transports ---
 
 
-def spools(tmpdir: str) -> Spools:
+def spools(space: TemporarySpace) -> Spools:
     """The temporary files of the process. Raises UnsupportedError."""
     with _needed("archives", _transport):
         from .sources.archives.spool import Spools
-    return Spools(tmpdir)
+    return Spools(space)
 
 
 def open_oci_archive(

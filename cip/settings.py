@@ -179,6 +179,7 @@ class Settings(NamedTuple):
     registries_conf: str | None = None
     registries_d: str | None = None
     tmpdir: str = "/var/tmp"
+    tmp_limit: int = 16 * 1024**3  # bytes of all temporary files of the process
     partial_dir: str | None = None
     shared_blob_dir: str | None = None
     daemon_host: str | None = None

@@ -14,6 +14,7 @@ from .net.redaction import Secrets
 from .programs import Programs
 from .settings import Settings
 from .sources.base import ImageSource
+from .temporary import TemporarySpace
 
 if TYPE_CHECKING:
     from .partial import PartStore
@@ -34,6 +35,7 @@ class SourceOpener:
         self._programs = programs
         self._session: RegistrySession | None = None
         self._call_off: Callable[[], None] | None = None
+        self.space = TemporarySpace(settings.tmpdir, settings.tmp_limit)
         self._spools: Spools | None = None
         self._parts: PartStore | None = None
         if settings.partial_dir is not None:  # now, because a confined process cannot make a directory any more
@@ -108,7 +110,7 @@ class SourceOpener:
 
     def _shared_spools(self) -> Spools:
         if self._spools is None:
-            self._spools = rooms.spools(self._settings.tmpdir)
+            self._spools = rooms.spools(self.space)
         return self._spools
 
     def _open_layout(self, reference: ImageReference) -> ImageSource:

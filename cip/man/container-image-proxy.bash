@@ -7,7 +7,7 @@ _container_image_proxy() {
         --sockfd --quiet --version --help --debug --log-level --json --all --policy --insecure-policy
         --require-signed --authfile --creds --username --password --registry-token --no-creds
         --cert-dir --tls-verify --registries-conf --registries.d --override-os --override-arch
-        --override-variant --require-platform --tmpdir --shared-blob-dir --daemon-host --local-source --offline
+        --override-variant --require-platform --tmpdir --tmp-limit --shared-blob-dir --daemon-host --local-source --offline
         --connect-timeout --idle-timeout --open-timeout --stall-timeout --min-rate --deadline
         --retry-times --retry-delay --max-rate --max-bytes --connections --read-ahead
         --partial-dir --partial-limit --audit-fd --require-audit --events-fd --journal --sandbox

@@ -38,6 +38,7 @@ _arguments \
     '--override-variant=[choose this platform from an index]:variant:' \
     '--require-platform[refuse an image whose config is for another platform]' \
     '--tmpdir=[for compressed archives (default; /var/tmp)]:dir:_files -/' \
+    '--tmp-limit=[of all temporary files]:size:' \
     '--shared-blob-dir=[oci; where the blobs are]:dir:_files -/' \
     '--daemon-host=[docker-daemon; its socket]:url:' \
     '*--local-source=[docker; take blobs from here first (repeatable)]:ref:' \

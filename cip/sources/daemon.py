@@ -40,6 +40,7 @@ from ..net.tls import TlsContexts, TlsIdentity
 from ..net.url import Origin, Url
 from ..programs import Programs
 from ..settings import Settings, TlsVerify
+from ..temporary import TemporaryFile
 from .archives.archive import Archive
 from .archives.compression import copy_to_file
 from .archives.dockerarchive import Choice, DockerArchiveSource
@@ -98,7 +99,7 @@ def open_daemon(
         )
     name = str(reference.image_id or reference.docker)
     export = _Export(reference.text, address, settings)
-    spooled = spools.open(("docker-daemon", host, name), lambda output: export.save(name, output))
+    spooled = spools.open(("docker-daemon", host, name), lambda file: export.save(name, file))
     archive = Archive(spooled.descriptor, reference.text, spooled.close)
     try:
         if reference.docker is not None:
@@ -133,8 +134,8 @@ class _Export:
         times = self._times._replace(idle=self._times.open)
         self._limits = Limits(clock, times, Cancellation(), clock.monotonic() + self._times.open)
 
-    def save(self, name: str, output: int) -> None:
-        """Write the `docker save` stream of the image `name` to the descriptor `output`.
+    def save(self, name: str, output: TemporaryFile) -> None:
+        """Write the `docker save` stream of the image `name` to `output`.
 
         Raises SourceError (with `http_status` when the daemon refused), NetworkError.
         """

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 
-from ..content import MANIFEST_LIMIT, read_limited
+from ..content import MANIFEST_LIMIT, read_limited, require_time
 from ..errors import CipError, ContentMismatchError, ErrorCode, NotFoundError, SourceError
 
 
@@ -36,6 +35,7 @@ class FileBlob:
         wanted = min(len(buffer), self._end - self._position)
         if wanted <= 0:
             return 0
+        require_time()
         with self._lock:
             if self._descriptor is None:
                 raise SourceError(f"{self._what}: closed while it was read", code=ErrorCode.INTERNAL)
@@ -88,12 +88,6 @@ def read_document(descriptor: int, what: str, limit: int = MANIFEST_LIMIT) -> by
 def reason(error: OSError) -> str:
     """Why the system refused, in lower case."""
     return (error.strerror or "cannot be read").lower()
-
-
-def writing_fault(error: OSError, what: str) -> SourceError:
-    """The typed error for a temporary file that cannot be made or written: no room has a code of its own."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return SourceError(f"{what}: {reason(error)}", code=ErrorCode.STORAGE_FULL if full else None)
 
 
 def refusal(error: OSError, what: str, missing: ErrorCode | None) -> CipError:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from .. import __version__, log
 from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
-from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
+from ..errors import CipError, ErrorCode, NotFoundError, PeerError, SourceError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..model.digest import parse_digest
 from ..model.mediatype import OCI_INDEX
@@ -41,6 +41,7 @@ from ..net.lines import (
     framing_of,
     words_of,
 )
+from ..temporary import TemporarySpace
 from .problem import RequestFault, encode, frames_of, http_status, problem, public_text, seconds_to_wait
 from .query import artifact_type_of
 
@@ -65,13 +66,13 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+,;=0-9A-Za-z._~%-]*)(?::[0-9
 OpenImage = Callable[[], "Image"]
 
 
-def on_socket(sock: socket.socket, open_image: OpenImage, tmpdir: str) -> Conversation:
+def on_socket(sock: socket.socket, open_image: OpenImage, space: TemporarySpace) -> Conversation:
     """The conversation on a connected stream socket, which the caller closes."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     except OSError:
         pass  # a smaller buffer works too
-    return Conversation(sock.fileno(), sock.fileno(), open_image, tmpdir)
+    return Conversation(sock.fileno(), sock.fileno(), open_image, space)
 
 
 class _Output(BufferedIOBase):
@@ -120,14 +121,14 @@ class Conversation(BaseHTTPRequestHandler):
     """One connection from its first request to its end, in the thread that calls `begin` and `run`.
 
     `open_image` is called at the first request that needs it, and again after a failure; a success is kept until
-    `close`. `tmpdir` is for blobs of unknown size that an HTTP/1.0 parent asks for.
+    `close`. `space` is for blobs of unknown size that an HTTP/1.0 parent asks for.
     """
 
     protocol_version = "HTTP/1.1"  # the base's own closes after each answer
     default_request_version = "HTTP/1.1"  # with the base's own a fault in the first line is answered without a head
     raw_requestline: bytes
 
-    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, tmpdir: str) -> None:
+    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, space: TemporarySpace) -> None:
         # Not the base's, which wants a socket and ends with the conversation: nobody could look at it from beside.
         self._lines = Lines(lambda view: _receive_into(input_fd, view), REQUESTS)
         self._output = _Output(output_fd)
@@ -135,7 +136,7 @@ class Conversation(BaseHTTPRequestHandler):
         self.wfile = self._output
         self._output_fd = output_fd
         self._open_image = open_image
-        self._tmpdir = tmpdir
+        self._space = space
         self._image: Image | None = None
         self._headers_buffer: list[bytes] = []
         self._answering = False
@@ -396,16 +397,20 @@ class Conversation(BaseHTTPRequestHandler):
     def _send_spooled(self, reader: BlobReader, expected: Descriptor) -> None:
         """Learn the size first, in a file without a name."""
         try:
-            with open(os.open(self._tmpdir, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+b", CHUNK) as spool:
-                size = copy_verified(reader, spool.write, expected, release=Release.AFTER_VERIFICATION)
-                spool.seek(0)
-                self._start_blob(expected._replace(size=size))
-                while part := spool.read(CHUNK):
-                    self._output.send(part)
-        except OSError as error:
+            file = self._space.make()
+        except SourceError as error:
             raise RequestFault(
-                505, f"the size of this blob is not known, so it needs HTTP/1.1 or room in --tmpdir: {error.strerror}"
+                505, f"the size of this blob is not known, so it needs HTTP/1.1 or room in --tmpdir: {error}"
             ) from error
+        try:
+            size = copy_verified(reader, file.write, expected, release=Release.AFTER_VERIFICATION)
+            self._start_blob(expected._replace(size=size))
+            sent = 0
+            while part := os.pread(file.descriptor, CHUNK, sent):
+                self._output.send(part)
+                sent += len(part)
+        finally:
+            file.close()
 
     def _start_blob(self, expected: Descriptor, framing: Mapping[str, str] | None = None) -> None:
         fields = {"Content-Type": BLOB_MEDIA_TYPE, "Accept-Ranges": "none", **(framing or {})}

@@ -24,6 +24,7 @@ from cip.errors import ErrorCode, NetworkError, NotFoundError  # noqa: E402
 from cip.image import Image  # noqa: E402
 from cip.model.descriptor import UNKNOWN_SIZE  # noqa: E402
 from cip.model.digest import digest_of  # noqa: E402
+from cip.temporary import TemporarySpace  # noqa: E402
 from cip.wire import httpserver  # noqa: E402
 from cip.wire.fds import adopt_socket  # noqa: E402
 from cip.wire.jsonproxy.conversation import Conversation  # noqa: E402
@@ -105,7 +106,8 @@ def main(arguments: list[str]) -> int:
                 with Conversation(sock, opener) as by_json:
                     return converse(by_json)
             reference = arguments[-1]
-            return converse(httpserver.on_socket(sock, lambda: cast(Image, opener.open(reference)), "/nonexistent"))
+            space = TemporarySpace("/nonexistent", 0)
+            return converse(httpserver.on_socket(sock, lambda: cast(Image, opener.open(reference)), space))
         return misbehave(sock, scenario, speaks_json)
 
 

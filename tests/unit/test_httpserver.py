@@ -29,6 +29,7 @@ from cip.errors import (
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.mediatype import OCI_INDEX, OCI_MANIFEST
+from cip.temporary import TemporarySpace
 from cip.wire import httpserver
 from cip.wire.fds import adopt_streams
 from cip.wire.problem import RequestFault
@@ -149,7 +150,8 @@ class Conversations(unittest.TestCase):
         opener = cast("Callable[[], Image]", open_image or (lambda: self.image))
 
         def serve() -> None:
-            with theirs, contextlib.closing(httpserver.on_socket(theirs, opener, tmpdir)) as conversation:
+            space = TemporarySpace(tmpdir, 1 << 30)
+            with theirs, contextlib.closing(httpserver.on_socket(theirs, opener, space)) as conversation:
                 if conversation.begin():
                     self.settle()
                     conversation.run()
@@ -500,7 +502,7 @@ class Http10(Conversations):
         with self.serving(tmpdir="/nowhere") as line:
             problem = line.ask("GET", target, version="1.0").problem()
         self.assertEqual(problem["status"], 505)
-        self.assertRegex(problem["detail"], "needs HTTP/1.1 or room in --tmpdir: No such file")
+        self.assertRegex(problem["detail"], "needs HTTP/1.1 or room in --tmpdir: temporary file in .*no such file")
 
 
 class Requests(Conversations):
@@ -861,7 +863,8 @@ class Streams(unittest.TestCase):
         def serve() -> None:
             opener = cast("Callable[[], Image]", lambda: image)
             with adopt_streams(input_fd, output_fd) as streams:
-                conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, opener, "/tmp")
+                space = TemporarySpace("/tmp", 1)
+                conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, opener, space)
                 assert conversation.begin()
                 conversation.run()
                 statuses.append(conversation.exit_status)

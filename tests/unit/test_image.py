@@ -23,7 +23,7 @@ from cip.errors import (
     UsageError,
 )
 from cip.events import NO_EVENTS
-from cip.image import Image, ImageOpener, _open_timer
+from cip.image import Image, ImageOpener, _timer
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
@@ -214,9 +214,9 @@ class Opening(ImageCase):
 
     def test_judging_signatures_ends_with_the_time_to_open(self) -> None:
         with mock.patch("cip.image.time.monotonic", side_effect=[0.0, 1.0, 181.0]):
-            require_time = _open_timer(180.0)
+            require_time = _timer(180.0, "--open-timeout")
             require_time()
-            with self.assertRaisesRegex(SourceError, "not judged within the 180 s of --open-timeout") as caught:
+            with self.assertRaisesRegex(SourceError, "not done within the 180 s of --open-timeout") as caught:
                 require_time()
         self.assertEqual(caught.exception.code, "timeout")
 
@@ -225,8 +225,8 @@ class Opening(ImageCase):
         source = self.plain()
         source.found = [SimpleSignature(b"\xa3", "place")]
         with (
-            mock.patch("cip.image.time.monotonic", side_effect=[0.0, 181.0]),
-            self.assertRaisesRegex(PolicyRejectedError, "not judged within the 180 s") as caught,
+            mock.patch("cip.image.time.monotonic", side_effect=[0.0, 0.0, 181.0]),
+            self.assertRaisesRegex(PolicyRejectedError, "not done within the 180 s") as caught,
         ):
             self.open(source, SIGNED.replace(b'"keyPath":"/missing"', b'"keyData":"%s"' % base64.b64encode(RING)))
         self.assertEqual((caught.exception.code, caught.exception.retryable), ("timeout", True))

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 _VALUES = frozenset({"version", "errors", "log", "model"})
 _LOW = _VALUES | {"settings", "content", "events"}
-_BELOW_IMAGE = _LOW | {"sources.base", "programs", "rooms"}
+_BELOW_IMAGE = _LOW | {"sources.base", "programs", "rooms", "temporary"}
 
 # room: what it may import besides itself; a room that is a package may of course import its own modules
 ROOMS: Mapping[str, frozenset[str]] = {
@@ -31,6 +31,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "settings": _VALUES,
     "hashing": _VALUES,
     "content": _VALUES | {"hashing"},
+    "temporary": frozenset({"errors"}),
     "programs": frozenset({"errors", "log"}),
     "events": _VALUES | {"content"},
     "rooms": frozenset({"errors"}),  # what it loads is no arrow of its own
@@ -51,7 +52,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "image": _BELOW_IMAGE | {"imageconfig"}
     | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "referrers"},
     "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "partial"},
-    "wire": _VALUES | {"content", "image", "net.lines"},
+    "wire": _VALUES | {"content", "temporary", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "channels": frozenset({"version", "errors", "model", "content"}),
     "client": frozenset({"version", "errors", "model", "content", "channels"}),

@@ -15,6 +15,7 @@ from unittest import mock
 from cip import log
 from cip.errors import ErrorCode, NotFoundError
 from cip.model.digest import Digest, digest_of
+from cip.temporary import TemporarySpace
 from cip.wire import httpserver
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def converse(data: bytes) -> tuple[bytes, int]:
         statuses: list[int] = []
 
         def serve() -> None:
-            conversation = httpserver.on_socket(theirs, lambda: cast("Image", _Manifest()), "/tmp")
+            conversation = httpserver.on_socket(theirs, lambda: cast("Image", _Manifest()), TemporarySpace("/tmp", 1))
             with contextlib.closing(conversation):
                 if conversation.begin():
                     conversation.run()

@@ -10,10 +10,10 @@ from enum import StrEnum
 from io import FileIO
 from typing import Any, NamedTuple, Protocol
 
-from ...content import CHUNK, Reader
+from ...content import CHUNK, Reader, require_time
 from ...errors import CipError, ErrorCode, InvalidDocumentError, SourceError
 from ...programs import Programs
-from ..fileblob import writing_fault
+from ...temporary import TemporaryFile
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
 XZ_MEMORY_LIMIT = 256 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone
@@ -88,6 +88,7 @@ class DecompressingReader:
                 if not self._find_stream():
                     return 0
                 self._codec = _codec(self._compression)
+            require_time()
             stream, damage = self._codec
             if stream.needs_input and not self._pending:
                 self._pending = self._read()
@@ -183,8 +184,8 @@ def streams(compression: Compression) -> bool:
     return compression is not Compression.ZSTD or _zstd_library() is not None
 
 
-def unpack(source: Reader, compression: Compression, output: int, what: str, programs: Programs) -> None:
-    """Write the uncompressed content of `source` to the descriptor `output`, an empty file.
+def unpack(source: Reader, compression: Compression, output: TemporaryFile, what: str, programs: Programs) -> None:
+    """Write the uncompressed content of `source` to `output`, an empty file.
 
     Raises InvalidDocumentError for damage, SourceError, MissingDependencyError when nothing here reads zstd.
     """
@@ -194,22 +195,15 @@ def unpack(source: Reader, compression: Compression, output: int, what: str, pro
         _unpack_by_program(source, output, what, programs)
 
 
-def copy_to_file(reader: Reader, output: int, what: str) -> None:
-    """Append all of `reader` to the descriptor `output`. Raises SourceError, also for a full disk."""
+def copy_to_file(reader: Reader, output: TemporaryFile, what: str) -> None:
+    """Append all of `reader` to `output`. Raises SourceError, also for a full disk and over a limit."""
     with memoryview(bytearray(CHUNK)) as buffer:
         while count := reader.readinto(buffer):
-            _write_whole(output, buffer[:count], what)
+            require_time()
+            output.write(buffer[:count], what)
 
 
-def _write_whole(output: int, part: memoryview, what: str) -> None:
-    try:
-        while part:
-            part = part[os.write(output, part) :]
-    except OSError as error:
-        raise writing_fault(error, f"{what}: writing the temporary file below --tmpdir") from error
-
-
-def _unpack_by_program(source: Reader, output: int, what: str, programs: Programs) -> None:
+def _unpack_by_program(source: Reader, output: TemporaryFile, what: str, programs: Programs) -> None:
     """Let `zstd` unpack, between two pipes: what it reads may be a part of a file, what it writes has limits."""
     inlet, feed = os.pipe()
     outlet, drain = os.pipe()

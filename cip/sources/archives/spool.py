@@ -7,36 +7,37 @@ import os
 import threading
 from collections.abc import Callable, Hashable
 
-from ...errors import SourceError, quote
-from ..fileblob import reason, writing_fault
+from ...errors import SourceError
+from ...temporary import TemporaryFile, TemporarySpace
+from ..fileblob import reason
 
 
 class Spools:
-    """The unlinked files of one process below `directory`; each is filled once and freed when nobody uses it."""
+    """The temporary files of one process in `space`; each is filled once and freed when nobody uses it."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, space: TemporarySpace) -> None:
+        self._space = space
         self._lock = threading.Lock()
         self._files: dict[Hashable, _SharedFile] = {}
 
-    def open(self, key: Hashable, fill: Callable[[int], None]) -> SpooledFile:
+    def open(self, key: Hashable, fill: Callable[[TemporaryFile], None]) -> SpooledFile:
         """The file that `key` stands for; the caller closes it.
 
-        The first one makes it and lets `fill` write to its descriptor; others wait meanwhile. When `fill` raises,
+        The first one makes it and lets `fill` write it; others wait meanwhile. When `fill` raises,
         nothing is kept. Raises SourceError when no file can be made.
         """
         with self._lock:
             shared = self._files.get(key)
             if shared is None:
-                descriptor = self._make()
+                file = self._space.make()
                 try:
-                    fill(descriptor)
+                    fill(file)
                 except BaseException:
-                    os.close(descriptor)
+                    file.close()
                     raise
-                shared = self._files[key] = _SharedFile(descriptor)
+                shared = self._files[key] = _SharedFile(file)
             shared.users += 1
-            return SpooledFile(shared.descriptor, lambda: self._release(key))
+            return SpooledFile(shared.file.descriptor, lambda: self._release(key))
 
     def _release(self, key: Hashable) -> None:
         with self._lock:
@@ -44,24 +45,14 @@ class Spools:
             shared.users -= 1
             if not shared.users:
                 del self._files[key]
-                os.close(shared.descriptor)
-
-    def _make(self) -> int:
-        from tempfile import TemporaryFile
-
-        try:
-            # O_TMPFILE where the file system has it, otherwise a file that is unlinked at once.
-            with TemporaryFile(dir=self._directory, buffering=0) as file:
-                return os.dup(file.fileno())
-        except OSError as error:
-            raise writing_fault(error, f"temporary file in {quote(self._directory)} (--tmpdir)") from error
+                shared.file.close()
 
 
 class _SharedFile:
     """One file and how many use it."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, file: TemporaryFile) -> None:
+        self.file = file
         self.users = 0
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the members of an uncompressed tar archive that stays where it is.
 
-One pass over the headers remembers, for each name, a hash and where its header stands: 16 bytes a member, so that an
-archive of a million members costs no more than its first megabytes. A name is looked up by reading the headers that
-have its hash again. Names that climb (`..`) or start at the root are never found, directories and devices neither.
+One pass over the headers remembers, for each name, a hash and where its header stands: 28 bytes a member at most, so
+that an archive of a million members costs no more than its first megabytes. A name is looked up in a hash table, by
+reading the headers that have its hash again. Names that climb (`..`) or start at the root are never found, directories
+and devices neither.
 Formats: POSIX.1-1988 (ustar) and -2001 (pax), GNU; pax(1) "Extended Description", tar(5).
 """
 
@@ -13,12 +14,14 @@ import os
 from array import array
 from typing import NamedTuple
 
+from ...content import require_time
 from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote
 from ..fileblob import reason
 
 BLOCK = 512
 MEMBER_LIMIT = 1_000_000
 EXTENSION_LIMIT = 1024 * 1024  # bytes of one extended header (decisions.md section 9)
+_LOOK_MEMBERS = 1000  # between two looks at the time
 _CHAIN_LIMIT = 16  # extended headers in front of one member
 _WINDOW = 16 * BLOCK  # bytes read at once: small members stand close together
 _COMPARED = 256 * 1024  # bytes of two members of one name that are compared at once
@@ -50,8 +53,16 @@ class TarIndex:
         self._what = what
         self._hashes = array("q")
         self._positions = array("Q")
-        self._equal: set[int] = set()  # where members start that are the same as the first of their name
         self._scan()
+        # A hash table: for each of its places the first member, for each member the next one, by number and from 1.
+        self._mask = (1 << max(4, len(self._hashes).bit_length())) - 1
+        self._first = array("I", bytes(4 * (self._mask + 1)))
+        self._next = array("I", bytes(4 * len(self._hashes)))
+        for number in range(len(self._hashes), 0, -1):
+            place = self._hashes[number - 1] & self._mask
+            self._next[number - 1] = self._first[place]
+            self._first[place] = number
+        self._compared = bytearray(len(self._hashes))  # 1: all others of its name were found to be the same
 
     def __len__(self) -> int:
         """How many members can be found."""
@@ -64,19 +75,25 @@ class TarIndex:
         """
         wanted = hash(name)
         found: TarMember | None = None
-        place = -1
-        while True:
-            try:
-                place = self._hashes.index(wanted, place + 1)
-            except ValueError:
-                return found
-            member, _ = _Headers(self._descriptor, self._what).read_member(self._positions[place])
-            if member is not None and member.name == name:
-                if found is None:
-                    found = member
-                elif member.start not in self._equal:
-                    self._require_equal(found, member)
-                    self._equal.add(member.start)
+        first = 0
+        number = self._first[wanted & self._mask]
+        while number:
+            index, number = number - 1, self._next[number - 1]
+            if self._hashes[index] != wanted:
+                continue
+            require_time()
+            member, _ = _Headers(self._descriptor, self._what).read_member(self._positions[index])
+            if member is None or member.name != name:
+                continue
+            if found is not None:
+                self._require_equal(found, member)
+            elif self._compared[index]:
+                return member
+            else:
+                found, first = member, index
+        if found is not None:
+            self._compared[first] = 1
+        return found
 
     def _require_equal(self, first: TarMember, second: TarMember) -> None:
         """Return only for two members with the same content, which is compared once."""
@@ -101,6 +118,8 @@ class TarIndex:
                 raise InvalidDocumentError(
                     self._what, f"more than {MEMBER_LIMIT} members", code=ErrorCode.LIMIT_EXCEEDED
                 )
+            if count % _LOOK_MEMBERS == 0:
+                require_time()
             member, following = headers.read_member(position)
             if member is not None:
                 self._hashes.append(hash(member.name))

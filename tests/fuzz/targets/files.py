@@ -19,6 +19,7 @@ from cip.sources.archives.spool import Spools
 from cip.sources.archives.tarindex import TarIndex
 from cip.sources.base import BlobAccess
 from cip.sources.layout import LayoutFiles, LayoutSource
+from cip.temporary import TemporarySpace
 
 from ..engine import Target
 from ..mutation import mutate_json, mutate_tar
@@ -55,7 +56,7 @@ def _docker_archive(data: bytes) -> None:
     try:
         source = DockerArchiveSource(
             "archive", nameless_identity(Transport.DOCKER_ARCHIVE), archive, Choice(),
-            Spools(tempfile.gettempdir()), cast(Programs, _NoPrograms()),
+            Spools(TemporarySpace(tempfile.gettempdir(), 1 << 30)), cast(Programs, _NoPrograms()),
         )  # fmt: skip
         manifest = parse_manifest(*source.manifest(None), "manifest")
         assert isinstance(manifest, Manifest)

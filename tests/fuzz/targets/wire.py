@@ -12,6 +12,7 @@ from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.net.lines import REQUESTS, Lines
+from cip.temporary import TemporarySpace
 from cip.wire.httpserver import Conversation as HttpConversation
 from cip.wire.jsonproxy.conversation import _METHODS as JSON_METHODS
 from cip.wire.jsonproxy.packets import encode_success, parse_request
@@ -71,7 +72,8 @@ class _Conversation(HttpConversation):
     """Keeps the methods of what it answered, the last one perhaps because it is faulty."""
 
     def __init__(self, input_fd: int, output_fd: int) -> None:
-        super().__init__(input_fd, output_fd, lambda: cast("Image", _Image()), tempfile.gettempdir())
+        space = TemporarySpace(tempfile.gettempdir(), 1 << 20)
+        super().__init__(input_fd, output_fd, lambda: cast("Image", _Image()), space)
         self.methods: list[str] = []
 
     def handle_one_request(self) -> None:

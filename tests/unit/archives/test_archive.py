@@ -20,6 +20,7 @@ from cip.sources.archives.archive import open_oci_archive
 from cip.sources.archives.spool import Spools
 from cip.sources.base import BlobAccess
 from cip.sources.layout import LayoutSource
+from cip.temporary import TemporarySpace
 from tests.support import images
 from tests.support.images import Member
 from tests.support.leaks import LeakCheckedTestCase
@@ -31,7 +32,7 @@ class ArchiveTestCase(LeakCheckedTestCase):
         self.path = self.directory / "image.tar"
         self.layout = images.f1(self.directory / "F1")
         (self.directory / "tmp").mkdir()
-        self.spools = Spools(str(self.directory / "tmp"))
+        self.spools = Spools(TemporarySpace(str(self.directory / "tmp"), 1 << 30))
         self.write(images.oci_archive(self.layout))
 
     def write(self, content: bytes) -> None:

@@ -10,10 +10,11 @@ import types
 import unittest
 from unittest import mock
 
-from cip.content import BytesReader
+from cip.content import BytesReader, timed
 from cip.errors import CipError, ErrorCode, InvalidDocumentError, MissingDependencyError, SourceError
 from cip.programs import GpgvResult, ProgramResult
 from cip.sources.archives.compression import Compression, DecompressingReader, detect_compression, streams, unpack
+from cip.temporary import TemporaryFile, TemporarySpace
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -135,9 +136,12 @@ class _ZstdProgram:
 @unittest.skipIf(streams(Compression.ZSTD), "this Python reads zstd itself")
 class ZstdByProgram(LeakCheckedTestCase):
     def unpack(self, programs: _ZstdProgram, source: BytesReader | None = None) -> bytes:
-        with open(self.directory / "out", "w+b", buffering=0) as file:
-            unpack(source or BytesReader(ZSTD_MAGIC + CONTENT), Compression.ZSTD, file.fileno(), "file", programs)
-            return (self.directory / "out").read_bytes()
+        file = TemporarySpace(str(self.directory), 1 << 30).make()
+        try:
+            unpack(source or BytesReader(ZSTD_MAGIC + CONTENT), Compression.ZSTD, file, "file", programs)
+            return os.pread(file.descriptor, 1 << 24, 0)
+        finally:
+            file.close()
 
     def test_content_goes_through_the_program(self) -> None:
         program = _ZstdProgram()
@@ -191,14 +195,36 @@ class ZstdByLibrary(unittest.TestCase):
 
 
 class Unpacking(LeakCheckedTestCase):
-    def test_content_is_written_to_the_descriptor(self) -> None:
-        with open(self.directory / "out", "w+b", buffering=0) as file:
-            unpack(BytesReader(PACKED[Compression.XZ]), Compression.XZ, file.fileno(), "file", _ZstdProgram())
-        self.assertEqual((self.directory / "out").read_bytes(), CONTENT)
+    def test_content_is_written_to_the_file(self) -> None:
+        file = TemporarySpace(str(self.directory), 1 << 30).make()
+        self.addCleanup(file.close)
+        unpack(BytesReader(PACKED[Compression.XZ]), Compression.XZ, file, "file", _ZstdProgram())
+        self.assertEqual(os.pread(file.descriptor, 1 << 24, 0), CONTENT)
+
+    def test_a_short_file_that_is_very_long_inside_ends_at_a_limit(self) -> None:
+        bomb = BytesReader(gzip.compress(bytes(64 << 20)))
+        file = TemporarySpace(str(self.directory), 1 << 20).make()
+        self.addCleanup(file.close)
+        with self.assertRaisesRegex(SourceError, r"temporary files \(--tmp-limit\)") as caught:
+            unpack(bomb, Compression.GZIP, file, "file", _ZstdProgram())
+        self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+        self.assertLessEqual(os.fstat(file.descriptor).st_size, 1 << 20)
+
+    def test_the_time_is_looked_at_while_something_is_unpacked(self) -> None:
+        looks = iter(range(1000))
+
+        def require() -> None:
+            if next(looks) >= 3:
+                raise SourceError("it takes too long", code=ErrorCode.TIMEOUT)
+
+        reader = DecompressingReader(BytesReader(gzip.compress(bytes(64 << 20))), Compression.GZIP, "file")
+        with self.assertRaisesRegex(SourceError, "too long"), timed(require):
+            while reader.readinto(memoryview(bytearray(1000))):
+                continue
 
     def test_a_full_disk_is_told(self) -> None:
-        full = os.open("/dev/full", os.O_WRONLY)
-        self.addCleanup(os.close, full)
+        full = TemporaryFile(os.open("/dev/full", os.O_WRONLY), TemporarySpace("", 1 << 30))
+        self.addCleanup(full.close)
         with self.assertRaisesRegex(SourceError, "the temporary file below --tmpdir: no space left") as caught:
             unpack(BytesReader(PACKED[Compression.GZIP]), Compression.GZIP, full, "file", _ZstdProgram())
         self.assertIs(caught.exception.code, ErrorCode.STORAGE_FULL)

@@ -19,6 +19,7 @@ from cip.programs import DirectPrograms
 from cip.sources.archives.dockerarchive import DESCRIPTION_LIMIT, DockerArchiveSource, open_docker_archive
 from cip.sources.archives.spool import Spools
 from cip.sources.base import BlobAccess
+from cip.temporary import TemporarySpace
 from tests.support import images
 from tests.support.images import Member, SavedImage
 from tests.support.leaks import LeakCheckedTestCase
@@ -45,7 +46,7 @@ class DockerArchiveTestCase(LeakCheckedTestCase):
 
     def open(self, rest: str = "") -> DockerArchiveSource:
         reference = parse_image_reference(f"docker-archive:{self.path}{rest}")
-        source = open_docker_archive(reference, Spools(str(self.directory)), DirectPrograms())
+        source = open_docker_archive(reference, Spools(TemporarySpace(str(self.directory), 1 << 30)), DirectPrograms())
         self.addCleanup(source.close)
         return source
 

@@ -7,18 +7,19 @@ import unittest
 
 from cip.errors import ErrorCode, SourceError
 from cip.sources.archives.spool import Spools
+from cip.temporary import TemporaryFile, TemporarySpace
 from tests.support.leaks import LeakCheckedTestCase
 
 
 class Sharing(LeakCheckedTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.spools = Spools(str(self.directory))
+        self.spools = Spools(TemporarySpace(str(self.directory), 1 << 30))
         self.fills = 0
 
-    def fill(self, descriptor: int) -> None:
+    def fill(self, file: TemporaryFile) -> None:
         self.fills += 1
-        os.write(descriptor, b"content")
+        file.write(memoryview(b"content"))
 
     def test_the_file_has_no_name(self) -> None:
         file = self.spools.open("key", self.fill)
@@ -63,7 +64,7 @@ class Sharing(LeakCheckedTestCase):
             file.close()
 
     def test_a_failed_filling_leaves_nothing_and_may_be_repeated(self) -> None:
-        def fail(descriptor: int) -> None:
+        def fail(file: TemporaryFile) -> None:
             raise SourceError("it broke")
 
         with self.assertRaisesRegex(SourceError, "it broke"):
@@ -74,7 +75,7 @@ class Sharing(LeakCheckedTestCase):
     def test_a_directory_that_cannot_be_written_is_named(self) -> None:
         named = r"temporary file in '/no/such/place' \(--tmpdir\): no such file"
         with self.assertRaisesRegex(SourceError, named) as caught:
-            Spools("/no/such/place").open("key", self.fill)
+            Spools(TemporarySpace("/no/such/place", 1 << 30)).open("key", self.fill)
         self.assertIs(caught.exception.code, ErrorCode.SOURCE_UNAVAILABLE)
 
 

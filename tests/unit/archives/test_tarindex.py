@@ -5,9 +5,11 @@ import io
 import os
 import tarfile
 import unittest
+from unittest import mock
 
-from cip.errors import ErrorCode, InvalidDocumentError
-from cip.sources.archives.tarindex import TarIndex, clean_name, resolve_name
+from cip.content import timed
+from cip.errors import ErrorCode, InvalidDocumentError, SourceError
+from cip.sources.archives.tarindex import TarIndex, _Headers, clean_name, resolve_name
 from tests.support import images
 from tests.support.images import Member
 from tests.support.leaks import LeakCheckedTestCase
@@ -118,6 +120,24 @@ class Finding(TarTestCase):
 
 
 class Extensions(TarTestCase):
+    def test_looking_a_member_up_costs_the_same_among_many_and_those_of_one_name_are_compared_once(self) -> None:
+        members = [Member(b"file %d" % number, b"x") for number in range(5000)]
+        members += [Member(b"twin", b"y")] * 3000
+        index = self.index(images.tar(members))
+        for name, first, later in ((b"file 4999", 1, 1), (b"twin", 3000, 1), (b"missing", 0, 0)):
+            for expected in (first, later):
+                real = _Headers.read_member
+                with mock.patch.object(_Headers, "read_member", autospec=True, side_effect=real) as read:
+                    index.find(name)
+                self.assertLessEqual(abs(read.call_count - expected), 1, name)
+
+    def test_reading_the_headers_ends_with_the_time(self) -> None:
+        def require() -> None:
+            raise SourceError("it takes too long", code=ErrorCode.TIMEOUT)
+
+        with self.assertRaisesRegex(SourceError, "too long"), timed(require):
+            self.index(images.tar([Member(b"%d" % number) for number in range(2000)]))
+
     def test_a_pax_size_counts_and_a_global_header_does_not(self) -> None:
         comment = pax({b"comment": b"x", b"path": b"forged"})
         sized = pax({b"path": b"real", b"size": b"5"})

@@ -16,6 +16,7 @@ from cip.sources import daemon
 from cip.sources.archives.dockerarchive import DockerArchiveSource
 from cip.sources.archives.spool import Spools
 from cip.sources.daemon import DaemonAddress, open_daemon, parse_daemon_host
+from cip.temporary import TemporaryFile, TemporarySpace
 from tests.support import images
 from tests.support.daemon import Answer, PlayedDaemon, refusal, silence, stream, verbatim
 from tests.support.leaks import LeakCheckedTestCase
@@ -72,7 +73,8 @@ class DaemonTestCase(LeakCheckedTestCase):
 
         with mock.patch.object(connection, "connect_local", lambda path, limits: played.connect()):
             settings = Settings(tmpdir=str(self.directory), times=self.times)
-            source = open_daemon(reference, settings, spools or Spools(settings.tmpdir), DirectPrograms())
+            spools = spools or Spools(TemporarySpace(settings.tmpdir, 1 << 30))
+            source = open_daemon(reference, settings, spools, DirectPrograms())
         self.addCleanup(source.close)
         return source
 
@@ -107,7 +109,7 @@ class Conversations(DaemonTestCase):
 
     def test_handles_share_one_stream(self) -> None:
         played = PlayedDaemon({NAME: stream(SAVED)})
-        spools = Spools(str(self.directory))
+        spools = Spools(TemporarySpace(str(self.directory), 1 << 30))
         first = self.open("x:1", played, spools=spools)
         second = self.open("x:1", played, spools=spools)
         first.close()
@@ -167,14 +169,14 @@ class Unreachable(LeakCheckedTestCase):
         fault = NetworkError("refused", code=ErrorCode.CONNECTION_REFUSED, phase=Phase.CONNECT)
         with mock.patch.object(connection, "connect", side_effect=fault) as connect:
             with self.assertRaisesRegex(NetworkError, "is the daemon running") as caught:
-                export.save("x", -1)
+                export.save("x", TemporaryFile(-1, TemporarySpace("", 0)))
         self.assertIs(caught.exception.code, ErrorCode.CONNECTION_REFUSED)
         self.assertEqual(connect.call_args.args[0], Origin("http", "fe80::abcd", 2375))
 
     def test_a_socket_that_is_not_there_is_an_unavailable_source(self) -> None:
         export = daemon._Export("docker-daemon:x:1", DaemonAddress(path=f"{self.directory}/absent"), Settings())
         with self.assertRaisesRegex(CipError, "absent: no such file.*is the daemon running") as caught:
-            export.save("x", -1)
+            export.save("x", TemporaryFile(-1, TemporarySpace("", 0)))
         self.assertEqual((caught.exception.code, caught.exception.retryable), (ErrorCode.SOURCE_UNAVAILABLE, False))
 
 
@@ -183,7 +185,7 @@ class Offline(DaemonTestCase):
         reference = parse_image_reference("docker-daemon:x:1")
         settings = Settings(offline=True, daemon_host="tcp://192.0.2.1:2376")
         with self.assertRaisesRegex(CipError, "--offline forbids to ask the daemon at 192.0.2.1") as caught:
-            open_daemon(reference, settings, Spools(str(self.directory)), DirectPrograms())
+            open_daemon(reference, settings, Spools(TemporarySpace(str(self.directory), 1 << 30)), DirectPrograms())
         self.assertIs(caught.exception.code, ErrorCode.OFFLINE)
 
 

@@ -30,6 +30,7 @@ from cip.settings import Settings
 from cip.sources.archives.spool import Spools
 from cip.sources.base import BlobAccess, RawManifest
 from cip.sources.fileblob import FileBlob
+from cip.temporary import TemporarySpace
 from cip.union import open_with_local_sources
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
@@ -107,7 +108,7 @@ class UnionTestCase(LeakCheckedTestCase):
         settings = Settings(local_sources=local or (f"oci:{self.layout.path}",), offline=offline)
         source = open_with_local_sources(
             parse_image_reference(image), settings, self.open_registry, Events(self.events.emit, NO_EVENTS.follow),
-            DirectPrograms(), Spools(str(self.directory)),
+            DirectPrograms(), Spools(TemporarySpace(str(self.directory), 1 << 30)),
         )  # fmt: skip
         self.addCleanup(source.close)
         return source
