@@ -2,8 +2,8 @@
 """Runs outside programs with bounded time and output.
 
 Programs run without a shell, in a session of their own, with exactly the environment and descriptors they are
-given. Their standard error is thrown away: a helper may print a secret there. A program that is late or prints too
-much is killed with all its children; one that ends in time may leave an agent behind.
+given. A program that is late or prints too much is killed with all its children; one that ends in time may leave an
+agent behind, and is not waited for because that holds its output open.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ PROGRAM_TIMEOUT = 30.0  # seconds (decisions.md section 9)
 OUTPUT_LIMIT = 1024 * 1024  # bytes of standard output, and of gpgv's status lines
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ZSTD_WINDOW = "128MiB"  # what zstd may keep in memory; frames that need more are refused
+STDERR_LIMIT = 4096  # bytes that are kept of what a program says about its fault
+_LOOK_SECONDS = 0.1  # between two looks whether a program has ended that left its output to somebody else
 _CHUNK = 64 * 1024
 _EMPTY_HOME = "/proc/self/fdinfo"
 
 
 class ProgramResult(NamedTuple):
-    """How a program ended: exit status (negative: the signal), and all of its standard output."""
+    """How a program ended: exit status (negative: the signal), all of its standard output, the begin of its errors."""
 
     status: int
     stdout: bytes
+    stderr: bytes = b""
 
 
 class GpgvResult(NamedTuple):
@@ -189,7 +192,7 @@ def run_program(
             argv,
             stdin=stdin if isinstance(stdin, int) else subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE if stdout is None else stdout,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if stdout is None else subprocess.DEVNULL,
             env={"PATH": SEARCH_PATH, **environ, "LC_ALL": "C"},
             cwd="/",
             pass_fds=tuple(pass_fds),
@@ -207,7 +210,7 @@ def run_program(
     with child:
         try:
             text = stdin if isinstance(stdin, bytes) else b""
-            found = _converse(child, argv[0], text, output_limit, deadline) if stdout is None else b""
+            found, errors = _converse(child, argv[0], text, output_limit, deadline) if stdout is None else (b"", b"")
             status = child.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired as error:
             raise SourceError(f"{argv[0]}: still running after {timeout:g} s", code=ErrorCode.TIMEOUT) from error
@@ -215,36 +218,37 @@ def run_program(
             if child.returncode is None:
                 _kill(child)
             running.discard(child)
-    return ProgramResult(status, found)
+    return ProgramResult(status, found, errors)
 
 
-def _converse(child: Popen[bytes], name: str, stdin: bytes, limit: int, deadline: float) -> bytes:
-    """Feed `stdin` and collect standard output until its end. Raises TimeoutExpired, SourceError (limit-exceeded)."""
+def _converse(child: Popen[bytes], name: str, stdin: bytes, limit: int, deadline: float) -> tuple[bytes, bytes]:
+    """Feed `stdin`; standard output and error until their ends or that of `child`, whoever may hold them open still.
+
+    Raises TimeoutExpired, SourceError (limit-exceeded).
+    """
     import selectors
     import subprocess
     import time
 
-    assert child.stdout is not None
-    output = bytearray()
+    assert child.stdout is not None and child.stderr is not None
+    output, errors = bytearray(), bytearray()
     pending = memoryview(stdin)
     with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
+        for pipe in (child.stdout, child.stderr):
+            os.set_blocking(pipe.fileno(), False)
+            selector.register(pipe, selectors.EVENT_READ)
         if child.stdin is not None:
             os.set_blocking(child.stdin.fileno(), False)
             selector.register(child.stdin, selectors.EVENT_WRITE)
-        ended = False
-        while not ended:
+        open_pipes, ended = 2, False
+        while open_pipes and not ended:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise subprocess.TimeoutExpired(name, 0)
-            for key, _ in selector.select(left):
-                if key.fileobj is child.stdout:
-                    part = os.read(child.stdout.fileno(), _CHUNK)
-                    output += part
-                    if len(output) > limit:
-                        raise SourceError(f"{name}: printed more than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
-                    ended = not part
-                elif child.stdin is not None:
+            ended = _has_ended(child)  # before the last look at what it has written
+            for key, _ in selector.select(0 if ended else min(left, _LOOK_SECONDS)):
+                if key.fileobj is child.stdin:
+                    assert child.stdin is not None
                     try:
                         pending = pending[os.write(child.stdin.fileno(), pending[:_CHUNK]) :]
                     except BrokenPipeError:
@@ -252,9 +256,39 @@ def _converse(child: Popen[bytes], name: str, stdin: bytes, limit: int, deadline
                     if not pending:
                         selector.unregister(child.stdin)
                         child.stdin.close()
+                    continue
+                part = _available(key.fd, limit + 1 if ended else _CHUNK)
+                if not part:
+                    selector.unregister(key.fileobj)
+                    open_pipes -= 1
+                elif key.fileobj is child.stdout:
+                    output += part
+                    if len(output) > limit:
+                        raise SourceError(f"{name}: printed more than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
+                else:
+                    errors += part[: STDERR_LIMIT - len(errors)]
     if child.stdin is not None:
         child.stdin.close()  # it may wait for this end of file before it goes
-    return bytes(output)
+    return bytes(output), bytes(errors)
+
+
+def _has_ended(child: Popen[bytes]) -> bool:
+    """Whether it is over; it is not reaped, so that its number stays its own."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _available(descriptor: int, most: int) -> bytes:
+    """What a pipe gives without waiting, up to `most` bytes; nothing at its end."""
+    found = bytearray()
+    while len(found) < most:
+        try:
+            part = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            break
+        if not part:
+            break
+        found += part
+    return bytes(found)
 
 
 def _kill(child: Popen[bytes]) -> None:

@@ -103,7 +103,7 @@ class _Helper:
                 return {"status": self.programs.decompress(source, output, seconds, purpose="")}, b""
             case "credentials":
                 result = self._credentials(str(request["helper"]), str(request["registry"]))
-                return {"status": result.status}, result.stdout
+                return {"status": result.status, "stderr": result.stderr.decode("latin-1")}, result.stdout
             case other:
                 raise SourceError(f"{quote(other)}: not a request", code=ErrorCode.INTERNAL)
 

@@ -112,7 +112,7 @@ class HelperPrograms:
             return self._direct.credentials(helper, registry, purpose=purpose)
         request = {"kind": "credentials", "helper": helper, "registry": registry}
         head, content = self._ask(helper_program(helper), purpose, request)
-        return ProgramResult(_number(head, "status"), content)
+        return ProgramResult(_number(head, "status"), content, str(head.get("stderr", "")).encode("latin-1", "replace"))
 
     def _ask(
         self, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = (),

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Credential helpers: programs that are asked for the credentials of one registry (registry.md 3.5).
 
-What a helper prints is a secret, whether it makes sense or not: no message repeats any of it.
+What a helper prints is a secret, whether it makes sense or not: no message repeats any of it. What it says on its
+standard error is why it failed, and is shown where it repeats nothing of that.
 """
 
 from __future__ import annotations
 
-from ..errors import AuthenticationError, CipError, ErrorCode
+import re
+
+from ..errors import AuthenticationError, CipError, ErrorCode, quote
 from ..model.jsontree import parse_json_text
-from ..programs import Programs, helper_program
+from ..programs import ProgramResult, Programs, helper_program
 from ..settings import Credentials
 
 # What helpers print, with a failing status, when they have nothing (docker-credential-helpers, `credentials/error.go`).
 _NOT_FOUND = b"credentials not found in native keychain"
+_RUN = 8  # characters of an answer that no message shows in a row
 
 
 def ask_helper(helper: str, registry: str, origin: str, programs: Programs) -> Credentials | None:
@@ -28,22 +32,37 @@ def ask_helper(helper: str, registry: str, origin: str, programs: Programs) -> C
     if result.status != 0:
         if result.stdout.strip() == _NOT_FOUND:
             return None
-        raise AuthenticationError(
-            f"{program}: ended with status {result.status} for {registry}", code=ErrorCode.CREDENTIALS_UNAVAILABLE
-        )
-    return _read_answer(program, result.stdout)
+        why = f"{program}: ended with status {result.status} for {registry}{_reason(result)}"
+        raise AuthenticationError(why, code=ErrorCode.CREDENTIALS_UNAVAILABLE)
+    return _read_answer(program, result)
 
 
-def _read_answer(program: str, output: bytes) -> Credentials:
+def _reason(result: ProgramResult) -> str:
+    """What a helper said about its fault: the last line, for the first ones may be a trace."""
+    lines = result.stderr.decode("utf-8", "replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    if not last:
+        return ""
+    # neither a text of its answer nor a run of it: these are secrets that nobody knows yet
+    answer = result.stdout.decode("utf-8", "replace").strip()
+    texts = [*re.findall(r'"((?:[^"\\]|\\.)+)"', answer), *answer.split()]
+    said = result.stderr.decode("utf-8", "replace")
+    runs = {answer[start : start + _RUN] for start in range(max(len(answer) - _RUN, 0) + 1)} if answer else set()
+    if any(text in said for text in texts) or any(run in said for run in runs):
+        return "; what it said is not shown, because it repeats its answer"
+    return f": {quote(last.strip())}"
+
+
+def _read_answer(program: str, result: ProgramResult) -> Credentials:
     """The first JSON value that was printed; what follows it is ignored, as upstream."""
     import json
 
     unusable = AuthenticationError(
-        f"{program}: expected a JSON object with the texts Username and Secret, found something else",
+        f"{program}: expected a JSON object with the texts Username and Secret, found something else{_reason(result)}",
         code=ErrorCode.CREDENTIALS_UNAVAILABLE,
     )
     try:
-        text = output.decode("utf-8").lstrip()
+        text = result.stdout.decode("utf-8").lstrip()
         _, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         raise unusable from None  # the cause would carry what was printed

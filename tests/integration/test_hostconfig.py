@@ -248,10 +248,11 @@ class CredentialsTest(HostCase):
         self.require_served(self.image, environment=helper)
         self.assertEqual(self.protected.host, asked.read_text(encoding="ascii"))
 
-    def test_a_helper_that_fails_is_named_and_nothing_it_says_is_shown(self) -> None:
+    def test_a_helper_that_fails_says_why_and_nothing_that_it_answers_is_shown(self) -> None:
         self.write_home("auth.json", json.dumps({"credHelpers": {self.protected.host: "vault"}}))
         for case, text, reason in (
             ("status", f"echo {PASSWORD}; echo {PASSWORD} >&2; exit 3", "docker-credential-vault: ended with status 3"),
+            ("a reason", "echo locked >&2; exit 1", "status 1 for [^:]*:[0-9]*: 'locked'"),
             ("no JSON", f"echo {PASSWORD}", "docker-credential-vault: expected a JSON object"),
         ):
             with self.subTest(case):

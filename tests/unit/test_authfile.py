@@ -460,6 +460,23 @@ class HelperTest(AuthFileCase):
                 self.assertNotIn(SECRET, str(shown))
                 shown = shown.__cause__
 
+    def test_a_helper_says_why_it_failed_but_nothing_of_its_answer(self) -> None:
+        said = "is not shown, because it repeats its answer"
+        for case, printed, errors, shown in (
+            ("a reason", "", "Traceback\n  line\nkeyring is locked\n\n", "for r.io: 'keyring is locked'"),
+            ("nothing", "", " \n", "for r.io; looked at"),
+            ("its answer", "tok-of-mine", "cannot parse tok-of-mine", said),
+            ("a part of it", "tok-of-mine-and-more", "bad: k-of-mine!", said),
+            ("a short one", '{"Username":"u","Secret":"pw"}', "no pw for you", said),
+            ("beside another answer", "error 5", "keyring is locked", "'keyring is locked'"),
+            ("long", "", "x" * 4000, "'x+…"),
+        ):
+            failed = ProgramResult(1, printed.encode(), errors.encode())
+            with self.subTest(case), self.assertRaisesRegex(AuthenticationError, shown) as caught:
+                self.find("r.io/x", helpers=["h"], programs=PlayedHelpers(h=failed))
+            self.assertNotIn("of-mine", str(caught.exception))
+            self.assertNotIn("pw", str(caught.exception).replace("repeats", ""))
+
     def test_a_failing_helper_makes_room_for_the_next_source(self) -> None:  # A28
         helpers = ["missing", FILE_HELPER]
         self.assertEqual("p", self.find("r.io/x", auths_of({"r.io": "u:p"}), helpers=helpers).credentials.password)

@@ -5,11 +5,12 @@ import fcntl
 import os
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
 from cip.errors import ErrorCode, MissingDependencyError, SourceError
-from cip.programs import DirectPrograms, GpgvResult, ProgramResult, Running, run_program
+from cip.programs import STDERR_LIMIT, DirectPrograms, GpgvResult, ProgramResult, Running, run_program
 
 
 def run(code: str, **options: object) -> ProgramResult:
@@ -29,7 +30,30 @@ class DirectProgramsTest(unittest.TestCase):
 
     def test_status_and_output_come_back(self) -> None:
         result = run("import sys; sys.stdout.write('out'); sys.stderr.write('secret'); sys.exit(3)")
-        self.assertEqual(result, ProgramResult(3, b"out"))
+        self.assertEqual(result, ProgramResult(3, b"out", b"secret"))
+
+    def test_begin_of_long_errors_comes_back_and_none_holds_the_program_up(self) -> None:
+        result = run("import sys; sys.stderr.write('e' * 1_000_000); sys.stdout.write('out')")
+        self.assertEqual(result, ProgramResult(0, b"out", b"e" * STDERR_LIMIT))
+
+    def test_program_that_leaves_a_child_with_its_output_ends_with_itself(self) -> None:
+        code = (
+            "import os, sys, time\n"
+            "os.write(1, b'out'); os.write(2, b'why')\n"
+            "if os.fork() == 0: os.setsid(); time.sleep(4); os._exit(0)\n"
+            "os._exit(0)"
+        )
+        began = time.monotonic()
+        self.assertEqual(run(code, timeout=30.0), ProgramResult(0, b"out", b"why"))
+        self.assertLess(time.monotonic() - began, 3.5)
+
+    def test_all_output_of_a_program_that_has_ended_comes_back(self) -> None:
+        code = (
+            "import os, sys, time\n"
+            "if os.fork() == 0: os.setsid(); time.sleep(2); os._exit(0)\n"
+            "sys.stdout.write('x' * 60_000); sys.stdout.flush(); os._exit(0)"
+        )
+        self.assertEqual(len(run(code).stdout), 60_000)
 
     def test_input_larger_than_a_pipe_passes_through(self) -> None:
         text = bytes(range(256)) * 4000

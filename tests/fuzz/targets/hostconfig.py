@@ -13,6 +13,7 @@ from cip.hostconfig.registriesd import _parse_file as parse_registries_d_file
 from cip.hostconfig.registriesfile import parse_registries_file
 from cip.model.reference import parse_docker_reference
 from cip.options import parse_arguments
+from cip.programs import ProgramResult
 from cip.settings import CredentialOptions, HostEnvironment, Settings
 from cip.sources.daemon import parse_daemon_host
 
@@ -92,7 +93,7 @@ def _auth_file(data: bytes) -> None:
 def _helper(data: bytes) -> str:
     """What a credential helper prints; no secret is told."""
     try:
-        credentials = read_helper_answer("docker-credential-x", data)
+        credentials = read_helper_answer("docker-credential-x", ProgramResult(0, data, data))
     except CipError as error:
         _require_no_secret("".join(traceback.format_exception(error)))
         raise

@@ -26,7 +26,7 @@ from tests.support.parent import PATIENCE
 
 SCRIPTS = {
     "docker-credential-echo": 'read line; printf "%s|%s|%s" "$1" "$line" "$MARK"',
-    "docker-credential-fail": "echo no; exit 3",
+    "docker-credential-fail": "echo no; echo 'locked \u00e9' >&2; exit 3",
     "docker-credential-slow": 'echo $$ >"$MARK"; sleep 600',
     "docker-credential-loud": "head -c 3000000 /dev/zero",
     "docker-credential-other": "echo other",
@@ -49,7 +49,7 @@ class HelperTestCase(LeakCheckedTestCase):
         self.programs.confine(needed=True, helpers=NAMED)
 
     def credentials(self, helper: str, registry: str = "r.example") -> tuple[int, bytes]:
-        return tuple(self.programs.credentials(helper, registry, purpose="test"))  # type: ignore[return-value]
+        return self.programs.credentials(helper, registry, purpose="test")[:2]
 
     def slow_program(self) -> int:
         """The number of the helper's process once it runs."""
@@ -78,6 +78,8 @@ class Requests(HelperTestCase):
         self.assertEqual(self.credentials("echo"), direct)
         self.assertEqual(direct, (0, f"get|r.example|{self.mark}".encode()))
         self.assertEqual(self.credentials("fail"), (3, b"no\n"))
+        failed = self.programs.credentials("fail", "r.example", purpose="test")
+        self.assertEqual(failed.stderr, "locked \u00e9\n".encode())
         self.assertEqual(self.programs.verify(b"ring", b"message"), DirectPrograms().verify(b"ring", b"message"))
 
     def test_what_is_unpacked_goes_from_one_descriptor_to_the_other(self) -> None:
