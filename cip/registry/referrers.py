@@ -71,7 +71,7 @@ class RegistryReferrers:
         """
         stores = load_registries_d(self._settings)
         wanted = []
-        for endpoint in self._allowed():
+        for endpoint in self._endpoints():
             place = stores.place(endpoint.reference)
             if place.bundles if place.bundles is not None else place.attachments and not attached:
                 wanted.append(endpoint)
@@ -83,11 +83,7 @@ class RegistryReferrers:
 
     def referrers(self, digest: Digest) -> ReferrerList:
         """The list of the first place that has one, else an empty one. Raises SourceError, InvalidDocumentError."""
-        return self._search(self._allowed(), digest, self._limits)
-
-    def _allowed(self) -> Sequence[Endpoint]:
-        """The places that may be asked: a registry that is blocked behind its mirrors is none of them."""
-        return [each for each in self._endpoints() if not each.place.blocked]
+        return self._search(self._endpoints(), digest, self._limits)
 
     def _search(self, endpoints: Sequence[Endpoint], digest: Digest, limits: Callable[[], Limits]) -> ReferrerList:
         whole = limits().until(self._session.clock.monotonic() + self._settings.times.open)

@@ -39,7 +39,7 @@ from tests.support.referrers import (
     listing,
     tag_of,
 )
-from tests.unit.test_source import MIRRORED, SourceCase
+from tests.unit.test_source import SourceCase
 
 IMAGE = b'{"image":1}'
 D = digest_of(IMAGE)
@@ -374,17 +374,6 @@ class PlacesTest(FindCase):
             list(places),
             [f"bundles of mirror.example/cache/a/b (no referrers API, no tag {shown})", "bundles of r.example/a/b"],
         )
-
-    def test_a_blocked_registry_behind_its_mirror_is_not_asked(self) -> None:
-        self.host.write(
-            "/etc/containers/registries.conf",
-            MIRRORED.replace('location = "r.example"\n[[', 'location = "r.example"\nblocked = true\n[['),
-        )
-        source = self.source()
-        self.assertEqual(self.find(source), FoundBundles())
-        self.assertEqual(self.origins.targets("r.example:443"), [])
-        referrers = ImageReferrers("docker://r.example/a/b:t", source.referrer_source(), (D,), frozenset())
-        self.assertEqual(referrers.index()[1], 0)
 
     def test_an_answer_of_the_first_place_is_final(self) -> None:
         for answer in ("api", "tag"):
