@@ -4,6 +4,7 @@
 import configparser
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -363,7 +364,7 @@ class Started(Conversations):
                 self.assertEqual(proxy.line.ask("GET", blob(images.DIGEST_T)).body, images.LAYER_T)
 
     def commands(self) -> dict[str, Sequence[str]]:
-        """An environment that sees the checkout as an installation does, with the script that an installer writes."""
+        """An environment that sees the checkout as an installation does, with the command that a wheel brings."""
         base = self.scratch / "environment"
         venv.create(base, symlinks=True)
         python = str(base / "bin" / "python3")
@@ -371,13 +372,13 @@ class Started(Conversations):
         (site / "checkout.pth").write_text(f"{ROOT}\n", encoding="utf-8")
         configuration = configparser.ConfigParser()
         configuration.read(ROOT / "setup.cfg", encoding="utf-8")
-        name, _, target = configuration["options.entry_points"]["console_scripts"].strip().partition(" = ")
-        module, _, function = target.partition(":")
-        script = base / "bin" / name
-        script.write_text(f"#!{python}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
-        script.chmod(0o755)
+        command = ROOT / configuration["options"]["scripts"].strip()
+        shutil.copy(command, base / "bin")
+        link = self.scratch / "a link"
+        link.symlink_to(base / "bin" / command.name)
         return {
-            "console script": [str(script)],
+            "command of a wheel": [str(base / "bin" / command.name)],
+            "a link to it": [str(link)],
             "isolated": [python, "-I", "-m", "cip"],
             "without user site and working directory": [python, "-sP", "-m", "cip"],
             "warnings are errors": [python, "-I", "-W", "error", "-m", "cip"],

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import unittest
+import venv
 from pathlib import Path
 
+import cip
 from tests.packaging.test_packages import NAME, export
 
 
@@ -55,6 +58,34 @@ class Release(unittest.TestCase):
         self.assertEqual(built[0], built[1])
         self.assertIn("lib/cip/py.typed", built[0])
         self.assertIn("data/share/man/man1/container-image-proxy.1", built[0])
+
+    def test_its_command_starts_isolated_and_knows_its_link(self) -> None:
+        """Installed into a virtual environment as pip would, which needs a network or a package `wheel`."""
+        base = self.directory / "environment"
+        venv.create(base, symlinks=True)
+        (site,) = base.glob("lib/python3*/site-packages")
+        setup(self.release, "build_py", "--build-lib", str(site))
+        setup(self.release, "build_scripts", "--build-dir", str(base / "bin"))
+        command = base / "bin" / "container-image-proxy"
+        trap = self.directory / "trap" / "cip"
+        trap.mkdir(parents=True)
+        (trap / "__init__.py").write_text("raise SystemExit('the wrong package was imported')\n")
+        (self.directory / "skopeo").symlink_to(command)
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(trap.parent)}
+        for words, status, said in (
+            ([str(command), "--version"], 0, f"container-image-proxy {cip.__version__}\n"),
+            ([str(self.directory / "skopeo"), "copy", "a", "b"], 2, "under the name skopeo"),
+        ):
+            with self.subTest(words):
+                done = subprocess.run(
+                    words, check=False, capture_output=True, text=True, cwd=trap.parent, env=environment
+                )
+                self.assertEqual(done.returncode, status, done.stderr)
+                self.assertIn(said, done.stdout + done.stderr)
+        shutil.rmtree(site / "cip")
+        done = subprocess.run([str(command), "--version"], check=False, capture_output=True, text=True, env=environment)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\Acontainer-image-proxy: ERROR: .* finds no package cip; .*-m cip\n\Z")
 
     def test_its_description_names_the_licence_once(self) -> None:
         information = (self.release / "PKG-INFO").read_text(encoding="utf-8")

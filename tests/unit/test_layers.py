@@ -69,6 +69,7 @@ OPTIONAL_PACKAGES = {"cryptography": "cip.trust.sigstore.keys", "yaml": "cip.hos
 # what each module at the heart of the program may be imported by; that nobody does is a fault as well
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "urllib.request": frozenset({"cip.net.opener", "cip.registry.authorization"}),
+    "http.server": frozenset({"cip.wire.httpserver"}),
     "http.client": frozenset({"cip.net.connection", "cip.net.response", "cip.channels"}),
 }
 # rooms whose decisions depend on nothing but their arguments, and what they must therefore not import
