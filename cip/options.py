@@ -204,6 +204,7 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     command = Command.HTTP
     if words and words[0] in (Command.JSON, Command.EXPLAIN, Command.FETCH):
         command = Command(words.pop(0))
+    rooms.require_words([command, *(f"--{name}" for name, value in values.items() if value)])
     expected, what = _ARGUMENTS[command]
     if len(words) != expected:
         raise UsageError(f"{command or PROGRAM}: expected {what}, found {len(words)}; see --help")

@@ -7,7 +7,7 @@ done is refused by a typed error that names it. The core imports a room in no ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
@@ -89,9 +89,33 @@ ROOMS = (
 )
 
 
+# commands and flags that only a room can serve
+_WORDS = {
+    "experimental-image-proxy": "jsonproxy", "explain": "explain", "fetch": "fetch", "--audit-fd": "report",
+    "--events-fd": "report", "--journal": "report", "--local-source": "union", "--offline": "union",
+    "--partial-dir": "partial", "--read-ahead": "readahead", "--require-sandbox": "confine",
+}  # fmt: skip
+
+
 def present() -> tuple[str, ...]:
     """The names of the rooms that this copy has."""
-    return tuple(room.name for room in ROOMS if all(find_spec(f".{name}", __package__) for name in room.modules))
+    return tuple(room.name for room in ROOMS if _is_present(room))
+
+
+def require_words(words: Iterable[str]) -> None:
+    """Return unless a command or a flag (`--name`) is given that needs an absent room. Raises UsageError."""
+    for word in words:
+        for room in ROOMS:
+            if room.name == _WORDS.get(word) and not _is_present(room):
+                raise UsageError(_without(word, room))
+
+
+def _is_present(room: Room) -> bool:
+    return all(find_spec(f".{name}", __package__) for name in room.modules)
+
+
+def _without(what: str, room: Room) -> str:
+    return f"{what}: not part of this copy, which was made without the room {room.name!r}"
 
 
 @contextmanager
@@ -103,7 +127,7 @@ def _needed(what: str, refuse: Callable[[str], CipError]) -> Iterator[None]:
         absent = (error.name or "").removeprefix(f"{__package__}.")
         for room in ROOMS:
             if any(f"{absent}.".startswith(f"{module}.") for module in room.modules):
-                raise refuse(f"{what}: not part of this copy, which was made without the room {room.name!r}") from error
+                raise refuse(_without(what, room)) from error
         raise
 
 
@@ -167,8 +191,7 @@ def open_with_local_sources(
     events: Events, programs: Programs, spools: Spools,
 ) -> ImageSource:  # fmt: skip
     """The union of the local sources of `settings` and a registry. Raises UsageError, and what the room raises."""
-    with _needed("--local-source", UsageError):
-        from .union import open_with_local_sources
+    from .union import open_with_local_sources
     return open_with_local_sources(reference, settings, open_registry, events, programs, spools)
 
 
@@ -264,15 +287,13 @@ def read_ahead(
 
 def open_part_store(path: str, limit: int) -> PartStore | None:
     """What `--partial-dir` keeps; None, with a warning, where nothing can be kept. Raises UsageError."""
-    with _needed("--partial-dir", UsageError):
-        from .partial import open_part_store
+    from .partial import open_part_store
     return open_part_store(path, limit)
 
 
 def records() -> Records:
     """The writers of events and audit. Raises UsageError."""
-    with _needed("--events-fd, --audit-fd, --journal", UsageError):
-        from .report.records import Records
+    from .report.records import Records
     return Records()
 
 
@@ -281,8 +302,7 @@ def records() -> Records:
 
 def json_conversation(sock: socket.socket, opener: ImageOpener) -> JsonConversation:
     """The conversation by the JSON protocol on `sock`, a context manager. Raises UsageError."""
-    with _needed("experimental-image-proxy", UsageError):
-        from .wire.jsonproxy.conversation import Conversation
+    from .wire.jsonproxy.conversation import Conversation
     return Conversation(sock, opener)
 
 
@@ -300,15 +320,13 @@ def confinement(settings: Settings, reference: str, *, limited_reads: bool) -> C
 
 def explain(reference: str, settings: Settings) -> Explanation:
     """What would be done for `reference`. Raises UsageError."""
-    with _needed("explain", UsageError):
-        from .explain.resolve import explain
+    from .explain.resolve import explain
     return explain(reference, settings)
 
 
 def parse_destination(text: str, image: str) -> Destination:
     """Where `fetch` puts the `image`. Raises UsageError, InvalidReferenceError."""
-    with _needed("fetch", UsageError):
-        from .fetch.command import parse_destination
+    from .fetch.command import parse_destination
     return parse_destination(text, image)
 
 
