@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import subprocess
+import time
 import unittest
 from functools import partial
 from pathlib import Path
@@ -143,6 +144,40 @@ class ConfigurationTest(FieldCase):
         self.assertEqual("image-not-found", self.problem(f"docker://{host}/{NAME}:9", environment=path)["type"])
         self.assertIn("podman knows no wildcards", self.stderr)
         self.assertEqual("authentication-failed", self.problem(f"docker://{host}/x:9", environment=path)["type"])
+
+    def test_a_helper_that_fails_tells_why_and_no_secret(self) -> None:
+        registry = self.enterContext(docker_registry(self.scratch / "registry", htpasswd={"robot": "secret"}))
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{registry.host}'\ninsecure=true\n")
+        self.write_home("auth.json", json.dumps({"credHelpers": {registry.host: "field"}}))
+        helper = self.scratch / "bin" / "docker-credential-field"
+        helper.parent.mkdir()
+        path = {"PATH": f"{helper.parent}:{os.environ['PATH']}"}
+        for script, shown in (
+            ("echo 'cannot reach vault.example: timeout' >&2", "cannot reach vault.example: timeout"),
+            ("echo hunter2; echo 'not hunter2' >&2", "not shown, because it repeats its answer"),
+        ):
+            helper.write_text(f"#!/bin/sh\n{script}\nexit 3\n")
+            helper.chmod(0o755)
+            with self.subTest(script):
+                problem = self.problem(f"docker://{registry.host}/{NAME}:9", environment=path)
+                self.assertEqual("credentials-unavailable", problem["type"])
+                self.assertIn(f"docker-credential-field: ended with status 3 for {registry.host}", problem["detail"])
+                self.assertIn(shown, problem["detail"])
+                self.assertNotIn("hunter2", problem["detail"] + self.stderr)
+
+    def test_a_helper_that_leaves_a_child_behind_ends_with_itself(self) -> None:
+        registry = self.enterContext(docker_registry(self.scratch / "registry", htpasswd={"robot": "secret"}))
+        self.write_home("registries.conf", f"[[registry]]\nlocation='{registry.host}'\ninsecure=true\n")
+        self.write_home("auth.json", json.dumps({"credHelpers": {registry.host: "field"}}))
+        helper = self.scratch / "bin" / "docker-credential-field"
+        helper.parent.mkdir()
+        helper.write_text("#!/bin/sh\nsleep 12 &\n" + 'echo \'{"Username":"robot","Secret":"secret"}\'\n')
+        helper.chmod(0o755)
+        path = {"PATH": f"{helper.parent}:{os.environ['PATH']}"}
+        began = time.monotonic()
+        with running(f"docker://{registry.host}/{NAME}:9", home=self.home, environment=path) as proxy:
+            self.assertEqual("image-not-found", proxy.line.ask("GET", "/manifest").problem()["type"])
+            self.assertLess(time.monotonic() - began, 10)
 
     def test_a_mirror_without_its_registry_says_what_lacks_above_it(self) -> None:
         self.write_home("registries.conf", "[[registry.mirror]]\nlocation='mirror.example'\n")
