@@ -55,6 +55,7 @@ class Grammar(NamedTuple):
     first_limit: int
     field_count: int
     empty_lines: int  # skipped before a message (RFC 9112, 2.2)
+    first_at_once: bool  # whether a bad first line is told before its head has ended
     bare_line_feeds: bool  # whether they end lines of chunks
     chunk_line_limit: int
     chunk_lines_limit: int  # of one body
@@ -70,6 +71,7 @@ REQUESTS = Grammar(
     first_limit=REQUEST_LINE_LIMIT,
     field_count=100,
     empty_lines=8,
+    first_at_once=True,  # who speaks another protocol may wait for an answer now
     bare_line_feeds=False,
     chunk_line_limit=HEAD_LIMIT,
     chunk_lines_limit=HEAD_LIMIT,
@@ -85,6 +87,7 @@ ANSWERS = Grammar(
     first_limit=HEAD_LIMIT,
     field_count=256,
     empty_lines=0,
+    first_at_once=False,  # what breaks off in its head is told as lost
     bare_line_feeds=True,
     chunk_line_limit=CHUNK_LINE_LIMIT,
     chunk_lines_limit=_UNBOUNDED,
@@ -162,7 +165,7 @@ class Lines:
 
     def _receive_head(self) -> bytes | None:
         """The next head without the empty line behind it; None at the end before it."""
-        grammar, searched, skipped = self.grammar, 0, 0
+        grammar, searched, skipped, judged = self.grammar, 0, 0, not self.grammar.first_at_once
         while True:
             while skipped < grammar.empty_lines and (line := _LINE_END.match(self._data, self._at)):
                 self._at, searched, skipped = line.end(), 0, skipped + 1
@@ -177,6 +180,9 @@ class Lines:
                 head = self._data[self._at : end.start(1)]
                 self._at = end.end()
                 return head
+            if line_end >= 0 and not judged:
+                judged = True
+                self._require_first(self._data[self._at : line_end].removesuffix(b"\r"))
             if not self._fill("head", at_start=not searched):
                 return None
 

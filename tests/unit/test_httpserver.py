@@ -689,6 +689,10 @@ class Heads(Conversations):
             (detail,) = self.refusals(f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode())
             self.assertEqual(detail, f"expected HTTP/1.1, found HTTP/{version}")
 
+    def test_of_another_protocol_are_answered_before_more_comes(self) -> None:
+        for line_of_it in (b"GARBAGE\r\n", b"\x16\x03\x01\n", b"GET /manifest\r\n"):
+            self.assertEqual(self.refusals(line_of_it)[0][:8], "expected")
+
     def test_are_refused_without_repeating_what_may_be_a_secret(self) -> None:
         for detail in self.refusals(
             b"GET /manifest HTTP/1.1\r\nAuthorization Bearer s3cret\r\n\r\n",
