@@ -537,6 +537,7 @@ LOG_V1 = (
     Case("T120 version of the body", "rekor", body("apiVersion", "0.0.2", V1), words="apiVersion"),
     Case("T120 kind of the body", "rekor", body("kind", "hashedrekord", V1), words="kind"),
     Case("T121", "rekor", body("spec.signatures", lambda listed: listed * 2, V1), "C! P"),
+    Case("T121 with none", "rekor", body("spec.signatures", [], V1), words="about 0 signatures"),
     Case("T122", "rekor", body("spec.payloadHash.value", "0" * 64, V1), "C P"),
     Case("T122 of the largest value", "rekor", body("spec.payloadHash.value", "f" * 64, V1)),
     Case("T122 hash", "rekor", body("spec.payloadHash.algorithm", "sha512", V1)),
@@ -621,6 +622,7 @@ LOG_V2 = (
     Case("T206", "rekor", lambda w: body(f"{_V2_SPEC}.signature.content", _other_signature(w))(w), "C P"),
     Case("T207", "rekor", lambda w: body(_VERIFIER, {"keyDetails": "PKIX_ECDSA_P256_SHA_256", "publicKey": {
         "rawBytes": b64(spki(w.usual_leaf.key))}})(w), "C P"),
+    Case("T207 neither", "rekor", body(f"{_VERIFIER}.x509Certificate"), words="another kind of key"),
     Case("T207 both", "rekor", lambda w: made(body=lambda d: d["spec"]["hashedRekordV002"]["signature"][
         "verifier"].update(publicKey={"rawBytes": b64(spki(w.usual_leaf.key))}))(w)),
     Case("T207 another certificate of the key", "rekor", lambda w: body(
