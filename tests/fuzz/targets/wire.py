@@ -54,7 +54,7 @@ class _Manifest(NamedTuple):
 class _Image:
     """An image of one blob."""
 
-    manifest = _Manifest()
+    fetchable_manifest = _Manifest()
 
     def describe_blob(self, digest: Digest) -> Descriptor:
         if digest != digest_of(_BLOB):
