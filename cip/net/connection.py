@@ -81,7 +81,8 @@ class Connection(http.client.HTTPConnection):
         try:
             self._connect()
         except SourceError as error:
-            if error.code is not ErrorCode.TLS_UNTRUSTED or not self._contexts.trust_all(self.route.identity):
+            identity = _NOBODY if error.phase is Phase.PROXY else self.route.identity
+            if error.code is not ErrorCode.TLS_UNTRUSTED or not self._contexts.trust_all(identity):
                 raise
             log.debug("%s; once more with every authority that the system has", error)
             self._connect()

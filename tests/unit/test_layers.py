@@ -242,6 +242,10 @@ class LayersTest(unittest.TestCase):
         self.assertIn("cip.net.opener: expected it to import urllib.request", found)
         self.assertNotIn("cip.net.response: expected it to import http.client", found)
 
+    def test_no_private_name_of_ssl_is_used(self) -> None:
+        # what it would save was measured (stdlib-http.md section 5); it may be gone with any release
+        self.assertEqual([], [name for name, text in read_package(REPOSITORY / PACKAGE).items() if "_sslobj" in text])
+
     def test_a_program_of_allowed_arrows_has_no_complaint(self) -> None:
         self.assertEqual(
             [],
