@@ -56,8 +56,9 @@ class ReadAhead:
         self._order = tuple(self._layers)
         self._places = {digest: place for place, digest in enumerate(self._order)}
         self._lock = threading.Lock()
-        self._asked: set[Digest] = set()  # or given up: not begun early any more
-        self._following: Sequence[Digest] = ()  # behind the one that the parent asked for last
+        # For each place the next one at or behind it whose layer was neither asked for nor given up, as far as known.
+        self._wanted = list(range(len(self._order) + 1))
+        self._following = len(self._order)  # the place behind the layer that the parent asked for last
         self._early: dict[Digest, _EarlyBlob] = {}
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
@@ -67,7 +68,7 @@ class ReadAhead:
             early = self._early.pop(digest, None)
             self._give_up_failed()
             if digest in self._places:
-                self._asked.add(digest)
+                self._forget(digest)
                 self._access = access
                 self._follow(self._places[digest], expected=early is not None)
         reader: BlobReader | None = None
@@ -83,7 +84,7 @@ class ReadAhead:
         with self._lock:
             forgotten = list(self._early.values())
             self._early.clear()
-            self._following = ()
+            self._following = len(self._order)
         for early in forgotten:
             early.close()
 
@@ -94,8 +95,8 @@ class ReadAhead:
 
     def _follow(self, place: int, *, expected: bool) -> None:
         """Begin what comes behind the layer at `place`, if the parent asks for one behind the other."""
-        in_order = expected or (place > 0 and self._order[place - 1] in self._asked)
-        self._following = self._order[place + 1 :] if in_order or self._guess else ()
+        in_order = expected or (place > 0 and self._wanted[place - 1] != place - 1)
+        self._following = place + 1 if in_order or self._guess else len(self._order)
         if in_order and not self._guess:
             self._give_up([digest for digest in self._early if self._places[digest] < place - LEFT_BEHIND])
         self._begin_following()
@@ -105,18 +106,35 @@ class ReadAhead:
 
     def _give_up(self, digests: Sequence[Digest]) -> None:
         for digest in digests:
-            self._asked.add(digest)
+            self._forget(digest)
             self._early.pop(digest).close()
+
+    def _forget(self, digest: Digest) -> None:
+        """Not begin a layer early any more."""
+        place = self._places[digest]
+        if self._wanted[place] == place:
+            self._wanted[place] = place + 1
+
+    def _next_wanted(self, place: int) -> int:
+        """The first place from `place` on that is still wanted; many steps that were taken once become one."""
+        found = place
+        while self._wanted[found] != found:
+            found = self._wanted[found]
+        while place != found:
+            self._wanted[place], place = found, self._wanted[place]
+        return found
 
     def _begin_following(self) -> None:
         """Begin what may be begun, and let the next one grow."""
         early = self._early
-        wanted = [digest for digest in self._following if digest not in self._asked]
+        first = place = self._next_wanted(self._following)
         if any(each.failed for each in early.values()):
             return
         underway = sum(not each.is_whole for each in early.values())
         reserved = sum(each.reserved for each in early.values())
-        for digest in wanted:
+        while place < len(self._order):
+            digest = self._order[place]
+            place = self._next_wanted(place + 1)
             if digest in early:
                 continue
             if underway >= self._at_once or len(early) >= LAYERS or reserved > 2 * self._limit - self._first_fill:
@@ -130,8 +148,8 @@ class ReadAhead:
                 break
             underway += 1
             reserved += self._first_fill
-        if wanted and wanted[0] in early:
-            following = early[wanted[0]]
+        following = early.get(self._order[first]) if first < len(self._order) else None
+        if following is not None:
             following.allow(min(self._limit, 2 * self._limit - (reserved - following.reserved)))
 
 

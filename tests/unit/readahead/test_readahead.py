@@ -405,6 +405,29 @@ class UnknownParentCase(ThreadCheckedCase):
         self.assertEqual([found[place] for place in range(32)], [image.blobs[digest] for digest in image.order])
         self.assertEqual(sorted(image.opened), sorted(image.order))
 
+    def test_a_layer_costs_the_same_among_many_in_whatever_order(self) -> None:
+        class Counting(list[int]):
+            looks = 0
+
+            def __getitem__(self, place: int) -> int:  # type: ignore[override]
+                Counting.looks += 1
+                return super().__getitem__(place)
+
+        count = 2000
+        image = _Image([b"%d" % number for number in range(count)])
+        for name, order, guess in (
+            ("forward", image.order, True), ("backward", image.order[::-1], True),
+            ("backward", image.order[::-1], False), ("every other", image.order[::2] + image.order[1::2], True),
+        ):  # fmt: skip
+            ahead = ReadAhead(image.open_blob, image.layers(), FIRST_FILL, 1, guess=guess)  # no thread: one connection
+            ahead._wanted = Counting(ahead._wanted)
+            Counting.looks = 0
+            for digest in order:
+                ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED).close()
+            with self.subTest(name, guess=guess):
+                self.assertLess(Counting.looks, 20 * count)
+            ahead.close()
+
     def test_what_was_asked_for_before_lets_its_parent_go_on(self) -> None:
         image = self.image(40)
         ahead = self.ahead(image)
