@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import CipError, InvalidDocumentError, quote, redacted
+from ..errors import CipError, ErrorCode, InvalidDocumentError, quote, redacted
 
 DEPTH_LIMIT = 128  # nested arrays and objects
+NODE_LIMIT = 400_000  # values and keys of one document; a value takes ten to thirty times as much memory as its text
 PATH_LIMIT = 200  # characters of a path in a message; the end is what people look for
 T = TypeVar("T")
 DocumentError = Callable[[str, str], CipError]  # (where, why) -> the error to raise
@@ -22,6 +23,8 @@ DocumentError = Callable[[str, str], CipError]  # (where, why) -> the error to r
 _KIND = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer", float: "a number"}
 # Go's JSON decoder folds these two letters to ASCII; a key that another reader takes for a known one is an attack.
 _FOLDS = str.maketrans({"\u017f": "s", "\u212a": "k"})
+# A string with all that it holds, or what stands in front of, or behind, each further value or key.
+_STRING_OR_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[,:\[{]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DUPLICATE = object()  # stands in for the value of a key that occurred twice
 
@@ -195,8 +198,9 @@ def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocu
     """The one JSON value that `data` holds. `document` names it in messages; `error` makes the exception to raise.
 
     Raises what `error` makes: not UTF-8, a byte order mark, not JSON, trailing text, a duplicate key, NaN or an
-    infinite number, an integer of thousands of digits, nesting deeper than `DEPTH_LIMIT`. A lone surrogate written
-    as an escape passes here and is refused by `as_str`; `refuse_surrogates` looks for it everywhere.
+    infinite number, an integer of thousands of digits, nesting deeper than `DEPTH_LIMIT`, and (limit-exceeded) more
+    than `NODE_LIMIT` values and keys, which are counted before anything is made of them. A lone surrogate written as
+    an escape passes here and is refused by `as_str`; `refuse_surrogates` looks for it everywhere.
     """
     try:
         text = data.decode("utf-8")
@@ -207,6 +211,10 @@ def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocu
 
 def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
     """As `parse_json`, for text that is already decoded."""
+    if _has_too_many_nodes(text):
+        fault = error(document, f"more than {NODE_LIMIT} values and keys")
+        fault.code = ErrorCode.LIMIT_EXCEEDED
+        raise fault
     duplicates = 0
 
     def to_mapping(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -279,6 +287,18 @@ def _finite(text: str) -> float:
     if number - number != 0.0:
         raise ValueError(text)
     return number
+
+
+def _has_too_many_nodes(text: str) -> bool:
+    """Whether so many marks stand outside of strings; all there are is looked at first, because that is quick."""
+    if sum(map(text.count, ",:[{")) <= NODE_LIMIT:
+        return False
+    nodes = 0
+    for match in _STRING_OR_MARK.finditer(text):
+        nodes += text[match.start()] != '"'
+        if nodes > NODE_LIMIT:
+            return True
+    return False
 
 
 def _is_deeper(value: object, limit: int) -> bool:

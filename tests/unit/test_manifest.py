@@ -310,7 +310,8 @@ class Limits(unittest.TestCase):
 
     def test_nesting_without_end_is_refused_without_a_crash(self) -> None:
         for depth in (129, 5_000, 1_000_000):
-            with self.subTest(depth), self.assertRaisesRegex(InvalidDocumentError, "nested deeper than 128 levels"):
+            words = "nested deeper than 128 levels|more than 400000 values and keys"
+            with self.subTest(depth), self.assertRaisesRegex(InvalidDocumentError, words):
                 parse(b'{"subject":' + b"[" * depth + b"]" * depth + b"}")
 
 
