@@ -17,7 +17,6 @@ import math
 import os
 import re
 import socket
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -43,7 +42,8 @@ from ..net.lines import (
 )
 from ..temporary import TemporarySpace
 from .problem import RequestFault, encode, frames_of, http_status, problem, public_text, seconds_to_wait
-from .query import artifact_type_of
+from .stream import Output, receive_into
+from .target import artifact_type_of, parse_target
 
 if TYPE_CHECKING:
     from ..image import Image
@@ -57,9 +57,6 @@ _SKIP_SIZE = 64 * 1024  # bytes of a request body read at once
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
 _EVERYWHERE = ("GET", "HEAD", "POST", "OPTIONS")
 
-_VISIBLE = re.compile(r"[!-~]+", re.ASCII)
-_ABSOLUTE = re.compile(r"(?i:https?)://[^/?#]+([/?].*)?", re.ASCII)
-_HALF_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # RFC 9110 7.2, RFC 3986 3.2.2; empty is allowed
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+,;=0-9A-Za-z._~%-]*)(?::[0-9]*)?", re.ASCII)
 
@@ -75,48 +72,6 @@ def on_socket(sock: socket.socket, open_image: OpenImage, space: TemporarySpace)
     return Conversation(sock.fileno(), sock.fileno(), open_image, space)
 
 
-class _Output(BufferedIOBase):
-    """`wfile`. What is written waits for what is sent, so a head and the first bytes leave in one call."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._waiting: list[bytes] = []
-        self.sent = 0  # bytes, since the caller last set it
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]  # http.server writes bytes only
-        """Put `data` in line."""
-        self._waiting.append(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Send what waits."""
-        self.send()
-
-    def close(self) -> None:
-        """Nothing: the descriptor is the caller's, and the base's finaliser calls this at any time."""
-
-    def drop(self) -> None:
-        """Forget what waits."""
-        self._waiting.clear()
-
-    def send(self, *parts: bytes | memoryview) -> None:
-        """Send what waits and then `parts`. Raises PeerError when the parent does not take it."""
-        buffers: list[bytes | memoryview] = [*self._waiting, *parts]
-        self._waiting.clear()
-        while buffers:
-            try:
-                count = os.writev(self._fd, buffers)
-            except OSError as error:
-                raise PeerError(
-                    f"the parent closed the connection before the end of an answer: {error.strerror}"
-                ) from error
-            self.sent += count
-            while buffers and count >= len(buffers[0]):
-                count -= len(buffers.pop(0))
-            if count:
-                buffers[0] = memoryview(buffers[0])[count:]
-
-
 class Conversation(BaseHTTPRequestHandler):
     """One connection from its first request to its end, in the thread that calls `begin` and `run`.
 
@@ -130,8 +85,8 @@ class Conversation(BaseHTTPRequestHandler):
 
     def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, space: TemporarySpace) -> None:
         # Not the base's, which wants a socket and ends with the conversation: nobody could look at it from beside.
-        self._lines = Lines(lambda view: _receive_into(input_fd, view), REQUESTS)
-        self._output = _Output(output_fd)
+        self._lines = Lines(lambda view: receive_into(input_fd, view), REQUESTS)
+        self._output = Output(output_fd)
         self.rfile = cast("BufferedIOBase", self._lines)
         self.wfile = self._output
         self._output_fd = output_fd
@@ -184,9 +139,7 @@ class Conversation(BaseHTTPRequestHandler):
         self._minor = 1
         self._output.sent = 0
         self.command = ""
-        self.request_version = (
-            self.default_request_version
-        )  # the base sets it after the first fault
+        self.request_version = self.default_request_version  # the base sets it after the first fault
         # Until the request has been read to its end, any failure is the end of the conversation.
         self.close_connection = True
         self.exit_status = EXIT_FAILED
@@ -315,34 +268,23 @@ class Conversation(BaseHTTPRequestHandler):
 
     def _answer_manifest(self, name: str) -> None:
         manifest = self._opened().fetchable_manifest
-        fields = {
-            "Content-Type": manifest.media_type,
-            "Content-Length": str(len(manifest.data)),
-            "Manifest-Digest": str(manifest.digest),
-        }
+        fields = {"Manifest-Digest": str(manifest.digest)}
         if manifest.index_digest is not None:
             fields["Manifest-Index-Digest"] = str(manifest.index_digest)
-        self._start(200, fields)
-        self._output.send(b"" if self.command == "HEAD" else manifest.data)
+        self._send_document(200, manifest.media_type, manifest.data, fields)
 
     def _answer_referrers(self, name: str) -> None:
         wanted = artifact_type_of(self._target)
         data, _ = self._opened().referrers(wanted)
-        self._start(200, {"Content-Type": OCI_INDEX, "Content-Length": str(len(data))})
-        self._output.send(b"" if self.command == "HEAD" else data)
+        self._send_document(200, OCI_INDEX, data, {})
 
     def _answer_referrer(self, name: str) -> None:
         digest = parse_digest(name)
         served = self._opened().referrer_manifest(digest)
-        fields = {
-            "Content-Type": served.media_type,
-            "Content-Length": str(len(served.data)),
-            "Manifest-Digest": str(digest),
-        }
+        fields = {"Manifest-Digest": str(digest)}
         if served.verified == "no":
             fields["Referrers-Verified"] = "no"
-        self._start(200, fields)
-        self._output.send(b"" if self.command == "HEAD" else served.data)
+        self._send_document(200, served.media_type, served.data, fields)
 
     def _answer_blob(self, name: str) -> None:
         digest = parse_digest(name)
@@ -381,6 +323,10 @@ class Conversation(BaseHTTPRequestHandler):
                 log.error("%s", public_text(str(error)))  # whoever looks at night finds the next step in one line
                 raise
         return self._image
+
+    def _send_document(self, status: int, media_type: str, data: bytes, fields: Mapping[str, str]) -> None:
+        self._start(status, {"Content-Type": media_type, "Content-Length": str(len(data)), **fields})
+        self._output.send(b"" if self.command == "HEAD" else data)
 
     def _send_whole(self, reader: BlobReader, expected: Descriptor) -> None:
         self._start_blob(expected)  # waits in `_output` for the first bytes
@@ -440,16 +386,14 @@ class Conversation(BaseHTTPRequestHandler):
             self.close_connection = True  # the base has said otherwise before it took the fields
             log.error("refused a request, and where the next one begins is not known: %s", error)
         log.debug("%s: %s", error.code, error)
-        body = encode(problem(error))
-        fields = {"Content-Type": PROBLEM_MEDIA_TYPE, "Content-Length": str(len(body))}
+        fields = {}
         if isinstance(error, _MethodNotAllowed):
             fields["Allow"] = ", ".join(error.methods)
         wait = seconds_to_wait(error)
         if wait is not None:
             fields["Retry-After"] = str(math.ceil(wait))
-        self._start(http_status(error), fields)
         try:
-            self._output.send(b"" if self.command == "HEAD" else body)
+            self._send_document(http_status(error), PROBLEM_MEDIA_TYPE, encode(problem(error)), fields)
         except PeerError as gone:
             self._end(str(gone))
 
@@ -498,35 +442,3 @@ def _find_resource(path: str) -> tuple[_Resource, str]:
         f"path {quote(path)}: expected /manifest, /blobs/DIGEST, /referrers, /referrers/DIGEST or /quit",
         code=ErrorCode.PATH_UNKNOWN,
     )
-
-
-def parse_target(target: str) -> str:
-    """The path that `target` names, percent-decoded once, bytes above ASCII as Latin-1.
-
-    Not `urllib.parse.urlsplit`, which drops line breaks and takes a path for a host where it begins with two slashes.
-    Any query is left out, and so is the authority of the absolute form. Raises RequestFault (400), without the query,
-    which may be a secret.
-    """
-    shown = quote(target.partition("?")[0])
-    if not _VISIBLE.fullmatch(target):
-        raise RequestFault(400, f"target {shown}: expected visible ASCII characters")
-    if not target.startswith("/"):
-        match = _ABSOLUTE.fullmatch(target)
-        if match is None:
-            raise RequestFault(400, f"target {shown}: expected a path or an http URL")
-        target = match[1] or "/"
-    path = target.partition("?")[0] or "/"
-    if "#" in path:
-        raise RequestFault(400, f"target {quote(path)}: contains a fragment")
-    if _HALF_ESCAPE.search(path):
-        raise RequestFault(400, f"target {quote(path)}: expected two hex digits after %")
-    return urllib.parse.unquote(path, "latin-1")
-
-
-def _receive_into(fd: int, view: memoryview) -> int:
-    try:
-        return os.readv(fd, [view])
-    except ConnectionResetError:
-        return 0  # the parent left without reading all it asked for
-    except OSError as error:
-        raise PeerError(f"reading requests: {error.strerror}") from error

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The target of a request: its path, and the query of a request for what refers to the image."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+
+from ..errors import quote
+from .problem import RequestFault
+
+PARAMETER = "artifactType"
+_VISIBLE = re.compile(r"[!-~]+", re.ASCII)
+_ABSOLUTE = re.compile(r"(?i:https?)://[^/?#]+([/?].*)?", re.ASCII)
+_HALF_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def parse_target(target: str) -> str:
+    """The path that `target` names, percent-decoded once, bytes above ASCII as Latin-1.
+
+    Not `urllib.parse.urlsplit`, which drops line breaks and takes a path for a host where it begins with two slashes.
+    Any query is left out, and so is the authority of the absolute form. Raises RequestFault (400), without the query,
+    which may be a secret.
+    """
+    shown = quote(target.partition("?")[0])
+    if not _VISIBLE.fullmatch(target):
+        raise RequestFault(400, f"target {shown}: expected visible ASCII characters")
+    if not target.startswith("/"):
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None:
+            raise RequestFault(400, f"target {shown}: expected a path or an http URL")
+        target = match[1] or "/"
+    path = target.partition("?")[0] or "/"
+    if "#" in path:
+        raise RequestFault(400, f"target {quote(path)}: contains a fragment")
+    if _HALF_ESCAPE.search(path):
+        raise RequestFault(400, f"target {quote(path)}: expected two hex digits after %")
+    return urllib.parse.unquote(path, "latin-1")
+
+
+def artifact_type_of(target: str) -> str | None:
+    """The type that the target of a request asks for, None for all; `+` stands for itself (bundles.md section 5).
+
+    Raises RequestFault (400) for anything that would otherwise be dropped in silence.
+    """
+    query = target.partition("?")[2]
+    if not query:
+        return None
+    name, mark, value = query.partition("=")
+    if name != PARAMETER or not mark or "&" in value:
+        raise RequestFault(400, f"query: expected one parameter {PARAMETER}, found {quote(query)}")
+    if not value or "#" in value or _HALF_ESCAPE.search(value):
+        raise RequestFault(400, f"{PARAMETER}: expected a media type, found {quote(value)}")
+    try:
+        return urllib.parse.unquote(value, errors="strict")
+    except UnicodeDecodeError as error:
+        raise RequestFault(400, f"{PARAMETER}: expected UTF-8 behind %, found {quote(value)}") from error
