@@ -20,6 +20,7 @@ from .errors import (
     ErrorCode,
     InvalidDocumentError,
     NotFoundError,
+    SignatureError,
     UnsupportedError,
 )
 from .model import mediatype
@@ -41,7 +42,7 @@ from .model.referrers import (
     require_hint_of_bundle,
     too_many,
 )
-from .model.signature import SIGNATURE_LIMIT, FoundBundles, SigstoreBundle
+from .model.signature import SIGNATURE_LIMIT, FoundBundles, SignatureAllowance, SigstoreBundle
 from .sources.base import ReferrerList, ReferrerSource
 
 CANDIDATE_LIMIT = 128  # listed manifests that are fetched to look what they are
@@ -58,6 +59,7 @@ def find_bundles(listed: ReferrerList, digest: Digest) -> FoundBundles:
     bundles: list[SigstoreBundle] = []
     passed: dict[str, int] = {}
     predicates: list[str] = []
+    allowance = SignatureAllowance()
     left = CANDIDATE_LIMIT
     for entry in listed.entries:
         if entry.descriptor.digest in done:
@@ -72,7 +74,7 @@ def find_bundles(listed: ReferrerList, digest: Digest) -> FoundBundles:
                     code=ErrorCode.LIMIT_EXCEEDED,
                 )
             left -= 1
-            bundles.append(_fetch_bundle(listed, entry.descriptor, digest))
+            bundles.append(_fetch_bundle(listed, entry.descriptor, digest, allowance))
         except NotABundleError as other:
             if other.group == ATTESTATION:
                 predicates.append(other.predicate)
@@ -81,17 +83,25 @@ def find_bundles(listed: ReferrerList, digest: Digest) -> FoundBundles:
     return FoundBundles(tuple(bundles), tuple(predicates), tuple(f"{count} {group}" for group, count in passed.items()))
 
 
-def _fetch_bundle(listed: ReferrerList, referrer: Descriptor, digest: Digest) -> SigstoreBundle:
+def _fetch_bundle(
+    listed: ReferrerList, referrer: Descriptor, digest: Digest, allowance: SignatureAllowance
+) -> SigstoreBundle:
     where = f"{listed.place}: referrer {referrer.digest}"
     try:
         layer = bundle_layer(_manifest(listed, referrer, where), digest, where)
     except NotFoundError as error:  # a list that clients maintain goes stale
         raise NotABundleError(DANGLING) from error
     origin = f"{listed.place} (referrer {referrer.digest}, {listed.found_by})"
+    data, fault = b"", ""
     try:
-        data, fault = listed.document(layer, SIGNATURE_LIMIT, origin), ""
-    except NotFoundError:
-        data, fault = b"", "the bundle is missing"
+        allowance.take(layer.size, origin)
+    except SignatureError as error:
+        fault = str(error)
+    else:
+        try:
+            data = listed.document(layer, SIGNATURE_LIMIT, origin)
+        except NotFoundError:
+            fault = "the bundle is missing"
     return SigstoreBundle(data, origin, str(layer.digest), str(referrer.digest), fault)
 
 

@@ -14,6 +14,7 @@ from ..errors import ErrorCode, SignatureError
 from .jsontree import parse_json
 
 SIGNATURE_LIMIT = 4 * 1024 * 1024  # bytes of one signature (registry.md 6.7)
+SIGNATURES_LIMIT = 16 * 1024 * 1024  # bytes of all signatures of one manifest, which are in memory together
 SIGSTORE_MIME_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 # signatures.md 4.3: the first bytes of a signed message; the reference takes `=` for one of them, too
 OPENPGP_FIRST = frozenset(b"\x88\x89\x8a\x8b\x90\x91\x92\xa0\xa1\xa2\xa3\xc2\xc4\xc8")
@@ -34,6 +35,19 @@ class SigstoreSignature(NamedTuple):
     payload: bytes
     annotations: Mapping[str, str]
     origin: str
+
+
+class SignatureAllowance:
+    """How many bytes the signatures of one manifest may still have."""
+
+    def __init__(self) -> None:
+        self._left = SIGNATURES_LIMIT
+
+    def take(self, count: int, origin: str) -> None:
+        """Count one more. Raises SignatureError (fetch)."""
+        self._left -= count
+        if self._left < 0:
+            raise _unreadable(origin, f"more than {SIGNATURES_LIMIT} bytes of signatures of one manifest")
 
 
 RawSignature = SimpleSignature | SigstoreSignature

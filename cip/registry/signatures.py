@@ -38,6 +38,7 @@ from ..model.manifest import Manifest, parse_manifest
 from ..model.signature import (
     SIGNATURE_LIMIT,
     RawSignature,
+    SignatureAllowance,
     SigstoreSignature,
     SimpleSignature,
     parse_signature_blob,
@@ -112,6 +113,7 @@ class _Fetch:
     """The signatures of one manifest at one endpoint."""
 
     def __init__(self, endpoint: Endpoint, digest: Digest, session: RegistrySession, limits: Limits) -> None:
+        self._allowance = SignatureAllowance()
         self._endpoint = endpoint
         self._digest = digest
         self._session = session
@@ -163,6 +165,7 @@ class _Fetch:
                 break
             if number > LOOKASIDE_LIMIT:
                 raise _unreadable(directory, f"more than {LOOKASIDE_LIMIT} signatures")
+            self._allowance.take(len(blob), origin)
             found.append(parse_signature_blob(blob, origin))
         return found
 
@@ -198,6 +201,7 @@ class _Fetch:
         return [self._attachment(layer, f"{self._endpoint.name} (attached as {tag})") for layer in manifest.layers]
 
     def _attachment(self, layer: Descriptor, origin: str) -> RawSignature:
+        self._allowance.take(layer.size, origin)
         until = self._limits.deadline
         blob = RegistryBlob(layer, BlobAccess.VERIFIED, (self._endpoint,), self._session, signature_until=until)
         try:

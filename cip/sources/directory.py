@@ -12,7 +12,7 @@ from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity, path_identity
 from ..model.reference import ImageReference, Transport
-from ..model.signature import SIGNATURE_LIMIT, RawSignature, parse_signature_blob
+from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, parse_signature_blob
 from .base import BlobAccess, RawManifest
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
@@ -53,6 +53,7 @@ class DirectorySource:
         """The files `signature-N`, for an instance `HEX.signature-N`, from 1 until one is missing."""
         prefix = f"{_file_name(instance)}." if instance is not None else ""
         found: list[RawSignature] = []
+        allowance = SignatureAllowance()
         while True:
             name = f"{prefix}signature-{len(found) + 1}"
             what = f"{self._text}: {name}"
@@ -65,7 +66,9 @@ class DirectorySource:
             if len(found) == SIGNATURE_COUNT_LIMIT:
                 os.close(descriptor)
                 raise _unreadable(f"{what}: more than {SIGNATURE_COUNT_LIMIT} signatures")
-            found.append(parse_signature_blob(_read_signature(descriptor, what), name))
+            blob = _read_signature(descriptor, what)
+            allowance.take(len(blob), what)
+            found.append(parse_signature_blob(blob, name))
 
     def signature_places(self) -> Sequence[str]:
         """The directory."""

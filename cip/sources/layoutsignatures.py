@@ -17,7 +17,13 @@ from ..model.descriptor import Descriptor, read_descriptor
 from ..model.digest import Digest
 from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
-from ..model.signature import SIGNATURE_LIMIT, RawSignature, SigstoreSignature, parse_signature_blob
+from ..model.signature import (
+    SIGNATURE_LIMIT,
+    RawSignature,
+    SignatureAllowance,
+    SigstoreSignature,
+    parse_signature_blob,
+)
 from .layout import INDEX_NAME, LayoutFiles, name_of
 
 ARTIFACT_TYPE = "application/vnd.container-image-proxy.signatures.v1"
@@ -67,6 +73,9 @@ def _layers(files: LayoutFiles, named: Descriptor | None, where: str) -> list[tu
     manifest = parse_manifest(_read(files, named, MANIFEST_LIMIT, where), named.media_type, where)
     if not isinstance(manifest, Manifest) or len(manifest.layers) > COUNT_LIMIT:
         raise _unreadable(f"{where}: expected a manifest of at most {COUNT_LIMIT} layers")
+    allowance = SignatureAllowance()
+    for layer in manifest.layers:
+        allowance.take(layer.size, where)
     return [(layer, _read(files, layer, SIGNATURE_LIMIT, where)) for layer in manifest.layers]
 
 

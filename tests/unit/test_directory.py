@@ -151,6 +151,12 @@ class Signatures(DirectoryTestCase):
                 self.open().signatures(images.DIGEST_M, None)
             self.assertEqual(caught.exception.reason, "fetch")
 
+    def test_all_together_have_a_limit(self) -> None:
+        for number in range(1, 6):
+            (self.path / f"signature-{number}").write_bytes(SIGNATURE[:1] + bytes(SIGNATURE_LIMIT - 1))
+        with self.assertRaisesRegex(SignatureError, "signature-5: more than 16777216 bytes of signatures"):
+            self.open().signatures(images.DIGEST_M, None)
+
     def test_there_may_be_a_hundred_and_twenty_seven(self) -> None:
         for number in range(1, 128):
             (self.path / f"signature-{number}").write_bytes(SIGNATURE)

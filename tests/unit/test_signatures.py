@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import unittest
+from unittest import mock
 
-from cip.errors import CipError, ErrorCode, Phase
+from cip.errors import CipError, ErrorCode, Phase, SignatureError
 from cip.model.digest import digest_of
 from cip.model.mediatype import OCI_MANIFEST
 from cip.net.limits import Cancellation
@@ -45,6 +46,13 @@ class AttachmentsTest(BlobCase):
 
     def test_they_come_in_their_order(self) -> None:
         self.assertEqual(self.attach(1000), PAYLOADS)
+
+    def test_all_together_have_a_limit_that_is_looked_at_before_they_are_fetched(self) -> None:
+        with mock.patch("cip.model.signature.SIGNATURES_LIMIT", sum(map(len, PAYLOADS)) - 1):
+            with self.assertRaisesRegex(SignatureError, "bytes of signatures of one manifest") as caught:
+                self.attach(1000)
+        self.assertEqual(caught.exception.reason, "fetch")
+        self.assertEqual(len(self.origins.asked), len(PAYLOADS))  # the manifest, and all but the last one
 
     def test_many_that_are_slow_share_the_time_of_the_image(self) -> None:
         began = self.clock.now
