@@ -56,7 +56,8 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "channels": frozenset({"version", "errors", "model", "content"}),
     "client": frozenset({"version", "errors", "model", "content", "channels"}),
-    "options": _VALUES | {"settings", "rooms"},
+    "flags": _VALUES | {"settings"},
+    "options": _VALUES | {"settings", "rooms", "flags"},
     "watch": frozenset({"errors"}),
     "confine": _VALUES | {"settings", "programs", "hostconfig", "trust"},  # of trust what a policy may ask for
     "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}

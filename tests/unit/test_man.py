@@ -9,8 +9,9 @@ from pathlib import Path
 
 import cip
 from cip.errors import ErrorCode
+from cip.flags import OPTIONS, Kind, parse_duration
 from cip.model.reference import Transport
-from cip.options import OPTIONS, Kind, help_text, parse_duration
+from cip.options import help_text
 from cip.settings import RetryOptions, TimeLimits, TransferLimits
 
 MAN = Path(cip.__file__).parent / "man"

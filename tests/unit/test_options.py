@@ -6,8 +6,9 @@ from __future__ import annotations
 import unittest
 
 from cip.errors import UsageError
+from cip.flags import GROUPS, OPTIONS, parse_duration
 from cip.log import Level
-from cip.options import GROUPS, OPTIONS, Command, help_text, parse_arguments, parse_duration
+from cip.options import Command, help_text, parse_arguments
 from cip.rooms import present
 from cip.settings import HostEnvironment, PolicySource, SandboxMode, TlsVerify
 
