@@ -51,6 +51,7 @@ from tests.support.secrets import secret
 JSON = "experimental-image-proxy"
 ACCEPT = "--insecure-policy"
 PLAIN = "--tls-verify=false"
+RESTING_THREADS = 4  # of the replies and of the requests, and the two that stand beside them
 
 
 class Rows(LeakCheckedTestCase):
@@ -523,7 +524,7 @@ class RandomSequences(LeakCheckedTestCase):
         while True:
             threads = len(os.listdir(f"/proc/{proxy.process.pid}/task"))
             found = (threads, len(os.listdir(f"/proc/{proxy.process.pid}/fd")))
-            settled = found == wanted if wanted is not None else threads == 2
+            settled = found == wanted if wanted is not None else threads == RESTING_THREADS
             if settled or time.monotonic() > deadline:
                 return found
             select.select([], [], [], 0.01)
