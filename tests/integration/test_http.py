@@ -18,7 +18,7 @@ from pathlib import Path
 from cip.model.digest import Digest, digest_of
 from tests.support import images
 from tests.support.parent import MODULE, PATIENCE, ROOT, Answer, Line, Pipes, running
-from tests.support.peers import free_port
+from tests.support.peers import clean_environment, free_port
 
 ACCEPT = {"default": [{"type": "insecureAcceptAnything"}]}
 REJECT = {"default": [{"type": "reject"}]}
@@ -356,6 +356,26 @@ class Started(Conversations):
             self.assertEqual(line.ask("POST", "/quit").status, 200)
             self.assertTrue(line.at_end())
             self.assertEqual(process.wait(PATIENCE), 0)
+
+    def test_with_a_log_that_nobody_reads_it_serves_on(self) -> None:
+        """1,500 failures of more than 100 bytes, where a pipe takes 64 KiB."""
+        ours, theirs = socket.socketpair()
+        with Line(ours) as line, theirs:
+            process = subprocess.Popen(
+                [*MODULE, self.policy, f"--sockfd={theirs.fileno()}", f"oci:{self.scratch}/{'absent' * 10}"], cwd=ROOT,
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                env=clean_environment(self.scratch),
+            )  # fmt: skip
+            theirs.close()
+            for _ in range(1500):
+                self.assertGreaterEqual(line.ask("GET", "/manifest").status, 400)
+            self.assertEqual(line.ask("POST", "/quit").status, 200)
+            self.assertEqual(process.wait(PATIENCE), 0)
+            assert process.stderr is not None
+            with process.stderr as stderr:
+                said = stderr.read()
+        self.assertGreater(len(said), 60_000)
+        self.assertTrue(all(text.startswith(b"container-image-proxy: ERROR: ") for text in said.splitlines()))
 
     def test_in_every_way_it_can_be_started(self) -> None:
         for name, command in self.commands().items():

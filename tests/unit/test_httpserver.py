@@ -764,6 +764,26 @@ class Heads(Conversations):
             self.assertEqual(line.ask("GET", "/manifest").problem()["type"], "internal")
 
 
+class Writes(Conversations):
+    def test_a_head_and_the_first_bytes_behind_it_leave_together(self) -> None:
+        written: list[int] = []
+        writev = os.writev
+
+        def counted(fd: int, buffers: Sequence[bytes | memoryview]) -> int:
+            written.append(len(buffers))
+            return writev(fd, buffers)
+
+        for target, sizes in (("/manifest", [2]), (blob(LAYER), [2]), ("/nowhere", [2]), (blob(b""), [1])):
+            written.clear()
+            with self.subTest(target), mock.patch.object(os, "writev", counted), self.serving() as line:
+                line.ask("GET", target)
+            self.assertEqual(written, sizes)
+        written.clear()
+        with mock.patch.object(os, "writev", counted), self.serving() as line:
+            self.assertEqual(line.ask("GET", blob(BIG)).body, BIG)
+        self.assertEqual(written[0], 2)
+
+
 class Parents(Conversations):
     def test_of_the_standard_library_are_understood(self) -> None:
         with self.serving() as line:
