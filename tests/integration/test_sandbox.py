@@ -344,6 +344,32 @@ class Levels(SandboxTest):
         self.assertGreaterEqual(len(found), 2)
         self.assertTrue(all(found))
 
+    def test_a_helper_process_is_started_only_where_something_can_need_it(self) -> None:
+        signed = self.scratch / "policy.json"
+        requirement = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/key"}
+        accept = [{"type": "insecureAcceptAnything"}]
+        signed.write_text(json.dumps({"default": accept, "transports": {"docker": {"r.example": [requirement]}}}))
+        for option, expected in ((ACCEPT, False), (f"--policy={signed}", True)):
+            with self.subTest(option), running(option, self.image) as proxy:
+                self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
+                self.assertEqual(proxy.line.ask("GET", f"/blobs/{images.DIGEST_T}").body, images.LAYER_T)
+                process = Path("/proc", str(proxy.process.pid))
+                children = "".join((task / "children").read_text() for task in (process / "task").iterdir())
+                self.assertEqual(bool(children), expected)
+
+    def test_a_credential_helper_that_is_named_too_late_is_refused_by_name(self) -> None:
+        content = make_content(1000)
+        configuration = self.scratch / ".config" / "containers"
+        configuration.mkdir(parents=True)
+        with FaultyHost(registry_of(content)) as host, json_proxy(
+            ACCEPT, "--tls-verify=false", home=self.scratch, environment={"XDG_RUNTIME_DIR": ""}
+        ) as proxy:  # fmt: skip
+            self.assertEqual(proxy.parent.ask("Initialize").value, "0.2.8")
+            (configuration / "auth.json").write_text(json.dumps({"credHelpers": {host.address: "late"}}))
+            reply = proxy.parent.ask("OpenImage", f"docker://{host.address}/{NAME}:t")
+            self.assertRegex(reply.failure[1], "docker-credential-late|'late'")
+            self.assertEqual(reply.members["details"]["type"], "credentials-unavailable")
+
     def test_off_is_off(self) -> None:
         with running(ACCEPT, INFO, "--sandbox=off", self.image) as proxy:
             for target in ("/manifest", f"/blobs/{images.DIGEST_T}"):

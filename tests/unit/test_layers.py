@@ -305,7 +305,7 @@ _BAD_MODULES = (
     ("wire and registry", "cip.wire.fds", "from ..registry import blob", "wire must not import registry"),
     ("client and image", "cip.client", "from .image import Image", "client must not import image"),
     ("sandbox below cli", "cip.image", "from .confine import sandbox", "image must not import confine"),
-    ("runner below cli", "cip.image", "from .confine.runner import run", "image must not import confine"),
+    ("runner below cli", "cip.image", "from .confine.remote import run", "image must not import confine"),
     ("hidden in a function", "cip.model.digest", "def f():\n  from ..image import I", "model must not import image"),
     ("for types only", "cip.model.digest", "if TYPE_CHECKING:\n  from .. import image", "must not import image"),
     ("in a method", "cip.errors", "class A:\n  def f(self):\n    import cip.cli", "errors must not import cli"),

@@ -16,7 +16,8 @@ from ...programs import Programs
 from ...temporary import TemporaryFile
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
-XZ_MEMORY_LIMIT = 256 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone
+XZ_MEMORY_LIMIT = 96 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone
+ZSTD_WINDOW_LOG = 27  # the power of two of bytes that a frame may look back, as `programs` allows the zstd program
 ZSTD_TIMEOUT = 3600.0  # seconds that the zstd program may take for one file
 
 
@@ -166,7 +167,8 @@ def _codec(compression: Compression) -> _Codec:
         case Compression.ZSTD:
             zstd = _zstd_library()
             assert zstd is not None  # the caller asked `streams`
-            return _Codec(zstd.ZstdDecompressor(), (zstd.ZstdError,))
+            options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
+            return _Codec(zstd.ZstdDecompressor(options=options), (zstd.ZstdError,))
 
 
 def _zstd_library() -> Any:

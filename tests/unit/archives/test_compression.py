@@ -8,6 +8,7 @@ import os
 import sys
 import types
 import unittest
+from collections.abc import Mapping
 from unittest import mock
 
 from cip.content import BytesReader, timed
@@ -170,7 +171,8 @@ class ZstdByLibrary(unittest.TestCase):
 
     def test_the_library_is_used_where_it_is(self) -> None:
         class Decompressor:
-            def __init__(self) -> None:
+            def __init__(self, options: Mapping[str, int]) -> None:
+                assert options == {"window": 27}, options
                 self.eof = False
                 self.needs_input = True
                 self.unused_data = b""
@@ -184,6 +186,7 @@ class ZstdByLibrary(unittest.TestCase):
 
         library = types.ModuleType("compression.zstd")
         library.ZstdDecompressor = Decompressor  # type: ignore[attr-defined]
+        library.DecompressionParameter = types.SimpleNamespace(window_log_max="window")  # type: ignore[attr-defined]
         library.ZstdError = type("ZstdError", (Exception,), {})  # type: ignore[attr-defined]
         modules = {"compression": types.ModuleType("compression"), "compression.zstd": library}
         with mock.patch.dict(sys.modules, modules):

@@ -4,6 +4,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 import unittest
 from unittest import mock
 
@@ -130,6 +131,15 @@ class Extensions(TarTestCase):
                 with mock.patch.object(_Headers, "read_member", autospec=True, side_effect=real) as read:
                     index.find(name)
                 self.assertLessEqual(abs(read.call_count - expected), 1, name)
+
+    def test_a_member_costs_little_memory(self) -> None:
+        content = images.tar([Member(b"a name that is longer than its hash %d" % number) for number in range(50_000)])
+        tracemalloc.start()
+        try:
+            self.index(content)
+            self.assertLess(tracemalloc.get_traced_memory()[1], 50_000 * 64)  # 64 MiB for a million
+        finally:
+            tracemalloc.stop()
 
     def test_reading_the_headers_ends_with_the_time(self) -> None:
         def require() -> None:

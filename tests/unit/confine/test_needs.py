@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a helper process is started, and when unix sockets stay: only where something can need them."""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from unittest import mock
+
+from cip.confine.needs import may_ask_helpers, may_decompress, may_verify, why_unix_sockets
+from cip.settings import CredentialOptions, Settings
+from cip.trust.policy import accept_anything_policy, parse_policy
+from tests.support.leaks import LeakCheckedTestCase
+
+KEY = '"keyType": "GPGKeys", "keyPath": "/key"'
+SIGNED = '[{"type": "signedBy", %s}]' % KEY
+ACCEPT = '[{"type": "insecureAcceptAnything"}]'
+REMOTE, LAYOUT = "docker://r.example/os:1", "oci:/layout:1"
+
+
+class Needs(LeakCheckedTestCase):
+    def test_gpgv_by_the_policy(self) -> None:
+        for text, expected in (
+            ('{"default": %s}' % ACCEPT, False),
+            ('{"default": %s}' % SIGNED, True),
+            ('{"default": %s, "transports": {"docker": {"r.example": %s}}}' % (ACCEPT, SIGNED), True),
+        ):
+            with self.subTest(text):
+                self.assertIs(may_verify(parse_policy(text.encode(), "policy.json")), expected)
+        self.assertFalse(may_verify(accept_anything_policy()))
+        self.assertTrue(may_verify(None), "a policy that is not read yet may ask for anything")
+
+    def test_zstd_by_the_transports(self) -> None:
+        with mock.patch.object(sys, "version_info", (3, 11)):
+            for reference, local, expected in (
+                (REMOTE, (), False), (LAYOUT, (), False), ("", (), True), ("oci-archive:/a:1", (), True),
+                ("docker-archive:/a", (), True), ("tarball:/a", (), True), ("docker-daemon:os:1", (), True),
+                (REMOTE, ("oci-archive:/a",), True), (REMOTE, (LAYOUT,), False),
+            ):  # fmt: skip
+                with self.subTest(reference, local=local):
+                    self.assertIs(may_decompress(reference, Settings(local_sources=local)), expected)
+        with mock.patch.object(sys, "version_info", (3, 14)):
+            self.assertFalse(may_decompress("", Settings()))
+
+    def test_credential_helpers_by_the_registry_and_the_options(self) -> None:
+        silent = Settings(credentials=CredentialOptions(no_creds=True))
+        self.assertEqual([may_ask_helpers(text, Settings()) for text in (REMOTE, LAYOUT, "")], [True, False, True])
+        self.assertFalse(may_ask_helpers(REMOTE, silent))
+
+    def test_unix_sockets_by_the_transport_and_the_resolver(self) -> None:
+        nsswitch = self.directory / "nsswitch.conf"
+        for text, needed in (
+            ("hosts: files dns\n", False), ("passwd: files\n", False), ("", False),
+            ("# hosts: resolve\nhosts:\tfiles mymachines resolve [!UNAVAIL=return] dns\n", False),
+            ("hosts: files resolve # dns\n", True), ("hosts:sss\n", True),
+        ):  # fmt: skip
+            nsswitch.write_text(text)
+            with self.subTest(text):
+                self.assertIs(bool(why_unix_sockets(REMOTE, str(nsswitch))), needed)
+        self.assertEqual(why_unix_sockets(REMOTE, "/no/such"), "")
+        self.assertIn("parent", why_unix_sockets("", str(nsswitch)))
+        self.assertIn("docker-daemon", why_unix_sockets("docker-daemon:os:1", str(nsswitch)))
+
+
+if __name__ == "__main__":
+    unittest.main()
