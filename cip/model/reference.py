@@ -134,10 +134,11 @@ def parse_docker_reference(text: str) -> DockerReference:
 def require_name_prefix(text: str) -> str:
     """`text`, which is a host with an optional port, or that and the beginning of a repository path in whole parts.
 
-    No tag, digest, wildcard or slash at the end (signatures.md 3.2, `remapIdentity`). Raises InvalidReferenceError.
+    No tag, digest, wildcard, slash at the end, or address of IPv6 (signatures.md 3.2, `remapIdentity`). Raises
+    InvalidReferenceError.
     """
     domain, slash, path = text.partition("/")
-    if not _DOMAIN.fullmatch(domain) or (slash and not _PATH.fullmatch(path)):
+    if "[" in domain or not _DOMAIN.fullmatch(domain) or (slash and not _PATH.fullmatch(path)):
         raise InvalidReferenceError(text, "expected a host, or a host and the beginning of a repository path")
     return text
 

@@ -45,10 +45,11 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Difference:
-    """One row of what is meant to differ: ours refuses with `ours` in its text what the others accept."""
+    """One row of what is meant to differ: one refuses, with `ours` or `theirs` in its text, what the other accepts."""
 
     why: str
-    ours: str
+    ours: str = ""
+    theirs: str = ""
 
 
 INTENDED = (
@@ -57,6 +58,7 @@ INTENDED = (
     Difference("a prefix of slashes only matches nothing there", "expected a host name or a repository, found '/"),
     Difference("S13: a helper is named when it is used there", "expected the name of a credential helper"),
     Difference("R28: a reference with an empty host", "is not a host name"),
+    Difference("a reference with tag and digest is taken by its digest", theirs="both a tag and digest"),
     Difference("a number where a table belongs is no table there, and nothing is said", "aliases: expected an object"),
 )
 
@@ -201,8 +203,10 @@ class LibraryTest(unittest.TestCase):
         if mine.places == other.places:
             self.seen["both refuse" if mine.places is None else "both agree on places"] += 1
             return
-        row = next((row for row in INTENDED if mine.places is None and row.ours in mine.refusal), None)
-        if row is None or other.places is None:
+        refusal = mine.refusal if mine.places is None else other.refusal
+        named = [row.ours if mine.places is None else row.theirs for row in INTENDED]
+        row = next((row for row, text in zip(INTENDED, named, strict=True) if text and text in refusal), None)
+        if row is None or (mine.places is None) is (other.places is None):
             self.fail(f"{what}\nours:   {mine}\ntheirs: {other}")
         self.rows[row] += 1
 
