@@ -34,6 +34,7 @@ from .bundles import (
     V2,
     Change,
     Made,
+    OwnLog,
     World,
     authority_entry,
     certificate_der,
@@ -611,6 +612,30 @@ def _with_promise(world: World) -> Made:
     return world.bundle(V2, entry=entry)
 
 
+@functools.cache
+def _neighbour(world: World, larger: bool) -> OwnLog:
+    """A log under the address of the world's own, with a key that is larger, or smaller."""
+    while True:
+        log = OwnLog(V2, world.log_v2.host)
+        if (spki(log.key) > spki(world.log_v2.key)) is larger:
+            return log
+
+
+def _by_neighbour(larger: bool) -> Make:
+    return lambda world: head(key=_neighbour(world, larger).key)(world)
+
+
+def _neighbour_listed(larger: bool) -> Callable[[World], Change]:
+    return lambda world: lambda document: document["tlogs"].append(_neighbour(world, larger).listed())
+
+
+def _in_the_older_log(world: World) -> Made:
+    bundle = world.bundle(V2)
+    raw = base64.b64decode(bundle.document["verificationMaterial"]["tlogEntries"][0]["canonicalizedBody"])
+    put(ENTRY, world.log_v1.entry(raw, kind="hashedrekord", version="0.0.2"))(bundle.document)
+    return bundle
+
+
 LOG_V2 = (
     Case("T201", "", made(log=V2), "C P"),
     Case("T202", "time", made(stamps=[]), "C P", words="sign again with a timestamp authority"),
@@ -668,6 +693,16 @@ LOG_V2 = (
          changed(f"{PROOF}.checkpoint.envelope", lambda text: text[:-1])),
     Case("T242 hash of 31 bytes", "rekor",
          changed(f"{PROOF}.hashes.0", lambda text: b64(base64.b64decode(text)[:-1]))),
+    Case("T245 another log of the same address", "rekor", _by_neighbour(False), root_of=_neighbour_listed(False)),
+    Case("T245 with a larger key", "rekor", _by_neighbour(True), root_of=_neighbour_listed(True)),
+    Case("T245 of which nothing comes", "", made(), root_of=_neighbour_listed(True)),
+    Case("T246 signer name that is not the origin", "rekor", head(origin="log2.lab/api"),
+         root=put("tlogs.1.baseUrl", "https://log2.lab/api"), words="not signed by the log"),
+    Case("T246 the other way round", "rekor", head(name="log2.lab/api"),
+         root=put("tlogs.1.baseUrl", "https://log2.lab/api"), words="not signed by the log"),
+    Case("T246 both the address", "", head(origin="log2.lab/api", name="log2.lab/api"),
+         root=put("tlogs.1.baseUrl", "https://log2.lab/api")),
+    Case("T247 entry of version 2 in a log of version 1", "rekor", _in_the_older_log, words="in a log of version 1"),
     Case("T243 two logs", "", lambda w: w.bundle(V2, change=lambda d: d["verificationMaterial"]["tlogEntries"].extend(
         w.bundle(V1, signature=lambda _: base64.b64decode(d["dsseEnvelope"]["signatures"][0]["sig"])).document[
             "verificationMaterial"]["tlogEntries"]))),
@@ -783,6 +818,7 @@ def _key_usage(*flags: bool) -> x509.KeyUsage:
 
 
 _PURPOSE = usage()[1]
+_KEY_ID = b"\x80" * 20
 
 
 @functools.cache
@@ -791,6 +827,7 @@ def stamper(kind: str) -> StampAuthority:
     code_signing = ExtendedKeyUsageOID.CODE_SIGNING
     options: dict[str, dict[str, Any]] = {
         "second": {},
+        "key id": {"extensions": [*usage(), (x509.SubjectKeyIdentifier(_KEY_ID), False)]},
         "not critical": {"extensions": usage(critical=False)},
         "code signing": {"extensions": usage(code_signing)},
         "both": {"extensions": usage(made_stamps.TIME_STAMPING, code_signing)},
@@ -799,6 +836,7 @@ def stamper(kind: str) -> StampAuthority:
         "no usage": {"extensions": [(_key_usage(False, False, True), True), _PURPOSE]},
         "agreements": {"extensions": [(_key_usage(False, True, False), True), _PURPOSE]},
         "any usage": {"extensions": [_PURPOSE]},
+        "odd name": {"extensions": [*usage(), (x509.SubjectAlternativeName([other_name("x")]), True)]},
         "under old root": {"anchor": _under_old_root()},
     }
     keys = {"rsa": lambda: rsa_key(2048), "rsa-1024": lambda: rsa_key(1024), "p224": lambda: kept("p224")}
@@ -840,8 +878,18 @@ STAMPED = (
     Case("A03b", "time", stamped(hash_name="sha384", algorithm=made_stamps.ECDSA_WITH["sha256"]), "C P!"),
     Case("A04", "", stamped(imprint="sha512"), "C P"),
     Case("A05", "time", made(stamped=lambda signature: b"other"), "C P", words="about another signature"),
+    Case("A05 smaller", "time", stamped(imprinted=bytes(32)), words="about another signature"),
+    Case("A05 larger", "time", stamped(imprinted=b"\xff" * 32), words="about another signature"),
     Case("A06", "time", stamped(imprint="sha1"), "C P"),
     Case("A07", "time", stamped(digest=bytes(32)), "C P"),
+    Case("A07 larger", "time", stamped(digest=b"\xff" * 32)),
+    Case("A08 larger", "time", stamped(content_type="1.2.840.113549.1.9.16.1.5")),
+    Case("A08 of the token", "time", stamped(types=("1.2.840.113549.1.7.1", made_stamps.TST_INFO)), words="of type"),
+    Case("A08 of the token, larger", "time", stamped(types=("1.2.840.113549.1.7.3", made_stamps.TST_INFO))),
+    Case("A08 of the content", "time", stamped(types=(made_stamps.SIGNED_DATA, "1.2.840.113549.1.7.1"))),
+    Case("A08 of the content, larger", "time", stamped(types=(made_stamps.SIGNED_DATA, "1.2.840.113549.1.9.16.1.5"))),
+    Case("A08 no content", "time", stamped(contents=0), words="0 elements, expected one"),
+    Case("A08 two contents", "time", stamped(contents=2), words="2 elements, expected one"),
     Case("A08", "time", stamped(content_type=made_stamps.SIGNED_DATA), "C! P!"),
     Case("A09", "time", stamped(content_type=None), "C! P!"),
     Case("A10", "time", stamped(bare=True), "C! P!", words="no signed attributes"),
@@ -879,14 +927,30 @@ STAMPED = (
          words="critical extension"),
     Case("A38 not critical", "", stamped(after_time=[der(0xA1, sequence(oid("1.2.3"), der(0x04)))])),
     Case("A39", "time", stamped(serial=4711)),
+    Case("A39 by key", "", by_stamper("key id", key_id=_KEY_ID), root=stamper_listed("key id")),
+    Case("A39 by a smaller one", "time", by_stamper("key id", key_id=bytes(20)), root=stamper_listed("key id")),
+    Case("A39 by a larger one", "time", by_stamper("key id", key_id=b"\xff" * 20), root=stamper_listed("key id")),
+    Case("A39 by none", "time", stamped(key_id=b"")),
+    Case("A40 without value", "time", stamped(more=[sequence(oid("1.2.3"), der(0x31))]), words="without one value"),
+    Case("A40 with two values", "time", stamped(more=[sequence(oid("1.2.3"), der(0x31, der(0x05), der(0x05)))])),
+    Case("A40 of another kind", "", stamped(more=[sequence(oid("1.2.3"), der(0x31, der(0x05)))])),
     Case("A40", "time", stamped(twice=made_stamps.CONTENT_TYPE), words="more than once"),
     Case("A41 version", "time", stamped(version=2)),
+    Case("A41 version 0", "time", stamped(version=0)),
+    Case("A15 negative", "time", stamped(status=-1)),
+    Case("A17 none", "time", stamped(signers=0), words="0 signers"),
+    Case("A12 a smaller digest", "time", stamped(ess_digest=bytes(32)), words="another certificate"),
+    Case("A12 a larger digest", "time", stamped(ess_digest=b"\xff" * 32), words="another certificate"),
+    Case("A44 ten certificates", "", lambda w: w.bundle(stamps=[{"embed": [w.stamps.leaf] * 10}])),
     Case("A42 RSA", "", by_stamper("rsa"), root=stamper_listed("rsa")),
     Case("A42 RSA by a name with hash", "", by_stamper("rsa", algorithm="1.2.840.113549.1.1.11"),
          root=stamper_listed("rsa")),
     Case("A42 RSA of another hash", "time", by_stamper("rsa", algorithm="1.2.840.113549.1.1.12"),
          root=stamper_listed("rsa"), words="signature algorithm 1.2.840.113549.1.1.12 with sha256"),
+    Case("A42 RSA under the name of ECDSA", "time",
+         by_stamper("rsa", algorithm=made_stamps.ECDSA_WITH["sha256"]), root=stamper_listed("rsa"), words="kind rsa"),
     Case("A42 ECDSA under the name of RSA", "time", stamped(algorithm="1.2.840.113549.1.1.1"), words="kind ecdsa"),
+    Case("A43 critical names that nobody reads", "time", by_stamper("odd name"), root=stamper_listed("odd name")),
     Case("A43 not for signatures", "time", by_stamper("no usage"), root=stamper_listed("no usage"),
          words="not for signatures"),
     Case("A43 for agreements", "", by_stamper("agreements"), root=stamper_listed("agreements")),
@@ -961,6 +1025,13 @@ def _decoy(document: Any) -> None:
     document["certificateAuthorities"].insert(0, authority_entry("fulcio", other.intermediate, other.root))
 
 
+def _false_stamper(world: World) -> Issued:
+    """Names and number of the authority's certificate, signed by somebody else."""
+    real = world.stamps
+    number = real.leaf.certificate.serial_number
+    return issue("tsa lab", Issued(real.anchor.certificate, kept("p256")), extensions=usage(), serial=number)
+
+
 def _stamps_under_old_root(document: Any) -> None:
     stamps = stamper("under old root")
     document["timestampAuthorities"] = [authority_entry("old", stamps.leaf, _under_old_root(), _old_root())]
@@ -1009,6 +1080,10 @@ ROOTS = (
     Case("R24", "", made(), "C P", root=_anchor(_CA, keep=slice(0, 1))),
     Case("R25", "", made(), "C P!", root=_anchor(_TSA, keep=slice(1, 2))),
     Case("R25 nor embedded", "time", stamped(embed=()), root=_anchor(_TSA, keep=slice(1, 2))),
+    Case("R25 behind another", "", lambda w: w.bundle(stamps=[{"embed": [w.stamps.anchor, w.stamps.leaf]}]),
+         root=_anchor(_TSA, keep=slice(1, 2))),
+    Case("R25 behind one of its name", "", lambda w: w.bundle(stamps=[{"embed": [_false_stamper(w), w.stamps.leaf]}]),
+         root=_anchor(_TSA, keep=slice(1, 2))),
     Case("R26", "rekor", made(), "C P!", root=put("tlogs.1.hashAlgorithm", "SHA2_512")),
     Case("R27 key details that do not fit", "rekor", made(),
          root=put(f"{_V2_KEY}.keyDetails", "PKIX_ECDSA_P256_SHA_256")),
@@ -1027,6 +1102,7 @@ ROOTS = (
     Case("R34 three certificates", "", with_leaf(lambda w: w.leaf(issuer=_lowest(w))), root_of=_three),
     Case("R33 the anchor of stamps was over", "time", by_stamper("under old root"), root=_stamps_under_old_root),
     Case("R32 listed twice, over first", "", made(), root=_twice("certificateAuthorities", *_LONG_AGO)),
+    Case("R32 log, and both windows hold", "", made(log=V1), root=_twice("tlogs", SIGNED_AT - 1, SIGNED_AT + 1)),
     Case("R32 stamps", "", made(), root=_twice("timestampAuthorities", *_LONG_AGO)),
     Case("R32 log", "", made(log=V1), root=_twice("tlogs", *_LONG_AGO)),
     Case("R32 certificate log", "", made(), root=_twice("ctlogs", *_LONG_AGO)),

@@ -107,12 +107,21 @@ class StampAuthority:
         number: bytes | None = None,
         policy: bytes | None = None,
         trailing: bytes = b"",
+        key_id: bytes | None = None,
+        imprinted: bytes | None = None,
+        types: tuple[str, str] = (SIGNED_DATA, TST_INFO),
+        contents: int = 1,
+        ess_digest: bytes | None = None,
+        more: Sequence[bytes] = (),
         change_info: Callable[[bytes], bytes] = lambda info: info,
     ) -> bytes:
-        """A response about `data`, honest unless told otherwise; `after_time` are elements behind genTime."""
+        """A response about `data`, honest unless told otherwise; `after_time` are elements behind genTime.
+
+        `key_id` names the signer instead of issuer and serial number, `more` are further signed attributes.
+        """
         who = signer or self.leaf
         certificate = who.certificate
-        hashed = der(0x04, hashlib.new(imprint, data).digest())
+        hashed = der(0x04, imprinted or hashlib.new(imprint, data).digest())
         info = sequence(
             integer(version),
             policy or oid("1.2.3.4.1"),
@@ -129,11 +138,12 @@ class StampAuthority:
         named = (ess_of or who).certificate.public_bytes(_DER)
         if ess == "v2":
             chosen = [] if hash_name == "sha256" else [sequence(oid(SHA[hash_name]))]
-            identifier = sequence(*chosen, der(0x04, hashlib.new(hash_name, named).digest()))
+            identifier = sequence(*chosen, der(0x04, ess_digest or hashlib.new(hash_name, named).digest()))
             attributes.append(_attribute(SIGNING_CERTIFICATE_V2, sequence(sequence(identifier))))
         elif ess == "v1":
             identifier = sequence(der(0x04, hashlib.sha1(named).digest()))
             attributes.append(_attribute(SIGNING_CERTIFICATE, sequence(sequence(identifier))))
+        attributes += more
         if twice is not None:
             attributes += [each for each in attributes if oid(twice) in each]
         listed = der(0xA0, *sorted(attributes))
@@ -147,7 +157,9 @@ class StampAuthority:
             name = sequence(oid(algorithm or ECDSA_WITH[hash_name]))
         info_of_signer = sequence(
             integer(1),
-            sequence(certificate.issuer.public_bytes(), integer(serial or certificate.serial_number)),
+            sequence(certificate.issuer.public_bytes(), integer(serial or certificate.serial_number))
+            if key_id is None
+            else der(0x80, key_id),
             sequence(oid(SHA[hash_name])),
             *([] if bare else [listed]),
             name,
@@ -157,11 +169,11 @@ class StampAuthority:
         signed_data = sequence(
             integer(3),
             der(0x31, sequence(oid(SHA[hash_name]))),
-            sequence(oid(TST_INFO), der(0xA0, der(0x04, info))),
+            sequence(oid(types[1]), der(0xA0, *[der(0x04, info)] * contents)),
             *([der(0xA0, *embedded)] if embedded else []),
             der(0x31, *[info_of_signer] * signers),
         )
-        return sequence(sequence(integer(status)), sequence(oid(SIGNED_DATA), der(0xA0, signed_data))) + trailing
+        return sequence(sequence(integer(status)), sequence(oid(types[0]), der(0xA0, signed_data))) + trailing
 
 
 def _attribute(number: str, value: bytes) -> bytes:

@@ -96,6 +96,7 @@ class CheckpointTest(unittest.TestCase):
             ("plus in the name", HEAD + "\n" + LINE.replace("log.lab", "log+lab"), "malformed signature line"),
             ("two blanks", HEAD + "\n" + LINE.replace("log.lab ", "log.lab  "), "malformed signature line"),
             ("not base64", HEAD + "\n" + LINE.replace("K/Ri", "K_Ri"), "expected base64"),
+            ("less than a key id", HEAD + "\n\u2014 log.lab K/Ri\n", "without signature"),
             ("key id alone", HEAD + "\n\u2014 log.lab K/RilA==\n", "without signature"),
             ("text behind", f"{HEAD}\n{LINE}x", "1 to 32 signatures"),
             ("empty line behind", f"{HEAD}\n{LINE}\n", "expected an origin|a root|found 0"),
@@ -106,6 +107,9 @@ class CheckpointTest(unittest.TestCase):
             with self.subTest(case), self.assertRaisesRegex(SignatureError, words) as caught:
                 parse_checkpoint(text)
             self.assertEqual(caught.exception.reason, "rekor")
+
+    def test_32_signatures_are_read(self) -> None:
+        self.assertEqual(len(parse_checkpoint(f"{HEAD}\n{LINE * 32}").lines), 32)
 
     def test_extensions_are_signed_and_the_last_empty_line_separates(self) -> None:
         key = new_key()
