@@ -41,17 +41,17 @@ def parse_target(target: str) -> str:
 def artifact_type_of(target: str) -> str | None:
     """The type that the target of a request asks for, None for all; `+` stands for itself (bundles.md section 5).
 
-    Raises RequestFault (400) for anything that would otherwise be dropped in silence.
+    Raises RequestFault (400) for anything that would otherwise be dropped in silence; it does not show the query.
     """
     query = target.partition("?")[2]
     if not query:
         return None
     name, mark, value = query.partition("=")
     if name != PARAMETER or not mark or "&" in value:
-        raise RequestFault(400, f"query: expected one parameter {PARAMETER}, found {quote(query)}")
+        raise RequestFault(400, f"query: expected {PARAMETER}=TYPE and nothing else")
     if not value or "#" in value or _HALF_ESCAPE.search(value):
-        raise RequestFault(400, f"{PARAMETER}: expected a media type, found {quote(value)}")
+        raise RequestFault(400, f"{PARAMETER}: expected a media type, odd bytes as %XX")
     try:
         return urllib.parse.unquote(value, errors="strict")
     except UnicodeDecodeError as error:
-        raise RequestFault(400, f"{PARAMETER}: expected UTF-8 behind %, found {quote(value)}") from error
+        raise RequestFault(400, f"{PARAMETER}: expected UTF-8") from error
