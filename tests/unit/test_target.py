@@ -21,7 +21,8 @@ class QueryTest(unittest.TestCase):
 
     def test_l04_l04b_l04c_what_cannot_be_obeyed_is_refused(self) -> None:
         for query in (
-            "artifactType=a&artifactType=b", "artifacttype=a", "n=hush", "artifactType=hush%2", "artifactType=a&n=1", "artifactType=",
+            "artifactType=a&artifactType=b", "artifacttype=a", "n=hush", "artifactType=hush%2", "artifactType=a&n=1",
+            "artifactType=",
             "artifactType", "&", "artifactType=%", "artifactType=%2", "artifactType=%FF", "artifact%54ype=a",
             "artifactType=a#b",
         ):  # fmt: skip
