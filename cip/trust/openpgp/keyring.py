@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ...errors import SignatureError
 from ..armor import ARMOR_BEGIN, dearmor_keys
 from .packets import PUBLIC_KEY, SUBKEY, TRUST, USER_ATTRIBUTE, USER_ID, Packet, number, read_packets
-from .selfsignatures import require_in_place
+from .selfsignatures import is_direct, require_in_place
 
 _RSA = frozenset({1, 2, 3})  # public key algorithms (RFC 4880 9.1)
 RSA_MINIMUM = 2048  # bits, as for sigstore's keys (signatures.md D10)
@@ -27,23 +27,28 @@ _EXPONENT_BITS = 31  # of an RSA key: with a longer one a single signature costs
 class KeyRing(NamedTuple):
     """A binary ring, and the fingerprints (40 upper-case hex digits) of its primary keys.
 
-    `weak` has the bits of RSA keys that are too small, primary or not, by fingerprint.
+    `weak` has the bits of RSA keys that are too small, primary or not, by fingerprint. `by_names` is the ring without
+    the signatures over keys alone, empty where it has none: for gpgv one of them makes a key valid, for an import a
+    valid signature over a name must, so a key has to be good in both.
     """
 
     packets: bytes
     fingerprints: frozenset[str]
     weak: Mapping[str, int] = MappingProxyType({})
+    by_names: bytes = b""
 
 
 class _Key(NamedTuple):
     """A primary key with all that belongs to it; `is_bound` is whether it has a name and a self-signature.
 
-    `sizes` has the RSA bits, 0 for another algorithm, of the primary key and its subkeys by fingerprint.
+    `sizes` has the RSA bits, 0 for another algorithm, of the primary key and its subkeys by fingerprint. `by_names` is
+    the key without the signatures over keys alone.
     """
 
     fingerprint: str
     is_bound: bool
     packets: bytes
+    by_names: bytes
     sizes: Mapping[str, int]
 
 
@@ -55,6 +60,7 @@ def merge_key_rings(blobs: Iterable[tuple[str, bytes]]) -> KeyRing:
     and whatever else an import could read a revocation or an expiry from and gpgv would not.
     """
     packets: list[bytes] = []
+    by_names: list[bytes] = []
     usable: set[str] = set()
     seen: dict[str, int] = {}
     faults: list[str] = []
@@ -74,12 +80,14 @@ def merge_key_rings(blobs: Iterable[tuple[str, bytes]]) -> KeyRing:
             if key.is_bound:
                 usable.add(key.fingerprint)
                 packets.append(key.packets)
+                by_names.append(key.by_names)
         if not any(key.is_bound for key in keys):
             faults.append(f"{name}: no public key with a name and a self-signature")
     if not usable:
         raise _unusable("; ".join(faults) or "the requirement lists no key")
     weak = {fingerprint: bits for fingerprint, bits in seen.items() if 0 < bits < RSA_MINIMUM}
-    return KeyRing(b"".join(packets), frozenset(usable), MappingProxyType(weak))
+    whole, named = b"".join(packets), b"".join(by_names)
+    return KeyRing(whole, frozenset(usable), MappingProxyType(weak), named if named != whole else b"")
 
 
 def _keys(blob: bytes) -> Iterator[_Key]:
@@ -110,7 +118,8 @@ def _key(block: Sequence[Packet]) -> _Key:
                 raise ValueError(f"key {which} occurs twice, export it once with all its revocations")
             sizes[which] = _rsa_bits(packet.body)
     is_bound = require_in_place(block, bytes.fromhex(fingerprint)[-8:])
-    return _Key(fingerprint, is_bound, b"".join(packet.whole for packet in block), sizes)
+    by_names = b"".join(packet.whole for packet in block if not is_direct(packet))
+    return _Key(fingerprint, is_bound, b"".join(packet.whole for packet in block), by_names, sizes)
 
 
 def _fingerprint(body: bytes) -> str:

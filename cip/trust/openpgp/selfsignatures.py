@@ -23,7 +23,7 @@ _BEHIND = {
     USER_ATTRIBUTE: _ABOUT_NAMES,
 }
 _CLASSES = frozenset().union(*_BEHIND.values())  # an import drops the others and gpgv does not look at them
-_CERTIFICATION_REVOCATION = 0x30
+_CERTIFICATION_REVOCATION, _DIRECT = 0x30, 0x1F
 _HASHES = {1: "md5", 2: "sha1", 3: "ripemd160", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}  # RFC 4880 9.4
 _EXPORTABLE, _ISSUER, _ISSUER_FINGERPRINT = 4, 16, 33  # subpackets (RFC 4880 5.2.3.1, RFC 9580 5.2.3.35)
 _REMEDY = "import the file with gpg and export it once"
@@ -65,6 +65,11 @@ def require_in_place(block: Sequence[Packet], key_id: bytes) -> bool:
             raise ValueError(f"{what} does not stand behind what it signs: {_REMEDY}")
         is_named = is_named or (target.tag == USER_ID and signature.kind != _CERTIFICATION_REVOCATION)
     return is_named
+
+
+def is_direct(packet: Packet) -> bool:
+    """Whether a packet is a signature over a key alone, by whomever."""
+    return packet.tag == SIGNATURE and _read_signature(packet.body).kind == _DIRECT
 
 
 def _hasher(key: Packet, target: Packet) -> Callable[[_Signature], bytes]:

@@ -116,8 +116,16 @@ def verify_message(message: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination
     """
     if not message or message[0] not in OPENPGP_FIRST:  # step 2: armor and cleartext are not for us (signatures.md D6)
         _refuse("not a signed binary OpenPGP message")
+    text = _verified(message, ring.packets, ring, run_gpgv, examination)
+    if ring.by_names and _verified(message, ring.by_names, ring, run_gpgv, examination) != text:
+        _refuse("gpgv found two texts in it")
+    return text
+
+
+def _verified(message: bytes, packets: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination: Examination) -> bytes:
+    """The text of `message`, signed by a key that is good in `packets`, which is `ring` or a part of it."""
     try:
-        outcome = run_gpgv(ring.packets, message)
+        outcome = run_gpgv(packets, message)
     except MissingDependencyError:
         raise
     except CipError as error:  # it was killed, or could not be started: that says nothing about the signature

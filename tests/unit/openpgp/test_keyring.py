@@ -213,6 +213,16 @@ class MergeTest(RingCase):
                 self.refuse(words, blob)
 
 
+class DirectSignatureTest(RingCase):
+    def test_ring_is_also_had_without_signatures_over_keys_alone(self) -> None:
+        """gpgv believes a key with such a signature and a broken one over its name; an import does not take it."""
+        direct = signature(0x1F, ONE)
+        ring = merge_key_rings([("a", packet(KEY, ONE) + direct + certified(ONE) + key(TWO))])
+        self.assertEqual(ring.by_names, key(ONE) + key(TWO))
+        self.assertIn(direct, ring.packets)
+        self.assertEqual(merge_key_rings([("a", key(ONE) + subkey(ONE))]).by_names, b"")
+
+
 class PlaceTest(RingCase):
     """An import moves a self-signature to what it signs; where gpgv would overlook it, the ring is refused."""
 

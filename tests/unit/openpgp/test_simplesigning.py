@@ -101,6 +101,22 @@ class WordsOfGpgvTest(unittest.TestCase):
             with self.subTest(word):
                 self.assertEqual(self.verify(status(f"{word} x", *GOOD, word)), b"text")
 
+    def test_key_must_be_good_without_signatures_over_itself_alone(self) -> None:
+        ring = RING._replace(by_names=b"by names")
+        unusable = status(*GOOD[:3], f"ERRSIG {PRIMARY[-16:]} 22 8 00 1700000000 6 {PRIMARY}")
+        for case, second, words in (
+            ("good in both", GpgvResult(0, status(*GOOD), b"text"), ""),
+            ("not by its names", GpgvResult(2, unusable, b"text"), "cannot be checked"),
+            ("another text", GpgvResult(0, status(*GOOD), b"other"), "two texts"),
+        ):
+            answers = {b"ring": GpgvResult(0, status(*GOOD), b"text"), b"by names": second}
+            with self.subTest(case):
+                try:
+                    verify_message(MESSAGE, ring, lambda keys, _, answers=answers: answers[keys], self.examined())
+                    self.assertEqual(words, "")
+                except SignatureError as error:
+                    self.assertRegex(str(error), words or "nothing")
+
     def test_weak_rsa_keys_are_refused_as_signer_and_as_what_binds_the_signer(self) -> None:
         """D10: below 2048 bits, as sigstore's; another weak key in the ring does not matter."""
         for weak, accepted in (({SIGNER: 2047}, False), ({PRIMARY: 1024}, False), ({STRANGER: 1024}, True)):
