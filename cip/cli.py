@@ -33,13 +33,14 @@ EXIT_USAGE = 2
 # Bytes of a thread's stack. Python 3.13 lets JSON nest so deep before it complains that 1 MiB is overrun, by hostile
 # input in a worker too; what C libraries give by default is 128 KiB to "unlimited".
 _STACK_SIZE = 4 * 1024 * 1024
-# Objects that may be made before Python looks for cycles: with its own 700 a start looks thirty times and finds none.
+# Objects that may be made before Python looks for cycles: with its own 700 a start looks a hundred times and finds none.
+_COLLECT_AFTER_START = 200_000  # until the first answer is out
 _COLLECT_AFTER = 20_000
 
 
 def run() -> NoReturn:
     """Entry point of the console script, `python3 -m cip` and the zipapp."""
-    gc.set_threshold(_COLLECT_AFTER)
+    gc.set_threshold(_COLLECT_AFTER_START)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback: until we serve there is nothing to clean up
     _require_stderr()
@@ -195,6 +196,7 @@ def _converse(conversation: Conversation, confinement: Confinement | None, last_
         if confinement is not None:
             confinement.renew = watch.renew
         if conversation.begin():
+            gc.set_threshold(_COLLECT_AFTER)
             if confinement is not None:
                 confinement.apply()
             conversation.run()

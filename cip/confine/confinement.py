@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .. import log
 from ..errors import ErrorCode, UnsupportedError
@@ -13,9 +13,10 @@ from ..hostconfig.paths import auth_files, certificate_directories
 from ..model.reference import Transport, parse_image_reference
 from ..settings import SandboxMode, Settings
 from ..trust.policy import Policy
-from .needs import may_ask_helpers, may_decompress, may_verify, why_unix_sockets
 from .remote import HelperPrograms
-from .sandbox import ALL_THREADS_ABI, Level, confine, landlock_abi, parse_level
+
+if TYPE_CHECKING:
+    from .sandbox import Level
 
 _WRITER_SECONDS = 1.0  # for a thread that writes records to confine itself; one whose reader is stuck is told of
 
@@ -73,6 +74,8 @@ class Confinement:
         required = self._settings.sandbox.required
         if required is None or self._applied:
             return
+        from .sandbox import parse_level
+
         reached = self._confine()
         if reached < parse_level(required):
             self._applied = False  # a request that comes again is refused again
@@ -82,6 +85,10 @@ class Confinement:
             )
 
     def _confine(self) -> Level:
+        # here and below, because nobody waits any more when this is called
+        from .needs import why_unix_sockets
+        from .sandbox import ALL_THREADS_ABI, Level, confine, landlock_abi
+
         self._applied = True
         # A store is spread over directories that only the source knows.
         named = (self._reference, *self._settings.local_sources)
@@ -110,6 +117,8 @@ class Confinement:
 
     def _confine_programs(self) -> None:
         """Let other programs be run by a process of its own, if any can be needed. Raises OSError."""
+        from .needs import may_ask_helpers, may_decompress, may_verify
+
         helpers: frozenset[str] = frozenset()
         if self._sources is not None:
             self._sources.call_off_dial()  # its thread began before, and would stay outside

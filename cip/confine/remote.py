@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
 from ..programs import (
@@ -23,10 +23,15 @@ from ..programs import (
     memory_file,
 )
 
+if TYPE_CHECKING:
+    from subprocess import Popen
+
 _GRACE = 5.0  # seconds beyond a program's own time-out until the helper process counts as dead
 _END_SECONDS = 2.0  # in which it may end by itself
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module as load; " \
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module as load; "
     "load(sys.argv[2]).main(int(sys.argv[3]))"
+)
 
 
 class HelperPrograms:
@@ -36,7 +41,7 @@ class HelperPrograms:
         self._variables = variables
         self._direct: DirectPrograms | None = DirectPrograms(variables)
         self._control: socket.socket | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Popen[bytes] | None = None
 
     def confine(self, *, needed: bool, helpers: Iterable[str] = ()) -> None:
         """Run nothing directly any more; start the helper process if it can be `needed`. Raises OSError.
@@ -56,11 +61,13 @@ class HelperPrograms:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The environment of credential helpers may hold secrets: it travels in memory, and only where there are some.
         variables = dict(self._variables) if helpers else {}
+        from subprocess import DEVNULL, Popen
+
         with theirs, ExitStack() as stack:
             stack.callback(ours.close)
             command = [sys.executable, "-I", "-S", "-B", "-c", _START, root, module, str(theirs.fileno())]
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+            self._child = Popen(
+                command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd="/",
                 env={"PATH": SEARCH_PATH, "LC_ALL": "C"}, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
             setup = memory_file(stack, "setup", json.dumps({"helpers": helpers, "variables": variables}).encode())
@@ -78,10 +85,12 @@ class HelperPrograms:
         """End the helper process, if there is one, with all that it runs, and reap it."""
         if self._control is None or self._child is None:
             return
+        from subprocess import TimeoutExpired
+
         self._control.close()
         try:
             self._child.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._child.kill()
             self._child.wait()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -87,9 +86,9 @@ def refuse_calls(call: Syscall, *, unix_sockets: bool, machine: str | None = Non
     """
     import ctypes
 
-    known = _MACHINES.get(machine or platform.machine())
+    known = _MACHINES.get(machine or os.uname().machine)
     if known is None or struct.calcsize("P") != 8:
-        raise OSError(errno.ENOSYS, f"no list of calls for {machine or platform.machine()}")
+        raise OSError(errno.ENOSYS, f"no list of calls for {machine or os.uname().machine}")
     steps = program(known, unix_sockets=unix_sockets)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     header = struct.pack("@HP", len(steps), ctypes.addressof(code))
