@@ -4,6 +4,7 @@
 import hashlib
 import re
 import unittest
+from collections.abc import Iterator
 
 from cip.errors import ErrorCode, MissingDependencyError, PolicyRejectedError, SignatureError, SourceError
 from cip.model.signature import SigstoreSignature, SimpleSignature, parse_signature_blob
@@ -109,13 +110,20 @@ class WordsOfGpgvTest(unittest.TestCase):
             ("not by its names", GpgvResult(2, unusable, b"text"), "cannot be checked"),
             ("another text", GpgvResult(0, status(*GOOD), b"other"), "two texts"),
         ):
-            answers = {b"ring": GpgvResult(0, status(*GOOD), b"text"), b"by names": second}
+            answers = iter((GpgvResult(0, status(*GOOD), b"text"), second))
+            seen: list[bytes] = []
+
+            def gpgv(keys: bytes, message: bytes, answers: Iterator[GpgvResult] = answers) -> GpgvResult:
+                seen.append(keys)  # noqa: B023  (called in this turn of the loop alone)
+                return next(answers)
+
             with self.subTest(case):
                 try:
-                    verify_message(MESSAGE, ring, lambda keys, _, answers=answers: answers[keys], self.examined())
+                    verify_message(MESSAGE, ring, gpgv, self.examined())
                     self.assertEqual(words, "")
                 except SignatureError as error:
                     self.assertRegex(str(error), words or "nothing")
+                self.assertEqual(seen, [b"ring", b"by names"])
 
     def test_weak_rsa_keys_are_refused_as_signer_and_as_what_binds_the_signer(self) -> None:
         """D10: below 2048 bits, as sigstore's; another weak key in the ring does not matter."""
