@@ -552,6 +552,10 @@ LOG_V1 = (
     Case("T126", "", v1(size=1, index=0), "C P"),
     Case("T127", "rekor", changed(f"{PROOF}.rootHash", flipped, log=V1), "C P"),
     Case("T127 size", "rekor", changed(f"{PROOF}.treeSize", "9", log=V1)),
+    Case("T127 smaller", "rekor", changed(f"{PROOF}.rootHash", b64(bytes(32))), words="about another tree"),
+    Case("T127 larger", "rekor", changed(f"{PROOF}.rootHash", b64(b"\xff" * 32)), words="about another tree"),
+    Case("T127 smaller size", "rekor", changed(f"{PROOF}.treeSize", "7"), words="about another tree"),
+    Case("T127 larger size", "rekor", changed(f"{PROOF}.treeSize", "9"), words="about another tree"),
     Case("T128", "untrusted", v1(time=32_503_680_000), "C P"),
     Case("T129", "rekor", _second_entry, "C! P"),
     Case("T130", "rekor", changed("verificationMaterial.tlogEntries", lambda listed: listed * 2, log=V1), "C P",
@@ -658,7 +662,7 @@ LOG_V2 = (
     Case("T211", "", head(extension="an extension\n"), "C P"),
     Case("T212", "", lambda w: head(behind=_witness(w))(w), "C P"),
     Case("T213", "", lambda w: head(before=_witness(w))(w), "C P"),
-    Case("T214", "rekor", head(origin="other.lab"), "C P!"),
+    Case("T214", "rekor", head(origin="other.lab"), "C P!", words="a checkpoint of 'other.lab', expected"),
     Case("T215", "rekor", head(name="other.lab"), "C P"),
     Case("T216", "rekor", head(key_id=b"\0\0\0\0"), "C P"),
     Case("T217", "rekor", head(change=flip), "C P"),
@@ -669,6 +673,7 @@ LOG_V2 = (
     Case("T220", "rekor", head(signed=False), "C P"),
     Case("T221", "rekor", made(entry=_proof_at_size), "C P"),
     Case("T222", "rekor", changed(f"{PROOF}.logIndex", "4"), "C! P"),
+    Case("T222 the other one, smaller", "rekor", changed(f"{ENTRY}.logIndex", "4"), words="a proof of entry 5"),
     Case("T222 the other one", "rekor", changed(f"{ENTRY}.logIndex", "6"), words="a proof of entry 5"),
     Case("T223", "", made(change=several(put(f"{PROOF}.rootHash"), put(f"{PROOF}.treeSize"))), "C P!"),
     Case("T224", "bundle", changed(f"{ENTRY}.canonicalizedBody"), "C P"),
@@ -941,6 +946,9 @@ STAMPED = (
     Case("A17 none", "time", stamped(signers=0), words="0 signers"),
     Case("A12 a smaller digest", "time", stamped(ess_digest=bytes(32)), words="another certificate"),
     Case("A12 a larger digest", "time", stamped(ess_digest=b"\xff" * 32), words="another certificate"),
+    Case("A48 revocations and attributes that are not signed", "", stamped(
+        lists=der(0xA1, sequence()), unsigned=der(0xA1, sequence(oid("1.2.3"), der(0x31))))),
+    Case("A49 an element behind the last of what is stamped", "time", stamped(after_time=[der(0x05)])),
     Case("A44 ten certificates", "", lambda w: w.bundle(stamps=[{"embed": [w.stamps.leaf] * 10}])),
     Case("A42 RSA", "", by_stamper("rsa"), root=stamper_listed("rsa")),
     Case("A42 RSA by a name with hash", "", by_stamper("rsa", algorithm="1.2.840.113549.1.1.11"),
@@ -989,11 +997,11 @@ def _only_short_id(log: Any) -> None:
     log["logId"] = {"keyId": b64(bytes(32))}
 
 
-def _twice(path: str, start: float, end: float) -> Change:
+def _twice(path: str, start: float, end: float, number: int = 0) -> Change:
     """The same entry before it, with a window that is over."""
 
     def change(document: Any) -> None:
-        *_, entry = document[path]
+        entry = document[path][number]
         over = (
             {**entry, "validFor": valid(start, end)}
             if "validFor" in entry
@@ -1105,6 +1113,11 @@ ROOTS = (
     Case("R32 log, and both windows hold", "", made(log=V1), root=_twice("tlogs", SIGNED_AT - 1, SIGNED_AT + 1)),
     Case("R32 stamps", "", made(), root=_twice("timestampAuthorities", *_LONG_AGO)),
     Case("R32 log", "", made(log=V1), root=_twice("tlogs", *_LONG_AGO)),
+    Case("R32 log of version 2", "", made(), root=_twice("tlogs", *_LONG_AGO, 1)),
+    Case("R32 log of version 2, over both times", "rekor", made(), root=several(
+        window(_V2_KEY, end=SIGNED_AT - 1), _twice("tlogs", *_LONG_AGO, 1))),
+    Case("R37 another certificate log first", "", made(), root=lambda d: d["ctlogs"].insert(
+        0, OwnLog(V1, "ct2.lab", kept("p256")).listed())),
     Case("R32 certificate log", "", made(), root=_twice("ctlogs", *_LONG_AGO)),
 )  # fmt: skip
 

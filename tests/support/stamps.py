@@ -111,13 +111,16 @@ class StampAuthority:
         imprinted: bytes | None = None,
         types: tuple[str, str] = (SIGNED_DATA, TST_INFO),
         contents: int = 1,
+        lists: bytes = b"",
+        unsigned: bytes = b"",
         ess_digest: bytes | None = None,
         more: Sequence[bytes] = (),
         change_info: Callable[[bytes], bytes] = lambda info: info,
     ) -> bytes:
         """A response about `data`, honest unless told otherwise; `after_time` are elements behind genTime.
 
-        `key_id` names the signer instead of issuer and serial number, `more` are further signed attributes.
+        `key_id` names the signer instead of issuer and serial number, `more` are further signed attributes,
+        `lists` are of revocations, `unsigned` attributes that nobody signed.
         """
         who = signer or self.leaf
         certificate = who.certificate
@@ -164,6 +167,7 @@ class StampAuthority:
             *([] if bare else [listed]),
             name,
             der(0x04, signature),
+            unsigned,
         )
         embedded = [each.certificate.public_bytes(_DER) for each in ([who] if embed is None else embed)]
         signed_data = sequence(
@@ -171,6 +175,7 @@ class StampAuthority:
             der(0x31, sequence(oid(SHA[hash_name]))),
             sequence(oid(types[1]), der(0xA0, *[der(0x04, info)] * contents)),
             *([der(0xA0, *embedded)] if embedded else []),
+            lists,
             der(0x31, *[info_of_signer] * signers),
         )
         return sequence(sequence(integer(status)), sequence(oid(types[0]), der(0xA0, signed_data))) + trailing

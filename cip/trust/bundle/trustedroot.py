@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
@@ -47,6 +47,12 @@ class Window(NamedTuple):
             end = "" if math.isinf(self.end) else f" to {day(self.end)}"
             trusted = f"{what} was trusted from {day(self.start)}{end} according to {where}"
             raise SignatureError(f"{trusted}, the signature is of {day(time)}", reason=reason)
+
+
+def require_one_window(windows: Sequence[Window], time: float, what: str, where: str) -> None:
+    """Return only if `time` is inside one of `windows`. Raises SignatureError (`rekor`) about the first of them."""
+    if not any(window.start <= time <= window.end for window in windows):
+        windows[0].require(time, what, where, "rekor")
 
 
 class Log(NamedTuple):

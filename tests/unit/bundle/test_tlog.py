@@ -12,7 +12,7 @@ from cip.trust.bundle.tlog import note_key_id, parse_checkpoint, require_inclusi
 from cip.trust.sigstore.keys import load_key
 from tests.support.bundlecases import rsa_key
 from tests.support.bundles import leaf_hash, note_line, statement, tree_path, tree_root
-from tests.support.sigstore import new_key, spki
+from tests.support.sigstore import b64, new_key, spki
 
 ROOT = bytes.fromhex("00d21829a5503145348abcf712513eacf2a274211ad83e970202bb5b6d80b286")
 HEAD = "log.lab\n5\nANIYKaVQMUU0irz3ElE+rPKidCEa2D6XAgK7W22AsoY=\n"
@@ -89,6 +89,7 @@ class CheckpointTest(unittest.TestCase):
             ("sign", HEAD.replace("\n5", "\n+5") + "\n" + LINE, "size in decimal"),
             ("other digits", HEAD.replace("\n5", "\n\u0665") + "\n" + LINE, "size in decimal"),
             ("root not canonical", HEAD.replace("AsoY=", "AsoZ=") + "\n" + LINE, "expected base64"),
+            ("root too long", f"log.lab\n5\n{b64(ROOT + b'x')}\n\n{LINE}", "a root of 33 bytes"),
             ("root too short", HEAD.replace("ANIYKaVQ", "") + "\n" + LINE, "a root of 26 bytes"),
             ("no signature", HEAD + "\n", "signatures, found 0|1 to 32 signatures"),
             ("33 signatures", HEAD + "\n" + LINE * 33, "1 to 32 signatures, found 33"),
