@@ -125,7 +125,7 @@ class Confinement:
         if self._sources is not None and may_ask_helpers(self._reference, self._settings):
             helpers = self._sources.credential_helpers()
         policy = self._opener.policy if self._opener is not None else None
-        needed = may_verify(policy) or may_decompress(self._reference, self._settings) or bool(helpers)
+        needed = may_verify(policy) or may_decompress(self._reference, self._settings)
         self.programs.confine(needed=needed, helpers=helpers)
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The helper process: a fresh interpreter outside the sandbox that runs what a confined proxy may not.
 
-It takes three requests over a socket pair: verify (key ring, message), decompress (input, output), credentials (a
-helper that was named before confinement, a registry). Command lines and environments are its own. Descriptors are used
+It takes three requests over a socket pair: verify (key ring, message), decompress (input, output), or else credentials
+(a helper that was named before confinement, a registry). One that asks credential helpers does nothing else; the other
+one is confined with what it runs: it changes no file and reaches nobody, for gpgv and zstd read what strangers wrote.
+Command lines and environments are its own. Descriptors are used
 as they are and never opened anew by a path, which would give more rights than the sender has. It cannot be traced and
 leaves no core, for it sees credentials. It ends with its socket, and everything that it runs ends before.
 """
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from .. import log
 from ..errors import CipError, ErrorCode, SourceError, quote
 from ..programs import DirectPrograms, ProgramResult
-from .sandbox import forbid_tracing
+from .sandbox import confine_programs, forbid_tracing
 
 REQUEST_LIMIT = 64 * 1024  # bytes of one request
 SETUP_LIMIT = 4 * 1024 * 1024  # bytes of the environment of credential helpers, which a kernel bounds by 2 MiB or so
@@ -53,6 +55,8 @@ class _Helper:
         setup = json.loads(_content(descriptor, SETUP_LIMIT))
         os.close(descriptor)
         self._helpers = frozenset(setup["helpers"])
+        if not self._helpers:  # those need what nobody knows
+            confine_programs()
         self.programs = DirectPrograms(setup["variables"])
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
@@ -92,12 +96,12 @@ class _Helper:
     def _run(self, request: dict[str, object], passed: Sequence[int]) -> tuple[dict[str, object], bytes]:
         """Head and content of the answer. Raises CipError, and anything for what is no request."""
         match request["kind"]:
-            case "verify":
+            case "verify" if not self._helpers:
                 ring, message = (_content(descriptor, CONTENT_LIMIT) for descriptor in passed)
                 found = self.programs.verify(ring, message)
                 head: dict[str, object] = {"status": found.status, "lines": len(found.status_lines)}
                 return head, found.status_lines + found.output
-            case "decompress":
+            case "decompress" if not self._helpers:
                 source, output = passed
                 seconds = float(str(request["seconds"]))
                 return {"status": self.programs.decompress(source, output, seconds, purpose="")}, b""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy's side of the helper process: starts it, asks it, ends it."""
+"""The proxy's side of the helper processes: starts them, asks them, ends them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
 from ..programs import (
@@ -23,9 +22,6 @@ from ..programs import (
     memory_file,
 )
 
-if TYPE_CHECKING:
-    from subprocess import Popen
-
 _GRACE = 5.0  # seconds beyond a program's own time-out until the helper process counts as dead
 _END_SECONDS = 2.0  # in which it may end by itself
 _START = (
@@ -35,67 +31,42 @@ _START = (
 
 
 class HelperPrograms:
-    """Runs programs directly until `confine`, and through the helper process, if there is one, from then on."""
+    """Runs programs directly until `confine`, and through helper processes, where there are some, from then on."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
         self._direct: DirectPrograms | None = DirectPrograms(variables)
-        self._control: socket.socket | None = None
-        self._child: Popen[bytes] | None = None
+        self._tools: _Process | None = None
+        self._credentials: _Process | None = None
 
     def confine(self, *, needed: bool, helpers: Iterable[str] = ()) -> None:
-        """Run nothing directly any more; start the helper process if it can be `needed`. Raises OSError.
+        """Run nothing directly any more; start a helper process if gpgv or zstd can be `needed`. Raises OSError.
 
-        Credential helpers other than `helpers` are refused from now on.
+        Another one asks the credential helpers `helpers`; further ones are refused from now on.
         """
         if self._direct is None:
             return
+        named = sorted(helpers)
         if needed:
-            self._start(sorted(helpers))
+            self._tools = _Process((), {})
+        if named:
+            # Their environment may hold secrets: it travels in memory.
+            self._credentials = _Process(named, self._variables)
         self._direct = None
 
-    def _start(self, helpers: Sequence[str]) -> None:
-        if not sys.executable:
-            raise OSError(0, "the path of the interpreter is unknown")
-        root, module = _origin()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # The environment of credential helpers may hold secrets: it travels in memory, and only where there are some.
-        variables = dict(self._variables) if helpers else {}
-        from subprocess import DEVNULL, Popen
-
-        with theirs, ExitStack() as stack:
-            stack.callback(ours.close)
-            command = [sys.executable, "-I", "-S", "-B", "-c", _START, root, module, str(theirs.fileno())]
-            self._child = Popen(
-                command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd="/",
-                env={"PATH": SEARCH_PATH, "LC_ALL": "C"}, pass_fds=(theirs.fileno(),), start_new_session=True,
-            )  # fmt: skip
-            setup = memory_file(stack, "setup", json.dumps({"helpers": helpers, "variables": variables}).encode())
-            socket.send_fds(ours, [b"setup"], [setup])
-            stack.pop_all()
-            os.close(setup)
-        self._control = ours
-
     @property
-    def pid(self) -> int | None:
-        """The number of the helper process, None when there is none."""
-        return self._child.pid if self._child is not None else None
+    def pids(self) -> tuple[int, ...]:
+        """The numbers of the helper processes."""
+        return tuple(each.pid for each in (self._tools, self._credentials) if each is not None)
 
     def close(self) -> None:
-        """End the helper process, if there is one, with all that it runs, and reap it."""
-        if self._control is None or self._child is None:
-            return
-        from subprocess import TimeoutExpired
-
-        self._control.close()
-        try:
-            self._child.wait(_END_SECONDS)
-        except TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        """End the helper processes, with all that they run, and reap them."""
+        for process in (self._tools, self._credentials):
+            if process is not None:
+                process.close()
 
     def abandon(self) -> None:
-        """Kill what runs in this process's own name; the helper process sees our end by itself. From any thread."""
+        """Kill what runs in this process's own name; a helper process sees our end by itself. From any thread."""
         if self._direct is not None:
             self._direct.running.kill()
 
@@ -105,49 +76,92 @@ class HelperPrograms:
             return self._direct.verify(keyring, message)
         with ExitStack() as stack:
             passed = [memory_file(stack, name, data) for name, data in (("ring", keyring), ("message", message))]
-            head, content = self._ask("gpgv", "check an OpenPGP signature", {"kind": "verify"}, passed)
-        return GpgvResult(_number(head, "status"), content[: _number(head, "lines")], content[_number(head, "lines") :])
+            head, content = _ask(self._tools, "gpgv", "check an OpenPGP signature", {"kind": "verify"}, passed)
+        lines = _number(head, "lines")
+        return GpgvResult(_number(head, "status"), content[:lines], content[lines:])
 
     def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
         """As `Programs.decompress` says."""
         if self._direct is not None:
             return self._direct.decompress(source, output, seconds, purpose=purpose)
         request = {"kind": "decompress", "seconds": seconds}
-        return _number(self._ask("zstd", purpose, request, [source, output], seconds)[0], "status")
+        return _number(_ask(self._tools, "zstd", purpose, request, [source, output], seconds)[0], "status")
 
     def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
         """As `Programs.credentials` says."""
         if self._direct is not None:
             return self._direct.credentials(helper, registry, purpose=purpose)
         request = {"kind": "credentials", "helper": helper, "registry": registry}
-        head, content = self._ask(helper_program(helper), purpose, request)
+        head, content = _ask(self._credentials, helper_program(helper), purpose, request)
         return ProgramResult(_number(head, "status"), content, str(head.get("stderr", "")).encode("latin-1", "replace"))
 
-    def _ask(
-        self, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = (),
-        timeout: float = PROGRAM_TIMEOUT,
-    ) -> tuple[Mapping[str, object], bytes]:  # fmt: skip
-        """Head and content of the answer. Raises MissingDependencyError, SourceError."""
-        if self._control is None:
-            raise SourceError(
-                f"{name}: needed to {purpose}, and nothing told of it when this process was confined",
-                code=ErrorCode.CREDENTIALS_UNAVAILABLE if request["kind"] == "credentials" else ErrorCode.INTERNAL,
-            )
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with ours:
-            try:
-                with theirs:
-                    socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno(), *passed])
-                ours.settimeout(timeout + _GRACE)
-                head, content = _read_reply(ours, name)
-            except OSError as error:
-                raise _gone(name, error.strerror or str(error)) from error
-        code = head.get("code")
-        if code == ErrorCode.DEPENDENCY_MISSING:
-            raise MissingDependencyError(name, purpose)
-        if code is not None:
-            raise SourceError(str(head["error"]), code=ErrorCode(str(code)))
-        return head, content
+
+class _Process:
+    """One helper process and our end of its socket."""
+
+    def __init__(self, helpers: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Start it. Raises OSError."""
+        if not sys.executable:
+            raise OSError(0, "the path of the interpreter is unknown")
+        from subprocess import DEVNULL, Popen
+
+        root, module = _origin()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, ExitStack() as stack:
+            stack.callback(ours.close)
+            command = [sys.executable, "-I", "-S", "-B", "-c", _START, root, module, str(theirs.fileno())]
+            self._child: Popen[bytes] = Popen(
+                command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd="/",
+                env={"PATH": SEARCH_PATH, "LC_ALL": "C"}, pass_fds=(theirs.fileno(),), start_new_session=True,
+            )  # fmt: skip
+            setup = json.dumps({"helpers": list(helpers), "variables": dict(variables)}).encode()
+            with ExitStack() as sent:
+                socket.send_fds(ours, [b"setup"], [memory_file(sent, "setup", setup)])
+            stack.pop_all()
+        self.control = ours
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._child.pid
+
+    def close(self) -> None:
+        """End it, with all that it runs, and reap it."""
+        from subprocess import TimeoutExpired
+
+        self.control.close()
+        try:
+            self._child.wait(_END_SECONDS)
+        except TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def _ask(
+    process: _Process | None, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = (),
+    timeout: float = PROGRAM_TIMEOUT,
+) -> tuple[Mapping[str, object], bytes]:  # fmt: skip
+    """Head and content of the answer. Raises MissingDependencyError, SourceError."""
+    if process is None:
+        raise SourceError(
+            f"{name}: needed to {purpose}, and nothing told of it when this process was confined",
+            code=ErrorCode.CREDENTIALS_UNAVAILABLE if request["kind"] == "credentials" else ErrorCode.INTERNAL,
+        )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        try:
+            with theirs:
+                socket.send_fds(process.control, [json.dumps(request).encode()], [theirs.fileno(), *passed])
+            ours.settimeout(timeout + _GRACE)
+            head, content = _read_reply(ours, name)
+        except OSError as error:
+            raise _gone(name, error.strerror or str(error)) from error
+    code = head.get("code")
+    if code == ErrorCode.DEPENDENCY_MISSING:
+        raise MissingDependencyError(name, purpose)
+    if code is not None:
+        raise SourceError(str(head["error"]), code=ErrorCode(str(code)))
+    return head, content
 
 
 def _origin() -> tuple[str, str]:

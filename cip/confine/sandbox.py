@@ -16,6 +16,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from enum import IntEnum
 
 from .. import log
@@ -131,6 +132,19 @@ def _kernel() -> Syscall:
 _PRCTL = -1
 
 
+def confine_programs() -> None:
+    """Confine this thread and the programs that it starts: they may read files, and change and reach nothing.
+
+    What the kernel does not offer is left out: they could do it without us as well.
+    """
+    call = _kernel()
+    with suppress(OSError):
+        _confine_process(call)
+        with suppress(OSError):
+            _confine_files(call, Level.WRITE, (), (), starts_programs=True)
+        refuse_calls(call, unix_sockets=False, starts_programs=True)
+
+
 def forbid_tracing() -> None:
     """Let nobody read the memory of this process, and leave no core. Raises OSError."""
     _forbid_tracing(_kernel())
@@ -149,7 +163,9 @@ def _confine_process(call: Syscall) -> None:
     _require(call(_PRCTL, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), f"prctl {_PR_SET_NO_NEW_PRIVS}")
 
 
-def _confine_files(call: Syscall, wanted: Level, writable: Iterable[str], readable: Iterable[str]) -> None:
+def _confine_files(
+    call: Syscall, wanted: Level, writable: Iterable[str], readable: Iterable[str], *, starts_programs: bool = False
+) -> None:
     """Level `write` or `full`. Raises OSError."""
     abi = _require(call(_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION), "this kernel has no Landlock")
     change = _CHANGE
@@ -157,7 +173,7 @@ def _confine_files(call: Syscall, wanted: Level, writable: Iterable[str], readab
         change |= _REFER
     if abi >= 3:
         change |= _TRUNCATE
-    handled = change | _EXECUTE | (_READ if wanted is Level.FULL else 0)
+    handled = change | (0 if starts_programs else _EXECUTE) | (_READ if wanted is Level.FULL else 0)
     ruleset = _require(call(_LANDLOCK_CREATE_RULESET, *_ruleset_attributes(abi, handled), 0), "a Landlock ruleset")
     try:
         rules = [(path, change | _READ) for path in writable] + [("/dev/null", _WRITE_FILE | _READ_FILE)]

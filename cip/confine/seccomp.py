@@ -36,6 +36,9 @@ _COMMON = {
 }  # fmt: skip
 
 
+_STARTING = ("execve", "execveat")
+
+
 class _Machine(NamedTuple):
     """An architecture: its number in a filter, and those of calls: refused ones, seccomp, and those that are judged."""
 
@@ -79,17 +82,20 @@ _MACHINES: Mapping[str, _Machine] = {
 }  # fmt: skip
 
 
-def refuse_calls(call: Syscall, *, unix_sockets: bool, machine: str | None = None) -> None:
+def refuse_calls(
+    call: Syscall, *, unix_sockets: bool, starts_programs: bool = False, machine: str | None = None
+) -> None:
     """Refuse the calls from now on, in every thread. Raises OSError where that cannot be had.
 
-    With `unix_sockets` new sockets of the unix family stay allowed.
+    With `unix_sockets` new sockets of the unix family stay allowed. What `starts_programs` may do that, and needs no
+    new socket of any family.
     """
     import ctypes
 
     known = _MACHINES.get(machine or os.uname().machine)
     if known is None or struct.calcsize("P") != 8:
         raise OSError(errno.ENOSYS, f"no list of calls for {machine or os.uname().machine}")
-    steps = program(known, unix_sockets=unix_sockets)
+    steps = program(known, unix_sockets=unix_sockets, starts_programs=starts_programs)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     header = struct.pack("@HP", len(steps), ctypes.addressof(code))
     result = call(known.seccomp, _SET_MODE_FILTER, _TSYNC, header)
@@ -97,14 +103,20 @@ def refuse_calls(call: Syscall, *, unix_sockets: bool, machine: str | None = Non
         raise OSError(abs(result), os.strerror(-result) if result < 0 else f"thread {result} could not be included")
 
 
-def program(machine: _Machine, *, unix_sockets: bool) -> Sequence[tuple[int, int, int, int]]:
+def program(
+    machine: _Machine, *, unix_sockets: bool, starts_programs: bool = False
+) -> Sequence[tuple[int, int, int, int]]:
     """The filter: (code, steps to skip if true, if false, value)."""
     steps = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, machine.audit), (_RETURN, 0, 0, _UNKNOWN)]
     steps += [(_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _UNKNOWN)]
-    for number in machine.refused.values():
+    for name, number in machine.refused.items():
+        if starts_programs and name in _STARTING:
+            continue
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
     steps += _case(machine.ioctl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *_refuse_any(_IOCTLS)])
-    if not unix_sockets:
+    if starts_programs:
+        steps += [(_EQUAL, 0, 1, machine.socket), (_RETURN, 0, 0, _REFUSE)]
+    elif not unix_sockets:
         steps += _case(machine.socket, [(_LOAD, 0, 0, _ARGUMENTS), *_refuse_any([_UNIX])])
     kinds = [(_EQUAL, len(_CONNECTED_KINDS) - index, 0, kind) for index, kind in enumerate(_CONNECTED_KINDS)]
     pair = [(_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 0, 3 + len(kinds), _UNIX), (_LOAD, 0, 0, _ARGUMENTS + 8),

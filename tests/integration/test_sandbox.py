@@ -84,7 +84,7 @@ ATTEMPTS = {
     "list": lambda: os.listdir(outside),
     "read shadow": lambda: open("/etc/shadow").close(),
     "read a process": lambda: open(f"/proc/{os.getppid()}/environ").close(),
-    "memory of the runner": lambda: open(f"/proc/{programs.pid}/mem", "rb").close(),
+    "memory of the runner": lambda: open(f"/proc/{(programs.pids or [os.getppid()])[0]}/mem", "rb").close(),
     "append": lambda: open(outside + "/secret", "a").close(),
     "truncate": lambda: os.truncate(outside + "/secret", 1),
     "create": lambda: open(outside + "/new", "x").close(),
@@ -142,9 +142,10 @@ def confine(self):
         programs.append(self.programs)
 
 def ask_helper(request, *descriptors):
-    control = programs[0]._control
-    if control is None:
+    process = programs[0]._tools
+    if process is None:
         raise PermissionError(errno.EPERM, "")
+    control = process.control
     ours, theirs = socket.socketpair()
     with ours, theirs:
         socket.send_fds(control, [json.dumps(request).encode()], [theirs.fileno(), *descriptors])
@@ -167,7 +168,7 @@ ATTEMPTS = {
     "unix socket": lambda: socket.socket(socket.AF_UNIX).connect(outside + "/socket"),
     "datagram": lambda: socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b"x", outside + "/socket"),
     "program": lambda: os.execv("/bin/true", ["true"]),
-    "memory of the helper": lambda: open(f"/proc/{programs[0].pid or os.getppid()}/mem", "rb").close(),
+    "memory of the helper": lambda: open(f"/proc/{(programs[0].pids or [os.getppid()])[0]}/mem", "rb").close(),
     "any program by the helper": lambda: ask_helper({"kind": "run", "argv": ["/bin/sh", "-c", "id"]}),
     "any credential helper": lambda: ask_helper({"kind": "credentials", "helper": "other", "registry": "r"}),
     "a file by the helper": overwrite_by_zstd,

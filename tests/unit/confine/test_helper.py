@@ -22,7 +22,7 @@ from cip.confine.remote import HelperPrograms
 from cip.errors import CipError, ErrorCode, MissingDependencyError, SourceError
 from cip.programs import DirectPrograms
 from tests.support.leaks import LeakCheckedTestCase
-from tests.support.parent import PATIENCE
+from tests.support.parent import PATIENCE, ROOT
 
 SCRIPTS = {
     "docker-credential-echo": 'read line; printf "%s|%s|%s" "$1" "$line" "$MARK"',
@@ -117,7 +117,7 @@ class Requests(HelperTestCase):
 
     def test_without_a_process_everything_is_refused(self) -> None:
         self.programs.confine(needed=False)
-        self.assertIsNone(self.programs.pid)
+        self.assertEqual(self.programs.pids, ())
         for action in (lambda: self.credentials("echo"), lambda: self.programs.verify(b"", b"")):
             with self.assertRaisesRegex(SourceError, "nothing told of it when this process was confined"):
                 action()
@@ -137,10 +137,11 @@ class Requests(HelperTestCase):
 class Raw(HelperTestCase):
     """Requests as a proxy that somebody else has taken over would send them."""
 
-    def ask(self, request: object, *passed: int) -> tuple[dict[str, object], bytes]:
+    def ask(self, request: object, *passed: int, credentials: bool = False) -> tuple[dict[str, object], bytes]:
         ours, theirs = socket.socketpair()
-        control = self.programs._control
-        assert control is not None
+        process = self.programs._credentials if credentials else self.programs._tools
+        assert process is not None
+        control = process.control
         with ours, theirs:
             data = request if isinstance(request, bytes) else json.dumps(request).encode()
             socket.send_fds(control, [data], [theirs.fileno(), *passed])
@@ -160,8 +161,39 @@ class Raw(HelperTestCase):
                 ({"kind": "credentials", "helper": ["echo"], "registry": "r"}, ()),
             ):  # fmt: skip
                 with self.subTest(request):
-                    self.assertIn("error", self.ask(request, *passed)[0])
+                    for credentials in (False, True):
+                        self.assertIn("error", self.ask(request, *passed, credentials=credentials)[0])
         self.assertEqual(self.credentials("fail")[0], 3)
+
+    def test_each_process_does_its_own_work_only(self) -> None:
+        self.start()
+        head, _ = self.ask({"kind": "credentials", "helper": "echo", "registry": "r"})
+        self.assertIn("not a credential helper that was named", str(head["error"]))
+        with tempfile.TemporaryFile() as file:
+            for request in ({"kind": "verify"}, {"kind": "decompress", "seconds": 9}):
+                head, _ = self.ask(request, file.fileno(), file.fileno(), credentials=True)
+                self.assertIn("error", head)
+
+    def test_gpgv_and_zstd_change_no_file_and_reach_nobody(self) -> None:
+        """A program in the place of gpgv tries it: started by a confined process as the helper is one."""
+        script = (
+            "import sys; sys.path.insert(0, sys.argv[1]); from cip.confine.sandbox import confine_programs; "
+            "from cip.programs import Running, run_program; confine_programs(); "
+            "print(run_program(Running(), ['/bin/sh', '-c', sys.argv[2]], purpose='x', environ={}).stdout.decode())"
+        )
+        target = self.directory / "target"
+        target.write_text("")
+        attempts = {
+            f"echo x >{target}/../new": "2", f"echo x >>{target}": "2", f"rm {target}": "1", f"chmod 777 {target}": "1",
+            f"touch {target}": "1", f"{sys.executable} -c 'import socket; socket.socket()'": "1",
+            f"{sys.executable} -c 'import socket; socket.socket(socket.AF_UNIX)'": "1", f"cat {target}": "0",
+            "gpgv --version": "0",
+        }  # fmt: skip
+        for attempt, expected in attempts.items():
+            command = [sys.executable, "-c", script, str(ROOT), f"({attempt}) >/dev/null 2>&1; echo $?"]
+            with self.subTest(attempt):
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                self.assertEqual(done.stdout.strip(), expected, done.stderr)
 
     def test_a_descriptor_gives_no_more_rights_than_its_sender_has(self) -> None:
         self.start()
@@ -190,7 +222,7 @@ class Process(HelperTestCase):
             os.set_inheritable(secret.fileno(), True)
             self.start()
             self.credentials("fail")  # it is up
-        proc = Path(f"/proc/{self.programs.pid}")
+        proc = Path(f"/proc/{self.programs.pids[1]}")
         targets = sorted(os.readlink(proc / "fd" / name) for name in os.listdir(proc / "fd"))
         self.assertEqual(targets[:3], [os.devnull] * 3)
         self.assertEqual([target.partition(":")[0] for target in targets[3:]], ["socket"])
@@ -216,7 +248,7 @@ class Process(HelperTestCase):
     def test_a_proxy_that_is_killed_leaves_nothing_behind(self) -> None:
         code = (
             "import sys; from cip.confine.remote import HelperPrograms; programs = HelperPrograms(eval(sys.argv[1]));"
-            "programs.confine(needed=True, helpers=['slow']); print(programs.pid, flush=True);"
+            "programs.confine(needed=True, helpers=['slow']); print(programs.pids[1], flush=True);"
             "programs.credentials('slow', 'r', purpose='test')"
         )
         command = [sys.executable, "-c", code, repr(self.programs._variables)]
@@ -230,9 +262,9 @@ class Process(HelperTestCase):
 
     def test_one_that_is_gone_is_a_typed_error(self) -> None:
         self.start()
-        assert self.programs._child is not None
-        self.programs._child.kill()
-        self.programs._child.wait()
+        assert self.programs._credentials is not None
+        self.programs._credentials._child.kill()
+        self.programs._credentials._child.wait()
         with self.assertRaisesRegex(SourceError, "the process that runs programs is gone"):
             self.credentials("echo")
 
@@ -241,18 +273,18 @@ class Process(HelperTestCase):
             self.skipTest("no limit on processes holds for root")
         self.start()
         self.credentials("fail")
-        assert self.programs.pid is not None
-        before = resource.prlimit(self.programs.pid, resource.RLIMIT_NPROC, (1, 1))
+        asked = self.programs.pids[1]
+        before = resource.prlimit(asked, resource.RLIMIT_NPROC, (1, 1))
         with self.assertRaisesRegex(SourceError, "cannot be started"):
             self.credentials("fail")
-        resource.prlimit(self.programs.pid, resource.RLIMIT_NPROC, before)
+        resource.prlimit(asked, resource.RLIMIT_NPROC, before)
         self.assertEqual(self.credentials("fail")[0], 3)
 
     def test_a_second_start_changes_nothing(self) -> None:
         self.start()
-        child = self.programs.pid
+        children = self.programs.pids
         self.start()
-        self.assertEqual(self.programs.pid, child)
+        self.assertEqual(self.programs.pids, children)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,14 @@ NEEDED = {
 }  # fmt: skip
 
 
-def judge(machine: _Machine, number: int, *arguments: int, audit: int | None = None, unix_sockets: bool = False) -> int:
+def judge(
+    machine: _Machine, number: int, *arguments: int, audit: int | None = None, unix_sockets: bool = False,
+    starts_programs: bool = False,
+) -> int:  # fmt: skip
     """What the filter returns for a call: an interpreter for the few instructions that it has."""
     data = {0: number, 4: machine.audit if audit is None else audit}
     data |= {16 + 8 * index: value & 0xFFFFFFFF for index, value in enumerate(arguments)}
-    steps = program(machine, unix_sockets=unix_sockets)
+    steps = program(machine, unix_sockets=unix_sockets, starts_programs=starts_programs)
     accumulator = position = 0
     while True:
         code, if_true, if_false, value = steps[position]
@@ -64,6 +67,14 @@ class Filter(unittest.TestCase):
             self.assertEqual(judge(machine, machine.socket, UNIX, STREAM, unix_sockets=True), _ALLOW)
             for kind, expected in ((STREAM, _ALLOW), (SEQPACKET, _ALLOW), (DATAGRAM, _REFUSE), (RAW, _REFUSE)):
                 self.assertEqual(judge(machine, machine.socketpair, UNIX, kind | CLOSE_ON_EXEC), expected)
+
+    def test_what_starts_programs_may_do_that_and_makes_no_socket(self) -> None:
+        for machine in _MACHINES.values():
+            for call, number in machine.refused.items():
+                expected = _ALLOW if call in ("execve", "execveat") else _REFUSE
+                self.assertEqual(judge(machine, number, starts_programs=True), expected, call)
+            for family in (UNIX, INET, 16):
+                self.assertEqual(judge(machine, machine.socket, family, STREAM, starts_programs=True), _REFUSE)
 
     def test_requests_to_a_file_that_is_only_read(self) -> None:
         for machine in _MACHINES.values():
