@@ -33,7 +33,7 @@ EXIT_USAGE = 2
 # Bytes of a thread's stack. Python 3.13 lets JSON nest so deep before it complains that 1 MiB is overrun, by hostile
 # input in a worker too; what C libraries give by default is 128 KiB to "unlimited".
 _STACK_SIZE = 4 * 1024 * 1024
-# Objects that may be made before Python looks for cycles: with its own 700 a start looks a hundred times and finds none.
+# Objects that may be made before Python looks for cycles: with its own 700 a start looks often and finds none.
 _COLLECT_AFTER_START = 200_000  # until the first answer is out
 _COLLECT_AFTER = 20_000
 
