@@ -267,6 +267,7 @@ def _core(
     def last_words() -> None:
         programs.abandon()
         close_records()
+        log.tell_dropped()
 
     return opener, confinement, last_words
 
