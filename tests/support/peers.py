@@ -46,6 +46,7 @@ PEERS: Mapping[str, Peer] = {
     "skopeo": Peer("skopeo", "skopeo"),
     "tinyproxy": Peer("tinyproxy", "tinyproxy-bin"),  # the program without its service
     "microsocks": Peer("microsocks", "microsocks"),
+    "nginx": Peer("nginx", "nginx-light", whole=True),
     "gpg": Peer("gpg", "gnupg"),
     "gpgv": Peer("gpgv", "gpgv"),
     "umoci": Peer("umoci", "umoci"),
@@ -160,14 +161,17 @@ def docker_registry(
     trusted: Path | None = None,
     port: int | None = None,
     delete: bool = False,
+    token: Mapping[str, str] | None = None,
+    program: str | None = None,
 ) -> Registry:
-    """Start Debian's docker-registry with its storage, configuration and log under `directory`.
+    """Start Debian's docker-registry, or another `program` of its kind, with all that it keeps under `directory`.
 
-    `htpasswd` maps users to passwords. `client_authority` is the certificate of the authority whose clients alone
-    are let in (with `tls`). `proxy_remote` is the URL of which it becomes a pull-through cache, and `trusted` the CA
-    certificate for that. Without `port` the kernel chooses. Raises AssertionError with the log when it does not start.
+    `token` is the configuration of a token server. `htpasswd` maps users to passwords. `client_authority` is the
+    certificate of the authority whose clients alone are let in (with `tls`). `proxy_remote` is the URL of which it
+    becomes a pull-through cache, and `trusted` the CA certificate for that. Without `port` the kernel chooses. Raises
+    AssertionError with the log when it does not start.
     """
-    program = require_peer("docker-registry")
+    program = program or require_peer("docker-registry")
     base = Path(directory)
     root = base / "registry"
     root.mkdir(parents=True, exist_ok=True)
@@ -185,6 +189,8 @@ def docker_registry(
         passwords = base / "htpasswd"
         passwords.write_text("".join(htpasswd_line(user, word) for user, word in htpasswd.items()), encoding="utf-8")
         configuration["auth"] = {"htpasswd": {"realm": "tests", "path": str(passwords)}}
+    if token is not None:
+        configuration["auth"] = {"token": dict(token)}
     if proxy_remote is not None:
         configuration["proxy"] = {"remoteurl": proxy_remote}
     file = base / "registry.yml"
@@ -216,7 +222,7 @@ def tinyproxy(directory: Path | str, *, user: str | None = None, password: str =
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         process = spawn([program, "-d", "-c", str(file)], log, clean_environment(base))
         try:
-            wait_for(process, log, partial(_answer, port))
+            wait_for(process, log, partial(answer, port))
             return Proxy(process, port, log)
         except AssertionError:  # perhaps somebody else took the port between our look and its start
             if attempt == _PORT_TRIES:
@@ -235,7 +241,7 @@ def microsocks(directory: Path | str, *, user: str | None = None, password: str 
         command = [require_peer("microsocks"), "-i", "127.0.0.1", "-p", str(port), *access]
         process = spawn(command, log, clean_environment(base))
         try:
-            wait_for(process, log, partial(_answer, port))
+            wait_for(process, log, partial(answer, port))
             return Proxy(process, port, log)
         except AssertionError:
             if attempt == _PORT_TRIES:
@@ -289,7 +295,8 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _answer(port: int) -> str | None:
+def answer(port: int) -> str | None:
+    """Something, once somebody accepts connections at `port`."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return "accepted"
