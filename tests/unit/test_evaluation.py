@@ -356,16 +356,18 @@ class CompleteTest(unittest.TestCase):
         self.refuse("1 of 2 requirements", one)
         self.refuse("3 of 2 requirements", one, two, two)
         self.refuse("two accepted '.*' with manifest sha256:0000", one, two._replace(digest=other))
-        self.refuse("one accepted 'example.com/other:v1' with", one._replace(name="example.com/other:v1"), two)
+        for name in ("example.com/other:v1", "", "a", "z"):
+            self.refuse(f"one accepted '{name}' with", one._replace(name=name), two)
         self.refuse("two shows nothing that was signed about", one, two._replace(payload=b""))
         self.refuse("two shows nothing that was signed about", one, two._replace(payload=b"another statement"))
 
     def test_acceptances_of_index_and_instance_are_never_mixed(self) -> None:
         one, two = self.decision.acceptances
-        instance = digest_of(b"instance")
-        mixed = self.decision._replace(acceptances=(one, two._replace(digest=instance, payload=b"instance")))
-        with self.assertRaisesRegex(PolicyRejectedError, "two accepted"):
-            require_complete(mixed, self.chosen, self.image.identity, [self.digest, instance], require_signed=False)
+        for text in (b"instance", b"1", b"2", b"3", b"4"):
+            instance = digest_of(text)
+            mixed = self.decision._replace(acceptances=(one, two._replace(digest=instance, payload=text)))
+            with self.assertRaisesRegex(PolicyRejectedError, "two accepted"):
+                require_complete(mixed, self.chosen, self.image.identity, [self.digest, instance], require_signed=False)
 
     def test_refused_decision_and_one_that_verified_nothing_are_refused_again(self) -> None:
         refused = self.decision._replace(accepted=False)

@@ -163,6 +163,8 @@ class MergeTest(RingCase):
             ("no algorithm", packet(KEY, b"\x04\0\0\0\0"), "cut short"),
             ("huge", packet(KEY, b"\x04" + bytes(65536)), "65537 bytes"),
             ("keybox", b"\0\0\0\x20\x01\x01\0\0KBXf", "no OpenPGP key"),
+            ("text behind a key", key(ONE) + b"text", f"not an OpenPGP packet at byte {len(key(ONE))}"),
+            ("a zero behind a key", key(ONE) + b"\0", "not an OpenPGP packet"),
         ):
             with self.subTest(case):
                 self.refuse(words, blob)
@@ -202,7 +204,8 @@ class MergeTest(RingCase):
         weak, strong = rsa_body(2047), rsa_body(2048)
         ring = merge_key_rings([("a", key(weak)), ("b", key(strong) + subkey(strong, rsa_body(1024))), ("c", key(ONE))])
         self.assertEqual(ring.weak, {fingerprint(weak): 2047, fingerprint(rsa_body(1024)): 1024})
-        self.assertEqual(merge_key_rings([("a", key(rsa_body(2048, 2**31 - 1)))]).weak, {})
+        for fine in (rsa_body(2048, 2**31 - 1), rsa_body(3072)):
+            self.assertEqual(merge_key_rings([("a", key(fine))]).weak, {})
         for case, blob, words in (
             ("exponent", key(rsa_body(2048, 2**31)), "an RSA exponent of 32 bits, expected at most 31"),
             ("subkey", key(ONE) + subkey(ONE, rsa_body(2048, 2**31)), "an RSA exponent of 32 bits"),
@@ -244,6 +247,7 @@ class PlaceTest(RingCase):
             ("name before the name", packet(KEY, ONE) + signature(0x13, ONE, NAME, WHO) + packet(NAME, WHO)),
             ("name behind a subkey", good + signature(0x10, ONE, NAME, WHO)),
             ("name behind another name", key(ONE) + other + signature(0x12, ONE, NAME, WHO)),
+            ("persona behind another name", key(ONE) + other + signature(0x11, ONE, NAME, WHO)),
             ("name revocation behind another name", key(ONE) + other + signature(0x30, ONE, NAME, WHO)),
             ("of a photo", key(ONE) + packet(PHOTO, WHO) + signature(0x13, ONE, NAME, WHO)),
             ("by nobody", key(ONE) + other + signature(0x13, ONE, NAME, WHO, Made(unhashed=b""))),
