@@ -194,25 +194,29 @@ class JsonNode:
             raise self._origin[1](self.where, str(error)) from error
 
 
-def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
+def parse_json(
+    data: bytes, document: str, *, error: DocumentError = InvalidDocumentError, node_limit: int = NODE_LIMIT
+) -> JsonNode:
     """The one JSON value that `data` holds. `document` names it in messages; `error` makes the exception to raise.
 
     Raises what `error` makes: not UTF-8, a byte order mark, not JSON, trailing text, a duplicate key, NaN or an
     infinite number, an integer of thousands of digits, nesting deeper than `DEPTH_LIMIT`, and (limit-exceeded) more
-    than `NODE_LIMIT` values and keys, which are counted before anything is made of them. A lone surrogate written as
+    than `node_limit` values and keys, which are counted before anything is made of them. A lone surrogate written as
     an escape passes here and is refused by `as_str`; `refuse_surrogates` looks for it everywhere.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as fault:
         raise error(document, f"not valid UTF-8 at byte {fault.start}") from fault
-    return parse_json_text(text, document, error=error)
+    return parse_json_text(text, document, error=error, node_limit=node_limit)
 
 
-def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
+def parse_json_text(
+    text: str, document: str, *, error: DocumentError = InvalidDocumentError, node_limit: int = NODE_LIMIT
+) -> JsonNode:
     """As `parse_json`, for text that is already decoded."""
-    if _has_too_many_nodes(text):
-        fault = error(document, f"more than {NODE_LIMIT} values and keys")
+    if _has_too_many_nodes(text, node_limit):
+        fault = error(document, f"more than {node_limit} values and keys")
         fault.code = ErrorCode.LIMIT_EXCEEDED
         raise fault
     duplicates = 0
@@ -289,14 +293,14 @@ def _finite(text: str) -> float:
     return number
 
 
-def _has_too_many_nodes(text: str) -> bool:
+def _has_too_many_nodes(text: str, limit: int) -> bool:
     """Whether so many marks stand outside of strings; all there are is looked at first, because that is quick."""
-    if sum(map(text.count, ",:[{")) <= NODE_LIMIT:
+    if sum(map(text.count, ",:[{")) <= limit:
         return False
     nodes = 0
     for match in _STRING_OR_MARK.finditer(text):
         nodes += text[match.start()] != '"'
-        if nodes > NODE_LIMIT:
+        if nodes > limit:
             return True
     return False
 

@@ -32,6 +32,7 @@ from ..fileblob import FileBlob, read_document, reason, whole_file
 from .tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
 
 LIST_LIMIT = 64 * 1024 * 1024  # bytes of images.json and layers.json
+LIST_NODE_LIMIT = 8_000_000  # values and keys of each: the host's own words about tens of thousands of layers
 LOCK_WAIT = 15.0  # seconds for a writer to finish
 DRIVERS = ("overlay", "vfs")
 _OTHER_DRIVERS = ("btrfs", "zfs", "aufs", "devicemapper")
@@ -153,7 +154,7 @@ class Store:
             return iter(())
         except OSError as error:
             raise _unreadable(what, error) from error
-        root = parse_json(read_document(descriptor, what, LIST_LIMIT), what)
+        root = parse_json(read_document(descriptor, what, LIST_LIMIT), what, node_limit=LIST_NODE_LIMIT)
         return iter(()) if root.is_null() else root.items()
 
     def _read_transient_layers(self, directory: str) -> Sequence[JsonNode]:

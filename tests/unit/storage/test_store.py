@@ -4,6 +4,7 @@
 What becomes of images and layers is in test_storage.py.
 """
 
+import json
 import unittest
 
 from cip.errors import CipError, NotFoundError, SourceError
@@ -60,6 +61,13 @@ class Lists(LeakCheckedTestCase):
         self.storage.layers.clear()
         self.storage.write()
         self.assertEqual((len(store.images()), len(store.layers())), (1, 1))
+
+    def test_a_host_may_have_tens_of_thousands_of_layers(self) -> None:
+        path = self.storage.root / "overlay-layers" / "layers.json"
+        layers = json.loads(path.read_text())
+        more = [{**layers[0], "id": f"{number:064x}"} for number in range(60_000)]
+        path.write_text(json.dumps([*layers, *more]))
+        self.assertEqual(len(self.store().layers()), 60_001)
 
     def test_an_item_is_opened_when_the_image_lists_it(self) -> None:
         store = self.store()
