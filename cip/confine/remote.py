@@ -116,7 +116,10 @@ class _Process:
             )  # fmt: skip
             setup = json.dumps({"helpers": list(helpers), "variables": dict(variables)}).encode()
             with ExitStack() as sent:
-                socket.send_fds(ours, [b"setup"], [memory_file(sent, "setup", setup)])
+                try:
+                    socket.send_fds(ours, [b"setup"], [memory_file(sent, "setup", setup)])
+                except SourceError as error:  # EFBIG, where no file may grow
+                    raise OSError(0, str(error)) from error
             stack.pop_all()
         self.control = ours
 
