@@ -3,12 +3,14 @@
 
 import socket
 import threading
+from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError
+from cip.net import pool
 from cip.net.channel import Channel
 from cip.net.connection import Connection, Route
 from cip.net.limits import Cancellation, Limits
-from cip.net.pool import EXPECTED_SECONDS, IDLE_SECONDS, ConnectionPool
+from cip.net.pool import IDLE_SECONDS, ConnectionPool
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.registry.hostlimit import GIVE_WAY_SECONDS, HostLimit
@@ -66,10 +68,8 @@ class PoolTest(LeakCheckedTestCase):
         self.pool.expect(ROUTE)
         self.pool.arrive(ROUTE, None, self.clock.now)
         self.pool.expect(ROUTE)
-        waited = threading.Thread(target=lambda: setattr(self.clock, "now", self.clock.now + EXPECTED_SECONDS))
-        waited.start()
-        first = self.take_new()
-        waited.join()
+        with mock.patch.object(pool, "EXPECTED_SECONDS", 0.0):
+            first = self.take_new()
         late = self.open()
         self.pool.arrive(ROUTE, late, self.clock.now)
         self.assertIs(self.pool.take(ROUTE, self.limits), late)
