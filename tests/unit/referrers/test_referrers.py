@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import unittest
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -534,6 +536,17 @@ class FetchTest(ParentCase):
         self.assertEqual(referrers.manifest(digest_of(nested))[:2], (nested, mediatype.OCI_INDEX))
         with self.assertRaises(NotFoundError):
             referrers.manifest(digest_of(GOOD))
+
+
+class ImportTest(unittest.TestCase):
+    def test_an_image_is_opened_without_any_of_it(self) -> None:
+        text = """
+import sys
+import cip.image, cip.registry.source, cip.sources.layout, cip.wire.httpserver
+print([name for name in sys.modules if name.startswith("cip.") and "referrers" in name and "model" not in name])
+"""
+        done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True)
+        self.assertEqual(done.stdout, "[]\n")
 
 
 class ParseTest(unittest.TestCase):
