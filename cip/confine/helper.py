@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from .. import log
 from ..errors import CipError, ErrorCode, SourceError, quote
@@ -51,9 +52,11 @@ def main(descriptor: int) -> None:
 class _Helper:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        _, (descriptor,) = self._receive(1)
-        setup = json.loads(_content(descriptor, SETUP_LIMIT))
-        os.close(descriptor)
+        _, descriptors = self._receive(1)
+        setup: dict[str, Any] = {"helpers": (), "variables": {}}
+        for descriptor in descriptors:  # one, where there are credential helpers
+            setup = json.loads(_content(descriptor, SETUP_LIMIT))
+            os.close(descriptor)
         self._helpers = frozenset(setup["helpers"])
         if not self._helpers:  # those need what nobody knows
             confine_programs()

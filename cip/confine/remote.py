@@ -114,12 +114,7 @@ class _Process:
                 command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd="/",
                 env={"PATH": SEARCH_PATH, "LC_ALL": "C"}, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
-            setup = json.dumps({"helpers": list(helpers), "variables": dict(variables)}).encode()
-            with ExitStack() as sent:
-                try:
-                    socket.send_fds(ours, [b"setup"], [memory_file(sent, "setup", setup)])
-                except SourceError as error:  # EFBIG, where no file may grow
-                    raise OSError(0, str(error)) from error
+            _send_setup(ours, helpers, variables)
             stack.pop_all()
         self.control = ours
 
@@ -138,6 +133,19 @@ class _Process:
         except TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+
+def _send_setup(control: socket.socket, helpers: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Tell a new process what it serves. Raises OSError."""
+    if not helpers:
+        control.send(b"setup")
+        return
+    with ExitStack() as stack:
+        try:
+            setup = json.dumps({"helpers": list(helpers), "variables": dict(variables)}).encode()
+            socket.send_fds(control, [b"setup"], [memory_file(stack, "setup", setup)])
+        except SourceError as error:  # EFBIG, where no file may grow
+            raise OSError(0, str(error)) from error
 
 
 def _ask(
