@@ -280,6 +280,19 @@ class Process(HelperTestCase):
         resource.prlimit(asked, resource.RLIMIT_NPROC, before)
         self.assertEqual(self.credentials("fail")[0], 3)
 
+    def test_it_survives_a_thread_that_cannot_be_started(self) -> None:
+        self.programs.confine(needed=True)
+        (helper,) = self.programs.pids
+        until = time.monotonic() + PATIENCE
+        while "Seccomp:\t2" not in Path(f"/proc/{helper}/status").read_text() and time.monotonic() < until:
+            time.sleep(0.01)  # until it is up
+        before = resource.prlimit(helper, resource.RLIMIT_AS)
+        resource.prlimit(helper, resource.RLIMIT_AS, (1 << 20, before[1]))
+        with self.assertRaises(SourceError):
+            self.programs.verify(b"ring", b"message")
+        resource.prlimit(helper, resource.RLIMIT_AS, before)
+        self.assertEqual(self.programs.verify(b"ring", b"message"), DirectPrograms().verify(b"ring", b"message"))
+
     def test_a_second_start_changes_nothing(self) -> None:
         self.start()
         children = self.programs.pids

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import unittest
 from unittest import mock
@@ -12,21 +13,20 @@ from cip.settings import CredentialOptions, Settings
 from cip.trust.policy import accept_anything_policy, parse_policy
 from tests.support.leaks import LeakCheckedTestCase
 
-KEY = '"keyType": "GPGKeys", "keyPath": "/key"'
-SIGNED = '[{"type": "signedBy", %s}]' % KEY
-ACCEPT = '[{"type": "insecureAcceptAnything"}]'
+SIGNED = [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/key"}]
+ACCEPT = [{"type": "insecureAcceptAnything"}]
 REMOTE, LAYOUT = "docker://r.example/os:1", "oci:/layout:1"
 
 
 class Needs(LeakCheckedTestCase):
     def test_gpgv_by_the_policy(self) -> None:
-        for text, expected in (
-            ('{"default": %s}' % ACCEPT, False),
-            ('{"default": %s}' % SIGNED, True),
-            ('{"default": %s, "transports": {"docker": {"r.example": %s}}}' % (ACCEPT, SIGNED), True),
+        for policy, expected in (
+            ({"default": ACCEPT}, False),
+            ({"default": SIGNED}, True),
+            ({"default": ACCEPT, "transports": {"docker": {"r.example": SIGNED}}}, True),
         ):
-            with self.subTest(text):
-                self.assertIs(may_verify(parse_policy(text.encode(), "policy.json")), expected)
+            with self.subTest(policy):
+                self.assertIs(may_verify(parse_policy(json.dumps(policy).encode(), "policy.json")), expected)
         self.assertFalse(may_verify(accept_anything_policy()))
         self.assertTrue(may_verify(None), "a policy that is not read yet may ask for anything")
 
