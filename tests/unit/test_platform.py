@@ -7,8 +7,9 @@ from cip.errors import ErrorCode, NotFoundError
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Platform
 from cip.model.digest import Digest
+from cip.model.jsontree import parse_json
 from cip.model.manifest import Index, IndexEntry
-from cip.model.platform import LISTED_PLATFORMS, ZSTD_ANNOTATION, choose_instance, wanted_platforms
+from cip.model.platform import LISTED_PLATFORMS, ZSTD_ANNOTATION, choose_instance, contradiction, wanted_platforms
 
 AMD64 = Platform("amd64", "linux", "")
 V2 = ["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"]
@@ -122,6 +123,33 @@ class Choice(unittest.TestCase):
     def test_a_refusal_of_an_empty_index_says_so(self) -> None:
         with self.assertRaisesRegex(NotFoundError, "it has no entries$"):
             choose_instance(index(mediatype.OCI_INDEX), overridden("amd64"))
+
+
+class Stated(unittest.TestCase):
+    def stated(self, config: str, wanted: tuple[Platform, ...]) -> str | None:
+        found = contradiction(parse_json(config.encode(), "config"), wanted)
+        return None if found is None else str(found)
+
+    def test_what_a_config_leaves_out_contradicts_nothing(self) -> None:
+        for config in (
+            "{}", '{"architecture":"","os":""}', '{"os":"linux"}', '{"architecture":"arm64"}', '{"variant":"v8"}',
+            '{"architecture":"aarch64","os":"linux"}', '{"architecture":null}',
+        ):  # fmt: skip
+            with self.subTest(config):
+                self.assertIsNone(self.stated(config, overridden("arm64")))
+
+    def test_another_architecture_system_or_variant_is_told(self) -> None:
+        for config, wanted, found in (
+            ('{"architecture":"amd64"}', overridden("arm64"), "linux/amd64"),
+            ('{"architecture":"arm64","os":"windows"}', overridden("arm64"), "windows/arm64"),
+            ('{"ARCHITECTURE":"arm","variant":"v7"}', overridden("arm", "v6"), "linux/arm/v7"),
+            ('{"architecture":"arm","variant":"v5"}', overridden("arm", "v6"), None),
+            ('{"architecture":"amd64","variant":"v3"}', overridden("amd64", "v2"), "linux/amd64/v3"),
+            ('{"architecture":"amd64","variant":"v1"}', overridden("amd64"), None),
+            ('{"architecture":"x86_64"}', overridden("amd64"), None),
+        ):
+            with self.subTest(config):
+                self.assertEqual(self.stated(config, wanted), found)
 
 
 class Wanted(unittest.TestCase):
