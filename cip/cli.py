@@ -22,7 +22,8 @@ from .watch import Conversation, Watch, hold_signals, release_signals
 
 if TYPE_CHECKING:
     from .confine.confinement import Confinement, InWriters
-    from .image import Image, ImageOpener
+    from .image import Image
+    from .opening import ImageOpener
     from .transports import SourceOpener
     from .trust.evaluation import Audit
     from .trust.policy import Policy
@@ -254,7 +255,7 @@ def _core(
     sources = SourceOpener(settings, events, programs)
     redact_with(sources.secrets.redact)
     policy = _dial_early(invocation, sources) if asked else None
-    from .image import ImageOpener
+    from .opening import ImageOpener
     from .trust.evaluation import TrustTools
 
     tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in

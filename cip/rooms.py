@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .events import Events
     from .explain.view import Explanation
     from .fetch.command import Destination
-    from .image import ImageOpener
     from .model.descriptor import Descriptor
     from .model.digest import Digest
     from .model.jsontree import JsonNode
     from .model.reference import ImageReference
     from .model.signature import FoundBundles
     from .net.limits import Limits
+    from .opening import ImageOpener
     from .partial import PartStore
     from .programs import Programs
     from .readahead import ReadAhead

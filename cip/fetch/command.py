@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from ..content import require_content
 from ..errors import CipError, ErrorCode, UnsupportedError, UsageError, quote
-from ..image import INDEX_DEPTH, Image, ImageOpener
+from ..image import Image
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor
 from ..model.digest import Digest, digest_of
 from ..model.manifest import Index, parse_manifest
 from ..model.reference import Transport, parse_image_reference
+from ..opening import INDEX_DEPTH, ImageOpener
 from ..settings import Settings
 from ..sources.localpath import resolve_path
 from .copies import copy_blobs

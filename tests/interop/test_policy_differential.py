@@ -28,9 +28,9 @@ from cip import log
 from cip.errors import CipError
 from cip.events import NO_EVENTS
 from cip.hostconfig.paths import KEY_LIMIT, read_configuration
-from cip.image import ImageOpener
 from cip.model import mediatype
 from cip.model.digest import Digest, digest_of
+from cip.opening import ImageOpener
 from cip.programs import DirectPrograms
 from cip.settings import PlatformOptions, Settings, TlsVerify
 from cip.transports import SourceOpener

@@ -23,13 +23,14 @@ from cip.errors import (
     UsageError,
 )
 from cip.events import NO_EVENTS
-from cip.image import Image, ImageOpener, _timer
+from cip.image import Image, start_timer
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.identity import ImageIdentity, docker_identity
 from cip.model.reference import ImageReference, Transport, parse_docker_reference
 from cip.model.signature import RawSignature, SimpleSignature
+from cip.opening import ImageOpener
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, Settings
 from cip.sources.base import RawManifest
 from cip.trust.evaluation import Decision, TrustTools
@@ -214,7 +215,7 @@ class Opening(ImageCase):
 
     def test_judging_signatures_ends_with_the_time_to_open(self) -> None:
         with mock.patch("cip.image.time.monotonic", side_effect=[0.0, 1.0, 181.0]):
-            require_time = _timer(180.0, "--open-timeout")
+            require_time = start_timer(180.0, "--open-timeout")
             require_time()
             with self.assertRaisesRegex(SourceError, "not done within the 180 s of --open-timeout") as caught:
                 require_time()

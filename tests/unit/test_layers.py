@@ -37,7 +37,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "rooms": frozenset({"errors"}),  # what it loads is no arrow of its own
     "report": _LOW | {"trust"},
     "hostconfig": _LOW | {"programs"},  # credential helpers
-    "trust": _LOW | {"rooms"},  # neither hostconfig nor a source: image alone brings bytes and belief together
+    "trust": _LOW | {"rooms"},  # neither hostconfig nor a source: opening alone brings bytes and belief together
     "sources.base": _LOW,
     "sources": _BELOW_IMAGE | {"hostconfig", "net"},  # a daemon speaks HTTP
     "net.lines": frozenset({"errors"}),  # under both directions
@@ -49,9 +49,10 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "readahead": _BELOW_IMAGE,
     "referrers": _LOW | {"sources.base"},
     "imageconfig": _BELOW_IMAGE,
-    "image": _BELOW_IMAGE | {"imageconfig"}
-    | {"hostconfig", "trust", "sources", "registry", "union", "transports", "readahead", "referrers"},
-    "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "partial"},
+    "image": _BELOW_IMAGE | {"imageconfig", "readahead", "referrers"},
+    "opening": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports"}
+    | {"image", "referrers"},
+    "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "opening", "partial"},
     "wire": _VALUES | {"content", "temporary", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "channels": frozenset({"version", "errors", "model", "content"}),
@@ -61,7 +62,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "watch": frozenset({"errors"}),
     "confine": _VALUES | {"settings", "programs", "hostconfig", "trust"},  # of trust what a policy may ask for
     "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
-    | {"image", "wire", "explain", "options", "watch", "confine"},
+    | {"image", "opening", "wire", "explain", "options", "watch", "confine"},
     "main": frozenset({"cli"}),
 }  # fmt: skip
 _ROOM_OF_FILE = {"__init__": "version", "__main__": "main"}
