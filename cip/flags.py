@@ -101,6 +101,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("read-ahead", Kind.SIZE, "SIZE", "per blob while the parent is busy (8M, 0: none)"),
         Option("tmpdir", Kind.TEXT, "DIR", "for compressed archives (default: /var/tmp)"),
         Option("tmp-limit", Kind.SIZE, "SIZE", "of all temporary files (16G)"),
+        Option("segments", Kind.NUMBER, "N", "connections for one large blob, where one is slow (1)"),
         Option("partial-dir", Kind.TEXT, "DIR", "keep what arrived of large blobs here, for the next run"),
         Option("partial-limit", Kind.SIZE, "SIZE", "of all that is kept there (4G, 0: no limit)"),
     )),

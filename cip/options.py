@@ -255,6 +255,7 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
             max_bytes=_or(values["max-bytes"], transfer.max_bytes),
             connections=max(1, _or(values["connections"], transfer.connections)),
             read_ahead=_or(values["read-ahead"], transfer.read_ahead),
+            segments=max(1, _or(values["segments"], transfer.segments)),
             partial_limit=_or(values["partial-limit"], transfer.partial_limit),
         ),
         tls_verify=_tls_verify(values["tls-verify"]),

@@ -83,6 +83,7 @@ ROOMS = (
     Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
     Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
+    Room("segments", ("segments",), "`--segments`: a large blob over several connections"),
     Room("fetch", ("fetch",), "the command `fetch`", ("partial",)),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`"),
     Room("client", ("client", "channels"), "the Python client"),
@@ -283,6 +284,15 @@ def read_ahead(
     except UsageError:
         return None
     return ReadAhead(open_blob, layers, limit, connections, guess=guess)
+
+
+def segmented(
+    descriptor: Descriptor, offset: int, open_range: Callable[[int, int | None], BlobReader], connections: int
+) -> BlobReader:
+    """A blob that may be fetched in segments. Raises UsageError."""
+    with _needed("--segments", UsageError):
+        from .segments import SegmentedBlob
+    return SegmentedBlob(descriptor, offset, open_range, connections)
 
 
 def open_part_store(path: str, limit: int) -> PartStore | None:

@@ -148,6 +148,7 @@ class TransferLimits(NamedTuple):
     connections: int = 64  # per origin
     read_ahead: int = 8 * 1024 * 1024  # bytes per blob while the parent waits; 0 turns it off
     partial_limit: int = 4 * 1024**3  # bytes of all parts below `partial_dir`
+    segments: int = 1  # connections for one large blob
 
 
 class SandboxMode(StrEnum):

@@ -10,7 +10,7 @@ _container_image_proxy() {
         --override-variant --require-platform --tmpdir --tmp-limit --shared-blob-dir --daemon-host --local-source --offline
         --connect-timeout --idle-timeout --open-timeout --stall-timeout --min-rate --deadline
         --retry-times --retry-delay --max-rate --max-bytes --connections --read-ahead
-        --partial-dir --partial-limit --audit-fd --require-audit --events-fd --journal --sandbox
+        --segments --partial-dir --partial-limit --audit-fd --require-audit --events-fd --journal --sandbox
         --require-sandbox --user-agent-prefix --command-timeout --decryption-key --tls-details
     "
     COMPREPLY=()

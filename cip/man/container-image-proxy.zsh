@@ -55,6 +55,7 @@ _arguments \
     '--max-bytes=[bytes from the network in all (0; no limit)]:size:' \
     '--connections=[connections per registry (64)]:n:' \
     '--read-ahead=[per blob while the parent is busy (8M, 0; none)]:size:' \
+    '--segments=[connections for one large blob, where one is slow (1)]:n:' \
     '--partial-dir=[keep what arrived of large blobs here, for the next run]:dir:_files -/' \
     '--partial-limit=[of all that is kept there (4G, 0; no limit)]:size:' \
     '--audit-fd=[write trust decisions to this descriptor, as JSON lines]:n:' \

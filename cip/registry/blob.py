@@ -62,7 +62,8 @@ class RegistryBlob:
 
     One thread reads; `close` may come from any thread and ends a read that waits. A config has the time limits of a
     document; so has a signature, which is told by the moment of `session.clock` at which it must be there. What lies
-    before `offset` is here already: reading begins there.
+    before `offset` is here already: reading begins there. Before `end` it ends, if that is given; then it is a segment,
+    which is had as a single range or not at all.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class RegistryBlob:
         *,
         signature_until: float | None = None,
         offset: int = 0,
+        end: int | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._access = access
@@ -99,11 +101,14 @@ class RegistryBlob:
         self._response: Response | None = None
         self._share = ""  # the host of whose limit we have a share
         self._offset = offset
+        self._end = descriptor.size if end is None else end
+        self._is_segment = end is not None
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
         self._faults = 0
         self._asked = False
-        self._broke_off = offset > 0  # a body that had begun was not completed: what follows is asked for as a range
+        # A body that had begun was not completed: what follows is asked for as a range.
+        self._broke_off = offset > 0 or self._is_segment
         self._lock = threading.Lock()
         self._busy = False
         self._left_at = self._clock.monotonic()  # since when nobody reads
@@ -224,7 +229,7 @@ class RegistryBlob:
     # --- reading ---
 
     def _read(self, buffer: memoryview) -> int:
-        expected = self._descriptor.size
+        expected = self._end
         if not self._asked:  # for a blob without bytes too: its place has to have it
             self._find_source()
             self._asked = True
@@ -313,7 +318,8 @@ class RegistryBlob:
         if self._is_document and self._candidates.have_another():
             self._try_limits = self._limits.until(began + self._limits.times.control_place)
         limits = self._try_limits.until(began + self._patience.remaining())
-        fields = {"Range": f"bytes={self._offset}-"} if self._broke_off and source.takes_ranges else {}
+        last = self._end - 1 if self._is_segment else ""
+        fields = {"Range": f"bytes={self._offset}-{last}"} if self._broke_off and source.takes_ranges else {}
         try:
             with self._session.silence.asking(endpoint.name):
                 response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
@@ -328,6 +334,9 @@ class RegistryBlob:
 
     def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:
         """Return when the body continues at our offset. Raises CipError, _TryAgainError."""
+        if self._is_segment and response.status in (200, 416, 501):
+            host = response.origin.address
+            raise RegistryError(f"{host}: it serves no single range", host=host, http_status=response.status)
         if response.status == 416 and ranged:
             source.takes_ranges = False
             raise _TryAgainError(self._refusal(source, response))
@@ -358,17 +367,18 @@ class RegistryBlob:
         return refusal(response, what, ErrorCode.BLOB_NOT_FOUND, self._clock, access=access)
 
     def _require_range(self, response: Response) -> None:
-        """A 206 must be exactly the rest (registry.md 6.4)."""
+        """A 206 must be exactly the rest, or the segment (registry.md 6.4)."""
         values = response.headers.get_all("content-range", [])
         parsed = parse_content_range(values[0]) if len(values) == 1 else None
         expected = self._descriptor.size
         host = response.origin.address
         if parsed is not None:
             first, last, total = parsed
-            end = total if expected == UNKNOWN_SIZE else expected
+            whole = total if expected == UNKNOWN_SIZE else expected
+            end = self._end if self._is_segment else whole
             if (
                 first == self._offset
-                and total in (end, UNKNOWN_SIZE)
+                and total in (whole, UNKNOWN_SIZE)
                 and (last + 1 == end or end == UNKNOWN_SIZE)
                 and response.size in (last + 1 - first, UNKNOWN_LENGTH)
             ):

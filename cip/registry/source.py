@@ -134,8 +134,18 @@ class RegistrySource:
         return self.open_rest(descriptor, access, 0)
 
     def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
-        """The blob from the byte `offset` on."""
-        return RegistryBlob(descriptor, access, self._endpoints, self._session, offset=offset)
+        """The blob from the byte `offset` on; over several connections, if that is wanted and may bring anything.
+
+        A raw blob comes over one: it stays at the place that its first byte came from.
+        """
+
+        def open_range(first: int, end: int | None) -> BlobReader:
+            return RegistryBlob(descriptor, access, self._endpoints, self._session, offset=first, end=end)
+
+        connections = min(self._settings.transfer.segments, self._settings.transfer.connections)
+        if connections > 1 and access is BlobAccess.VERIFIED:
+            return rooms.segmented(descriptor, offset, open_range, connections)
+        return open_range(offset, None)
 
     def close(self) -> None:
         """Nothing to release: connections belong to the session."""

@@ -53,21 +53,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._head(len(text) if "/blobs/" in self.path else 0)
             self.wfile.write(text if "/blobs/" in self.path else b"")
             return
-        self._head(found[0].size)
-        self._send(found[0])
+        layer = found[0]
+        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        start, end = int(first or 0), int(last or layer.size - 1) + 1
+        self._head(end - start, span=f"bytes {start}-{end - 1}/{layer.size}" if "Range" in self.headers else "")
+        self._send(layer, end - start)
 
-    def _head(self, length: int, media_type: str = "application/octet-stream") -> None:
-        self.send_response(200)
+    def _head(self, length: int, media_type: str = "application/octet-stream", span: str = "") -> None:
+        self.send_response(206 if span else 200)
+        if span:
+            self.send_header("Content-Range", span)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(length))
         self.end_headers()
 
-    def _send(self, layer: Layer) -> None:
+    def _send(self, layer: Layer, size: int) -> None:
+        """So many bytes, at the rate of the layer; all of its bytes are the same, so any will do."""
         step = min(_BLOCK, layer.rate) if layer.rate else _BLOCK
-        for start in range(0, layer.size, step):
-            self.wfile.write(layer.block[: min(step, layer.size - start)])
+        began = time.monotonic()
+        for start in range(0, size, step):
+            self.wfile.write(layer.block[: min(step, size - start)])
             if layer.rate:
-                time.sleep(step / layer.rate)
+                time.sleep(max(0.0, began + (start + step) / layer.rate - time.monotonic()))
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""

@@ -43,7 +43,13 @@ class Asked(NamedTuple):
     def first_byte(self) -> int | None:
         """Where the wanted range begins; None when all is wanted."""
         wanted = self.fields.get("range")
-        return None if wanted is None else int(wanted.removeprefix("bytes=").removesuffix("-"))
+        return None if wanted is None else int(wanted.removeprefix("bytes=").partition("-")[0])
+
+    @property
+    def last_byte(self) -> int | None:
+        """Where the wanted range ends; None for the end."""
+        last = self.fields.get("range", "").partition("-")[2]
+        return int(last) if last else None
 
 
 class Given(NamedTuple):
@@ -332,17 +338,18 @@ def _find(content: Content, path: str, asked: Asked) -> tuple[str, Given]:
     for digest, data in content.blobs.items():
         if name == str(digest):
             phase = "config" if data == content.config else "blob"
-            return phase, part_of(data, asked.first_byte)
+            return phase, part_of(data, asked.first_byte, asked.last_byte)
     return "blob", Given(404, b'{"errors":[{"code":"BLOB_UNKNOWN"}]}')
 
 
-def part_of(data: bytes, first: int | None) -> Given:
-    """All of `data`, or what is left from `first` on."""
+def part_of(data: bytes, first: int | None, last: int | None = None) -> Given:
+    """All of `data`, or what is left from `first` on, up to `last`."""
     if first is None:
         return Given(200, data, {"Content-Type": "application/octet-stream"})
     if first >= len(data) and data:
         return Given(416, b"", {"Content-Range": f"bytes */{len(data)}"})
-    return Given(206, data[first:], {"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"})
+    end = len(data) if last is None else min(last + 1, len(data))
+    return Given(206, data[first:end], {"Content-Range": f"bytes {first}-{end - 1}/{len(data)}"})
 
 
 def storage_of(content: Content) -> Callable[[Asked], tuple[str, Given]]:

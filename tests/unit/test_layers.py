@@ -45,6 +45,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "registry": _BELOW_IMAGE | {"hostconfig", "net", "net.lines"},  # of the sources only what they all promise
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "partial": _LOW | {"sources.base"},
+    "segments": _LOW,
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial"},
     "readahead": _BELOW_IMAGE,
     "referrers": _LOW | {"sources.base"},

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetches one large blob over several connections, where one alone is slow (`--segments`).
+
+Rules. A blob begins as one stream. Once PROBE bytes have shown its rate, and that is below FAST, the bytes ahead are
+asked for in segments, one single range each, while the stream goes on to where they begin; it ends there once the first
+of them has bytes. The reader gets everything in order, and at most HELD bytes wait for it. After TRIED segments it is
+seen whether they brought GAIN; otherwise one stream goes on alone, and so it does from wherever a segment fails: a
+server without ranges, one that counts connections, a fault. Every segment continues and changes its place by itself.
+Time counts only while we wait for a source: a slow parent is no slow line.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from . import log
+from .content import BlobReader
+from .errors import CipError, ContentMismatchError, NetworkError
+from .model.descriptor import Descriptor
+
+MINIMUM = 64 * 1024 * 1024  # bytes that must be left of a blob
+PROBE = 8 * 1024 * 1024  # bytes of the one stream that are measured
+FAST = 64 * 1024 * 1024  # bytes a second of one stream that are enough
+HELD = 24 * 1024 * 1024  # bytes of all segments that are on their way; one more is just being handed out
+SEGMENT = 8 * 1024 * 1024  # bytes of one, or its share of HELD
+TRIED = 4  # segments after which the gain is judged
+GAIN = 1.3  # times the rate of one stream
+_BLOCK = 256 * 1024  # bytes read at once
+_REMEMBERED = 64  # readers that are asked who served wrong bytes
+
+OpenRange = Callable[[int, int | None], BlobReader]  # from this byte on, up to that one (None: the end)
+
+
+class SegmentedBlob:
+    """The blob `descriptor` from `offset` on, over at most `connections`; one thread reads, any closes."""
+
+    def __init__(
+        self, descriptor: Descriptor, offset: int, open_range: OpenRange, connections: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._descriptor = descriptor
+        self._open_range = open_range
+        self._connections = connections
+        self._clock = clock
+        self._step = min(SEGMENT, HELD // connections)
+        self._changed = threading.Condition()
+        self._closed = False
+        self._position = offset
+        self._stream: BlobReader | None = None
+        self._stream_ends: int | None = None  # where the segments begin
+        self._segments: deque[_Segment] = deque()
+        self._next = 0  # first byte that no segment was begun for
+        self._used: deque[BlobReader] = deque(maxlen=_REMEMBERED)
+        self._may_try = descriptor.size - offset >= MINIMUM
+        self._alone = 0.0  # bytes a second of one stream
+        self._bytes, self._seconds = 0, 0.0  # of the present measure
+        self._arrived = 0  # bytes of segments
+        self._consumed = 0  # segments
+        self._winding_down = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob."""
+        return self._descriptor.size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes. Raises what a single stream raises."""
+        while self._stream is not None or self._segments or self._position < self._descriptor.size:
+            began = self._clock()
+            count = self._read_segment(buffer) if self._stream is None and self._segments else self._read_stream(buffer)
+            self._seconds += self._clock() - began
+            if count is None:
+                continue
+            self._position += count
+            self._bytes += count * self._may_try
+            if self._bytes >= PROBE and self._may_try:
+                self._decide()
+            return count
+        return 0
+
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """Who served the wrong bytes; of several places nobody knows which one lied."""
+        blamed = {str(each): each for each in (reader.blame(error) for reader in self._used)}
+        return next(iter(blamed.values())) if len(blamed) == 1 else error.served_by("several places")
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """Nothing is begun again: that much has left long ago."""
+        return False
+
+    def close(self) -> None:
+        """Release every connection."""
+        with self._changed:
+            self._closed = True
+            readers = [each.reader for each in self._segments] + [self._stream]
+            self._changed.notify_all()
+        for reader in readers:
+            if reader is not None:
+                reader.close()
+
+    # --- one stream ---
+
+    def _read_stream(self, buffer: memoryview) -> int | None:
+        """The next bytes of the one stream; None where the segments go on instead."""
+        if self._stream is None:
+            self._stream = self._opened(self._open_range(self._position, None))
+        if self._stream_ends is None:
+            return self._stream.readinto(buffer)
+        left = self._stream_ends - self._position
+        if left:
+            return self._stream.readinto(buffer[:left])
+        if self._await_first():
+            self._stream.close()
+            self._stream = None
+            self._bytes, self._seconds = -self._arrived, 0.0
+            self._begin_segments()
+        else:
+            self._give_up_segments()
+        self._stream_ends = None
+        return None
+
+    def _decide(self) -> None:
+        self._may_try = False
+        self._alone = self._bytes / self._seconds if self._seconds else FAST
+        if self._alone < FAST and self._descriptor.size - self._position > 2 * self._step:
+            self._stream_ends = self._next = self._position + self._step
+            log.debug("blob %s: %.0f bytes a second: trying segments", self._descriptor.digest, self._alone)
+            self._begin_segments()
+
+    def _opened(self, reader: BlobReader) -> BlobReader:
+        """A new reader. Raises NetworkError once nobody wants it any more."""
+        with self._changed:
+            self._used.append(reader)
+            closed = self._closed
+        if closed:
+            reader.close()
+            raise NetworkError(f"blob {self._descriptor.digest}: closed", digest=str(self._descriptor.digest))
+        return reader
+
+    # --- segments ---
+
+    def _begin_segments(self) -> None:
+        """As many as there may be, one fewer while the stream has its connection."""
+        together = self._connections - (self._stream is not None)
+        while len(self._segments) < together and self._next < self._descriptor.size and not self._winding_down:
+            segment = _Segment(self._next, min(self._next + self._step, self._descriptor.size))
+            try:
+                threading.Thread(target=self._fill, args=(segment,), name="segment", daemon=True).start()
+            except RuntimeError as error:  # no more threads for this process
+                log.debug("segments: %s", error)
+                return
+            self._next = segment.end
+            self._segments.append(segment)
+
+    def _await_first(self) -> bool:
+        """Whether the first segment has bytes, for which this waits."""
+        with self._changed:
+            while self._segments and not (self._segments[0].filled or self._segments[0].error or self._closed):
+                self._changed.wait()
+            return bool(self._segments) and self._segments[0].filled > 0
+
+    def _read_segment(self, buffer: memoryview) -> int | None:
+        """The next bytes of the first segment; None where something else goes on instead."""
+        segment = self._segments[0]
+        with self._changed:
+            while segment.taken == segment.filled and segment.error is None and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                raise NetworkError(f"blob {self._descriptor.digest}: closed", digest=str(self._descriptor.digest))
+            count = min(len(buffer), segment.filled - segment.taken)
+        if not count:
+            log.debug("blob %s: one stream from %d on: %s", self._descriptor.digest, self._position, segment.error)
+            self._give_up_segments()
+            return None
+        buffer[:count] = memoryview(segment.data)[segment.taken : segment.taken + count]
+        segment.taken += count
+        if segment.taken == len(segment.data):
+            self._segments.popleft()
+            self._consumed += 1
+            if self._consumed == TRIED:
+                rate = (self._bytes + self._arrived) / self._seconds if self._seconds else FAST
+                self._winding_down = rate < GAIN * self._alone
+                log.debug("blob %s: %.0f bytes a second in segments", self._descriptor.digest, rate)
+            self._begin_segments()
+        return count
+
+    def _give_up_segments(self) -> None:
+        with self._changed:
+            left = list(self._segments)
+            self._segments.clear()
+            self._winding_down = True
+            for segment in left:
+                segment.dropped = True
+        for segment in left:
+            if segment.reader is not None:
+                segment.reader.close()
+
+    def _fill(self, segment: _Segment) -> None:
+        """Fetch one segment, in a thread of its own."""
+        reader: BlobReader | None = None
+        try:
+            reader = self._opened(self._open_range(segment.start, segment.end))
+            with self._changed:
+                segment.reader = reader
+            view = memoryview(segment.data)
+            while segment.filled < len(view) and not segment.dropped:
+                count = reader.readinto(view[segment.filled : segment.filled + _BLOCK])
+                if not count:
+                    return
+                with self._changed:
+                    self._arrived += count
+                    segment.filled += count
+                    self._changed.notify_all()
+            reader.readinto(view[:1])  # the end, so that the connection can be used again
+        except CipError as error:
+            segment.error = error
+        finally:
+            with self._changed:
+                if segment.filled < len(segment.data) and segment.error is None:
+                    segment.error = NetworkError(f"blob {self._descriptor.digest}: a segment ended early")
+                self._changed.notify_all()
+            if reader is not None:
+                reader.close()
+
+
+class _Segment:
+    """The bytes from `start` to `end`; those before `filled` have arrived, those before `taken` were handed out."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.data = bytearray(end - start)
+        self.filled = self.taken = 0
+        self.reader: BlobReader | None = None
+        self.error: CipError | None = None
+        self.dropped = False
