@@ -384,6 +384,9 @@ STATEMENT = (
     Case("E24", "payload", stating(subject=[_GOOD] * 1025)),
     Case("E24 not more", "", stating(subject=[_GOOD] * 1024)),
     Case("E24 digests", "payload", stating(subject=[{"digest": {"sha256": DIGEST, **_MANY}}])),
+    Case("E24 32 digests", "", stating(subject=[{"digest": {"sha256": DIGEST, **dict(list(_MANY.items())[1:])}}])),
+    Case("E27 a lone surrogate", "payload", made(payload=json.dumps(statement()).encode().replace(
+        b'"predicate": {}', b'"predicate": {"a": "\\ud800"}')), words="lone surrogate"),
     Case("E25", "payload", stating(predicate=[])),
     Case("E26", "payload", stating(subject=[{"digest": {"sha256": 5}}])),
     Case("E26 unknown member of a subject", "payload", stating(subject=[{**_GOOD, "extra": 1}])),
@@ -405,6 +408,11 @@ def _ed25519ph(world: World) -> Made:
     """Not over the encoding itself; what exactly does not matter, because nobody here can verify it."""
     key = kept("ed25519")
     return world.bundle(None, key=key, signed_bytes=lambda message: hashlib.sha512(message).digest())
+
+
+def _under_the_id_of_its_key(world: World) -> Made:
+    identity = hashlib.sha256(spki(world.log_v2.key)).digest()
+    return world.bundle(V2, key=world.key, entry=put("logId.keyId", b64(identity)))
 
 
 KEYS = (
@@ -444,6 +452,8 @@ KEYS = (
     Case("K16", "keycfg", by_key(), log_entries=0, words=r"2\.16\.840\.1\.101\.3\.4\.3\.18 \(ML-DSA-65\)",
          keys=lambda w: [load_public_key(pem(sequence(sequence(oid("2.16.840.1.101.3.4.3.18")),
                                                       der(0x03, bytes(1953))), "PUBLIC KEY"), "key")]),
+    Case("K15 in a log of version 2 by its key", "rekor", _under_the_id_of_its_key, keys=the_key, root=None,
+         log_keys=lambda w: [load_key(spki(w.log_v2.key))], words="rekorPublicKeyPath can only name v1 logs"),
     Case("K17", "rekor", by_key(V1), keys=the_key, root=None, log_keys=lambda w: [load_key(spki(w.key))]),
     Case("K18 no key at all", "crypto", by_key(), keys=lambda w: (), log_entries=0),
 )  # fmt: skip
@@ -640,6 +650,13 @@ def _in_the_older_log(world: World) -> Made:
     return bundle
 
 
+def _in_the_newer_log(world: World) -> Made:
+    bundle = world.bundle(V1, kind="hashedrekord", stamps=[{}])
+    raw = base64.b64decode(bundle.document["verificationMaterial"]["tlogEntries"][0]["canonicalizedBody"])
+    put(ENTRY, world.log_v2.entry(raw, kind="hashedrekord", version="0.0.1"))(bundle.document)
+    return bundle
+
+
 LOG_V2 = (
     Case("T201", "", made(log=V2), "C P"),
     Case("T202", "time", made(stamps=[]), "C P", words="sign again with a timestamp authority"),
@@ -689,15 +706,14 @@ LOG_V2 = (
     Case("T233", "bundle", changed(f"{STAMPS}.rfc3161Timestamps", lambda listed: listed * 33), "C P"),
     Case("T235", "time", made(stamped=lambda signature: json.dumps(statement()).encode()), "C P"),
     Case("T236 promise of a log of version 2", "rekor", _with_promise, words="with a promise"),
-    Case("T237 entry of version 1 in a log of version 2", "rekor",
-         made(entry=put("kindVersion.version", "0.0.1"), body=put("apiVersion", "0.0.1"))),
+    Case("T237 entry of version 1 in a log of version 2", "rekor", _in_the_newer_log, words="in a log of version 2"),
     Case("T238 root of another length", "rekor", head(root_hash=bytes(31))),
     Case("T239 33 signature lines", "rekor", lambda w: head(behind=lambda text: _witness(w)(text) * 32)(w)),
     Case("T240 line without signature", "rekor", head(behind=lambda text: f"\u2014 w {b64(bytes(4))}\n")),
     Case("T241 no line end behind the last line", "rekor",
          changed(f"{PROOF}.checkpoint.envelope", lambda text: text[:-1])),
     Case("T242 hash of 31 bytes", "rekor",
-         changed(f"{PROOF}.hashes.0", lambda text: b64(base64.b64decode(text)[:-1]))),
+         changed(f"{PROOF}.hashes.0", lambda text: b64(base64.b64decode(text)[:-1])), words="of 32 bytes"),
     Case("T245 another log of the same address", "rekor", _by_neighbour(False), root_of=_neighbour_listed(False)),
     Case("T245 with a larger key", "rekor", _by_neighbour(True), root_of=_neighbour_listed(True)),
     Case("T245 of which nothing comes", "", made(), root_of=_neighbour_listed(True)),
@@ -708,6 +724,8 @@ LOG_V2 = (
     Case("T246 both the address", "", head(origin="log2.lab/api", name="log2.lab/api"),
          root=put("tlogs.1.baseUrl", "https://log2.lab/api")),
     Case("T247 entry of version 2 in a log of version 1", "rekor", _in_the_older_log, words="in a log of version 1"),
+    Case("T242 hash of 33 bytes", "rekor",
+         changed(f"{PROOF}.hashes.0", lambda text: b64(base64.b64decode(text) + b"x")), words="of 32 bytes"),
     Case("T243 two logs", "", lambda w: w.bundle(V2, change=lambda d: d["verificationMaterial"]["tlogEntries"].extend(
         w.bundle(V1, signature=lambda _: base64.b64decode(d["dsseEnvelope"]["signatures"][0]["sig"])).document[
             "verificationMaterial"]["tlogEntries"]))),
@@ -794,6 +812,8 @@ CERTIFICATES = (
     Case("S04", "untrusted", leaf(sct="other issuer"), "C P"),
     Case("S06 said to be of SHA-1", "untrusted", leaf(sct="sha1"), words="expected sha256"),
     Case("S06 said to be of SHA-512", "untrusted", leaf(sct="sha512"), words="expected sha256"),
+    Case("S07 by a log that is listed under another id", "untrusted", made(),
+         root=put("ctlogs.0.logId.keyId", b64(bytes(32))), words="none known"),
     Case("S05", "", leaf(sct_extensions=b"\0\1"), "C P"),
     Case("P07", "keycfg", made(), root=None, words="sigstore-trusted-root in registries.d, or trustedRootPath"),
 )  # fmt: skip
@@ -903,6 +923,7 @@ STAMPED = (
     Case("A13", "", stamped(ess="v1"), "C P"),
     Case("A13 of another", "time", lambda w: w.bundle(stamps=[{"ess": "v1", "ess_of": w.root}])),
     Case("A14", "time", stamped(ess=None), "C! P!"),
+    Case("A14 names none", "time", stamped(ess="empty"), words="is empty"),
     Case("A15", "time", stamped(status=2), "C P"),
     Case("A16", "time", stamped(status=1), "C P"),
     Case("A17", "time", stamped(signers=2), "C P"),
@@ -948,6 +969,12 @@ STAMPED = (
     Case("A12 a larger digest", "time", stamped(ess_digest=b"\xff" * 32), words="another certificate"),
     Case("A48 revocations and attributes that are not signed", "", stamped(
         lists=der(0xA1, sequence()), unsigned=der(0xA1, sequence(oid("1.2.3"), der(0x31))))),
+    Case("A20 of 33 bytes", "time", stamped(after_time=[integer(2**256)]), words="an integer of 33 bytes"),
+    Case("A19 and all that may follow", "", stamped(after_time=[
+        sequence(integer(1)), der(0x01, b"\xff"), integer(5), der(0xA0, der(0x82, b"tsa.lab"))])),
+    Case("A49 an element behind the imprint", "time", stamped(behind_imprint=der(0x05)), words="unexpected element"),
+    Case("A49 an element in an attribute", "time",
+         stamped(more=[sequence(oid("1.2.3"), der(0x31, der(0x05)), der(0x05))]), words="unexpected element"),
     Case("A49 an element behind the last of what is stamped", "time", stamped(after_time=[der(0x05)])),
     Case("A44 ten certificates", "", lambda w: w.bundle(stamps=[{"embed": [w.stamps.leaf] * 10}])),
     Case("A42 RSA", "", by_stamper("rsa"), root=stamper_listed("rsa")),
@@ -1072,6 +1099,8 @@ ROOTS = (
     Case("R17 another", "keycfg", made(),
          root=put("mediaType", "application/vnd.dev.sigstore.trustedroot.v0.3+json")),
     Case("R18", "", made(), "C P", root=log_of(1, _short_id)),
+    Case("R18 another id in the entry", "rekor", changed(f"{ENTRY}.logId.keyId", b64(bytes(32))),
+         root=log_of(1, _short_id), words="does not list"),
     Case("R18 alone", "", made(), root=log_of(1, _only_short_id)),
     Case("R18 three bytes", "keycfg", made(), root=lambda d: d["tlogs"][1].update(checkpointKeyId={"keyId": "AAAA"})),
     Case("R19", "rekor", made(), "C P!", root=put("tlogs.1.logId.keyId", b64(bytes(32)))),

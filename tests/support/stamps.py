@@ -111,6 +111,7 @@ class StampAuthority:
         imprinted: bytes | None = None,
         types: tuple[str, str] = (SIGNED_DATA, TST_INFO),
         contents: int = 1,
+        behind_imprint: bytes = b"",
         lists: bytes = b"",
         unsigned: bytes = b"",
         ess_digest: bytes | None = None,
@@ -128,7 +129,7 @@ class StampAuthority:
         info = sequence(
             integer(version),
             policy or oid("1.2.3.4.1"),
-            sequence(sequence(oid(SHA[imprint]), der(0x05)), hashed),
+            sequence(sequence(oid(SHA[imprint]), der(0x05)), hashed, behind_imprint),
             number or integer(7),
             time if isinstance(time, bytes) else moment(time),
             *after_time,
@@ -143,6 +144,8 @@ class StampAuthority:
             chosen = [] if hash_name == "sha256" else [sequence(oid(SHA[hash_name]))]
             identifier = sequence(*chosen, der(0x04, ess_digest or hashlib.new(hash_name, named).digest()))
             attributes.append(_attribute(SIGNING_CERTIFICATE_V2, sequence(sequence(identifier))))
+        elif ess == "empty":
+            attributes.append(_attribute(SIGNING_CERTIFICATE_V2, sequence(sequence())))
         elif ess == "v1":
             identifier = sequence(der(0x04, hashlib.sha1(named).digest()))
             attributes.append(_attribute(SIGNING_CERTIFICATE, sequence(sequence(identifier))))

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from cip.errors import SignatureError
+from cip.trust.bundle.algorithms import LOG_KEY_DETAILS, require_profile
 from cip.trust.bundle.bundle import Bundle, parse_bundle
 from cip.trust.bundle.trustedroot import TrustedRoot, parse_trusted_root
 from cip.trust.bundle.verify import BundleTrust, require_bundle_about
 from cip.trust.requirements import Examination
-from cip.trust.sigstore.keys import load_key
+from cip.trust.sigstore.keys import PublicKey, load_key
 from tests.support.bundlecases import (
     ENTRY,
     FILE,
@@ -289,6 +290,29 @@ class FlipTest(unittest.TestCase):
             self.assertEqual(examination.bundle.times[0]["time"], SIGNED_AT, at)
         # unsigned places: the embedded certificate is in the root, too
         self.assertLess(believed, len(stamp) // (2 * STEP))
+
+
+class AlgorithmsTest(unittest.TestCase):
+    def test_keys_that_may_sign(self) -> None:
+        for kind, parameter, exponent, words in (
+            ("rsa", "2048", 65537, ""), ("rsa", "8192", 2**32 - 1, ""), ("rsa", "8191", 65539, ""), ("ecdsa", "secp521r1", 0, ""),
+            ("ed25519", "", 0, ""), ("rsa", "8200", 65537, "8200 bits"), ("rsa", "2048", 65535, "exponent 65535"),
+            ("rsa", "2048", 65538, "exponent 65538"), ("rsa", "2048", 2**32 + 1, "exponent 4294967297"),
+            ("rsa", "2048", 2**32, "exponent 4294967296"),
+            ("ecdsa", "secp224r1", 0, "secp224r1"), ("ecdsa", "", 0, "curve"),
+        ):  # fmt: skip
+            key = PublicKey(b"", kind, None, parameter, exponent)
+            with self.subTest(kind, parameter=parameter, exponent=exponent):
+                if not words:
+                    require_profile(key)
+                    continue
+                with self.assertRaisesRegex(ValueError, words):
+                    require_profile(key)
+
+    def test_names_of_keys_that_logs_may_have(self) -> None:
+        rsa = {f"PKIX_RSA_PKCS1V15_{bits}_SHA256" for bits in (2048, 3072, 4096)}
+        ecdsa = {"PKIX_ECDSA_P256_SHA_256", "PKIX_ECDSA_P384_SHA_384", "PKIX_ECDSA_P521_SHA_512"}
+        self.assertEqual(set(LOG_KEY_DETAILS), {"PKIX_ED25519", *rsa, *ecdsa})
 
 
 class TrustedRootTest(unittest.TestCase):

@@ -72,6 +72,12 @@ class InclusionTest(unittest.TestCase):
                     with self.assertRaisesRegex(SignatureError, "hashes, expected"):
                         require_inclusion(b"%d" % index, proof._replace(hashes=(*path, bytes(32))), checkpoint)
 
+    def test_an_index_past_the_end_is_refused_as_such(self) -> None:
+        checkpoint = parse_checkpoint(f"{HEAD}\n{LINE}")
+        for index in (5, 6, 2**63 - 1):
+            with self.subTest(index), self.assertRaisesRegex(SignatureError, f"of entry {index} in a tree of 5"):
+                require_inclusion(b"", InclusionProof(index, b"", 0, (), ""), checkpoint)
+
     def test_an_empty_tree_has_no_leaf(self) -> None:
         checkpoint = parse_checkpoint(f"{HEAD}\n{LINE}")._replace(size=0)
         with self.assertRaisesRegex(SignatureError, "entry 0 in a tree of 0"):
