@@ -14,7 +14,7 @@ from cip.model.digest import Digest, digest_of
 from cip.net.lines import REQUESTS, Lines
 from cip.temporary import TemporarySpace
 from cip.wire.httpserver import Conversation as HttpConversation
-from cip.wire.jsonproxy.conversation import _METHODS as JSON_METHODS
+from cip.wire.jsonproxy.methods import _METHODS as JSON_METHODS
 from cip.wire.jsonproxy.packets import encode_success, parse_request
 
 from ..engine import Target

@@ -25,7 +25,8 @@ from cip.errors import (
 from cip.model.descriptor import UNKNOWN_SIZE
 from cip.model.digest import Digest, digest_of
 from cip.model.mediatype import OCI_MANIFEST
-from cip.wire.jsonproxy import conversation
+from cip.wire.jsonproxy import conversation, methods
+from cip.wire.jsonproxy import replies as answers
 from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeOpener, Manifest, Stalled
 from tests.support.images import BIG_SIZE, CONFIG_C, DIGEST_M, DIGEST_S, DIGEST_T, LAYER_T, MANIFEST_M, describe
 from tests.support.jsonparent import (
@@ -588,12 +589,12 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
 
     def test_requests_beyond_what_may_be_owed_wait_in_the_socket(self) -> None:
         self.parent.send("FinishPipe", self.slow.pipe_id)
-        for _ in range(conversation.OWED_LIMIT + 40):
+        for _ in range(answers.OWED_LIMIT + 40):
             self.parent.send("GetLayerInfo", self.image_id)
         self.go_on.set()
         self.assertEqual(read_exactly(self.slow.fds[0], BIG_SIZE), BIG)
         self.assertIsNone(self.parent.reply().value)
-        for _ in range(conversation.OWED_LIMIT + 40):
+        for _ in range(answers.OWED_LIMIT + 40):
             self.assertEqual(len(self.parent.reply().value), 1)
 
     def test_300_of_them_are_fine(self) -> None:
@@ -621,7 +622,7 @@ class RepliesThatWaitForASource(ConversationTestCase):
         return str(self.image.add(data, open_blob))
 
     def test_the_seconds_of_several_do_not_add_up(self) -> None:
-        with mock.patch.object(conversation, "ANSWER_SECONDS", 0.5):
+        with mock.patch.object(methods, "ANSWER_SECONDS", 0.5):
             began = time.monotonic()
             for number in range(4):
                 self.parent.send("GetBlob", self.image_id, self.silent(2 * number), 1000)
@@ -637,7 +638,7 @@ class RepliesThatWaitForASource(ConversationTestCase):
 
     def test_what_fails_later_is_told_by_finish_pipe_and_by_the_error_pipe(self) -> None:
         error = NetworkError("r.example: the connection broke")
-        with mock.patch.object(conversation, "ANSWER_SECONDS", 0.1):
+        with mock.patch.object(methods, "ANSWER_SECONDS", 0.1):
             verified = self.parent.ask("GetBlob", self.image_id, self.silent(1, error), 1000)
             raw = self.parent.ask("GetRawBlob", self.image_id, self.silent(2, error))
         self.go_on.set()
@@ -653,7 +654,7 @@ class RepliesThatWaitForASource(ConversationTestCase):
             assert self.go_on.wait(PATIENCE)
             return BytesReader(b"x")
 
-        with mock.patch.object(conversation, "ANSWER_SECONDS", PATIENCE):
+        with mock.patch.object(methods, "ANSWER_SECONDS", PATIENCE):
             reply = self.parent.ask("GetBlob", self.image_id, str(self.image.add(b"x", open_blob)), 1)
         self.go_on.set()
         self.assertIsNone(self.parent.finish(reply).value)
