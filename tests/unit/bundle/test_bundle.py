@@ -295,7 +295,8 @@ class FlipTest(unittest.TestCase):
 class AlgorithmsTest(unittest.TestCase):
     def test_keys_that_may_sign(self) -> None:
         for kind, parameter, exponent, words in (
-            ("rsa", "2048", 65537, ""), ("rsa", "8192", 2**32 - 1, ""), ("rsa", "8191", 65539, ""), ("ecdsa", "secp521r1", 0, ""),
+            ("rsa", "2048", 65537, ""), ("rsa", "8192", 2**32 - 1, ""), ("rsa", "8191", 65539, ""),
+            ("ecdsa", "secp521r1", 0, ""),
             ("ed25519", "", 0, ""), ("rsa", "8200", 65537, "8200 bits"), ("rsa", "2048", 65535, "exponent 65535"),
             ("rsa", "2048", 65538, "exponent 65538"), ("rsa", "2048", 2**32 + 1, "exponent 4294967297"),
             ("rsa", "2048", 2**32, "exponent 4294967296"),
