@@ -388,6 +388,12 @@ class RekorTest(SigstoreCase):
         self.refuse("rekor", "not signed by a known log", self.trusting(self.other), signature)
         self.judge(self.trusting(self.other, self.log.key), signature)
 
+    def test_any_configured_key_may_have_signed_whatever_their_order(self) -> None:
+        signature = self.with_entry(json.dumps(self.honest()))
+        for others in ([new_key() for _ in range(8)], [new_key() for _ in range(8)]):
+            self.judge(self.trusting(keys=[*others, self.key]), signature)
+            self.judge(self.trusting(keys=[self.key, *others]), signature)
+
     def test_r04_only_hashedrekord_of_the_known_version_over_sha256(self) -> None:
         def changed(*path: str, value: Any) -> dict[str, Any]:
             body = self.log.body(self.text, self.made, public_pem(self.key))
