@@ -99,8 +99,8 @@ QUOTE_LIMIT = 120  # characters of outside text that an error message repeats
 
 
 # User information and queries, which may be signatures, only of these schemes: `docker://name@sha256:…` has to stay.
-_USER_INFO = re.compile(r"(?i)\b((?:https?|tcp|socks5h?)://)[^/?#\s'\"]*@")
-_QUERY = re.compile(r"(?i)(\b(?:https?|tcp)://[^?#\s'\"]*)[?#][^\s'\"]*")
+_USER_INFO = re.compile(r"(?i)\b((?:https?|file|tcp|socks5h?)://)[^/?#\s'\"]*@")
+_QUERY = re.compile(r"(?i)(\b(?:https?|file|tcp)://[^?#\s'\"]*)[?#][^\s'\"]*")
 _redact: Callable[[str], str] = str
 
 

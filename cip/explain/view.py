@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..errors import strip_url
 from ..hostconfig.certsd import Certificates
 from ..hostconfig.paths import ConfigurationFile
 from ..hostconfig.proxyenv import Proxy
@@ -143,7 +144,7 @@ def _policy_members(policy: PolicyView) -> dict[str, object]:
 
 def _signature_members(place: SignaturePlace, bundles: BundleTrust | None) -> dict[str, object]:
     return {
-        "lookaside": _without_userinfo(place.lookaside),
+        "lookaside": strip_url(place.lookaside),
         "attachments": place.attachments,
         "file": place.file or None,
         "bundles": _BUNDLES[place.bundles, place.attachments][0],
@@ -158,13 +159,6 @@ def _signature_members(place: SignaturePlace, bundles: BundleTrust | None) -> di
 
 def _proxy_text(proxy: Proxy) -> str:
     return f"{proxy.scheme}://{proxy.address}"
-
-
-def _without_userinfo(url: str) -> str:
-    """A URL for people: a user name, a password and a query are left out."""
-    scheme, mark, rest = url.partition("?")[0].partition("://")
-    authority, slash, path = rest.partition("/")
-    return scheme + mark + authority.rpartition("@")[2] + slash + path
 
 
 # --- text ---
@@ -259,7 +253,7 @@ def _signature_lines(
 ) -> Iterator[str]:
     unused = policy is not None and not policy.asks_for_signatures()
     yield "signatures of the first place" + (", not asked for by the policy" if unused else "")
-    yield f"  lookaside     {_without_userinfo(place.lookaside)}  ({place.file or 'built-in default'})"
+    yield f"  lookaside     {strip_url(place.lookaside)}  ({place.file or 'built-in default'})"
     yield f"  attachments   {'yes, beside the image (sigstore)' if place.attachments else 'no'}"
     yield f"  bundles       {_BUNDLES[place.bundles, place.attachments][1]}"
     if bundles is None or not _BUNDLES[place.bundles, place.attachments][0]:

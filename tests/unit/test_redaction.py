@@ -90,6 +90,7 @@ class SecretsTest(unittest.TestCase):
             ("see https://h/x?token=1&y for more", "see https://h/x for more"),
             ("see https://h/x#fragment", "see https://h/x"),
             ("see http://me:word@h/x, or tcp://me@h", "see http://h/x, or tcp://h"),
+            ("file://me:word@localhost/x?a", "file://localhost/x"),
             ("docker://name@sha256:0", "docker://name@sha256:0"),
             ("why? because", "why? because"),
         ):
