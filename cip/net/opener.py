@@ -138,7 +138,7 @@ class Opener(urllib.request.OpenerDirector):
     def dial(self, origin: Origin, limits: Limits) -> None:
         """Open the connection that the first request to `origin` will use, in a thread beside the caller.
 
-        Its failure is dropped: whoever asks meets it again, and tells it.
+        Its failure is that of this request, which has begun earlier, if it comes soon; else nobody hears of it.
         """
         network, route = self._network, self._transport.route_to(origin)
         connection = network.new_connection(route)
@@ -146,15 +146,16 @@ class Opener(urllib.request.OpenerDirector):
         network.pool.expect(route)
 
         def open_connection() -> None:
-            arrived = None
+            outcome: Connection | CipError | None = None
             try:
                 connection.connect()
-                arrived = connection
-            except Exception as error:  # whatever it is, a request must not wait for it
+                outcome = connection
+            except CipError as error:
                 log.debug("%s: the early connection failed: %s", route.name, error)
-            finally:
+                outcome = None if limits.cancellation.cancelled else error.with_traceback(None)
+            finally:  # whatever happened, a request must not wait for it
                 limits.cancellation.attach(None)
-                network.pool.arrive(route, arrived, limits.clock.monotonic())
+                network.pool.arrive(route, outcome, limits.clock.monotonic())
 
         try:
             threading.Thread(target=open_connection, name="dial", daemon=True).start()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from ..errors import CipError
 from .connection import Connection, Route
 from .limits import POLL, Limits
 
 IDLE_SECONDS = 60.0  # an idle connection is not used again after that
-EXPECTED_SECONDS = 3.0  # for which a connection that is being opened beside its first user is waited for
+FAILED_SECONDS = 3.0  # for which the failure of a connection that was expected is that of its first user
 
 
 class ConnectionPool:
@@ -25,6 +26,7 @@ class ConnectionPool:
         self._idle: dict[Route, deque[Connection]] = {}
         self._open: dict[Route, int] = {}
         self._expected: set[Route] = set()
+        self._failed: dict[Route, tuple[float, CipError]] = {}  # when and why one that was expected did not arrive
         self._closed = False
 
     def take(self, route: Route, limits: Limits, *, fresh: bool = False) -> Connection | None:
@@ -32,13 +34,15 @@ class ConnectionPool:
 
         With `fresh` idle ones are closed, for they may be as dead as the one that has just failed. Waits while the
         route has all the connections it may have, or one is `expect`ed. Raises NetworkError (timeout) at the deadline
-        of `limits`.
+        of `limits`, and what kept the expected one from arriving.
         """
-        patient_until = limits.clock.monotonic() + EXPECTED_SECONDS
         while True:
             with self._changed:
                 now = limits.clock.monotonic()
-                expected = route in self._expected and now < patient_until
+                failed_at, error = self._failed.pop(route, (0.0, None))
+                if error is not None and now - failed_at <= FAILED_SECONDS:
+                    raise error
+                expected = route in self._expected
                 found = None if expected else self._pop(route, now)
                 if found is None and not expected and self._open.get(route, 0) < self._limit:
                     self._open[route] = self._open.get(route, 0) + 1
@@ -60,14 +64,16 @@ class ConnectionPool:
             self._open[route] = self._open.get(route, 0) + 1
             self._expected.add(route)
 
-    def arrive(self, route: Route, connection: Connection | None, now: float) -> None:
-        """Keep the connection that was expected for its first user; None when it could not be opened."""
+    def arrive(self, route: Route, outcome: Connection | CipError | None, now: float) -> None:
+        """Keep the connection that was expected, or why there is none, for its first user; None tells nobody."""
         with self._changed:
             self._expected.discard(route)
-        if connection is None:
-            self.forget(route, None)
+            if isinstance(outcome, CipError):
+                self._failed[route] = now, outcome
+        if isinstance(outcome, Connection):
+            self.give_back(outcome, now)
         else:
-            self.give_back(connection, now)
+            self.forget(route, None)
 
     def give_back(self, connection: Connection, now: float) -> None:
         """Keep a connection whose last answer was read to its end."""

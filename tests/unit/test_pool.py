@@ -3,14 +3,12 @@
 
 import socket
 import threading
-from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError
-from cip.net import pool
 from cip.net.channel import Channel
 from cip.net.connection import Connection, Route
 from cip.net.limits import Cancellation, Limits
-from cip.net.pool import IDLE_SECONDS, ConnectionPool
+from cip.net.pool import FAILED_SECONDS, IDLE_SECONDS, ConnectionPool
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.registry.hostlimit import GIVE_WAY_SECONDS, HostLimit
@@ -64,17 +62,29 @@ class PoolTest(LeakCheckedTestCase):
         self.pool.forget(OTHER, other)
         self.pool.forget(ROUTE, arriving)
 
-    def test_one_that_does_not_arrive_or_is_late_makes_room(self) -> None:
+    def test_one_that_does_not_arrive_makes_room_and_tells_its_first_user_soon(self) -> None:
+        refused = NetworkError("refused", code=ErrorCode.CONNECTION_REFUSED)
+        for outcome, later, told in (
+            (refused, 0.0, True), (refused, FAILED_SECONDS, True), (refused, FAILED_SECONDS + 0.1, False),
+            (None, 0.0, False),
+        ):  # fmt: skip
+            with self.subTest(outcome, later=later):
+                self.pool.expect(ROUTE)
+                self.pool.arrive(ROUTE, outcome, self.clock.now)
+                self.clock.now += later
+                if told:
+                    with self.assertRaises(NetworkError) as caught:
+                        self.pool.take(ROUTE, self.limits)
+                    self.assertIs(caught.exception, refused)
+                for connection in [self.take_new(), self.take_new()]:  # all that the route may have, and told once
+                    self.pool.forget(ROUTE, connection)
+
+    def test_one_that_is_late_is_waited_for_until_the_deadline(self) -> None:
         self.pool.expect(ROUTE)
+        with self.assertRaises(NetworkError) as caught:
+            self.pool.take(ROUTE, self.limits.until(self.clock.now))
+        self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
         self.pool.arrive(ROUTE, None, self.clock.now)
-        self.pool.expect(ROUTE)
-        with mock.patch.object(pool, "EXPECTED_SECONDS", 0.0):
-            first = self.take_new()
-        late = self.open()
-        self.pool.arrive(ROUTE, late, self.clock.now)
-        self.assertIs(self.pool.take(ROUTE, self.limits), late)
-        for connection in (first, late):
-            self.pool.forget(ROUTE, connection)
 
     def test_idle_ones_of_a_route_can_be_dropped_at_once(self) -> None:
         first, second, other = self.take_new(), self.take_new(), self.take_new(OTHER)
