@@ -90,54 +90,41 @@ class TlsContexts:
     def handshake(
         self, sock: Socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str
     ) -> ssl.SSLSocket | NestedTls:
-        """TLS over the connected `sock`, which belongs to the result from now on.
+        """TLS over the connected `sock`, which belongs to the result from now on, and is closed when there is none.
 
         Raises SourceError (the tls codes), NetworkError (timeout, connection-lost), ConfigurationError.
         """
-        host = origin.address
-        context = self._context(identity)
-        seconds = limits.seconds(limits.times.tls_handshake, Phase.TLS, host, via)
-        session = self._sessions.get((origin, identity))
-        wrapped: ssl.SSLSocket | NestedTls
+        host, limit = origin.address, limits.times.tls_handshake
+        ours: Socket = sock
+        shaken = False
         try:
-            if isinstance(sock, ssl.SSLSocket):  # of a proxy
-                wrapped = NestedTls(sock, context, origin.host, session)
-            else:
-                assert isinstance(sock, socket.socket)
-                sock.settimeout(seconds)
-                # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
-                wrapped = context.wrap_socket(
-                    sock,
-                    server_hostname=origin.host.encode("ascii"),
-                    do_handshake_on_connect=False,
-                    session=session,
-                )
-        except ssl.SSLError as error:
-            raise protocol_error(error, host, via, identity) from error
-        except (OSError, ValueError) as error:  # the other side has reset the connection already
-            sock.close()
-            raise NetworkError(
-                f"{host}: the connection broke before the tls handshake ({via})", host=host, phase=Phase.TLS
-            ) from error
-        end = time.monotonic() + seconds
-        try:
+            end = time.monotonic() + limits.seconds(limit, Phase.TLS, host, via)
+            wrapped = ours = self._wrap(sock, origin, identity)
             _shake_hands(wrapped, end, limits.cancellation)
+            limits.cancellation.require(host)
+            shaken = True
+            return wrapped
         except TimeoutError as error:
-            wrapped.close()
-            raise limits.expired(limits.times.tls_handshake, Phase.TLS, host, via, "no tls handshake") from error
+            raise limits.expired(limit, Phase.TLS, host, via, "no tls handshake") from error
         except ssl.SSLCertVerificationError as error:
-            wrapped.close()
             raise _certificate_error(error, host, via, identity) from error
         except ssl.SSLError as error:
-            wrapped.close()
             raise protocol_error(error, host, via, identity) from error
-        except OSError as error:
-            wrapped.close()
+        except (OSError, ValueError) as error:  # ValueError: the other side has reset the connection already
             raise _broken(host, via) from error
-        if limits.cancellation.cancelled:
-            wrapped.close()
-            limits.cancellation.require(host)
-        return wrapped
+        finally:
+            if not shaken:
+                ours.close()
+
+    def _wrap(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> ssl.SSLSocket | NestedTls:
+        context = self._context(identity)
+        session = self._sessions.get((origin, identity))
+        if isinstance(sock, ssl.SSLSocket):  # of a proxy
+            return NestedTls(sock, context, origin.host, session)
+        assert isinstance(sock, socket.socket)
+        # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
+        name = origin.host.encode("ascii")
+        return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False, session=session)
 
     def remember(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> None:
         """Keep the session of a connection that worked, for the next one to the same origin."""

@@ -59,7 +59,7 @@ class HandshakeTest(LeakCheckedTestCase):
 
     def test_a_connection_that_was_reset_before_its_first_byte_is_lost(self) -> None:
         with mock.patch.object(ssl.SSLContext, "wrap_socket", side_effect=ConnectionResetError(104, "reset")):
-            with self.assertRaisesRegex(NetworkError, "broke before the tls handshake") as caught:
+            with self.assertRaisesRegex(NetworkError, "broke during the tls handshake") as caught:
                 self.handshake()
         self.assertIs(caught.exception.code, ErrorCode.CONNECTION_LOST)
 
