@@ -30,6 +30,7 @@ from tests.support.peers import clean_environment
 MOMENTS = int(os.environ.get("CIP_SIGNALS", "300"))
 BESIDE_EACH_OTHER = 3
 SETTLED = 1.5  # seconds after which a conversation stands where it will stand
+LOST = 10.0  # seconds after which a signal that was sent has not ended the program
 SLOWEST = 0.4  # seconds after the start, within which a moment is chosen; the conversation stands well before
 JSON = "experimental-image-proxy"
 
@@ -129,7 +130,13 @@ class Signals(unittest.TestCase):
                 if not number:
                     time.sleep(SETTLED)
                     process.terminate()
-                _, said = process.communicate(timeout=PATIENCE)
+                try:
+                    _, said = process.communicate(timeout=LOST)
+                except subprocess.TimeoutExpired:
+                    process.terminate()
+                    _, said = process.communicate(timeout=PATIENCE)
+                    # threads may make it one wait fewer than the time before; then nothing was sent
+                    self.assertLess(said.count(b"wait\n"), number, "a signal was lost")
                 return process.returncode, said
 
         for image, by_json in self.situations():
