@@ -17,7 +17,7 @@ from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import ROOT
 from tests.support.peers import Registry, docker_registry
-from tests.support.registry import NAME, FaultyHost, Strike, make_content, registry_of, status
+from tests.support.registry import NAME, Exchange, FaultyHost, Strike, at, make_content, registry_of, status
 from tests.support.rustparent import build_parent, run_parent
 from tests.support.secrets import secret
 
@@ -172,12 +172,19 @@ class OtherRegistries(RustTestCase):
             self.assertRegex(refused["optional"], "OpenImageOptional: ")
 
     def test_what_may_be_tried_again_is_told_as_such(self) -> None:
+        """Of a blob that has begun: what fails before the first byte is an error of the reply."""
         content = make_content(300_000)
+        cut = at(0.5, Exchange.end)
+        gone = [Strike("blob", fault) for fault in (cut, status(404), cut, status(404))]  # for GetBlob, for GetRawBlob
+        lost = [Strike("blob", cut, None)]
         with FaultyHost(registry_of(content)) as host:
-            for number, retryable, words in ((404, False, "^other error: "), (503, True, "^retryable error: ")):
-                host.strikes = [Strike("blob", status(number), None)]
+            for strikes, repeats, retryable, words in (
+                (gone, 1, False, "^other error: "), (lost, 0, True, "^retryable error: "),
+            ):  # fmt: skip
+                host.strikes = strikes
+                flags = {"FLAGS": f"--retry-delay=0.1 --retry-times={repeats}"}
                 reference = f"docker://{host.address}/{NAME}:t"
-                (((verdict, raw),),) = self.run_parent("fail", reference, environment={"FLAGS": "--retry-times=0"})
+                (((verdict, raw),),) = self.run_parent("fail", reference, environment=flags)
                 self.assertEqual(verdict[1], retryable)
                 self.assertRegex(raw, words)
 
