@@ -7,10 +7,10 @@ may have some of the layers already has to ask for one behind the other first, a
 more is begun. One connection to a source is always left: a layer that waits with a full buffer keeps its own, and what
 the parent asks for must not wait for it. A layer that has arrived whole has given its connection back, and the next one
 takes its place. The layer that comes next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked
-for together twice the limit, and no more than LAYERS of them. A layer is handed over as it is, so nothing is requested
-twice; one that failed early is forgotten and asked for again when the parent wants it, and nothing more is begun before
-the parent asks for another. Of a parent that is not known to want them all, those that it has left more than
-LEFT_BEHIND places behind are given up.
+for together twice the limit, and no more than LAYERS of them; what the parent was handed and leaves unread counts as
+well, beyond the limit for one. A layer is handed over as it is, so nothing is requested twice; one that failed early is
+forgotten and asked for again when the parent wants it, and nothing more is begun before the parent asks for another. Of
+a parent that is not known to want them all, those that it has left more than LEFT_BEHIND places behind are given up.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class ReadAhead:
         self._wanted = list(range(len(self._order) + 1))
         self._following = len(self._order)  # the place behind the layer that the parent asked for last
         self._early: dict[Digest, _EarlyBlob] = {}
+        self._handed = _Amount()  # bytes that the parent was handed and has not read
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """The blob: the one on its way if there is one, else a fresh one. Raises as `ImageSource.open_blob`."""
@@ -131,7 +132,9 @@ class ReadAhead:
         if any(each.failed for each in early.values()):
             return
         underway = sum(not each.is_whole for each in early.values())
-        reserved = sum(each.reserved for each in early.values())
+        # A parent that reads one blob after the other has one of them; one that opens many leaves them all in memory.
+        reserved = max(0, self._handed.bytes - self._limit)
+        reserved += sum(each.reserved for each in early.values())
         while place < len(self._order):
             digest = self._order[place]
             place = self._next_wanted(place + 1)
@@ -141,8 +144,9 @@ class ReadAhead:
                 break
             try:
                 early[digest] = _EarlyBlob(
-                    self._open_blob, self._layers[digest], self._access, self._first_fill, self._arrived
-                )
+                    self._open_blob, self._layers[digest], self._access, self._first_fill, self._arrived,
+                    self._handed,
+                )  # fmt: skip
             except RuntimeError as error:  # no more threads for this process
                 log.debug("read-ahead: %s", error)
                 break
@@ -153,12 +157,26 @@ class ReadAhead:
             following.allow(min(self._limit, 2 * self._limit - (reserved - following.reserved)))
 
 
+class _Amount:
+    """A number of bytes that many blobs change; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.bytes = 0
+
+    def add(self, count: int) -> None:
+        """So many more."""
+        with self._lock:
+            self.bytes += count
+
+
 class _EarlyBlob:
     """One blob that nobody has asked for yet; once taken, a reader."""
 
     def __init__(
-        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, arrived: Callable[[], None]
-    ) -> None:
+        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, arrived: Callable[[], None],
+        handed: _Amount,
+    ) -> None:  # fmt: skip
         self.access = access
         self._open_blob = open_blob
         self._arrived = arrived
@@ -167,7 +185,9 @@ class _EarlyBlob:
         self._fill = fill
         self._changed = threading.Condition()
         self._blocks: deque[memoryview] = deque()
-        self._held = 0
+        self._held = 0  # bytes that were read early
+        self._unread = 0  # of them those that are still here
+        self._handed = handed
         self._reader: BlobReader | None = None
         self._error: CipError | None = None
         self._ended = False
@@ -207,6 +227,7 @@ class _EarlyBlob:
         with self._changed:
             failed = self._error
             self._taken = True
+            self._handed.add(self._unread)
             self._changed.notify_all()
             while self._reader is None and not self._idle:
                 self._changed.wait()
@@ -245,6 +266,7 @@ class _EarlyBlob:
             while not self._idle:
                 self._changed.wait()
             self._blocks.clear()
+            self._count(-self._unread)
             self._ended = False
             self._error = None
         return self._opened().restart(error)
@@ -258,6 +280,7 @@ class _EarlyBlob:
         with self._changed:
             self._closed = True
             self._blocks.clear()
+            self._count(-self._unread)
             reader = self._reader
             self._changed.notify_all()
         if reader is not None:
@@ -268,10 +291,17 @@ class _EarlyBlob:
             raise NetworkError(f"blob {self._digest}: not open", digest=str(self._digest))
         return self._reader
 
+    def _count(self, count: int) -> None:
+        """So many bytes more in the buffer; called with the lock held."""
+        self._unread += count
+        if self._taken:
+            self._handed.add(count)
+
     def _pop(self, buffer: memoryview) -> int:
         block = self._blocks.popleft()
         count = min(len(block), len(buffer))
         buffer[:count] = block[:count]
+        self._count(-count)
         if count < len(block):
             self._blocks.appendleft(block[count:])
         return count
@@ -306,6 +336,7 @@ class _EarlyBlob:
                     return
                 self._blocks.append(block[:count])
                 self._held += count
+                self._count(count)
                 self._changed.notify_all()
             block = block[count:]  # a block is filled before the next is made: small reads must not cost a block each
 

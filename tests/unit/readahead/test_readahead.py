@@ -405,6 +405,21 @@ class UnknownParentCase(ThreadCheckedCase):
         self.assertEqual([found[place] for place in range(32)], [image.blobs[digest] for digest in image.order])
         self.assertEqual(sorted(image.opened), sorted(image.order))
 
+    def test_what_the_parent_was_handed_and_does_not_read_counts_as_well(self) -> None:
+        image = _Image([bytes([number]) * 600_000 for number in range(40)])
+        ahead = ReadAhead(image.open_blob, image.layers(), FIRST_FILL, 64, guess=True)
+        readers = []
+        for digest in image.order:
+            readers.append(ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED))
+            _settle(lambda: all(each.is_whole for each in ahead._early.values()))
+            held = ahead._handed.bytes + sum(each.reserved for each in ahead._early.values())
+            self.assertLessEqual(held, 4 * FIRST_FILL)
+        for digest, reader in zip(image.order, readers, strict=True):
+            self.assertEqual(_read(reader), image.blobs[digest])
+            reader.close()
+        self.assertEqual(ahead._handed.bytes, 0)
+        ahead.close()
+
     def test_a_layer_costs_the_same_among_many_in_whatever_order(self) -> None:
         class Counting(list[int]):
             looks = 0
