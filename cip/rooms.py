@@ -94,7 +94,7 @@ ROOMS = (
 _WORDS = {
     "experimental-image-proxy": "jsonproxy", "explain": "explain", "fetch": "fetch", "--audit-fd": "report",
     "--events-fd": "report", "--journal": "report", "--local-source": "union", "--offline": "union",
-    "--partial-dir": "partial", "--read-ahead": "readahead", "--require-sandbox": "confine",
+    "--partial-dir": "partial", "--read-ahead": "readahead", "--segments": "segments", "--require-sandbox": "confine",
 }  # fmt: skip
 
 

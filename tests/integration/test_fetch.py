@@ -436,6 +436,28 @@ class Offline(FetchCase):
         self.forget(".sig")
         self.refuse("no sigstore signature")
 
+    def test_every_platform_is_judged(self) -> None:
+        other = Content(b'{"architecture":"arm64","os":"linux"}', b"other")
+        platforms = ((self.content, "amd64"), (other, "arm64"))
+        index = images.index(
+            [images.entry(each.manifest, platform={"os": "linux", "architecture": name}) for each, name in platforms]
+        )
+        self.content.blobs.update(other.blobs)
+        self.content.manifests.update(other.manifests)
+        self.content.manifests["t"] = (mediatype.OCI_INDEX, index)
+        self.content.index = index
+        key = new_key()
+        (self.scratch / "key.pub").write_bytes(public_pem(key))
+        (self.scratch / "registries.d" / "all.yaml").write_text("default-docker:\n  use-sigstore-attachments: true\n")
+        self.require({"type": "sigstoreSigned", "keyPath": str(self.scratch / "key.pub")})
+        self.attach(digest_of(self.content.manifest), key)
+        self.assertIn("no sigstore signature", self.fetch("--all", status=1))
+        self.assertFalse((self.layout / "index.json").exists())
+        self.attach(digest_of(other.manifest), key)
+        self.assertIn(", 2 signatures\n", self.fetch("--all"))
+        self.require_whole()
+        self.accept()
+
     def test_a_copy_of_a_copy(self) -> None:
         key = new_key()
         (self.scratch / "key.pub").write_bytes(public_pem(key))
