@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS within TLS over a socketpair, both without certificates: a channel does with it what it does with a socket."""
+
+import hashlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from cip.errors import NetworkError
+from cip.net.channel import Channel
+from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.nestedtls import NestedTls
+from cip.settings import TimeLimits
+from tests.support.leaks import LeakCheckedTestCase
+from tests.support.parent import PATIENCE
+
+CONTENT = hashlib.shake_256(b"content").digest(300_000)
+T = TypeVar("T")
+
+
+def anonymous(protocol: int) -> ssl.SSLContext:
+    """A context of suites that need no certificate, which TLS 1.3 does not have."""
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+    return context
+
+
+class Far:
+    """The other end of both connections, which blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(PATIENCE)
+        self._outer = anonymous(ssl.PROTOCOL_TLS_SERVER).wrap_socket(sock, server_side=True)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = anonymous(ssl.PROTOCOL_TLS_SERVER)
+        self._inner = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.run(self._inner.do_handshake)
+
+    def run(self, call: Callable[[], T]) -> T:
+        while True:
+            try:
+                done = call()
+            except ssl.SSLWantReadError:
+                self._outer.sendall(self._outgoing.read())
+                self._incoming.write(self._outer.recv(65536))
+                continue
+            self._outer.sendall(self._outgoing.read())
+            return done
+
+    def read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            data += self.run(partial(self._inner.read, size - len(data)))
+        return data
+
+    def write(self, data: bytes) -> None:
+        while data:
+            data = data[self.run(partial(self._inner.write, data[:16384])) :]
+
+    def close(self) -> None:
+        self._outer.close()
+
+
+class NestedTlsTest(LeakCheckedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        ours, theirs = socket.socketpair()
+        self.fars: list[Far] = []
+        thread = threading.Thread(target=lambda: self.fars.append(Far(theirs)))
+        thread.start()
+        context = anonymous(ssl.PROTOCOL_TLS_CLIENT)
+        outer = context.wrap_socket(ours)
+        self.nested = NestedTls(outer, anonymous(ssl.PROTOCOL_TLS_CLIENT), "r.example", None)
+        self.nested.do_handshake()
+        thread.join(PATIENCE)
+        (self.far,) = self.fars
+        self.limits = Limits(SystemClock(), TimeLimits(idle=0.05), Cancellation())
+        self.channel = Channel(self.nested, self.limits, "r:443", "via proxy p:1")
+        self.addCleanup(self.far.close)
+        self.addCleanup(self.channel.close)
+
+    def test_bytes_go_both_ways_whole(self) -> None:
+        self.channel.limits = self.limits._replace(times=TimeLimits(idle=PATIENCE))
+        got: list[bytes] = []
+
+        def answer() -> None:
+            got.append(self.far.read(len(CONTENT)))
+            self.far.write(CONTENT)
+
+        echo = threading.Thread(target=answer)
+        echo.start()
+        self.channel.sendall(CONTENT)
+        view = memoryview(bytearray(len(CONTENT)))
+        filled = 0
+        while filled < len(view):
+            count = self.channel.recv_into(view[filled:])
+            self.assertGreater(count, 0)
+            filled += count
+        echo.join(PATIENCE)
+        self.assertEqual((bytes(view), got), (CONTENT, [CONTENT]))
+
+    def test_silence_is_a_time_out_and_an_end_an_end(self) -> None:
+        with self.assertRaisesRegex(NetworkError, r"r:443: no byte within 0.05 s \(via proxy p:1\)"):
+            self.channel.recv_into(memoryview(bytearray(1)))
+        self.far.close()
+        for _ in range(2):
+            self.assertEqual(self.channel.recv_into(memoryview(bytearray(1))), 0)
+
+    def test_another_thread_can_end_a_read(self) -> None:
+        self.channel.limits = self.limits._replace(times=TimeLimits(idle=60))
+        self.limits.cancellation.attach(self.channel)
+        timer = threading.Timer(0.02, self.limits.cancellation.cancel)
+        timer.start()
+        with self.assertRaisesRegex(NetworkError, "given up by the caller"):
+            self.channel.recv_into(memoryview(bytearray(1)))
+        timer.join()
