@@ -123,6 +123,11 @@ class Requests(unittest.TestCase):
             self.assertNotIn("/srv/anything", sandbox.python_paths())
         self.assertIn(os.path.dirname(cip.__file__), sandbox.python_paths(), "the whole package, not one room")
 
+    def test_where_private_keys_are_kept_is_not_readable(self) -> None:
+        for path in ("/etc/ssl/private/server.key", "/etc/pki/tls/private/localhost.key", "/etc/pki/CA/private/ca.key"):
+            readable = [place for place in sandbox.SYSTEM_READS if f"{path}/".startswith(f"{place}/")]
+            self.assertEqual(readable, [], path)
+
     def test_levels_are_named(self) -> None:
         self.assertIs(parse_level("write"), Level.WRITE)
 
