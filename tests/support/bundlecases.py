@@ -315,7 +315,7 @@ FORM = (
     Case("B22", "", made(), "C P", text=lambda data: data + b"\n"),
     Case("B23", "bundle", made(), text=_in_url_alphabet),  # protobuf takes it
     Case("B24", "bundle", changed("dsseEnvelope.payload", lambda text: text.rstrip("="))),
-    Case("B25", "", changed(f"{ENTRY}.canonicalizedBody", lambda text: f"{text[:40]}\n{text[40:]}"), "C P"),
+    Case("B25", "", changed(f"{ENTRY}.canonicalizedBody", lambda text: f"{text[:40]}\n\n\n\n{text[40:]}"), "C P"),
     Case("B26", "", made(change=lambda d: d.update(messageSignature=None)), "C P"),
     Case("B27", "rekor", changed("verificationMaterial.tlogEntries", None), "C P", words="no log entry"),
     Case("B28", "bundle", changed("verificationMaterial.tlogEntries", lambda listed: listed * 33), "C P"),
@@ -953,9 +953,7 @@ STAMPED = (
          words="critical extension"),
     Case("A38 not critical", "", stamped(after_time=[der(0xA1, sequence(oid("1.2.3"), der(0x04)))])),
     Case("A39", "time", stamped(serial=4711)),
-    Case("A39 by key", "", by_stamper("key id", key_id=_KEY_ID), root=stamper_listed("key id")),
-    Case("A39 by a smaller one", "time", by_stamper("key id", key_id=bytes(20)), root=stamper_listed("key id")),
-    Case("A39 by a larger one", "time", by_stamper("key id", key_id=b"\xff" * 20), root=stamper_listed("key id")),
+    Case("A39 by key", "time", by_stamper("key id", key_id=_KEY_ID), root=stamper_listed("key id")),
     Case("A39 by none", "time", stamped(key_id=b"")),
     Case("A40 without value", "time", stamped(more=[sequence(oid("1.2.3"), der(0x31))]), words="without one value"),
     Case("A40 with two values", "time", stamped(more=[sequence(oid("1.2.3"), der(0x31, der(0x05), der(0x05)))])),
@@ -967,8 +965,10 @@ STAMPED = (
     Case("A17 none", "time", stamped(signers=0), words="0 signers"),
     Case("A12 a smaller digest", "time", stamped(ess_digest=bytes(32)), words="another certificate"),
     Case("A12 a larger digest", "time", stamped(ess_digest=b"\xff" * 32), words="another certificate"),
-    Case("A48 revocations and attributes that are not signed", "", stamped(
-        lists=der(0xA1, sequence()), unsigned=der(0xA1, sequence(oid("1.2.3"), der(0x31))))),
+    Case("A48 attributes that nobody signed", "", stamped(
+        unsigned=der(0xA1, sequence(oid("1.2.3"), der(0x31, der(0x05)))))),
+    Case("A48 revocations", "", lambda w: w.bundle(stamps=[
+        {"lists": der(0xA1, made_stamps.revocations(w.stamps.anchor))}])),
     Case("A20 of 33 bytes", "time", stamped(after_time=[integer(2**256)]), words="an integer of 33 bytes"),
     Case("A19 and all that may follow", "", stamped(after_time=[
         sequence(integer(1)), der(0x01, b"\xff"), integer(5), der(0xA0, der(0x82, b"tsa.lab"))])),
@@ -1014,9 +1014,16 @@ def _future_log(document: Any) -> None:
     document["tlogs"].append({**document["tlogs"][1], "publicKey": key, "logId": {"keyId": b64(bytes(32))}})
 
 
-def _short_id(log: Any) -> None:
-    """The form of a newer root: the short id names the log, and the long one is another."""
-    log["checkpointKeyId"] = {"keyId": b64(base64.b64decode(log["logId"]["keyId"])[:4])}
+def _short_id_of(size: int) -> Change:
+    """The form of a newer root: a short id beside the whole one."""
+
+    def change(log: Any) -> None:
+        log["checkpointKeyId"] = {"keyId": b64(base64.b64decode(log["logId"]["keyId"])[:size])}
+
+    return change
+
+
+_short_id = _short_id_of(4)
 
 
 def _only_short_id(log: Any) -> None:
@@ -1101,7 +1108,10 @@ ROOTS = (
     Case("R18", "", made(), "C P", root=log_of(1, _short_id)),
     Case("R18 another id in the entry", "rekor", changed(f"{ENTRY}.logId.keyId", b64(bytes(32))),
          root=log_of(1, _short_id), words="does not list"),
+    Case("R18 a larger id in the entry", "rekor", changed(f"{ENTRY}.logId.keyId", b64(b"\xff" * 32)),
+         root=log_of(1, _short_id), words="does not list"),
     Case("R18 alone", "", made(), root=log_of(1, _only_short_id)),
+    Case("R18 all of it", "", made(), root=log_of(1, _short_id_of(32))),
     Case("R18 three bytes", "keycfg", made(), root=lambda d: d["tlogs"][1].update(checkpointKeyId={"keyId": "AAAA"})),
     Case("R19", "rekor", made(), "C P!", root=put("tlogs.1.logId.keyId", b64(bytes(32)))),
     Case("R20", "", made(), "C! P", root=put("tlogs.1.baseUrl", "log2.lab")),
@@ -1119,9 +1129,12 @@ ROOTS = (
     Case("R25 nor embedded", "time", stamped(embed=()), root=_anchor(_TSA, keep=slice(1, 2))),
     Case("R25 behind another", "", lambda w: w.bundle(stamps=[{"embed": [w.stamps.anchor, w.stamps.leaf]}]),
          root=_anchor(_TSA, keep=slice(1, 2))),
-    Case("R25 behind one of its name", "", lambda w: w.bundle(stamps=[{"embed": [_false_stamper(w), w.stamps.leaf]}]),
-         root=_anchor(_TSA, keep=slice(1, 2))),
+    Case("R25 behind one of its name", "time", lambda w: w.bundle(stamps=[
+        {"embed": [_false_stamper(w), w.stamps.leaf]}]), root=_anchor(_TSA, keep=slice(1, 2))),
     Case("R26", "rekor", made(), "C P!", root=put("tlogs.1.hashAlgorithm", "SHA2_512")),
+    Case("R26 weak", "rekor", made(), root=put("tlogs.1.hashAlgorithm", "SHA1")),
+    Case("R27 of a larger curve", "rekor", made(log=V1), root=put(f"{_V1_KEY}.keyDetails", "PKIX_ECDSA_P384_SHA_384")),
+    Case("R27 of another kind", "rekor", made(log=V1), root=put(f"{_V1_KEY}.keyDetails", "PKIX_ED25519")),
     Case("R27 key details that do not fit", "rekor", made(),
          root=put(f"{_V2_KEY}.keyDetails", "PKIX_ECDSA_P256_SHA_256")),
     Case("R28 no certificate", "keycfg", made(), root=put(f"{_CA}.certChain.certificates", [])),
@@ -1143,6 +1156,8 @@ ROOTS = (
     Case("R32 stamps", "", made(), root=_twice("timestampAuthorities", *_LONG_AGO)),
     Case("R32 log", "", made(log=V1), root=_twice("tlogs", *_LONG_AGO)),
     Case("R32 log of version 2", "", made(), root=_twice("tlogs", *_LONG_AGO, 1)),
+    Case("R32 log of version 2, to the second", "", made(), root=several(
+        window(_V2_KEY, SIGNED_AT, SIGNED_AT), _twice("tlogs", *_LONG_AGO, 1))),
     Case("R32 log of version 2, over both times", "rekor", made(), root=several(
         window(_V2_KEY, end=SIGNED_AT - 1), _twice("tlogs", *_LONG_AGO, 1))),
     Case("R37 another certificate log first", "", made(), root=lambda d: d["ctlogs"].insert(

@@ -68,6 +68,15 @@ def usage(*purposes: ObjectIdentifier, critical: bool = True) -> list[Any]:
     return [(bits, True), (x509.ExtendedKeyUsage(purposes or (TIME_STAMPING,)), critical)]
 
 
+def revocations(issuer: Issued) -> bytes:
+    """A list of revocations by `issuer`, with nothing in it."""
+    begin = datetime.datetime.fromtimestamp(SIGNED_AT - 60, datetime.UTC)
+    builder = x509.CertificateRevocationListBuilder(
+        issuer.certificate.subject, begin, begin + datetime.timedelta(days=1)
+    )
+    return builder.sign(issuer.key, hashes.SHA256()).public_bytes(_DER)
+
+
 class StampAuthority:
     """A timestamp authority: a root, and a certificate that stamps."""
 

@@ -49,7 +49,6 @@ _SIGNATURES = {  # kind of key and hash; None: the digest algorithm's
     "1.2.840.113549.1.1.13": ("rsa", "sha512"),
     "1.2.840.113549.1.1.1": ("rsa", None),
 }
-_KEY_IDENTIFIER = 0x80  # [0], implicit
 
 
 class VerifiedTime(NamedTuple):
@@ -62,7 +61,6 @@ class VerifiedTime(NamedTuple):
 class _Signer(NamedTuple):
     """A SignerInfo. `attributes` are values by type, each type once; `signed` is what is signed."""
 
-    identifier: Element
     hash_name: str
     attributes: dict[str, Element]
     signed: bytes
@@ -111,40 +109,32 @@ def verified_time(
 
 
 def _signer_certificate(stamp: _Stamp, authority: Authority) -> Certificate | None:
-    """The certificate that the stamp names, if there is a path from it to the authority's anchor at its time.
+    """The first certificate that the stamp names, if a path leads from it to the authority's anchor at its time.
 
     Where the root lists the authority's own certificate it can be no other. Extended purposes of the certificate itself
     are looked at later, and then refuse instead of passing it over.
     """
     identifier = stamp.signer.fields()
     identifier.take(INTEGER)
-    name = identifier.take_any(SEQUENCE, _KEY_IDENTIFIER)
+    name = identifier.take(SEQUENCE).fields()
+    named = (name.take(SEQUENCE).raw, name.take(INTEGER).integer())
+    name.end()
     listed = authority.chain[:1] if not authority.chain[0].is_authority else stamp.certificates
-    for certificate in listed:
-        if not _is_named(certificate, name):
-            continue
-        try:
-            require_path(
-                certificate._replace(purposes=None),
-                [*authority.chain[:-1], *stamp.certificates],
-                authority.chain[-1:],
-                stamp.time,
-                names_exempt=False,
-                purposes=STAMPING_PURPOSES,
-            )
-        except SignatureError:
-            continue
-        return certificate
-    return None
-
-
-def _is_named(certificate: Certificate, name: Element) -> bool:
-    if name.tag == _KEY_IDENTIFIER:
-        return bool(name.content) and name.content == certificate.key_id
-    fields = name.fields()
-    issuer, serial = fields.take(SEQUENCE), fields.take(INTEGER).integer()
-    fields.end()
-    return (issuer.raw, serial) == (certificate.issuer, certificate.serial)
+    certificate = next((each for each in listed if (each.issuer, each.serial) == named), None)
+    if certificate is None:
+        return None
+    try:
+        require_path(
+            certificate._replace(purposes=None),
+            [*authority.chain[:-1], *stamp.certificates],
+            authority.chain[-1:],
+            stamp.time,
+            names_exempt=False,
+            purposes=STAMPING_PURPOSES,
+        )
+    except SignatureError:
+        return None
+    return certificate
 
 
 def _read_response(data: bytes) -> _Stamp:
@@ -217,7 +207,7 @@ def _read_signer(element: Element) -> _Signer:
     """A SignerInfo (RFC 5652 5.3) with signed attributes, each type once with one value (check 5)."""
     fields = element.fields()
     fields.take(INTEGER)
-    identifier = fields.take_any(SEQUENCE, _KEY_IDENTIFIER)
+    fields.take(SEQUENCE)  # the signer's name, read before
     hash_name = _hash(fields.take(SEQUENCE))
     attributes: dict[str, Element] = {}
     listed = fields.maybe(CONTEXT_0)
@@ -239,7 +229,7 @@ def _read_signer(element: Element) -> _Signer:
     fields.maybe(CONTEXT_1)  # attributes that are not signed
     fields.end()
     # signed as a SET OF, not with the tag that it has here (RFC 5652 5.4)
-    return _Signer(identifier, hash_name, attributes, bytes((SET,)) + listed.raw[1:], name, signature)
+    return _Signer(hash_name, attributes, bytes((SET,)) + listed.raw[1:], name, signature)
 
 
 def _require_signed(signer: _Signer, stamp: _Stamp, certificate: Certificate) -> None:

@@ -79,10 +79,6 @@ class Fields:
             _fail(f"expected an element with tag {tag:#04x}, found none")
         return self._left.pop().expect(tag)
 
-    def take_any(self, *tags: int) -> Element:
-        """The next member, which must have one of these tags."""
-        return self.take(self._left[-1].tag if self._left and self._left[-1].tag in tags else tags[0])
-
     def maybe(self, tag: int) -> Element | None:
         """The next member if it has this tag."""
         return self._left.pop() if self._left and self._left[-1].tag == tag else None

@@ -189,7 +189,6 @@ class Certificate(NamedTuple):
     subject: bytes
     issuer: bytes
     spki: bytes
-    key_id: bytes
     not_before: float
     not_after: float
     is_authority: bool
@@ -300,14 +299,12 @@ def load_certificate(der: bytes) -> Certificate:
     _, _, inner, issuer, _, subject, spki, *_ = signed.children
     if inner != outer:
         raise ValueError("two different signature algorithms")
-    key_id = known.get(x509.SubjectKeyIdentifier)
     return Certificate(
         der=der,
         serial=handle.serial_number,
         subject=subject.raw,
         issuer=issuer.raw,
         spki=spki.raw,
-        key_id=b"" if key_id is None else key_id.digest,
         not_before=_seconds(handle, "not_valid_before"),
         not_after=_seconds(handle, "not_valid_after"),
         is_authority=constraints is not None and constraints.ca,

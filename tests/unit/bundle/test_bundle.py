@@ -26,6 +26,7 @@ from tests.support.bundlecases import (
     judge,
     made,
     put,
+    rsa_key,
     several,
     the_key,
 )
@@ -347,6 +348,23 @@ class TrustedRootTest(unittest.TestCase):
         chain = "certificateAuthorities.0.certChain.certificates"
         self.read(put(chain, lambda listed: listed[:1] * 10))
         self.refuse("at most 10 elements", put(chain, lambda listed: listed[:1] * 11))
+
+    def test_unknown_members_refuse_at_every_level(self) -> None:
+        document = WORLD.trusted_root(
+            lambda document: document["tlogs"][0].update(checkpointKeyId={"keyId": "AAAAAA=="})
+        )
+        parse_trusted_root(json.dumps(document).encode(), "root")
+        for node in _objects(document):
+            node["unknown"] = 1
+            with self.subTest(sorted(node)), self.assertRaisesRegex(SignatureError, "unknown member 'unknown'"):
+                parse_trusted_root(json.dumps(document).encode(), "root")
+            del node["unknown"]
+
+    def test_a_key_that_may_not_sign_is_left_out(self) -> None:
+        log = {"rawBytes": b64(spki(rsa_key(2048, 3))), "keyDetails": "PKIX_RSA_PKCS1V15_2048_SHA256"}
+        root = self.read(put("ctlogs.0.publicKey", lambda key: {**key, **log}))
+        self.assertEqual(len(root.ct_logs), 0)
+        self.assertIn("exponent 3", root.unusable[0])
 
     def test_missing_and_odd_members_refuse(self) -> None:
         for path in (
