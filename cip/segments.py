@@ -24,7 +24,7 @@ from .model.descriptor import Descriptor
 MINIMUM = 64 * 1024 * 1024  # bytes that must be left of a blob
 PROBE = 8 * 1024 * 1024  # bytes of the one stream that are measured
 FAST = 64 * 1024 * 1024  # bytes a second of one stream that are enough
-HELD = 24 * 1024 * 1024  # bytes of all segments that are on their way; one more is just being handed out
+HELD = 16 * 1024 * 1024  # bytes of all segments that are on their way; one more is just being handed out
 SEGMENT = 8 * 1024 * 1024  # bytes of one, or its share of HELD
 TRIED = 4  # segments after which the gain is judged
 GAIN = 1.3  # times the rate of one stream
