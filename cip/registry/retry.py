@@ -7,7 +7,7 @@ on at once. Waiting that a registry asks for belongs to its host, so that all tr
 
 from __future__ import annotations
 
-import os
+import random
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -44,11 +44,6 @@ class Named(Protocol):
 
 
 P = TypeVar("P", bound=Named)
-
-
-def random_jitter() -> float:
-    """A number from 0 to 1; not from `random`, whose import costs more than all its randomness is worth here."""
-    return os.urandom(1)[0] / 255
 
 
 def parse_retry_after(value: str | None, now: float, current: float) -> float:
@@ -143,7 +138,7 @@ class Repeats:
         clock: Clock,
         events: Events,
         *,
-        jitter: Jitter = random_jitter,
+        jitter: Jitter = random.random,
     ) -> None:
         self.times = options.times
         self._options = options

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import random
+
 from .. import log
 from ..events import Events
 from ..hostconfig.authfile import DescriptorFiles
@@ -20,7 +22,7 @@ from ..programs import Programs
 from ..settings import Settings
 from ..sources.base import KeepsParts
 from .hostlimit import HostLimit
-from .retry import HostBackoff, Jitter, Repeats, random_jitter
+from .retry import HostBackoff, Jitter, Repeats
 from .silence import Silence
 
 
@@ -34,7 +36,7 @@ class RegistrySession:
         programs: Programs,
         *,
         clock: Clock | None = None,
-        jitter: Jitter = random_jitter,
+        jitter: Jitter = random.random,
         secrets: Secrets | None = None,
     ) -> None:
         self.secrets = secrets or Secrets()
