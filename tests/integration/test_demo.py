@@ -54,7 +54,8 @@ class Demo(unittest.TestCase):
         images.f1(self.scratch / "layout")
         done = self.run_demo(f"--policy={policy}", "oci:layout:t")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"\Acontainer-image-proxy: ERROR: .*\npolicy-rejected: .*\n.*--policy FILE or --insecure-policy\n\Z")
+        first = r"container-image-proxy: ERROR: .*\n"
+        self.assertRegex(done.stderr, rf"\A{first}policy-rejected: .*\n.*--policy FILE or --insecure-policy\n\Z")
 
     def test_asked_for_help_it_tells_how_it_is_called(self) -> None:
         done = self.run_demo("--help")
