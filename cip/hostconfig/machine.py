@@ -9,7 +9,7 @@ from ..model.descriptor import Platform
 from ..model.platform import wanted_platforms
 from ..settings import PlatformOptions
 
-CPUINFO_LIMIT = 256 * 1024  # bytes read of /proc/cpuinfo; the first processor is enough
+CPUINFO_LIMIT = 16 * 1024  # bytes read of /proc/cpuinfo: the first processor is enough, and each costs the kernel time
 
 
 def host_platforms(options: PlatformOptions) -> tuple[Platform, ...]:
