@@ -6,7 +6,8 @@ asked for in segments, one single range each, while the stream goes on to where 
 of them has bytes. The reader gets everything in order, and at most HELD bytes wait for it. After TRIED segments it is
 seen whether they brought GAIN; otherwise one stream goes on alone, and so it does from wherever a segment fails: a
 server without ranges, one that counts connections, a fault. Every segment continues and changes its place by itself.
-Time counts only while we wait for a source: a slow parent is no slow line.
+Of the one stream time counts only while we wait for it: a slow parent is no slow line. In segments all of it counts: a
+slow parent needs none.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class SegmentedBlob:
         self._used: deque[BlobReader] = deque(maxlen=_REMEMBERED)
         self._may_try = descriptor.size - offset >= MINIMUM
         self._alone = 0.0  # bytes a second of one stream
-        self._bytes, self._seconds = 0, 0.0  # of the present measure
+        self._bytes, self._seconds = 0, 0.0  # of the one stream that is measured
         self._arrived = 0  # bytes of segments
+        self._tried_from = 0.0, 0  # when the stream ended, and what had arrived by then
         self._consumed = 0  # segments
         self._winding_down = False
 
@@ -114,7 +116,7 @@ class SegmentedBlob:
         if self._await_first():
             self._stream.close()
             self._stream = None
-            self._bytes, self._seconds = -self._arrived, 0.0
+            self._tried_from = self._clock(), self._arrived
             self._begin_segments()
         else:
             self._give_up_segments()
@@ -180,7 +182,9 @@ class SegmentedBlob:
             self._segments.popleft()
             self._consumed += 1
             if self._consumed == TRIED:
-                rate = (self._bytes + self._arrived) / self._seconds if self._seconds else FAST
+                began, before = self._tried_from
+                seconds = self._clock() - began
+                rate = (self._arrived - before) / seconds if seconds else FAST
                 self._winding_down = rate < GAIN * self._alone
                 log.debug("blob %s: %.0f bytes a second in segments", self._descriptor.digest, rate)
             self._begin_segments()
