@@ -2,7 +2,7 @@
 """May these bytes be believed? No network, no environment, no file.
 
 To read it at one sitting: `evaluation` (which requirements apply, and whether all accept), `requirements` (what one
-is), `policy` with `scopes` (the file), `payload` with `matching` (what a signature says, and about what). That is the
-frame. Then either OpenPGP, `simplesigning` with `keyring` and `selftest`, or sigstore, `sigstore` with `certificates`,
-`rekor` and `keys`; `materials` and `armor` serve both.
+is, and what it accepts), `policy` with `scopes` (the file), `payload` with `matching` (what a signature says, and about
+what). That is the frame. Then either `openpgp`, `simplesigning` with `keyring` and `selfsignatures`, or `sigstore`,
+`requirement` with `certificates`, `logs` and `keys`, and `bundle` beside it; `materials` and `armor` serve all.
 """
