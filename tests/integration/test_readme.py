@@ -15,11 +15,13 @@ from pathlib import Path
 
 from cip.errors import ErrorCode
 from cip.model.reference import UNSUPPORTED_TRANSPORTS, Transport
+from cip.rooms import ROOMS
 from tests.support import images
+from tests.support.codelines import lines_of_package, room_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-THIS_RUN = "tests/run"  # what is running now
+THIS_RUN = "tests/run --all"  # what is running now
 
 
 def blocks(language: str) -> list[str]:
@@ -67,6 +69,19 @@ class Blocks(unittest.TestCase):
 
 
 class Tables(unittest.TestCase):
+    def test_every_room_stands_in_the_table_of_rooms_with_what_it_needs(self) -> None:
+        table = README.partition("| room | what it gives |")[2].partition("\n\n")[0]
+        rows = {row[0]: row for row in re.findall(r"^\| (\w+) \| (.*?) \| (\d+) \| (.*?) \|$", table, re.MULTILINE)}
+        self.assertEqual(list(rows), [room.name for room in ROOMS])
+        sums: dict[str, int] = {}
+        for module, lines in lines_of_package().items():
+            sums[room_of(module)] = sums.get(room_of(module), 0) + lines
+        for room in ROOMS:
+            with self.subTest(room.name):
+                _, gives, lines_told, needs = rows[room.name]
+                self.assertEqual((gives, needs), (room.gives, ", ".join(room.needs) or "the core"))
+                self.assertLessEqual(abs(int(lines_told) - sums[room.name]), 20 + sums[room.name] // 10)
+
     def test_every_error_code_stands_in_the_status_table(self) -> None:
         table = README.partition("| code | status |")[2].partition("\n\n")[0]
         for code in ErrorCode:
