@@ -1123,6 +1123,7 @@ ROOTS = (
     Case("R20 with a path", "", made(), root=put("tlogs.1.baseUrl", "https://log2.lab/api/")),
     Case("R20 with a port", "", made(), root=put("tlogs.1.baseUrl", "https://log2.lab:443")),
     Case("R20 none", "rekor", made(), root=put("tlogs.1.baseUrl")),
+    Case("R20 none, version 1", "rekor", made(log=V1), root=put("tlogs.0.baseUrl"), words="does not list"),
     Case("R21", "rekor", made(), "C P!", root=put("tlogs.1.baseUrl", "https://other.lab")),
     Case("R21 longer", "rekor", made(), root=put("tlogs.1.baseUrl", "https://log2.lab.example.com")),
     Case("R22", "keycfg", made(), "C P", root=lambda d: d.update(extra=1)),
