@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .model.signature import FoundBundles
     from .net.limits import Limits
     from .opening import ImageOpener
-    from .partial import PartStore
+    from .partial.store import PartStore
     from .programs import Programs
     from .readahead import ReadAhead
     from .referrers import ImageReferrers
@@ -297,7 +297,7 @@ def segmented(
 
 def open_part_store(path: str, limit: int) -> PartStore | None:
     """What `--partial-dir` keeps; None, with a warning, where nothing can be kept. Raises UsageError."""
-    from .partial import open_part_store
+    from .partial.store import open_part_store
     return open_part_store(path, limit)
 
 

@@ -17,7 +17,7 @@ from .sources.base import ImageSource
 from .temporary import TemporarySpace
 
 if TYPE_CHECKING:
-    from .partial import PartStore
+    from .partial.store import PartStore
     from .registry.session import RegistrySession
     from .sources.archives.spool import Spools
 

@@ -25,7 +25,9 @@ from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor
 from ..model.digest import Digest
 from ..model.jsontree import parse_json
-from ..partial import Part, PartialBlob, PartStore
+from ..partial.blob import PartialBlob
+from ..partial.part import Part
+from ..partial.store import PartStore
 from ..sources.base import OpenRest
 from ..sources.fileblob import read_document
 from ..sources.layout import ENTRY_LIMIT, INDEX_NAME

@@ -18,7 +18,7 @@ from typing import Any
 
 from cip.model import mediatype
 from cip.model.digest import Digest, digest_of
-from cip.partial import BLOCK
+from cip.partial.part import BLOCK
 from cip.sources.layoutsignatures import ARTIFACT_TYPE
 from tests.support import images, referrers
 from tests.support.jsonparent import json_proxy

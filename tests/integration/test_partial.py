@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cip.model.digest import digest_of
-from cip.partial import BLOCK
+from cip.partial.part import BLOCK
 from tests.support.faultrun import BASE, Outcome, run_http, run_json
 from tests.support.faulttable import BYTES, CUT, World
 from tests.support.jsonparent import json_proxy, read_error_pipe, read_some, read_to_end

@@ -16,7 +16,7 @@ from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumen
 from cip.fetch.layoutwriter import LAYOUT, LayoutWriter, write_fault
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
-from cip.partial import BLOCK
+from cip.partial.part import BLOCK
 from cip.sources.layout import ENTRY_LIMIT
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase

@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from cip import log, partial
+from cip import log
 from cip.content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
 from cip.errors import ContentMismatchError, NetworkError, SourceError
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
-from cip.partial import AGE_LIMIT, BLOCK, MINIMUM, PartialBlob, PartStore, open_part_store
+from cip.partial import store as partial
+from cip.partial.blob import PartialBlob
+from cip.partial.part import _HEAD, BLOCK
+from cip.partial.store import AGE_LIMIT, MINIMUM, PartStore, open_part_store
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -270,7 +273,7 @@ class Wrong(PartialCase):
         self.assertEqual(source.offsets, [0])
 
     def test_sums_that_are_no_sums_begin_anew(self) -> None:
-        for content in (b"", b"x", b"x" * 4096, partial._HEAD + bytes(32 * 100)):
+        for content in (b"", b"x", b"x" * 4096, _HEAD + bytes(32 * 100)):
             with self.subTest(len(content)):
                 self.read(Source())
                 self.part_file("sums").write_bytes(content)
