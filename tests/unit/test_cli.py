@@ -13,6 +13,7 @@ import unittest
 from pathlib import Path
 
 from cip.rooms import present
+from tests.support.roomed import needs_rooms
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +46,7 @@ class Usage(unittest.TestCase):
                 self.assertRegex(done.stderr, r"\Acontainer-image-proxy: ERROR: [^\n]+\n\Z")
                 self.assertNotIn("hunter2", done.stderr)
 
+    @needs_rooms("jsonproxy")
     def test_an_unusable_descriptor_is_a_failure(self) -> None:
         for arguments in (("--sockfd=77", "oci:a"), ("experimental-image-proxy", "--sockfd=77")):
             with self.subTest(arguments):

@@ -11,6 +11,7 @@ from cip.log import Level
 from cip.options import Command, help_text, parse_arguments
 from cip.rooms import present
 from cip.settings import HostEnvironment, PolicySource, SandboxMode, TlsVerify
+from tests.support.roomed import needs_rooms
 
 IMAGE = "docker://example.com/ns/image:1"
 
@@ -27,12 +28,14 @@ class Words(unittest.TestCase):
     def test_options_may_follow_the_image(self) -> None:
         self.assertEqual(parse(IMAGE, "--sockfd", "7", "-q").log_level, Level.SILENT)
 
+    @needs_rooms("jsonproxy", "explain")
     def test_options_stand_before_or_behind_the_subcommand(self) -> None:
         for arguments in (["--debug", Command.JSON], [Command.JSON, "--debug"]):
             with self.subTest(arguments):
                 invocation = parse(*arguments)
                 self.assertEqual((invocation.command, invocation.log_level), (Command.JSON, Level.DEBUG))
 
+    @needs_rooms("jsonproxy", "explain")
     def test_under_the_name_skopeo_only_the_proxy_command_works(self) -> None:
         for arguments in ([Command.JSON], ["--debug", Command.JSON], ["--policy", "copy", Command.JSON]):
             self.assertEqual(parse(*arguments, program="skopeo").command, Command.JSON)
@@ -52,6 +55,7 @@ class Words(unittest.TestCase):
             ):
                 parse(*arguments, program="skopeo")
 
+    @needs_rooms("jsonproxy", "explain")
     def test_wrong_number_of_words_is_refused(self) -> None:
         for arguments in ([], [IMAGE, IMAGE], [Command.JSON, IMAGE], [Command.EXPLAIN]):
             with self.subTest(arguments), self.assertRaisesRegex(UsageError, "expected (one image name|no argument)"):
@@ -74,6 +78,7 @@ class Values(unittest.TestCase):
         with self.assertRaisesRegex(UsageError, "found 2"):  # registry.md M23: a stray argument
             parse("--tls-verify", "false", IMAGE)
 
+    @needs_rooms("readahead")
     def test_sizes_take_suffixes(self) -> None:
         sizes = {"0": 0, "4096": 4096, "64k": 65536, "8M": 8 << 20, "8MiB": 8 << 20, "1G": 1 << 30}
         for text, size in sizes.items():
@@ -92,12 +97,14 @@ class Values(unittest.TestCase):
                 parse(argument, IMAGE)
         self.assertEqual(parse("--deadline=0", IMAGE).settings.times.deadline, 0.0)
 
+    @needs_rooms("report")
     def test_a_required_audit_needs_a_descriptor(self) -> None:
         with self.assertRaisesRegex(UsageError, "--require-audit: expected together with --audit-fd"):
             parse("--require-audit", IMAGE)
         self.assertTrue(parse("--require-audit", "--audit-fd=6", IMAGE).require_audit)
         self.assertFalse(parse("--audit-fd=6", IMAGE).require_audit)
 
+    @needs_rooms("report", "jsonproxy")
     def test_two_streams_never_share_a_descriptor(self) -> None:
         for arguments in (
             ["--sockfd=5", "--events-fd=5", IMAGE], ["--audit-fd=6", "--events-fd=6", IMAGE], ["--events-fd=1", IMAGE],
@@ -155,6 +162,7 @@ class SettingsFromOptions(unittest.TestCase):
     def test_the_user_agent_takes_the_prefix(self) -> None:
         self.assertRegex(parse("--user-agent-prefix=b/1", IMAGE).settings.user_agent, "^b/1 container-image-proxy/")
 
+    @needs_rooms("confine")
     def test_a_required_sandbox_contradicts_none(self) -> None:
         self.assertIs(parse("--sandbox=off", IMAGE).settings.sandbox.mode, SandboxMode.OFF)
         self.assertEqual(parse("--require-sandbox", IMAGE).settings.sandbox.required, "process")
