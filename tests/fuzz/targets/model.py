@@ -51,8 +51,9 @@ def _reference(data: bytes) -> None:
         assert parse_docker_reference(str(docker)) == docker
         assert docker.domain and docker.path and len(docker.name) <= 255 and str(docker).isascii()
         identity = docker_identity(reference.transport, docker)
-        assert identity.scopes[0] == docker.name and len(identity.scopes) < 300
-        assert docker.domain == require_name_prefix(docker.domain)
+        assert docker.name in identity.scopes and len(identity.scopes) < 300
+        # an address of IPv6 names a registry, but is no prefix that a policy could map to another
+        assert docker.domain.startswith("[") or docker.domain == require_name_prefix(docker.domain)
 
 
 def _digest(data: bytes) -> None:
@@ -85,9 +86,9 @@ def _use(parsed: Manifest | Index) -> None:
 
 
 def _config(data: bytes) -> None:
-    """Configs; what was encoded is JSON that encodes as itself, but for what only an empty array kept."""
+    """Configs; what was encoded is JSON that encodes as itself."""
     encoded = encode_config(data, "config")
-    assert encode_config(encoded, "again") == encoded.replace(b'"config":{},', b"")
+    assert encode_config(encoded, "again") == encoded
     encode_inner_config(data, "config")
     assert not set(encoded) & set(b"<>&\n")
 
