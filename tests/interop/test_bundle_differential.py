@@ -27,7 +27,8 @@ SEED = 18
 # accepted here, refused by one of them: bundles.md section 9, last paragraph
 HARMLESS = {
     "C": NEITHER
-    | {"K10", "K10c", "K10 logged", "K10b logged", "E18", "M04", "R16", "R18 alone", "R18 all of it", "R20"},
+    | {"K10", "K10c", "K10 logged", "K10b logged", "B38 the same", "E18", "M04", "R16"}
+    | {"R18 alone", "R18 all of it", "R20"},
     # the library reads fewer forms than cosign and this program: its `P!` rows that are accepted, and their kin:
     # `null`, one log entry, the first certificate of a chain, SHA-256 with every curve
     "P": NEITHER

@@ -1098,6 +1098,10 @@ ROOTS = (
     Case("R07", "rekor", made(log=V1), "C P!", root=window(_V1_KEY, end=SIGNED_AT - 1)),
     Case("R08", "", made(log=V1), "C P", root=window(_V1_KEY, end=SIGNED_AT)),
     Case("R09", "rekor", made(), "C! P!", root=window(_V2_KEY, end=SIGNED_AT - 1)),
+    Case("R09 beside another log whose window holds", "rekor", made(), root_of=lambda w: several(
+        window(_V2_KEY, end=SIGNED_AT - 1), _neighbour_listed(False)(w))),
+    Case("R09 beside another log of a larger key", "rekor", made(), root_of=lambda w: several(
+        window(_V2_KEY, end=SIGNED_AT - 1), _neighbour_listed(True)(w))),
     Case("R09 with the time of another log", "", made(), root=window(_V2_KEY, end=SIGNED_AT)),
     Case("R10", "keycfg", made(), "C P", root=put(f"{_V2_KEY}.validFor.start"), words="expected a member 'start'"),
     Case("R11", "keycfg", made(), "C P!", root=put(f"{_V2_KEY}.validFor")),
