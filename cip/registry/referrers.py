@@ -34,7 +34,8 @@ PAGE_LIMIT = 64  # pages of one list
 SHOWN_DIGITS = 12  # of a tag, in a sentence
 _NO_API = frozenset({400, 404, 405, 406, 501})  # of the first page; distribution-spec demands 404 alone
 _ACCEPT = {"Accept": mediatype.OCI_INDEX}
-_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s;,=\"]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]+))?)*)\s*(?:,|$)")
+# `<` in no token, and nothing tried twice: else a head full of it takes the square of its length
+_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s;,=\"<>]++(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"<>]++))?+)*+)\s*(?:,|$)")
 _NEXT = re.compile(r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next(?=[\s;]|$))", re.IGNORECASE)
 T = TypeVar("T")
 

@@ -791,6 +791,12 @@ CERTIFICATES = (
     Case("C22", "untrusted", with_leaf(lambda w: w.leaf(key=rsa_key(1024))), "C P"),
     Case("C22 exponent", "untrusted", with_leaf(lambda w: w.leaf(key=rsa_key(2048, 3))), words="exponent 3"),
     Case("C23", "untrusted", leaf(more=[(raw_extension("1.2.3.4", b"\5\0"), True)]), "C P"),
+    Case(
+        "C20 hash without a name", "rekor",
+        with_leaf(lambda w: w.leaf(key=kept("ed25519")), log=V1, kind="hashedrekord",
+                  body=put("spec.data.hash.algorithm", "")),
+        words="about a hash '', expected sha256",
+    ),
     Case("C24", "rekor", leaf(key=kept("ed25519")), "C P"),
     Case("C25", "untrusted", leaf(ca=True), "C! P"),
     Case("C25 key usage", "untrusted", leaf(signs=False)),
@@ -1096,6 +1102,10 @@ ROOTS = (
          words="from 2023-11-13 to 2023-11-14 according to trusted_root.json, the signature is of 2023-11-14"),
     Case("R06", "", made(), "C P", root=window(_CA, end=SIGNED_AT)),
     Case("R07", "rekor", made(log=V1), "C P!", root=window(_V1_KEY, end=SIGNED_AT - 1)),
+    Case(
+        "R07 later than there are dates", "rekor", changed(f"{ENTRY}.integratedTime", str(2**63 - 1), log=V1),
+        root=window(_V1_KEY, end=SIGNED_AT), words="the signature is of 9999-12-31",
+    ),
     Case("R08", "", made(log=V1), "C P", root=window(_V1_KEY, end=SIGNED_AT)),
     Case("R09", "rekor", made(), "C! P!", root=window(_V2_KEY, end=SIGNED_AT - 1)),
     Case("R09 beside another log whose window holds", "rekor", made(), root_of=lambda w: several(

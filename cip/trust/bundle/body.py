@@ -51,7 +51,7 @@ def require_body_about(entry: LogEntry, signed: Signed) -> None:
 def _hashedrekord(spec: JsonNode, signed: Signed) -> None:
     digest, signature = member(member(spec, "data"), "hash"), member(spec, "signature")
     algorithm = member(digest, "algorithm").as_str()
-    if algorithm not in ("sha256", signed.hash_name):
+    if algorithm not in ("sha256", signed.hash_name or "sha256"):
         _refuse(f"the log entry is about a hash {quote(algorithm)}, expected sha256")
     _require_same(member(digest, "value").as_str(), hashlib.new(algorithm, signed.message).hexdigest(), "content")
     _require_same(decoded(member(signature, "content")), signed.signature, "signature")

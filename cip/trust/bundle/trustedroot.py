@@ -32,6 +32,7 @@ _MEDIA_TYPES = (
     "application/vnd.dev.sigstore.trustedroot.v0.2+json",
 )
 _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d{1,9})?Z", re.ASCII)
+_LAST_TIME = utc_seconds(9999, 12, 31, 0, 0, 0)
 T = TypeVar("T")
 
 
@@ -124,8 +125,8 @@ def parse_trusted_root(data: bytes, name: str) -> TrustedRoot:
 
 
 def day(time: float) -> str:
-    """The date of a time, for people."""
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")
+    """The date of a time, for people; nobody vouches for it yet, so it may be later than there are dates."""
+    return datetime.fromtimestamp(min(time, _LAST_TIME), UTC).strftime("%Y-%m-%d")
 
 
 def _log(node: JsonNode) -> Log:

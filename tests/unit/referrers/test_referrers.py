@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import time
 import unittest
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from cip.model.referrers import (
 )
 from cip.model.signature import FoundBundles
 from cip.referrers import CANDIDATE_LIMIT, ImageReferrers, find_bundles
-from cip.registry.referrers import PAGE_LIMIT
+from cip.registry.referrers import PAGE_LIMIT, next_links
 from cip.registry.source import RegistrySource
 from cip.sources.base import BlobAccess
 from tests.support.origins import Asked, Reply, Script, reply
@@ -187,6 +188,13 @@ class ApiTest(FindCase):
             with self.subTest(row):
                 self.registry.api = reply(200, listing([]), {**INDEX, "Link": link})
                 self.fails(reason, ErrorCode.REGISTRY_ERROR)
+
+    def test_links_are_read_in_one_pass(self) -> None:
+        for part in ("<>;", "<>;a=", '<>;a="', '<>;a="<>;b=";c="'):
+            with self.subTest(part):
+                begin = time.process_time()
+                self.assertEqual(next_links([part * 16_384]), set())
+                self.assertLess(time.process_time() - begin, 2)
 
     def test_d40c_d40d_pages_and_entries_are_counted(self) -> None:
         def endless(asked: Asked) -> Reply:
