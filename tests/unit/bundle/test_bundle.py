@@ -158,6 +158,8 @@ class ParseTest(unittest.TestCase):
         document = WORLD.bundle().document
         put(f"{ENTRY}.logIndex", 2**63 - 1)(document)
         self.assertEqual(parsed(document).entries[0].log_index, 2**63 - 1)
+        put(f"{ENTRY}.logIndex", str(2**63 - 1))(document)
+        self.assertEqual(parsed(document).entries[0].log_index, 2**63 - 1)
 
     def test_unknown_members_are_refused_at_every_level(self) -> None:
         for data in (WORLD.bundle(V1, stamps=[{}]), WORLD.bundle(file=FILE), WORLD.bundle(None, key=WORLD.key)):

@@ -53,6 +53,8 @@ class DerTest(unittest.TestCase):
             ("padded identifier", b"\6\3\x2a\x80\1", "object identifier"),
             ("identifier padded in front", b"\6\3\x80\1\2", "object identifier"),
             ("identifier cut short", b"\6\2\x2a\x81", "object identifier"),
+            ("identifier cut short behind a zero", b"\6\3\x2a\x81\x80", "object identifier"),
+            ("longer identifier", oid(".".join(["1"] * (ARC_LIMIT + 2))), "more than 32"),
             ("long identifier", oid(".".join(["1"] * (ARC_LIMIT + 1))), "more than 32"),
             ("odd boolean", b"\1\1\1", "boolean"),
             ("long boolean", b"\1\2\xff\xff", "boolean"),
@@ -68,6 +70,7 @@ class DerTest(unittest.TestCase):
             ("depth", nested(DEPTH_LIMIT)),
             ("elements", sequence(b"\5\0" * (ELEMENT_LIMIT - 1))),
             ("arcs", oid(".".join(["1"] * ARC_LIMIT))),
+            ("arcs of several bytes", oid(".".join(["1", "1", *["2097152"] * (ARC_LIMIT - 2)]))),
             ("length of three bytes", der(OCTET_STRING, bytes(1 << 16))),
             ("shortest two bytes", der(OCTET_STRING, bytes(256))),
             ("shortest one byte", der(OCTET_STRING, bytes(128))),
@@ -91,6 +94,8 @@ class DerTest(unittest.TestCase):
             "2.999.1",
             "1.39",
             "2.0",
+            "1.2.16384",
+            "1.2.2097152.128",
         ):
             with self.subTest(text):
                 self.assertEqual(parse_der(oid(text)).oid(), text)
