@@ -26,6 +26,7 @@ from .errors import (
 from .model import mediatype
 from .model.descriptor import Descriptor
 from .model.digest import Digest
+from .model.jsontree import replace_surrogates
 from .model.referrers import (
     ATTESTATION,
     DANGLING,
@@ -161,7 +162,7 @@ class ImageReferrers:
             entries = [(entry, kind) for entry, kind in self._typed(entries) if kind == artifact_type]
         described = [self._describe(entry, kind) for entry, kind in entries]
         index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": described}
-        data = json.dumps(index, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        data = replace_surrogates(json.dumps(index, ensure_ascii=False, separators=(",", ":"))).encode()
         if len(data) > LIST_LIMIT:
             why = f"the merged list is larger than {LIST_LIMIT} bytes"
             raise InvalidDocumentError(f"{self._reference}: referrers", why, code=ErrorCode.LIMIT_EXCEEDED)

@@ -452,6 +452,11 @@ class ListTest(ParentCase):
         self.assertEqual((first["x"], first["annotations"]), ([1], {SUBJECT_KEY: str(D), VERIFIED_KEY: "signature"}))
         self.assertEqual(second["annotations"], {"a": "b", SUBJECT_KEY: str(D), VERIFIED_KEY: "no"}, "L10, L10b, L11")
 
+    def test_what_has_no_utf_8_form_is_replaced(self) -> None:
+        self.registry.api = lists({**listed(GOOD), "data": "a\ud800", "\udfff": 1})
+        (only,) = entries_of(self.referrers().index()[0].decode().encode())
+        self.assertEqual((only["data"], only["\ufffd"]), ("a\ufffd", 1))
+
     def test_l03_types_that_the_list_lacks_come_from_the_manifests(self) -> None:
         untyped = carrier(D, BLOB, kind=None)
         self.registry = FakeRegistry(GOOD, untyped)
