@@ -16,6 +16,7 @@ DEPTH_LIMIT = 16  # elements inside each other
 ELEMENT_LIMIT = 4096
 INTEGER_LIMIT = 32  # bytes
 ARC_LIMIT = 32  # numbers in an object identifier
+OID_LIMIT = 1024  # bytes; the time to read a number goes with the square of its length
 _LENGTH_BYTES = 3
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, UTF8_STRING = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C
@@ -51,8 +52,10 @@ class Element(NamedTuple):
 
     def oid(self) -> str:
         """The value of an OBJECT IDENTIFIER in dotted form."""
+        if len(self.expect(OID).content) > OID_LIMIT:
+            _fail(f"an object identifier of {len(self.content)} bytes, expected at most {OID_LIMIT}")
         arcs = [0]
-        for byte in self.expect(OID).content:
+        for byte in self.content:
             arcs[-1] = arcs[-1] << 7 | byte & 0x7F
             if byte < 0x80:
                 arcs.append(0)

@@ -8,6 +8,8 @@ from cip.trust.sigstore.der import (
     INTEGER,
     INTEGER_LIMIT,
     OCTET_STRING,
+    OID,
+    OID_LIMIT,
     SEQUENCE,
     parse_der,
 )
@@ -99,6 +101,12 @@ class DerTest(unittest.TestCase):
         ):
             with self.subTest(text):
                 self.assertEqual(parse_der(oid(text)).oid(), text)
+
+    def test_an_object_identifier_that_takes_long_to_read_is_refused(self) -> None:
+        longest = b"\x2a" + b"\xff" * (OID_LIMIT - 2) + b"\x7f"
+        self.assertTrue(parse_der(der(OID, longest)).oid().startswith("1.2."))
+        with self.assertRaisesRegex(ValueError, f"of {OID_LIMIT + 1} bytes, expected at most {OID_LIMIT}"):
+            parse_der(der(OID, b"\x2a" + longest)).oid()
 
     def test_times(self) -> None:
         for text, seconds in (
