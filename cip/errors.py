@@ -125,6 +125,8 @@ def redacted(text: str) -> str:
 
 def quote(text: object) -> str:
     """Outside text for a message: no secrets, `repr`, cut to `QUOTE_LIMIT` characters; no control byte survives."""
+    if isinstance(text, bytes):  # as `repr` writes them, a secret would be overlooked
+        text = text.decode("latin-1")
     return _cut(repr(_redact(text)) if isinstance(text, str) else _redact(repr(text)))
 
 

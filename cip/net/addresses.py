@@ -151,7 +151,11 @@ def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = N
             done.set()
 
     # The resolver of the C library cannot be interrupted: it gets a thread that may outlive the question.
-    threading.Thread(target=run, name=f"look up {origin.host}", daemon=True).start()
+    try:
+        threading.Thread(target=run, name=f"look up {origin.host}", daemon=True).start()
+    except RuntimeError as error:  # no more threads for this process
+        why = f"{origin.address}: the name is not resolved: {error} ({via})"
+        raise NetworkError(why, code=ErrorCode.LIMIT_EXCEEDED, host=origin.address, phase=Phase.DNS) from error
     seconds = limits.seconds(limits.times.name_lookup, Phase.DNS, origin.address, via)
     if not limits.wait(done, seconds):
         raise limits.expired(limits.times.name_lookup, Phase.DNS, origin.address, via, "the name is not resolved")

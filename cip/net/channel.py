@@ -85,7 +85,8 @@ class Channel:
     def is_stale(self) -> bool:
         """Whether the other side has closed, or sent what nobody asked for: then it must not be used again."""
         self._poll.register(self.sock, select.POLLIN)
-        return not self.lines.is_idle() or bool(self._poll.poll(0))
+        decrypted = isinstance(self.sock, ssl.SSLSocket | NestedTls) and self.sock.pending()
+        return not self.lines.is_idle() or bool(decrypted) or bool(self._poll.poll(0))
 
     def interrupt(self) -> None:
         """End every wait of the thread that uses this connection; from any thread."""

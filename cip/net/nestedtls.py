@@ -44,11 +44,12 @@ class NestedTls:
         """As SSLSocket's; what was taken is sent with the next call where the outer connection takes no more."""
         self._flush()
         count = self._inner.write(data)
-        try:
-            self._flush()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
+        self._flush_some()
         return count
+
+    def pending(self) -> int:
+        """As SSLSocket's: bytes that can be read although nothing comes any more."""
+        return self._inner.pending() + self._incoming.pending + self.outer.pending()
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -80,8 +81,15 @@ class NestedTls:
                 else:
                     self._incoming.write_eof()
                 continue
-            self._flush()
+            self._flush_some()  # what was read must not be lost to a wait
             return done
+
+    def _flush_some(self) -> None:
+        """Flush what the outer connection takes now."""
+        try:
+            self._flush()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
 
     def _flush(self) -> None:
         self._unsent += self._outgoing.read()

@@ -83,7 +83,7 @@ class Request(urllib.request.Request):
 
     def redirected(self, url: Url) -> Self:
         """The request that follows a redirect to `url`: what belongs to the first origin stays with it."""
-        here = url.origin == self.url.origin
+        here = url.origin.is_same(self.url.origin)
         made = type(self)(
             url,
             self.headers,

@@ -200,7 +200,8 @@ class Response(http.client.HTTPResponse):
         left = DRAIN_LIMIT
         try:
             with memoryview(bytearray(DRAIN_LIMIT)) as buffer:
-                while left > 0 and (count := self.readinto(buffer[:left])):
+                # --max-rate may make each read wait, though bytes are there
+                while left > 0 and self.limits.remaining() > 0 and (count := self.readinto(buffer[:left])):
                     left -= count
         except CipError as error:
             log.debug("%s: the rest of an answer is not read: %s", self.channel.host, error)

@@ -142,7 +142,10 @@ class TlsContexts:
                 pass  # the handshake meets it again, where somebody can be told
 
         if identity not in self._contexts:
-            threading.Thread(target=make, name="prepare tls", daemon=True).start()
+            try:
+                threading.Thread(target=make, name="prepare tls", daemon=True).start()
+            except RuntimeError:
+                pass  # no more threads for this process: the handshake makes it
 
     def trust_all(self, identity: TlsIdentity) -> bool:
         """Read every authority of the system, for an issuer that was not found; whether that may change anything."""

@@ -18,6 +18,7 @@ from ..errors import (
     Phase,
     RegistryError,
     SourceError,
+    quote,
 )
 from ..hostconfig.proxyenv import Proxy
 from .channel import Channel
@@ -92,6 +93,9 @@ def _address(host: str) -> bytes:
             return bytes([kind]) + socket.inet_pton(family, host)
         except OSError:
             continue
+    if len(host) > 255:
+        shown = quote(host)
+        raise NetworkError(f"{shown}: the name is not resolved: it is too long", code=ErrorCode.NAME_NOT_RESOLVED)
     return bytes([3, len(host)]) + host.encode("ascii")
 
 

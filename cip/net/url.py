@@ -37,6 +37,10 @@ class Origin(NamedTuple):
     port: int
     shown: str = ""
 
+    def is_same(self, other: Origin) -> bool:
+        """Whether both are one origin, however messages call them: a password may occur in the name of its registry."""
+        return self[:3] == other[:3]
+
     @property
     def authority(self) -> str:
         """`host` or `host:port` as the Host field writes it."""
@@ -98,7 +102,8 @@ def parse_foreign_url(text: str) -> Url:
     """As `parse_url`, for a URL that a registry chose: as text it says none of the secrets that it repeats."""
     url = parse_url(text)
     path = url.target.partition("?")[0]
-    host, shown = redacted(url.origin.host), redacted(path)
+    written = text.partition("//")[2].removeprefix("[")[: len(url.origin.host)]  # lower case is base64 no more
+    host, shown = redacted(written).lower(), redacted(path)
     return Url(
         url.origin._replace(shown="" if host == url.origin.host else host), url.target, "" if shown == path else shown
     )
@@ -109,9 +114,10 @@ def parse_origin(scheme: str, authority: str) -> Origin:
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
         raise InvalidInputError(f"{quote(authority)}: expected HOST or HOST:PORT")
-    host = (match[2] if match[1] is None else match[1]).lower()
+    written = match[2] if match[1] is None else match[1]
+    host = written.lower()
     if not (_NAME if match[1] is None else _V6).fullmatch(host):
-        raise InvalidInputError(f"{quote(authority)}: {quote(host)} is not a host name")
+        raise InvalidInputError(f"{quote(authority)}: {quote(written)} is not a host name")
     port = int(match[3]) if match[3] and len(match[3]) < 8 else (DEFAULT_PORTS[scheme] if not match[3] else 0)
     if not 0 < port < 65536:
         raise InvalidInputError(f"{quote(authority)}: expected a port from 1 to 65535")

@@ -131,8 +131,8 @@ def _error(
 
 def require_uncompressed(response: Response) -> None:
     """Return only for a body as it is stored; closes another one. Raises ContentMismatchError."""
-    coding = (response.headers.get("content-encoding") or "identity").strip().lower()
-    if coding != "identity":
+    coding = (response.headers.get("content-encoding") or "identity").strip()
+    if coding.lower() != "identity":
         response.close()
         host = response.origin.address
         raise ContentMismatchError(

@@ -120,7 +120,7 @@ class Endpoint:
 
     def is_here(self, response: Response) -> bool:
         """Whether the registry itself answered, and not a place that it redirected to."""
-        return response.origin == self._origin()
+        return response.origin.is_same(self._origin())
 
     def _origin(self, scheme: str = "") -> Origin:
         host = HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from ..content import MANIFEST_LIMIT
-from ..errors import ErrorCode, RegistryError, quote
+from ..errors import ErrorCode, RegistryError, quote, redacted
+from ..model import mediatype
 from ..net.limits import Clock
 from ..net.response import Response
 from ..sources.base import RawManifest
@@ -13,6 +14,7 @@ from .endpoints import Endpoint
 
 # what an access portal or a broken proxy sends instead of a manifest, with status 200
 _NEVER_A_MANIFEST = frozenset({"text/html", "application/xhtml+xml"})
+_KNOWN = _NEVER_A_MANIFEST | mediatype.MANIFESTS | mediatype.INDEXES
 
 
 def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Clock) -> RawManifest:
@@ -32,4 +34,6 @@ def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Cloc
 
 def media_type_of(response: Response) -> str:
     """The Content-Type without parameters, in lower case; empty when there is none (registry.md 6.1)."""
-    return (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    written = (response.headers.get("content-type") or "").partition(";")[0].strip()
+    kind = written.lower()
+    return kind if kind in _KNOWN else redacted(written).lower()  # in lower case base64 is not known any more

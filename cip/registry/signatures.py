@@ -51,6 +51,7 @@ from ..sources.base import BlobAccess
 from .answers import complaint_of, refusal, require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint
+from .manifests import media_type_of
 from .retry import ask_places
 from .session import RegistrySession
 from .token import basic_authorization
@@ -184,7 +185,7 @@ class _Fetch:
                     return None
                 raise error
             require_uncompressed(response)
-            announced = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
+            announced = media_type_of(response)
             if announced != mediatype.OCI_MANIFEST:
                 response.close()
                 raise _unreadable(where, f"expected {mediatype.OCI_MANIFEST}, found {quote(announced)}")

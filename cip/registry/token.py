@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..errors import AuthenticationError, CipError, Phase
+from ..errors import AuthenticationError, CipError, Phase, redacted
 from ..model.jsontree import parse_json
 from ..net.opener import Request
 from ..net.url import Origin, decode_form, encode_form, parse_foreign_url
@@ -20,6 +20,7 @@ CLIENT_ID = "containers/image"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)", re.ASCII)
 _SPACE = " \t\r\n"
+_SCHEMES = ("bearer", "basic")
 CHALLENGES_LIMIT = 16  # of one answer
 _TEXTS = ("token", "access_token", "issued_at")
 _YEAR_ONE = "0001-01-01T00:00:00Z"
@@ -65,7 +66,10 @@ def parse_challenges(lines: Sequence[str]) -> list[Challenge]:
                 rest = rest[token68.end() :]
             elif rest[:1] in _SPACE:
                 parameters, rest = _parse_parameters("," + rest)
-            found.append(Challenge(scheme[0].lower(), parameters))
+            name = scheme[0].lower()
+            if name not in _SCHEMES:  # then it is told only; in lower case base64 is not known any more
+                name = redacted(scheme[0]).lower()
+            found.append(Challenge(name, parameters))
             rest = rest.lstrip(_SPACE + ",")
     return found
 
@@ -180,7 +184,7 @@ def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Cred
         pairs += [("grant_type", "refresh_token"), ("refresh_token", credentials.identity_token)]
         pairs += [("client_id", CLIENT_ID)]
         fields = {"Content-Type": "application/x-www-form-urlencoded"}
-        return Request(url, fields, body=encode_form(pairs).encode("ascii"), configured=url.origin == registry)
+        return Request(url, fields, body=encode_form(pairs).encode("ascii"), configured=url.origin.is_same(registry))
     pairs += [("account", credentials.username)] if credentials.username else []
     pairs += [("service", service)] if service else []
     pairs += [("scope", scope) for scope in scopes]
@@ -188,7 +192,7 @@ def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Cred
     return Request(
         url.with_query(encode_form(pairs)),
         authorization=basic_authorization(credentials) if both else "",
-        configured=url.origin == registry,
+        configured=url.origin.is_same(registry),
     )
 
 

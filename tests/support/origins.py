@@ -147,7 +147,7 @@ class Origins:
             thread.join(10)
 
     def _place(self, route: Route) -> Place:
-        name = f"{route.origin.scheme}://{route.origin.address}"
+        name = f"{route.origin.scheme}://{route.origin.tunnel}"
         if name not in self.places:
             raise NetworkError(
                 f"{name}: refused ({route.via})", code=ErrorCode.CONNECTION_REFUSED, host=route.origin.address
@@ -157,7 +157,7 @@ class Origins:
     def open(self, connection: Connection) -> Channel:
         """What `connect` of a connection gets: the other end belongs to a script."""
         route = connection.route
-        name = f"{route.origin.scheme}://{route.origin.address}"
+        name = f"{route.origin.scheme}://{route.origin.tunnel}"
         place = self._place(route)
         if place.fault is not None:
             raise place.fault

@@ -4,6 +4,7 @@
 import socket
 import threading
 import unittest
+from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError, SourceError
 from cip.net.addresses import (
@@ -117,6 +118,14 @@ class ResolveTest(unittest.TestCase):
             resolve(ORIGIN, self.limits(), "direct", fail)
         self.assertIs(caught.exception.code, ErrorCode.NAME_NOT_RESOLVED)
         self.assertTrue(caught.exception.retryable)
+
+    def test_without_a_thread_there_is_an_error_and_no_wait(self) -> None:
+        with (
+            mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")),
+            self.assertRaisesRegex(NetworkError, "the name is not resolved: can't start new thread") as caught,
+        ):
+            resolve(ORIGIN, self.limits(), "direct")
+        self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
 
     def test_a_silent_resolver_is_a_time_out(self) -> None:
         release = threading.Event()

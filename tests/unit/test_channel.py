@@ -2,13 +2,17 @@
 """A socket as http.client sees it: silence, deadlines, interruption, and a close that waits for the answer."""
 
 import socket
+import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from cip.errors import ErrorCode, NetworkError
 from cip.net.channel import Channel
 from cip.net.limits import Cancellation, Limits, SystemClock
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
+from tests.support.parent import PATIENCE
+from tests.unit.test_nestedtls import anonymous
 
 
 class ChannelTest(LeakCheckedTestCase):
@@ -77,6 +81,21 @@ class ChannelTest(LeakCheckedTestCase):
             continue
         lines.close()
         self.assertTrue(self.channel.is_stale())
+
+    def test_what_was_decrypted_and_not_taken_is_stale_as_well(self) -> None:
+        ours, theirs = socket.socketpair()
+        far = ThreadPoolExecutor(1)
+        self.addCleanup(far.shutdown)
+        wrapped = far.submit(anonymous(ssl.PROTOCOL_TLS_SERVER).wrap_socket, theirs, server_side=True)
+        channel = Channel(anonymous(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(ours), self.limits, "h:443", "direct")
+        self.addCleanup(channel.close)
+        with wrapped.result(PATIENCE) as peer:
+            peer.sendall(b"answer and surplus")
+            channel.limits = self.limits._replace(times=TimeLimits(idle=PATIENCE))
+            self.assertEqual(channel.recv_into(memoryview(bytearray(6))), 6)
+            self.assertTrue(channel.is_stale())
+            self.assertEqual(channel.recv_into(memoryview(bytearray(99))), 12)
+            self.assertFalse(channel.is_stale())
 
     def test_a_close_waits_for_the_answer_that_reads(self) -> None:
         first, second = self.channel.makefile("rb"), self.channel.makefile("rb")

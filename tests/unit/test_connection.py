@@ -84,6 +84,15 @@ class ConnectionTest(LeakCheckedTestCase):
                 self.assertEqual(error.retryable, status >= 500)
                 self.assertNotIn("hush", str(error))
 
+    def test_a_name_that_is_too_long_for_socks_is_not_resolved(self) -> None:
+        self.theirs.sendall(b"\x05\x00")
+        far = Origin("https", "a" * 256, 443)
+        made = Connection(Route(far, TlsIdentity(False), PROXY._replace(scheme="socks5")), TlsContexts())
+        made.use(Limits(SystemClock(), TimeLimits(idle=0.05), Cancellation()))
+        with self.assertRaisesRegex(NetworkError, "it is too long") as caught:
+            made.connect()
+        self.assertIs(caught.exception.code, ErrorCode.NAME_NOT_RESOLVED)
+
     def test_a_silent_or_broken_proxy_is_told_as_such(self) -> None:
         for answer, code in ((None, ErrorCode.TIMEOUT), (b"", ErrorCode.CONNECTION_LOST), (b"x\r\n\r\n", None)):
             with self.subTest(answer):

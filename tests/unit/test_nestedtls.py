@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
+from unittest import mock
 
 from cip.errors import NetworkError
 from cip.net.channel import Channel
@@ -105,6 +106,23 @@ class NestedTlsTest(LeakCheckedTestCase):
             filled += count
         echo.join(PATIENCE)
         self.assertEqual((bytes(view), got), (CONTENT, [CONTENT]))
+
+    def test_bytes_that_were_read_survive_an_answer_that_cannot_be_sent(self) -> None:
+        self.far.write(b"content")
+        view = memoryview(bytearray(9))
+        flushes = [None, None, None, ssl.SSLWantWriteError, None, None]
+        with mock.patch.object(self.nested, "_flush", side_effect=flushes):
+            count = self.nested.recv_into(view)
+        self.assertEqual(bytes(view[:count]), b"content")
+
+    def test_what_was_decrypted_and_not_taken_is_stale(self) -> None:
+        self.far.write(b"answer and surplus")
+        self.assertFalse(self.nested.pending())
+        self.channel.limits = self.limits._replace(times=TimeLimits(idle=PATIENCE))
+        self.assertEqual(self.channel.recv_into(memoryview(bytearray(6))), 6)
+        self.assertTrue(self.channel.is_stale())
+        self.channel.recv_into(memoryview(bytearray(99)))
+        self.assertFalse(self.channel.is_stale())
 
     def test_silence_is_a_time_out_and_an_end_an_end(self) -> None:
         with self.assertRaisesRegex(NetworkError, r"r:443: no byte within 0.05 s \(via proxy p:1\)"):

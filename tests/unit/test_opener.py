@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests: reuse of connections, redirects and what travels along them, addresses, proxies, budgets."""
 
-from cip.errors import ErrorCode, NetworkError, Phase
+from cip.errors import ErrorCode, NetworkError, Phase, redact_with
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import AddressClass
 from cip.net.limits import Limits
@@ -115,6 +115,13 @@ class ExchangeTest(OpenerCase):
         response.read_all(100, "it")
         self.assertAlmostEqual(response.paused, 2.0, delta=0.2)
 
+    def test_a_body_that_nobody_wants_is_not_waited_for_by_a_low_rate(self) -> None:
+        self.use(Settings(transfer=TransferLimits(max_rate=100)))
+        self.origins.add("https://h:443", lambda asked: reply(404, b"x" * 60_000))
+        began = self.clock.now
+        self.send("https://h/x").close()
+        self.assertLess(self.clock.now - began, 2.0)
+
     def test_work_that_was_called_off_sends_nothing(self) -> None:
         self.origins.add("https://h:443", ok)
         self.cancellation.cancel()
@@ -143,6 +150,16 @@ class RedirectTest(OpenerCase):
                     self.origins.add(name, ok)
                 self.get("https://h/x", SECRET)
                 self.assertEqual([secret for _, secret in self.seen()], [SECRET, SECRET if kept else None])
+
+    def test_a_password_that_occurs_in_the_registry_s_name_changes_nothing(self) -> None:
+        self.origins.secrets.keep("registry")
+        redact_with(self.origins.secrets.redact)
+        self.addCleanup(redact_with, str)
+        for location in ("/elsewhere", "https://registry.example/elsewhere"):
+            self.origins.asked.clear()
+            self.origins.add("https://registry.example:443", first_redirecting(location))
+            self.get("https://registry.example/x", SECRET)
+            self.assertEqual([secret for _, secret in self.seen()], [SECRET, SECRET])
 
     def test_credentials_that_were_dropped_do_not_come_back(self) -> None:
         self.origins.add("https://h:443", lambda a: redirect("https://o/y") if a.target == "/x" else ok(a))

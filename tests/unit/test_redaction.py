@@ -3,9 +3,15 @@ import base64
 import re
 import unittest
 import urllib.parse
+from email.message import Message
+from unittest import mock
 
 from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_url
 from cip.net.redaction import LEFT_OUT, MARK, RUN, Secrets
+from cip.net.url import parse_foreign_url
+from cip.registry.answers import require_uncompressed
+from cip.registry.manifests import media_type_of
+from cip.registry.token import parse_challenges
 from tests.support.secrets import secret
 
 WORD = secret("echo")
@@ -65,6 +71,37 @@ class SecretsTest(unittest.TestCase):
         self.addCleanup(redact_with, str)
         for before in range(120):
             self.assertTrue(no_run(held, quote("." * before + held)), before)
+
+    def test_bytes_are_searched_before_they_are_escaped(self) -> None:
+        for held in ("a\\b\\c\\d\\e\\f\\g", "sch\u00e4rfer\u00fcberpr\u00fcft"):
+            redact_with(self.kept(held).redact)
+            self.addCleanup(redact_with, str)
+            self.assertEqual(quote(b"HTTP " + held.encode()), "'HTTP [redacted]'")
+
+    def test_what_is_read_in_lower_case_is_searched_before(self) -> None:
+        redact_with(self.kept(WORD, "bearer", "html").redact)
+        self.addCleanup(redact_with, str)
+        said = base64.b64encode(WORD.encode()).decode().rstrip("=")
+        headers = Message()
+        headers["Content-Type"] = headers["Content-Encoding"] = said
+        answer = mock.Mock(headers=headers)
+        with self.assertRaises(CipError) as coded:
+            require_uncompressed(answer)
+        with self.assertRaises(CipError) as named:
+            parse_foreign_url(f"https://-{said}/")
+        shown = (
+            str(parse_foreign_url(f"https://{said}:444/x")),
+            parse_challenges([said])[0].scheme,
+            media_type_of(answer),
+            str(coded.exception),
+            str(named.exception),
+        )
+        for text in shown:
+            self.assertTrue(no_run(said, text), text)
+            self.assertIn(MARK, text)
+        self.assertEqual(parse_challenges(["Bearer x"])[0].scheme, "bearer", "what we know is what it is")
+        headers.replace_header("Content-Type", "text/HTML; a=b")
+        self.assertEqual(media_type_of(answer), "text/html")
 
     def test_shorter_secrets_are_hidden_whole_and_the_shortest_with_their_text(self) -> None:
         for held, said, shown in (

@@ -102,7 +102,7 @@ class HeadTest(ResponseCase):
                 self.assertIs(caught.exception.code, ErrorCode.CONNECTION_LOST)
 
     def test_what_is_no_http_names_the_host(self) -> None:
-        with self.assertRaisesRegex(GarbledError, r"h:80 \(direct\): expected HTTP/1.1 STATUS REASON, found b'<html>'"):
+        with self.assertRaisesRegex(GarbledError, r"h:80 \(direct\): expected HTTP/1.1 STATUS REASON, found '<html>'"):
             self.answer(b"<html>\r\n\r\n")
 
     def test_a_connection_is_kept_as_the_answer_says(self) -> None:

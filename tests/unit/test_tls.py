@@ -180,6 +180,8 @@ class ContextTest(LeakCheckedTestCase):
         contexts = TlsContexts()
         contexts.prepare(TlsIdentity(authorities=("/nowhere/x.crt",)))  # a fault is for the handshake to tell
         contexts.prepare(NOBODY)
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            contexts.prepare(TlsIdentity())
         self.assertIs(contexts._context(NOBODY), contexts._context(NOBODY))
         for thread in threading.enumerate():
             if thread.name == "prepare tls":

@@ -79,9 +79,15 @@ class Replies:
         self._bell.ring()
 
     def run(self, take: Callable[[], object]) -> None:
-        """Let `take` run the requests in a thread of their own, and answer them until the end. Raises OSError."""
+        """Let `take` run the requests in a thread of their own, and answer them until the end.
+
+        Raises OSError, CipError (limit-exceeded).
+        """
         thread = threading.Thread(target=take, name="requests", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
+            raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
         while not (self._complete and not self._owed and self._packet is None):
             self._wait(hang_up=thread)
             self._send_ready()

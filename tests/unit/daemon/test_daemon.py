@@ -151,7 +151,7 @@ class Refusals(DaemonTestCase):
                 error = self.refused(reason, ErrorCode.CONNECTION_LOST, verbatim(text))
                 self.assertTrue(error.retryable)
         for case, text, reason in (
-            ("no HTTP", b"hello\r\n\r\n", "expected HTTP/1.1 STATUS REASON, found b'hello'"),
+            ("no HTTP", b"hello\r\n\r\n", "expected HTTP/1.1 STATUS REASON, found 'hello'"),
             ("bad chunk", chunked + b"xyz\r\n", "expected the size of a chunk"),
             ("endless header", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "more than 65536 bytes"),
         ):

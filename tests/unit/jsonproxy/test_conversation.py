@@ -715,6 +715,15 @@ class Packets(ConversationTestCase):
 
 
 class TheEnd(ConversationTestCase):
+    def test_without_a_thread_for_requests_it_ends_with_an_error(self) -> None:
+        replies = answers.Replies(mock.Mock(), mock.Mock(), mock.Mock())
+        with (
+            mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")),
+            self.assertRaisesRegex(CipError, "cannot start a thread") as caught,
+        ):
+            replies.run(lambda: None)
+        self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+
     def test_b53_shutdown_is_not_answered(self) -> None:
         self.parent.ask("Initialize")
         self.parent.send("Shutdown", 1, "x")  # arguments are not looked at
