@@ -2,8 +2,8 @@
 """What others say, without what this process holds in confidence.
 
 A registry's own words help whoever reads an error, and a hostile or careless one repeats in them the password or the
-token that it was sent, whole or in parts, as it is, in base64 or percent-encoded. What was sent is known, so every run
-of it is looked for, in whatever is quoted from outside and before anything is cut.
+token that it was sent, whole or in parts, as it is, in base64, percent-encoded or escaped as JSON does. What was sent
+is known, so every run of it is looked for, in whatever is quoted from outside and before anything is cut.
 
 Our own wording never comes here: only text that is quoted does (`errors.quote`, `errors.redacted`).
 """
@@ -22,11 +22,14 @@ from .url import decode_form
 
 RUN = 8  # characters of a secret that nobody may see in a row
 SHORT = 4  # characters; a shorter secret can only be hidden with all that is around it
-KEPT_LIMIT = 128 * 1024  # characters of secrets that are remembered; those that were used longest ago go first
+# Characters of credentials, and of tokens, that are remembered; those that were used longest ago go first. A token
+# server chooses how long and how many its tokens are, so these make room for each other alone.
+KEPT_LIMIT = 128 * 1024
 MARK = "[redacted]"
 LEFT_OUT = "(left out, because it contains a secret)"
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")  # str.lower changes lengths
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
+_ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|[\"\\/])")  # as in JSON
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{2,}")
 _SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
 _QUERY = re.compile(r"\?[^\s'\"]+")  # of a path as well: it may be signed
@@ -40,32 +43,39 @@ class Secrets:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[str, None] = {}  # in the order of their last use
+        self._kept: dict[str, None] = {}  # credentials, in the order of their last use
+        self._tokens: dict[str, None] = {}  # those that were made for us, likewise
         self._forms: _Forms | None = None  # made when they are needed
 
     def __repr__(self) -> str:
         return "Secrets(…)"
 
     def keep(self, *secrets: str) -> None:
-        """From now on these are not shown any more; empty ones are none."""
-        with self._lock:
-            for secret in filter(None, secrets):
-                if secret not in self._kept:
-                    self._forms = None
-                self._kept.pop(secret, None)
-                self._kept[secret] = None
-            size = sum(map(len, self._kept))
-            while size > KEPT_LIMIT and len(self._kept) > 1:
-                oldest = next(iter(self._kept))
-                del self._kept[oldest]
-                size -= len(oldest)
+        """From now on these credentials are not shown any more; empty ones are none."""
+        self._remember(self._kept, secrets)
 
     def keep_sent(self, authorizations: Iterable[str], form: bytes) -> None:
         """Keep what a request carries in the values of its authorization fields and in its form."""
         for value in authorizations:
             scheme, _, told = value.partition(" ")
-            self.keep(*(_secrets_of_basic(told) if scheme.lower() == "basic" else (told,)))
+            if scheme.lower() == "basic":
+                self.keep(*_secrets_of_basic(told))
+            else:
+                self._remember(self._tokens, (told,))
         self.keep(*(value for name, value in decode_form(form.decode("ascii", "replace")) if name in _SECRET_FIELDS))
+
+    def _remember(self, kept: dict[str, None], secrets: Iterable[str]) -> None:
+        with self._lock:
+            for secret in filter(None, secrets):
+                if secret not in kept:
+                    self._forms = None
+                kept.pop(secret, None)
+                kept[secret] = None
+            size = sum(map(len, kept))
+            while size > KEPT_LIMIT and len(kept) > 1:
+                oldest = next(iter(kept))
+                del kept[oldest]
+                size -= len(oldest)
 
     def redact(self, text: str) -> str:
         """`text` without runs of RUN characters of a secret and without whole shorter ones, without users and queries.
@@ -73,10 +83,10 @@ class Secrets:
         A text that contains one of fewer than SHORT characters is left out whole.
         """
         text = _QUERY.sub("?…", strip_url(text))
-        if not text or not self._kept:
+        if not text or not (self._kept or self._tokens):
             return text
         with self._lock:
-            forms = self._forms = self._forms or _forms(self._kept)
+            forms = self._forms = self._forms or _forms((*self._kept, *self._tokens))
         hidden = bytearray(len(text))
         for view, spans in _views(text):
             for secret in forms.short:
@@ -112,10 +122,17 @@ def _forms(secrets: Iterable[str]) -> _Forms:
 
 
 def _views(text: str) -> Iterator[_View]:
-    """`text` as it is, percent-decoded, and each part that may be base64, decoded from each of its first characters."""
+    """`text` as it is and decoded: percent signs, escapes of JSON, and each part that may be base64.
+
+    Base64 is decoded from each of its first characters.
+    """
     yield text.translate(_LOWER), [(place, place + 1) for place in range(len(text))]
     if "%" in text:
-        yield _percent_decoded(text)
+        yield _decoded(text, _PERCENT)
+    if "+" in text:  # a form
+        yield _decoded(text.replace("+", " "), _PERCENT)
+    if "\\" in text:
+        yield _decoded(text, _ESCAPED)
     for found in _BASE64.finditer(text):
         part = found[0].translate(_URL_SAFE)
         for skipped in range(4):
@@ -123,14 +140,15 @@ def _views(text: str) -> Iterator[_View]:
                 yield _base64_decoded(part[skipped:], found.start() + skipped)
 
 
-def _percent_decoded(text: str) -> _View:
+def _decoded(text: str, escape: re.Pattern[str]) -> _View:
+    """Each `escape` as the character of its number in hexadecimal, or else as its own last one."""
     letters: list[str] = []
     spans: list[tuple[int, int]] = []
     place = 0
     while place < len(text):
-        found = _PERCENT.match(text, place)
-        letters.append(chr(int(found[1], 16)) if found else text[place])
+        found = escape.match(text, place)
         end = found.end() if found else place + 1
+        letters.append(chr(int(found[1], 16)) if found and found[1] else text[end - 1])
         spans.append((place, end))
         place = end
     return "".join(letters).translate(_LOWER), spans

@@ -22,6 +22,7 @@ _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)", re.ASCII)
 _SPACE = " \t\r\n"
 _SCHEMES = ("bearer", "basic")
 CHALLENGES_LIMIT = 16  # of one answer
+VALUE_LIMIT = 64 * 1024  # characters of a token, which is one field of a request
 _TEXTS = ("token", "access_token", "issued_at")
 _YEAR_ONE = "0001-01-01T00:00:00Z"
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]*", re.ASCII)
@@ -153,6 +154,8 @@ def parse_token(body: bytes, now: float, host: str) -> Token:
     lifetime = members.get("expires_in")
     seconds = MINIMUM_LIFETIME if lifetime is None else lifetime.as_int(maximum=2**53)
     value = texts.get("token") or texts.get("access_token") or ""
+    if len(value) > VALUE_LIMIT:
+        raise bad(root.document, f"longer than {VALUE_LIMIT} characters")
     if not _HEADER_SAFE.fullmatch(value):
         raise bad(root.document, "contains a character that a header cannot have")
     issued: float | None = now

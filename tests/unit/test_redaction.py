@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
+import json
 import re
 import unittest
 import urllib.parse
@@ -7,7 +8,7 @@ from email.message import Message
 from unittest import mock
 
 from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_url
-from cip.net.redaction import LEFT_OUT, MARK, RUN, Secrets
+from cip.net.redaction import KEPT_LIMIT, LEFT_OUT, MARK, RUN, Secrets
 from cip.net.url import parse_foreign_url
 from cip.registry.answers import require_uncompressed
 from cip.registry.manifests import media_type_of
@@ -34,6 +35,9 @@ def encodings(secret: str) -> dict[str, str]:
         "second half": secret[middle:],
         "percent-encoded": urllib.parse.quote(secret, safe=""),
         "every byte percent-encoded": "".join(f"%{byte:02x}" for byte in raw),
+        "JSON": json.dumps(secret),
+        "JSON of others": json.dumps(secret, ensure_ascii=False).replace("/", "\\/"),
+        "every character escaped": "".join(f"\\u{ord(each):04X}" for each in secret),
         "form": urllib.parse.quote_plus(secret),
         "upper case": secret.upper(),
         "as a sentence": f"denied for {secret}, go away",
@@ -44,6 +48,11 @@ def encodings(secret: str) -> dict[str, str]:
     }
 
 
+def unescaped(text: str) -> str:
+    """`text` as a reader of JSON reads it."""
+    return re.sub(r'\\u([0-9A-Fa-f]{4})|\\(["\\/])', lambda found: found[2] or chr(int(found[1], 16)), text)
+
+
 class SecretsTest(unittest.TestCase):
     def kept(self, *secrets: str) -> Secrets:
         found = Secrets()
@@ -51,7 +60,8 @@ class SecretsTest(unittest.TestCase):
         return found
 
     def test_no_run_of_eight_characters_is_shown_in_any_encoding(self) -> None:
-        for held in (secret("echo-and-more"), "pässwörd-with-ümlauts", "correct:horse battery/staple+?&=", "x" * 3000,
+        for held in (secret("echo-and-more"), 'quo"te\\ba/ck\\sla"sh/es', "one-two three-four five-six",
+                     "pässwörd-with-ümlauts", "correct:horse battery/staple+?&=", "x" * 3000,
                      "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhdXRoIn0.c2lnbmF0dXJl-_42"):  # fmt: skip
             secrets = self.kept(held, "another-secret-of-no-concern")
             for case, said in encodings(held).items():
@@ -59,6 +69,8 @@ class SecretsTest(unittest.TestCase):
                     shown = secrets.redact(f"the registry says {said} and more")
                     self.assertTrue(no_run(held, shown), shown)
                     self.assertTrue(no_run(held, urllib.parse.unquote(shown)), shown)
+                    self.assertTrue(no_run(held, urllib.parse.unquote_plus(shown)), shown)
+                    self.assertTrue(no_run(held, unescaped(shown)), shown)
                     for word in re.findall(r"[A-Za-z0-9+/]{8,}", shown.translate(str.maketrans("-_", "+/"))):
                         decoded = base64.b64decode(word[: len(word) // 4 * 4]).decode("utf-8", "replace")
                         self.assertTrue(no_run(held, decoded), shown)
@@ -160,6 +172,14 @@ class SecretsTest(unittest.TestCase):
         self.assertNotIn(WORD, secrets.redact(WORD))
         self.assertEqual(secrets.redact("0059" * 1000), MARK)
         self.assertEqual(secrets.redact("0000" * 10), "0000" * 10)
+
+    def test_tokens_displace_no_credentials(self) -> None:
+        """A token server that makes long ones, or many, had a password shown that another host repeats."""
+        for size, number in ((4096, 60), (2 * KEPT_LIMIT, 1)):
+            secrets = self.kept(WORD)
+            for each in range(number):
+                secrets.keep_sent([f"Bearer {each:04}{'t' * size}"], b"")
+            self.assertEqual(secrets.redact(WORD), MARK)
 
     def test_nothing_kept_hides_nothing_and_repr_shows_nothing(self) -> None:
         self.assertEqual(self.kept("").redact("anything at all"), "anything at all")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from cip.errors import AuthenticationError, ErrorCode
 from cip.net.url import Origin
 from cip.registry.token import (
+    VALUE_LIMIT,
     Challenge,
     Token,
     choose_challenge,
@@ -154,6 +155,12 @@ class TokenTest(unittest.TestCase):
 
     def parse(self, text: str) -> Token:
         return parse_token(text.encode(), self.NOW, "auth:443")
+
+    def test_a_token_has_a_limit(self) -> None:
+        """All that it consists of is remembered, to be hidden."""
+        self.assertEqual(len(self.parse('{"token":"%s"}' % ("a" * VALUE_LIMIT)).value), VALUE_LIMIT)
+        with self.assertRaisesRegex(AuthenticationError, "longer than 65536 characters"):
+            self.parse('{"token":"%s"}' % ("a" * (VALUE_LIMIT + 1)))
 
     def test_token_or_access_token(self) -> None:
         for text, value in (
