@@ -2,10 +2,11 @@
 """Refuses the system calls that Landlock does not know, to all threads at once (seccomp(2)).
 
 What changes a file without opening it for writing (modes, owners, times, extended attributes), what reaches other
-processes (tracing, unix sockets by path), what starts a program, what root may do to the machine, and io_uring, whose
-operations no filter sees. Calls of a foreign architecture would pass under other numbers, so none is let through. A new
-socket of the unix family is refused where nothing needs one; of pairs only connected kinds are made, because a datagram
-one can be sent anywhere.
+processes (tracing, unix sockets by path, shared memory and queues, their limits and priorities), what listens (a socket
+without an address gets one by that, and Landlock knows of addresses alone), what starts a program, what root may do to
+the machine, and io_uring, whose operations no filter sees. Calls of a foreign architecture would pass under other
+numbers, so none is let through. A new socket of the unix family is refused where nothing needs one; of pairs only
+connected kinds are made, because a datagram one can be sent anywhere.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _IOCTLS = (0x40086602, 0x401C5820, 0x40087602, 0x5412, 0x541C)
 # The same numbers everywhere, from 424 on
 _COMMON = {
     "io_uring_setup": 425, "pidfd_getfd": 438, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
-    "file_setattr": 469,
+    "file_setattr": 469, "process_madvise": 440, "process_mrelease": 448,
 }  # fmt: skip
 
 
@@ -48,6 +49,7 @@ class _Machine(NamedTuple):
     socket: int
     socketpair: int
     ioctl: int
+    prlimit: int
 
 
 _MACHINES: Mapping[str, _Machine] = {
@@ -62,9 +64,13 @@ _MACHINES: Mapping[str, _Machine] = {
             "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "add_key": 248, "request_key": 249, "keyctl": 250,
             "init_module": 175, "finit_module": 313, "delete_module": 176, "kexec_load": 246, "kexec_file_load": 320,
             "reboot": 169, "swapon": 167, "settimeofday": 164, "clock_settime": 227, "acct": 163, "iopl": 172,
-            "ioperm": 173, **_COMMON,
+            "ioperm": 173, "listen": 50, "shmget": 29, "shmat": 30, "shmctl": 31, "semget": 64, "semop": 65,
+            "semctl": 66, "semtimedop": 220, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71, "mq_open": 240,
+            "mq_unlink": 241, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
+            "sched_setaffinity": 203, "sched_setattr": 314, "ioprio_set": 251, "migrate_pages": 256, "move_pages": 279,
+            "kcmp": 312, **_COMMON,
         },
-        317, 41, 53, 16,
+        317, 41, 53, 16, 302,
     ),
     "aarch64": _Machine(
         0xC00000B7,
@@ -75,9 +81,13 @@ _MACHINES: Mapping[str, _Machine] = {
             "umount2": 39, "pivot_root": 41, "chroot": 51, "unshare": 97, "setns": 268, "open_by_handle_at": 265,
             "bpf": 280, "perf_event_open": 241, "userfaultfd": 282, "add_key": 217, "request_key": 218, "keyctl": 219,
             "init_module": 105, "finit_module": 273, "delete_module": 106, "kexec_load": 104, "kexec_file_load": 294,
-            "reboot": 142, "swapon": 224, "settimeofday": 170, "clock_settime": 112, "acct": 89, **_COMMON,
+            "reboot": 142, "swapon": 224, "settimeofday": 170, "clock_settime": 112, "acct": 89, "listen": 201,
+            "shmget": 194, "shmat": 196, "shmctl": 195, "semget": 190, "semop": 193, "semctl": 191, "semtimedop": 192,
+            "msgget": 186, "msgsnd": 189, "msgrcv": 188, "msgctl": 187, "mq_open": 180, "mq_unlink": 181,
+            "setpriority": 140, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122,
+            "sched_setattr": 274, "ioprio_set": 30, "migrate_pages": 238, "move_pages": 239, "kcmp": 272, **_COMMON,
         },
-        277, 198, 199, 29,
+        277, 198, 199, 29, 261,
     ),
 }  # fmt: skip
 
@@ -114,6 +124,8 @@ def program(
             continue
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
     steps += _case(machine.ioctl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *_refuse_any(_IOCTLS)])
+    # only of the caller itself: number 0, as the C library has it
+    steps += _case(machine.prlimit, [(_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE)])
     if starts_programs:
         steps += [(_EQUAL, 0, 1, machine.socket), (_RETURN, 0, 0, _REFUSE)]
     elif not unix_sockets:

@@ -93,6 +93,8 @@ ATTEMPTS = {
     "link": lambda: os.link(outside + "/secret", inside + "/secret"),
     "by a shell": lambda: shell(f"echo x > {outside}/by-a-shell"),
     "listen": lambda: socket.create_server(("127.0.0.1", 0)).close(),
+    "listen without an address": lambda: socket.socket().listen(),
+    "limits of a process": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU),
     "abstract socket": lambda: connect("\\0" + outside),
     "write to the temporary directory": lambda: os.close(os.open(inside, os.O_TMPFILE | os.O_RDWR)),
     "read a library": lambda: open(os.__file__).close(),
@@ -259,15 +261,15 @@ class Escapes(SandboxTest):
             self.assertEqual(thread["read"], "done")
 
     def test_nobody_listens_and_reaches_other_processes(self) -> None:
-        for name, abi in (("listen", 4), ("abstract socket", 6)):
+        for name, abi in (("listen", 4), ("listen without an address", 4), ("abstract socket", 6)):
             with self.subTest(name):
                 needs_landlock(self, abi)
                 for thread in self.escape(self.image).values():
                     self.assertIn(thread[name], REFUSED)
 
     def test_process_is_what_is_left_without_landlock(self) -> None:
-        for thread in self.assert_outcomes(self.escape(self.image, abi=0), set()):
-            self.assertEqual(thread["listen"], "done")
+        for thread in self.assert_outcomes(self.escape(self.image, abi=0), {"listen", "limits of a process"}):
+            self.assertEqual(thread["append"], "done")
 
     def assert_outcomes(self, found: dict[str, dict[str, str]], refused: set[str]) -> list[dict[str, str]]:
         for place, outcomes in found.items():

@@ -212,7 +212,9 @@ class Escapes(unittest.TestCase):
             f"__import__('fcntl').ioctl(os.open({secret}, os.O_RDONLY), 0x40086602, bytes(8))",
             "os.execv('/bin/true', ['true'])", "os.posix_spawn('/bin/true', ['true'], {})",
             "socket.socket(socket.AF_UNIX)", "socket.socketpair(type=socket.SOCK_DGRAM)",
-            "socket.socketpair(type=socket.SOCK_RAW)",
+            "socket.socketpair(type=socket.SOCK_RAW)", "socket.socket().listen()",
+            "__import__('resource').prlimit(os.getppid(), 0)", "os.sched_setaffinity(os.getppid(), {0})",
+            "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
             *(f"sandbox._require(sandbox._kernel()({number}, 0, 0, 0, 0, 0), '')" for number in _COMMON.values()),
         ):  # fmt: skip
             with self.subTest(attempt):
@@ -222,7 +224,7 @@ class Escapes(unittest.TestCase):
         for attempt in (
             "socket.socketpair()", "socket.socketpair(type=socket.SOCK_SEQPACKET)", "socket.socket()",
             "socket.getaddrinfo('localhost', 1)", "__import__('threading').Thread(target=print).start()",
-            "os.memfd_create('x')", "os.pipe()",
+            "os.memfd_create('x')", "os.pipe()", "__import__('resource').getrlimit(4)",
         ):  # fmt: skip
             with self.subTest(attempt):
                 self.assertTrue(self.escape("process", attempt).endswith("done"))

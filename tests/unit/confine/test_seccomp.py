@@ -82,6 +82,12 @@ class Filter(unittest.TestCase):
                 self.assertEqual(judge(machine, machine.ioctl, 3, request), _REFUSE)
             self.assertEqual(judge(machine, machine.ioctl, 3, 0x541B), _ALLOW)  # FIONREAD
 
+    def test_limits_are_those_of_the_caller(self) -> None:
+        """One second of processor time ended any other process of the user."""
+        for machine in _MACHINES.values():
+            self.assertEqual(judge(machine, machine.prlimit, 0, 4), _ALLOW)
+            self.assertEqual(judge(machine, machine.prlimit, 4711, 0), _REFUSE)
+
     def test_an_unknown_machine_and_a_kernel_without_filters_are_told(self) -> None:
         with self.assertRaisesRegex(OSError, "no list of calls for riscv64"):
             refuse_calls(lambda *_: 0, unix_sockets=False, machine="riscv64")
