@@ -67,8 +67,8 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("require-audit", Kind.FLAG, "", "serve no image whose decision was not written to --audit-fd"),
     )),
     ("Access to registries", (
-        Option("username", Kind.TEXT, "USER", "the same, with --password"),
-        Option("password", Kind.TEXT, "PASS", "the same, with --username"),
+        Option("username", Kind.TEXT, "USER", "user for the registry, with --password"),
+        Option("password", Kind.TEXT, "PASS", "password for the registry, with --username"),
         Option("registry-token", Kind.TEXT, "TOKEN", "bearer token for the registry"),
         Option("no-creds", Kind.FLAG, "", "be anonymous"),
         Option("registries-conf", Kind.TEXT, "FILE", "instead of the host's registries.conf"),

@@ -88,7 +88,9 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     rooms.require_words([command, *(f"--{name}" for name, value in values.items() if value)])
     expected, what = _ARGUMENTS[command]
     if len(words) != expected:
-        raise UsageError(f"{command or PROGRAM}: expected {what}, found {len(words)}; see --help")
+        meant = _like(words[0], [Command.JSON, Command.EXPLAIN, Command.FETCH]) if words and not command else ""
+        prefix = f"{command}: " if command else ""
+        raise UsageError(f"{prefix}expected {what}, found {len(words)}; {meant}see --help")
     if values["json"] and command is not Command.EXPLAIN:
         raise UsageError("--json: expected together with explain")
     if values["all"] and command is not Command.FETCH:
@@ -218,7 +220,9 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         name, equals, text = argument[2:].partition("=")
         option = _BY_NAME.get(name) if argument.startswith("--") else None
         if option is None:
-            raise UsageError(f"unknown option {quote_own(argument.partition('=')[0])}; see --help")
+            given = argument.partition("=")[0]
+            meant = _like(given, [f"--{known}" for known in _BY_NAME])
+            raise UsageError(f"unknown option {quote_own(given)}; {meant}see --help all")
         if not equals and option.kind in (Kind.FLAG, Kind.LEVEL):
             text = "true" if option.kind is Kind.FLAG else ""
         elif not equals and not pending:
@@ -227,6 +231,13 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             text = pending.pop()
         options.append(f"--{name}={text}")
     return options, words
+
+
+def _like(given: str, known: Sequence[str]) -> str:
+    """A question for whoever misspelt a word that is `known`; never repeats what was given, which may be a secret."""
+    from difflib import get_close_matches
+
+    return "".join(f"did you mean {word}? " for word in get_close_matches(given, known, n=1, cutoff=0.75))
 
 
 def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settings:

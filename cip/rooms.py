@@ -143,9 +143,9 @@ def _dependency(what: str) -> UnsupportedError:
 # --- transports ---
 
 
-def spools(space: TemporarySpace) -> Spools:
-    """The temporary files of the process. Raises UnsupportedError."""
-    with _needed("archives", _transport):
+def spools(space: TemporarySpace, what: str) -> Spools:
+    """The temporary files of the process, which `what` asks for. Raises UnsupportedError."""
+    with _needed(what, _transport):
         from .sources.archives.spool import Spools
     return Spools(space)
 

@@ -105,12 +105,12 @@ class SourceOpener:
                 raise UsageError("--offline: expected at least one --local-source, found none")
             return self._open_registry(reference)
         return rooms.open_with_local_sources(
-            reference, self._settings, self._open_registry, self._events, self._programs, self._shared_spools()
+            reference, self._settings, self._open_registry, self._events, self._programs, self._shared_spools(reference)
         )
 
-    def _shared_spools(self) -> Spools:
+    def _shared_spools(self, reference: ImageReference) -> Spools:
         if self._spools is None:
-            self._spools = rooms.spools(self.space)
+            self._spools = rooms.spools(self.space, f"{reference.transport}:")
         return self._spools
 
     def _open_layout(self, reference: ImageReference) -> ImageSource:
@@ -119,7 +119,8 @@ class SourceOpener:
         return open_layout(reference, self._settings)
 
     def _open_oci_archive(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_oci_archive(reference, self._shared_spools(), self._programs, self._settings.platform)
+        spools = self._shared_spools(reference)
+        return rooms.open_oci_archive(reference, spools, self._programs, self._settings.platform)
 
     def _open_directory(self, reference: ImageReference) -> ImageSource:
         from .sources.directory import open_directory
@@ -127,16 +128,16 @@ class SourceOpener:
         return open_directory(reference)
 
     def _open_docker_archive(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_docker_archive(reference, self._shared_spools(), self._programs)
+        return rooms.open_docker_archive(reference, self._shared_spools(reference), self._programs)
 
     def _open_daemon(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_daemon(reference, self._settings, self._shared_spools(), self._programs)
+        return rooms.open_daemon(reference, self._settings, self._shared_spools(reference), self._programs)
 
     def _open_storage(self, reference: ImageReference) -> ImageSource:
         return rooms.open_storage(reference, self._settings)
 
     def _open_tarball(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_tarball(reference, self._shared_spools(), self._programs)
+        return rooms.open_tarball(reference, self._shared_spools(reference), self._programs)
 
 
 _OPENERS = {

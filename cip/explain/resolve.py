@@ -94,6 +94,7 @@ class _Explainer:
             warnings=tuple(self._warnings),
             errors=tuple(self._errors),
             verdict="",
+            offline=self._settings.offline,
         )
         return found._replace(verdict=self._verdict(found))
 
@@ -292,7 +293,8 @@ class _Explainer:
 
     def _origin_text(self, found: Explanation, usable: list[EndpointView]) -> str:
         if not usable:
-            return "from this machine"
+            looked = self._reference.transport is Transport.CONTAINERS_STORAGE  # in the store, for its name
+            return "from this machine" if looked else "from this machine, if it is there"
         if self._settings.offline:
             return f"from {', '.join(found.local_sources) or 'nowhere'}, without network (--offline)"
         others = len(usable) - 1

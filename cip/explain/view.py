@@ -90,6 +90,7 @@ class Explanation(NamedTuple):
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     verdict: str
+    offline: bool = False
 
     def to_json(self) -> str:
         """One JSON object (decisions.md section 6) and a line feed."""
@@ -181,7 +182,7 @@ def _text_lines(found: Explanation) -> Iterator[str]:
         yield from (f"  {source}" for source in found.local_sources)
     if found.endpoints:
         yield ""
-        yield "places, in the order they are tried"
+        yield "places, not asked (--offline)" if found.offline else "places, in the order they are tried"
         for number, endpoint in enumerate(found.endpoints, 1):
             yield from _endpoint_lines(number, endpoint)
     yield ""

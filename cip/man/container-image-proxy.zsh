@@ -25,8 +25,8 @@ _arguments \
     '--require-signed[refuse images that no signature was verified for]' \
     '--authfile=[credentials, instead of the places that podman uses]:file:_files' \
     '--creds=[credentials for the registry]:userpass:' \
-    '--username=[the same, with --password]:user:' \
-    '--password=[the same, with --username]:pass:' \
+    '--username=[user for the registry, with --password]:user:' \
+    '--password=[password for the registry, with --username]:pass:' \
     '--registry-token=[bearer token for the registry]:token:' \
     '--no-creds[be anonymous]' \
     '--cert-dir=[CA (*.crt) and client certificates (*.cert, *.key)]:dir:_files -/' \

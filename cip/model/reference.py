@@ -190,6 +190,9 @@ def _split_reference(text: str, domain: str, remainder: str) -> DockerReference:
     return DockerReference(domain, path, tag if colon else None, digest)
 
 
+_OF_REGISTRY = "an image of a registry is written docker://NAME"
+
+
 def parse_image_reference(text: str) -> ImageReference:
     """Parse `transport:reference` (images.md 2.3).
 
@@ -197,7 +200,7 @@ def parse_image_reference(text: str) -> ImageReference:
     """
     name, colon, rest = text.partition(":")
     if not colon:
-        raise InvalidReferenceError(text, "expected transport:reference")
+        raise InvalidReferenceError(text, f"expected transport:reference; {_OF_REGISTRY}")
     if _CONTROL.search(text):  # whatever is told about the image repeats the text, on one line
         raise InvalidReferenceError(text, "contains a control character")
     try:
@@ -208,7 +211,9 @@ def parse_image_reference(text: str) -> ImageReference:
         raise UnsupportedError(f"transport {name!r} is not supported, expected one of {', '.join(Transport)}")
     parser = _PARSERS.get(name)
     if parser is None:
-        raise InvalidReferenceError(text, f"unknown transport {quote(name)}, expected one of {', '.join(Transport)}")
+        hint = f"; {_OF_REGISTRY}" if "/" in name or "." in name else ""  # no transport is written so, many hosts are
+        known = ", ".join(Transport)
+        raise InvalidReferenceError(text, f"unknown transport {quote(name)}, expected one of {known}{hint}")
     return parser(text, rest)
 
 

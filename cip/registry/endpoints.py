@@ -144,7 +144,8 @@ class Endpoint:
             return opener.ask(request, limits)
         except SourceError as error:
             if isinstance(error, NotTlsError) and not self.insecure and error.host == origin.address:
-                why = f"{error}; for plain http set insecure = true for it in registries.conf"
+                allowed = "for plain http set insecure = true for it in registries.conf, or give --tls-verify=false"
+                why = f"{error}; {allowed}"
                 raise NotTlsError(why, code=error.code, host=error.host, phase=error.phase) from error
             if known or request.received:
                 raise

@@ -42,7 +42,8 @@ def adopt_socket(fd: int, kind: socket.SocketKind) -> socket.socket:
     try:
         sock = socket.socket(fileno=fd)  # the kernel names family and type
     except (OSError, OverflowError, ValueError) as error:
-        raise _unusable(fd, _reason(error)) from error
+        hint = "; a parent hands over one end of a socketpair by --sockfd N"
+        raise _unusable(fd, _reason(error) + (hint if isinstance(error, OSError) else "")) from error
     try:
         if sock.type != kind:
             raise _unusable(fd, f"expected a {kind.name} socket, found {socket.SocketKind(sock.type).name}")

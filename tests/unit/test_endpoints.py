@@ -432,7 +432,8 @@ class SchemeTest(EndpointCase):
         self.origins.add("https://r.example:443", lambda asked: reply(200))
         fault = NotTlsError("r.example:443: no tls", host="r.example:443", code=ErrorCode.REGISTRY_ERROR)
         self.origins.places["https://r.example:443"].fault = fault
-        with self.assertRaisesRegex(NotTlsError, "no tls; for plain http set insecure = true for it"):
+        settings = "no tls; for plain http set insecure = true for it in registries.conf, or give --tls-verify=false"
+        with self.assertRaisesRegex(NotTlsError, settings):
             self.status(self.endpoint())
 
     def test_what_another_thread_finds_out_meanwhile_fails_nobody(self) -> None:

@@ -62,7 +62,8 @@ class InheritedSocket(NothingLeaks):
 
     def test_number_that_is_no_socket_is_refused_with_the_reason(self) -> None:
         with tempfile.TemporaryFile() as file:
-            with self.assertRaisesRegex(PeerError, f"descriptor {file.fileno()}: socket operation on non-socket"):
+            reason = f"descriptor {file.fileno()}: socket operation on non-socket; a parent hands over one end"
+            with self.assertRaisesRegex(PeerError, reason):
                 adopt_socket(file.fileno(), socket.SOCK_STREAM)
         for case, fd, reason in (
             ("closed", 999_999, "bad file descriptor"),

@@ -132,6 +132,9 @@ class Values(unittest.TestCase):
             (["--creds-secret=hunter2"], "unknown option '--creds-secret'; see"),
             (["-x"], "unknown option '-x'"),
             (["--poli", "x"], "unknown option '--poli'"),
+            (["--polcy", "x"], "unknown option '--polcy'; did you mean --policy. see --help all$"),
+            (["--creds-secret=hunter2"], "^[^h]*unknown option '--creds-secret'; see --help all$"),
+            (["explian"], "^expected one image name, found 2; did you mean explain. see --help$"),
             (["--json"], "--json: expected together with explain"),
         ):
             with self.subTest(arguments), self.assertRaisesRegex(UsageError, reason):

@@ -289,7 +289,9 @@ class OtherTransports(Refusing):
         for text in ("registry:a", "foo:a", ":x", "Docker://a", "docker ://a"):
             self.refused(text, "unknown transport .*, expected one of docker, oci")
         for text in ("nocolon", "", "quay.io/x"):
-            self.refused(text, "expected transport:reference")
+            self.refused(text, "expected transport:reference; an image of a registry is written docker://NAME")
+        for text in ("quay.io/x:1", "quay.io/x@sha256:aa", "localhost/x:1", "quay.io:443"):
+            self.refused(text, "unknown transport .*; an image of a registry is written docker://NAME")
 
     def test_text_that_no_file_can_be_named_by_is_refused(self) -> None:
         self.refused("dir:/a\0b", "control character")

@@ -362,7 +362,8 @@ class OtherTransportsTest(ExplainCase):
             with self.subTest(image):
                 found = self.explain(image)
                 self.assertEqual((identity, (), None), (found.identity, found.endpoints, found.signatures))
-                self.assertEqual("would be fetched from this machine; no signature is checked", found.verdict)
+                verdict = "would be fetched from this machine, if it is there; no signature is checked"
+                self.assertEqual(verdict, found.verdict)
                 json.loads(found.to_json())
 
     def test_a_store_is_searched_for_the_name_that_the_policy_speaks_of(self) -> None:
@@ -386,6 +387,7 @@ class OtherTransportsTest(ExplainCase):
         found = self.explain(settings=settings)
         self.assertRegex(found.verdict, "^would be fetched from oci:/usb:9, without network")
         self.assertIn("local sources, tried before any place\n  oci:/usb:9\n", found.to_text())
+        self.assertIn("places, not asked (--offline)\n  1. ", found.to_text())
 
     def test_a_name_that_is_no_image_is_refused(self) -> None:
         with self.assertRaises(InvalidReferenceError):
