@@ -14,7 +14,7 @@ from contextlib import suppress
 from .errors import ErrorCode, SourceError, quote
 
 RESERVE = 256 * 1024**2  # bytes of a file system that are left to others
-_LOOK_BYTES = 16 * 1024**2  # written between two looks at how much room there is
+_LOOK_BYTES = 16 * 1024**2  # written, to all files together, between two looks at how much room there is
 
 
 class TemporarySpace:
@@ -24,6 +24,7 @@ class TemporarySpace:
         self._directory = directory
         self._limit = limit
         self._used = 0
+        self._unseen = 0  # bytes counted since somebody looked at the room
         self._lock = threading.Lock()
 
     def make(self) -> TemporaryFile:
@@ -37,13 +38,21 @@ class TemporarySpace:
         except OSError as error:
             raise writing_fault(error, f"temporary file in {quote(self._directory)} (--tmpdir)") from error
 
-    def take(self, count: int, what: str) -> None:
-        """Count so many bytes more; the caller owes `give_back`. Raises SourceError (limit-exceeded)."""
+    def take(self, count: int, what: str) -> bool:
+        """Count so many bytes more, and say whether to look at the room; the caller owes `give_back`.
+
+        Raises SourceError (limit-exceeded).
+        """
         with self._lock:
             if self._used + count > self._limit:
                 why = f"expected at most {self._limit} bytes of temporary files (--tmp-limit), found more"
                 raise SourceError(f"{what}: {why}", code=ErrorCode.LIMIT_EXCEEDED)
             self._used += count
+            self._unseen += count
+            is_due = self._unseen >= _LOOK_BYTES
+            if is_due:
+                self._unseen = 0
+            return is_due
 
     def give_back(self, count: int) -> None:
         """So many bytes fewer."""
@@ -58,14 +67,13 @@ class TemporaryFile:
         self.descriptor = descriptor
         self._space = space
         self._size = 0
-        self._look_at = 0  # the size from which on the room is looked at again
 
     def write(self, part: memoryview, what: str = "temporary file") -> None:
         """Append `part`. Raises SourceError (limit-exceeded, storage-full), naming `what` is written."""
-        self._space.take(len(part), what)
+        is_due = self._space.take(len(part), what) or not self._size
         self._size += len(part)
         try:
-            if self._size >= self._look_at:
+            if is_due:
                 self._require_room(what)
             while part:
                 part = part[os.write(self.descriptor, part) :]
@@ -80,7 +88,6 @@ class TemporaryFile:
             self._space.give_back(self._size)
 
     def _require_room(self, what: str) -> None:
-        self._look_at = self._size + _LOOK_BYTES
         with suppress(OSError):  # ENOSYS: a file system that does not say
             found = os.fstatvfs(self.descriptor)
             if found.f_blocks and found.f_bavail * found.f_frsize < RESERVE + _LOOK_BYTES:

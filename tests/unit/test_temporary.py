@@ -56,6 +56,29 @@ class Space(LeakCheckedTestCase):
                     file.write(PART)
                     file.close()
 
+    def test_many_files_beside_each_other_leave_it_as_well(self) -> None:
+        """Each looked for itself, when it had written 16 MiB more."""
+        free = [RESERVE + (48 << 20)]
+
+        def room(_: int) -> SimpleNamespace:
+            return SimpleNamespace(f_blocks=1 << 30, f_bavail=free[0], f_frsize=1)
+
+        def write(_: int, part: memoryview) -> int:
+            free[0] -= len(part)
+            return len(part)
+
+        space = TemporarySpace(str(self.directory), 1 << 40)
+        files = [space.make() for _ in range(60)]
+        part = memoryview(bytes(64 << 10))
+        with mock.patch("os.fstatvfs", room), mock.patch("os.write", write):
+            with self.assertRaisesRegex(SourceError, "no room below --tmpdir"):
+                for _ in range(200):
+                    for file in files:
+                        file.write(part)
+        self.assertGreaterEqual(free[0], RESERVE)
+        for file in files:
+            file.close()
+
     def test_a_full_disk_and_a_quota_are_told_as_no_room(self) -> None:
         for number in (errno.ENOSPC, errno.EDQUOT):
             with mock.patch("os.write", side_effect=OSError(number, os.strerror(number))):
