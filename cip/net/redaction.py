@@ -180,6 +180,6 @@ def _masked(text: str, hidden: bytearray) -> str:
 def _secrets_of_basic(told: str) -> tuple[str, ...]:
     """The password; the name alone is no secret."""
     try:
-        return (base64.b64decode(told, validate=True).decode("utf-8").partition(":")[2],)
-    except (binascii.Error, UnicodeDecodeError):
+        return (base64.b64decode(told, validate=True).decode("utf-8", "surrogateescape").partition(":")[2],)
+    except binascii.Error:
         return (told,)

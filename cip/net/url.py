@@ -149,7 +149,7 @@ def join_url(base: Url, location: str) -> Url:
 
 def encode_form(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and values as a form: sorted by name, values of one name in their order (registry.md 4.4)."""
-    return urlencode(sorted(pairs, key=lambda pair: pair[0]))
+    return urlencode(sorted(pairs, key=lambda pair: pair[0]), errors="surrogateescape")
 
 
 def decode_form(text: str) -> list[tuple[str, str]]:

@@ -63,10 +63,6 @@ class Part:
         """Bytes that are here; those not read yet may turn out to be fewer."""
         return self._length
 
-    def is_complete(self) -> bool:
-        """Whether every byte of the blob is here."""
-        return self.fault is None and self._length == self._size
-
     def readinto(self, buffer: memoryview) -> int:
         """The next bytes that are here and as their sum says; 0 at the end of them."""
         if not len(self._block) and self._read < self._length:

@@ -201,5 +201,6 @@ def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Cred
 
 def basic_authorization(credentials: Credentials) -> str:
     """The value of an Authorization field; anonymous ones are sent too (registry.md 4.3, M1)."""
-    pair = f"{credentials.username}:{credentials.password}".encode()
+    # what was given on the command line in another coding goes as the bytes that it was
+    pair = f"{credentials.username}:{credentials.password}".encode("utf-8", "surrogateescape")
     return f"Basic {base64.b64encode(pair).decode('ascii')}"

@@ -90,6 +90,12 @@ class SecretsTest(unittest.TestCase):
             self.addCleanup(redact_with, str)
             self.assertEqual(quote(b"HTTP " + held.encode()), "'HTTP [redacted]'")
 
+    def test_a_password_that_is_no_utf_8_is_one(self) -> None:
+        secrets = Secrets()
+        secrets.keep_sent(["Basic " + base64.b64encode(b"u:p\xffssw\xf6rd!!").decode()], b"")
+        for said in ("p\udcffssw\udcf6rd!!", "p\xffssw\xf6rd!!", "p%ffssw%f6rd!!"):
+            self.assertEqual(secrets.redact(said), MARK)
+
     def test_what_is_read_in_lower_case_is_searched_before(self) -> None:
         redact_with(self.kept(WORD, "bearer", "html").redact)
         self.addCleanup(redact_with, str)

@@ -120,6 +120,8 @@ class RequestTest(unittest.TestCase):
             ("T4", Credentials("u", ""), "https://auth/R?foo=bar&service=old", "a b&c",
              f"/R?account=u&foo=bar&{scope}&service=old&service=a+b%26c", ""),
             ("", Credentials(), "https://auth/R", "", f"/R?{scope}", ""),
+            ("argv in Latin-1", Credentials("\udcfc", "\udcff"), "https://auth/R", "", f"/R?account=%FC&{scope}",
+             "Basic /Dr/"),
         ):  # fmt: skip
             with self.subTest(row):
                 self.assertEqual(self.request(credentials, realm, service), (target, authorization, b""))

@@ -166,10 +166,10 @@ class Continued(PartialCase):
             self.assertIsNone(self.store().open(DESCRIPTOR._replace(size=size)))
         self.assertEqual(list(self.path.iterdir()), [])
 
-    def test_an_empty_blob_is_complete(self) -> None:
+    def test_an_empty_blob_has_a_part_without_bytes(self) -> None:
         part = self.store(minimum=0).open(Descriptor("", digest_of(b""), 0))
         assert part is not None
-        self.assertTrue(part.is_complete())
+        self.assertEqual((part.length, part.fault), (0, None))
         part.close()
 
 
