@@ -23,36 +23,47 @@ class Spools:
     def open(self, key: Hashable, fill: Callable[[TemporaryFile], None]) -> SpooledFile:
         """The file that `key` stands for; the caller closes it.
 
-        The first one makes it and lets `fill` write it; others wait meanwhile. When `fill` raises,
-        nothing is kept. Raises SourceError when no file can be made.
+        The first one makes it and lets `fill` write it; others of this key wait meanwhile, and nobody else does. When
+        `fill` raises, nothing is kept. Raises SourceError when no file can be made.
         """
         with self._lock:
-            shared = self._files.get(key)
-            if shared is None:
-                file = self._space.make()
-                try:
-                    fill(file)
-                except BaseException:
-                    file.close()
-                    raise
-                shared = self._files[key] = _SharedFile(file)
+            shared = self._files.setdefault(key, _SharedFile())
             shared.users += 1
-            return SpooledFile(shared.file.descriptor, lambda: self._release(key))
+        try:
+            with shared.filling:
+                if shared.file is None:
+                    shared.file = self._filled(fill)
+                descriptor = shared.file.descriptor
+        except BaseException:
+            self._release(key, shared)
+            raise
+        return SpooledFile(descriptor, lambda: self._release(key, shared))
 
-    def _release(self, key: Hashable) -> None:
+    def _filled(self, fill: Callable[[TemporaryFile], None]) -> TemporaryFile:
+        file = self._space.make()
+        try:
+            fill(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _release(self, key: Hashable, shared: _SharedFile) -> None:
         with self._lock:
-            shared = self._files[key]
             shared.users -= 1
-            if not shared.users:
-                del self._files[key]
-                shared.file.close()
+            if shared.users:
+                return
+            del self._files[key]
+        if shared.file is not None:
+            shared.file.close()
 
 
 class _SharedFile:
-    """One file and how many use it."""
+    """One file, None until it is filled, and how many use it or wait for it."""
 
-    def __init__(self, file: TemporaryFile) -> None:
-        self.file = file
+    def __init__(self) -> None:
+        self.file: TemporaryFile | None = None
+        self.filling = threading.Lock()
         self.users = 0
 
 

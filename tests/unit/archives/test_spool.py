@@ -63,6 +63,44 @@ class Sharing(LeakCheckedTestCase):
         for file in files:
             file.close()
 
+    def test_nobody_waits_for_the_filling_of_something_else(self) -> None:
+        """A daemon that was slow to save an image held up the layers of another one."""
+        used = self.spools.open("used", self.fill)
+        others: list[int] = []
+
+        def slow(file: TemporaryFile) -> None:
+            def run() -> None:
+                self.spools.open("other", self.fill).close()
+                used.close()
+                others.append(1)
+
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            thread.join(10)
+
+        self.spools.open("slow", slow).close()
+        self.assertEqual(others, [1])
+
+    def test_who_waited_for_a_filling_that_failed_fills(self) -> None:
+        begun, found = threading.Event(), []
+
+        def run() -> None:
+            begun.set()
+            found.append(self.spools.open("key", self.fill))
+
+        thread = threading.Thread(target=run)
+
+        def fail(file: TemporaryFile) -> None:
+            thread.start()
+            begun.wait(10)
+            raise SourceError("it broke")
+
+        with self.assertRaisesRegex(SourceError, "it broke"):
+            self.spools.open("key", fail)
+        thread.join(10)
+        self.assertEqual((len(found), self.fills), (1, 1))
+        found[0].close()
+
     def test_a_failed_filling_leaves_nothing_and_may_be_repeated(self) -> None:
         def fail(file: TemporaryFile) -> None:
             raise SourceError("it broke")
