@@ -116,7 +116,7 @@ def _is_present(room: Room) -> bool:
 
 
 def _without(what: str, room: Room) -> str:
-    return f"{what}: not part of this copy, which was made without the room {room.name!r}"
+    return f"{what.removesuffix(':')}: not part of this copy, which was made without the room {room.name!r}"
 
 
 @contextmanager

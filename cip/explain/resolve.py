@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 from .. import rooms
@@ -72,6 +73,8 @@ class _Explainer:
         policy = self._policy(identity)
         endpoints: tuple[EndpointView, ...] = ()
         signatures = bundles = None
+        for source in self._settings.local_sources:
+            self._try(partial(parse_image_reference, source))
         if reference.transport is Transport.DOCKER and reference.docker is not None:
             places, registries = self._places(reference.docker)
             endpoints = tuple(self._endpoint(place, reference.docker, registries) for place in places)
@@ -160,7 +163,7 @@ class _Explainer:
 
     def _require_key_file(self, key: str, where: str) -> None:
         if os.path.isabs(key) and self._try(lambda: is_present(key)) is False:
-            self._fault(f"{where}: the key file {key} does not exist")
+            self._fault(f"{where}: the file {key} does not exist")
 
     def _load_policy(self) -> Policy:
         if self._settings.policy.source is PolicySource.ACCEPT_ANYTHING:

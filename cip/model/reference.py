@@ -190,7 +190,11 @@ def _split_reference(text: str, domain: str, remainder: str) -> DockerReference:
     return DockerReference(domain, path, tag if colon else None, digest)
 
 
-_OF_REGISTRY = "an image of a registry is written docker://NAME"
+def _how_written(text: str) -> str:
+    """The next step for whoever left the transport out."""
+    if text.startswith(("/", ".")):
+        return "a layout is written oci:DIR"
+    return "an image of a registry is written docker://NAME"
 
 
 def parse_image_reference(text: str) -> ImageReference:
@@ -200,7 +204,7 @@ def parse_image_reference(text: str) -> ImageReference:
     """
     name, colon, rest = text.partition(":")
     if not colon:
-        raise InvalidReferenceError(text, f"expected transport:reference; {_OF_REGISTRY}")
+        raise InvalidReferenceError(text, f"expected transport:reference; {_how_written(text)}")
     if _CONTROL.search(text):  # whatever is told about the image repeats the text, on one line
         raise InvalidReferenceError(text, "contains a control character")
     try:
@@ -211,7 +215,8 @@ def parse_image_reference(text: str) -> ImageReference:
         raise UnsupportedError(f"transport {name!r} is not supported, expected one of {', '.join(Transport)}")
     parser = _PARSERS.get(name)
     if parser is None:
-        hint = f"; {_OF_REGISTRY}" if "/" in name or "." in name else ""  # no transport is written so, many hosts are
+        left_out = "/" in name or "." in name  # as in a host or a path, and in no transport
+        hint = f"; {_how_written(name)}" if left_out else ""
         known = ", ".join(Transport)
         raise InvalidReferenceError(text, f"unknown transport {quote(name)}, expected one of {known}{hint}")
     return parser(text, rest)

@@ -290,6 +290,8 @@ class OtherTransports(Refusing):
             self.refused(text, "unknown transport .*, expected one of docker, oci")
         for text in ("nocolon", "", "quay.io/x"):
             self.refused(text, "expected transport:reference; an image of a registry is written docker://NAME")
+        for text in ("/var/cache/os", "./os", "/var/cache/os:9"):
+            self.refused(text, "; a layout is written oci:DIR$")
         for text in ("quay.io/x:1", "quay.io/x@sha256:aa", "localhost/x:1", "quay.io:443"):
             self.refused(text, "unknown transport .*; an image of a registry is written docker://NAME")
 

@@ -249,7 +249,7 @@ class PolicyTest(ExplainCase):
     def test_a_key_file_that_is_missing_is_found_before_the_update(self) -> None:
         self._policy({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/nonexistent.gpg"})
         expected = (
-            "^cannot be opened: .*policy.json, scope docker:example.com/os: the key file /nonexistent.gpg does not"
+            "^cannot be opened: .*policy.json, scope docker:example.com/os: the file /nonexistent.gpg does not"
         )
         self.assertRegex(self.explain().verdict, expected)
 
@@ -388,6 +388,8 @@ class OtherTransportsTest(ExplainCase):
         self.assertRegex(found.verdict, "^would be fetched from oci:/usb:9, without network")
         self.assertIn("local sources, tried before any place\n  oci:/usb:9\n", found.to_text())
         self.assertIn("places, not asked (--offline)\n  1. ", found.to_text())
+        found = self.explain(settings=settings._replace(local_sources=("/usb",)))
+        self.assertRegex(found.verdict, "^cannot be opened: image reference '/usb': expected transport:reference")
 
     def test_a_name_that_is_no_image_is_refused(self) -> None:
         with self.assertRaises(InvalidReferenceError):
