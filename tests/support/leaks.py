@@ -13,6 +13,13 @@ from pathlib import Path
 _SECONDS = 10  # that a thread with nothing left to do may take to end on a loaded machine
 
 
+def await_end(thread: threading.Thread, seconds: float = _SECONDS) -> None:
+    """Wait until a thread has ended; one that is about to start is enumerated already and cannot be joined yet."""
+    deadline = time.monotonic() + seconds
+    while thread in threading.enumerate() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
 class LeakCheckedTestCase(unittest.TestCase):
     """Gives each test a `directory` of its own and counts what is open before and after it."""
 

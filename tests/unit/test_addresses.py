@@ -19,6 +19,7 @@ from cip.net.addresses import (
 from cip.net.limits import Cancellation, Limits, SystemClock
 from cip.net.url import Origin
 from cip.settings import TimeLimits
+from tests.support.leaks import await_end
 
 ORIGIN = Origin("https", "cdn.example", 443)
 F, L, P, U = AddressClass.FORBIDDEN, AddressClass.LOOPBACK, AddressClass.PRIVATE, AddressClass.PUBLIC
@@ -140,7 +141,7 @@ class ResolveTest(unittest.TestCase):
         self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
         for thread in threading.enumerate():
             if thread.name.startswith("look up"):
-                thread.join(10)
+                await_end(thread)
 
     def test_a_host_without_an_address_is_not_resolved(self) -> None:
         with self.assertRaisesRegex(NetworkError, "no address"):

@@ -258,6 +258,7 @@ class WithoutYamlTest(unittest.TestCase):
                 session.close()
                 self.assertEqual(not asked_for, warning.called)
 
+    @unittest.skipIf(yaml is None, "PyYAML is optional and not installed")
     def test_a_scope_that_no_image_lies_in_is_warned_about(self) -> None:
         self.host.write("/etc/containers/registries.d/a.yaml", "docker:\n  r.io/ns/:\n    lookaside: file:///x\n")
         said: list[str] = []

@@ -15,7 +15,7 @@ from cip.net.nestedtls import NestedTls
 from cip.net.tls import NotTlsError, TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.settings import TimeLimits
-from tests.support.leaks import LeakCheckedTestCase
+from tests.support.leaks import LeakCheckedTestCase, await_end
 from tests.support.parent import PATIENCE
 
 ORIGIN = Origin("https", "r.example", 443)
@@ -185,7 +185,7 @@ class ContextTest(LeakCheckedTestCase):
         self.assertIs(contexts._context(NOBODY), contexts._context(NOBODY))
         for thread in threading.enumerate():
             if thread.name == "prepare tls":
-                thread.join(10)
+                await_end(thread)
 
     def test_one_identity_has_one_context(self) -> None:
         contexts = TlsContexts()

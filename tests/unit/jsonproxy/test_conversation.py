@@ -39,7 +39,7 @@ from tests.support.jsonparent import (
     read_exactly,
     read_to_end,
 )
-from tests.support.leaks import LeakCheckedTestCase
+from tests.support.leaks import LeakCheckedTestCase, await_end
 from tests.support.parent import PATIENCE
 from tests.support.referrers import carrier
 
@@ -74,7 +74,7 @@ class Server:
         self.parent.sock.close()
         self._thread.join(PATIENCE)
         for thread in set(threading.enumerate()) - self._before:
-            thread.join(PATIENCE)
+            await_end(thread, PATIENCE)
         self.sock.close()
 
 

@@ -12,7 +12,7 @@ from unittest import mock
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidInputError, Phase
 from cip.wire.jsonproxy.pipes import Bell, Feed, Pipes, Transfer, _Readers
 from tests.support.jsonparent import has_nothing, read_error_pipe, read_exactly, read_to_end
-from tests.support.leaks import LeakCheckedTestCase
+from tests.support.leaks import LeakCheckedTestCase, await_end
 from tests.support.parent import PATIENCE
 
 
@@ -29,7 +29,7 @@ class PipesTestCase(LeakCheckedTestCase):
     def join_workers(self) -> None:
         for thread in threading.enumerate():
             if thread.name == "pipe":
-                thread.join(PATIENCE)
+                await_end(thread)
 
     def wait(self, feed: Feed) -> CipError | None:
         """The verdict of `feed`, once the bell has rung for it."""

@@ -31,6 +31,7 @@ from cip.registry.referrers import PAGE_LIMIT, next_links
 from cip.registry.source import RegistrySource
 from cip.sources.base import BlobAccess
 from tests.support.origins import Asked, Reply, Script, reply
+from tests.support.peers import skip_where_asked
 from tests.support.referrers import (
     BUNDLE,
     EMPTY_CONFIG,
@@ -43,6 +44,8 @@ from tests.support.referrers import (
     tag_of,
 )
 from tests.unit.test_source import SourceCase
+
+skip_where_asked("yaml")  # packagers without it: no configuration asks for what refers to an image then
 
 IMAGE = b'{"image":1}'
 D = digest_of(IMAGE)

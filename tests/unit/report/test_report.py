@@ -17,6 +17,7 @@ from cip.model.digest import digest_of
 from cip.report.events import ReportingReader, follow_all, write_events
 from cip.report.lines import LineWriter
 from cip.report.records import FLUSH_SECONDS, Records
+from tests.support.leaks import await_end
 
 
 class PipeCase(unittest.TestCase):
@@ -29,7 +30,7 @@ class PipeCase(unittest.TestCase):
         os.close(self.read_end)
         for thread in threading.enumerate():
             if thread.name == "events":
-                thread.join(5)
+                await_end(thread)
         self.assertEqual(threading.active_count(), self.threads)
 
     def drain(self) -> list[dict[str, object]]:
@@ -154,7 +155,7 @@ class Lines(PipeCase):
             self.lines.close(FLUSH_SECONDS)
             for thread in threading.enumerate():
                 if thread.name == "events":
-                    thread.join(5)
+                    await_end(thread)
         warning.assert_called_once()
         self.read_end = os.open(os.devnull, os.O_RDONLY)
 
