@@ -27,8 +27,10 @@ _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _X32 = 0x40000000  # what x86-64 adds to the numbers of its second, rarer table
 _UNIX, _CONNECTED_KINDS, _KIND_MASK = 1, (1, 5), 0xF  # AF_UNIX; SOCK_STREAM, SOCK_SEQPACKET
-# linux/fs.h, asm-generic/ioctls.h: flags and attributes of a file that is only read; input of a terminal
-_IOCTLS = (0x40086602, 0x401C5820, 0x40087602, 0x5412, 0x541C)
+_IOCTLS = (0x5412, 0x541C)  # asm-generic/ioctls.h: input of a terminal
+# Types of requests to file systems (linux/fs.h, btrfs.h, f2fs.h): a file that is only read gets flags, attributes or
+# verity by them, and a directory subvolumes.
+_IOCTL_TYPES, _TYPE_MASK = (0x6600, 0x5800, 0x7600, 0x9400, 0xF500), 0xFF00
 
 # The same numbers everywhere, from 424 on
 _COMMON = {
@@ -123,7 +125,8 @@ def program(
         if starts_programs and name in _STARTING:
             continue
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
-    steps += _case(machine.ioctl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *_refuse_any(_IOCTLS)])
+    requests = [*_refuse_any(_IOCTLS), (_AND, 0, 0, _TYPE_MASK), *_refuse_any(_IOCTL_TYPES)]
+    steps += _case(machine.ioctl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *requests])
     # only of the caller itself: number 0, as the C library has it
     steps += _case(machine.prlimit, [(_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE)])
     if starts_programs:
