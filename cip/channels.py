@@ -32,9 +32,7 @@ class ClientError(Exception):
     sentence for people. `problem` has all that the proxy told, such as `host`, `phase`, `offset`, `attempts`.
     """
 
-    def __init__(
-        self, code: str, retryable: bool, detail: str, problem: Mapping[str, object] | None = None
-    ) -> None:
+    def __init__(self, code: str, retryable: bool, detail: str, problem: Mapping[str, object] | None = None) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.retryable = retryable

@@ -173,8 +173,11 @@ def _greet(reference: str) -> None:
         parse_image_reference(reference)
     except CipError as error:
         raise UsageError(str(error)) from error
-    log.warning("stdin is a terminal: expected HTTP requests, such as GET /manifest HTTP/1.0 and an empty line; Ctrl-D"
-                " ends it, %s explain shows what would be done", log.PROGRAM)  # fmt: skip
+    log.warning(
+        "stdin is a terminal: expected HTTP requests, such as GET /manifest HTTP/1.0 and an empty line; Ctrl-D"
+        " ends it, %s explain shows what would be done",
+        log.PROGRAM,
+    )
 
 
 def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
@@ -225,9 +228,14 @@ def _fetch(invocation: Invocation, stack: ExitStack) -> int:
 
     watched = invocation.log_level < log.Level.SILENT and os.isatty(log.STDERR)
     said = rooms.fetch(
-        opener, settings, invocation.reference, destination, every_platform=invocation.every_platform,
-        terminal=log.STDERR if watched else None, confine=confine,
-    )  # fmt: skip
+        opener,
+        settings,
+        invocation.reference,
+        destination,
+        every_platform=invocation.every_platform,
+        terminal=log.STDERR if watched else None,
+        confine=confine,
+    )
     return _print(f"{said}\n")
 
 

@@ -183,11 +183,7 @@ class OpenedImage:
 
 @contextmanager
 def open_proxy(
-    reference: str,
-    *,
-    protocol: str = "http",
-    program: Sequence[str] = (),
-    options: Sequence[str] = (),
+    reference: str, *, protocol: str = "http", program: Sequence[str] = (), options: Sequence[str] = ()
 ) -> Iterator[OpenedImage]:
     """Start the proxy and open `reference` (`TRANSPORT:…`); a context manager that leaves no child and no descriptor.
 

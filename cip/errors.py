@@ -256,9 +256,14 @@ class ImageAbsentError(NotFoundError):
     def of_instance(self) -> NotFoundError:
         """The same facts about the instance of an index, which is there although a part of it is missing."""
         return NotFoundError(
-            str(self), code=self.code, host=self.host, phase=self.phase, digest=self.digest, attempts=self.attempts,
+            str(self),
+            code=self.code,
+            host=self.host,
+            phase=self.phase,
+            digest=self.digest,
+            attempts=self.attempts,
             http_status=self.http_status,
-        )  # fmt: skip
+        )
 
 
 class SourceError(CipError):

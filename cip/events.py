@@ -35,9 +35,7 @@ NO_EVENTS = Events(_forget, lambda reader, descriptor, image: reader)
 
 def failure(error: CipError) -> dict[str, object]:
     """What an event `failed` says of `error` (decisions.md section 6); what is not known is None."""
-    attempts = [
-        {"place": each.place, "at": each.at, "phase": each.phase, "code": each.code} for each in error.attempts
-    ]
+    attempts = [{"place": each.place, "at": each.at, "phase": each.phase, "code": each.code} for each in error.attempts]
     return {
         "code": error.code,
         "detail": str(error),

@@ -217,9 +217,12 @@ class Image:
         with self._lock:
             if self._ahead is None:
                 self._ahead = rooms.read_ahead(
-                    self.source.open_blob, self._layers, self._ahead_limit, self._ahead_connections,
+                    self.source.open_blob,
+                    self._layers,
+                    self._ahead_limit,
+                    self._ahead_connections,
                     guess=self._ahead_guess,
-                )  # fmt: skip
+                )
             return self._ahead
 
     def _where(self, part: str) -> str:
@@ -235,9 +238,7 @@ class Image:
             from .model.convert import convert_manifest
 
             converted = convert_manifest(accepted.manifest, self._config.stored(), self.reference)
-            served = ServedManifest(
-                converted.manifest, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest
-            )
+            served = ServedManifest(converted.manifest, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
             self._served = (served, BlobInMemory(converted.config_descriptor, converted.config))
         return self._served
 

@@ -60,8 +60,16 @@ INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
 class ImageOpener:
     """Opens images for one process: one policy, one set of settings, one pool of connections."""
 
-    def __init__(self, settings: Settings, sources: SourceOpener, tools: TrustTools, load_policy: Callable[[], Policy],
-                 *, events: Events, audit: Audit) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sources: SourceOpener,
+        tools: TrustTools,
+        load_policy: Callable[[], Policy],
+        *,
+        events: Events,
+        audit: Audit,
+    ) -> None:
         self._settings = settings
         self.sources = sources
         self._tools = tools
@@ -227,16 +235,14 @@ class ImageOpener:
         self._record(text, digests[-1], index_digest, decision)
         return decision
 
-    def _unverified(
-        self, source: ImageSource, data: bytes, digest: Digest, instance: Digest | None
-    ) -> UnverifiedImage:
+    def _unverified(self, source: ImageSource, data: bytes, digest: Digest, instance: Digest | None) -> UnverifiedImage:
         signatures = _Once(lambda: source.signatures(digest, instance))
         bundles = _Once(lambda: _find_bundles(source, digest, signatures))
         return UnverifiedImage(
             source.identity,
             data,
             signatures,
-            lambda: _signature_places(source, bundles.asked),
+            lambda: _signature_locations(source, bundles.asked),
             bundles,
             lambda: _bundle_rules(source, self._settings),
         )
@@ -265,10 +271,10 @@ class ImageOpener:
         )
 
 
-def _signature_places(source: ImageSource, bundles: bool) -> Sequence[str]:
+def _signature_locations(source: ImageSource, bundles: bool) -> Sequence[str]:
     try:
         referrers = source.referrer_source() if bundles else None
-        return (*source.signature_places(), *(referrers.bundle_places() if referrers is not None else ()))
+        return (*source.signature_locations(), *(referrers.bundle_locations() if referrers is not None else ()))
     except CipError:
         return ()  # the same file refused the signatures already, and said why
 

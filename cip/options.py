@@ -48,9 +48,11 @@ _SHORT = {"-q": "--quiet", "-h": "--help", "-v": "--version"}
 
 # how many words stand behind a command, and what they are
 _ARGUMENTS = {
-    Command.HTTP: (1, "one image name"), Command.JSON: (0, "no argument"), Command.EXPLAIN: (1, "one image name"),
+    Command.HTTP: (1, "one image name"),
+    Command.JSON: (0, "no argument"),
+    Command.EXPLAIN: (1, "one image name"),
     Command.FETCH: (2, "an image name and oci:DIR[:TAG]"),
-}  # fmt: skip
+}
 
 
 class Invocation(NamedTuple):

@@ -129,12 +129,23 @@ class DirectPrograms:
             result = run_program(
                 self.running,
                 # an absolute path, because gpgv looks a bare file name up in its home; that home must hold nothing
-                ["gpgv", "--homedir", _EMPTY_HOME, "--status-fd", str(status), "--keyring", f"/proc/self/fd/{ring}",
-                 "--output", "-", "--", f"/proc/self/fd/{signed}"],
+                [
+                    "gpgv",
+                    "--homedir",
+                    _EMPTY_HOME,
+                    "--status-fd",
+                    str(status),
+                    "--keyring",
+                    f"/proc/self/fd/{ring}",
+                    "--output",
+                    "-",
+                    "--",
+                    f"/proc/self/fd/{signed}",
+                ],
                 purpose="check an OpenPGP signature",
                 environ={**self._environ, "HOME": _EMPTY_HOME},
                 pass_fds=(ring, signed, status),
-            )  # fmt: skip
+            )
             lines = os.pread(status, OUTPUT_LIMIT + 1, 0)
             if len(lines) > OUTPUT_LIMIT:
                 why = f"gpgv: more than {OUTPUT_LIMIT} bytes of status lines"
@@ -146,8 +157,12 @@ class DirectPrograms:
         return run_program(
             self.running,
             ["zstd", "-d", "-q", "-c", f"--memory={ZSTD_WINDOW}"],
-            purpose=purpose, environ=self._environ, stdin=source, stdout=output, timeout=seconds,
-        ).status  # fmt: skip
+            purpose=purpose,
+            environ=self._environ,
+            stdin=source,
+            stdout=output,
+            timeout=seconds,
+        ).status
 
     def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
         """As the helper's protocol has it: `get`, and the registry as standard input."""
@@ -188,19 +203,21 @@ def run_program(
     deadline = time.monotonic() + timeout
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the child would inherit it, and keep it
     try:
-        child = running.start(lambda: subprocess.Popen(
-            argv,
-            stdin=stdin if isinstance(stdin, int) else subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if stdout is None else stdout,
-            stderr=subprocess.PIPE if stdout is None else subprocess.DEVNULL,
-            env={"PATH": SEARCH_PATH, **environ, "LC_ALL": "C"},
-            cwd="/",
-            pass_fds=tuple(pass_fds),
-            close_fds=True,
-            restore_signals=True,
-            start_new_session=True,
-            bufsize=0,
-        ))  # fmt: skip
+        child = running.start(
+            lambda: subprocess.Popen(
+                argv,
+                stdin=stdin if isinstance(stdin, int) else subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if stdout is None else stdout,
+                stderr=subprocess.PIPE if stdout is None else subprocess.DEVNULL,
+                env={"PATH": SEARCH_PATH, **environ, "LC_ALL": "C"},
+                cwd="/",
+                pass_fds=tuple(pass_fds),
+                close_fds=True,
+                restore_signals=True,
+                start_new_session=True,
+                bufsize=0,
+            )
+        )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise MissingDependencyError(argv[0], purpose) from error
     except OSError as error:  # ENOEXEC, E2BIG, EAGAIN

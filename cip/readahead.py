@@ -144,9 +144,8 @@ class ReadAhead:
                 break
             try:
                 early[digest] = _EarlyBlob(
-                    self._open_blob, self._layers[digest], self._access, self._first_fill, self._arrived,
-                    self._handed,
-                )  # fmt: skip
+                    self._open_blob, self._layers[digest], self._access, self._first_fill, self._arrived, self._handed
+                )
             except RuntimeError as error:  # no more threads for this process
                 log.debug("read-ahead: %s", error)
                 break
@@ -174,9 +173,14 @@ class _EarlyBlob:
     """One blob that nobody has asked for yet; once taken, a reader."""
 
     def __init__(
-        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, arrived: Callable[[], None],
+        self,
+        open_blob: OpenBlob,
+        descriptor: Descriptor,
+        access: BlobAccess,
+        fill: int,
+        arrived: Callable[[], None],
         handed: _Amount,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.access = access
         self._open_blob = open_blob
         self._arrived = arrived

@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from .trust.matching import IdentityMatcher
     from .trust.requirements import (
         Acceptance,
-        Examination,
         PolicyReaders,
         Requirement,
         RunGpgv,
         TrustTools,
         UnverifiedImage,
+        VerificationRecord,
     )
     from .trust.sigstore.demand import BundleDemand
     from .wire.jsonproxy.conversation import Conversation as JsonConversation
@@ -92,10 +92,19 @@ ROOMS = (
 
 # commands and flags that only a room can serve
 _WORDS = {
-    "experimental-image-proxy": "jsonproxy", "explain": "explain", "fetch": "fetch", "--audit-fd": "report",
-    "--events-fd": "report", "--journal": "report", "--local-source": "union", "--offline": "union",
-    "--partial-dir": "partial", "--read-ahead": "readahead", "--segments": "segments", "--require-sandbox": "confine",
-}  # fmt: skip
+    "experimental-image-proxy": "jsonproxy",
+    "explain": "explain",
+    "fetch": "fetch",
+    "--audit-fd": "report",
+    "--events-fd": "report",
+    "--journal": "report",
+    "--local-source": "union",
+    "--offline": "union",
+    "--partial-dir": "partial",
+    "--read-ahead": "readahead",
+    "--segments": "segments",
+    "--require-sandbox": "confine",
+}
 
 
 def present() -> tuple[str, ...]:
@@ -188,11 +197,16 @@ def open_tarball(reference: ImageReference, spools: Spools, programs: Programs) 
 
 
 def open_with_local_sources(
-    reference: ImageReference, settings: Settings, open_registry: Callable[[ImageReference], ImageSource],
-    events: Events, programs: Programs, spools: Spools,
-) -> ImageSource:  # fmt: skip
+    reference: ImageReference,
+    settings: Settings,
+    open_registry: Callable[[ImageReference], ImageSource],
+    events: Events,
+    programs: Programs,
+    spools: Spools,
+) -> ImageSource:
     """The union of the local sources of `settings` and a registry. Raises UsageError, and what the room raises."""
     from .union import open_with_local_sources
+
     return open_with_local_sources(reference, settings, open_registry, events, programs, spools)
 
 
@@ -215,7 +229,7 @@ def parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> Requirement
 
 def bundle_candidates(
     found: FoundBundles, demand: BundleDemand, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
-) -> tuple[list[tuple[Callable[[Examination], Acceptance], Examination]], list[str]]:
+) -> tuple[list[tuple[Callable[[VerificationRecord], Acceptance], VerificationRecord]], list[str]]:
     """What a `sigstoreSigned` has to check of the bundles of an image. Raises UnsupportedError."""
     with _needed("Sigstore bundles", _dependency):
         from .trust.bundle.requirement import candidates_among
@@ -240,9 +254,12 @@ def require_reliable(run_gpgv: RunGpgv) -> None:
 
 
 def registry_referrers(
-    endpoints: Callable[[], Sequence[Endpoint]], settings: Settings, session: RegistrySession,
-    limits: Callable[[], Limits], opening: Callable[[], Limits],
-) -> ReferrerSource | None:  # fmt: skip
+    endpoints: Callable[[], Sequence[Endpoint]],
+    settings: Settings,
+    session: RegistrySession,
+    limits: Callable[[], Limits],
+    opening: Callable[[], Limits],
+) -> ReferrerSource | None:
     """What refers to an image of a registry; None in a copy that does not look."""
     try:
         with _needed("referrers", _dependency):
@@ -274,9 +291,13 @@ def image_referrers(
 
 
 def read_ahead(
-    open_blob: Callable[[Descriptor, BlobAccess], BlobReader], layers: Sequence[Descriptor], limit: int,
-    connections: int, *, guess: bool,
-) -> ReadAhead | None:  # fmt: skip
+    open_blob: Callable[[Descriptor, BlobAccess], BlobReader],
+    layers: Sequence[Descriptor],
+    limit: int,
+    connections: int,
+    *,
+    guess: bool,
+) -> ReadAhead | None:
     """Requests layers before they are asked for; None in a copy that does not."""
     try:
         with _needed("--read-ahead", UsageError):
@@ -298,12 +319,14 @@ def segmented(
 def open_part_store(path: str, limit: int) -> PartStore | None:
     """What `--partial-dir` keeps; None, with a warning, where nothing can be kept. Raises UsageError."""
     from .partial.store import open_part_store
+
     return open_part_store(path, limit)
 
 
 def records() -> Records:
     """The writers of events and audit. Raises UsageError."""
     from .report.records import Records
+
     return Records()
 
 
@@ -313,6 +336,7 @@ def records() -> Records:
 def json_conversation(sock: socket.socket, opener: ImageOpener) -> JsonConversation:
     """The conversation by the JSON protocol on `sock`, a context manager. Raises UsageError."""
     from .wire.jsonproxy.conversation import Conversation
+
     return Conversation(sock, opener)
 
 
@@ -331,19 +355,27 @@ def confinement(settings: Settings, reference: str, *, limited_reads: bool) -> C
 def explain(reference: str, settings: Settings) -> Explanation:
     """What would be done for `reference`. Raises UsageError."""
     from .explain.resolve import explain
+
     return explain(reference, settings)
 
 
 def parse_destination(text: str, image: str) -> Destination:
     """Where `fetch` puts the `image`. Raises UsageError, InvalidReferenceError."""
     from .fetch.command import parse_destination
+
     return parse_destination(text, image)
 
 
 def fetch(
-    opener: ImageOpener, settings: Settings, reference: str, destination: Destination, *, every_platform: bool,
-    terminal: int | None, confine: Callable[[], object],
-) -> str:  # fmt: skip
+    opener: ImageOpener,
+    settings: Settings,
+    reference: str,
+    destination: Destination,
+    *,
+    every_platform: bool,
+    terminal: int | None,
+    confine: Callable[[], object],
+) -> str:
     """Bring an image into a layout; one line that says what was done. Raises CipError."""
     from .fetch.command import fetch  # `parse_destination` has found it
 

@@ -39,9 +39,13 @@ class SegmentedBlob:
     """The blob `descriptor` from `offset` on, over at most `connections`; one thread reads, any closes."""
 
     def __init__(
-        self, descriptor: Descriptor, offset: int, open_range: OpenRange, connections: int,
+        self,
+        descriptor: Descriptor,
+        offset: int,
+        open_range: OpenRange,
+        connections: int,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._descriptor = descriptor
         self._open_range = open_range
         self._connections = connections

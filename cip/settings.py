@@ -83,8 +83,12 @@ class CredentialOptions(NamedTuple):
             raise UsageError("--creds contradicts --username: expected one of them")
         if (self.username is None) != (self.password is None):
             raise UsageError("expected --username and --password together, found one of them")
-        for name, value in (("--creds", self.creds), ("--username", self.username), ("--password", self.password),
-                            ("--registry-token", self.registry_token)):
+        for name, value in (
+            ("--creds", self.creds),
+            ("--username", self.username),
+            ("--password", self.password),
+            ("--registry-token", self.registry_token),
+        ):
             if value is not None and any(letter in value for letter in "\r\n\0"):
                 raise UsageError(f"{name}: contains a line break or a NUL byte")
         if self.creds is not None:
@@ -125,7 +129,7 @@ class TimeLimits(NamedTuple):
     name_lookup: float = 10.0
     idle: float = 20.0  # first byte of an answer, and between bytes
     control_document: float = 50.0  # token, manifest, index, config, signature, over all repeats
-    control_place: float = 15.0  # one attempt at a place while another place remains
+    control_endpoint: float = 15.0  # one attempt at a place while another place remains
     open: float = 180.0  # opening an image, all in all
     stall: float = 110.0  # a blob without progress over all places
     rate_window: float = 60.0  # for `min_rate`

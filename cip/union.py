@@ -173,8 +173,14 @@ class DirectoryPlace:
 class UnionSource:
     """A registry image with local places in front; `registry` is None when the network may not be touched."""
 
-    def __init__(self, reference: ImageReference, named: DockerReference, places: Sequence[LocalPlace],
-                 registry: ImageSource | None, events: Events) -> None:
+    def __init__(
+        self,
+        reference: ImageReference,
+        named: DockerReference,
+        places: Sequence[LocalPlace],
+        registry: ImageSource | None,
+        events: Events,
+    ) -> None:
         """Owns `places` and `registry`."""
         self._text = reference.text
         self._named = named
@@ -205,10 +211,10 @@ class UnionSource:
             return self._registry.signatures(digest, instance)
         return self._found[digest].signatures(digest)
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         """Those of the registry; offline the local places."""
         if self._registry is not None:
-            return self._registry.signature_places()
+            return self._registry.signature_locations()
         return tuple(place.text for place in self._places)
 
     def referrer_source(self) -> ReferrerSource | None:
@@ -300,8 +306,14 @@ class UnionSource:
         """Tell that a local blob is damaged or cannot be read."""
         log.warning("%s: %s", place.text, error)
         to = "registry" if self._registry is not None else None
-        members = {"image": self._text, "digest": str(digest), "from": place.text, "to": to, "offset": 0,
-                   "reason": error.code}  # fmt: skip
+        members = {
+            "image": self._text,
+            "digest": str(digest),
+            "from": place.text,
+            "to": to,
+            "offset": 0,
+            "reason": error.code,
+        }
         self._events.emit("source", **members)
 
     def _offline(self, what: str, digest: Digest | None) -> NetworkError:

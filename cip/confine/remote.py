@@ -111,9 +111,15 @@ class _Process:
             stack.callback(ours.close)
             command = [sys.executable, "-I", "-S", "-B", "-c", _START, root, module, str(theirs.fileno())]
             self._child: Popen[bytes] = Popen(
-                command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd="/",
-                env={"PATH": SEARCH_PATH, "LC_ALL": "C"}, pass_fds=(theirs.fileno(),), start_new_session=True,
-            )  # fmt: skip
+                command,
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                cwd="/",
+                env={"PATH": SEARCH_PATH, "LC_ALL": "C"},
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
             _send_setup(ours, helpers, variables)
             stack.pop_all()
         self.control = ours
@@ -149,9 +155,13 @@ def _send_setup(control: socket.socket, helpers: Sequence[str], variables: Mappi
 
 
 def _ask(
-    process: _Process | None, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = (),
+    process: _Process | None,
+    name: str,
+    purpose: str,
+    request: Mapping[str, object],
+    passed: Sequence[int] = (),
     timeout: float = PROGRAM_TIMEOUT,
-) -> tuple[Mapping[str, object], bytes]:  # fmt: skip
+) -> tuple[Mapping[str, object], bytes]:
     """Head and content of the answer. Raises MissingDependencyError, SourceError."""
     if process is None:
         raise SourceError(

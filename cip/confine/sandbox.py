@@ -48,14 +48,37 @@ ALL_THREADS_ABI = 8  # of Landlock; before it each thread has to confine itself
 
 # What the C library, OpenSSL and our own late imports read after confinement; never where private keys are kept.
 SYSTEM_READS = (
-    "/usr", "/lib", "/lib64", "/dev/null", "/dev/urandom",
-    "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
-    "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/ca-certificates",
-    "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem", "/etc/ssl/openssl.cnf",
-    "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/dev/null",
+    "/dev/urandom",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/passwd",
+    "/etc/ca-certificates",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/openssl.cnf",
     "/etc/pki/tls/openssl.d",
-    "/etc/crypto-policies", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/run/nscd",
-)  # fmt: skip
+    "/etc/crypto-policies",
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/run/nscd",
+)
+
 
 class Level(IntEnum):
     """How far the process is confined."""

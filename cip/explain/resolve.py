@@ -26,8 +26,8 @@ from ..hostconfig.paths import (
     read_configuration,
 )
 from ..hostconfig.proxyenv import Proxy, choose_proxy
-from ..hostconfig.registriesconf import Place, RegistriesConfig, load_registries
-from ..hostconfig.registriesd import BundleTrust, SignaturePlace, load_registries_d
+from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig, load_registries
+from ..hostconfig.registriesd import BundleTrust, SignatureLocation, load_registries_d
 from ..model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
 from ..model.reference import DEFAULT_DOMAIN, DockerReference, ImageReference, Transport, parse_image_reference
 from ..net.tls import missing_authorities
@@ -185,7 +185,7 @@ class _Explainer:
 
     # --- places ---
 
-    def _places(self, reference: DockerReference) -> tuple[tuple[Place, ...], RegistriesConfig]:
+    def _places(self, reference: DockerReference) -> tuple[tuple[ConfiguredEndpoint, ...], RegistriesConfig]:
         registries = self._try(lambda: load_registries(self._settings, warn=self._warn))
         if registries is None:
             return (), RegistriesConfig()
@@ -199,7 +199,9 @@ class _Explainer:
             self._refusals.append(str(error))
         return self._try(lambda: registries.candidates(reference)) or (), registries
 
-    def _endpoint(self, place: Place, logical: DockerReference, registries: RegistriesConfig) -> EndpointView:
+    def _endpoint(
+        self, place: ConfiguredEndpoint, logical: DockerReference, registries: RegistriesConfig
+    ) -> EndpointView:
         insecure = place.insecure
         if self._settings.tls_verify is not TlsVerify.UNSET:
             insecure = self._settings.tls_verify is TlsVerify.DISABLED
@@ -238,7 +240,9 @@ class _Explainer:
             )
         return proxy
 
-    def _credentials(self, place: Place, logical: DockerReference, registries: RegistriesConfig) -> CredentialView:
+    def _credentials(
+        self, place: ConfiguredEndpoint, logical: DockerReference, registries: RegistriesConfig
+    ) -> CredentialView:
         """Flags go to the host they were given for, `--no-creds` holds everywhere; as `registry.endpoints` has it."""
         options = self._settings.credentials
         at_home = place.reference.domain == logical.domain
@@ -261,7 +265,7 @@ class _Explainer:
 
     def _signatures(
         self, reference: DockerReference, requested: DockerReference, *, needed: bool
-    ) -> tuple[SignaturePlace | None, BundleTrust | None]:
+    ) -> tuple[SignatureLocation | None, BundleTrust | None]:
         """What registries.d says of the first place, and of bundles under the name that was asked for.
 
         Where no requirement asks, a broken file stops nothing.

@@ -14,7 +14,7 @@ from ..errors import strip_url
 from ..hostconfig.certsd import Certificates
 from ..hostconfig.paths import ConfigurationFile
 from ..hostconfig.proxyenv import Proxy
-from ..hostconfig.registriesd import BundleTrust, SignaturePlace
+from ..hostconfig.registriesd import BundleTrust, SignatureLocation
 
 # by what registries.d says of bundles and of attachments: whether they are looked for, and in words
 _BUNDLES = {
@@ -84,7 +84,7 @@ class Explanation(NamedTuple):
     config_files: tuple[ConfigurationFile, ...]
     endpoints: tuple[EndpointView, ...]
     policy: PolicyView | None
-    signatures: SignaturePlace | None
+    signatures: SignatureLocation | None
     bundles: BundleTrust | None
     local_sources: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -126,11 +126,15 @@ def _endpoint_members(endpoint: EndpointView) -> dict[str, object]:
     if endpoint.credentials is not None:
         members["credentials"] = {key: value or None for key, value in endpoint.credentials._asdict().items()}
     certificates = endpoint.certificates
-    members["certificates"] = None if certificates is None else {
-        "directory": certificates.directory or None,
-        "authorities": list(certificates.authorities),
-        "pairs": [list(pair) for pair in certificates.pairs],
-    }  # fmt: skip
+    members["certificates"] = (
+        None
+        if certificates is None
+        else {
+            "directory": certificates.directory or None,
+            "authorities": list(certificates.authorities),
+            "pairs": [list(pair) for pair in certificates.pairs],
+        }
+    )
     members["proxy"] = None if endpoint.proxy is None else _proxy_text(endpoint.proxy)
     return members
 
@@ -143,19 +147,21 @@ def _policy_members(policy: PolicyView) -> dict[str, object]:
     return {**policy._asdict(), "requirements": requirements}
 
 
-def _signature_members(place: SignaturePlace, bundles: BundleTrust | None) -> dict[str, object]:
+def _signature_members(place: SignatureLocation, bundles: BundleTrust | None) -> dict[str, object]:
     return {
         "lookaside": strip_url(place.lookaside),
         "attachments": place.attachments,
         "file": place.file or None,
         "bundles": _BUNDLES[place.bundles, place.attachments][0],
-        "bundle_trust": None if bundles is None else {
+        "bundle_trust": None
+        if bundles is None
+        else {
             "identity": "by-digest" if bundles.by_digest else "refuse",
             "identity_file": bundles.file if bundles.by_digest else None,
             "trusted_root": bundles.trusted_root or None,
             "trusted_root_file": bundles.trusted_root_file or None,
         },
-    }  # fmt: skip
+    }
 
 
 def _proxy_text(proxy: Proxy) -> str:
@@ -249,9 +255,7 @@ def _policy_lines(policy: PolicyView | None) -> Iterator[str]:
         yield from (f"                {signer}" for signer in requirement.signers)
 
 
-def _signature_lines(
-    place: SignaturePlace, bundles: BundleTrust | None, policy: PolicyView | None
-) -> Iterator[str]:
+def _signature_lines(place: SignatureLocation, bundles: BundleTrust | None, policy: PolicyView | None) -> Iterator[str]:
     unused = policy is not None and not policy.asks_for_signatures()
     yield "signatures of the first place" + (", not asked for by the policy" if unused else "")
     yield f"  lookaside     {strip_url(place.lookaside)}  ({place.file or 'built-in default'})"

@@ -48,9 +48,15 @@ def parse_destination(text: str, image: str) -> Destination:
 
 
 def fetch(
-    opener: ImageOpener, settings: Settings, reference: str, destination: Destination, *, every_platform: bool,
-    terminal: int | None, confine: Callable[[], object],
-) -> str:  # fmt: skip
+    opener: ImageOpener,
+    settings: Settings,
+    reference: str,
+    destination: Destination,
+    *,
+    every_platform: bool,
+    terminal: int | None,
+    confine: Callable[[], object],
+) -> str:
     """Fetch the image `reference`; one line that says what was done.
 
     A bar is drawn on `terminal`, if there is one. `confine` is called once the image is accepted and the layout is
@@ -114,8 +120,10 @@ class _Fetch:
         entries, count = keep_signatures(writer, self._opener.sources, image, judged, offline=self._settings.offline)
         parsed = parse_manifest(top.data, top.media_type, f"{image.reference}: manifest")
         entry: dict[str, object] = {
-            "mediaType": parsed.media_type, "digest": str(digest_of(top.data)), "size": len(top.data)
-        }  # fmt: skip
+            "mediaType": parsed.media_type,
+            "digest": str(digest_of(top.data)),
+            "size": len(top.data),
+        }
         if destination.tag is not None:
             entry["annotations"] = {REF_NAME: destination.tag}
         writer.add_entries([entry, *entries])

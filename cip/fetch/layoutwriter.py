@@ -45,13 +45,13 @@ Moved = Callable[[int, int], object]
 class LayoutWriter:
     """The layout in the directory `path`, which is made when it is not there; safe from several threads.
 
-    `patience` is how many seconds a blob that another process fetches may stand still.
+    `stall` is how many seconds a blob that another process fetches may stand still.
     """
 
-    def __init__(self, path: str, patience: float) -> None:
+    def __init__(self, path: str, stall: float) -> None:
         """Raises SourceError, InvalidDocumentError; a directory that holds something else is refused."""
         self.path = path
-        self._patience = patience
+        self._stall = stall
         self._stores: dict[str, PartStore] = {}
         self._lock = threading.Lock()
         try:
@@ -95,13 +95,13 @@ class LayoutWriter:
         if self.has(descriptor):
             return None
         store = self._store(descriptor.digest)
-        seen, until = -1, time.monotonic() + self._patience
+        seen, until = -1, time.monotonic() + self._stall
         while (part := self._claim(store, descriptor)) is None:
             if self.has(descriptor):
                 return None  # another process had begun it
             size = self._part_size(descriptor.digest)
             if size != seen:
-                seen, until = size, time.monotonic() + self._patience
+                seen, until = size, time.monotonic() + self._stall
             elif time.monotonic() > until:
                 raise SourceError(
                     f"{self.path}: blob {descriptor.digest}: its part is in use or not ours, and does not grow: "
@@ -146,9 +146,11 @@ class LayoutWriter:
     def write(self, data: bytes, digest: Digest) -> None:
         """A small blob that is in memory. Raises ContentMismatchError, SourceError."""
         self.copy(
-            Descriptor("", digest, len(data)), lambda offset: BytesReader(data[offset:]), lambda reader: reader,
+            Descriptor("", digest, len(data)),
+            lambda offset: BytesReader(data[offset:]),
+            lambda reader: reader,
             lambda count, kept: None,
-        )  # fmt: skip
+        )
 
     def add_entries(self, entries: Sequence[Mapping[str, object]]) -> None:
         """Add named entries to the index, each in the place of one that has its name. Raises SourceError."""
@@ -241,7 +243,7 @@ class LayoutWriter:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Nobody else changes names at the top of the layout, which takes milliseconds. Raises OSError."""
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + self._stall
         while True:
             try:
                 fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)

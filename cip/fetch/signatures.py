@@ -22,11 +22,7 @@ from ..model.digest import Digest, digest_of
 from ..model.manifest import Manifest, parse_manifest
 from ..model.reference import ImageReference, Transport, parse_image_reference
 from ..model.referrers import NotABundleError, bundle_layer, fallback_tag
-from ..model.signature import (
-    SIGNATURE_LIMIT,
-    SimpleSignature,
-    encode_signature_blob,
-)
+from ..model.signature import SIGNATURE_LIMIT, SimpleSignature, encode_signature_blob
 from ..sources.base import BlobAccess, ImageSource, RawManifest, ReferrerList
 from ..sources.layoutsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
 from ..transports import SourceOpener
@@ -84,9 +80,7 @@ class _Kept:
             where = f"{self._image.reference}: attached signatures {tag}"
             manifest = parse_manifest(raw.data, raw.media_type, where)
             if not isinstance(manifest, Manifest) or len(manifest.layers) > ATTACHED_LIMIT:
-                raise SignatureError(
-                    f"{where}: expected a manifest of at most {ATTACHED_LIMIT} layers", reason="fetch"
-                )
+                raise SignatureError(f"{where}: expected a manifest of at most {ATTACHED_LIMIT} layers", reason="fetch")
             self._blob(source, manifest.config)
             found = {self._blob(source, layer) for layer in manifest.layers}
         self._document(raw.data, manifest.media_type, tag)
@@ -148,9 +142,13 @@ class _Kept:
         layers = [_descriptor(SIGNATURE_TYPE, blob) for blob in blobs]
         config = _descriptor(mediatype.OCI_EMPTY, _EMPTY)
         document = {
-            "schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "artifactType": ARTIFACT_TYPE, "config": config,
-            "layers": layers, "annotations": {"org.opencontainers.image.base.digest": str(digest)},
-        }  # fmt: skip
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_MANIFEST,
+            "artifactType": ARTIFACT_TYPE,
+            "config": config,
+            "layers": layers,
+            "annotations": {"org.opencontainers.image.base.digest": str(digest)},
+        }
         for blob in (*blobs, _EMPTY):
             self._writer.write(blob, digest_of(blob))
         self._document(_json(document), mediatype.OCI_MANIFEST, kept_name(digest))

@@ -89,12 +89,7 @@ class DescriptorFiles:
 
 
 def find_credentials(
-    name: str,
-    *,
-    settings: Settings,
-    registries: RegistriesConfig,
-    programs: Programs,
-    fd_cache: DescriptorFiles,
+    name: str, *, settings: Settings, registries: RegistriesConfig, programs: Programs, fd_cache: DescriptorFiles
 ) -> FoundCredentials:
     """The credentials for the repository `name`, `host[:port]/path` of the physical place; anonymous if there are none.
 
@@ -183,12 +178,7 @@ class _Search:
     """One lookup: what was looked at, and what failed on the way."""
 
     def __init__(
-        self,
-        name: str,
-        settings: Settings,
-        files: DescriptorFiles,
-        ask: AskHelper,
-        warn: Callable[[str], None],
+        self, name: str, settings: Settings, files: DescriptorFiles, ask: AskHelper, warn: Callable[[str], None]
     ) -> None:
         self.registry, _, path = name.partition("/")
         if not self.registry or not path or "@" in name or ":" in path or "//" in name or name.endswith("/"):

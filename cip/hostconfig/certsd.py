@@ -73,9 +73,10 @@ def _collect(directory: str, names: list[str]) -> Certificates:
             certificate = name.removesuffix(".key") + ".cert"
             if certificate not in present:
                 raise ConfigurationError(
-                    path, f"expected its certificate {quote_own(certificate)} beside it, found none: "
-                    "a certificate that ends in .crt is taken for an authority"
-                )  # fmt: skip
+                    path,
+                    f"expected its certificate {quote_own(certificate)} beside it, found none: "
+                    "a certificate that ends in .crt is taken for an authority",
+                )
     return Certificates(directory, tuple(authorities), tuple(pairs))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""registries.conf: a reference becomes the ordered places it is fetched from (registry.md 2.5 to 2.7).
+"""registries.conf: a reference becomes the ordered endpoints it is fetched from (registry.md 2.5 to 2.7).
 
 Each file is validated alone, then laid over the files before it: a `[[registry]]` table replaces the earlier one of
 the same prefix whole.
@@ -27,11 +27,11 @@ from .registriesfile import Location, RegistryRule, parse_registries_file
 FILE_HELPER = "containers-auth.json"  # in `credential-helpers`: the files of registry.md 3.2, not a program
 
 
-class Place(NamedTuple):
+class ConfiguredEndpoint(NamedTuple):
     """One location of an image.
 
-    `reference` names the image there. `rule` says in words which part of `file` made the place (empty `file`: none
-    did). `insecure` is the file's own flag, before `--tls-verify`. `blocked`: a rule forbids this physical place.
+    `reference` names the image there. `rule` says in words which part of `file` made the endpoint (empty `file`: none
+    did). `insecure` is the file's own flag, before `--tls-verify`. `blocked`: a rule forbids this physical endpoint.
     `namespace`, where set, is sent with each request as the parameter `ns`, for a proxy that serves many registries.
     """
 
@@ -59,11 +59,12 @@ class RegistriesConfig(NamedTuple):
                 best = rule
         return best
 
-    def places(self, reference: DockerReference) -> tuple[Place, ...]:
+    def places(self, reference: DockerReference) -> tuple[ConfiguredEndpoint, ...]:
         """Where `reference` is fetched from, in the order to be tried: mirrors, then the primary location.
 
         Raises CipError (registry-blocked) when the name itself is blocked, and ConfigurationError when a rule makes a
-        text that is not a normal reference, even for a mirror: the file is wrong, whichever place would have answered.
+        text that is not a normal reference, even for a mirror: the file is wrong, whichever endpoint would have
+        answered.
         """
         rule = self.rule_for(reference)
         if rule is not None and rule.blocked:
@@ -75,11 +76,11 @@ class RegistriesConfig(NamedTuple):
             )
         return self.candidates(reference)
 
-    def candidates(self, reference: DockerReference) -> tuple[Place, ...]:
-        """As `places`, for a name that may be blocked."""
+    def candidates(self, reference: DockerReference) -> tuple[ConfiguredEndpoint, ...]:
+        """As `endpoints`, for a name that may be blocked."""
         rule = self.rule_for(reference)
         if rule is None:
-            return (Place(reference, "no [[registry]] matches: the name itself", "", False, False, True),)
+            return (ConfiguredEndpoint(reference, "no [[registry]] matches: the name itself", "", False, False, True),)
         found = []
         for number, mirror in enumerate(rule.mirrors, 1):
             used = reference.digest is not None if rule.mirror_by_digest_only else mirror.serves(reference)
@@ -94,12 +95,12 @@ class RegistriesConfig(NamedTuple):
 
     def _place(
         self, reference: DockerReference, rule: RegistryRule, at: Location, what: str, *, primary: bool
-    ) -> Place:
+    ) -> ConfiguredEndpoint:
         physical = _rewrite(reference, rule, at.location, what)
         forbidding = self.rule_for(physical)
         blocked = forbidding is not None and forbidding.blocked
         rule_text = f"{what}, namespace {quote_own(at.namespace)}" if at.namespace else what
-        return Place(physical, rule_text, rule.file, at.insecure, blocked, primary, at.namespace)
+        return ConfiguredEndpoint(physical, rule_text, rule.file, at.insecure, blocked, primary, at.namespace)
 
 
 def _rewrite(reference: DockerReference, rule: RegistryRule, location: str, what: str) -> DockerReference:

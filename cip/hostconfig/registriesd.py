@@ -37,7 +37,7 @@ _FLOW = re.compile(rb"[][{}]")
 _DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
 
 
-class SignaturePlace(NamedTuple):
+class SignatureLocation(NamedTuple):
     """Where signatures of one image are looked for.
 
     `lookaside` is a base URL of scheme file, http or https (it may hold a password: never show it whole), `file` the
@@ -85,7 +85,7 @@ class SignatureStores(NamedTuple):
     files: tuple[ConfigurationFile, ...]
     directory: str = ""
 
-    def place(self, reference: DockerReference) -> SignaturePlace:
+    def place(self, reference: DockerReference) -> SignatureLocation:
         """Where the signatures of the physical `reference` are. Raises ConfigurationError for an unusable URL.
 
         Each setting falls through on its own: a specific section that lacks it does not hide a general one.
@@ -95,13 +95,13 @@ class SignatureStores(NamedTuple):
         bundles = next((each.bundles for each in sections if each.bundles is not None), None)
         section = next((each for each in sections if each.lookaside), None)
         if section is None or section.lookaside is None:
-            return SignaturePlace(self.fallback, attachments, "", bundles)
+            return SignatureLocation(self.fallback, attachments, "", bundles)
         if not _SCHEME.match(section.lookaside):
             raise ConfigurationError(
                 f"{section.file} line {section.line}: lookaside",
                 f"expected a URL of scheme file, http or https, found {quote_own(section.lookaside.partition(':')[0])}",
             )
-        return SignaturePlace(section.lookaside, attachments, section.file, bundles)
+        return SignatureLocation(section.lookaside, attachments, section.file, bundles)
 
     def bundle_trust(self, requested: DockerReference) -> BundleTrust:
         """What holds for the bundles of the image that was asked for as `requested`."""

@@ -184,8 +184,9 @@ def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
         table.node.fail(
             f"prefix {quote_own(prefix)}: expected a location, which only a prefix like *.example.com can lack"
         )
-    why = unmatched_scope(prefix) or ("" if "@" not in prefix and ":" not in prefix.partition("/")[2] else
-                                      "expected no tag and no digest")  # fmt: skip
+    why = unmatched_scope(prefix) or (
+        "" if "@" not in prefix and ":" not in prefix.partition("/")[2] else "expected no tag and no digest"
+    )
     if why:
         warnings.append(f"{table.node.where}: no image has the prefix {quote_own(prefix)}: {why}")
     usage = table.get("pull-from-mirror")
@@ -242,8 +243,9 @@ def _refuse_contradictions(rules: list[RegistryRule], tables: list[JsonNode]) ->
         location = rule.at.location or rule.prefix
         earlier, path = first.setdefault(location, (rule, node.path))
         for key, ours, theirs in (
-            ("insecure", rule.at.insecure, earlier.at.insecure), ("blocked", rule.blocked, earlier.blocked),
-        ):  # fmt: skip
+            ("insecure", rule.at.insecure, earlier.at.insecure),
+            ("blocked", rule.blocked, earlier.blocked),
+        ):
             if ours != theirs:
                 node.fail(
                     f"{key} = {str(ours).lower()} for location {quote_own(location)} contradicts {key} = "

@@ -40,9 +40,7 @@ def parse_digest(text: str) -> Digest:
     if algorithm not in HEX_DIGITS:
         names = ", ".join(HEX_DIGITS)
         if _SHAPE.fullmatch(text):
-            raise InvalidDigestError(
-                text, f"algorithm must be one of {names}", code=ErrorCode.DIGEST_UNSUPPORTED
-            )
+            raise InvalidDigestError(text, f"algorithm must be one of {names}", code=ErrorCode.DIGEST_UNSUPPORTED)
         raise InvalidDigestError(text, f"expected algorithm:hex, the algorithm must be one of {names}")
     if len(encoded) != HEX_DIGITS[algorithm]:
         raise InvalidDigestError(

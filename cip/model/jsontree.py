@@ -29,7 +29,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _DUPLICATE = object()  # stands in for the value of a key that occurred twice
 
 
-
 def fold_key(key: str) -> str:
     """`key` as a case-insensitive reader sees it (images.md 5.3)."""
     return key.translate(_FOLDS).lower()
@@ -44,9 +43,7 @@ class JsonNode:
 
     __slots__ = ("_origin", "_parent", "_step", "value")
 
-    def __init__(
-        self, origin: tuple[str, DocumentError], parent: JsonNode | None, step: str | int, value: Any
-    ) -> None:
+    def __init__(self, origin: tuple[str, DocumentError], parent: JsonNode | None, step: str | int, value: Any) -> None:
         self._origin = origin
         self._parent = parent
         self._step = step

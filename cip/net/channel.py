@@ -29,9 +29,7 @@ class Channel:
     and SourceError for an alert.
     """
 
-    def __init__(
-        self, sock: Socket, limits: Limits, host: str, via: str, identity: TlsIdentity = _NOBODY
-    ) -> None:
+    def __init__(self, sock: Socket, limits: Limits, host: str, via: str, identity: TlsIdentity = _NOBODY) -> None:
         self.sock = sock
         self.limits = limits
         self.host = host

@@ -113,11 +113,7 @@ class Opener(urllib.request.OpenerDirector):
     """
 
     def __init__(
-        self,
-        network: Network,
-        identity: TlsIdentity,
-        *handlers: urllib.request.BaseHandler,
-        socket_path: str = "",
+        self, network: Network, identity: TlsIdentity, *handlers: urllib.request.BaseHandler, socket_path: str = ""
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -133,7 +129,6 @@ class Opener(urllib.request.OpenerDirector):
         Raises NetworkError, SourceError (tls codes, redirect-refused, address-refused), GarbledError.
         """
         return cast(Response, self.open(request, timeout=limits))  # type: ignore[arg-type]
-
 
     def dial(self, origin: Origin, limits: Limits) -> None:
         """Open the connection that the first request to `origin` will use, in a thread beside the caller.

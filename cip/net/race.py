@@ -78,9 +78,7 @@ class _Race:
             if not self._pending:
                 raise self._all_failed()
             if now >= end:
-                raise self._limits.expired(
-                    self._limits.times.connect, Phase.CONNECT, host, self._via, "no connection"
-                )
+                raise self._limits.expired(self._limits.times.connect, Phase.CONNECT, host, self._via, "no connection")
             self._limits.cancellation.require(host)
             wake = min(end, next_start, now + POLL) if waiting else min(end, now + POLL)
             for descriptor, _ in self._poll.poll(max(0.0, wake - now) * 1000 + 1):

@@ -234,7 +234,6 @@ class Response(http.client.HTTPResponse):
         expected = "more" if self.chunked else f"{self.size} bytes"
         channel = self.channel
         return NetworkError(
-            f"{channel.host} ({channel.via}): the body ended early: "
-            f"expected {expected}, found {self._received} bytes",
+            f"{channel.host} ({channel.via}): the body ended early: expected {expected}, found {self._received} bytes",
             host=channel.host,
         )

@@ -249,8 +249,10 @@ def missing_authorities() -> str:
         found = bool(paths.cafile and os.path.getsize(paths.cafile)) or bool(paths.capath and os.listdir(paths.capath))
     except OSError:
         found = False
-    wanted = (os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile,
-              os.environ.get(paths.openssl_capath_env) or paths.openssl_capath)  # fmt: skip
+    wanted = (
+        os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile,
+        os.environ.get(paths.openssl_capath_env) or paths.openssl_capath,
+    )
     return "" if found else ", ".join(wanted)
 
 
@@ -258,9 +260,7 @@ def _no_password() -> str:
     raise ConfigurationError("client key", "it is encrypted, expected one without a password")
 
 
-def _certificate_error(
-    error: ssl.SSLCertVerificationError, host: str, via: str, identity: TlsIdentity
-) -> SourceError:
+def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str, identity: TlsIdentity) -> SourceError:
     code = error.verify_code
     reason = redacted(error.verify_message or "").lower()  # it names the host, which a redirect may have chosen
     if code in (_EXPIRED, _NOT_YET_VALID):
@@ -300,10 +300,7 @@ def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdenti
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
         return _broken(host, via)
     return NetworkError(
-        f"{host}: tls failed: {_short(error)} ({via})",
-        code=ErrorCode.REGISTRY_ERROR,
-        host=host,
-        phase=Phase.TLS,
+        f"{host}: tls failed: {_short(error)} ({via})", code=ErrorCode.REGISTRY_ERROR, host=host, phase=Phase.TLS
     )
 
 

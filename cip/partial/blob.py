@@ -23,9 +23,13 @@ class PartialBlob:
     """
 
     def __init__(
-        self, part: Part, descriptor: Descriptor, access: BlobAccess, open_rest: OpenRest,
+        self,
+        part: Part,
+        descriptor: Descriptor,
+        access: BlobAccess,
+        open_rest: OpenRest,
         renew: Callable[[], Part | None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.part: Part | None = part
         self._descriptor = descriptor
         self._open_rest = open_rest

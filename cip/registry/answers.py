@@ -76,13 +76,11 @@ def parse_complaint(body: bytes, status: int) -> Complaint:
         return Complaint("", text[:SHOWN])
 
 
-def refusal(
-    response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str | None = None
-) -> CipError:
+def refusal(response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str | None = None) -> CipError:
     """The error for an answer that is not a success; closes the answer.
 
     `what` names the wanted thing, `missing` is the code for "there is none", `access` tells how we tried to get in,
-    None where we did not try, as at a place that the registry redirected to.
+    None where we did not try, as at an endpoint that the registry redirected to.
     """
     return complaint_of(response, what, missing, clock, access=access)[1]
 

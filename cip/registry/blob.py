@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One unbroken stream over many tries and places.
+"""One unbroken stream over many tries and endpoints.
 
-Rules: a try that breaks off is continued at its offset: at the same place once when it had sent bytes before its
-connection was lost, else at the next place of the list. A place is asked `repeats.times` more often than once, and
-anew after PROGRESS bytes. A place that states another size, codes the content or answers a range wrongly is excluded
-for this blob. A raw blob stays at the place that its first byte came from, because a mixture could not be blamed.
-Waiting counts only while we wait for a source: `stall` seconds without progress over all places end it, and so does a
-rate below `min_rate`. A config or a signature has a document's time instead, and its places a document's share of it.
+Rules: a try that breaks off is continued at its offset: at the same endpoint once when it had sent bytes before its
+connection was lost, else at the next one of the list. An endpoint is asked `repeats.times` more often than once, and
+anew after PROGRESS bytes. An endpoint that states another size, codes the content or answers a range wrongly is
+excluded for this blob. A raw blob stays at the endpoint that its first byte came from, because a mixture could not be
+blamed. Waiting counts only while we wait for a source: `stall` seconds without progress over all endpoints end it, and
+so does a rate below `min_rate`. A config or a signature has a document's time instead, and its endpoints a document's
+share of it.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from ..net.lines import words_of
 from ..net.response import UNKNOWN_LENGTH, Response
 from ..sources.base import BlobAccess
 from .answers import refusal, require_uncompressed
-from .candidates import Candidate, Candidates
 from .endpoints import Endpoint
-from .patience import Patience
+from .failover import Candidate, Candidates
 from .retry import History, another_may_help
+from .stalltimer import StallTimer
 
 if TYPE_CHECKING:
     from .session import RegistrySession
 
-PROGRESS = 1024 * 1024  # bytes in one try after which its place gets all its repeats again
+PROGRESS = 1024 * 1024  # bytes in one try after which its endpoint gets all its repeats again
 REREAD_MINIMUM = 64 * 1024 * 1024  # bytes that may be skipped at servers that ignore ranges; or twice the blob's size
 _SKIP_SIZE = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
@@ -89,7 +90,7 @@ class RegistryBlob:
         self._is_document = is_signature or is_config
         self._phase = Phase.CONFIG if is_config else Phase.SIGNATURE if is_signature else Phase.BLOB
         stall = times.control_document if self._is_document else times.stall
-        self._patience = Patience(stall, times, session.min_rate)
+        self._stall = StallTimer(stall, times, session.min_rate)
         self._history = History(self._clock)
         self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
         if self._is_document:
@@ -125,7 +126,7 @@ class RegistryBlob:
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes; 0 at the end.
 
-        Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError when no place has the rest.
+        Raises NotFoundError (blob-not-found), SourceError, ContentMismatchError when no endpoint has the rest.
         """
         self._enter()
         try:
@@ -134,30 +135,30 @@ class RegistryBlob:
             self._leave()
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Complete the error with the places that served bytes."""
-        liars = self._candidates.liars()
-        if liars:  # else there was nothing to read, and who named the blob is wrong
-            error = error.served_by(" and ".join(liars))
-        for name in liars:
+        """Complete the error with the endpoints that served bytes."""
+        bad_endpoints = self._candidates.bad_endpoints()
+        if bad_endpoints:  # else there was nothing to read, and who named the blob is wrong
+            error = error.served_by(" and ".join(bad_endpoints))
+        for name in bad_endpoints:
             self._history.add(name, error, self._phase)
         self._complete(error)
         return error
 
     def restart(self, error: ContentMismatchError) -> bool:
-        """Exclude every place that served a byte; whether there is another one to begin anew at."""
-        liars = self._candidates.liars()
-        self._candidates.exclude_liars()
+        """Exclude every endpoint that served a byte; whether there is another one to begin anew at."""
+        bad_endpoints = self._candidates.bad_endpoints()
+        self._candidates.exclude_bad_endpoints()
         with self._lock:  # it may be asked to give way at present
             self._drop()
         following = None
-        if liars and self._access is BlobAccess.VERIFIED:
+        if bad_endpoints and self._access is BlobAccess.VERIFIED:
             following = self._candidates.choose(error, sent_bytes=False, stay=False)
         if following is None:
             return False
         self._session.events.emit(
             "source",
             digest=str(self._descriptor.digest),
-            **{"from": " and ".join(liars)},
+            **{"from": " and ".join(bad_endpoints)},
             to=following.endpoint.name,
             offset=0,
             reason=error.code,
@@ -230,7 +231,7 @@ class RegistryBlob:
 
     def _read(self, buffer: memoryview) -> int:
         expected = self._end
-        if not self._asked:  # for a blob without bytes too: its place has to have it
+        if not self._asked:  # for a blob without bytes too: its endpoint has to have it
             self._find_source()
             self._asked = True
         while self._offset != expected:
@@ -263,10 +264,10 @@ class RegistryBlob:
         The deadline is there however much time is left: one read may wait very often, for a TLS record or the size of a
         chunk that comes byte by byte.
         """
-        patience, times = self._patience, self._limits.times
-        remaining = patience.remaining()
-        if remaining <= 0 or patience.is_too_slow():
-            seconds = patience.stall if remaining <= 0 else times.rate_window
+        stall, times = self._stall, self._limits.times
+        remaining = stall.remaining()
+        if remaining <= 0 or stall.is_too_slow():
+            seconds = stall.stall if remaining <= 0 else times.rate_window
             raise NetworkError(
                 f"{response.origin.address}: slower than {self._session.min_rate} bytes a second "
                 f"over {seconds:g} s ({response.via})",
@@ -280,7 +281,7 @@ class RegistryBlob:
         try:
             count = response.readinto(view)
         finally:
-            patience.count(self._clock.monotonic() - began - (response.paused - paused), count, known=known)
+            stall.count(self._clock.monotonic() - began - (response.paused - paused), count, known=known)
         return count
 
     def _ended_early(self) -> NetworkError:
@@ -289,10 +290,10 @@ class RegistryBlob:
             f"{host}: the body ended early: expected {self._descriptor.size} bytes, found {self._offset}", host=host
         )
 
-    # --- choosing a place ---
+    # --- choosing an endpoint ---
 
     def _find_source(self) -> None:
-        """Ask the current place, and others when that fails, until one sends the bytes from our offset on."""
+        """Ask the current endpoint, and others when that fails, until one sends the bytes from our offset on."""
         while self._response is None:
             try:
                 self._response = self._ask(self._candidates.current)
@@ -307,24 +308,24 @@ class RegistryBlob:
             self._drop()
             self._session.host_limit.take(endpoint.name, self, self._cancellation)
             self._share = endpoint.name
-        self._patience.begin_try()
+        self._stall.begin_try()
         self._in_try = 0
         wait = self._candidates.take_turn(source)
-        if 0 < wait < min(self._patience.remaining(), self._limits.remaining()):
+        if 0 < wait < min(self._stall.remaining(), self._limits.remaining()):
             self._clock.sleep(wait, self._cancellation)
-            self._patience.count(wait, 0)
+            self._stall.count(wait, 0)
         began = self._clock.monotonic()
         self._try_limits = self._limits
         if self._is_document and self._candidates.have_another():
-            self._try_limits = self._limits.until(began + self._limits.times.control_place)
-        limits = self._try_limits.until(began + self._patience.remaining())
+            self._try_limits = self._limits.until(began + self._limits.times.control_endpoint)
+        limits = self._try_limits.until(began + self._stall.remaining())
         last = self._end - 1 if self._is_segment else ""
         fields = {"Range": f"bytes={self._offset}-{last}"} if self._broke_off and source.takes_ranges else {}
         try:
             with self._session.silence.asking(endpoint.name):
                 response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
         finally:
-            self._patience.count(self._clock.monotonic() - began, 0)
+            self._stall.count(self._clock.monotonic() - began, 0)
         try:
             self._require_usable(source, response, ranged=bool(fields))
         except BaseException:
@@ -406,7 +407,10 @@ class RegistryBlob:
                 self._skipped += count
 
     def _move_on(self, error: CipError, *, again: bool) -> None:
-        """Choose where to continue after a fault, and wait as long as that place needs. Raises what ends the blob."""
+        """Choose where to continue after a fault, and wait as long as that endpoint needs.
+
+        Raises what ends the blob.
+        """
         source = self._candidates.current
         self._drop()
         self._history.add(source.endpoint.name, error, self._phase)
@@ -419,7 +423,7 @@ class RegistryBlob:
         if following is None:
             raise self._complete(self._candidates.final_fault(error))
         wait = self._candidates.wait_for(following)
-        if wait >= self._patience.remaining() or wait >= self._limits.remaining():
+        if wait >= self._stall.remaining() or wait >= self._limits.remaining():
             raise self._complete(self._candidates.final_fault(error))
         digest = str(self._descriptor.digest)
         self._session.repeats.tell(self._faults, error, wait, digest)
@@ -434,7 +438,7 @@ class RegistryBlob:
             )
         if wait:
             self._clock.sleep(wait, self._cancellation)
-            self._patience.count(wait, 0)
+            self._stall.count(wait, 0)
         self._candidates.current = following
 
     def _complete(self, error: CipError) -> CipError:

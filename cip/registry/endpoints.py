@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ordered places of one image: where each is, how it is entered, and whom we trust there.
+"""The ordered endpoints of one image: where each is, how it is entered, and whom we trust there.
 
 Nothing is shared between two endpoints but connections: credentials, tokens and challenges are found by the physical
 name of each (registry.md S8), and what the user gave for a registry goes to that host and port alone (registry.md S7).
@@ -15,7 +15,7 @@ from .. import log
 from ..errors import CipError, ErrorCode, InvalidInputError, NetworkError, Phase, RegistryError, SourceError
 from ..hostconfig.authfile import find_credentials
 from ..hostconfig.certsd import find_certificates
-from ..hostconfig.registriesconf import Place, RegistriesConfig
+from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
 from ..model.reference import DEFAULT_DOMAIN, DockerReference
 from ..net.limits import Limits
 from ..net.opener import Opener, Redirects, Request
@@ -37,7 +37,7 @@ class Endpoint:
 
     def __init__(
         self,
-        place: Place,
+        place: ConfiguredEndpoint,
         logical: DockerReference,
         settings: Settings,
         registries: RegistriesConfig,
@@ -92,7 +92,7 @@ class Endpoint:
         return response.status == 401 and authorization.learn(response.headers) is not None
 
     def dial(self, limits: Limits) -> None:
-        """Open the first connection beside the caller, unless the place is blocked or perhaps does not speak TLS."""
+        """Open the first connection beside the caller, unless the endpoint is blocked or perhaps does not speak TLS."""
         if not self.place.blocked and not self.insecure:
             Opener(self._session.network, self._identity()).dial(self._origin(), limits)
 
@@ -119,7 +119,7 @@ class Endpoint:
         self.pinged = True
 
     def is_here(self, response: Response) -> bool:
-        """Whether the registry itself answered, and not a place that it redirected to."""
+        """Whether the registry itself answered, and not an endpoint that it redirected to."""
         return response.origin.is_same(self._origin())
 
     def _origin(self, scheme: str = "") -> Origin:

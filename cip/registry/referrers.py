@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What refers to a registry's image: the referrers API, or the tag that stands in for it (bundles.md 1.2, 1.3).
 
-The place that served the manifest is asked first; only where it has neither the API nor the tag, the next one is. A
+The endpoint that served the manifest is asked first; only where it has neither the API nor the tag, the next one is. A
 list that cannot be had whole is an error: nothing missing may look like nothing there.
 """
 
@@ -27,7 +27,7 @@ from .answers import complaint_of, refusal, require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint
 from .manifests import media_type_of, read_manifest
-from .retry import ask_places
+from .retry import ask_endpoints
 from .session import RegistrySession
 
 PAGE_LIMIT = 64  # pages of one list
@@ -46,7 +46,7 @@ def next_links(fields: Sequence[str]) -> set[str]:
 
 
 class RegistryReferrers:
-    """What refers to one image at its places; safe from any thread."""
+    """What refers to one image at its endpoints; safe from any thread."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class RegistryReferrers:
         limits: Callable[[], Limits],
         opening: Callable[[], Limits],
     ) -> None:
-        """`endpoints` are the present order of the places; `opening` are the limits while the image is being opened."""
+        """`endpoints` gives their present order; `opening` the limits while the image is being opened."""
         self._endpoints = endpoints
         self._settings = settings
         self._session = session
@@ -78,7 +78,7 @@ class RegistryReferrers:
                 wanted.append(endpoint)
         return self._search(wanted, digest, self._opening) if wanted else None
 
-    def bundle_places(self) -> Sequence[str]:
+    def bundle_locations(self) -> Sequence[str]:
         """Where `bundles` has looked, for people."""
         return tuple(self._searched)
 
@@ -212,7 +212,7 @@ class _Place:
         return self._without_namespace(url)
 
     def _without_namespace(self, url: Url) -> str:
-        """The path and query; `ns` is added again to each request of a place that needs it."""
+        """The path and query; `ns` is added again to each request of an endpoint that needs it."""
         if not self.endpoint.place.namespace:
             return url.target
         return url.with_query("&".join(part for part in url.query.split("&") if not part.startswith("ns="))).target
@@ -248,13 +248,13 @@ class _Place:
         return self.endpoint.describe_access() if self.endpoint.is_here(response) else None
 
     def _repeat(self, ask: Callable[[Limits], T], limits: Limits) -> T:
-        return ask_places(
+        return ask_endpoints(
             (self.endpoint,), lambda _, mine: ask(mine), self._session.repeats, limits, Phase.SIGNATURE
         )[1]
 
 
 class _Listed(NamedTuple):
-    """A list and the place that has it."""
+    """A list and the endpoint that has it."""
 
     source: _Place
     entries: tuple[Referrer, ...]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is tried again, when, and for how long: one engine for tokens, documents, blobs and signatures.
 
-The numbers are those of decisions.md section 3. A place is repeated after a fault that may pass; another fault moves
-on at once. Waiting that a registry asks for belongs to its host, so that all transfers from it wait together.
+The numbers are those of decisions.md section 3. An endpoint is repeated after a fault that may pass; another fault
+moves on at once. Waiting that a registry asks for belongs to its host, so that all transfers from it wait together.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Jitter = Callable[[], float]
 
 
 class Named(Protocol):
-    """A place that can be asked."""
+    """An endpoint that can be asked."""
 
     @property
     def name(self) -> str:
@@ -129,7 +129,7 @@ class History:
 
 
 class Repeats:
-    """How often and when one place is asked again."""
+    """How often and when one endpoint is asked again."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Repeats:
             self._events.emit("throttled", host=host, wait=round(delay, 3))
         return delay
 
-    def told_to_wait(self, place: Named) -> float:
+    def backoff_of(self, place: Named) -> float:
         """Seconds that the host of `place` asked everybody to wait."""
         return self._backoff.remaining(place.name)
 
@@ -178,25 +178,21 @@ class Repeats:
 
 
 def another_may_help(error: CipError) -> bool:
-    """Whether another place may have what this one did not give: any fault but one of this host or its user."""
+    """Whether another endpoint may have what this one did not give: any fault but one of this host or its user."""
     return not isinstance(error, UsageError | ConfigurationError) and error.code not in _LOCAL_FAULTS
 
 
 _LOCAL_FAULTS = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.INTERNAL, ErrorCode.CLIENT_GONE})
 
 
-def ask_places(
-    places: Sequence[P],
-    ask: Callable[[P, Limits], T],
-    repeats: Repeats,
-    limits: Limits,
-    phase: Phase,
+def ask_endpoints(
+    places: Sequence[P], ask: Callable[[P, Limits], T], repeats: Repeats, limits: Limits, phase: Phase
 ) -> tuple[P, T]:
-    """The first answer that a place gives to `ask`, and that place: for documents of bounded size.
+    """The first answer that an endpoint gives to `ask`, and that endpoint: for documents of bounded size.
 
-    While another place remains, a place gets one attempt of `control_place` seconds, or its share of what is left of
-    `control_document` where that is less; the last one gets all that is left, and the repeats. The last place's error
-    is the result when all fail. `ask` gets the limits of its place. Raises what `ask` raises.
+    While another endpoint remains, an endpoint gets one attempt of `control_endpoint` seconds, or its share of what is
+    left of `control_document` where that is less; the last one gets all that is left, and the repeats. The last
+    endpoint's error is the result when all fail. `ask` gets the limits of its endpoint. Raises what `ask` raises.
     """
     clock = limits.clock
     history = History(clock)
@@ -206,7 +202,7 @@ def ask_places(
         last = left == 1
         now = clock.monotonic()
         share = (overall - now) / left
-        mine = limits.until(overall if last else now + min(limits.times.control_place, share))
+        mine = limits.until(overall if last else now + min(limits.times.control_endpoint, share))
         try:
             return place, _ask_one(place, ask, repeats, mine, phase, history, repeats.times if last else 0)
         except CipError as error:
@@ -236,7 +232,7 @@ def _ask_one(
             failures += 1
             if not error.retryable or limits.cancellation.cancelled:
                 raise
-            wait = max(repeats.pause_after(place, error, failures), repeats.told_to_wait(place))
+            wait = max(repeats.pause_after(place, error, failures), repeats.backoff_of(place))
             if failures > times or wait >= limits.remaining():
                 raise
             repeats.tell(failures, error, wait, error.digest)

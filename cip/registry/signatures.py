@@ -52,7 +52,7 @@ from .answers import complaint_of, refusal, require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint
 from .manifests import media_type_of
-from .retry import ask_places
+from .retry import ask_endpoints
 from .session import RegistrySession
 from .token import basic_authorization
 
@@ -67,7 +67,7 @@ _Reader = Callable[[str, bool], tuple[str, bytes | None]]  # (name, whether one 
 def fetch_signatures(
     endpoint: Endpoint, digest: Digest, settings: Settings, session: RegistrySession, limits: Limits
 ) -> Sequence[RawSignature]:
-    """All signatures of the manifest `digest` for the physical place `endpoint`.
+    """All signatures of the manifest `digest` for the physical endpoint `endpoint`.
 
     Raises SignatureError (reason `fetch`), ConfigurationError and MissingDependencyError for registries.d.
     """
@@ -95,7 +95,7 @@ def fetch_signatures(
     return tuple(found)
 
 
-def places_of_signatures(endpoint: Endpoint, settings: Settings) -> tuple[str, ...]:
+def locations_of_signatures(endpoint: Endpoint, settings: Settings) -> tuple[str, ...]:
     """Where `fetch_signatures` looks, for people: without user information, query or network.
 
     A registry that keeps signatures itself is asked instead of the lookaside. Raises as `load_registries_d` does.
@@ -266,7 +266,7 @@ class _Fetch:
 
     def _repeat(self, ask: Callable[[Limits], T]) -> T:
         """`ask` with the repeats of any other document."""
-        return ask_places(
+        return ask_endpoints(
             (self._endpoint,), lambda _, limits: ask(limits), self._session.repeats, self._limits, Phase.SIGNATURE
         )[1]
 

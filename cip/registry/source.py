@@ -2,8 +2,8 @@
 """The image source of docker:// references.
 
 A manifest comes from the first place that has it; the place that served the top manifest is asked first for all that
-follows, the others after it in their order. What a place sends under a digest is checked here already, because
-another place may have the right bytes; whoever uses them checks again.
+follows, the others after it in their order. What an endpoint sends under a digest is checked here already, because
+another endpoint may have the right bytes; whoever uses them checks again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..sources.base import BlobAccess, RawManifest, ReferrerSource
 from .blob import RegistryBlob
 from .endpoints import Endpoint
 from .manifests import read_manifest
-from .retry import ask_places
+from .retry import ask_endpoints
 from .session import RegistrySession
 
 ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
@@ -65,7 +65,7 @@ def dial_early(reference: ImageReference, settings: Settings, session: RegistryS
 
 
 class RegistrySource:
-    """One image at its places; safe from any thread."""
+    """One image at its endpoints; safe from any thread."""
 
     def __init__(
         self, reference: DockerReference, endpoints: Sequence[Endpoint], settings: Settings, session: RegistrySession
@@ -96,19 +96,19 @@ class RegistrySource:
         return self._fetch(digest, Phase.INDEX)
 
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
-        """Signatures of the manifest `digest`, from the place that served it. Raises SignatureError (fetch)."""
+        """Signatures of the manifest `digest`, from the endpoint that served it. Raises SignatureError (fetch)."""
         from .signatures import fetch_signatures
 
         return fetch_signatures(self._endpoints[0], digest, self._settings, self._session, self._limits())
 
-    def signature_places(self) -> Sequence[str]:
-        """As configuration has it for the place that served the manifest."""
-        from .signatures import places_of_signatures
+    def signature_locations(self) -> Sequence[str]:
+        """As configuration has it for the endpoint that served the manifest."""
+        from .signatures import locations_of_signatures
 
-        return places_of_signatures(self._endpoints[0], self._settings)
+        return locations_of_signatures(self._endpoints[0], self._settings)
 
     def referrer_source(self) -> ReferrerSource | None:
-        """What refers to the image, at its places."""
+        """What refers to the image, at its endpoints."""
         if self._referrers is None:
             self._referrers = rooms.registry_referrers(
                 lambda: self._endpoints,
@@ -136,7 +136,7 @@ class RegistrySource:
     def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
         """The blob from the byte `offset` on; over several connections, if that is wanted and may bring anything.
 
-        A raw blob comes over one: it stays at the place that its first byte came from.
+        A raw blob comes over one: it stays at the endpoint that its first byte came from.
         """
 
         def open_range(first: int, end: int | None) -> BlobReader:
@@ -158,7 +158,7 @@ class RegistrySource:
             return self._ask(endpoint, digest, limits)
 
         try:
-            served_by, manifest = ask_places(self._endpoints, ask, self._session.repeats, self._limits(), phase)
+            served_by, manifest = ask_endpoints(self._endpoints, ask, self._session.repeats, self._limits(), phase)
         except CipError as error:
             error.digest = error.digest or (str(digest) if digest is not None else None)
             raise
@@ -176,7 +176,7 @@ class RegistrySource:
         return manifest
 
     def _prefer(self, endpoint: Endpoint) -> None:
-        """Ask the place that served a manifest first from now on: one that failed would cost its time again."""
+        """Ask the endpoint that served a manifest first from now on: one that failed would cost its time again."""
         with self._lock:
             others = [other for other in self._endpoints if other is not endpoint]
             self._endpoints = (endpoint, *others)

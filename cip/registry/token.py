@@ -145,6 +145,7 @@ def scopes_to_try(challenge: Challenge, ours: str) -> list[tuple[str, ...]]:
 
 def parse_token(body: bytes, now: float, host: str) -> Token:
     """The token in a token server's answer (registry.md 4.5). Raises AuthenticationError."""
+
     def bad(where: str, why: str) -> AuthenticationError:
         return AuthenticationError(f"{where}: {why}", host=host, phase=Phase.TOKEN)
 

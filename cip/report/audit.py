@@ -27,9 +27,7 @@ def write_audit(lines: LineWriter, *, required: bool) -> Audit:
     returns raises CipError (`audit-unavailable`) then.
     """
 
-    def record(
-        decision: Decision, *, reference: str, digest: Digest, index_digest: Digest | None, time: float
-    ) -> None:
+    def record(decision: Decision, *, reference: str, digest: Digest, index_digest: Digest | None, time: float) -> None:
         members = audit_record(decision, reference=reference, digest=digest, index_digest=index_digest, time=time)
         line = {"v": VERSION, **members}
         if len(json.dumps(line, default=str)) >= LINE_LIMIT:

@@ -66,7 +66,7 @@ class ReferrerSource(Protocol):
         """
         ...
 
-    def bundle_places(self) -> Sequence[str]:
+    def bundle_locations(self) -> Sequence[str]:
         """Where `bundles` has looked, for people and the audit."""
         ...
 
@@ -97,7 +97,7 @@ class ImageSource(Protocol):
         """
         ...
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         """Where `signatures` looks, for people and the audit; empty when this place can have none."""
         ...
 

@@ -70,7 +70,7 @@ class DirectorySource:
             allowance.take(len(blob), what)
             found.append(parse_signature_blob(blob, name))
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         """The directory."""
         return (self._text,)
 

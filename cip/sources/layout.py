@@ -120,7 +120,7 @@ class LayoutSource:
         """None: a layout has no place for them."""
         return ()
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         """None."""
         return ()
 
@@ -227,9 +227,7 @@ class _DirectoryFiles:
             self._shared.close()
 
 
-def _choose(
-    reference: ImageReference, entries: Sequence[JsonNode], where: str, platform: PlatformOptions
-) -> JsonNode:
+def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str, platform: PlatformOptions) -> JsonNode:
     """The entry that the reference names (images.md 3.3, rows "no NAME", "NAME" and "@N").
 
     Entries that differ by their platform alone are one image, as they would be in an index of their own (skopeo#2463).

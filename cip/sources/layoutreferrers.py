@@ -43,7 +43,7 @@ class LayoutReferrers:
         self._lists_none = self._lists_none or not listed.entries
         return listed
 
-    def bundle_places(self) -> Sequence[str]:
+    def bundle_locations(self) -> Sequence[str]:
         """The index, and what it may lack."""
         return ["index.json (a layout lists no bundle unless it was put there)" if self._lists_none else "index.json"]
 

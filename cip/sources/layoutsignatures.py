@@ -17,13 +17,7 @@ from ..model.descriptor import Descriptor, read_descriptor
 from ..model.digest import Digest
 from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
-from ..model.signature import (
-    SIGNATURE_LIMIT,
-    RawSignature,
-    SignatureAllowance,
-    SigstoreSignature,
-    parse_signature_blob,
-)
+from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, SigstoreSignature, parse_signature_blob
 from .layout import INDEX_NAME, LayoutFiles, name_of
 
 ARTIFACT_TYPE = "application/vnd.container-image-proxy.signatures.v1"

@@ -72,7 +72,7 @@ class TarballSource:
         """None."""
         return ()
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         """None."""
         return ()
 

@@ -122,12 +122,7 @@ def select_requirements(policy: Policy, identity: ImageIdentity) -> Selection:
 
 
 def require_accepted(
-    policy: Policy,
-    image: UnverifiedImage,
-    tools: TrustTools,
-    *,
-    require_signed: bool,
-    subject: Subject = Subject.IMAGE,
+    policy: Policy, image: UnverifiedImage, tools: TrustTools, *, require_signed: bool, subject: Subject = Subject.IMAGE
 ) -> Decision:
     """Return only if every requirement that applies accepts `image` (containers-policy.json(5), signatures.md 2.1).
 

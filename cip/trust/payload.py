@@ -13,7 +13,7 @@ from ..model.digest import Digest, digest_of, parse_digest
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ..model.reference import DockerReference
 from .matching import IdentityMatcher, require_identity
-from .requirements import Acceptance, Examination, UnverifiedImage, name_of
+from .requirements import Acceptance, UnverifiedImage, VerificationRecord, name_of
 
 SIMPLE_SIGNING_TYPE = "atomic container signature"
 SIGSTORE_TYPE = "cosign container image signature"
@@ -61,14 +61,18 @@ def require_claims_about(
 
 
 def accept_payload(
-    payload: bytes, expected_type: str, image: UnverifiedImage, matcher: IdentityMatcher, examination: Examination
+    payload: bytes,
+    expected_type: str,
+    image: UnverifiedImage,
+    matcher: IdentityMatcher,
+    verification: VerificationRecord,
 ) -> Acceptance:
     """What a verified `payload` accepts: this image, by its digest and under an acceptable name.
 
-    Its claims are put into `examination`. Raises SignatureError (`payload`, `digest`, `identity`).
+    Its claims are put into `verification`. Raises SignatureError (`payload`, `digest`, `identity`).
     """
     claims = parse_payload(payload, expected_type)
-    examination.claims = {"reference": claims.reference, "digest": str(claims.digest)}
+    verification.claims = {"reference": claims.reference, "digest": str(claims.digest)}
     require_claims_about(claims, image.manifest, image.identity.docker, matcher)
     return Acceptance(claims.digest, name_of(image.identity), payload)
 

@@ -130,8 +130,8 @@ class BundleRecord(NamedTuple):
     identity_file: str = ""
 
 
-class Examination:
-    """One signature under examination; filled in as its parts are proven, so that a refusal can tell how far it got."""
+class VerificationRecord:
+    """One signature while it is verified: filled in as its parts are proven, so that a refusal tells how far it got."""
 
     def __init__(self, source: str, kind: str) -> None:
         self.source = source
@@ -145,9 +145,16 @@ class Examination:
         """The record of an accepted signature, or of one refused by `refusal`."""
         reason, detail = (refusal.reason or refusal.code, str(refusal)) if refusal else ("", "")
         return SignatureResult(
-            self.source, self.kind, refusal is None, reason, detail, self.key, self.certificate, self.claims,
+            self.source,
+            self.kind,
+            refusal is None,
+            reason,
+            detail,
+            self.key,
+            self.certificate,
+            self.claims,
             self.bundle,
-        )  # fmt: skip
+        )
 
 
 class Acceptance(NamedTuple):
@@ -266,8 +273,8 @@ def _fetched(fetch: Callable[[], T]) -> T:
 
 
 def require_one_accepted(
-    candidates: Sequence[tuple[AnySignature, Examination]],
-    verify: Callable[[AnySignature, Examination], Acceptance],
+    candidates: Sequence[tuple[AnySignature, VerificationRecord]],
+    verify: Callable[[AnySignature, VerificationRecord], Acceptance],
     tools: TrustTools,
     seen: list[SignatureResult],
 ) -> Acceptance:
@@ -278,18 +285,18 @@ def require_one_accepted(
     by the limits of chains, keys and exponents.
     """
     refusals: list[SignatureError] = []
-    for signature, examination in candidates:
+    for signature, verification in candidates:
         try:
             tools.require_time()
-            acceptance = verify(signature, examination)
+            acceptance = verify(signature, verification)
         except SignatureError as error:
-            seen.append(examination.result(error))
+            seen.append(verification.result(error))
             refusals.append(error)
         except (MissingDependencyError, SourceError) as error:
-            seen.append(examination.result(error))
+            seen.append(verification.result(error))
             raise PolicyRejectedError(str(error), reason="dependency", code=error.code, phase=error.phase) from error
         else:
-            seen.append(examination.result())
+            seen.append(verification.result())
             return acceptance
     sentences = list(dict.fromkeys(str(error) for error in refusals))
     more = [f"and {len(sentences) - _REASONS_SHOWN} more"] if len(sentences) > _REASONS_SHOWN else []

@@ -217,9 +217,11 @@ def floor(python: str, host: str, path: str, size: int, authority: str = "") -> 
     with ours, theirs:
         words = [python, "-I", str(Path(__file__).with_name("floor.py")), str(theirs.fileno()), name, port, path]
         child = subprocess.Popen(
-            [*words, str(size), *([authority] if authority else [])], pass_fds=[theirs.fileno()],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [*words, str(size), *([authority] if authority else [])],
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         theirs.close()
         buffer = bytearray(_BUFFER)
         while ours.recv_into(buffer):

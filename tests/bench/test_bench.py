@@ -23,8 +23,11 @@ class Bench(unittest.TestCase):
             figures, plot = Path(scratch, "figures.json"), Path(scratch, "plot.svg")
             done = subprocess.run(
                 [sys.executable, str(BENCH), "--short", f"--json={figures}", f"--plot={plot}"],
-                capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
             self.assertEqual(done.returncode, 0, done.stderr[-3000:])
             rows = json.loads(figures.read_text())["rows"]
             self.assertGreaterEqual(len(rows), 20)
@@ -41,9 +44,12 @@ class Fleet(unittest.TestCase):
     def test_a_few_machines_all_succeed(self) -> None:
         words = ["--machines", "4", "--together", "2", "--program", "HTTP"]
         done = subprocess.run(
-            [sys.executable, str(BENCH.with_name("fleet")), *words], capture_output=True, text=True, check=False,
+            [sys.executable, str(BENCH.with_name("fleet")), *words],
+            capture_output=True,
+            text=True,
+            check=False,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         rows = [line for line in done.stdout.splitlines() if line.startswith("| HTTP")]
         self.assertEqual([row.rpartition("s |")[2] for row in rows], [" 0 |", " 0 |"], done.stdout)

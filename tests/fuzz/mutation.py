@@ -12,15 +12,65 @@ MAXIMUM = 32 * 1024  # bytes of an input
 _STEPS = 4  # changes made at once, at most
 _BYTES = (0x00, 0x01, 0x09, 0x0A, 0x0D, 0x20, 0x22, 0x2C, 0x2F, 0x3A, 0x5C, 0x7F, 0x80, 0xC0, 0xED, 0xFE, 0xFF)
 _NUMBERS = (
-    b"0", b"-0", b"-1", b"1", b"00", b"+1", b"1e0", b"1.0", b"1e999", b"255", b"256", b"65535", b"65536", b"0x10",
-    b"2147483648", b"9007199254740993", b"9223372036854775807", b"9223372036854775808", b"18446744073709551616",
-    b"9" * 30, b"9" * 5000, b"NaN", b"1_000", "\u0661".encode(), b"-9223372036854775809",
-)  # fmt: skip
+    b"0",
+    b"-0",
+    b"-1",
+    b"1",
+    b"00",
+    b"+1",
+    b"1e0",
+    b"1.0",
+    b"1e999",
+    b"255",
+    b"256",
+    b"65535",
+    b"65536",
+    b"0x10",
+    b"2147483648",
+    b"9007199254740993",
+    b"9223372036854775807",
+    b"9223372036854775808",
+    b"18446744073709551616",
+    b"9" * 30,
+    b"9" * 5000,
+    b"NaN",
+    b"1_000",
+    "\u0661".encode(),
+    b"-9223372036854775809",
+)
 _TEXTS = (
-    b"\0", b"\r\n", b"\n", b"%00", b"%", b"../", b"/", b"//", b"..", "\u017f".encode(), "\u212a".encode(), b"\\ud800",
-    b"\\u0000", "\u2028".encode(), "\u00e9".encode(), b"\xed\xa0\x80", b"\xef\xbb\xbf", b"'", b'"', b"\\", b":", b"@",
-    b"sha256:", b"\x1b[31m", b"A" * 300, b" ", b"\t", b"[" * 200, b"{" * 200, b'{"a":' * 200, b"a" * 3000,
-)  # fmt: skip
+    b"\0",
+    b"\r\n",
+    b"\n",
+    b"%00",
+    b"%",
+    b"../",
+    b"/",
+    b"//",
+    b"..",
+    "\u017f".encode(),
+    "\u212a".encode(),
+    b"\\ud800",
+    b"\\u0000",
+    "\u2028".encode(),
+    "\u00e9".encode(),
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbf",
+    b"'",
+    b'"',
+    b"\\",
+    b":",
+    b"@",
+    b"sha256:",
+    b"\x1b[31m",
+    b"A" * 300,
+    b" ",
+    b"\t",
+    b"[" * 200,
+    b"{" * 200,
+    b'{"a":' * 200,
+    b"a" * 3000,
+)
 
 
 def mutate(random: Random, data: bytes, others: Sequence[bytes], tokens: Sequence[bytes]) -> bytes:
@@ -109,9 +159,25 @@ class _Members(list[tuple[str, Any]]):
 
 
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1.5, 2**53, 2**63, 2**64, "", "x", "\ud800", "\0", "sha256:" + "0" * 64, [], [None],
-    _Members(), _Members([("a", 1)]),
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    2**53,
+    2**63,
+    2**64,
+    "",
+    "x",
+    "\ud800",
+    "\0",
+    "sha256:" + "0" * 64,
+    [],
+    [None],
+    _Members(),
+    _Members([("a", 1)]),
+)
 
 
 def mutate_json(random: Random, data: bytes) -> bytes:
@@ -272,8 +338,31 @@ def _change_element(random: Random, elements: list[_Element]) -> None:
     elif action == 1:
         elements.insert(random.randint(0, len(elements)), element)
     elif action == 2:
-        element.tag = random.choice((0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C, 0x13, 0x16, 0x17, 0x18, 0x30, 0x31, 0x80,
-                                     0x81, 0x82, 0x86, 0x87, 0xA0, 0xA3, element.tag ^ 0x20))  # fmt: skip
+        element.tag = random.choice(
+            (
+                0x01,
+                0x02,
+                0x03,
+                0x04,
+                0x05,
+                0x06,
+                0x0C,
+                0x13,
+                0x16,
+                0x17,
+                0x18,
+                0x30,
+                0x31,
+                0x80,
+                0x81,
+                0x82,
+                0x86,
+                0x87,
+                0xA0,
+                0xA3,
+                element.tag ^ 0x20,
+            )
+        )
     elif action == 3:
         elements[at], elements[-1] = elements[-1], elements[at]
     else:
@@ -300,9 +389,18 @@ def mutate_tar(random: Random, data: bytes) -> bytes:
             block[156] = random.choice(b"0\x001257LKxgSXz")
         elif action == 3 and len(block) == 512:
             block[124:136] = random.choice(
-                (b"00000000000\0", b"77777777777\0", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"-1         \0", b" " * 12,
-                 b"00000001000\0", b"0000000000_1", b"\x80" + bytes(10) + b"\x01")
-            )  # fmt: skip
+                (
+                    b"00000000000\0",
+                    b"77777777777\0",
+                    b"\x80" + b"\xff" * 11,
+                    b"\xff" * 12,
+                    b"-1         \0",
+                    b" " * 12,
+                    b"00000001000\0",
+                    b"0000000000_1",
+                    b"\x80" + bytes(10) + b"\x01",
+                )
+            )
         else:
             changed = mutate(random, bytes(block), (), ())[:512]
             block[:] = changed + bytes(512 - len(changed)) if random.random() < 0.9 else changed

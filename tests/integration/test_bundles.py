@@ -27,12 +27,16 @@ from tests.support.referrers import BUNDLE, EMPTY_CONFIG, SIGNING, carrier, entr
 from tests.support.sigstore import OIDC_ISSUER, SIGNED_AT, public_pem
 
 SIGNING_CONFIG = {
-    "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json", "rekorTlogConfig": {}, "tsaConfig": {},
-}  # fmt: skip
+    "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+    "rekorTlogConfig": {},
+    "tsaConfig": {},
+}
 SBOM = "application/spdx+json"
 ABOUT_M = json.dumps(statement(subject=[{"digest": {"sha256": DIGEST.encoded}}])).encode()
 ABOUT_ANOTHER = json.dumps(statement(subject=[{"digest": {"sha256": "0" * 64}}])).encode()
-SPDX = json.dumps(statement(subject=[{"digest": {"sha256": DIGEST.encoded}}], predicateType="https://spdx.dev/Document"))
+SPDX = json.dumps(
+    statement(subject=[{"digest": {"sha256": DIGEST.encoded}}], predicateType="https://spdx.dev/Document")
+)
 
 
 class BundleCase(PolicyCase):
@@ -69,8 +73,12 @@ class BundleCase(PolicyCase):
 
     def by_workflow(self, **members: Any) -> dict[str, Any]:
         fulcio = {"oidcIssuer": OIDC_ISSUER, "subjectURI": SUBJECT_URI, **members}
-        return {"type": "sigstoreSigned", "trustedRootPath": str(self.root), "fulcio": fulcio,
-                "signedIdentity": {"type": "matchDigest"}}  # fmt: skip
+        return {
+            "type": "sigstoreSigned",
+            "trustedRootPath": str(self.root),
+            "fulcio": fulcio,
+            "signedIdentity": {"type": "matchDigest"},
+        }
 
     def push(self, host: str, *bundles: bytes, annotations: Mapping[str, str] | None = SIGNING) -> str:
         """The image with these bundles as its referrers; its reference."""
@@ -94,9 +102,13 @@ class BundleCase(PolicyCase):
         """Served over HTTP and over JSON; the audit record of HTTP."""
         found = self.accept(image, *requirements)
         arguments = (
-            f"--policy={self.scratch}/policy.json", f"--registries.d={self.registries_d}", "--tls-verify=false",
-            "--retry-times=0", *PLATFORM, *self.arguments,
-        )  # fmt: skip
+            f"--policy={self.scratch}/policy.json",
+            f"--registries.d={self.registries_d}",
+            "--tls-verify=false",
+            "--retry-times=0",
+            *PLATFORM,
+            *self.arguments,
+        )
         with json_proxy(*arguments) as proxy:
             opened = proxy.parent.open(image)
             _, manifest, reply = proxy.parent.fetch("GetManifest", opened)
@@ -135,9 +147,13 @@ class CosignTest(BundleCase):
         """Push the image and sign it; its reference."""
         image = self.push(host)
         self.cosign(
-            *(command or ("sign",)), f"--key={self.keys / key}.key", f"--signing-config={self.keys / 'signing.json'}",
-            "--allow-http-registry", "-y", f"{host}/{self.repository}@{DIGEST}",
-        )  # fmt: skip
+            *(command or ("sign",)),
+            f"--key={self.keys / key}.key",
+            f"--signing-config={self.keys / 'signing.json'}",
+            "--allow-http-registry",
+            "-y",
+            f"{host}/{self.repository}@{DIGEST}",
+        )
         return image
 
     def test_signature_is_accepted_by_digest_and_recorded(self) -> None:
@@ -242,11 +258,15 @@ class KeylessTest(BundleCase):
             ("an SBOM", "nosig", "https://spdx.dev/Document", lambda: world.bundle(V2, payload=SPDX.encode()).data),
             ("expired", "untrusted", "", lambda: world.bundle(V2, payload=ABOUT_M, leaf=expired).data),
             ("no stamp", "time", "", lambda: world.bundle(V2, payload=ABOUT_M, stamps=[]).data),
-            ("another stamp", "time", "",
-             lambda: world.bundle(V2, payload=ABOUT_M, stamped=lambda made: made + b"x").data),
+            (
+                "another stamp",
+                "time",
+                "",
+                lambda: world.bundle(V2, payload=ABOUT_M, stamped=lambda made: made + b"x").data,
+            ),
             ("another world", "rekor", "logs are renewed", lambda: stranger.bundle(V2, payload=ABOUT_M).data),
             ("no bundle", "bundle", "", lambda: b"{}"),
-        )  # fmt: skip
+        )
         for name, reason, words, make in cases:
             bundle = make()
             for found_by, host in self.hosts():
@@ -266,7 +286,9 @@ class KeylessTest(BundleCase):
         image = self.push(self.api.host, self.world.bundle(V2, payload=ABOUT_M).data)
         other = SUBJECT_URI.replace("release", "nightly")
         self.refuse("certid", "expected a certificate for", image, self.by_workflow(subjectURI=other))
-        self.refuse("certid", "expected a certificate with OIDC issuer", image, self.by_workflow(oidcIssuer="https://x"))
+        self.refuse(
+            "certid", "expected a certificate with OIDC issuer", image, self.by_workflow(oidcIssuer="https://x")
+        )
 
     def test_a_good_one_beside_others(self) -> None:
         good = self.world.bundle(V2, payload=ABOUT_M).data
@@ -368,9 +390,11 @@ class SharedHostTest(BundleCase):
     def test_skopeo_reads_the_file_of_the_readme(self) -> None:
         image = self.push(self.tags.host, self.world.bundle(None, key=self.world.key, payload=ABOUT_M).data)
         self.opt_in(
-            use_sigstore_attachments="true", use_sigstore_bundles="true", sigstore_bundle_identity="by-digest",
+            use_sigstore_attachments="true",
+            use_sigstore_bundles="true",
+            sigstore_bundle_identity="by-digest",
             sigstore_trusted_root="/etc/sigstore/trusted_root.json",
-        )  # fmt: skip
+        )
         accepting = self.scratch / "accepting.json"
         accepting.write_text('{"default": [{"type": "insecureAcceptAnything"}]}', encoding="utf-8")
         signed = self.scratch / "signed.json"

@@ -25,9 +25,15 @@ class Demo(unittest.TestCase):
 
     def run_demo(self, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *options, DEMO, *arguments], cwd=self.scratch, text=True, timeout=PATIENCE,
-            env=clean_environment(self.scratch), capture_output=True, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+            [sys.executable, *options, DEMO, *arguments],
+            cwd=self.scratch,
+            text=True,
+            timeout=PATIENCE,
+            env=clean_environment(self.scratch),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
 
     def test_without_arguments_it_makes_an_image_and_says_ok(self) -> None:
         for options in ((), ("-I",), ("-sP",), ("-W", "error")):
@@ -36,9 +42,10 @@ class Demo(unittest.TestCase):
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
                 lines = done.stdout.splitlines()
                 self.assertEqual(lines[-1], "ok")
-                self.assertEqual([line for line in lines if line.startswith("    ")], [
-                    "    etc/os-release", "    bin/hello", "    lib/big",
-                ])  # fmt: skip
+                self.assertEqual(
+                    [line for line in lines if line.startswith("    ")],
+                    ["    etc/os-release", "    bin/hello", "    lib/big"],
+                )
                 self.assertEqual(sum(line.endswith(" verified") for line in lines), 3)
         self.assertEqual(list(self.scratch.iterdir()), [])
 
@@ -63,12 +70,25 @@ class Demo(unittest.TestCase):
         self.assertIn("demo.py [OPTIONS] IMAGE", done.stdout)
 
     def test_an_interrupt_is_silent_and_leaves_nothing(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent, subprocess.Popen(
-            [sys.executable, DEMO, "--insecure-policy", "--tls-verify=false",
-             f"docker://127.0.0.1:{silent.getsockname()[1]}/a/b"],
-            cwd=self.scratch, env=clean_environment(self.scratch) | {"TMPDIR": str(self.scratch)}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True,
-        ) as demo:  # fmt: skip
+        with (
+            socket.create_server(("127.0.0.1", 0)) as silent,
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    DEMO,
+                    "--insecure-policy",
+                    "--tls-verify=false",
+                    f"docker://127.0.0.1:{silent.getsockname()[1]}/a/b",
+                ],
+                cwd=self.scratch,
+                env=clean_environment(self.scratch) | {"TMPDIR": str(self.scratch)},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            ) as demo,
+        ):
             silent.settimeout(PATIENCE)
             silent.accept()[0].close()  # now both wait for an answer
             os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
@@ -105,9 +125,14 @@ class Demo(unittest.TestCase):
         ours, theirs = pty.openpty()
         try:
             done = subprocess.run(
-                [sys.executable, DEMO, "--insecure-policy", "oci:big:t"], cwd=self.scratch, stderr=theirs,
-                stdout=subprocess.PIPE, timeout=PATIENCE, env=clean_environment(self.scratch), check=True,
-            )  # fmt: skip
+                [sys.executable, DEMO, "--insecure-policy", "oci:big:t"],
+                cwd=self.scratch,
+                stderr=theirs,
+                stdout=subprocess.PIPE,
+                timeout=PATIENCE,
+                env=clean_environment(self.scratch),
+                check=True,
+            )
             os.close(theirs)
             shown = os.read(ours, 1 << 16)
         finally:

@@ -102,9 +102,11 @@ class EarlyDial(unittest.TestCase):
 
     def test_is_not_made_for_a_parent_that_only_quits_or_on_pipes(self) -> None:
         for method, target, pipes in (
-            ("POST", "/quit", False), ("GET", "/quit", False), ("OPTIONS", "/manifest", False),
+            ("POST", "/quit", False),
+            ("GET", "/quit", False),
+            ("OPTIONS", "/manifest", False),
             ("GET", "/blobs/sha256:abc", True),
-        ):  # fmt: skip
+        ):
             with self.subTest(method, target=target, pipes=pipes), self.server() as server:
                 self.ask(server, method, target, pipes=pipes)
                 self.assertEqual(server.connections, 0)

@@ -58,20 +58,46 @@ def parts(said: str, host: str, cdn: str) -> Iterator[bytes]:
     yield answer("403 No", b"", f"X{name}\x01: x")
     yield answer("403 No", b"", f"X: a{word}\x01")
     yield answer("403 No", b"", f" {word}")
-    for field in ("Content-Type", "Content-Encoding", "Transfer-Encoding", "Content-Length", "Retry-After", "Link",
-                  "Docker-Content-Digest", "Warning", "Content-Range", "X-Registry-Supports-Signatures"):  # fmt: skip
+    for field in (
+        "Content-Type",
+        "Content-Encoding",
+        "Transfer-Encoding",
+        "Content-Length",
+        "Retry-After",
+        "Link",
+        "Docker-Content-Digest",
+        "Warning",
+        "Content-Range",
+        "X-Registry-Supports-Signatures",
+    ):
         yield answer("200 OK", document(), f"{field}: {word}")
         yield answer("416 No", document(), f"{field}: {word}")
     yield f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{word}\r\n".encode()
     yield f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;{word}\r\nxy\r\n".encode()
     # where it points to
-    for location in (word, f"/{path}", f"http://{cdn}/{path}", f"http://{cdn}/x?{path}", f"http://{name}.invalid/",
-                     f"ftp://{word}", f"http://{word}@{cdn}/", f"http://{word}", f"http://169.254.169.254/{path}",
-                     f"http://{name}:1/", f"http://127.0.0.1:1/{path}", f"https://{name}/", f"//{name}/"):  # fmt: skip
+    for location in (
+        word,
+        f"/{path}",
+        f"http://{cdn}/{path}",
+        f"http://{cdn}/x?{path}",
+        f"http://{name}.invalid/",
+        f"ftp://{word}",
+        f"http://{word}@{cdn}/",
+        f"http://{word}",
+        f"http://169.254.169.254/{path}",
+        f"http://{name}:1/",
+        f"http://127.0.0.1:1/{path}",
+        f"https://{name}/",
+        f"//{name}/",
+    ):
         yield answer("307 There", b"", f"Location: {location}")
         yield answer("401 Who", b"", f'WWW-Authenticate: Bearer realm="{location}",service="s"')
-    for challenge in (f'Basic realm="{word}"', f"{name} realm=x", f'Bearer realm="http://{host}/token",scope="{word}"',
-                      f'Bearer realm="http://{host}/token",service="{word}",error="{word}"'):  # fmt: skip
+    for challenge in (
+        f'Basic realm="{word}"',
+        f"{name} realm=x",
+        f'Bearer realm="http://{host}/token",scope="{word}"',
+        f'Bearer realm="http://{host}/token",service="{word}",error="{word}"',
+    ):
         yield answer("401 Who", errors("UNAUTHORIZED", said), f"WWW-Authenticate: {challenge}")
     # the body
     for status in ("400 Bad", "403 No", "404 None", "500 Oh", "503 Later"):
@@ -82,21 +108,49 @@ def parts(said: str, host: str, cdn: str) -> Iterator[bytes]:
         yield answer(status, " " * 40 + said)
         yield answer(status, json.dumps({"errors": [{"code": "DENIED", "message": "x" * 65400 + said}]}))
     for text in (
-        document(mediaType=said), document(schemaVersion=said), document(artifactType=said), document(**{said: 1}),
-        document(config={said: 1}), document(config={"mediaType": said, "digest": said, "size": said}),
-        document(layers=[{"mediaType": said, "digest": f"sha256:{said}", "size": 1}]), document(layers=said),
-        document(annotations={said: 1}), document(Layers=said), f"{{{json.dumps(said)}:1,{json.dumps(said)}:2}}", said,
-        f'{{"schemaVersion": {json.dumps(said)}', json.dumps({said: {said: {}}}),
-        json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
-            {"mediaType": MANIFEST, "digest": _DIGEST, "size": 1, "platform": {"os": said, "architecture": said}}]}),
-    ):  # fmt: skip
+        document(mediaType=said),
+        document(schemaVersion=said),
+        document(artifactType=said),
+        document(**{said: 1}),
+        document(config={said: 1}),
+        document(config={"mediaType": said, "digest": said, "size": said}),
+        document(layers=[{"mediaType": said, "digest": f"sha256:{said}", "size": 1}]),
+        document(layers=said),
+        document(annotations={said: 1}),
+        document(Layers=said),
+        f"{{{json.dumps(said)}:1,{json.dumps(said)}:2}}",
+        said,
+        f'{{"schemaVersion": {json.dumps(said)}',
+        json.dumps({said: {said: {}}}),
+        json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": INDEX,
+                "manifests": [
+                    {
+                        "mediaType": MANIFEST,
+                        "digest": _DIGEST,
+                        "size": 1,
+                        "platform": {"os": said, "architecture": said},
+                    }
+                ],
+            }
+        ),
+    ):
         yield answer("200 OK", text, f"Content-Type: {INDEX if INDEX in text else MANIFEST}")
 
 
 def tokens(said: str) -> Iterator[bytes]:
     """What a token server may say in the body of a 200."""
-    for members in ({"token": f"{said}\n"}, {"token": 5, said: 1}, {"token": "x", "expires_in": said}, {said: said},
-                    {"token": "x", "issued_at": said}, {"token": [said]}, {"Token": said, "token": "é"}):  # fmt: skip
+    for members in (
+        {"token": f"{said}\n"},
+        {"token": 5, said: 1},
+        {"token": "x", "expires_in": said},
+        {said: said},
+        {"token": "x", "issued_at": said},
+        {"token": [said]},
+        {"Token": said, "token": "é"},
+    ):
         yield answer("200 OK", json.dumps(members))
     yield answer("200 OK", said)
 
@@ -152,9 +206,13 @@ class EchoTest(unittest.TestCase):
         return case.raw
 
     def run_cases(
-        self, secrets: Sequence[str], auth: Mapping[str, str], roles: Sequence[str],
-        environment: Mapping[str, str] | None = None, host: str = "",
-    ) -> str:  # fmt: skip
+        self,
+        secrets: Sequence[str],
+        auth: Mapping[str, str],
+        roles: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        host: str = "",
+    ) -> str:
         """Open an image for each case; all that the process said."""
         registry, cdn = (host.address for host in self.hosts)
         for held in secrets:
@@ -170,8 +228,15 @@ class EchoTest(unittest.TestCase):
         (self.configuration / "registries.conf").write_text(conf, encoding="ascii")
         files = [self.enterContext(open(self.scratch / kind, "w+b")) for kind in ("events", "audit")]
         descriptors = [file.fileno() for file in files]
-        options = [f"--events-fd={descriptors[0]}", f"--audit-fd={descriptors[1]}", "--debug", "--retry-times=0",
-                   "--retry-delay=0", "--idle-timeout=3", "--connect-timeout=2"]  # fmt: skip
+        options = [
+            f"--events-fd={descriptors[0]}",
+            f"--audit-fd={descriptors[1]}",
+            "--debug",
+            "--retry-times=0",
+            "--retry-delay=0",
+            "--idle-timeout=3",
+            "--connect-timeout=2",
+        ]
         heard = []
         with json_proxy(*options, pass_fds=descriptors, home=self.scratch, environment=environment) as proxy:
             proxy.parent.ask("Initialize")
@@ -192,8 +257,9 @@ class EchoTest(unittest.TestCase):
         found = []
         for line in output.splitlines():
             words = (word.translate(str.maketrans("-_", "+/")) for word in re.findall(r"[A-Za-z0-9+/_-]{8,}", line))
-            decoded = [base64.b64decode(word[skip:][: (len(word) - skip) // 4 * 4]) for word in words
-                       for skip in range(4)]  # fmt: skip
+            decoded = [
+                base64.b64decode(word[skip:][: (len(word) - skip) // 4 * 4]) for word in words for skip in range(4)
+            ]
             views = (line, urllib.parse.unquote(line), *(each.decode("latin-1") for each in decoded))
             for secret in secrets:
                 for form in (secret, secret.encode().decode("latin-1")):

@@ -33,9 +33,13 @@ from tests.unit.test_blob import CONTENT, DIGEST, BlobCase, obedient, partial, r
 # time that a fault costs is short, so that the table is: the defaults are tested under a fake clock
 # but long enough for a machine that does something else meanwhile
 SHORT = (
-    "--idle-timeout=1.5", "--connect-timeout=1", "--retry-delay=0.01", "--retry-times=2", "--stall-timeout=6",
+    "--idle-timeout=1.5",
+    "--connect-timeout=1",
+    "--retry-delay=0.01",
+    "--retry-times=2",
+    "--stall-timeout=6",
     "--open-timeout=8",
-)  # fmt: skip
+)
 BOUND = 20.0  # seconds for any row, on a loaded machine
 AT_ONCE = 6  # rows beside each other: most of their time they wait
 WALKS = 500
@@ -142,21 +146,25 @@ class RandomWalkTest(BlobCase):
             cut = chance.randrange(len(body) + 1)
             flipped = bytearray(body)
             flipped[chance.randrange(len(body))] ^= 1
-            return chance.choice((
-                Reply(head + b"\r\n\r\n" + body[:cut], "close"),
-                Reply(head + b"\r\n\r\n" + body[:cut], "close"),
-                Reply(right.data[: chance.randrange(len(head))], "close"),
-                Reply(head + b"\r\n\r\n" + body[:cut], "hang"),
-                Reply(head + b"\r\n\r\n" + bytes(flipped)),
-                Reply(b"\x00garbage\r\n\r\n", "close"),
-                whole(asked),
-                partial(max(0, (range_of(asked) if "range" in asked.fields else 0) - 1)),
-                reply(chance.choice((401, 403, 404, 408, 416, 500, 502, 503))),
-                reply(429, b"", {"Retry-After": str(chance.randrange(3))}),
-                reply(200, CONTENT[:cut]),
-                reply(200, CONTENT, {"Content-Encoding": "gzip"}),
-                reply(307, b"", {"Location": chance.choice(("/loop", "file:///x", "http://10.0.0.1/", asked.target))}),
-            ))  # fmt: skip
+            return chance.choice(
+                (
+                    Reply(head + b"\r\n\r\n" + body[:cut], "close"),
+                    Reply(head + b"\r\n\r\n" + body[:cut], "close"),
+                    Reply(right.data[: chance.randrange(len(head))], "close"),
+                    Reply(head + b"\r\n\r\n" + body[:cut], "hang"),
+                    Reply(head + b"\r\n\r\n" + bytes(flipped)),
+                    Reply(b"\x00garbage\r\n\r\n", "close"),
+                    whole(asked),
+                    partial(max(0, (range_of(asked) if "range" in asked.fields else 0) - 1)),
+                    reply(chance.choice((401, 403, 404, 408, 416, 500, 502, 503))),
+                    reply(429, b"", {"Retry-After": str(chance.randrange(3))}),
+                    reply(200, CONTENT[:cut]),
+                    reply(200, CONTENT, {"Content-Encoding": "gzip"}),
+                    reply(
+                        307, b"", {"Location": chance.choice(("/loop", "file:///x", "http://10.0.0.1/", asked.target))}
+                    ),
+                )
+            )
 
         return answer
 

@@ -75,18 +75,28 @@ class FetchCase(unittest.TestCase):
     def begin(self, *options: str, **others: Any) -> subprocess.Popen[bytes]:
         environment = clean_environment(self.scratch)
         return subprocess.Popen(
-            self.command(*options), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL, **others,
-        )  # fmt: skip
+            self.command(*options),
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            **others,
+        )
 
     def fetch(
         self, *options: str, status: int = 0, prefix: Sequence[str] = (), image: str = "", destination: str = ""
     ) -> str:
         """Run it to its end; what it said."""
         done = subprocess.run(
-            [*prefix, *self.command(*options, image=image, destination=destination)], cwd=ROOT, timeout=4 * PATIENCE,
-            env=clean_environment(self.scratch), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [*prefix, *self.command(*options, image=image, destination=destination)],
+            cwd=ROOT,
+            timeout=4 * PATIENCE,
+            env=clean_environment(self.scratch),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         self.assertEqual(done.returncode, status, done.stdout + done.stderr)
         self.assertNotIn("Traceback", done.stderr)
         return done.stdout if not status else done.stderr
@@ -214,9 +224,14 @@ class Fetched(FetchCase):
 
     def test_confined(self) -> None:
         done = subprocess.run(
-            self.command("--require-sandbox=write"), cwd=ROOT, env=clean_environment(self.scratch), timeout=PATIENCE,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            self.command("--require-sandbox=write"),
+            cwd=ROOT,
+            env=clean_environment(self.scratch),
+            timeout=PATIENCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if "no Landlock" in done.stderr:
             self.skipTest("this kernel has no Landlock")
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -227,10 +242,13 @@ class Disturbed(FetchCase):
     def test_faults_that_pass(self) -> None:
         wrong = ranged(lambda first, total: f"bytes {first}-{total - 1}/{total}")
         for name, fault, times in (
-            ("stall", at(0.5, Exchange.stall), 1), ("cut", at(0.5, Exchange.end), 2),
-            ("reset", Exchange.reset, 1), ("429", status(429, Retry_After="0"), 2), ("503", status(503), 1),
+            ("stall", at(0.5, Exchange.stall), 1),
+            ("cut", at(0.5, Exchange.end), 2),
+            ("reset", Exchange.reset, 1),
+            ("429", status(429, Retry_After="0"), 2),
+            ("503", status(503), 1),
             ("right range", wrong, None),
-        ):  # fmt: skip
+        ):
             with self.subTest(name):
                 self.strike(fault, times)
                 self.fetch()
@@ -253,8 +271,11 @@ class Disturbed(FetchCase):
         self.require_whole()
 
     def test_faults_behind_what_is_there(self) -> None:
-        for name, fault in (("416", only_ranged(status(416))), ("stall", at(0.3, Exchange.stall)),
-                            ("429", status(429, Retry_After="0"))):  # fmt: skip
+        for name, fault in (
+            ("416", only_ranged(status(416))),
+            ("stall", at(0.3, Exchange.stall)),
+            ("429", status(429, Retry_After="0")),
+        ):
             with self.subTest(name):
                 self.leave_a_part()
                 self.strike(fault)
@@ -416,10 +437,12 @@ class Offline(FetchCase):
         config = b'{"architecture":""}'
         manifest = images.compact(
             {
-                "schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST,
-                "config": images_descriptor(config, mediatype.OCI_CONFIG), "layers": [layer],
+                "schemaVersion": 2,
+                "mediaType": mediatype.OCI_MANIFEST,
+                "config": images_descriptor(config, mediatype.OCI_CONFIG),
+                "layers": [layer],
             }
-        )  # fmt: skip
+        )
         self.content.blobs.update({digest_of(each): each for each in (text, config)})
         self.content.manifests[f"sha256-{digest.encoded}.sig"] = (mediatype.OCI_MANIFEST, manifest)
         return manifest

@@ -40,8 +40,10 @@ class MissingTest(FieldCase):
 
     def test_a_404_without_a_body_is_a_missing_image_and_names_the_repository_that_answered(self) -> None:
         server = self.played(lambda asked: Given(404))
-        self.write_home("registries.conf", f"[[registry]]\nprefix='registry.example'\nlocation='{server.host}/cache'\n"
-                        "insecure=true\n")  # fmt: skip
+        self.write_home(
+            "registries.conf",
+            f"[[registry]]\nprefix='registry.example'\nlocation='{server.host}/cache'\ninsecure=true\n",
+        )
         problem = self.problem(f"docker://registry.example/{NAME}:9")
         self.assertEqual("image-not-found", problem["type"])
         self.assertIn(f"manifest of {server.host}/cache/{NAME}:9: not found, status 404", problem["detail"])
@@ -248,9 +250,13 @@ class NightTest(FieldCase):
         for environment, said in ((nowhere, True), ({}, False)):
             command = [*MODULE, "explain", f"docker://registry.example/{NAME}:9"]
             shown = subprocess.run(
-                command, check=True, capture_output=True, text=True, cwd=ROOT,
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
                 env=clean_environment(self.home) | environment,
-            ).stdout  # fmt: skip
+            ).stdout
             self.assertIs("no certificate authorities, looked for /no/such/file, /no/such/directory" in shown, said)
 
 
@@ -261,10 +267,15 @@ class LocalFaultTest(FieldCase):
         (self.scratch / "fifo").mkdir()
         os.mkfifo(self.scratch / "fifo" / "index.json")
         for image in (
-            f"oci:{self.scratch}/none:t", f"oci:{self.scratch}/no/such:t", f"oci-archive:{self.scratch}/none.tar:t",
-            f"docker-archive:{self.scratch}/none.tar", f"dir:{self.scratch}/none", f"oci:{self.scratch}/fifo:t",
-            f"tarball:{self.scratch}/none.tar", f"docker-archive:{self.scratch}/fifo/index.json",
-        ):  # fmt: skip
+            f"oci:{self.scratch}/none:t",
+            f"oci:{self.scratch}/no/such:t",
+            f"oci-archive:{self.scratch}/none.tar:t",
+            f"docker-archive:{self.scratch}/none.tar",
+            f"dir:{self.scratch}/none",
+            f"oci:{self.scratch}/fifo:t",
+            f"tarball:{self.scratch}/none.tar",
+            f"docker-archive:{self.scratch}/fifo/index.json",
+        ):
             with self.subTest(image):
                 problem = self.problem(image)
                 self.assertEqual(("source-unavailable", 500), (problem["type"], problem["status"]), problem)
@@ -286,8 +297,9 @@ class LocalFaultTest(FieldCase):
         for program in ("gzip", "zstd"):
             with self.subTest(program):
                 archive = self.compressed_archive(program)
-                with running(f"--tmpdir={room}", f"oci-archive:{archive}:t", home=self.home,
-                             command=(*small, *MODULE)) as proxy:  # fmt: skip
+                with running(
+                    f"--tmpdir={room}", f"oci-archive:{archive}:t", home=self.home, command=(*small, *MODULE)
+                ) as proxy:
                     problem = proxy.line.ask("GET", "/manifest").problem()
                 self.assertEqual(("storage-full", 507), (problem["type"], problem["status"]), problem)
                 self.assertIn("--tmpdir", problem["detail"])

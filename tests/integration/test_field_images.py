@@ -40,9 +40,15 @@ class DocumentsTest(FieldCase):
 
     def test_a_docker_config_is_converted_byte_for_byte_as_skopeo_does(self) -> None:
         cases: Sequence[Mapping[str, object]] = (
-            {}, {"config": {}}, {"config": None}, {"config": {"Hostname": "h"}}, {"config": {"Cmd": []}},
-            {"config": {"User": ""}}, {"config": {"Labels": {"b": "<&>", "a": "x"}}}, {"history": [{}]},
-        )  # fmt: skip
+            {},
+            {"config": {}},
+            {"config": None},
+            {"config": {"Hostname": "h"}},
+            {"config": {"Cmd": []}},
+            {"config": {"User": ""}},
+            {"config": {"Labels": {"b": "<&>", "a": "x"}}},
+            {"history": [{}]},
+        )
         for number, members in enumerate(cases):
             rootfs = {"type": "layers", "diff_ids": [str(images.DIGEST_T)]}
             config = images.compact({**AMD64, "rootfs": rootfs, **members})
@@ -174,8 +180,15 @@ class NamesTest(FieldCase):
         layout = images.Layout(self.scratch / "layout")
         layout.add_image(images.CONFIG_C, [images.LAYER_T], images.MANIFEST_M, name="9")
         self.name = f"{self.registry.host}/{NAME}"
-        skopeo("copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout.path}:9", f"docker://{self.name}:9",
-               home=self.scratch)  # fmt: skip
+        skopeo(
+            "copy",
+            "--quiet",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            f"oci:{layout.path}:9",
+            f"docker://{self.name}:9",
+            home=self.scratch,
+        )
         self.write_home("registries.conf", f"[[registry]]\nlocation='{self.registry.host}'\ninsecure=true\n")
         self.both = f"docker://{self.name}:7@{images.DIGEST_M}"
 
@@ -189,14 +202,17 @@ class NamesTest(FieldCase):
         self.assertEqual("image-not-found", other["type"])
 
     def test_the_digest_is_fetched_from_mirrors_for_digests_only(self) -> None:
-        self.write_home("registries.conf", f"""
+        self.write_home(
+            "registries.conf",
+            f"""
 [[registry]]
 location = 'registry.example'
 mirror-by-digest-only = true
 [[registry.mirror]]
 location = '{self.registry.host}'
 insecure = true
-""")
+""",
+        )
         answer = self.ask(f"docker://registry.example/{NAME}:7@{images.DIGEST_M}")
         self.assertEqual((200, images.MANIFEST_M), (answer.status, answer.body))
 

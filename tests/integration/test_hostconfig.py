@@ -516,9 +516,15 @@ def _accept(asked: Asked) -> dict[str, str]:
 class ExplainTest(HostCase):
     def _explain(self, *arguments: str, status: int = 0) -> str:
         done = subprocess.run(
-            [*MODULE, "explain", *arguments], env=clean_environment(self.home), cwd=ROOT, text=True, check=False,
-            capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [*MODULE, "explain", *arguments],
+            env=clean_environment(self.home),
+            cwd=ROOT,
+            text=True,
+            check=False,
+            capture_output=True,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+        )
         self.assertEqual(status, done.returncode, done.stdout + done.stderr)
         self.assertEqual([], leaks_in(done.stdout + done.stderr))
         return done.stdout

@@ -57,9 +57,12 @@ class Conversations(unittest.TestCase):
 class Served(Conversations):
     def test_manifest_and_blobs_byte_for_byte_c1_c3_c4(self) -> None:
         manifest, head, layer, config = self.exchange(
-            ("GET", "/manifest"), ("HEAD", "/manifest"), ("GET", blob(images.DIGEST_T)), ("GET", blob(images.DIGEST_C)),
+            ("GET", "/manifest"),
+            ("HEAD", "/manifest"),
+            ("GET", blob(images.DIGEST_T)),
+            ("GET", blob(images.DIGEST_C)),
             image=self.layout(),
-        )  # fmt: skip
+        )
         self.assertEqual((manifest.status, manifest.body), (200, images.MANIFEST_M))
         for answer in (manifest, head):
             self.assertEqual(answer.field("Manifest-Digest"), str(images.DIGEST_M))
@@ -321,10 +324,15 @@ class Started(Conversations):
                 ):
                     with self.subTest(arguments):
                         done = subprocess.run(
-                            [*MODULE, *arguments], cwd=ROOT, capture_output=True, text=True,
-                            stdin=subprocess.DEVNULL, timeout=PATIENCE, check=False,
+                            [*MODULE, *arguments],
+                            cwd=ROOT,
+                            capture_output=True,
+                            text=True,
+                            stdin=subprocess.DEVNULL,
+                            timeout=PATIENCE,
+                            check=False,
                             pass_fds=[file.fileno(), lonely.fileno(), seqpacket[0].fileno()],
-                        )  # fmt: skip
+                        )
                         self.assertEqual((done.returncode, done.stdout), (status, ""), done.stderr)
                         self.assertRegex(done.stderr, rf"\Acontainer-image-proxy: ERROR: .*{reason}.*\n\Z")
 
@@ -362,10 +370,13 @@ class Started(Conversations):
         ours, theirs = socket.socketpair()
         with Line(ours) as line, theirs:
             process = subprocess.Popen(
-                [*MODULE, self.policy, f"--sockfd={theirs.fileno()}", f"oci:{self.scratch}/{'absent' * 10}"], cwd=ROOT,
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                [*MODULE, self.policy, f"--sockfd={theirs.fileno()}", f"oci:{self.scratch}/{'absent' * 10}"],
+                cwd=ROOT,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 env=clean_environment(self.scratch),
-            )  # fmt: skip
+            )
             theirs.close()
             for _ in range(1500):
                 self.assertGreaterEqual(line.ask("GET", "/manifest").status, 400)

@@ -321,9 +321,14 @@ class Secure(MainJob):
     def test_the_demo_fetches_it(self) -> None:
         everything = self.with_tls("--override-arch=amd64", f"--creds={USER}:{PASSWORD}")
         done = subprocess.run(
-            [sys.executable, str(ROOT / "demo.py"), *everything], env=clean_environment(self.scratch), text=True,
-            capture_output=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, str(ROOT / "demo.py"), *everything],
+            env=clean_environment(self.scratch),
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         names = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
         self.assertEqual(names, ["etc/shared", "usr/bin/amd64", "usr/bin/amd64", "data"])
@@ -342,9 +347,10 @@ class OldProxy(http.client.HTTPConnection):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock = ours
         self.child = subprocess.Popen(
-            ["container-image-proxy", f"--sockfd={theirs.fileno()}", self._image], pass_fds=[theirs.fileno()],
+            ["container-image-proxy", f"--sockfd={theirs.fileno()}", self._image],
+            pass_fds=[theirs.fileno()],
             env=self._environment,
-        )  # fmt: skip
+        )
         theirs.close()
 
 

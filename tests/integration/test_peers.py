@@ -30,9 +30,13 @@ class PeersTest(LeakCheckedTestCase):
         images.f1(self.directory / "layout")
         with peers.docker_registry(self.directory / "plain") as registry:
             peers.skopeo(
-                "copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{self.directory}/layout:t",
-                f"docker://{registry.host}/os/base:1", home=self.directory,
-            )  # fmt: skip
+                "copy",
+                "--preserve-digests",
+                "--dest-tls-verify=false",
+                f"oci:{self.directory}/layout:t",
+                f"docker://{registry.host}/os/base:1",
+                home=self.directory,
+            )
             self.assertEqual(200, self.get(f"{registry.url}/v2/os/base/blobs/{images.DIGEST_T}"))
             deadline = time.monotonic() + 10  # the line follows the answer
             while f"GET /v2/os/base/blobs/{images.DIGEST_T}" not in registry.log_text():
@@ -52,15 +56,25 @@ class PeersTest(LeakCheckedTestCase):
             with self.assertRaisesRegex(urllib.error.URLError, "CERTIFICATE_VERIFY_FAILED"):
                 self.get(f"{registry.url}/v2/", context=ssl.create_default_context())
             peers.skopeo(
-                "login", f"--cert-dir={self.directory}/ca", "--username=user", "--password=word",
-                f"--authfile={self.directory}/auth.json", registry.host, home=self.directory,
-            )  # fmt: skip
+                "login",
+                f"--cert-dir={self.directory}/ca",
+                "--username=user",
+                "--password=word",
+                f"--authfile={self.directory}/auth.json",
+                registry.host,
+                home=self.directory,
+            )
             self.assertIn(registry.host, json.loads((self.directory / "auth.json").read_text())["auths"])
             with self.assertRaisesRegex(AssertionError, "invalid username/password|unauthorized"):
                 peers.skopeo(
-                    "login", f"--cert-dir={self.directory}/ca", "--username=user", "--password=other",
-                    f"--authfile={self.directory}/auth.json", registry.host, home=self.directory,
-                )  # fmt: skip
+                    "login",
+                    f"--cert-dir={self.directory}/ca",
+                    "--username=user",
+                    "--password=other",
+                    f"--authfile={self.directory}/auth.json",
+                    registry.host,
+                    home=self.directory,
+                )
 
     def test_a_registry_for_known_clients_refuses_the_others(self) -> None:
         authority = CertificateAuthority(self.directory / "ca")
@@ -86,9 +100,13 @@ class PeersTest(LeakCheckedTestCase):
             ) as cache,
         ):
             peers.skopeo(
-                "copy", "--preserve-digests", f"--dest-cert-dir={self.directory}/ca",
-                f"oci:{self.directory}/layout:t", f"docker://{origin.host}/os/base:1", home=self.directory,
-            )  # fmt: skip
+                "copy",
+                "--preserve-digests",
+                f"--dest-cert-dir={self.directory}/ca",
+                f"oci:{self.directory}/layout:t",
+                f"docker://{origin.host}/os/base:1",
+                home=self.directory,
+            )
             self.assertEqual(200, self.get(cache.url + path))
             self.assertIn(path, origin.log_text())
 

@@ -56,9 +56,14 @@ class PolicyCase(unittest.TestCase):
         path = self.scratch / "audit"
         with open(path, "wb") as audit:
             words = (
-                self.policy(*requirements), f"--audit-fd={audit.fileno()}", f"--registries.d={self.registries_d}",
-                "--tls-verify=false", "--retry-times=0", *PLATFORM, *self.arguments,
-            )  # fmt: skip
+                self.policy(*requirements),
+                f"--audit-fd={audit.fileno()}",
+                f"--registries.d={self.registries_d}",
+                "--tls-verify=false",
+                "--retry-times=0",
+                *PLATFORM,
+                *self.arguments,
+            )
             with running(*words, image, pass_fds=[audit.fileno()]) as proxy:
                 yield proxy, lambda: json.loads(path.read_bytes().splitlines()[-1])
 
@@ -96,9 +101,13 @@ class PolicyCase(unittest.TestCase):
     def refuse_json(self, words: str, image: str) -> None:
         """The JSON protocol refuses as well, with the policy that was written last."""
         arguments = (
-            f"--policy={self.scratch}/policy.json", f"--registries.d={self.registries_d}", "--tls-verify=false",
-            "--retry-times=0", *PLATFORM, *self.arguments,
-        )  # fmt: skip
+            f"--policy={self.scratch}/policy.json",
+            f"--registries.d={self.registries_d}",
+            "--tls-verify=false",
+            "--retry-times=0",
+            *PLATFORM,
+            *self.arguments,
+        )
         with json_proxy(*arguments) as proxy:
             self.assertEqual(proxy.parent.ask("Initialize").value, "0.2.8")
             self.assertRegex(proxy.parent.ask("OpenImage", image).failure[1], words)
@@ -180,10 +189,13 @@ class DirectoryTest(PolicyCase):
         policy = (self.scratch / "policy.json").read_bytes()
         self.assertEqual(
             record["policy"],
-            {"path": str(self.scratch / "policy.json"), "sha256": hashlib.sha256(policy).hexdigest(),
-             "scope": "default",
-             "transport": "dir"},
-        )  # fmt: skip
+            {
+                "path": str(self.scratch / "policy.json"),
+                "sha256": hashlib.sha256(policy).hexdigest(),
+                "scope": "default",
+                "transport": "dir",
+            },
+        )
         self.assertEqual((record["digest"], record["reference"]), (str(DIGEST), f"dir:{self.image}"))
         [signature] = record["signatures"]
         self.assertEqual((signature["result"], signature["key"]), ("accepted", self.key))
@@ -191,9 +203,15 @@ class DirectoryTest(PolicyCase):
 
     def test_signature_of_skopeo_opens_the_image(self) -> None:
         skopeo(
-            "standalone-sign", "--output", str(self.image / "signature-1"), str(self.image / "manifest.json"),
-            "example.com/os:1", self.key, home=self.scratch, environment={"GNUPGHOME": str(self.home.directory)},
-        )  # fmt: skip
+            "standalone-sign",
+            "--output",
+            str(self.image / "signature-1"),
+            str(self.image / "manifest.json"),
+            "example.com/os:1",
+            self.key,
+            home=self.scratch,
+            environment={"GNUPGHOME": str(self.home.directory)},
+        )
         self.accept(f"dir:{self.image}", self.by("main"))
 
     def test_each_refusal_says_which_one_it_is(self) -> None:
@@ -203,15 +221,21 @@ class DirectoryTest(PolicyCase):
             ("wrong key", self.sign, self.by("other"), "untrusted", f"signed by a key {self.key} that"),
             ("wrong name", self.sign, self.by("main", "example.com/os:2"), "identity", "signed for example.com/os:1"),
             (
-                "other digest", lambda: self.sign(digest=OTHER_DIGEST), self.by("main"), "digest",
+                "other digest",
+                lambda: self.sign(digest=OTHER_DIGEST),
+                self.by("main"),
+                "digest",
                 f"signed for manifest {OTHER_DIGEST}, expected {DIGEST}",
             ),
             ("no key file", self.sign, self.by("missing"), "keycfg", r"keyPath '.*missing\.gpg': .*no such file"),
             (
-                "unreadable", lambda: (self.image / "signature-1").write_bytes(b"{}"), self.by("main"), "fetch",
+                "unreadable",
+                lambda: (self.image / "signature-1").write_bytes(b"{}"),
+                self.by("main"),
+                "fetch",
                 "the signatures cannot be fetched: .*unknown format",
             ),
-        )  # fmt: skip
+        )
         for case, prepare, requirement, reason, words in cases:
             (self.image / "signature-1").unlink(missing_ok=True)
             prepare()
@@ -319,11 +343,19 @@ class RegistryTest(PolicyCase):
 
     def test_image_that_skopeo_signed_while_pushing_is_served(self) -> None:
         skopeo(
-            "--registries.d", str(self.registries_d), "copy", "--quiet", "--preserve-digests",
+            "--registries.d",
+            str(self.registries_d),
+            "copy",
+            "--quiet",
+            "--preserve-digests",
             "--dest-tls-verify=false",
-            "--sign-by", self.key, f"oci:{self.shared}/layout:t", f"docker://{self.image}",
-            home=self.scratch, environment={"GNUPGHOME": str(self.home.directory)},
-        )  # fmt: skip
+            "--sign-by",
+            self.key,
+            f"oci:{self.shared}/layout:t",
+            f"docker://{self.image}",
+            home=self.scratch,
+            environment={"GNUPGHOME": str(self.home.directory)},
+        )
         record = self.accept(f"docker://{self.image}", self.by_key())
         [signature] = record["signatures"]
         self.assertEqual(signature["claims"]["reference"], self.image)
@@ -340,10 +372,14 @@ class RegistryTest(PolicyCase):
             other = keys.ask(prefix=self.scratch / "other", passphrase="words")
         with Judge("copy", home=self.scratch) as copy:
             done = copy.ask(
-                source=f"oci:{self.shared}/layout:t", destination=f"docker://{self.image}", tls_verify=False,
+                source=f"oci:{self.shared}/layout:t",
+                destination=f"docker://{self.image}",
+                tls_verify=False,
                 preserve_digests=True,
-                registries_d=self.registries_d, sigstore_key=key["private"], sigstore_passphrase="words",
-            )  # fmt: skip
+                registries_d=self.registries_d,
+                sigstore_key=key["private"],
+                sigstore_passphrase="words",
+            )
         self.assertEqual(done["error"], "")
         requirement = {"type": "sigstoreSigned", "keyPath": key["public"]}
         [signature] = self.accept(f"docker://{self.image}", requirement)["signatures"]
@@ -360,10 +396,19 @@ class RegistryTest(PolicyCase):
         generate = [*words, "generate-sigstore-key", "--output-prefix", str(self.scratch / "key")]
         run_program([*generate, "--passphrase-file", str(phrase)], home=self.scratch)
         copy = [
-            *words, "--insecure-policy", "--registries.d", str(self.registries_d), "copy", "--quiet",
-            "--preserve-digests", "--dest-tls-verify=false", "--sign-by-sigstore-private-key",
-            str(self.scratch / "key.private"), "--sign-passphrase-file", str(phrase),
-        ]  # fmt: skip
+            *words,
+            "--insecure-policy",
+            "--registries.d",
+            str(self.registries_d),
+            "copy",
+            "--quiet",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            "--sign-by-sigstore-private-key",
+            str(self.scratch / "key.private"),
+            "--sign-passphrase-file",
+            str(phrase),
+        ]
         run_program([*copy, f"oci:{self.shared}/layout:t", f"docker://{self.image}"], home=self.scratch)
         requirement = {"type": "sigstoreSigned", "keyPath": str(self.scratch / "key.pub")}
         [signature] = self.accept(f"docker://{self.image}", requirement)["signatures"]
@@ -377,11 +422,18 @@ class RegistryTest(PolicyCase):
         run_program(generate, home=self.scratch, environment=environment)
         run_program(
             [
-                *words, "sign", "--yes", f"--key={self.scratch / 'cosign.key'}", "--tlog-upload=false",
-                "--allow-http-registry", *options, f"{self.registry.host}/{self.repository}@{digest}",
+                *words,
+                "sign",
+                "--yes",
+                f"--key={self.scratch / 'cosign.key'}",
+                "--tlog-upload=false",
+                "--allow-http-registry",
+                *options,
+                f"{self.registry.host}/{self.repository}@{digest}",
             ],
-            home=self.scratch, environment=environment,
-        )  # fmt: skip
+            home=self.scratch,
+            environment=environment,
+        )
         key = str(self.scratch / "cosign.pub")
         return {"type": "sigstoreSigned", "keyPath": key, "signedIdentity": {"type": "matchRepository"}}
 
@@ -517,10 +569,14 @@ class AnswersOfARegistryTest(PolicyCase):
         for each in signatures:
             digest = digest_of(each.payload)
             self.layers[str(digest)] = each.payload + b" " * spoil
-            layers.append({
-                "mediaType": each.mime_type, "digest": str(digest), "size": len(each.payload),
-                "annotations": dict(each.annotations),
-            })  # fmt: skip
+            layers.append(
+                {
+                    "mediaType": each.mime_type,
+                    "digest": str(digest),
+                    "size": len(each.payload),
+                    "annotations": dict(each.annotations),
+                }
+            )
         config = {"mediaType": mediatype.OCI_CONFIG, "digest": str(images.DIGEST_C), "size": len(images.CONFIG_C)}
         document = {"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers}
         self.attached = Given(200, images.compact(document), {"Content-Type": media_type})
@@ -559,9 +615,12 @@ class AnswersOfARegistryTest(PolicyCase):
 
     def test_g26_lookaside_that_does_not_answer_properly_refuses(self) -> None:
         for status, body, reason in (
-            (404, b"", "nosig"), (403, b"", "fetch"), (500, b"", "fetch"), (410, b"", "fetch"),
+            (404, b"", "nosig"),
+            (403, b"", "fetch"),
+            (500, b"", "fetch"),
+            (410, b"", "fetch"),
             (200, b"<html>", "fetch"),
-        ):  # fmt: skip
+        ):
             self.lookaside = Given(status, body)
             with self.subTest(status):
                 self.refuse_with(reason)

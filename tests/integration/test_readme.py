@@ -39,9 +39,15 @@ class Blocks(unittest.TestCase):
 
     def run_block(self, command: list[str], text: str = "") -> str:
         done = subprocess.run(
-            command, cwd=ROOT, input=text, capture_output=True, text=True, timeout=240, check=False,
+            command,
+            cwd=ROOT,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
             env=self.environment,
-        )  # fmt: skip
+        )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout
 

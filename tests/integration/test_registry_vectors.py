@@ -66,10 +66,20 @@ def names_of(body: bytes) -> dict[str, bytes]:
     """What stands in braces in table b."""
     size = len(body)
     return {
-        "B": body, "N": b"%d" % size, "X": b"%x" % size, "B5": body[:5], "R": body[5:], "R1": b"%d" % (size - 5),
-        "B1": body[:1], "BR": body[1:], "Z": b"?" * size, "N1": b"%d" % (size + 1), "L": b"%d" % (size - 1),
-        "X1": b"%x" % (size - 1), "X2": b"%02x" % size,
-    }  # fmt: skip
+        "B": body,
+        "N": b"%d" % size,
+        "X": b"%x" % size,
+        "B5": body[:5],
+        "R": body[5:],
+        "R1": b"%d" % (size - 5),
+        "B1": body[:1],
+        "BR": body[1:],
+        "Z": b"?" * size,
+        "N1": b"%d" % (size + 1),
+        "L": b"%d" % (size - 1),
+        "X1": b"%x" % (size - 1),
+        "X2": b"%02x" % size,
+    }
 
 
 def told(answer: Answer, body: bytes) -> str:
@@ -128,10 +138,16 @@ class JourneysTest(VectorCase):
     def test_an_insecure_registry_that_only_a_proxy_of_http_reaches(self) -> None:
         manifest = "http://registry.test:5000/v2/a/b/manifests/t"
         row = {
-            "name": "", "ask": "M", "image": "registry.test:5000/a/b:t", "connections": None,
-            "environment": {"HTTP_PROXY": "http://{P}"}, "options": ["--tls-verify=false"],
-            "scripts": {"P": {manifest: [["MAN"]]}}, "seen": [f"P GET {manifest}"], "told": ["whole"],
-        }  # fmt: skip
+            "name": "",
+            "ask": "M",
+            "image": "registry.test:5000/a/b:t",
+            "connections": None,
+            "environment": {"HTTP_PROXY": "http://{P}"},
+            "options": ["--tls-verify=false"],
+            "scripts": {"P": {manifest: [["MAN"]]}},
+            "seen": [f"P GET {manifest}"],
+            "told": ["whole"],
+        }
         self.assertEqual(*self.travel(row))
 
     def test_credentials_are_offered_where_what_is_private_is_hidden(self) -> None:
@@ -140,11 +156,16 @@ class JourneysTest(VectorCase):
         manifest = "/v2/a/b/manifests/t"
         for status in (403, 404):
             row = {
-                "name": "", "ask": "M", "image": "{R}/a/b:t", "connections": None, "environment": {},
-                "options": ["--creds=u:p"], "told": ["whole"],
+                "name": "",
+                "ask": "M",
+                "image": "{R}/a/b:t",
+                "connections": None,
+                "environment": {},
+                "options": ["--creds=u:p"],
+                "told": ["whole"],
                 "scripts": {"R": {manifest: [[hidden % status], ["MAN"]], "/v2/": [[challenge]]}},
                 "seen": [f"R GET {manifest}", "R GET /v2/", f"R GET {manifest} auth=Basic dTpw"],
-            }  # fmt: skip
+            }
             with self.subTest(status):
                 self.assertEqual(*self.travel(row))
 

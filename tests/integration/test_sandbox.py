@@ -238,10 +238,23 @@ class Escapes(SandboxTest):
             listener.bind(f"\0{outside}")
             listener.listen()
             done = subprocess.run(
-                [sys.executable, "-c", ESCAPE, str(ROOT), str(abi), str(outside), str(inside), f"--tmpdir={inside}",
-                 *arguments],
-                capture_output=True, text=True, timeout=PATIENCE, check=False, env=clean_environment(self.scratch),
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-c",
+                    ESCAPE,
+                    str(ROOT),
+                    str(abi),
+                    str(outside),
+                    str(inside),
+                    f"--tmpdir={inside}",
+                    *arguments,
+                ],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+                env=clean_environment(self.scratch),
+            )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         found: dict[str, dict[str, str]] = json.loads(done.stdout)
         self.assertEqual(found.pop("core"), [0, 0])
@@ -309,10 +322,18 @@ class TakenOver(SandboxTest):
         with FaultyHost(registry_of(content)) as host:
             for first in ("/manifest", f"/blobs/{digest}"):
                 read_fd, write_fd = os.pipe()  # events, so that there is a thread that writes them
-                with self.subTest(first), open(read_fd, "rb"), running(
-                    ACCEPT, "--tls-verify=false", f"--events-fd={write_fd}", f"docker://{host.address}/{NAME}:t",
-                    command=self.command, pass_fds=[write_fd],
-                ) as proxy:  # fmt: skip
+                with (
+                    self.subTest(first),
+                    open(read_fd, "rb"),
+                    running(
+                        ACCEPT,
+                        "--tls-verify=false",
+                        f"--events-fd={write_fd}",
+                        f"docker://{host.address}/{NAME}:t",
+                        command=self.command,
+                        pass_fds=[write_fd],
+                    ) as proxy,
+                ):
                     os.close(write_fd)
                     for target in (first, f"/blobs/{digest}"):
                         self.assertEqual(proxy.line.ask("GET", target).status, 200, proxy.stderr())
@@ -364,9 +385,10 @@ class Levels(SandboxTest):
         content = make_content(1000)
         configuration = self.scratch / ".config" / "containers"
         configuration.mkdir(parents=True)
-        with FaultyHost(registry_of(content)) as host, json_proxy(
-            ACCEPT, "--tls-verify=false", home=self.scratch, environment={"XDG_RUNTIME_DIR": ""}
-        ) as proxy:  # fmt: skip
+        with (
+            FaultyHost(registry_of(content)) as host,
+            json_proxy(ACCEPT, "--tls-verify=false", home=self.scratch, environment={"XDG_RUNTIME_DIR": ""}) as proxy,
+        ):
             self.assertEqual(proxy.parent.ask("Initialize").value, "0.2.8")
             (configuration / "auth.json").write_text(json.dumps({"credHelpers": {host.address: "late"}}))
             reply = proxy.parent.ask("OpenImage", f"docker://{host.address}/{NAME}:t")
@@ -458,12 +480,14 @@ class Work(SandboxTest):
             FaultyHost(storage_of(self.content), tls=self.tls) as storage,
             FaultyHost(
                 registry_of(
-                    self.content, challenge=lambda: f'Bearer realm="{tokens.url}/token",service="tests"',
-                    accepted=accepted, blobs_at=lambda: storage.url,
+                    self.content,
+                    challenge=lambda: f'Bearer realm="{tokens.url}/token",service="tests"',
+                    accepted=accepted,
+                    blobs_at=lambda: storage.url,
                 ),
                 tls=self.tls,
             ) as registry,
-        ):  # fmt: skip
+        ):
             self.certify(registry)
             image = f"docker://{registry.address}/{NAME}:t"
             with running(ACCEPT, INFO, "--read-ahead=0", image, home=self.home) as proxy:
@@ -533,9 +557,12 @@ class Work(SandboxTest):
             environment = clean_environment(self.home)
             environment |= {"PATH": f"{programs}{os.pathsep}{environment['PATH']}", "XDG_RUNTIME_DIR": ""}
             with json_proxy(
-                policy, "--require-sandbox", command=(*command, "experimental-image-proxy"), home=self.home,
+                policy,
+                "--require-sandbox",
+                command=(*command, "experimental-image-proxy"),
+                home=self.home,
                 environment=environment,
-            ) as proxy:  # fmt: skip
+            ) as proxy:
                 self.assertEqual(proxy.parent.ask("Initialize").value, "0.2.8")
                 remote = proxy.parent.ask("OpenImage", f"docker://{registry.address}/{NAME}:t").value
                 arguments = (remote, str(digest_of(self.content.layer)), len(self.content.layer))

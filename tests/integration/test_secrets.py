@@ -172,10 +172,14 @@ class SecretsTest(unittest.TestCase):
                     with theirs:
                         options = [f"--sockfd={theirs.fileno()}", "--debug", "--retry-times=0", *situation.options]
                         child = subprocess.Popen(
-                            [*MODULE, *options, "experimental-image-proxy"], pass_fds=[theirs.fileno()], cwd=ROOT,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                            [*MODULE, *options, "experimental-image-proxy"],
+                            pass_fds=[theirs.fileno()],
+                            cwd=ROOT,
+                            stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE,
                             env=clean_environment(self.scratch) | environment,
-                        )  # fmt: skip
+                        )
                     heard = []
                     with contextlib.suppress(AssertionError, BrokenPipeError, ConnectionResetError):
                         for request in (("Initialize",), ("OpenImage", image), ("OpenImageOptional", image)):
@@ -188,10 +192,15 @@ class SecretsTest(unittest.TestCase):
             for form in ((), ("--json",)):
                 with self.subTest(situation.name, form=form):
                     done = subprocess.run(
-                        [*MODULE, "explain", "--debug", *form, *situation.options, image], check=False, cwd=ROOT,
-                        env=clean_environment(self.scratch) | environment, stdin=subprocess.DEVNULL, text=True,
-                        capture_output=True, timeout=PATIENCE,
-                    )  # fmt: skip
+                        [*MODULE, "explain", "--debug", *form, *situation.options, image],
+                        check=False,
+                        cwd=ROOT,
+                        env=clean_environment(self.scratch) | environment,
+                        stdin=subprocess.DEVNULL,
+                        text=True,
+                        capture_output=True,
+                        timeout=PATIENCE,
+                    )
                     self._keep(f"explain {situation.name} {len(form)}", done.stdout + done.stderr)
 
     def test_in_everything_that_was_recorded(self) -> None:

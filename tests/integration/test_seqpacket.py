@@ -152,10 +152,21 @@ class Starting(LeakCheckedTestCase):
 
     def test_the_flags_of_the_field_are_taken_before_and_behind_the_subcommand(self) -> None:
         flags = (
-            "--debug", ACCEPT, "--override-arch=amd64", "--override-os=linux", "--override-variant=", "--tmpdir=/tmp",
-            "--user-agent-prefix=bootc/1", "--command-timeout=1h", "--registries.d=/nonexistent", "--no-creds",
-            "--cert-dir=/nonexistent", "--decryption-key=key", "--tls-verify=false", "--daemon-host=unix:///nonexistent",
-        )  # fmt: skip
+            "--debug",
+            ACCEPT,
+            "--override-arch=amd64",
+            "--override-os=linux",
+            "--override-variant=",
+            "--tmpdir=/tmp",
+            "--user-agent-prefix=bootc/1",
+            "--command-timeout=1h",
+            "--registries.d=/nonexistent",
+            "--no-creds",
+            "--cert-dir=/nonexistent",
+            "--decryption-key=key",
+            "--tls-verify=false",
+            "--daemon-host=unix:///nonexistent",
+        )
         images.f1(self.directory / "F1")
         for command in ((*MODULE, *flags, JSON), (*MODULE, JSON, *flags), (*MODULE, *flags[:5], JSON, *flags[5:])):
             with json_proxy(command=command) as proxy:
@@ -324,13 +335,28 @@ class World:
 
 
 MALFORMED = (
-    b"{}", b"null", b"[]", b'"x"', b'{"method":5}', b'{"method":"x","args":{}}', b"\0", b"\xff", b"[" * 20_000,
-    b'\xef\xbb\xbf{"method":"Initialize"}', b'{"method":"Shutdown"} x', b'{"method":"Shutdown"}'.ljust(40_000),
-    b'{"method":"GetManifest","args":[1e400]}', b'{"method":"GetManifest","args":[1.5]}', b'{"method":"FinishPipe"}',
-    b'{"method":"GetManifest","args":[true]}', b'{"method":"GetBlob","args":[1,"sha256:x",1]}',
-    b'{"method":"FinishPipe","args":["1"]}', b'{"method":"OpenImage","args":["nonsense"]}',
-    b'{"method":"Initialize","method":"Shutdown"}', b'{"method":"Initialize"}',
-)  # fmt: skip
+    b"{}",
+    b"null",
+    b"[]",
+    b'"x"',
+    b'{"method":5}',
+    b'{"method":"x","args":{}}',
+    b"\0",
+    b"\xff",
+    b"[" * 20_000,
+    b'\xef\xbb\xbf{"method":"Initialize"}',
+    b'{"method":"Shutdown"} x',
+    b'{"method":"Shutdown"}'.ljust(40_000),
+    b'{"method":"GetManifest","args":[1e400]}',
+    b'{"method":"GetManifest","args":[1.5]}',
+    b'{"method":"FinishPipe"}',
+    b'{"method":"GetManifest","args":[true]}',
+    b'{"method":"GetBlob","args":[1,"sha256:x",1]}',
+    b'{"method":"FinishPipe","args":["1"]}',
+    b'{"method":"OpenImage","args":["nonsense"]}',
+    b'{"method":"Initialize","method":"Shutdown"}',
+    b'{"method":"Initialize"}',
+)
 
 
 class Sequences:
@@ -349,9 +375,18 @@ class Sequences:
     def run(self, length: int) -> None:
         """One sequence, and then everything that it opened is ended."""
         steps = (
-            (3, self.open), (1, self.open_absent), (2, self.close), (4, self.metadata), (4, self.blob), (3, self.raw),
-            (4, self.finish), (2, self.abandon), (3, self.malformed), (1, self.unknown), (2, self.ahead),
-        )  # fmt: skip
+            (3, self.open),
+            (1, self.open_absent),
+            (2, self.close),
+            (4, self.metadata),
+            (4, self.blob),
+            (3, self.raw),
+            (4, self.finish),
+            (2, self.abandon),
+            (3, self.malformed),
+            (1, self.unknown),
+            (2, self.ahead),
+        )
         weights = [weight for weight, _ in steps]
         for _ in range(length):
             (_, step), *_ = self.source.choices(steps, weights)

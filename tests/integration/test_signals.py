@@ -93,11 +93,23 @@ class Signals(unittest.TestCase):
         with ours:
             with theirs:
                 process = subprocess.Popen(
-                    [*command, "--insecure-policy", "--tls-verify=false", "--tmpdir=/tmp", "--retry-times=0",
-                     f"--sockfd={theirs.fileno()}", *words],
-                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE, cwd=ROOT, env=self.environment, start_new_session=True,
-                )  # fmt: skip
+                    [
+                        *command,
+                        "--insecure-policy",
+                        "--tls-verify=false",
+                        "--tmpdir=/tmp",
+                        "--retry-times=0",
+                        f"--sockfd={theirs.fileno()}",
+                        *words,
+                    ],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    cwd=ROOT,
+                    env=self.environment,
+                    start_new_session=True,
+                )
             try:
                 with suppress(BrokenPipeError):  # it has ended already
                     for packet in self.requests(image, by_json=by_json):
@@ -111,9 +123,12 @@ class Signals(unittest.TestCase):
     def requests(self, image: str, *, by_json: bool) -> list[bytes]:
         if by_json:
             calls: list[tuple[str, list[object]]] = [
-                ("Initialize", []), ("OpenImage", [image]), ("GetManifest", [1]),
-                ("GetBlob", [1, self.blob, len(BIG)]), ("FinishPipe", [2]),
-            ]  # fmt: skip
+                ("Initialize", []),
+                ("OpenImage", [image]),
+                ("GetManifest", [1]),
+                ("GetBlob", [1, self.blob, len(BIG)]),
+                ("FinishPipe", [2]),
+            ]
             return [json.dumps({"method": name, "args": arguments}).encode() for name, arguments in calls]
         targets = ("/manifest", f"/blobs/{self.blob}", f"/blobs/{self.blob}")
         return [f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for target in targets]

@@ -119,9 +119,12 @@ def json_parent(*options: str, environment: dict[str, str] | None = None) -> Ite
         with theirs:
             process = subprocess.Popen(
                 [*MODULE, "--insecure-policy", *options, "experimental-image-proxy", f"--sockfd={theirs.fileno()}"],
-                pass_fds=[theirs.fileno()], cwd=ROOT, stdin=subprocess.DEVNULL, stderr=errors,
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stderr=errors,
                 env=clean_environment(home()) | (environment or {}),
-            )  # fmt: skip
+            )
         try:
             with JsonParent(ours) as parent:
                 yield parent
@@ -145,8 +148,9 @@ def get_blob(line: Line, digest: str) -> bytes:
 
 
 class SourcesTestCase(LeakCheckedTestCase):
-    def check(self, name: str, *, same_manifest: bool = True, options: tuple[str, ...] = (),
-              expected: Reported | None = None) -> None:
+    def check(
+        self, name: str, *, same_manifest: bool = True, options: tuple[str, ...] = (), expected: Reported | None = None
+    ) -> None:
         """Both front ends serve of `name` what skopeo reports, or `expected`.
 
         `same_manifest` is False where decisions.md section 1 makes another manifest: docker archives and daemons.
@@ -163,8 +167,10 @@ class SourcesTestCase(LeakCheckedTestCase):
             self.assertEqual(served, told.layers)
             for digest, size in served:
                 self.assertEqual(len(get_blob(proxy.line, digest)), size)
-            self.assertEqual(json.loads(get_blob(proxy.line, json.loads(manifest.body)["config"]["digest"]))["rootfs"],
-                             json.loads(told.config)["rootfs"])  # fmt: skip
+            self.assertEqual(
+                json.loads(get_blob(proxy.line, json.loads(manifest.body)["config"]["digest"]))["rootfs"],
+                json.loads(told.config)["rootfs"],
+            )
         with json_parent(*options) as parent:
             image = parent.open(name)
             digest, data, _ = parent.fetch("GetManifest", image)
@@ -255,14 +261,22 @@ class LocalStorageTest(SourcesTestCase):
         index = images.index(entries)
         layout.add_manifest(index, mediatype.OCI_INDEX, name="t")
         storage = self.storage("storage", "vfs")
-        skopeo("--override-arch=amd64", "copy", "--quiet", f"oci:{layout.path}:t", storage.name("localhost/multi:1"),
-               home=home())  # fmt: skip
+        skopeo(
+            "--override-arch=amd64",
+            "copy",
+            "--quiet",
+            f"oci:{layout.path}:t",
+            storage.name("localhost/multi:1"),
+            home=home(),
+        )
         name = storage.name(f"localhost/multi@{digest_of(index)}")
         self.assertEqual(skopeo("inspect", "--raw", name, home=home()).encode(), index)
         with running("--insecure-policy", "--override-arch=amd64", name) as proxy:
             answer = proxy.line.ask("GET", "/manifest")
-            self.assertEqual((answer.field("Manifest-Digest"), answer.field("Manifest-Index-Digest")),
-                             (entries[1]["digest"], str(digest_of(index))))  # fmt: skip
+            self.assertEqual(
+                (answer.field("Manifest-Digest"), answer.field("Manifest-Index-Digest")),
+                (entries[1]["digest"], str(digest_of(index))),
+            )
 
     def test_an_additional_store_serves_a_host_without_a_store_of_its_own(self) -> None:
         """As image-based hosts do it: STORAGE_OPTS, and nothing is ever made."""
@@ -330,8 +344,12 @@ class FilesTest(SourcesTestCase):
                 with self.subTest(transport, program=program):
                     spool = self.directory / "spool"
                     spool.mkdir(exist_ok=True)
-                    self.check(f"{transport}:{packed}:{rest}", same_manifest=transport == "oci-archive", expected=told,
-                               options=(f"--tmpdir={spool}",))  # fmt: skip
+                    self.check(
+                        f"{transport}:{packed}:{rest}",
+                        same_manifest=transport == "oci-archive",
+                        expected=told,
+                        options=(f"--tmpdir={spool}",),
+                    )
                     self.assertEqual(list(spool.iterdir()), [])
                 packed.unlink()
 
@@ -362,8 +380,12 @@ class DaemonTest(SourcesTestCase):
         address = played.listen(self.directory / "docker.sock")
         spool = self.directory / "spool"
         spool.mkdir()
-        self.check("docker-daemon:localhost/made:2", same_manifest=False, expected=reported(name),
-                   options=(f"--daemon-host={address}", f"--tmpdir={spool}"))  # fmt: skip
+        self.check(
+            "docker-daemon:localhost/made:2",
+            same_manifest=False,
+            expected=reported(name),
+            options=(f"--daemon-host={address}", f"--tmpdir={spool}"),
+        )
         self.assertEqual(list(spool.iterdir()), [])
         error = self.json_error("docker-daemon:localhost/none:1", f"--daemon-host={address}")
         self.assertRegex(error, "the daemon answers 404: 'reference does not exist")
@@ -403,8 +425,9 @@ class UnionTest(SourcesTestCase):
             skopeo("copy", "--quiet", "--dest-tls-verify=false", copied("oci"), image, home=home())
             told = Reported(
                 skopeo("inspect", "--tls-verify=false", "--raw", image, home=home()).encode(),
-                skopeo("inspect", "--tls-verify=false", "--config", "--raw", image, home=home()).encode(), [],
-            )  # fmt: skip
+                skopeo("inspect", "--tls-verify=false", "--config", "--raw", image, home=home()).encode(),
+                [],
+            )
             layers = [(layer["digest"], layer["size"]) for layer in json.loads(told.manifest)["layers"]]
             stick = self.directory / "stick"
             shutil.copytree(copied("oci").split(":")[1], stick)
@@ -451,11 +474,15 @@ class ArchivesTest(SourcesTestCase):
         with open(path, "wb") as file:
             file.write(images.ustar_header(images.Member(b"blobs/" + _path(layer)), size=size))
             file.seek(size, os.SEEK_CUR)  # a hole: the file takes no room
-            file.write(images.tar([
-                images.Member(b"index.json", index),
-                images.Member(b"blobs/" + _path(images.describe(config)), config),
-                images.Member(b"blobs/" + _path(images.describe(manifest)), manifest),
-            ]))  # fmt: skip
+            file.write(
+                images.tar(
+                    [
+                        images.Member(b"index.json", index),
+                        images.Member(b"blobs/" + _path(images.describe(config)), config),
+                        images.Member(b"blobs/" + _path(images.describe(manifest)), manifest),
+                    ]
+                )
+            )
         limited = ("/bin/sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", *MODULE)
         with running("--insecure-policy", f"oci-archive:{path}", command=limited) as proxy:
             self.assertEqual(proxy.line.ask("GET", "/manifest").body, manifest)
@@ -473,8 +500,13 @@ class ArchivesTest(SourcesTestCase):
         self.assertEqual(source.manifest(None).data, images.MANIFEST_M)
 
     def test_blobs_of_every_source_are_read_side_by_side(self) -> None:
-        for name in (copied("oci"), copied("oci-archive"), copied("dir"), copied("docker-archive"),
-                     built("vfs").name(IMAGE)):  # fmt: skip
+        for name in (
+            copied("oci"),
+            copied("oci-archive"),
+            copied("dir"),
+            copied("docker-archive"),
+            built("vfs").name(IMAGE),
+        ):
             with self.subTest(name):
                 source = self.in_process(name)
                 raw = source.manifest(None)

@@ -70,9 +70,16 @@ def _questions(world: World) -> list[tuple[Case, Question | None, bytes]]:
             asked.append((case, None, data))
             continue
         question = Question(
-            case.name, data, root, IMAGE, whom or "", identity.oidc_issuer if identity else "", case.file, key,
+            case.name,
+            data,
+            root,
+            IMAGE,
+            whom or "",
+            identity.oidc_issuer if identity else "",
+            case.file,
+            key,
             bool(case.log_entries),
-        )  # fmt: skip
+        )
         asked.append((case, question, data))
     return asked
 

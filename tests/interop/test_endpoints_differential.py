@@ -67,43 +67,79 @@ class Generator:
     """Texts of registries.conf in which many prefixes match and many nearly do; a fifth of them has one flaw."""
 
     HOSTS = (
-        "ex.com", "a.ex.com", "b.a.ex.com", "ex.com:5000", "EX.com", "localhost", "docker.io", "quay.io",
-        "x.ex.com.ex.com", "ex.comx", "index.docker.io",
-    )  # fmt: skip
+        "ex.com",
+        "a.ex.com",
+        "b.a.ex.com",
+        "ex.com:5000",
+        "EX.com",
+        "localhost",
+        "docker.io",
+        "quay.io",
+        "x.ex.com.ex.com",
+        "ex.comx",
+        "index.docker.io",
+    )
     PATHS = ("", "/foo", "/foo/bar", "/library", "/library/alpine", "/a_b", "/foobar")
-    ODD_PREFIXES = ("*.ex.com", "*.com", "*.a.ex.com", "*", "ex.*.com", "ex.com/foo/", "ex.com//", "me@ex.com", "*.",
-                    "ex.com/Foo", "ex.com/foo:1")  # fmt: skip
+    ODD_PREFIXES = (
+        "*.ex.com",
+        "*.com",
+        "*.a.ex.com",
+        "*",
+        "ex.*.com",
+        "ex.com/foo/",
+        "ex.com//",
+        "me@ex.com",
+        "*.",
+        "ex.com/Foo",
+        "ex.com/foo:1",
+    )
     LOCATIONS = ("m.io", "m.io/p", "m.local:5000", "localhost", "docker.io", "m.io/p/", "quay.io/x", "ex.com/foo")
     TAILS = (":1", ":latest", "", f"@{DIGEST}", ":UPPER_1")
     HARMLESS_LINES = (
-        "unqualified-search-registries = ['ex.com', 'localhost:1']", "short-name-mode = ''", "future-key = 1",
+        "unqualified-search-registries = ['ex.com', 'localhost:1']",
+        "short-name-mode = ''",
+        "future-key = 1",
         "credential-helpers = ['h', 'containers-auth.json']",
-    )  # fmt: skip
+    )
     # one of these lines in front, or one of these tables behind, is what a fifth of the files has
     FLAWED_LINES = (
-        "unqualified-search-registries = ['q/x']", "unqualified-search-registries = ['']", "short-name-mode = 'prompt'",
-        "credential-helpers = ['a/b']", "credential-helpers = 'a'", "= 1", "x = ", "[registry]\nlocation = 'a.io'",
-        "registry = 1", "aliases = 1",
-    )  # fmt: skip
+        "unqualified-search-registries = ['q/x']",
+        "unqualified-search-registries = ['']",
+        "short-name-mode = 'prompt'",
+        "credential-helpers = ['a/b']",
+        "credential-helpers = 'a'",
+        "= 1",
+        "x = ",
+        "[registry]\nlocation = 'a.io'",
+        "registry = 1",
+        "aliases = 1",
+    )
     FLAWED_TABLES = (
-        "[aliases]\n'a:1' = 'x.io/a'", "[aliases]\n'a' = 'x/a'", "[aliases]\n'h.io/a' = 'x.io/a'",
-        "[registries.search]\nregistries = ['a.io']", "[registries.block]\nregistries = []",
-        "[[registry]]\nprefix = 'ex.com'", "[[registry]]\ninsecure = true", "[[registry]]\nlocation = 'https://ex.com'",
+        "[aliases]\n'a:1' = 'x.io/a'",
+        "[aliases]\n'a' = 'x/a'",
+        "[aliases]\n'h.io/a' = 'x.io/a'",
+        "[registries.search]\nregistries = ['a.io']",
+        "[registries.block]\nregistries = []",
+        "[[registry]]\nprefix = 'ex.com'",
+        "[[registry]]\ninsecure = true",
+        "[[registry]]\nlocation = 'https://ex.com'",
         "[[registry]]\nprefix = 'http://ex.com'\nlocation = 'ex.com'",
         "[[registry]]\nprefix = '*.x/y'\nlocation = 'z.io'",
-        "[[registry]]\nprefix = '*.x:1'", "[[registry]]\nlocation = 'ex.com'\npull-from-mirror = 'all'",
+        "[[registry]]\nprefix = '*.x:1'",
+        "[[registry]]\nlocation = 'ex.com'\npull-from-mirror = 'all'",
         "[[registry]]\nlocation = 'z.io'\nmirror = [{insecure = true}]",
         "[[registry]]\nprefix = '/'\nlocation = 'z.io'",
         "[[registry]]\nlocation = 'z.io'\nmirror = [{location = 'm.io', pull-from-mirror = 'x'}]",
         "[[registry]]\nlocation = 'z.io'\nmirror-by-digest-only = true\n"
         "mirror = [{location = 'm.io', pull-from-mirror = 'tag-only'}]",
-        "[[registry]]\nlocation = 'z.io'\ninsecure = 'true'", "[[registry]]\nlocation = 'z.io'\nBlocked = 1",
+        "[[registry]]\nlocation = 'z.io'\ninsecure = 'true'",
+        "[[registry]]\nlocation = 'z.io'\nBlocked = 1",
         "[[registry]]\nlocation = 'z.io'\ninsecure = true\nINSECURE = true",
         "[[registry]]\nprefix = 'y.io'\nlocation = 'z.io'\n[[registry]]\nlocation = 'z.io'\nblocked = true",
         "[[registry]]\nprefix = 'ex.com/foo'\nlocation = 'q.io'\nmirror = [{location = 'mirror'}]",
         "[[registry]]\nprefix = 'quay.io'\nlocation = 'q.io/Upper'",
         "[[registry]]\nprefix = 'ex.com'\nlocation = 'a@b'",
-    )  # fmt: skip
+    )
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -232,12 +268,16 @@ class LibraryTest(unittest.TestCase):
 
     def test_the_same_files_of_a_host_count_in_the_same_order(self) -> None:
         directories = [
-            "/etc/containers/registries.conf.d", "/etc/containers/registries.rootful.conf.d",
-            "/etc/containers/registries.rootless.conf.d", "/etc/containers/registries.rootless.conf.d/1000",
-            "/usr/share/containers/registries.conf.d", "/usr/share/containers/registries.rootful.conf.d",
-            "/usr/share/containers/registries.rootless.conf.d", "~/.config/containers/registries.conf.d",
+            "/etc/containers/registries.conf.d",
+            "/etc/containers/registries.rootful.conf.d",
+            "/etc/containers/registries.rootless.conf.d",
+            "/etc/containers/registries.rootless.conf.d/1000",
+            "/usr/share/containers/registries.conf.d",
+            "/usr/share/containers/registries.rootful.conf.d",
+            "/usr/share/containers/registries.rootless.conf.d",
+            "~/.config/containers/registries.conf.d",
             "xdg/containers/registries.conf.d",
-        ]  # fmt: skip
+        ]
         mains = [f"{base}/containers/registries.conf" for base in ("/etc", "/usr/share", "~/.config", "xdg")]
         for number in range(HOSTS_WITH_DROP_INS):
             host = make_host(self)

@@ -17,7 +17,7 @@ from cip.programs import SEARCH_PATH, DirectPrograms, GpgvResult
 from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
 from cip.trust.openpgp.selftest import require_reliable
 from cip.trust.openpgp.simplesigning import verify_message
-from cip.trust.requirements import Examination
+from cip.trust.requirements import VerificationRecord
 from tests.support import images
 from tests.support.newer import require_newer
 from tests.support.peers import require_peer
@@ -48,7 +48,7 @@ class GpgvTest(unittest.TestCase):
         found = {}
         for name, blob in cls.blobs.items():
             try:
-                verify_message(blob, cls.ring, gpgv_of(search_path), Examination("here", "simple"))
+                verify_message(blob, cls.ring, gpgv_of(search_path), VerificationRecord("here", "simple"))
                 found[name] = ACCEPTED
             except SignatureError as error:
                 found[name] = error.reason or ""

@@ -49,9 +49,13 @@ class JudgeTest(unittest.TestCase):
         with cls.judge("copy") as copy:
             for name in ("oci", "docker", "list"):
                 reply = copy.ask(
-                    source=f"oci:{layout.path}:{name}", destination=cls.image(name), all=True, preserve_digests=True,
-                    tls_verify=False, registries_d=cls.home / "registries.d",
-                )  # fmt: skip
+                    source=f"oci:{layout.path}:{name}",
+                    destination=cls.image(name),
+                    all=True,
+                    preserve_digests=True,
+                    tls_verify=False,
+                    registries_d=cls.home / "registries.d",
+                )
                 assert reply["error"] == "", reply
 
     @classmethod
@@ -108,9 +112,12 @@ class JudgeTest(unittest.TestCase):
         image = f"docker://{registry.host}/os/base:oci"
         with registry, self.judge("copy") as copy, self.judge("fetch") as judge:
             stored = copy.ask(
-                source=f"oci:{self.home}/layout:oci", destination=image, preserve_digests=True, cert_dir=certs,
+                source=f"oci:{self.home}/layout:oci",
+                destination=image,
+                preserve_digests=True,
+                cert_dir=certs,
                 authfile=authfile,
-            )  # fmt: skip
+            )
             self.assertEqual(("", str(images.DIGEST_M)), (stored["error"], stored["digest"]))
             self.assertEqual("", judge.ask(image=image, cert_dir=certs, creds="user:word")["error"])
             self.assertIn("unknown authority", judge.ask(image=image, creds="user:word")["error"])
@@ -187,9 +194,13 @@ class JudgeTest(unittest.TestCase):
             for name, fingerprint in (("signer", key), ("other", other)):
                 (self.home / f"{name}.gpg").write_bytes(gpg.export(fingerprint))
             reply = copy.ask(
-                source=self.image("oci"), destination=self.image("signed"), sign_by=key, tls_verify=False,
-                registries_d=self.home / "registries.d", environment={"GNUPGHOME": str(gpg.directory)},
-            )  # fmt: skip
+                source=self.image("oci"),
+                destination=self.image("signed"),
+                sign_by=key,
+                tls_verify=False,
+                registries_d=self.home / "registries.d",
+                environment={"GNUPGHOME": str(gpg.directory)},
+            )
             self.assertEqual(("", str(images.DIGEST_M)), (reply["error"], reply["digest"]))
             for name, tag, accepted, reason in (
                 ("signer", "signed", True, ""),
@@ -200,9 +211,11 @@ class JudgeTest(unittest.TestCase):
                 with self.subTest(name, tag=tag):
                     requirement = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": str(self.home / f"{name}.gpg")}
                     reply = judge.ask(
-                        policy=self.write_policy({"default": [requirement]}), image=self.image(tag), tls_verify=False,
+                        policy=self.write_policy({"default": [requirement]}),
+                        image=self.image(tag),
+                        tls_verify=False,
                         registries_d=self.home / "registries.d",
-                    )  # fmt: skip
+                    )
                     self.assertEqual(accepted, reply["accepted"], reply)
                     self.assertIn(reason, reply["error"])
 
@@ -213,19 +226,28 @@ class JudgeTest(unittest.TestCase):
         self.assertIn(b"BEGIN PUBLIC KEY", Path(key["public"]).read_bytes())
         with self.judge("copy") as copy, self.judge("policy") as judge:
             question = {
-                "source": self.image("list"), "destination": self.image("attached"), "all": True, "tls_verify": False,
-                "sigstore_key": key["private"], "registries_d": self.home / "registries.d",
-            }  # fmt: skip
+                "source": self.image("list"),
+                "destination": self.image("attached"),
+                "all": True,
+                "tls_verify": False,
+                "sigstore_key": key["private"],
+                "registries_d": self.home / "registries.d",
+            }
             self.assertIn("decrypt", copy.ask(sigstore_passphrase="wrong", **question)["error"])
             self.assertEqual("", copy.ask(sigstore_passphrase="words", **question)["error"])
             for public, accepted in ((key["public"], True), (other["public"], False)):
                 requirement = {
-                    "type": "sigstoreSigned", "keyPath": public, "signedIdentity": {"type": "matchRepository"}
-                }  # fmt: skip
+                    "type": "sigstoreSigned",
+                    "keyPath": public,
+                    "signedIdentity": {"type": "matchRepository"},
+                }
                 reply = judge.ask(
-                    policy=self.write_policy({"default": [requirement]}), image=self.image("attached"),
-                    tls_verify=False, registries_d=self.home / "registries.d", **_PLATFORM,
-                )  # fmt: skip
+                    policy=self.write_policy({"default": [requirement]}),
+                    image=self.image("attached"),
+                    tls_verify=False,
+                    registries_d=self.home / "registries.d",
+                    **_PLATFORM,
+                )
                 self.assertEqual(accepted, reply["accepted"], reply)
 
 

@@ -22,7 +22,7 @@ from cip.programs import DirectPrograms
 from cip.trust.openpgp.keyring import merge_key_rings
 from cip.trust.openpgp.packets import SIGNATURE, Packet, read_packets
 from cip.trust.openpgp.simplesigning import verify_message
-from cip.trust.requirements import Examination
+from cip.trust.requirements import VerificationRecord
 from tests.support import images
 from tests.support.judge import Judge
 from tests.support.peers import require_peer
@@ -91,9 +91,12 @@ class Rings:
         self._add_revoker(key, revoker)
         command = ["gpg", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", "", "--command-fd", "0"]
         made = subprocess.run(
-            [*command, "--desig-revoke", key], input=b"y\n0\n\ny\n", capture_output=True, check=True,
+            [*command, "--desig-revoke", key],
+            input=b"y\n0\n\ny\n",
+            capture_output=True,
+            check=True,
             env=self._home.environment(),
-        )  # fmt: skip
+        )
         self._home.run("--import", text=made.stdout)
         self.blocks[name] = self._export(key) + self._export(revoker)
 
@@ -222,7 +225,7 @@ class ReorderingTest(unittest.TestCase):
         programs = DirectPrograms()
         try:
             merged = merge_key_rings([("ring", ring)])
-            verify_message(message, merged, lambda *both: programs.verify(*both), Examination("here", "simple"))
+            verify_message(message, merged, lambda *both: programs.verify(*both), VerificationRecord("here", "simple"))
         except SignatureError as error:
             return str(error)
         return ""

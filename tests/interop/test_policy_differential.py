@@ -157,9 +157,13 @@ class CurrentSkopeo:
         target = self._home / "copied"
         command = [*self._words, "--policy", str(policy), *PLATFORM, "copy", "--quiet", "--remove-signatures"]
         done = subprocess.run(
-            [*command, image, f"dir:{target}"], check=False, stdin=subprocess.DEVNULL, capture_output=True,
-            env=clean_environment(self._home), timeout=60,
-        )  # fmt: skip
+            [*command, image, f"dir:{target}"],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=clean_environment(self._home),
+            timeout=60,
+        )
         shutil.rmtree(target, ignore_errors=True)
         return Verdict(done.returncode == 0, done.stderr.decode("utf-8", "replace")[-300:])
 
@@ -383,12 +387,18 @@ class SimpleSigningTest(DifferentialCase):
             (image / "signature-1").write_bytes(blob)
             ours = self.ours.judge(policy, f"dir:{image}")
             command = [
-                require_peer("skopeo"), "--policy", str(self.home / "policy.json"), "copy", "--quiet",
-                "--remove-signatures", f"dir:{image}", f"dir:{self.home / 'copied'}",
-            ]  # fmt: skip
+                require_peer("skopeo"),
+                "--policy",
+                str(self.home / "policy.json"),
+                "copy",
+                "--quiet",
+                "--remove-signatures",
+                f"dir:{image}",
+                f"dir:{self.home / 'copied'}",
+            ]
             done = subprocess.run(
                 command, check=False, capture_output=True, env=clean_environment(self.home), timeout=60
-            )  # fmt: skip
+            )
             theirs = Verdict(done.returncode == 0, done.stderr.decode("utf-8", "replace")[-300:])
             if name not in later:
                 self.differences.compare(name, ours, theirs)
@@ -478,9 +488,13 @@ class RegistryTest(DifferentialCase):
         if scopes:
             policy["transports"] = scopes
         self.compare(
-            name, json.dumps(policy).encode(), f"docker://{image}", tls_verify=False,
-            registries_d=self.registries_d, registries_conf=self.conf,
-        )  # fmt: skip
+            name,
+            json.dumps(policy).encode(),
+            f"docker://{image}",
+            tls_verify=False,
+            registries_d=self.registries_d,
+            registries_conf=self.conf,
+        )
 
     def signed(self, reference: str, digest: Digest) -> bytes:
         return self.gpg.sign_as(payload(reference, str(digest)), self.key)
@@ -494,12 +508,28 @@ class RegistryTest(DifferentialCase):
         other = f"sha256:{'0' * 64}"
         base = f"{self.host}/names/r"
         signed_names = (
-            f"{base}:v1", f"{base}:v2", f"{base}:latest", base, f"{base}@{digest}", f"{base}@{other}",
-            f"{base}:v1@{digest}", f"{self.host}/names/other:v1", f"localhost{self.host[9:]}/names/r:v1",
-            "127.0.0.1/names/r:v1", f" {base}:v1", f"{base}:v1\n", f"docker://{base}:v1", "", "a" * 64,
-            "vendor.com/r:v1", "vendor.com/names/r:v1", "vendor.com/r:77", "vendor.com/r", "docker.io/library/r:v1",
+            f"{base}:v1",
+            f"{base}:v2",
+            f"{base}:latest",
+            base,
+            f"{base}@{digest}",
+            f"{base}@{other}",
+            f"{base}:v1@{digest}",
+            f"{self.host}/names/other:v1",
+            f"localhost{self.host[9:]}/names/r:v1",
+            "127.0.0.1/names/r:v1",
+            f" {base}:v1",
+            f"{base}:v1\n",
+            f"docker://{base}:v1",
+            "",
+            "a" * 64,
+            "vendor.com/r:v1",
+            "vendor.com/names/r:v1",
+            "vendor.com/r:77",
+            "vendor.com/r",
+            "docker.io/library/r:v1",
             "r:v1",
-        )  # fmt: skip
+        )
         matchers: tuple[Requirement | None, ...] = (
             None,
             {"type": "matchExact"},
@@ -534,11 +564,25 @@ class RegistryTest(DifferentialCase):
         port = self.host.partition(":")[2]
         base = f"{self.host}/scopes/a/b"
         scopes = (
-            f"{base}:v1", f"{base}@{digest}", base, f"{self.host}/scopes/a", f"{self.host}/scopes", self.host,
+            f"{base}:v1",
+            f"{base}@{digest}",
+            base,
+            f"{self.host}/scopes/a",
+            f"{self.host}/scopes",
+            self.host,
             "127.0.0.1",
-            "*.0.0.1", "*.0.1", "*.1", f"*.0.0.1:{port}", "*.0.0.1/scopes", "*", f"{self.host}/scope",
-            f"localhost:{port}", "localhost", "scopes/a/b", "",
-        )  # fmt: skip
+            "*.0.0.1",
+            "*.0.1",
+            "*.1",
+            f"*.0.0.1:{port}",
+            "*.0.0.1/scopes",
+            "*",
+            f"{self.host}/scope",
+            f"localhost:{port}",
+            "localhost",
+            "scopes/a/b",
+            "",
+        )
         images_asked = (f"{base}:v1", f"{base}@{digest}", f"localhost:{port}/scopes/a/b:v1")
         for image in images_asked:
             for scope in scopes:
@@ -555,10 +599,16 @@ class RegistryTest(DifferentialCase):
         good, other = self.signed(image, digest), self.signed(f"{image}x", digest)
         other_digest = self.signed(image, digest_of(b"other"))
         for name, blobs in (
-            ("none", ()), ("good", (good,)), ("bad first", (other, good)), ("good first", (good, other)),
-            ("other digest", (other_digest,)), ("unknown format beside", (good, b"{}")), ("empty beside", (good, b"")),
-            ("many", (other,) * 10 + (good,)), ("sigstore", (stored(self.sigstore.signed(self.sigstore.key)),)),
-        ):  # fmt: skip
+            ("none", ()),
+            ("good", (good,)),
+            ("bad first", (other, good)),
+            ("good first", (good, other)),
+            ("other digest", (other_digest,)),
+            ("unknown format beside", (good, b"{}")),
+            ("empty beside", (good, b"")),
+            ("many", (other,) * 10 + (good,)),
+            ("sigstore", (stored(self.sigstore.signed(self.sigstore.key)),)),
+        ):
             place = self.home / "lookaside" / f"lookaside/r@sha256={digest.encoded}"
             for old in place.glob("*"):
                 old.unlink()
@@ -606,9 +656,19 @@ class RegistryTest(DifferentialCase):
         one, two = ({"keyPath": str(self.home / f"{name}.gpg")} for name in ("main", "second"))
         other = images.manifest(images.CONFIG_C, [])
         for number, (index_keys, instance_keys, other_keys) in enumerate(
-            (("", "", ""), ("1", "", ""), ("", "1", ""), ("", "", "1"), ("1", "2", ""), ("12", "", ""), ("", "12", ""),
-             ("2", "1", "1"), ("1", "1", "1"), ("12", "12", ""))
-        ):  # fmt: skip
+            (
+                ("", "", ""),
+                ("1", "", ""),
+                ("", "1", ""),
+                ("", "", "1"),
+                ("1", "2", ""),
+                ("12", "", ""),
+                ("", "12", ""),
+                ("2", "1", "1"),
+                ("1", "1", "1"),
+                ("12", "12", ""),
+            )
+        ):
             repository = f"list/r{number}"
             self.push(repository, "amd64")
             self.push(repository, "arm64", other)

@@ -28,9 +28,11 @@ from tests.support.registries import BreakingLine, TokenServer, crane_registry, 
 REPOSITORY = "os/base"
 PASSWORD = "correct horse"
 LAYERS = [
-    images.tar([images.Member(b"small", b"x")]), images.random_bytes(1 << 20, b"one"), b"",
+    images.tar([images.Member(b"small", b"x")]),
+    images.random_bytes(1 << 20, b"one"),
+    b"",
     images.random_bytes(6_000_000, b"six"),
-]  # fmt: skip
+]
 CONFIG = images.config([digest_of(layer) for layer in LAYERS])
 MANIFEST = images.manifest(CONFIG, LAYERS)
 
@@ -193,10 +195,12 @@ class ClientCertificateTest(Registries.Case):
         registry = self.guarded("registry")
         return self.enterContext(
             nginx(
-                self.scratch / "nginx", registry.host, tls=self.authority.server(),
+                self.scratch / "nginx",
+                registry.host,
+                tls=self.authority.server(),
                 client_authority=self.authority.certificate,
             )
-        )  # fmt: skip
+        )
 
     def know(self, host: str) -> None:
         directory = self.home / ".config" / "containers" / "certs.d" / host
@@ -216,10 +220,12 @@ class RedirectTest(Registries.Case):
         registry = self.guarded("registry")
         return self.enterContext(
             nginx(
-                self.scratch / "nginx", registry.host, users={"robot": PASSWORD},
+                self.scratch / "nginx",
+                registry.host,
+                users={"robot": PASSWORD},
                 blobs=self.scratch / "registry" / "registry",
             )
-        )  # fmt: skip
+        )
 
     def test_blobs_come_from_the_place_that_was_redirected_to(self) -> None:
         with running(self.image(), home=self.home) as proxy:

@@ -127,8 +127,9 @@ class RealRegistry(RustTestCase):
         first, again = self.run_parent("read", self.reference(), self.reference())
         self.assertEqual(first, again)
         self.assertEqual(first["blobs"][1:], [str(digest_of(layer)) for layer in self.layers])
-        self.assertEqual([layer[:2] for layer in first["layers"]],
-                         [[str(digest_of(layer)), len(layer)] for layer in self.layers])  # fmt: skip
+        self.assertEqual(
+            [layer[:2] for layer in first["layers"]], [[str(digest_of(layer)), len(layer)] for layer in self.layers]
+        )
 
     def test_layers_beside_each_other(self) -> None:
         (found,) = self.run_parent("together", self.reference())
@@ -179,8 +180,9 @@ class OtherRegistries(RustTestCase):
         lost = [Strike("blob", cut, None)]
         with FaultyHost(registry_of(content)) as host:
             for strikes, repeats, retryable, words in (
-                (gone, 1, False, "^other error: "), (lost, 0, True, "^retryable error: "),
-            ):  # fmt: skip
+                (gone, 1, False, "^other error: "),
+                (lost, 0, True, "^retryable error: "),
+            ):
                 host.strikes = strikes
                 flags = {"FLAGS": f"--retry-delay=0.1 --retry-times={repeats}"}
                 reference = f"docker://{host.address}/{NAME}:t"

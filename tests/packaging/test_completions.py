@@ -50,9 +50,14 @@ class CompletionCase(unittest.TestCase):
     def run_in(self, shell: str, script: str, *arguments: str) -> set[str]:
         done = subprocess.run(
             [require_peer(shell), NO_FILES[shell], "-c", script, *arguments],
-            check=True, capture_output=True, text=True, cwd=self.directory, timeout=60, stdin=subprocess.DEVNULL,
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=self.directory,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
             env={"PATH": os.environ["PATH"], "HOME": str(self.directory), "TERM": "dumb", "LC_ALL": "C.UTF-8"},
-        )  # fmt: skip
+        )
         return {line.split("\t")[0].strip() for line in done.stdout.splitlines()}
 
 
@@ -102,11 +107,15 @@ class Zsh(CompletionCase):
         with (
             open(ours, "r+b", 0) as terminal,
             subprocess.Popen(
-                [require_peer("zsh"), "-i"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=self.directory,
+                [require_peer("zsh"), "-i"],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                cwd=self.directory,
                 env={"PATH": os.environ["PATH"], "ZDOTDIR": str(home), "TERM": "dumb", "LC_ALL": "C.UTF-8"},
                 start_new_session=True,
             ) as shell,
-        ):  # fmt: skip
+        ):
             os.close(theirs)
             reader = threading.Thread(target=_read_all, args=(terminal,), daemon=True)
             reader.start()  # what it draws is nobody's business, but has to go somewhere

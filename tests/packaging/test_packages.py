@@ -42,8 +42,10 @@ def export(directory: Path) -> Path:
     target.mkdir(parents=True)
     listed = subprocess.run(
         ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     for name in listed.stdout.decode().split("\0"):
         if name and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -54,10 +56,16 @@ def export(directory: Path) -> Path:
 def offline(command: list[str], directory: Path, **environment: str) -> str:
     """Run a command in a network namespace that has no way out; everything it wrote."""
     done = subprocess.run(
-        ["unshare", "--net", *command], cwd=directory, check=False, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        ["unshare", "--net", *command],
+        cwd=directory,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C.UTF-8", **environment},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout[-6000:]}"
     return done.stdout
 
@@ -67,10 +75,11 @@ def ask(root: Path, image: str, target: str) -> tuple[int, bytes]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         child = subprocess.Popen(
-            ["chroot", str(root), "container-image-proxy", f"--sockfd={theirs.fileno()}", "--tls-verify=false",
-             image],
-            pass_fds=[theirs.fileno()], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            ["chroot", str(root), "container-image-proxy", f"--sockfd={theirs.fileno()}", "--tls-verify=false", image],
+            pass_fds=[theirs.fileno()],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            stdin=subprocess.DEVNULL,
+        )
         theirs.close()
         ours.settimeout(60)
         connection = http.client.HTTPConnection("localhost")
@@ -119,10 +128,18 @@ class DebianPackage(unittest.TestCase):
     def test_lintian_has_nothing_to_say(self) -> None:
         (changes,) = self.directory.glob("*.changes")
         done = subprocess.run(
-            ["lintian", "--allow-root", "--display-info", "--fail-on=error,warning,info",
-             "--suppress-tags=bad-distribution-in-changes-file", str(changes)],
-            check=False, capture_output=True, text=True,
-        )  # fmt: skip
+            [
+                "lintian",
+                "--allow-root",
+                "--display-info",
+                "--fail-on=error,warning,info",
+                "--suppress-tags=bad-distribution-in-changes-file",
+                str(changes),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         self.assertEqual((done.returncode, done.stdout), (0, ""))
 
     def test_it_serves_an_image_of_a_real_registry_in_a_bare_root(self) -> None:
@@ -263,10 +280,16 @@ class RpmPackage(unittest.TestCase):
             sources.mkdir(parents=True)
             subprocess.run(["tar", "-czf", str(sources / f"{NAME}.tar.gz"), NAME], cwd=directory, check=True)
             log = offline(
-                ["rpmbuild", "-bb", "--nodeps", "--define", f"_topdir {directory}/rpm",
-                 str(PACKAGING / "container-image-proxy.spec")],
+                [
+                    "rpmbuild",
+                    "-bb",
+                    "--nodeps",
+                    "--define",
+                    f"_topdir {directory}/rpm",
+                    str(PACKAGING / "container-image-proxy.spec"),
+                ],
                 directory,
-            )  # fmt: skip
+            )
             self.assertRegex(log, r"Ran [1-9]\d{2,} tests")
             (package,) = (directory / "rpm" / "RPMS" / "noarch").glob("*.rpm")
             listed = self.rpm("-qlp", str(package)).splitlines()
@@ -408,9 +431,12 @@ class Zipapp(unittest.TestCase):
         with tempfile.TemporaryDirectory() as scratch:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names],
-                cwd=ROOT / "tests" / "integration", check=False, capture_output=True, text=True,
+                cwd=ROOT / "tests" / "integration",
+                check=False,
+                capture_output=True,
+                text=True,
                 env={**os.environ, "CIP_PROGRAM": str(self.path(scratch))},
-            )  # fmt: skip
+            )
             self.assertEqual(done.returncode, 0, done.stdout[-4000:])
 
     def test_it_passes_the_integration_tests_of_http_as_it_is(self) -> None:

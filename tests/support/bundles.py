@@ -166,16 +166,29 @@ class OwnLog:
         """Its entry in a trusted root."""
         key = {"rawBytes": b64(spki(self.key)), "keyDetails": key_details(self.key), "validFor": valid()}
         return {
-            "baseUrl": f"https://{self.host}", "hashAlgorithm": "SHA2_256", "publicKey": key,
-            "logId": {"keyId": b64(self.log_id)}, **changes,
-        }  # fmt: skip
+            "baseUrl": f"https://{self.host}",
+            "hashAlgorithm": "SHA2_256",
+            "publicKey": key,
+            "logId": {"keyId": b64(self.log_id)},
+            **changes,
+        }
 
     def checkpoint(
-        self, leaves: Sequence[bytes], *, origin: str | None = None, size: str | None = None, extension: str = "",
-        name: str | None = None, key: Any = None, key_id: bytes | None = None, change: Change = lambda made: made,
-        before: Change = lambda text: "", behind: Change = lambda text: "", signed: bool = True,
+        self,
+        leaves: Sequence[bytes],
+        *,
+        origin: str | None = None,
+        size: str | None = None,
+        extension: str = "",
+        name: str | None = None,
+        key: Any = None,
+        key_id: bytes | None = None,
+        change: Change = lambda made: made,
+        before: Change = lambda text: "",
+        behind: Change = lambda text: "",
+        signed: bool = True,
         root_hash: bytes | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """A signed tree head; `before` and `behind` make further lines of the text that is signed."""
         default = f"{self.host} - {SHARD}" if self.version == V1 else self.host
         root_hash = root_hash or tree_root(leaves)
@@ -184,37 +197,53 @@ class OwnLog:
         return f"{text}\n{before(text)}{line}{behind(text)}"
 
     def entry(
-        self, body: bytes, *, kind: str, version: str, time: int = SIGNED_AT, size: int = 8, index: int = 5,
-        promise: bool | None = None, proof: bool = True, head: Mapping[str, Any] | None = None,
-        other_leaf: bytes | None = None, offset: int | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        body: bytes,
+        *,
+        kind: str,
+        version: str,
+        time: int = SIGNED_AT,
+        size: int = 8,
+        index: int = 5,
+        promise: bool | None = None,
+        proof: bool = True,
+        head: Mapping[str, Any] | None = None,
+        other_leaf: bytes | None = None,
+        offset: int | None = None,
+    ) -> dict[str, Any]:
         """The entry of `body`, as leaf `index` of a tree of `size`."""
         leaves = [leaf_hash(b"leaf %d" % number) for number in range(size)]
         leaves[index] = leaf_hash(other_leaf or body)
         global_index = index + (1_000_000 if offset is None and self.version == V1 else offset or 0)
         is_v1 = self.version == V1
         made: dict[str, Any] = {
-            "logIndex": str(global_index), "logId": {"keyId": b64(self.log_id)},
-            "kindVersion": {"kind": kind, "version": version}, "canonicalizedBody": b64(body),
-        }  # fmt: skip
+            "logIndex": str(global_index),
+            "logId": {"keyId": b64(self.log_id)},
+            "kindVersion": {"kind": kind, "version": version},
+            "canonicalizedBody": b64(body),
+        }
         if is_v1:
             made["integratedTime"] = str(time)
         if promise if promise is not None else is_v1:
             made["inclusionPromise"] = {"signedEntryTimestamp": b64(self.promise(made))}
         if proof:
             made["inclusionProof"] = {
-                "logIndex": str(index), "rootHash": b64(tree_root(leaves)), "treeSize": str(size),
+                "logIndex": str(index),
+                "rootHash": b64(tree_root(leaves)),
+                "treeSize": str(size),
                 "hashes": [b64(each) for each in tree_path(leaves, index)],
                 "checkpoint": {"envelope": self.checkpoint(leaves, **(head or {}))},
-            }  # fmt: skip
+            }
         return made
 
     def promise(self, entry: Mapping[str, Any]) -> bytes:
         """A signed entry timestamp."""
         promised = {
-            "body": entry["canonicalizedBody"], "integratedTime": int(entry.get("integratedTime", 0)),
-            "logID": base64.b64decode(entry["logId"]["keyId"]).hex(), "logIndex": int(entry["logIndex"]),
-        }  # fmt: skip
+            "body": entry["canonicalizedBody"],
+            "integratedTime": int(entry.get("integratedTime", 0)),
+            "logID": base64.b64decode(entry["logId"]["keyId"]).hex(),
+            "logIndex": int(entry["logIndex"]),
+        }
         return sign(self.key, json.dumps(promised, sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -269,12 +298,16 @@ class World:
             "mediaType": ROOT_V01,
             "tlogs": [self.log_v1.listed(), self.log_v2.listed()],
             "certificateAuthorities": [authority_entry("fulcio", self.intermediate, self.root)],
-            "ctlogs": [{
-                "baseUrl": "https://ct.lab", "hashAlgorithm": "SHA2_256", "publicKey": ct_key,
-                "logId": {"keyId": b64(hashlib.sha256(spki(self.ct_key)).digest())},
-            }],
+            "ctlogs": [
+                {
+                    "baseUrl": "https://ct.lab",
+                    "hashAlgorithm": "SHA2_256",
+                    "publicKey": ct_key,
+                    "logId": {"keyId": b64(hashlib.sha256(spki(self.ct_key)).digest())},
+                }
+            ],
             "timestampAuthorities": [authority_entry("tsa", self.stamps.leaf, self.stamps.anchor)],
-        }  # fmt: skip
+        }
         document = copy.deepcopy(document)
         return change(document) or document
 
@@ -285,12 +318,25 @@ class World:
     # --- certificates ---
 
     def leaf(
-        self, san: Any = None, *, issuer_v1: bytes | None = OIDC_ISSUER.encode(), issuer_v2: bytes | None = None,
-        build_signer: bytes | None = None, purposes: Sequence[ObjectIdentifier] | None = None, ca: bool = False,
-        signs: bool = True, key: Any = None, issuer: Issued | None = None, sct: str | None = "good",
-        sct_extensions: bytes = b"", sct_time: int = SIGNED_AT, more: Sequence[Any] = (), begin: int = SIGNED_AT - 120,
-        end: int = SIGNED_AT + 480, issuer_name: Any = None,
-    ) -> Issued:  # fmt: skip
+        self,
+        san: Any = None,
+        *,
+        issuer_v1: bytes | None = OIDC_ISSUER.encode(),
+        issuer_v2: bytes | None = None,
+        build_signer: bytes | None = None,
+        purposes: Sequence[ObjectIdentifier] | None = None,
+        ca: bool = False,
+        signs: bool = True,
+        key: Any = None,
+        issuer: Issued | None = None,
+        sct: str | None = "good",
+        sct_extensions: bytes = b"",
+        sct_time: int = SIGNED_AT,
+        more: Sequence[Any] = (),
+        begin: int = SIGNED_AT - 120,
+        end: int = SIGNED_AT + 480,
+        issuer_name: Any = None,
+    ) -> Issued:
         """A certificate as Fulcio issues it, with a timestamp of the certificate log."""
         issuer = issuer or self.intermediate
         names = [x509.UniformResourceIdentifier(SUBJECT_URI)] if san is None else san
@@ -311,9 +357,12 @@ class World:
                 extensions.append((raw_extension(number, value), False))
         extensions += more
         options: dict[str, Any] = {
-            "key": key or new_key(), "begin": begin, "end": end, "serial": x509.random_serial_number(),
+            "key": key or new_key(),
+            "begin": begin,
+            "end": end,
+            "serial": x509.random_serial_number(),
             "issuer_name": issuer_name,
-        }  # fmt: skip
+        }
         bare = issue("", issuer, extensions=extensions, **options)
         if sct is None:
             return bare
@@ -404,9 +453,16 @@ class World:
         return Made(result, message, signed)
 
     def body(
-        self, log: int, kind: str, message: bytes, payload: bytes, signature: bytes, key: Any, leaf: Issued | None,
+        self,
+        log: int,
+        kind: str,
+        message: bytes,
+        payload: bytes,
+        signature: bytes,
+        key: Any,
+        leaf: Issued | None,
         hash_name: str,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """The body of an honest entry."""
         signer = leaf.pem if leaf else pem(spki(key), "PUBLIC KEY")
         if kind == "dsse":
@@ -435,9 +491,12 @@ def authority_entry(name: str, *chain: Issued, **changes: Any) -> dict[str, Any]
     """An authority of a trusted root."""
     certificates = [{"rawBytes": b64(certificate_der(each))} for each in chain]
     return {
-        "subject": {"organization": "lab", "commonName": name}, "uri": f"https://{name}.lab",
-        "certChain": {"certificates": certificates}, "validFor": valid(), **changes,
-    }  # fmt: skip
+        "subject": {"organization": "lab", "commonName": name},
+        "uri": f"https://{name}.lab",
+        "certChain": {"certificates": certificates},
+        "validFor": valid(),
+        **changes,
+    }
 
 
 def certificate_der(issued: Issued) -> bytes:

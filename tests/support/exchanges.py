@@ -21,14 +21,7 @@ from typing import NamedTuple
 from cip.model import mediatype
 from cip.model.digest import Digest, digest_of
 from tests.support import images
-from tests.support.jsonparent import (
-    JsonParent,
-    Reply,
-    close_all,
-    has_nothing,
-    read_exactly,
-    read_to_end,
-)
+from tests.support.jsonparent import JsonParent, Reply, close_all, has_nothing, read_exactly, read_to_end
 from tests.support.parent import PATIENCE
 from tests.support.registry import (
     NAME,
@@ -73,11 +66,18 @@ class Places:
         self.names = {
             digest_of(data).encoded: name
             for name, data in (
-                ("M", images.MANIFEST_M), ("S", images.MANIFEST_S), ("C", images.CONFIG_C), ("T", images.LAYER_T),
-                ("BIG", self.big.content), ("BAD", self.bad.layout.blob_path(self.bad.layer.digest).read_bytes()),
-                ("R", self.registry.layer), ("R manifest", self.registry.manifest), ("nothing", b""), ("{}", b"{}"),
+                ("M", images.MANIFEST_M),
+                ("S", images.MANIFEST_S),
+                ("C", images.CONFIG_C),
+                ("T", images.LAYER_T),
+                ("BIG", self.big.content),
+                ("BAD", self.bad.layout.blob_path(self.bad.layer.digest).read_bytes()),
+                ("R", self.registry.layer),
+                ("R manifest", self.registry.manifest),
+                ("nothing", b""),
+                ("{}", b"{}"),
             )
-        }  # fmt: skip
+        }
 
     def _write_directory(self, name: str, manifest: bytes, *blobs: bytes) -> None:
         path = self.directory / name
@@ -473,8 +473,16 @@ def _config_of(talk: Talk, image: int) -> list[str]:
 
 
 def _b42(talk: Talk) -> list[str]:
-    wrong = (b"{}", b"null", b"[]", b'"x"', b'{"method":5}', b'{"method":"x","args":{}}', b"\0",
-             b'\xef\xbb\xbf{"method":"Initialize"}')  # fmt: skip
+    wrong = (
+        b"{}",
+        b"null",
+        b"[]",
+        b'"x"',
+        b'{"method":5}',
+        b'{"method":"x","args":{}}',
+        b"\0",
+        b'\xef\xbb\xbf{"method":"Initialize"}',
+    )
     return [*[talk.say_text(text) for text in wrong], talk.say("Initialize")]
 
 

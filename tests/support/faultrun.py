@@ -97,9 +97,13 @@ def json_proxy(*options: str, environment: Mapping[str, str] | None = None) -> I
         with theirs, log.open("wb") as stderr:
             process = subprocess.Popen(
                 [*MODULE, "experimental-image-proxy", f"--sockfd={theirs.fileno()}", *options],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-                cwd=ROOT, env=clean_environment(home) | dict(environment or {}),
-            )  # fmt: skip
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                cwd=ROOT,
+                env=clean_environment(home) | dict(environment or {}),
+            )
         stack.callback(stop_process, process)
         yield parent, process.pid
         parent.sock.close()

@@ -119,8 +119,14 @@ def _rows() -> Iterator[Row]:
     yield from _names_and_connections()
     yield from _tls()
     yield from _proxy()
-    for phase, shape in (("token", Shape.TOKEN), ("index", Shape.PLAIN), ("manifest", Shape.PLAIN),
-                         ("config", Shape.PLAIN), ("blob", Shape.PLAIN), ("redirect", Shape.REDIRECT)):  # fmt: skip
+    for phase, shape in (
+        ("token", Shape.TOKEN),
+        ("index", Shape.PLAIN),
+        ("manifest", Shape.PLAIN),
+        ("config", Shape.PLAIN),
+        ("blob", Shape.PLAIN),
+        ("redirect", Shape.REDIRECT),
+    ):
         yield from _answers(phase, shape)
     yield from _bodies()
     yield from _ranges()
@@ -195,13 +201,21 @@ def _greet_with_garbage(sock: object) -> bool:
 def _tls() -> Iterator[Row]:
     tls = Shape.TLS
     yield Row("tls", "reset during the handshake, once", BYTES, shape=tls, greeting=_times(1, _greet_with_reset))
-    yield Row("tls", "reset during each handshake", "connection-lost", shape=tls,
-              greeting=_times(-1, _greet_with_reset))  # fmt: skip
+    yield Row(
+        "tls", "reset during each handshake", "connection-lost", shape=tls, greeting=_times(-1, _greet_with_reset)
+    )
     yield Row("tls", "clean end during the handshake, once", BYTES, shape=tls, greeting=_times(1, _greet_with_end))
-    yield Row("tls", "stall during the handshake", "timeout", shape=tls, greeting=_times(-1, _greet_with_stall),
-              hurry=("--open-timeout=2",))  # fmt: skip
-    yield Row("tls", "garbage instead of a handshake", "registry-error", shape=tls,
-              greeting=_times(-1, _greet_with_garbage))  # fmt: skip
+    yield Row(
+        "tls",
+        "stall during the handshake",
+        "timeout",
+        shape=tls,
+        greeting=_times(-1, _greet_with_stall),
+        hurry=("--open-timeout=2",),
+    )
+    yield Row(
+        "tls", "garbage instead of a handshake", "registry-error", shape=tls, greeting=_times(-1, _greet_with_garbage)
+    )
     yield Row("tls", "certificate of an unknown authority", "tls-untrusted", shape=tls, certificate="foreign")
     yield Row("tls", "certificate for another name", "tls-name-mismatch", shape=tls, certificate="name")
     yield Row("tls", "certificate expired", "tls-expired", shape=tls, certificate="expired")
@@ -288,10 +302,22 @@ def _bodies() -> Iterator[Row]:
     yield Row("blob", "cut at 50 % of each answer", "connection-lost", (("blob", at(0.5, END), None),))
     yield Row("blob", "stall at 50 % of each answer", "timeout", (("blob", at(0.5, STALL), None),))
     yield Row("blob", "slow drip from 50 % on, always", "timeout", (("blob", at(0.5, _drip_rest), None),))
-    yield Row("blob", "last byte wrong, much of it has left", CUT, (("blob", flipped(-1), None),), layer=LARGE,
-              json="content-mismatch")  # fmt: skip
-    yield Row("blob", "cut at 90 % of each answer, much of it has left", CUT, (("blob", at(0.9, END), None),),
-              layer=LARGE, json="connection-lost")  # fmt: skip
+    yield Row(
+        "blob",
+        "last byte wrong, much of it has left",
+        CUT,
+        (("blob", flipped(-1), None),),
+        layer=LARGE,
+        json="content-mismatch",
+    )
+    yield Row(
+        "blob",
+        "cut at 90 % of each answer, much of it has left",
+        CUT,
+        (("blob", at(0.9, END), None),),
+        layer=LARGE,
+        json="connection-lost",
+    )
     yield Row("blob", "206 to a first request", "registry-error", (("blob", status(206), None),))
     yield Row("blob", "204", "registry-error", (("blob", status(204), None),))
     yield Row("blob", "401 without a challenge", "authentication-failed", (("blob", status(401), None),))
@@ -339,16 +365,36 @@ def _redirects() -> Iterator[Row]:
         ("to a name that does not exist", f"http://{NOWHERE}/x", "name-not-resolved"),
     ):
         for phase in ("index", "blob"):
-            yield Row("redirect", f"{phase} {name}", outcome, ((phase, redirecting(location), None),),
-                      options=("--retry-times=0",))  # fmt: skip
-    yield Row("redirect", "from https to http", "redirect-refused", (("blob", redirecting("http://{self}/x"), None),),
-              Shape.TLS)  # fmt: skip
+            yield Row(
+                "redirect",
+                f"{phase} {name}",
+                outcome,
+                ((phase, redirecting(location), None),),
+                options=("--retry-times=0",),
+            )
+    yield Row(
+        "redirect",
+        "from https to http",
+        "redirect-refused",
+        (("blob", redirecting("http://{self}/x"), None),),
+        Shape.TLS,
+    )
     expired = (("redirect", at(0.5, END), 1), ("redirect", status(403), 1))
     yield Row("redirect", "address expired while resuming", BYTES, expired, Shape.REDIRECT)
-    yield Row("redirect", "target refuses with 403, always", "registry-error", (("redirect", status(403), None),),
-              Shape.REDIRECT)  # fmt: skip
-    yield Row("redirect", "target asks for credentials", "registry-error",
-              (("redirect", status(401, WWW_Authenticate='Basic realm="x"'), None),), Shape.REDIRECT)  # fmt: skip
+    yield Row(
+        "redirect",
+        "target refuses with 403, always",
+        "registry-error",
+        (("redirect", status(403), None),),
+        Shape.REDIRECT,
+    )
+    yield Row(
+        "redirect",
+        "target asks for credentials",
+        "registry-error",
+        (("redirect", status(401, WWW_Authenticate='Basic realm="x"'), None),),
+        Shape.REDIRECT,
+    )
 
 
 def _tokens() -> Iterator[Row]:
@@ -356,34 +402,76 @@ def _tokens() -> Iterator[Row]:
     yield Row("token", "expired before the blob", BYTES, shape=token, accepts_first_token_for=1)
     yield Row("token", "expired while resuming", BYTES, (("blob", at(0.5, END), 1),), token, accepts_first_token_for=2)
     yield Row("token", "credentials refused", "authentication-failed", (("token", status(401), None),), token)
-    yield Row("token", "realm redirects to a metadata address", "address-refused",
-              (("token", redirecting("http://169.254.169.254/token"), None),), token)  # fmt: skip
-    yield Row("token", "a token that breaks a header", "authentication-failed",
-              (("token", status(200, b'{"token":"a\\r\\nb"}'), None),), token)  # fmt: skip
-    yield Row("token", "larger than a mebibyte", "limit-exceeded",
-              (("token", status(200, b'{"token":"' + b"x" * 1_100_000 + b'"}'), None),), token)  # fmt: skip
+    yield Row(
+        "token",
+        "realm redirects to a metadata address",
+        "address-refused",
+        (("token", redirecting("http://169.254.169.254/token"), None),),
+        token,
+    )
+    yield Row(
+        "token",
+        "a token that breaks a header",
+        "authentication-failed",
+        (("token", status(200, b'{"token":"a\\r\\nb"}'), None),),
+        token,
+    )
+    yield Row(
+        "token",
+        "larger than a mebibyte",
+        "limit-exceeded",
+        (("token", status(200, b'{"token":"' + b"x" * 1_100_000 + b'"}'), None),),
+        token,
+    )
 
 
 def _places() -> Iterator[Row]:
     """A mirror that fails in front of a registry that does not."""
     for phase in ("index", "manifest", "config", "blob"):
         for name, fault in (
-            ("404", status(404)), ("401", status(401)), ("500", status(500)), ("429", status(429)),
-            ("reset", RESET), ("stall", STALL), ("garbage", garbage), ("a page", page), ("gzip", gzipped),
-            ("length too long", announcing(1)), ("cut at 50 %", at(0.5, END)), ("stall at 50 %", at(0.5, STALL)),
-        ):  # fmt: skip
+            ("404", status(404)),
+            ("401", status(401)),
+            ("500", status(500)),
+            ("429", status(429)),
+            ("reset", RESET),
+            ("stall", STALL),
+            ("garbage", garbage),
+            ("a page", page),
+            ("gzip", gzipped),
+            ("length too long", announcing(1)),
+            ("cut at 50 %", at(0.5, END)),
+            ("stall at 50 %", at(0.5, STALL)),
+        ):
             yield Row("mirror", f"{phase}: {name}, registry healthy", BYTES, ((phase, fault, None),), Shape.MIRROR)
-    yield Row("mirror", "manifest: a wrong byte, registry healthy", BYTES, (("manifest", flipped(0), None),),
-              Shape.MIRROR)  # fmt: skip
-    yield Row("mirror", "config: a wrong byte, registry healthy", BYTES, (("config", flipped(0), None),),
-              Shape.MIRROR)  # fmt: skip
+    yield Row(
+        "mirror", "manifest: a wrong byte, registry healthy", BYTES, (("manifest", flipped(0), None),), Shape.MIRROR
+    )
+    yield Row("mirror", "config: a wrong byte, registry healthy", BYTES, (("config", flipped(0), None),), Shape.MIRROR)
     # over a pipe bytes leave as they are read, so that nothing can begin anew
-    yield Row("mirror", "blob: a wrong byte, registry healthy", BYTES, (("blob", flipped(-1), None),), Shape.MIRROR,
-              json="content-mismatch")  # fmt: skip
-    yield Row("mirror", "blob: a wrong byte, much of it has left", CUT, (("blob", flipped(-1), None),), Shape.MIRROR,
-              json="content-mismatch", layer=LARGE)  # fmt: skip
-    yield Row("mirror", "index: larger than 4 MiB, registry healthy", BYTES,
-              (("index", status(200, b" " * 4_300_000), None),), Shape.MIRROR)  # fmt: skip
+    yield Row(
+        "mirror",
+        "blob: a wrong byte, registry healthy",
+        BYTES,
+        (("blob", flipped(-1), None),),
+        Shape.MIRROR,
+        json="content-mismatch",
+    )
+    yield Row(
+        "mirror",
+        "blob: a wrong byte, much of it has left",
+        CUT,
+        (("blob", flipped(-1), None),),
+        Shape.MIRROR,
+        json="content-mismatch",
+        layer=LARGE,
+    )
+    yield Row(
+        "mirror",
+        "index: larger than 4 MiB, registry healthy",
+        BYTES,
+        (("index", status(200, b" " * 4_300_000), None),),
+        Shape.MIRROR,
+    )
 
 
 ROWS: tuple[Row, ...] = tuple(_rows())

@@ -41,9 +41,12 @@ class FieldCase(unittest.TestCase):
         return server
 
     def ask(
-        self, *arguments: str, target: str = "/manifest", status: int | None = 0,
+        self,
+        *arguments: str,
+        target: str = "/manifest",
+        status: int | None = 0,
         environment: Mapping[str, str] | None = None,
-    ) -> Answer:  # fmt: skip
+    ) -> Answer:
         """The answer to one request; what was written to stderr is in `stderr`."""
         with running(*arguments, home=self.home, status=status, environment=environment) as proxy:
             answer = proxy.line.ask("GET", target)

@@ -50,9 +50,17 @@ def _install(name: str, wanted: GoProgram, program: Path) -> None:
     settings = {"GOBIN": str(scratch), "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
     command = [find_go(), "install", "-trimpath", "-ldflags", "-s -w", f"{wanted.package}@{wanted.version}"]
     done = subprocess.run(
-        command, check=False, cwd=scratch, env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", timeout=_BUILD_SECONDS,
-    )  # fmt: skip
+        command,
+        check=False,
+        cwd=scratch,
+        env=os.environ | settings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=_BUILD_SECONDS,
+    )
     if done.returncode != 0:
         raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
     (built,) = scratch.iterdir()

@@ -238,10 +238,15 @@ def json_proxy(
         parent = stack.enter_context(JsonParent(ours, keys))
         with theirs, (scratch / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                [*command, f"--sockfd={theirs.fileno()}", *options], stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=stderr, pass_fds=[*pass_fds, theirs.fileno()], cwd=ROOT,
-                env=clean_environment(home or scratch) | dict(environment or {}), start_new_session=True,
-            )  # fmt: skip
+                [*command, f"--sockfd={theirs.fileno()}", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=[*pass_fds, theirs.fileno()],
+                cwd=ROOT,
+                env=clean_environment(home or scratch) | dict(environment or {}),
+                start_new_session=True,
+            )
         proxy = JsonProxy(process, parent, scratch / "stderr")
         try:
             yield proxy

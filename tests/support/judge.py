@@ -62,13 +62,19 @@ def compile_go(name: str, sources: Path, program: Path, *options: str) -> None:
     """`go build` of the module in `sources`. Raises AssertionError with what it said."""
     environment = os.environ | {"CGO_ENABLED": "1", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
     fresh = program.with_suffix(".new")
-    command = [
-        find_go(), "build", "-trimpath", "-buildvcs=false", *options, "-ldflags", "-s -w", "-o", str(fresh), ".",
-    ]  # fmt: skip
+    command = [find_go(), "build", "-trimpath", "-buildvcs=false", *options, "-ldflags", "-s -w", "-o", str(fresh), "."]
     done = subprocess.run(
-        command, check=False, cwd=sources, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", timeout=_BUILD_SECONDS,
-    )  # fmt: skip
+        command,
+        check=False,
+        cwd=sources,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=_BUILD_SECONDS,
+    )
     if done.returncode != 0:
         raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
     fresh.replace(program)

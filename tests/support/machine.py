@@ -89,9 +89,15 @@ def install_packages(packages: Iterable[str], say: Say) -> None:
         for step in ([*apt, "update"], install):
             with services_held_back():
                 done = subprocess.run(
-                    step, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    text=True, errors="replace", env=environment,
-                )  # fmt: skip
+                    step,
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    env=environment,
+                )
             if done.returncode != 0:
                 raise PreparationError(f"{shlex.join(step)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
         _disable_services(missing)
@@ -101,8 +107,12 @@ def _download_size(packages: Iterable[str]) -> str:
     """How much apt-get would fetch for these packages, in words; nothing where its lists are not there yet."""
     done = subprocess.run(
         ["apt-get", "-qq", "--print-uris", "--yes", "--no-install-recommends", "install", *packages],
-        check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-    )  # fmt: skip
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
     lines = [line.split() for line in done.stdout.splitlines()]  # 'URL' NAME SIZE DIGEST
     sizes = [int(words[2]) for words in lines if len(words) >= 3 and words[2].isdigit()]
     return f" ({sum(sizes) / 1e6:.0f} MB to download)" if sizes else ""

@@ -90,11 +90,16 @@ def _apt_options(name: str, suite: str) -> Sequence[str]:
     (base / "status").touch()
     (base / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {debian_mirror()} {suite} main\n")
     settings = {
-        "Dir::State": base / "state", "Dir::State::status": base / "status", "Dir::Cache": base / "cache",
-        "Dir::Etc::sourcelist": base / "sources.list", "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::preferences": "/dev/null", "Dir::Etc::preferencesparts": "/dev/null",
-        "Acquire::Languages": "none", "APT::Sandbox::User": "root",
-    }  # fmt: skip
+        "Dir::State": base / "state",
+        "Dir::State::status": base / "status",
+        "Dir::Cache": base / "cache",
+        "Dir::Etc::sourcelist": base / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Acquire::Languages": "none",
+        "APT::Sandbox::User": "root",
+    }
     options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
     updated = base / "updated"
     if not updated.exists() or time.time() - updated.stat().st_mtime > _LISTS_SECONDS:
@@ -110,9 +115,17 @@ def _libraries(listing: str) -> set[str]:
 
 def _run(name: str, command: Sequence[str], directory: Path) -> str:
     done = subprocess.run(
-        command, check=False, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_FETCH_SECONDS,
-        stderr=subprocess.STDOUT, text=True, errors="replace", env=os.environ | {"LC_ALL": "C.UTF-8"},
-    )  # fmt: skip
+        command,
+        check=False,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        timeout=_FETCH_SECONDS,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=os.environ | {"LC_ALL": "C.UTF-8"},
+    )
     if done.returncode != 0:
         raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-3000:]}")
     return done.stdout

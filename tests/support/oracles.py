@@ -64,16 +64,25 @@ class Question(NamedTuple):
 def ask_library(questions: Sequence[Question]) -> list[str]:
     """For each what the library objects to, empty for those that it accepts. Bundles by keys are not its business."""
     lines = [
-        json.dumps({
-            "root": each.root, "bundle": each.bundle.decode("latin-1"), "identity": each.identity,
-            "issuer": each.issuer, "file": None if each.file is None else each.file.decode("latin-1"),
-        })
+        json.dumps(
+            {
+                "root": each.root,
+                "bundle": each.bundle.decode("latin-1"),
+                "identity": each.identity,
+                "issuer": each.issuer,
+                "file": None if each.file is None else each.file.decode("latin-1"),
+            }
+        )
         for each in questions
-    ]  # fmt: skip
+    ]
     done = subprocess.run(
-        [str(_environment()), "-c", _JUDGE], input="\n".join(lines), check=True, capture_output=True, text=True,
+        [str(_environment()), "-c", _JUDGE],
+        input="\n".join(lines),
+        check=True,
+        capture_output=True,
+        text=True,
         timeout=_SECONDS_OF_ALL,
-    )  # fmt: skip
+    )
     answers: list[str] = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(questions), done.stderr[-2000:]
     return answers
@@ -102,9 +111,15 @@ def ask_cosign(question: Question) -> str:
         if b"rfc3161Timestamps" in question.bundle and question.key is None:
             command.append("--use-signed-timestamps")
         done = subprocess.run(
-            [*command, f"{place}/content"], check=False, capture_output=True, text=True, errors="replace",
-            timeout=_SECONDS, env={"PATH": os.environ["PATH"], "HOME": scratch}, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [*command, f"{place}/content"],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            env={"PATH": os.environ["PATH"], "HOME": scratch},
+            stdin=subprocess.DEVNULL,
+        )
     return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"exit status {done.returncode}"
 
 

@@ -131,9 +131,13 @@ class Origins:
     def session(self, settings: Settings, clock: FakeClock, events: RecordedEvents | None = None) -> RegistrySession:
         """A session on this network, whose repeats have no jitter."""
         session = RegistrySession(
-            settings, (events or RecordedEvents()).events, DirectPrograms(), clock=clock, jitter=lambda: 0.0,
+            settings,
+            (events or RecordedEvents()).events,
+            DirectPrograms(),
+            clock=clock,
+            jitter=lambda: 0.0,
             secrets=self.secrets,
-        )  # fmt: skip
+        )
         session.network = self.network(settings, clock)
         return session
 

@@ -308,9 +308,15 @@ def running(
             try:
                 with log.open("wb") as stderr:
                     process = subprocess.Popen(
-                        [*command, *words, *arguments], stdin=inherited[0], stdout=inherited[1], stderr=stderr,
-                        pass_fds=[*pass_fds, *inherited[2:]], env=variables, cwd=ROOT, start_new_session=True,
-                    )  # fmt: skip
+                        [*command, *words, *arguments],
+                        stdin=inherited[0],
+                        stdout=inherited[1],
+                        stderr=stderr,
+                        pass_fds=[*pass_fds, *inherited[2:]],
+                        env=variables,
+                        cwd=ROOT,
+                        start_new_session=True,
+                    )
             except BaseException:
                 channel.close()
                 raise

@@ -335,19 +335,22 @@ def run_program(
     Raises AssertionError with everything it wrote to stderr unless it exits with 0.
     """
     done = subprocess.run(
-        command, check=False, capture_output=True, input=text or "", text=True, errors="replace", timeout=seconds,
+        command,
+        check=False,
+        capture_output=True,
+        input=text or "",
+        text=True,
+        errors="replace",
+        timeout=seconds,
         env=clean_environment(home) | dict(environment or {}),
-    )  # fmt: skip
+    )
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
 def skopeo(
-    *arguments: str,
-    home: Path | str,
-    policy: Path | None = None,
-    environment: Mapping[str, str] | None = None,
+    *arguments: str, home: Path | str, policy: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
     """Run Debian's skopeo and return its stdout; without `policy` it accepts everything.
 

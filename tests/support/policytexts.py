@@ -13,18 +13,33 @@ VALID: tuple[dict[str, Any], ...] = (
     {"type": "reject"},
     {"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}},
     {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"},
-    {"type": "signedBy", "keyType": "X509Certificates", "keyPaths": ["/k"],
-     "signedIdentity": {"type": "matchRepository"}},
-    {"type": "signedBy", "keyType": "GPGKeys", "keyData": KEY,
-     "signedIdentity": {"type": "exactReference", "dockerReference": "busybox:1"}},
+    {
+        "type": "signedBy",
+        "keyType": "X509Certificates",
+        "keyPaths": ["/k"],
+        "signedIdentity": {"type": "matchRepository"},
+    },
+    {
+        "type": "signedBy",
+        "keyType": "GPGKeys",
+        "keyData": KEY,
+        "signedIdentity": {"type": "exactReference", "dockerReference": "busybox:1"},
+    },
     {"type": "sigstoreSigned", "keyPath": "/k", "signedIdentity": {"type": "matchRepoDigestOrExact"}},
-    {"type": "sigstoreSigned", "keyDatas": [KEY], "rekorPublicKeyDatas": [KEY],
-     "signedIdentity": {"type": "remapIdentity", "prefix": "a.b/c", "signedPrefix": "d"}},
-    {"type": "sigstoreSigned", "rekorPublicKeyPaths": ["/r"],
-     "fulcio": {"caPath": "/c", "oidcIssuer": "i", "subjectEmail": "e"},
-     "signedIdentity": {"type": "exactRepository", "dockerRepository": "busybox"}},
+    {
+        "type": "sigstoreSigned",
+        "keyDatas": [KEY],
+        "rekorPublicKeyDatas": [KEY],
+        "signedIdentity": {"type": "remapIdentity", "prefix": "a.b/c", "signedPrefix": "d"},
+    },
+    {
+        "type": "sigstoreSigned",
+        "rekorPublicKeyPaths": ["/r"],
+        "fulcio": {"caPath": "/c", "oidcIssuer": "i", "subjectEmail": "e"},
+        "signedIdentity": {"type": "exactRepository", "dockerRepository": "busybox"},
+    },
     {"type": "sigstoreSigned", "pki": {"caRootsData": KEY, "caIntermediatesPath": "/i", "subjectHostname": "h"}},
-)  # fmt: skip
+)
 
 
 def policy_texts() -> Iterator[tuple[str, str]]:
@@ -63,10 +78,7 @@ def _changes(value: Any, where: str) -> Iterator[tuple[str, Any]]:
             key = path[-1]
             without = {name: member for name, member in parent.items() if name != key}
             yield f"{where}{path} dropped", _with(value, path[:-1], without)
-            yield (
-                f"{where}{path} respelled",
-                _with(value, path[:-1], {**without, key.capitalize(): parent[key]}),
-            )
+            yield (f"{where}{path} respelled", _with(value, path[:-1], {**without, key.capitalize(): parent[key]}))
             yield f"{where}{path} beside x", _with(value, path[:-1], {**parent, "x": 1})
 
 
@@ -102,16 +114,26 @@ def _keys(value: Any) -> Iterator[str]:
 def _spellings() -> Iterator[tuple[str, str]]:
     plain = json.dumps({"default": [_ACCEPT]})
     yield from (
-        ("white space", f" \t\r\n{plain}\n "), ("BOM", f"\ufeff{plain}"), ("text behind", f"{plain}x"),
-        ("object behind", f"{plain}{{}}"), ("NUL behind", f"{plain}\0"), ("form feed", f"{plain}\f"), ("empty", ""),
-        ("comment", f"{plain}//x"), ("trailing comma", plain[:-1] + ",}"), ("single quotes", plain.replace('"', "'")),
-        ("escaped key", plain.replace("default", "d\\u0065fault")), ("surrogate", plain.replace("default", "\\ud800")),
+        ("white space", f" \t\r\n{plain}\n "),
+        ("BOM", f"\ufeff{plain}"),
+        ("text behind", f"{plain}x"),
+        ("object behind", f"{plain}{{}}"),
+        ("NUL behind", f"{plain}\0"),
+        ("form feed", f"{plain}\f"),
+        ("empty", ""),
+        ("comment", f"{plain}//x"),
+        ("trailing comma", plain[:-1] + ",}"),
+        ("single quotes", plain.replace('"', "'")),
+        ("escaped key", plain.replace("default", "d\\u0065fault")),
+        ("surrogate", plain.replace("default", "\\ud800")),
         ("surrogate in a scope", plain[:-1] + ', "transports": {"docker": {"\\ud800": [{"type": "reject"}]}}}'),
         ("escaped duplicate", plain[:-1] + ', "d\\u0065fault": [{"type": "reject"}]}'),
-        ("control character", plain[:-1] + ', "transports": {"a\tb": {}}}'), ("deep", "[" * 200 + "]" * 200),
+        ("control character", plain[:-1] + ', "transports": {"a\tb": {}}}'),
+        ("deep", "[" * 200 + "]" * 200),
         ("unknown transport", plain[:-1] + ', "transports": {"nosuch": {"x": [{"type": "reject"}]}, "": {}}}'),
-        ("number", "1"), ("two top keys", plain[:-1] + ', "Default": []}'),
-    )  # fmt: skip
+        ("number", "1"),
+        ("two top keys", plain[:-1] + ', "Default": []}'),
+    )
 
 
 def _scopes() -> Iterator[tuple[str, str]]:
@@ -123,15 +145,37 @@ def _scopes() -> Iterator[tuple[str, str]]:
         "docker-daemon": ("a", digest, f"sha512:{'a' * 128}", "sha256:abc", ""),
         "docker-archive": ("", "/a"),
         "tarball": ("", "/a"),
-        "dir": paths, "oci": paths, "oci-archive": paths, "sif": paths,
+        "dir": paths,
+        "oci": paths,
+        "oci-archive": paths,
+        "sif": paths,
         "atomic": ("h", "h/n", "h/n/s", "h/n/s:t", "h/n/s/x", "h/n:s", "h/n/s:t:u", "h:5000/n", "", "h/", "h//"),
         "containers-storage": (
-            "", "x", "[/g]", "[g]", "[]", "[/g", "[o@/g]", "[o@]", "[@/g]", "[o@g]", "[/g]n", f"[/g]n@{image}",
+            "",
+            "x",
+            "[/g]",
+            "[g]",
+            "[]",
+            "[/g",
+            "[o@/g]",
+            "[o@]",
+            "[@/g]",
+            "[o@g]",
+            "[/g]n",
+            f"[/g]n@{image}",
             f"[/g]@{image}",
-            f"[/g]n@{digest}", f"[/g]n@{digest}@{image}", "[/g]n@x", f"[/g]n@{digest}@x", f"[/g]n@{image}@{image}",
-            f"[/g]n@{digest}@{digest}", f"[/g]n@{digest}@{image}@", f"[/g]@{image.upper()}", "[a@/b@c]", "x[/g]",
+            f"[/g]n@{digest}",
+            f"[/g]n@{digest}@{image}",
+            "[/g]n@x",
+            f"[/g]n@{digest}@x",
+            f"[/g]n@{image}@{image}",
+            f"[/g]n@{digest}@{digest}",
+            f"[/g]n@{digest}@{image}@",
+            f"[/g]@{image.upper()}",
+            "[a@/b@c]",
+            "x[/g]",
         ),
-    }.items():  # fmt: skip
+    }.items():
         for scope in scopes:
             document = {"default": [_ACCEPT], "transports": {transport: {scope: [{"type": "reject"}]}}}
             if not (transport == "dir" and scope == ""):  # that one would decide
@@ -152,10 +196,26 @@ def _parameters() -> Iterator[tuple[str, str]]:
     )
     repositories = ("busybox", "busybox:tag", f"a@{digest}", "UPPER.com/a", "UPPER", "a/", "")
     prefixes = (
-        "*.example.com", "example.com/", "example.com/a:tag", "example.com/A", "a@b", "a//b", "foo", "ns/foo",
+        "*.example.com",
+        "example.com/",
+        "example.com/a:tag",
+        "example.com/A",
+        "a@b",
+        "a//b",
+        "foo",
+        "ns/foo",
         "UPPER.com",
-        "example.com:5000", "example.com:5000/a/b", "localhost", "a.b/c\n", "", "a_b", "a_b/c", "a/b_c", "[::1]", "a:b",
-    )  # fmt: skip
+        "example.com:5000",
+        "example.com:5000/a/b",
+        "localhost",
+        "a.b/c\n",
+        "",
+        "a_b",
+        "a_b/c",
+        "a/b_c",
+        "[::1]",
+        "a:b",
+    )
     identities = [
         *({"type": "exactReference", "dockerReference": text} for text in references),
         *({"type": "exactRepository", "dockerRepository": text} for text in repositories),

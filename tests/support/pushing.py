@@ -61,10 +61,14 @@ class Pusher:
             for each in signatures
         ]
         described = [
-            {"mediaType": each.media_type, "digest": str(each.digest), "size": each.size,
-             "annotations": dict(each.annotations)}
+            {
+                "mediaType": each.media_type,
+                "digest": str(each.digest),
+                "size": each.size,
+                "annotations": dict(each.annotations),
+            }
             for each in layers
-        ]  # fmt: skip
+        ]
         kind = mediatype.DOCKER_CONFIG if media_type == mediatype.DOCKER_MANIFEST else mediatype.OCI_CONFIG
         manifest = images.compact(
             {

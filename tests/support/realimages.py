@@ -43,9 +43,8 @@ class LocalStorage:
         options = ["--root", str(self.root), "--runroot", str(self.run_root), "--storage-driver", self.driver]
         try:
             return run_program(
-                [require_peer(peer), *options, *arguments], home=self._home,
-                environment={"BUILDAH_ISOLATION": "chroot"},
-            )  # fmt: skip
+                [require_peer(peer), *options, *arguments], home=self._home, environment={"BUILDAH_ISOLATION": "chroot"}
+            )
         except AssertionError as error:
             if self.driver == "overlay" and any(words in str(error) for words in _NO_OVERLAY):
                 raise unittest.SkipTest(f"no overlay on this machine: {error}") from error

@@ -129,9 +129,11 @@ class TokenServer:
         bundle.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
         self._server = RecordingServer(self._answer)
         self.configuration = {
-            "realm": f"http://{self._server.host}/token", "service": "tests", "issuer": "tests issuer",
+            "realm": f"http://{self._server.host}/token",
+            "service": "tests",
+            "issuer": "tests issuer",
             "rootcertbundle": str(bundle),
-        }  # fmt: skip
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -158,9 +160,15 @@ class TokenServer:
         der = self._certificate.public_bytes(serialization.Encoding.DER)
         head = {"typ": "JWT", "alg": "ES256", "x5c": [base64.b64encode(der).decode()]}
         claims = {
-            "iss": "tests issuer", "sub": user, "aud": "tests", "exp": now + _TOKEN_SECONDS, "nbf": now - 5, "iat": now,
-            "jti": secrets.token_hex(8), "access": access,
-        }  # fmt: skip
+            "iss": "tests issuer",
+            "sub": user,
+            "aud": "tests",
+            "exp": now + _TOKEN_SECONDS,
+            "nbf": now - 5,
+            "iat": now,
+            "jti": secrets.token_hex(8),
+            "access": access,
+        }
         signed = ".".join(_base64url(json.dumps(part).encode()) for part in (head, claims))
         r, s = utils.decode_dss_signature(self._key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
         return f"{signed}.{_base64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"

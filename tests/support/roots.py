@@ -48,8 +48,12 @@ def _made_once(name: str, make: Callable[[Path], None]) -> Path:
 def _bootstrap(program: str, suite: str, root: Path) -> None:
     done = subprocess.run(
         [program, "--variant=minbase", "--include=python3", suite, str(root), debian_mirror(), _SCRIPT],
-        check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0, f"debootstrap {suite}: exit status {done.returncode}\n{done.stdout[-3000:]}"
     shutil.rmtree(root / "var" / "cache" / "apt", ignore_errors=True)
 
@@ -80,9 +84,14 @@ def copy_of(root: Path, directory: Path) -> Iterator[Path]:
 def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `root`; its output. Raises AssertionError with all of it when it fails."""
     done = subprocess.run(
-        ["chroot", str(root), *command], check=False, capture_output=True, text=True, env=_ENVIRONMENT,
-        stdin=subprocess.DEVNULL, timeout=240,
-    )  # fmt: skip
+        ["chroot", str(root), *command],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        timeout=240,
+    )
     assert done.returncode == 0, f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
     return done
 

@@ -61,10 +61,17 @@ def _compile(cargo: str, program: Path) -> None:
     target = machine.cache_root() / "rust-target"
     command = [cargo, "build", "--release", "--locked", "--quiet"]
     done = subprocess.run(
-        command, check=False, cwd=SOURCES, env=os.environ | {"CARGO_TARGET_DIR": str(target)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        command,
+        check=False,
+        cwd=SOURCES,
+        env=os.environ | {"CARGO_TARGET_DIR": str(target)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
         timeout=_BUILD_SECONDS,
-    )  # fmt: skip
+    )
     if done.returncode != 0:
         raise AssertionError(f"peer rust: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
     fresh = program.with_suffix(".new")
@@ -78,9 +85,15 @@ def run_parent(*arguments: str, home: Path, environment: Mapping[str, str] | Non
     Raises AssertionError when it ends with another exit status than `status`.
     """
     done = subprocess.run(
-        [str(build_parent()), *arguments], check=False, capture_output=True, text=True, timeout=_RUN_SECONDS, cwd="/",
-        env=clean_environment(home) | dict(environment or {}), stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [str(build_parent()), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=_RUN_SECONDS,
+        cwd="/",
+        env=clean_environment(home) | dict(environment or {}),
+        stdin=subprocess.DEVNULL,
+    )
     if done.returncode != status:
         raise AssertionError(f"{arguments}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return [*map(json.loads, done.stdout.splitlines()), done.stderr]

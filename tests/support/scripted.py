@@ -42,12 +42,7 @@ class ScriptedServer:
     """
 
     def __init__(
-        self,
-        name: str,
-        plain: Mapping[str, bytes],
-        log: list[str],
-        *,
-        tls: ssl.SSLContext | None = None,
+        self, name: str, plain: Mapping[str, bytes], log: list[str], *, tls: ssl.SSLContext | None = None
     ) -> None:
         self.name = name
         self.scripts: Mapping[str, Sequence[Script]] = {}

@@ -45,11 +45,7 @@ def payload(
     reference: str = REFERENCE, digest: str = DIGEST, *, kind: str = "atomic container signature", **changes: Any
 ) -> bytes:
     """A signed statement; `changes` replaces `critical` or `optional`."""
-    critical = {
-        "type": kind,
-        "image": {"docker-manifest-digest": digest},
-        "identity": {"docker-reference": reference},
-    }
+    critical = {"type": kind, "image": {"docker-manifest-digest": digest}, "identity": {"docker-reference": reference}}
     document = {"critical": critical, "optional": {"creator": "tests", "timestamp": 1700000000}, **changes}
     return json.dumps(document).encode()
 

@@ -104,11 +104,19 @@ class SigstoreCases:
 
     def __iter__(self) -> Iterator[tuple[str, Requirement, SigstoreSignature]]:
         for prefix, cases in (
-            ("key", self._keys()), ("key file", self._key_files()), ("payload", self._payloads()),
-            ("annotation", self._annotations()), ("log", self._logs()), ("entry", self._entries()),
-            ("body", self._bodies()), ("fulcio", self._fulcio()), ("path", self._paths()), ("pki", self._pki()),
-            ("host", self._hosts()), ("flip", self._flips()),
-        ):  # fmt: skip
+            ("key", self._keys()),
+            ("key file", self._key_files()),
+            ("payload", self._payloads()),
+            ("annotation", self._annotations()),
+            ("log", self._logs()),
+            ("entry", self._entries()),
+            ("body", self._bodies()),
+            ("fulcio", self._fulcio()),
+            ("path", self._paths()),
+            ("pki", self._pki()),
+            ("host", self._hosts()),
+            ("flip", self._flips()),
+        ):
             for name, members, signature in cases:
                 yield f"{prefix}: {name}", members, signature
 
@@ -122,11 +130,15 @@ class SigstoreCases:
         strong, edwards = rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()
         p384 = new_key(ec.SECP384R1())
         for name, key in (
-            ("P-224", new_key(ec.SECP224R1())), ("P-256", self.key), ("P-384", p384),
+            ("P-224", new_key(ec.SECP224R1())),
+            ("P-256", self.key),
+            ("P-384", p384),
             ("P-521", new_key(ec.SECP521R1())),
-            ("RSA", strong), ("Ed25519", edwards), ("RSA-1024", rsa.generate_private_key(65537, 1024)),
+            ("RSA", strong),
+            ("Ed25519", edwards),
+            ("RSA-1024", rsa.generate_private_key(65537, 1024)),
             ("secp256k1", new_key(ec.SECP256K1())),
-        ):  # fmt: skip
+        ):
             yield name, self.trusting(key), self.signed(key)
         pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
         for name, key, made in (
@@ -180,10 +192,21 @@ class SigstoreCases:
     def _payloads(self) -> Iterator[tuple[str, Requirement, SigstoreSignature]]:
         text = self.text
         optional: tuple[Any, ...] = (
-            None, {}, [], {"timestamp": 1.0}, {"timestamp": 1e3}, {"timestamp": 1.5}, {"timestamp": "1"},
-            {"timestamp": None}, {"timestamp": True}, {"timestamp": 2**63}, {"creator": None}, {"creator": 5},
-            {"x": {"y": [1]}}, "x",
-        )  # fmt: skip
+            None,
+            {},
+            [],
+            {"timestamp": 1.0},
+            {"timestamp": 1e3},
+            {"timestamp": 1.5},
+            {"timestamp": "1"},
+            {"timestamp": None},
+            {"timestamp": True},
+            {"timestamp": 2**63},
+            {"creator": None},
+            {"creator": 5},
+            {"x": {"y": [1]}},
+            "x",
+        )
         for name, changed in (
             ("BOM", b"\xef\xbb\xbf" + text),
             ("trailing", text + b"x"),
@@ -200,7 +223,7 @@ class SigstoreCases:
             ("other digest", self.payload(digest=OTHER_DIGEST)),
             ("lone surrogate", text.replace(b'"tests"', b'"\\ud800"')),
             ("not UTF-8", text.replace(b"tests", b"\xff")),
-        ):  # fmt: skip
+        ):
             yield name, self.trusting(), self.signed(self.key, changed)
 
     def _annotations(self) -> Iterator[tuple[str, Requirement, SigstoreSignature]]:
@@ -275,10 +298,22 @@ class SigstoreCases:
         ):
             yield name, self.trusting_log(), self._with_entry(text)
         for changes in (
-            {"integratedTime": 0}, {"integratedTime": -1}, {"integratedTime": "1"}, {"integratedTime": None},
-            {"logIndex": -1}, {"logIndex": None}, {"logIndex": "1"}, {"logID": None}, {"logID": ""}, {"logID": 1},
-            {"logID": "é"}, {"body": None}, {"body": "*"}, {"logIndex": True}, {"integratedTime": 1.5},
-        ):  # fmt: skip
+            {"integratedTime": 0},
+            {"integratedTime": -1},
+            {"integratedTime": "1"},
+            {"integratedTime": None},
+            {"logIndex": -1},
+            {"logIndex": None},
+            {"logIndex": "1"},
+            {"logID": None},
+            {"logID": ""},
+            {"logID": 1},
+            {"logID": "é"},
+            {"body": None},
+            {"body": "*"},
+            {"logIndex": True},
+            {"integratedTime": 1.5},
+        ):
             yield f"{changes}", self.trusting_log(), self._with_entry(json.dumps(self.log.bundle(body, **changes)))
         floats = json.dumps(self.log.bundle(body)).replace('"logIndex": 1', '"logIndex": 1.0')
         yield "index 1.0", self.trusting_log(), self._with_entry(floats)
@@ -308,7 +343,7 @@ class SigstoreCases:
             ("duplicate", text[:-1] + b',"kind":"hashedrekord"}'),
             ("array", b"[]"),
             ("text", b"x"),
-        )  # fmt: skip
+        )
         for name, body in bodies:
             entry = self.log.bundle(body)
             yield name, self.trusting_log(), self._with_entry(json.dumps(entry))
@@ -328,25 +363,36 @@ class SigstoreCases:
         issuer = OIDC_ISSUER.encode()
         v2 = der_string(OIDC_ISSUER)
         for name, first, second in (
-            ("v2", None, v2), ("both", issuer, v2), ("printable", None, der_string(OIDC_ISSUER, 0x13)),
-            ("IA5", None, der_string(OIDC_ISSUER, 0x16)), ("octets", None, der_string(OIDC_ISSUER, 0x04)),
-            ("differ", issuer, der_string("https://x")), ("differ too", b"https://x", v2), ("none", None, None),
-            ("slash", issuer + b"/", None), ("wrapped", v2, None), ("trailing", None, v2 + b"\0"),
+            ("v2", None, v2),
+            ("both", issuer, v2),
+            ("printable", None, der_string(OIDC_ISSUER, 0x13)),
+            ("IA5", None, der_string(OIDC_ISSUER, 0x16)),
+            ("octets", None, der_string(OIDC_ISSUER, 0x04)),
+            ("differ", issuer, der_string("https://x")),
+            ("differ too", b"https://x", v2),
+            ("none", None, None),
+            ("slash", issuer + b"/", None),
+            ("wrapped", v2, None),
+            ("trailing", None, v2 + b"\0"),
             ("cut", None, v2[:-1]),
-        ):  # fmt: skip
+        ):
             leaf = fulcio_leaf(self.root, issuer_v1=first, issuer_v2=second)
             yield f"issuer {name}", self.trusting_fulcio(), self._certified(leaf)
         other = x509.OtherName(ObjectIdentifier("1.3.6.1.4.1.57264.1.7"), b"\x0c\x01x")
         uri = x509.UniformResourceIdentifier(f"mailto:{EMAIL}")
         directory = x509.DirectoryName(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, EMAIL)]))
         for name, san in (
-            ("case", names("Signer@example.com")), ("URI", names(others=[uri])), ("host", names(hosts=["example.com"])),
-            ("two", names("other@example.com", EMAIL)), ("and another kind", names(EMAIL, others=[other])),
-            ("only another kind", names(others=[other])), ("directory", names(others=[directory])),
+            ("case", names("Signer@example.com")),
+            ("URI", names(others=[uri])),
+            ("host", names(hosts=["example.com"])),
+            ("two", names("other@example.com", EMAIL)),
+            ("and another kind", names(EMAIL, others=[other])),
+            ("only another kind", names(others=[other])),
+            ("directory", names(others=[directory])),
             ("malformed", raw_extension("2.5.29.17", b"x")),
             ("beyond ASCII", raw_extension("2.5.29.17", b"\x30\x04\x81\x02\xc3\xa9")),
             ("network", raw_extension("2.5.29.17", b"\x30\x0a\x87\x08" + bytes(8))),
-        ):  # fmt: skip
+        ):
             yield f"name {name}", self.trusting_fulcio(), self._certified(fulcio_leaf(self.root, san=san))
         made = sign(good.key, self.text)
         for name, signer in (
@@ -372,27 +418,35 @@ class SigstoreCases:
         middle = self.intermediate
         leaf = fulcio_leaf(middle)
         for name, chain in (
-            ("chain", [middle, self.root]), ("only the intermediate", [middle]), ("wrong order", [self.root, middle]),
+            ("chain", [middle, self.root]),
+            ("only the intermediate", [middle]),
+            ("wrong order", [self.root, middle]),
             ("none", []),
-        ):  # fmt: skip
+        ):
             yield name, self.trusting_fulcio(), self._certified(leaf, chain=chain)
         yield "intermediate as anchor", self.trusting_fulcio(middle), self._certified(leaf)
         signature = self._certified(fulcio_leaf(self.root))
         for name, text in (
-            ("white space", " \n"), ("text behind", self.root.text + "x"),
+            ("white space", " \n"),
+            ("text behind", self.root.text + "x"),
             ("garbage", pem(b"x", "CERTIFICATE").decode()),
-            ("text alone", "x"), ("text before", "x\n" + self.root.text),
-        ):  # fmt: skip
+            ("text alone", "x"),
+            ("text before", "x\n" + self.root.text),
+        ):
             changed = signature._replace(annotations={**signature.annotations, CHAIN: text})
             yield f"chain of {name}", self.trusting_fulcio(), changed
         unknown = (raw_extension("1.2.3.4", b"x"), True)
         server = (usages(ExtendedKeyUsageOID.SERVER_AUTH), False)
         constraint = x509.NameConstraints([x509.RFC822Name("example.com")], None)
         for name, extensions in (
-            ("no CA flag", authority(ca=False)), ("no constraints", []), ("no keyCertSign", authority(may_sign=False)),
-            ("path length 0", authority(0)), ("unknown critical", [*authority(), unknown]),
-            ("server only", [*authority(), server]), ("name constraints", [*authority(), (constraint, True)]),
-        ):  # fmt: skip
+            ("no CA flag", authority(ca=False)),
+            ("no constraints", []),
+            ("no keyCertSign", authority(may_sign=False)),
+            ("path length 0", authority(0)),
+            ("unknown critical", [*authority(), unknown]),
+            ("server only", [*authority(), server]),
+            ("name constraints", [*authority(), (constraint, True)]),
+        ):
             between = intermediate(self.root, extensions=extensions)
             yield (
                 f"intermediate: {name}",
@@ -429,9 +483,10 @@ class SigstoreCases:
         )
         forger = Issued(self.root.certificate, new_key())
         yield "forged leaf", self.trusting_fulcio(), self._certified(fulcio_leaf(forger))
-        lonely = issue("lonely", extensions=[
-            *authority(), (names(EMAIL), False), (raw_extension(ISSUER_V1, OIDC_ISSUER.encode()), False),
-        ])  # fmt: skip
+        lonely = issue(
+            "lonely",
+            extensions=[*authority(), (names(EMAIL), False), (raw_extension(ISSUER_V1, OIDC_ISSUER.encode()), False)],
+        )
         yield "leaf is the anchor", self.trusting_fulcio(lonely), self._certified(lonely)
         small = root("small", key=rsa.generate_private_key(65537, 1024))
         yield "small anchor", self.trusting_fulcio(small), self._certified(fulcio_leaf(small))
@@ -470,9 +525,12 @@ class SigstoreCases:
             members = {"subjectEmail": EMAIL, "caIntermediatesData": b64(content)}
             yield f"{name} intermediates", self.trusting_pki(**members), self._pki_signed(good)
         for name, text in (
-            ("white space around", f" \n{good.text}\n "), ("two", good.text * 2), ("text before", f"x\n{good.text}"),
-            ("text behind", f"{good.text}x"), ("empty", ""),
-        ):  # fmt: skip
+            ("white space around", f" \n{good.text}\n "),
+            ("two", good.text * 2),
+            ("text before", f"x\n{good.text}"),
+            ("text behind", f"{good.text}x"),
+            ("empty", ""),
+        ):
             yield f"certificate: {name}", self.trusting_pki(), self._pki_signed(good, {CERTIFICATE: text})
         other = x509.OtherName(ObjectIdentifier("1.2.3"), b"\x0c\x01x")
         critical = self._pki_leaf(extensions=[(names(others=[other]), True)])
@@ -481,24 +539,38 @@ class SigstoreCases:
         yield "server certificate", self.trusting_pki(), self._pki_signed(server)
         both = {"subjectEmail": EMAIL, "subjectHostname": "h.example.com"}
         for name, san in (
-            ("both", names(EMAIL, hosts=["h.example.com"])), ("only the email", names(EMAIL)),
+            ("both", names(EMAIL, hosts=["h.example.com"])),
+            ("only the email", names(EMAIL)),
             ("only the host", names(hosts=["h.example.com"])),
-        ):  # fmt: skip
+        ):
             yield f"both wanted, {name}", self.trusting_pki(**both), self._pki_signed(self._pki_leaf(san))
 
     def _hosts(self) -> Iterator[tuple[str, Requirement, SigstoreSignature]]:
         for hosts, addresses, wanted in (
-            (["h.example.com"], [], "h.example.com"), (["H.Example.com"], [], "h.eXample.com"),
-            (["*.example.com"], [], "h.example.com"), (["h.example.com"], [], "h.example.com."),
-            ([], ["192.0.2.1"], "192.0.2.1"), ([], ["2001:db8::1"], "[2001:db8::1]"), ([], ["192.0.2.2"], "192.0.2.1"),
-            (["*.example.com"], [], "a.b.example.com"), (["*.example.com"], [], "example.com"),
-            (["h*.example.com"], [], "host.example.com"), (["h.*.com"], [], "h.example.com"), (["*"], [], "localhost"),
-            (["*.com"], [], "h.com"), (["h.example.com."], [], "h.example.com"),
+            (["h.example.com"], [], "h.example.com"),
+            (["H.Example.com"], [], "h.eXample.com"),
+            (["*.example.com"], [], "h.example.com"),
+            (["h.example.com"], [], "h.example.com."),
+            ([], ["192.0.2.1"], "192.0.2.1"),
+            ([], ["2001:db8::1"], "[2001:db8::1]"),
+            ([], ["192.0.2.2"], "192.0.2.1"),
+            (["*.example.com"], [], "a.b.example.com"),
+            (["*.example.com"], [], "example.com"),
+            (["h*.example.com"], [], "host.example.com"),
+            (["h.*.com"], [], "h.example.com"),
+            (["*"], [], "localhost"),
+            (["*.com"], [], "h.com"),
+            (["h.example.com."], [], "h.example.com"),
             (["h.example.com."], [], "h.example.com."),
-            (["192.0.2.1"], [], "192.0.2.1"), (["a_b.com"], [], "a_b.com"), (["h..com"], [], "h..com"),
-            (["*.example.com"], [], "*.example.com"), (["-a.com"], [], "-a.com"), (["a-.com"], [], "a-.com"),
-            ([], [], "leaf"), (["h.example.com"], [], "g.example.com"),
-        ):  # fmt: skip
+            (["192.0.2.1"], [], "192.0.2.1"),
+            (["a_b.com"], [], "a_b.com"),
+            (["h..com"], [], "h..com"),
+            (["*.example.com"], [], "*.example.com"),
+            (["-a.com"], [], "-a.com"),
+            (["a-.com"], [], "a-.com"),
+            ([], [], "leaf"),
+            (["h.example.com"], [], "g.example.com"),
+        ):
             leaf = self._pki_leaf(names(EMAIL, hosts=hosts, addresses=addresses))
             yield f"{wanted} of {hosts + addresses}", self.trusting_pki(subjectHostname=wanted), self._pki_signed(leaf)
 

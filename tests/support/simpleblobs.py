@@ -61,8 +61,16 @@ class SimpleBlobs:
         home.revoke(self.revoked)
         after = home.export_all(self.revoked)
         everybody = (
-            self.main, self.other, self.rsa, self.nist, self.dsa, self.holder, self.old, self.expired, self.revoked,
-        )  # fmt: skip
+            self.main,
+            self.other,
+            self.rsa,
+            self.nist,
+            self.dsa,
+            self.holder,
+            self.old,
+            self.expired,
+            self.revoked,
+        )
         main = home.export_all(self.main)
         name = 2 + main[1]
         revoked_key, revocation, *_ = (packet.whole for packet in read_packets(after))  # gpg exports it behind the key

@@ -150,8 +150,11 @@ class Storage:
             tars.append(archive)
         config = images.config([digest_of(archive) for archive in tars])
         packed = [gzip.compress(archive, mtime=0) for archive in tars]
-        layer_type = mediatype.DOCKER_LAYER + ".gzip" if media_type == mediatype.DOCKER_MANIFEST else (
-            mediatype.OCI_LAYER + "+gzip")  # fmt: skip
+        layer_type = (
+            mediatype.DOCKER_LAYER + ".gzip"
+            if media_type == mediatype.DOCKER_MANIFEST
+            else (mediatype.OCI_LAYER + "+gzip")
+        )
         manifest = images.manifest(config, packed, media_type=media_type, layer_type=layer_type)
         kept = {str(digest_of(config)): config, **(items or {})}
         self.add_image([name], parent, manifest, kept, image_id=digest_of(config).encoded, metadata=metadata)

@@ -7,15 +7,7 @@ import unittest
 from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError, SourceError
-from cip.net.addresses import (
-    Address,
-    AddressClass,
-    alternate,
-    classify,
-    classify_name,
-    require_allowed,
-    resolve,
-)
+from cip.net.addresses import Address, AddressClass, alternate, classify, classify_name, require_allowed, resolve
 from cip.net.limits import Cancellation, Limits, SystemClock
 from cip.net.url import Origin
 from cip.settings import TimeLimits
@@ -32,32 +24,75 @@ def packed(text: str) -> bytes:
 class ClassTest(unittest.TestCase):
     def test_every_range_has_its_class(self) -> None:
         for text, expected in (
-            ("93.184.216.34", U), ("100.63.255.255", U), ("172.32.0.1", U), ("11.0.0.0", U), ("9.255.255.255", U),
-            ("169.254.169.254", F), ("169.254.0.0", F), ("100.100.100.200", F), ("0.0.0.0", F), ("0.1.2.3", F),
-            ("224.0.0.1", F), ("239.255.255.255", F), ("240.0.0.1", F), ("255.255.255.255", F),
-            ("127.0.0.1", L), ("127.255.255.254", L),
-            ("10.0.0.1", P), ("172.16.0.1", P), ("172.31.255.255", P), ("192.168.0.1", P), ("100.64.0.1", P),
-            ("2606:2800:220:1::1", U), ("::1", L), ("::", F), ("fe80::1", F), ("febf::1", F), ("ff02::1", F),
-            ("fd00:ec2::254", F), ("fd00:ec2::253", P), ("fc00::1", P), ("fec0::1", P),
-        ):  # fmt: skip
+            ("93.184.216.34", U),
+            ("100.63.255.255", U),
+            ("172.32.0.1", U),
+            ("11.0.0.0", U),
+            ("9.255.255.255", U),
+            ("169.254.169.254", F),
+            ("169.254.0.0", F),
+            ("100.100.100.200", F),
+            ("0.0.0.0", F),
+            ("0.1.2.3", F),
+            ("224.0.0.1", F),
+            ("239.255.255.255", F),
+            ("240.0.0.1", F),
+            ("255.255.255.255", F),
+            ("127.0.0.1", L),
+            ("127.255.255.254", L),
+            ("10.0.0.1", P),
+            ("172.16.0.1", P),
+            ("172.31.255.255", P),
+            ("192.168.0.1", P),
+            ("100.64.0.1", P),
+            ("2606:2800:220:1::1", U),
+            ("::1", L),
+            ("::", F),
+            ("fe80::1", F),
+            ("febf::1", F),
+            ("ff02::1", F),
+            ("fd00:ec2::254", F),
+            ("fd00:ec2::253", P),
+            ("fc00::1", P),
+            ("fec0::1", P),
+        ):
             with self.subTest(text):
                 self.assertIs(classify(packed(text)), expected)
 
     def test_an_ipv4_address_inside_an_ipv6_one_counts_as_itself(self) -> None:
         for text, expected in (
-            ("::ffff:169.254.169.254", F), ("::ffff:127.0.0.1", L), ("::ffff:10.0.0.1", P), ("::ffff:8.8.8.8", U),
-            ("64:ff9b::a9fe:a9fe", F), ("64:ff9b::8.8.8.8", U), ("2002:7f00:1::", L), ("2002:a9fe:a9fe::1", F),
-            ("::127.0.0.1", L), ("::ffff:0:169.254.169.254", F),
-        ):  # fmt: skip
+            ("::ffff:169.254.169.254", F),
+            ("::ffff:127.0.0.1", L),
+            ("::ffff:10.0.0.1", P),
+            ("::ffff:8.8.8.8", U),
+            ("64:ff9b::a9fe:a9fe", F),
+            ("64:ff9b::8.8.8.8", U),
+            ("2002:7f00:1::", L),
+            ("2002:a9fe:a9fe::1", F),
+            ("::127.0.0.1", L),
+            ("::ffff:0:169.254.169.254", F),
+        ):
             with self.subTest(text):
                 self.assertIs(classify(packed(text)), expected)
 
     def test_what_a_proxy_resolves_is_judged_by_its_text(self) -> None:
         for text, expected in (
-            ("localhost", L), ("LOCALHOST.", L), ("x.localhost", L), ("127.1", L), ("0x7f000001", L), ("2130706433", L),
-            ("169.254.169.254", F), ("0xa9fea9fe", F), ("metadata.google.internal", F), ("::1", L), ("fe80::1", F),
-            ("10.1", P), ("example.com", U), ("8.8.8.8", U), ("::zz", U),
-        ):  # fmt: skip
+            ("localhost", L),
+            ("LOCALHOST.", L),
+            ("x.localhost", L),
+            ("127.1", L),
+            ("0x7f000001", L),
+            ("2130706433", L),
+            ("169.254.169.254", F),
+            ("0xa9fea9fe", F),
+            ("metadata.google.internal", F),
+            ("::1", L),
+            ("fe80::1", F),
+            ("10.1", P),
+            ("example.com", U),
+            ("8.8.8.8", U),
+            ("::zz", U),
+        ):
             with self.subTest(text):
                 self.assertIs(classify_name(text), expected)
 
@@ -69,9 +104,15 @@ class JudgementTest(unittest.TestCase):
 
     def test_a_registry_may_send_us_only_where_it_is_itself(self) -> None:
         for kind, reached, allowed in (
-            (U, {U}, True), (U, set(), True), (P, {P}, True), (L, {L}, True), (P, {U, L}, False), (L, {U, P}, False),
-            (L, set(), False), (F, {F, L, P, U}, False),
-        ):  # fmt: skip
+            (U, {U}, True),
+            (U, set(), True),
+            (P, {P}, True),
+            (L, {L}, True),
+            (P, {U, L}, False),
+            (L, {U, P}, False),
+            (L, set(), False),
+            (F, {F, L, P, U}, False),
+        ):
             with self.subTest(kind=kind, reached=reached):
                 if allowed:
                     require_allowed(ORIGIN, "x", kind, frozenset(reached))

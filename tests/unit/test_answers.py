@@ -50,13 +50,21 @@ class ComplaintTest(OpenerCase):
     def test_an_attachment_is_missing_by_the_status_but_for_codes_that_say_more(self) -> None:
         # decisions.md section 10, which overrides registry.md 10.8
         for name, message, status, missing in (
-            ("MANIFEST_UNKNOWN", "x", 404, True), ("NAME_UNKNOWN", "", 404, False),
+            ("MANIFEST_UNKNOWN", "x", 404, True),
+            ("NAME_UNKNOWN", "", 404, False),
             ("UNKNOWN", "x Not Found", 404, True),
-            ("UNKNOWN", "other", 404, True), ("", "not found", 404, True), ("", "", 404, True), ("", "", 403, False),
-            ("MANIFEST_UNKNOWN", "", 400, True), ("DENIED", "", 403, False), ("NOT_FOUND", "artifact x", 404, True),
-            ("DENIED", "", 404, False), ("UNAUTHORIZED", "", 404, False), ("UNKNOWN", "not found", 403, False),
+            ("UNKNOWN", "other", 404, True),
+            ("", "not found", 404, True),
+            ("", "", 404, True),
+            ("", "", 403, False),
+            ("MANIFEST_UNKNOWN", "", 400, True),
+            ("DENIED", "", 403, False),
+            ("NOT_FOUND", "artifact x", 404, True),
+            ("DENIED", "", 404, False),
+            ("UNAUTHORIZED", "", 404, False),
+            ("UNKNOWN", "not found", 403, False),
             ("TAG_INVALID", "", 404, True),
-        ):  # fmt: skip
+        ):
             with self.subTest(name=name, message=message, status=status):
                 self.assertIs(Complaint(name, message).means_no_attachment(status), missing)
 
@@ -105,16 +113,23 @@ class RefusalTest(OpenerCase):
                 self.assertEqual((error.host, error.http_status), ("h:443", status))  # type: ignore[attr-defined]
 
     def test_a_missing_blob_is_told_from_a_missing_image(self) -> None:
-        for status, body in ((404, b""), (404, errors(code("BLOB_UNKNOWN"))), (400, errors(code("BLOB_UNKNOWN"))),
-                             (404, errors(code("NAME_UNKNOWN")))):  # fmt: skip
+        for status, body in (
+            (404, b""),
+            (404, errors(code("BLOB_UNKNOWN"))),
+            (400, errors(code("BLOB_UNKNOWN"))),
+            (404, errors(code("NAME_UNKNOWN"))),
+        ):
             error = self.error(status, body, ErrorCode.BLOB_NOT_FOUND)
             self.assertEqual(error.code, ErrorCode.BLOB_NOT_FOUND)  # type: ignore[attr-defined]
 
     def test_only_the_registrys_own_word_for_it_is_what_open_image_optional_takes_for_none(self) -> None:
         for status, body, its_own_word in (
-            (404, errors(code("MANIFEST_UNKNOWN")), True), (400, errors(code("MANIFEST_UNKNOWN")), True),
-            (404, b"", False), (404, errors(code("NAME_UNKNOWN")), False), (404, errors(code("NOT_FOUND")), False),
-        ):  # fmt: skip
+            (404, errors(code("MANIFEST_UNKNOWN")), True),
+            (400, errors(code("MANIFEST_UNKNOWN")), True),
+            (404, b"", False),
+            (404, errors(code("NAME_UNKNOWN")), False),
+            (404, errors(code("NOT_FOUND")), False),
+        ):
             with self.subTest(status=status, body=body):
                 self.assertIs(isinstance(self.error(status, body), ImageAbsentError), its_own_word)
 
@@ -139,9 +154,13 @@ class RefusalTest(OpenerCase):
 
     def test_the_wish_for_a_pause_is_a_fact_of_the_error(self) -> None:
         for status, value, expected in (
-            (429, "7", 7.0), (503, "0", 0.0), (503, "junk", None), (404, "7", None), (500, "-3", 0.0),
+            (429, "7", 7.0),
+            (503, "0", 0.0),
+            (503, "junk", None),
+            (404, "7", None),
+            (500, "-3", 0.0),
             (429, None, None),
-        ):  # fmt: skip
+        ):
             with self.subTest(status=status, value=value):
                 error = self.error(status, fields={"Retry-After": value} if value is not None else None)
                 self.assertEqual(error.retry_after, expected)  # type: ignore[attr-defined]

@@ -113,8 +113,12 @@ class KeyTest(AuthFileCase):
             ("A6 bare", auths_of({"index.docker.io": "u:p"}), "docker.io/library/busybox", "u:p"),
             ("A6 real host", auths_of({"registry-1.docker.io": "u:p"}), "docker.io/library/busybox", "u:p"),
             ("A7", auths_of({"index.docker.io/v1/": "u:p"}), "docker.io/library/busybox", ""),
-            ("A8", auths_of({"https://index.docker.io/v1/": "u:p", "docker.io/library": "l:q"}),
-             "docker.io/library/busybox", "l:q"),
+            (
+                "A8",
+                auths_of({"https://index.docker.io/v1/": "u:p", "docker.io/library": "l:q"}),
+                "docker.io/library/busybox",
+                "l:q",
+            ),
             ("A9", auths_of({"docker.io": "u:p"}), "registry-1.docker.io/library/busybox", "u:p"),
             ("A10", auths_of({"https://reg.example.com/v2/": "u:p"}), "reg.example.com/zzz", "u:p"),
             ("A10 deeper", auths_of({"https://reg.example.com/a/b": "u:p"}), "reg.example.com/zzz", "u:p"),
@@ -123,7 +127,7 @@ class KeyTest(AuthFileCase):
             ("A11 case", auths_of({"REG.example.com": "u:p"}), "reg.example.com/a", ""),
             ("A11 port", auths_of({"reg.example.com:443": "u:p"}), "reg.example.com/a", ""),
             ("no other host", auths_of({"https://other.io": "u:p"}), "reg.example.com/a", ""),
-        ):  # fmt: skip
+        ):
             with self.subTest(row):
                 found = self.find(name, file)
                 credentials = found.credentials
@@ -182,12 +186,15 @@ class EntryTest(AuthFileCase):
             ("A15 no user", {"auth": packed(":p")}, Credentials("", "p")),
             ("A15 no password", {"auth": packed("u:")}, Credentials("u", "")),
             ("A15 NUL", {"auth": packed("u:\0p\0\0")}, Credentials("u", "p")),
-            ("line breaks", {"auth": f"{packed('user:password')[:8]}\r\n{packed('user:password')[8:]}"},
-             Credentials("user", "password")),
+            (
+                "line breaks",
+                {"auth": f"{packed('user:password')[:8]}\r\n{packed('user:password')[8:]}"},
+                Credentials("user", "password"),
+            ),
             ("any case", {"AUTH": packed("u:p"), "IdentityToken": "I"}, Credentials("u", "p", "I")),
             ("null", {"auth": None}, Credentials()),
             ("UTF-8", {"auth": packed("jürgen:pä")}, Credentials("jürgen", "pä")),
-        ):  # fmt: skip
+        ):
             with self.subTest(row):
                 self.assertEqual(expected, self._entry(**members).credentials)
 
@@ -247,9 +254,12 @@ class FileTest(AuthFileCase):
         # A30: so is a missing one that was named
         settings = self.host.settings()._replace(credentials=CredentialOptions(authfile="/nonexistent"))
         found = find_credentials(
-            "r.io/x", settings=settings, registries=RegistriesConfig(), programs=PlayedHelpers(),
+            "r.io/x",
+            settings=settings,
+            registries=RegistriesConfig(),
+            programs=PlayedHelpers(),
             fd_cache=self.descriptor_files,
-        )  # fmt: skip
+        )
         self.assertEqual((Credentials(), ("/nonexistent (absent)",)), (found.credentials, found.looked_at))
 
     def test_member_names_match_in_any_case(self) -> None:  # A19
@@ -275,15 +285,29 @@ class FileTest(AuthFileCase):
 
     def test_keys_that_can_never_match_are_warned_about(self) -> None:
         auths = {
-            "r.io/": "no slash at its end", "r.io/ns/": "no slash at its end", "*.r.io": "wildcards are not known",
-            "r.io/ns:1": "no tag and no digest", "ns/img": "a host with a dot", "docker.io/X": "lower-case",
-            "index.docker.io/x": "written out", "r.io": "", "https://index.docker.io/v1/": "", "index.docker.io": "",
-            "registry-1.docker.io": "", "https://r.io/v2/": "", "localhost:5000/x": "", "docker.io/ns": "",
-        }  # fmt: skip
+            "r.io/": "no slash at its end",
+            "r.io/ns/": "no slash at its end",
+            "*.r.io": "wildcards are not known",
+            "r.io/ns:1": "no tag and no digest",
+            "ns/img": "a host with a dot",
+            "docker.io/X": "lower-case",
+            "index.docker.io/x": "written out",
+            "r.io": "",
+            "https://index.docker.io/v1/": "",
+            "index.docker.io": "",
+            "registry-1.docker.io": "",
+            "https://r.io/v2/": "",
+            "localhost:5000/x": "",
+            "docker.io/ns": "",
+        }
         helpers = {
-            "https://r.io": "without a scheme", "r.io/*": "without wildcards", "a*.r.io": "whole labels", "*": "",
-            "*.r.io:5000/ns": "", "r.io/ns/": "the beginning of a repository path",
-        }  # fmt: skip
+            "https://r.io": "without a scheme",
+            "r.io/*": "without wildcards",
+            "a*.r.io": "whole labels",
+            "*": "",
+            "*.r.io:5000/ns": "",
+            "r.io/ns/": "the beginning of a repository path",
+        }
         file = json.dumps({"auths": {key: {} for key in auths}, "credHelpers": dict.fromkeys(helpers, "x")})
         with mock.patch.object(log, "warning") as warning:
             self.find("other.io:5/x", file)
@@ -326,9 +350,12 @@ class DescriptorTest(AuthFileCase):
     def _find_in(self, path: str) -> FoundCredentials:
         settings = self.host.settings()._replace(credentials=CredentialOptions(authfile=path))
         return find_credentials(
-            "r.io/x", settings=settings, registries=RegistriesConfig(), programs=PlayedHelpers(),
+            "r.io/x",
+            settings=settings,
+            registries=RegistriesConfig(),
+            programs=PlayedHelpers(),
             fd_cache=self.descriptor_files,
-        )  # fmt: skip
+        )
 
     def test_a_pipe_is_read_once_and_kept(self) -> None:
         reading, writing = os.pipe()
@@ -386,11 +413,17 @@ class HelperTest(AuthFileCase):
         for key, name, matches in (
             ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr.eu.amazonaws.com/a", True),
             ("*.dkr.ecr.*.amazonaws.com", "dkr.ecr.eu.amazonaws.com/a", False),
-            ("*.io", "r.io/a", True), ("*.io", "a.r.io/a", False), ("*.io", "r.io:5000/a", False),
-            ("r.*:5000", "r.io:5000/a", True), ("r.*:5000", "r.io/a", False),
-            ("r.io/ns", "r.io/ns/img", True), ("r.io/ns", "r.io/ns", True), ("r.io/ns", "r.io/nsx/img", False),
-            ("*.io/ns/img", "r.io/ns/img", True), ("*.io/ns/img", "r.io/ns", False),
-        ):  # fmt: skip
+            ("*.io", "r.io/a", True),
+            ("*.io", "a.r.io/a", False),
+            ("*.io", "r.io:5000/a", False),
+            ("r.*:5000", "r.io:5000/a", True),
+            ("r.*:5000", "r.io/a", False),
+            ("r.io/ns", "r.io/ns/img", True),
+            ("r.io/ns", "r.io/ns", True),
+            ("r.io/ns", "r.io/nsx/img", False),
+            ("*.io/ns/img", "r.io/ns/img", True),
+            ("*.io/ns/img", "r.io/ns", False),
+        ):
             with self.subTest(key=key, name=name), mock.patch.object(log, "warning") as warning:
                 found = self.find(name, json.dumps({"credHelpers": {key: "ok"}}), programs=right)
                 self.assertIs(found.credentials.is_anonymous(), not matches)
@@ -399,8 +432,13 @@ class HelperTest(AuthFileCase):
 
     def test_of_several_keys_the_one_that_says_most_names_the_helper(self) -> None:
         helpers = {"*.io": "a", "r.io": "b", "*.io/ns": "c", "r.io/ns": "d", "r.io/ns/img": "e"}
-        for name, program in (("x.io/y", "a"), ("r.io/y", "b"), ("x.io/ns/y", "c"), ("r.io/ns/y", "d"),
-                              ("r.io/ns/img", "e")):  # fmt: skip
+        for name, program in (
+            ("x.io/y", "a"),
+            ("r.io/y", "b"),
+            ("x.io/ns/y", "c"),
+            ("r.io/ns/y", "d"),
+            ("r.io/ns/img", "e"),
+        ):
             programs = PlayedHelpers(**dict.fromkeys("abcde", self.RIGHT))
             self.find(name, json.dumps({"credHelpers": helpers}), programs=programs)
             self.assertEqual([f"docker-credential-{program} get"], [asked for asked, _ in programs.asked])

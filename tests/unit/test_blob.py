@@ -11,7 +11,7 @@ from unittest import mock
 from cip import log
 from cip.content import ON_WAIT, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NetworkError, NotFoundError, Phase
-from cip.hostconfig.registriesconf import Place, RegistriesConfig
+from cip.hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.mediatype import OCI_CONFIG
@@ -38,11 +38,17 @@ class ContentRangeTest(LeakCheckedTestCase):
         for row, text, expected in (
             ("B14", "bytes 010-020/030", (10, 20, 30)),
             ("B14", "bytes 1000-1010/*", (1000, 1010, UNKNOWN_SIZE)),
-            ("B15", "Bytes 0-9/10", None), ("B15", "bytes  0-9/10", None), ("B15", "bytes 0-9/10 ", None),
-            ("B15", "bytes */10", None), ("B15", "bytes 5-9/", None), ("B15", "bytes=0-9/10", None),
-            ("", "bytes 0-9/9999999999999999999", None), ("", "bytes 0-9/10\n", None), ("", "", None),
+            ("B15", "Bytes 0-9/10", None),
+            ("B15", "bytes  0-9/10", None),
+            ("B15", "bytes 0-9/10 ", None),
+            ("B15", "bytes */10", None),
+            ("B15", "bytes 5-9/", None),
+            ("B15", "bytes=0-9/10", None),
+            ("", "bytes 0-9/9999999999999999999", None),
+            ("", "bytes 0-9/10\n", None),
+            ("", "", None),
             ("", "bytes ١-9/10", None),
-        ):  # fmt: skip
+        ):
             with self.subTest(row=row, text=text):
                 self.assertEqual(parse_content_range(text), expected)
 
@@ -120,11 +126,9 @@ class BlobCase(LeakCheckedTestCase):
         endpoints = []
         for name in self.names:
             reference = parse_docker_reference(f"{name}/r/x:t")
-            place = Place(reference, "", "", False, False, True)
+            place = ConfiguredEndpoint(reference, "", "", False, False, True)
             endpoints.append(Endpoint(place, reference, used, RegistriesConfig(), session))
-        made = RegistryBlob(
-            Descriptor(media_type, digest, size), access, endpoints, session, offset=offset, end=end
-        )
+        made = RegistryBlob(Descriptor(media_type, digest, size), access, endpoints, session, offset=offset, end=end)
         self.addCleanup(made.close)
         return made
 
@@ -343,8 +347,11 @@ class ResumptionTest(BlobCase):
         with mock.patch.object(blob, "REREAD_MINIMUM", 100):  # so twice the size counts: 10000 bytes
             self.assertEqual(self.fetch(settings=self.settings._replace(retry=RetryOptions(times=9))), CONTENT)
             self.places(in_turn(*(cut(2000 + 100 * n) for n in range(9))))
-            error = self.fails(ErrorCode.REGISTRY_ERROR, "ignores ranges, and 8600 bytes have been read in vain",
-                               settings=self.settings._replace(retry=RetryOptions(times=9)))  # fmt: skip
+            error = self.fails(
+                ErrorCode.REGISTRY_ERROR,
+                "ignores ranges, and 8600 bytes have been read in vain",
+                settings=self.settings._replace(retry=RetryOptions(times=9)),
+            )
         self.assertFalse(error.retryable)
 
     def test_a_redirect_that_expired_is_asked_for_again_from_the_registry(self) -> None:
@@ -352,9 +359,10 @@ class ResumptionTest(BlobCase):
         self.places(lambda asked: reply(307, b"", {"Location": f"https://cdn.example/signed{len(self.origins.asked)}"}))
         self.assertEqual(self.fetch(), CONTENT)
         self.assertEqual(self.hosts(), ["a", "cdn", "a", "cdn", "a", "cdn"])
-        self.assertEqual([a.fields.get("range") for a in self.origins.asked if a.host.startswith("cdn")], [
-            None, "bytes=1000-", "bytes=1000-"
-        ])  # fmt: skip
+        self.assertEqual(
+            [a.fields.get("range") for a in self.origins.asked if a.host.startswith("cdn")],
+            [None, "bytes=1000-", "bytes=1000-"],
+        )
 
     def test_a_token_that_expired_meanwhile_is_renewed(self) -> None:
         tokens = [reply(200, b'{"token":"one"}'), reply(200, b'{"token":"two"}')]
@@ -447,9 +455,16 @@ class FailoverTest(BlobCase):
         self.assertEqual((self.hosts(), self.ranges()), (["a", "a", "b"], [None, "bytes=1000-", "bytes=1000-"]))
         self.assertEqual(
             self.events.of("source"),
-            [{"digest": str(DIGEST), "from": "a.example", "to": "b.example", "offset": 1000,
-              "reason": ErrorCode.BLOB_NOT_FOUND}],
-        )  # fmt: skip
+            [
+                {
+                    "digest": str(DIGEST),
+                    "from": "a.example",
+                    "to": "b.example",
+                    "offset": 1000,
+                    "reason": ErrorCode.BLOB_NOT_FOUND,
+                }
+            ],
+        )
 
     def test_a_place_that_brought_nothing_is_left_at_once(self) -> None:
         self.places(in_turn(cut(0)), obedient)
@@ -466,7 +481,7 @@ class FailoverTest(BlobCase):
         reader = self.blob(media_type=OCI_CONFIG)
         reader.readinto(memoryview(bytearray(1)))
         assert reader._response is not None and reader._response.limits is not None
-        self.assertEqual(reader._response.limits.deadline - self.clock.now, TimeLimits().control_place)
+        self.assertEqual(reader._response.limits.deadline - self.clock.now, TimeLimits().control_endpoint)
         self.places(obedient)
         alone = self.blob(media_type=OCI_CONFIG)
         alone.readinto(memoryview(bytearray(1)))
@@ -550,9 +565,10 @@ class LyingPlaceTest(BlobCase):
         self.places(self.wrong(0), self.wrong(1))
         with self.assertRaisesRegex(ContentMismatchError, r"served by b\.example\)$") as caught:
             self.copy()
-        self.assertEqual([(a.place, a.code) for a in caught.exception.attempts], [
-            ("a.example", ErrorCode.CONTENT_MISMATCH), ("b.example", ErrorCode.CONTENT_MISMATCH)
-        ])  # fmt: skip
+        self.assertEqual(
+            [(a.place, a.code) for a in caught.exception.attempts],
+            [("a.example", ErrorCode.CONTENT_MISMATCH), ("b.example", ErrorCode.CONTENT_MISMATCH)],
+        )
         self.assertFalse(caught.exception.retryable)
 
     def test_a_blob_that_cannot_be_right_ends_although_nobody_served_a_byte_of_it(self) -> None:
@@ -615,12 +631,12 @@ class ClockTest(BlobCase):
         reader.readinto(view)
         response = reader._response
         assert response is not None
-        reader._patience.count(reader._patience.stall - 1.0, 0)
-        reader._patience.begin_try()
+        reader._stall.count(reader._stall.stall - 1.0, 0)
+        reader._stall.begin_try()
         reader.readinto(view)
         assert response.limits is not None
         self.assertEqual(response.limits.deadline - self.clock.now, 1.0)
-        reader._patience.count(0.0, 1 << 30)
+        reader._stall.count(0.0, 1 << 30)
         reader.readinto(view)
         # never without an end: a TLS record or the size of a chunk may come byte by byte within one read
         self.assertEqual(response.limits.deadline - self.clock.now, TimeLimits().stall)
@@ -725,9 +741,7 @@ class CloseTest(BlobCase):
             first._session.host_limit.take("a.example", mock.Mock(idle_seconds=float), Cancellation())
         descriptors = (first._descriptor._replace(media_type=OCI_CONFIG), first._descriptor)
         for descriptor, until in zip(descriptors, (None, self.clock.now + 50), strict=True):
-            reader = RegistryBlob(
-                descriptor, BlobAccess.VERIFIED, endpoints, first._session, signature_until=until
-            )
+            reader = RegistryBlob(descriptor, BlobAccess.VERIFIED, endpoints, first._session, signature_until=until)
             self.assertEqual(self.read(reader), CONTENT)
             reader.close()
         self.assertEqual(len(first._session.host_limit._holders["a.example"]), 7)
@@ -843,5 +857,3 @@ class CloseTest(BlobCase):
         again = RegistryBlob(reader._descriptor, BlobAccess.VERIFIED, [endpoint], session)
         self.read(again)
         self.assertEqual(len(self.origins.opened), 1)
-
-

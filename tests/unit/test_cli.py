@@ -62,10 +62,14 @@ class Usage(unittest.TestCase):
 
     def test_streams_that_are_closed_or_full_are_no_crash(self) -> None:
         for shell, status in (
-            ("--version >&-", 1), ("--version >/dev/full", 1), ("--version 2>&-", 0), ("--version >/dev/full 2>&-", 1),
-            ("--insecure-policy oci:a </dev/null 2>&-", 0), ("--insecure-policy oci:a </dev/null >&-", 1),
+            ("--version >&-", 1),
+            ("--version >/dev/full", 1),
+            ("--version 2>&-", 0),
+            ("--version >/dev/full 2>&-", 1),
+            ("--insecure-policy oci:a </dev/null 2>&-", 0),
+            ("--insecure-policy oci:a </dev/null >&-", 1),
             *([("explain oci:. >/dev/full", 1)] if "explain" in present() else []),
-        ):  # fmt: skip
+        ):
             with self.subTest(shell):
                 command = f"exec {sys.executable} -m cip {shell}"
                 done = subprocess.run(
@@ -138,9 +142,13 @@ class Usage(unittest.TestCase):
             with self.subTest(flags):
                 code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import runpy; runpy.run_module('cip')"
                 done = subprocess.run(
-                    [sys.executable, *flags, "-c", code, "--version"], capture_output=True, text=True, check=False,
-                    cwd=os.sep, timeout=60,
-                )  # fmt: skip
+                    [sys.executable, *flags, "-c", code, "--version"],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    cwd=os.sep,
+                    timeout=60,
+                )
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 

@@ -62,8 +62,7 @@ class ConnectionTest(LeakCheckedTestCase):
         sent = self.theirs.recv(65536)
         head, _, rest = sent.partition(b"\r\n\r\n")
         self.assertEqual(
-            head,
-            b"CONNECT r.example:443 HTTP/1.1\r\nHost: r.example:443\r\nProxy-Authorization: Basic dTpodXNo",
+            head, b"CONNECT r.example:443 HTTP/1.1\r\nHost: r.example:443\r\nProxy-Authorization: Basic dTpodXNo"
         )
         self.assertEqual(rest[:1], b"\x16", "a TLS handshake")
         self.assertEqual(self.looked_up, ["p:3128"], "only the proxy knows where the registry is")
@@ -155,8 +154,12 @@ class ConnectionTest(LeakCheckedTestCase):
         self.assertEqual((caught.exception.code, caught.exception.phase), (ErrorCode.REGISTRY_ERROR, Phase.PROXY))
 
     def test_any_answer_of_success_opens_a_tunnel_and_has_no_body(self) -> None:
-        for head in (b"HTTP/1.0 200 OK", b"HTTP/1.1 204 No", b"HTTP/1.1 200 OK\r\nContent-Length: 5",
-                     b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 200 OK"):  # fmt: skip
+        for head in (
+            b"HTTP/1.0 200 OK",
+            b"HTTP/1.1 204 No",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5",
+            b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 200 OK",
+        ):
             with self.subTest(head):
                 self.setUp()
                 self.theirs.sendall(head + b"\r\n\r\n")

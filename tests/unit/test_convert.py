@@ -204,17 +204,36 @@ class Config(unittest.TestCase):
 
     def test_members_come_in_the_order_of_the_specification(self) -> None:
         inner = {
-            "User": "u", "ExposedPorts": {"80/tcp": {}}, "Env": ["e"], "Entrypoint": ["p"], "Cmd": ["c"],
-            "Volumes": {"/v": {}}, "WorkingDir": "/w", "Labels": {"l": "m"}, "StopSignal": "S", "ArgsEscaped": True,
-        }  # fmt: skip
+            "User": "u",
+            "ExposedPorts": {"80/tcp": {}},
+            "Env": ["e"],
+            "Entrypoint": ["p"],
+            "Cmd": ["c"],
+            "Volumes": {"/v": {}},
+            "WorkingDir": "/w",
+            "Labels": {"l": "m"},
+            "StopSignal": "S",
+            "ArgsEscaped": True,
+        }
         item = {
-            "created": "2020-01-01T00:00:00Z", "created_by": "b", "author": "a", "comment": "c", "empty_layer": True,
-        }  # fmt: skip
+            "created": "2020-01-01T00:00:00Z",
+            "created_by": "b",
+            "author": "a",
+            "comment": "c",
+            "empty_layer": True,
+        }
         full: dict[str, Any] = {
-            "created": "2020-01-01T00:00:00Z", "author": "a", "architecture": "r", "os": "o", "os.version": "v",
-            "os.features": ["f"], "variant": "w", "config": inner,
-            "rootfs": {"type": "layers", "diff_ids": ["x"]}, "history": [item, {}],
-        }  # fmt: skip
+            "created": "2020-01-01T00:00:00Z",
+            "author": "a",
+            "architecture": "r",
+            "os": "o",
+            "os.version": "v",
+            "os.features": ["f"],
+            "variant": "w",
+            "config": inner,
+            "rootfs": {"type": "layers", "diff_ids": ["x"]},
+            "history": [item, {}],
+        }
         backwards = {name: full[name] for name in reversed(full)}
         backwards["config"] = {name: inner[name] for name in reversed(inner)}
         backwards["history"] = [{name: item[name] for name in reversed(item)}, None]
@@ -243,12 +262,19 @@ class Config(unittest.TestCase):
 class LayersOfAnotherForm(unittest.TestCase):
     def test_what_is_said_of_the_bytes_that_are_not_served_goes_and_all_else_stays(self) -> None:
         compressed = {
-            "mediaType": f"{mt.OCI_LAYER}+zstd", "digest": "sha256:" + "a" * 64, "size": 7, "urls": ["https://h/x"],
+            "mediaType": f"{mt.OCI_LAYER}+zstd",
+            "digest": "sha256:" + "a" * 64,
+            "size": 7,
+            "urls": ["https://h/x"],
             "annotations": {"io.github.containers.zstd-chunked.manifest-position": "1:2:3:4", "ostree.components": "x"},
             "artifactType": "a/b",
-        }  # fmt: skip
-        plain = {"digest": "sha256:" + "b" * 64, "size": 3, "mediaType": mt.OCI_LAYER,
-                 "annotations": {"containerd.io/snapshot/stargz/toc.digest": "sha256:0"}}  # fmt: skip
+        }
+        plain = {
+            "digest": "sha256:" + "b" * 64,
+            "size": 3,
+            "mediaType": mt.OCI_LAYER,
+            "annotations": {"containerd.io/snapshot/stargz/toc.digest": "sha256:0"},
+        }
         document = json.loads(M) | {"layers": [compressed, plain], "annotations": {"k": "v<"}, "x": 1}
         tar = Descriptor(mt.OCI_LAYER, parse_digest(T_DIGEST), 10240)
         found = json.loads(with_layers(compact(document), [tar, tar], "image"))

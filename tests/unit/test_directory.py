@@ -46,8 +46,10 @@ class Content(DirectoryTestCase):
         source = self.open()
         self.assertEqual(source.manifest(None), (images.MANIFEST_M, ""))
         self.assertEqual(self.read(images.DIGEST_T), images.LAYER_T)
-        self.assertEqual((source.identity.transport, source.identity.identity, source.identity.scopes[0]),
-                         (Transport.DIR, str(self.path), str(self.directory)))
+        self.assertEqual(
+            (source.identity.transport, source.identity.identity, source.identity.scopes[0]),
+            (Transport.DIR, str(self.path), str(self.directory)),
+        )
 
     def test_the_manifest_is_read_once(self) -> None:
         """signatures.md X06."""

@@ -17,7 +17,7 @@ from cip.errors import (
     redact_with,
 )
 from cip.hostconfig.proxyenv import Proxy
-from cip.hostconfig.registriesconf import Place, RegistriesConfig
+from cip.hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
 from cip.model.reference import parse_docker_reference
 from cip.net.limits import Limits
 from cip.net.opener import Request
@@ -70,9 +70,7 @@ class EndpointCase(LeakCheckedTestCase):
         insecure: bool = False,
         blocked: bool = False,
     ) -> Endpoint:
-        settings = self.host.settings()._replace(
-            credentials=credentials or CredentialOptions(), tls_verify=tls_verify
-        )
+        settings = self.host.settings()._replace(credentials=credentials or CredentialOptions(), tls_verify=tls_verify)
         return self.endpoint_with(settings, name, logical or name, insecure=insecure, blocked=blocked)
 
     def endpoint_with(
@@ -81,7 +79,7 @@ class EndpointCase(LeakCheckedTestCase):
         session = self.origins.session(settings, self.clock, self.events)
         self.addCleanup(session.close)
         self.limits = session.limits()
-        place = Place(parse_docker_reference(name), "", "", insecure, blocked, True)
+        place = ConfiguredEndpoint(parse_docker_reference(name), "", "", insecure, blocked, True)
         return Endpoint(place, parse_docker_reference(logical), settings, RegistriesConfig(), session)
 
     def get(self, endpoint: Endpoint, path: str = "manifests/t") -> Response:
@@ -107,9 +105,7 @@ class BasicTest(EndpointCase):
         self.assertEqual(self.told("r.example:443"), [None, BASIC, BASIC])
         self.assertEqual(self.origins.targets(), ["/v2/a/b/manifests/t"] * 3)
         self.assertEqual(len(self.origins.opened), 1)
-        self.assertEqual(
-            self.events.of("auth"), [{"host": "r.example:443", "scheme": "basic", "file": "command line"}]
-        )
+        self.assertEqual(self.events.of("auth"), [{"host": "r.example:443", "scheme": "basic", "file": "command line"}])
 
     def test_without_credentials_an_empty_basic_is_never_sent(self) -> None:
         self.origins.add("https://r.example:443", guarded("Basic", set()))

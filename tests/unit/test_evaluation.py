@@ -27,9 +27,9 @@ from cip.trust.evaluation import (
 from cip.trust.policy import Policy, parse_policy
 from cip.trust.requirements import (
     Acceptance,
-    Examination,
     Requirement,
     SignatureResult,
+    VerificationRecord,
     name_of,
     require_one_accepted,
 )
@@ -308,8 +308,11 @@ class IndexOrInstanceTest(unittest.TestCase):
                     raise PolicyRejectedError("no signature found", reason="nosig")
                 raise PolicyRejectedError("signed by another key", reason="crypto")
 
-        for wanted, words, reason in ((b"cd", "signed by another key", "crypto"), (b"ab", "another key", "crypto"),
-                                      (b"", "no signature found", "nosig")):  # fmt: skip
+        for wanted, words, reason in (
+            (b"cd", "signed by another key", "crypto"),
+            (b"ab", "another key", "crypto"),
+            (b"", "no signature found", "nosig"),
+        ):
             with self.subTest(wanted), self.assertRaisesRegex(ImageRejectedError, words) as caught:
                 self.judge(scripted(Shy(wanted)))
             self.assertEqual(caught.exception.reason, reason)
@@ -334,9 +337,7 @@ class CompleteTest(unittest.TestCase):
     def refuse(self, words: str, *acceptances: Acceptance, chosen: Policy | None = None, signed: bool = False) -> None:
         changed = self.decision._replace(acceptances=acceptances)
         with self.assertRaisesRegex(PolicyRejectedError, f"the decision is not about this image: {words}") as caught:
-            require_complete(
-                changed, chosen or self.chosen, self.image.identity, [self.digest], require_signed=signed
-            )
+            require_complete(changed, chosen or self.chosen, self.image.identity, [self.digest], require_signed=signed)
         self.assertEqual(caught.exception.reason, "digest")
 
     def test_what_all_requirements_accepted_is_the_image(self) -> None:
@@ -397,13 +398,13 @@ class TimeTest(unittest.TestCase):
             if len(asked) > 2:
                 raise SourceError("not within the 5 s", code=ErrorCode.TIMEOUT)
 
-        def verify(signature: SimpleSignature, examination: Examination) -> Acceptance:
+        def verify(signature: SimpleSignature, verification: VerificationRecord) -> Acceptance:
             raise SignatureError("bad", reason="crypto")
 
         seen: list[SignatureResult] = []
         given = tools()._replace(require_time=require_time)
         with self.assertRaisesRegex(PolicyRejectedError, "not within the 5 s") as caught:
-            require_one_accepted([(MESSAGE, Examination("place", "simple"))] * 24, verify, given, seen)
+            require_one_accepted([(MESSAGE, VerificationRecord("place", "simple"))] * 24, verify, given, seen)
         self.assertEqual((caught.exception.code, caught.exception.reason), (ErrorCode.TIMEOUT, "dependency"))
         self.assertEqual([each.reason for each in seen], ["crypto", "crypto", "timeout"])
 

@@ -48,9 +48,14 @@ class FakeReader(BytesReader):
     """A blob that a test spoils: a stated size of its own, an error or a wait behind `good` bytes."""
 
     def __init__(
-        self, data: bytes, *, size: int | None = None, good: int | None = None, error: Exception | None = None,
+        self,
+        data: bytes,
+        *,
+        size: int | None = None,
+        good: int | None = None,
+        error: Exception | None = None,
         wait: threading.Event | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(data if good is None else data[:good])
         self._stated = len(data) if size is None else size
         self._error = error
@@ -80,9 +85,11 @@ class FakeImage:
 
     def __init__(self, blobs: Sequence[bytes] = (LAYER, BIG, b""), *, index: Digest | None = None) -> None:
         self.fetchable_manifest = SimpleNamespace(
-            data=MANIFEST, media_type="application/vnd.oci.image.manifest.v1+json", digest=digest_of(b"original"),
+            data=MANIFEST,
+            media_type="application/vnd.oci.image.manifest.v1+json",
+            digest=digest_of(b"original"),
             index_digest=index,
-        )  # fmt: skip
+        )
         self.blobs = {digest_of(blob): Descriptor("type", digest_of(blob), len(blob)) for blob in blobs}
         self.readers: dict[Digest, FakeReader] = {digest_of(blob): FakeReader(blob) for blob in blobs}
         self.opened: list[tuple[Digest, BlobAccess]] = []
@@ -613,10 +620,24 @@ class Requests(Conversations):
     def test_that_are_pipelined_are_answered_in_order_and_quit_drops_the_rest(self) -> None:
         with self.serving() as line:
             head = b"HTTP/1.1\r\nHost: x\r\n\r\n"
-            line.send(b"".join([
-                b"GET /manifest ", head, f"GET {blob(BIG)} ".encode(), head, f"HEAD {blob(BIG)} ".encode(), head,
-                b"GET /foo ", head, b"POST /quit ", head, b"GET /manifest ", head,
-            ]))  # fmt: skip
+            line.send(
+                b"".join(
+                    [
+                        b"GET /manifest ",
+                        head,
+                        f"GET {blob(BIG)} ".encode(),
+                        head,
+                        f"HEAD {blob(BIG)} ".encode(),
+                        head,
+                        b"GET /foo ",
+                        head,
+                        b"POST /quit ",
+                        head,
+                        b"GET /manifest ",
+                        head,
+                    ]
+                )
+            )
             self.assertEqual(line.answer().body, MANIFEST)
             self.assertEqual(line.answer().body, BIG)
             self.assertEqual(line.answer("HEAD").status, 200)
@@ -704,11 +725,16 @@ class Heads(Conversations):
 
     def test_keep_a_connection_as_the_version_says(self) -> None:
         for version, field, open_afterwards in (
-            ("1.1", "A: b", True), ("1.9", "A: b", True), ("1.1", "Connection: close", False),
-            ("1.1", "Connection: x, Close", False), ("1.1", "Connection: x\r\nConnection: close", False),
-            ("1.1", "Connection: keep-alive", True), ("1.0", "A: b", False),
-            ("1.0", "Connection: Keep-Alive", True), ("1.0", "Connection: keep-alive, close", False),
-        ):  # fmt: skip
+            ("1.1", "A: b", True),
+            ("1.9", "A: b", True),
+            ("1.1", "Connection: close", False),
+            ("1.1", "Connection: x, Close", False),
+            ("1.1", "Connection: x\r\nConnection: close", False),
+            ("1.1", "Connection: keep-alive", True),
+            ("1.0", "A: b", False),
+            ("1.0", "Connection: Keep-Alive", True),
+            ("1.0", "Connection: keep-alive, close", False),
+        ):
             with self.subTest(version=version, field=field), self.serving() as line:
                 line.send(f"GET /manifest HTTP/{version}\r\nHost: x\r\n{field}\r\n\r\n".encode() * 2)
                 line.sock.shutdown(socket.SHUT_WR)
@@ -743,9 +769,19 @@ class Heads(Conversations):
     def test_name_one_host_that_can_be_one(self) -> None:
         with self.serving() as line:
             for host, status in (
-                ("", 200), ("x", 200), ("x:", 200), ("x:80", 200), ("[::1]:80", 200), ("xn--a.b", 200), ("a b", 400),
-                ("x, y", 400), ("http://x/", 400), ("[::1", 400), ("x:y", 400), ("u@x", 400),
-            ):  # fmt: skip
+                ("", 200),
+                ("x", 200),
+                ("x:", 200),
+                ("x:80", 200),
+                ("[::1]:80", 200),
+                ("xn--a.b", 200),
+                ("a b", 400),
+                ("x, y", 400),
+                ("http://x/", 400),
+                ("[::1", 400),
+                ("x:y", 400),
+                ("u@x", 400),
+            ):
                 with self.subTest(host):
                     line.send(f"GET /manifest HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
                     self.assertEqual(line.answer().status, status)

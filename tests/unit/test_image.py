@@ -70,7 +70,7 @@ class FakeSource:
         self.asked.append(f"signatures {digest}")
         return self.found
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         return ("lookaside file:///sigstore",)
 
     def referrer_source(self) -> None:
@@ -139,7 +139,12 @@ class ImageCase(unittest.TestCase):
 
         tools = TrustTools(read_file, lambda ring, message: self.fail("gpgv was run"), lambda: 1.0, lambda: None)
         return ImageOpener(
-            settings, FakeOpener(source), tools, load, events=NO_EVENTS, audit=self.audit  # type: ignore[arg-type]
+            settings,
+            FakeOpener(source),  # type: ignore[arg-type]
+            tools,
+            load,
+            events=NO_EVENTS,
+            audit=self.audit,
         )
 
     def open(self, source: FakeSource, policy: bytes = ACCEPT, **options: object) -> Image:

@@ -25,9 +25,12 @@ class ImageConfigTest(unittest.TestCase):
         self.warnings = self.enterContext(mock.patch.object(log, "warning"))
 
     def config(
-        self, data: bytes = images.CONFIG_C, kind: str = mediatype.OCI_CONFIG, wanted: tuple[Platform, ...] = (AMD64,),
+        self,
+        data: bytes = images.CONFIG_C,
+        kind: str = mediatype.OCI_CONFIG,
+        wanted: tuple[Platform, ...] = (AMD64,),
         size: int | None = None,
-    ) -> ImageConfig:  # fmt: skip
+    ) -> ImageConfig:
         described = images.describe(data, kind)
         described = described if size is None else described._replace(size=size)
         manifest = Manifest(mediatype.OCI_MANIFEST, described, (), "")
@@ -63,8 +66,11 @@ class ImageConfigTest(unittest.TestCase):
         self.assertEqual((self.told, self.warnings.called), ([], False))
 
     def test_a_config_that_is_none_states_nothing(self) -> None:
-        for data, kind in ((b"{", mediatype.OCI_CONFIG), (b'{"architecture":1}', mediatype.OCI_CONFIG),
-                           (b'{"architecture":"x"}', "application/vnd.example")):  # fmt: skip
+        for data, kind in (
+            (b"{", mediatype.OCI_CONFIG),
+            (b'{"architecture":1}', mediatype.OCI_CONFIG),
+            (b'{"architecture":"x"}', "application/vnd.example"),
+        ):
             with self.subTest(data=data, kind=kind):
                 config = self.config(data, kind)
                 config.require_platform()

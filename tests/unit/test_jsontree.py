@@ -142,7 +142,7 @@ class Reading(unittest.TestCase):
                 (lambda node=node: node.folded({"k"}), "an object"),
                 (lambda node=node: node.require_only({"k"}), "an object"),
                 (lambda node=node: node.require_exact_case({"k"}), "an object"),
-            ):  # fmt: skip
+            ):
                 if kinds[position] == own:
                     read()
                 elif not own.startswith(kinds[position]):

@@ -51,7 +51,8 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "referrers": _LOW | {"sources.base"},
     "imageconfig": _BELOW_IMAGE,
     "image": _BELOW_IMAGE | {"imageconfig", "readahead", "referrers"},
-    "opening": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "registry", "union", "transports"}
+    "opening": _BELOW_IMAGE
+    | {"hostconfig", "trust", "sources", "registry", "union", "transports"}
     | {"image", "referrers"},
     "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "opening", "partial"},
     "wire": _VALUES | {"content", "temporary", "image", "net.lines"},
@@ -62,10 +63,11 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "options": _VALUES | {"settings", "rooms", "flags"},
     "watch": frozenset({"errors"}),
     "confine": _VALUES | {"settings", "programs", "hostconfig", "trust"},  # of trust what a policy may ask for
-    "cli": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
+    "cli": _BELOW_IMAGE
+    | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
     | {"image", "opening", "wire", "explain", "options", "watch", "confine"},
     "main": frozenset({"cli"}),
-}  # fmt: skip
+}
 _ROOM_OF_FILE = {"__init__": "version", "__main__": "main"}
 # the one module that may import each of these, and never while it is itself imported
 OPTIONAL_PACKAGES = {"cryptography": "cip.trust.sigstore.keys", "yaml": "cip.hostconfig.registriesd"}
@@ -337,13 +339,35 @@ _BAD_MODULES = (
 _EMPTY = {
     f"cip.{name}": ""
     for name in (
-        "__init__", "errors", "content", "settings", "programs", "image", "confine.__init__", "confine.sandbox", "cli",
-        "model.__init__", "trust.sigstore.__init__", "trust.sigstore.keys", "net.__init__",
-        "trust.__init__", "hostconfig.__init__", "hostconfig.paths", "sources.__init__", "sources.base",
-        "sources.directory", "sources.archives.__init__", "sources.archives.spool", "sources.storage.__init__",
-        "sources.storage.store", "sources.daemon", "rooms", "registry.__init__", "wire.__init__",
+        "__init__",
+        "errors",
+        "content",
+        "settings",
+        "programs",
+        "image",
+        "confine.__init__",
+        "confine.sandbox",
+        "cli",
+        "model.__init__",
+        "trust.sigstore.__init__",
+        "trust.sigstore.keys",
+        "net.__init__",
+        "trust.__init__",
+        "hostconfig.__init__",
+        "hostconfig.paths",
+        "sources.__init__",
+        "sources.base",
+        "sources.directory",
+        "sources.archives.__init__",
+        "sources.archives.spool",
+        "sources.storage.__init__",
+        "sources.storage.store",
+        "sources.daemon",
+        "rooms",
+        "registry.__init__",
+        "wire.__init__",
     )
-}  # fmt: skip
+}
 
 
 if __name__ == "__main__":

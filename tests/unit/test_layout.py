@@ -86,8 +86,7 @@ class Choosing(LayoutTestCase):
 
     def test_several_images_must_be_chosen_from(self) -> None:
         self.layout.add_manifest(images.MANIFEST_S, mediatype.DOCKER_MANIFEST, name="s")
-        self.refused("choose one of 2 images by :NAME or :@INDEX; the names are 't', 's'",
-                     ErrorCode.REFERENCE_INVALID)
+        self.refused("choose one of 2 images by :NAME or :@INDEX; the names are 't', 's'", ErrorCode.REFERENCE_INVALID)
         self.assertEqual(self.open(":@1").manifest(None).data, images.MANIFEST_S)
         self.assertEqual(self.open(":@+01").manifest(None).media_type, mediatype.DOCKER_MANIFEST)
 
@@ -201,8 +200,11 @@ class Manifests(LayoutTestCase):
             ("manifests of the wrong kind", b'{"manifests":{}}', "manifests: expected an array"),
             ("duplicate key", b'{"manifests":[],"manifests":[]}', "duplicate key"),
             ("ambiguous key", b'{"manifests":[],"Manifests":[]}', "ambiguous member 'Manifests'"),
-            ("M35, a digest that climbs", _with(good, digest="sha256:../../../../etc/passwd"),
-             r"manifests\[0\]\.digest: digest 'sha256:\.\./.*: expected 64"),
+            (
+                "M35, a digest that climbs",
+                _with(good, digest="sha256:../../../../etc/passwd"),
+                r"manifests\[0\]\.digest: digest 'sha256:\.\./.*: expected 64",
+            ),
             ("an unknown algorithm", _with(good, digest="md5:" + "a" * 32), "algorithm must be one of"),
             ("no size", _with(good, size=None), "size: expected an integer, found null"),
             ("size as text", _with(good, size="398"), "size: expected an integer, found a string"),

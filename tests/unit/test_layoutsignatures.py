@@ -58,9 +58,12 @@ class LayoutSignatures(LeakCheckedTestCase):
 
     def put(self, name: str, *layers: dict[str, Any], document: dict[str, Any] | None = None) -> None:
         manifest = document or {
-            "schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "artifactType": ARTIFACT_TYPE,
-            "config": self.blob(b"{}", mediatype.OCI_EMPTY), "layers": layers,
-        }  # fmt: skip
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_MANIFEST,
+            "artifactType": ARTIFACT_TYPE,
+            "config": self.blob(b"{}", mediatype.OCI_EMPTY),
+            "layers": layers,
+        }
         media_type = str(manifest.get("mediaType", mediatype.OCI_MANIFEST))
         annotations = {"org.opencontainers.image.ref.name": name}
         entry = self.blob(images.compact(manifest), media_type, annotations=annotations)
@@ -124,8 +127,10 @@ class LayoutSignatures(LeakCheckedTestCase):
 
     def test_every_form_is_read_as_it_was_written(self) -> None:
         for signature in (
-            SimpleSignature(MESSAGE, "x"), SimpleSignature(b"no packet", "x"), SimpleSignature(b"", "x"),
+            SimpleSignature(MESSAGE, "x"),
+            SimpleSignature(b"no packet", "x"),
+            SimpleSignature(b"", "x"),
             SigstoreSignature("type/x", b"\xff payload", {"a": "b", "ü": "\u2028"}, "x"),
             SigstoreSignature("", b"", {}, "x"),
-        ):  # fmt: skip
+        ):
             self.assertEqual(parse_signature_blob(encode_signature_blob(signature), "x"), signature)

@@ -109,18 +109,42 @@ class HeadTest(unittest.TestCase):
 
     def test_a_first_line_that_is_none_is_refused(self) -> None:
         for line in (
-            b"GARBAGE", b"GET /", b"GET  / HTTP/1.1", b"GET / HTTP/1.1 ", b" GET / HTTP/1.1", b"GET\t/\tHTTP/1.1",
-            b"GET / http/1.1", b"GET / HTTP/1", b"GET / HTTP/1.10", b"GET / HTTP/11.1", b"G(T / HTTP/1.1",
-            b"GET /a b HTTP/1.1", b"GET /\0 HTTP/1.1", b"GET /\r HTTP/1.1", b"G\xc3\xa9T / HTTP/1.1",
-            b"\x16\x03\x01\x02", b"GET\xa0/ HTTP/1.1", b"GET / HTTP/1.1_1", b"GET / HTTP/1.1\r",
-        ):  # fmt: skip
+            b"GARBAGE",
+            b"GET /",
+            b"GET  / HTTP/1.1",
+            b"GET / HTTP/1.1 ",
+            b" GET / HTTP/1.1",
+            b"GET\t/\tHTTP/1.1",
+            b"GET / http/1.1",
+            b"GET / HTTP/1",
+            b"GET / HTTP/1.10",
+            b"GET / HTTP/11.1",
+            b"G(T / HTTP/1.1",
+            b"GET /a b HTTP/1.1",
+            b"GET /\0 HTTP/1.1",
+            b"GET /\r HTTP/1.1",
+            b"G\xc3\xa9T / HTTP/1.1",
+            b"\x16\x03\x01\x02",
+            b"GET\xa0/ HTTP/1.1",
+            b"GET / HTTP/1.1_1",
+            b"GET / HTTP/1.1\r",
+        ):
             with self.subTest(line), self.assertRaisesRegex(MalformedError, "METHOD TARGET HTTP/1.1") as caught:
                 lines_of(REQUESTS, line + b"\r\nHost: x\r\n\r\n").readline()
             self.assertEqual(caught.exception.status, 400)
         for line in (
-            b"SSH-2.0-x", b"HTTP/2 200", b"HTTP/1.1 20", b"HTTP/1.1  200 OK", b"HTTP/1.1 099 OK", b"<html>",
-            b"HTTP/1.1 0200 OK", b"HTTP/1.x 200 OK", b"HTTP/0.9 200 OK", b"HTTP/1.1 200OK", b"HTTP/1.1 200 \0",
-        ):  # fmt: skip
+            b"SSH-2.0-x",
+            b"HTTP/2 200",
+            b"HTTP/1.1 20",
+            b"HTTP/1.1  200 OK",
+            b"HTTP/1.1 099 OK",
+            b"<html>",
+            b"HTTP/1.1 0200 OK",
+            b"HTTP/1.x 200 OK",
+            b"HTTP/0.9 200 OK",
+            b"HTTP/1.1 200OK",
+            b"HTTP/1.1 200 \0",
+        ):
             with self.subTest(line), self.assertRaisesRegex(MalformedError, "HTTP/1.1 STATUS REASON"):
                 lines_of(ANSWERS, line + b"\r\n\r\n").readline()
 

@@ -97,9 +97,13 @@ class LogLines(unittest.TestCase):
         self.addCleanup(os.close, full)
         try:
             done = subprocess.run(
-                [sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, stderr=end, text=True, timeout=30,
+                [sys.executable, "-I", "-c", code],
+                stdout=subprocess.PIPE,
+                stderr=end,
+                text=True,
+                timeout=30,
                 check=True,
-            )  # fmt: skip
+            )
         finally:
             os.close(end)
         self.assertEqual(done.stdout, "True True\n")

@@ -65,11 +65,25 @@ class Pages(unittest.TestCase):
     def test_every_method_and_resource_of_the_protocols_is_described(self) -> None:
         page = text("container-image-proxy.7")
         for word in (
-            "GET /manifest", "GET /referrers",
-            "POST /quit", "Initialize", "OpenImage", "OpenImageOptional", "CloseImage", "GetManifest",
-            "GetFullConfig", "GetConfig", "GetBlob", "GetRawBlob", "GetLayerInfo", "GetLayerInfoPiped", "FinishPipe",
-            "Shutdown", "GetReferrers", "GetReferrerManifest",
-        ):  # fmt: skip
+            "GET /manifest",
+            "GET /referrers",
+            "POST /quit",
+            "Initialize",
+            "OpenImage",
+            "OpenImageOptional",
+            "CloseImage",
+            "GetManifest",
+            "GetFullConfig",
+            "GetConfig",
+            "GetBlob",
+            "GetRawBlob",
+            "GetLayerInfo",
+            "GetLayerInfoPiped",
+            "FinishPipe",
+            "Shutdown",
+            "GetReferrers",
+            "GetReferrerManifest",
+        ):
             with self.subTest(word):
                 self.assertIn(word, page)
 

@@ -77,14 +77,16 @@ class Recognition(unittest.TestCase):
             with self.subTest(config_type):
                 parsed = manifest(oci(config=config_of(config_type), layers=[OCI_LAYER | {"mediaType": "x/y"}]))
                 self.assertEqual(parsed.config.media_type, config_type)
-        self.assertEqual(manifest(oci(config=config_of(""), artifactType="application/x.y")).artifact_type,
-                         "application/x.y")  # fmt: skip
+        self.assertEqual(
+            manifest(oci(config=config_of(""), artifactType="application/x.y")).artifact_type, "application/x.y"
+        )
 
     def test_layers_of_any_type_pass_in_an_oci_manifest(self) -> None:
         for layer_type in (f"{mt.OCI_LAYER}+zstd", f"{mt.OCI_LAYER}+gzip+encrypted", "application/wasm", ""):
             with self.subTest(layer_type):
-                self.assertEqual(manifest(oci(layers=[OCI_LAYER | {"mediaType": layer_type}])).layers[0].media_type,
-                                 layer_type)  # fmt: skip
+                self.assertEqual(
+                    manifest(oci(layers=[OCI_LAYER | {"mediaType": layer_type}])).layers[0].media_type, layer_type
+                )
 
     def test_a_member_of_another_format_makes_it_ambiguous_unless_it_is_null(self) -> None:  # M8, M9, M10, M24, M25
         self.assertEqual(manifest(oci(manifests=None, history=None)).media_type, mt.OCI_MANIFEST)
@@ -122,8 +124,9 @@ class Recognition(unittest.TestCase):
         for media_type in (mt.OCI_LAYER, "application/foo", ""):
             with self.subTest(media_type), self.assertRaisesRegex(InvalidDocumentError, r"layers\[1\]: .*Docker layer"):
                 parse(docker(layers=[DOCKER_LAYER, DOCKER_LAYER | {"mediaType": media_type}]))
-        self.assertEqual(manifest(docker(layers=[DOCKER_LAYER | {"mediaType": mt.DOCKER_LIST}])).layers[0].media_type,
-                         mt.DOCKER_LIST)  # fmt: skip
+        self.assertEqual(
+            manifest(docker(layers=[DOCKER_LAYER | {"mediaType": mt.DOCKER_LIST}])).layers[0].media_type, mt.DOCKER_LIST
+        )
 
     def test_the_schema_version_counts_only_where_the_type_is_guessed(self) -> None:  # M13
         self.assertEqual(manifest(oci(schemaVersion=3)).media_type, mt.OCI_MANIFEST)
@@ -164,9 +167,10 @@ class Recognition(unittest.TestCase):
             with self.subTest(size), self.assertRaisesRegex(InvalidDocumentError, rf"layers\[0\]\.size: {reason}"):
                 parse(oci(layers=[OCI_LAYER | {"size": size}]))
         for document in (
-            oci(layers=[without(OCI_LAYER, "size")]), oci(config=without(config_of(mt.OCI_CONFIG), "size")),
+            oci(layers=[without(OCI_LAYER, "size")]),
+            oci(config=without(config_of(mt.OCI_CONFIG), "size")),
             index(manifests=[without(ENTRY, "size")]),
-        ):  # fmt: skip
+        ):
             with self.assertRaisesRegex(InvalidDocumentError, "expected a member 'size', found none"):
                 parse(document)
         self.assertEqual(manifest(oci(layers=[OCI_LAYER | {"size": 2**63 - 1}])).layers[0].size, 2**63 - 1)
@@ -252,8 +256,9 @@ class Announced(unittest.TestCase):
     """The media type that came with the bytes (signatures.md D2)."""
 
     def test_an_announced_type_decides_where_the_body_is_silent(self) -> None:
-        self.assertEqual(manifest(without(oci(), "mediaType", "schemaVersion"), mt.OCI_MANIFEST).media_type,
-                         mt.OCI_MANIFEST)  # fmt: skip
+        self.assertEqual(
+            manifest(without(oci(), "mediaType", "schemaVersion"), mt.OCI_MANIFEST).media_type, mt.OCI_MANIFEST
+        )
         parsed = parse(without(index(), "mediaType"), mt.DOCKER_LIST)
         self.assertEqual(parsed.media_type, mt.DOCKER_LIST)
 

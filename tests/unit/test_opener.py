@@ -48,9 +48,14 @@ class ExchangeTest(OpenerCase):
         self.assertEqual((asked.method, asked.target), ("GET", "/x?y"))
         self.assertEqual(
             asked.fields,
-            {"host": "h:5000", "user-agent": "agent/1", "accept-encoding": "identity", "accept": "x",
-             "authorization": SECRET},
-        )  # fmt: skip
+            {
+                "host": "h:5000",
+                "user-agent": "agent/1",
+                "accept-encoding": "identity",
+                "accept": "x",
+                "authorization": SECRET,
+            },
+        )
 
     def test_a_connection_that_says_close_is_closed(self) -> None:
         self.origins.add("https://h:443", lambda asked: reply(200, b"found", {"Connection": "close"}))
@@ -68,8 +73,9 @@ class ExchangeTest(OpenerCase):
 
     def test_a_fresh_connection_that_dies_is_an_error(self) -> None:
         self.origins.add("https://h:443", lambda asked: Reply(b"", "close"))
-        error = self.refused("https://h/x", r"h:443: the connection ended before its answer \(direct\)",
-                             ErrorCode.CONNECTION_LOST)  # fmt: skip
+        error = self.refused(
+            "https://h/x", r"h:443: the connection ended before its answer \(direct\)", ErrorCode.CONNECTION_LOST
+        )
         self.assertEqual(error.host, "h:443")
         self.assertEqual(len(self.origins.asked), 1)
 

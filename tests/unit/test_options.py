@@ -42,10 +42,15 @@ class Words(unittest.TestCase):
 
     def test_under_the_name_skopeo_every_other_command_says_who_this_is(self) -> None:  # issue 17, row 27
         for arguments in (
-            ["copy", "a", "b"], ["copy", "--all", "a", "b"], ["--tls-verify=false", "inspect", "--raw", "docker://a/b"],
-            ["--registries-conf", "x", "copy", "--dest-tls-verify=false"], [Command.EXPLAIN, IMAGE],
-            [Command.FETCH, IMAGE, "oci:x"], ["--unknown", "sync"], [IMAGE],
-        ):  # fmt: skip
+            ["copy", "a", "b"],
+            ["copy", "--all", "a", "b"],
+            ["--tls-verify=false", "inspect", "--raw", "docker://a/b"],
+            ["--registries-conf", "x", "copy", "--dest-tls-verify=false"],
+            [Command.EXPLAIN, IMAGE],
+            [Command.FETCH, IMAGE, "oci:x"],
+            ["--unknown", "sync"],
+            [IMAGE],
+        ):
             with (
                 self.subTest(arguments),
                 self.assertRaisesRegex(
@@ -107,9 +112,12 @@ class Values(unittest.TestCase):
     @needs_rooms("report", "jsonproxy")
     def test_two_streams_never_share_a_descriptor(self) -> None:
         for arguments in (
-            ["--sockfd=5", "--events-fd=5", IMAGE], ["--audit-fd=6", "--events-fd=6", IMAGE], ["--events-fd=1", IMAGE],
-            ["--audit-fd=0", IMAGE], [Command.JSON, "--audit-fd=0"],
-        ):  # fmt: skip
+            ["--sockfd=5", "--events-fd=5", IMAGE],
+            ["--audit-fd=6", "--events-fd=6", IMAGE],
+            ["--events-fd=1", IMAGE],
+            ["--audit-fd=0", IMAGE],
+            [Command.JSON, "--audit-fd=0"],
+        ):
             with self.subTest(arguments), self.assertRaisesRegex(UsageError, "expected a descriptor of its own"):
                 parse(*arguments)
         self.assertEqual(parse(Command.JSON, "--audit-fd=1").audit_fd, 1)

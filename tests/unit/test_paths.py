@@ -139,8 +139,11 @@ class PolicyPathTest(unittest.TestCase):
         self.assertEqual(mine, paths.policy_path(by_variable))
 
     def test_a_host_without_a_policy_is_told_how_to_go_on(self) -> None:
-        with self.assertRaisesRegex(ConfigurationError, "no signature policy on this host, looked for .*/home/.*/etc/.*"
-                                    "/usr/share/.*--policy FILE.*--insecure-policy") as caught:  # fmt: skip
+        with self.assertRaisesRegex(
+            ConfigurationError,
+            "no signature policy on this host, looked for .*/home/.*/etc/.*"
+            "/usr/share/.*--policy FILE.*--insecure-policy",
+        ) as caught:
             paths.policy_path(self.host.settings())
         self.assertIs(ErrorCode.POLICY_MISSING, caught.exception.code)
 
@@ -274,8 +277,13 @@ class OtherPlacesTest(unittest.TestCase):
             "DOCKER_CONFIG": str(self.host.root / "docker"),
             "CREDENTIALS_DIRECTORY": str(self.host.root / "creds"),
         }
-        expected = ["/creds/container-image-proxy.auth.json", "/runtime/containers/auth.json",
-                    "/xdg/containers/auth.json", "/docker/config.json", "/home/.dockercfg"]  # fmt: skip
+        expected = [
+            "/creds/container-image-proxy.auth.json",
+            "/runtime/containers/auth.json",
+            "/xdg/containers/auth.json",
+            "/docker/config.json",
+            "/home/.dockercfg",
+        ]
         self.assertEqual(expected, self._auth_paths(self.host.settings(variables)))
 
     def test_a_named_file_is_the_only_one(self) -> None:
@@ -291,8 +299,14 @@ class OtherPlacesTest(unittest.TestCase):
     def test_certificates_lie_below_the_host_or_in_the_named_directory(self) -> None:
         settings = self.host.settings({"XDG_CONFIG_HOME": "/xdg"})
         found = [path.replace(str(self.host.root), "") for path in paths.certificate_directories("r.io:5000", settings)]
-        self.assertEqual(["/home/.config/containers/certs.d/r.io:5000", "/etc/containers/certs.d/r.io:5000",
-                          "/etc/docker/certs.d/r.io:5000"], found)  # fmt: skip
+        self.assertEqual(
+            [
+                "/home/.config/containers/certs.d/r.io:5000",
+                "/etc/containers/certs.d/r.io:5000",
+                "/etc/docker/certs.d/r.io:5000",
+            ],
+            found,
+        )
         self.assertEqual(("/certs",), paths.certificate_directories("r.io", settings._replace(cert_dir="/certs")))
 
     def test_one_directory_of_registries_d_counts(self) -> None:
@@ -320,8 +334,10 @@ class OtherPlacesTest(unittest.TestCase):
         self.assertEqual((None, False, (), None), paths.storage_files(environment))
         system = self.host.write("usr/share/containers/storage.conf")
         self.assertEqual((system, False, (), None), paths.storage_files(environment))
-        drop_ins = (self.host.write("etc/containers/storage.conf.d/a.conf"),
-                    self.host.write("home/.config/containers/storage.conf.d/b.conf"))  # fmt: skip
+        drop_ins = (
+            self.host.write("etc/containers/storage.conf.d/a.conf"),
+            self.host.write("home/.config/containers/storage.conf.d/b.conf"),
+        )
         own = self.host.write("home/.config/containers/storage.conf")
         self.assertEqual((own, True, drop_ins, None), paths.storage_files(environment))
         named = self.host.environment({"CONTAINERS_STORAGE_CONF": system, "CONTAINERS_STORAGE_CONF_OVERRIDE": "/o"})

@@ -79,8 +79,15 @@ class ShapeTest(unittest.TestCase):
         self.refuse("optional: expected an object, found null", payload(optional=None))
 
     def test_optional_may_hold_anything_else(self) -> None:
-        for optional in ({}, {"x": [1, {"y": None}]}, {"creator": None, "timestamp": None}, {"timestamp": 1.0},
-                         {"timestamp": -(2**63)}, {"timestamp": 2**63 - 1}, {"creator": ""}):  # fmt: skip
+        for optional in (
+            {},
+            {"x": [1, {"y": None}]},
+            {"creator": None, "timestamp": None},
+            {"timestamp": 1.0},
+            {"timestamp": -(2**63)},
+            {"timestamp": 2**63 - 1},
+            {"creator": ""},
+        ):
             parse_payload(payload(optional=optional), SIMPLE_SIGNING_TYPE)
 
     def test_text_is_strict_json(self) -> None:

@@ -28,9 +28,12 @@ def entry(platform: Platform | None, zstd: str = "") -> IndexEntry:
 
 def index(media_type: str, *entries: IndexEntry) -> Index:
     """An index whose entries are told apart by their sizes, which are their positions."""
-    return Index(media_type, tuple(
-        each._replace(descriptor=each.descriptor._replace(size=position)) for position, each in enumerate(entries)
-    ))  # fmt: skip
+    return Index(
+        media_type,
+        tuple(
+            each._replace(descriptor=each.descriptor._replace(size=position)) for position, each in enumerate(entries)
+        ),
+    )
 
 
 def overridden(architecture: str, variant: str = "", os: str = "") -> tuple[Platform, ...]:
@@ -96,9 +99,10 @@ class Choice(unittest.TestCase):
     def test_a_refusal_says_what_was_wanted_and_what_there_is(self) -> None:
         found = index(mediatype.OCI_INDEX, entry(arm("v7")), entry(Platform("s390x", "linux", "")), entry(arm("v7")))
         with self.assertRaisesRegex(
-            NotFoundError, r"in image index for architecture 'amd64', variant '', OS 'linux'; it has "
-            r"linux/arm/v7, linux/s390x$"
-        ) as caught:  # fmt: skip
+            NotFoundError,
+            r"in image index for architecture 'amd64', variant '', OS 'linux'; it has "
+            r"linux/arm/v7, linux/s390x$",
+        ) as caught:
             choose_instance(found, overridden("amd64"))
         self.assertEqual(caught.exception.code, ErrorCode.PLATFORM_NOT_FOUND)
 
@@ -132,9 +136,14 @@ class Stated(unittest.TestCase):
 
     def test_what_a_config_leaves_out_contradicts_nothing(self) -> None:
         for config in (
-            "{}", '{"architecture":"","os":""}', '{"os":"linux"}', '{"architecture":"arm64"}', '{"variant":"v8"}',
-            '{"architecture":"aarch64","os":"linux"}', '{"architecture":null}',
-        ):  # fmt: skip
+            "{}",
+            '{"architecture":"","os":""}',
+            '{"os":"linux"}',
+            '{"architecture":"arm64"}',
+            '{"variant":"v8"}',
+            '{"architecture":"aarch64","os":"linux"}',
+            '{"architecture":null}',
+        ):
             with self.subTest(config):
                 self.assertIsNone(self.stated(config, overridden("arm64")))
 

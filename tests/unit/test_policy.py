@@ -162,10 +162,12 @@ class LayoutTest(PolicyCase):
 
     @needs_rooms("openpgp", "sigstore")
     def test_error_in_a_scope_that_is_never_used_refuses_the_whole(self) -> None:
-        text = json.dumps({
-            "default": [{"type": "reject"}],
-            "transports": {"docker": {"example.com": [{"type": "reject"}, {"type": "signedBy"}]}},
-        })  # fmt: skip
+        text = json.dumps(
+            {
+                "default": [{"type": "reject"}],
+                "transports": {"docker": {"example.com": [{"type": "reject"}, {"type": "signedBy"}]}},
+            }
+        )
         self.refuse(r"transports.docker\['example.com'\]\[1\]: expected a member 'keyType'", text)
 
     def test_size_and_depth_are_bounded(self) -> None:
@@ -459,10 +461,16 @@ class ScopeTest(PolicyCase):
             "oci-archive": paths,
             "atomic": ("h", "h/ns", "h/ns/s", "h/ns/s:t", "h:5000/ns", "h/ns/s:", "h/"),
             "containers-storage": (
-                "[/g]", "[overlay@/g]", "[/g]name", f"[/g]name@{self.HEX}", f"[/g]@{self.HEX}", f"[/g]name@{digest}",
-                f"[/g]name@{digest}@{self.HEX}", "[a@/b@c]",
+                "[/g]",
+                "[overlay@/g]",
+                "[/g]name",
+                f"[/g]name@{self.HEX}",
+                f"[/g]@{self.HEX}",
+                f"[/g]name@{digest}",
+                f"[/g]name@{digest}@{self.HEX}",
+                "[a@/b@c]",
             ),
-        }.items():  # fmt: skip
+        }.items():
             for scope in ("", *scopes):
                 with self.subTest(transport, scope=scope):
                     parse(self.policy(transport, scope))
@@ -480,11 +488,24 @@ class ScopeTest(PolicyCase):
             "oci-archive": paths,
             "atomic": ("h/ns/s/x", "h/ns/s:t:u", "h/n:s", "h/n:s/x", "h/ns/s:t/x"),
             "containers-storage": (
-                "x", "/g", "[g]", "[]", "[/g", "[overlay@]", "[@/g]", "[overlay@g]", f"[/g]name@{self.HEX[1:]}",
-                "[/g]name@x", f"[/g]name@{digest}@x", f"[/g]name@{self.HEX}@{self.HEX}", f"[/g]name@{digest}@{digest}",
-                f"[/g]name@{digest}@{self.HEX}@", f"[/g]@{self.HEX.upper()}", "x[/g]",
+                "x",
+                "/g",
+                "[g]",
+                "[]",
+                "[/g",
+                "[overlay@]",
+                "[@/g]",
+                "[overlay@g]",
+                f"[/g]name@{self.HEX[1:]}",
+                "[/g]name@x",
+                f"[/g]name@{digest}@x",
+                f"[/g]name@{self.HEX}@{self.HEX}",
+                f"[/g]name@{digest}@{digest}",
+                f"[/g]name@{digest}@{self.HEX}@",
+                f"[/g]@{self.HEX.upper()}",
+                "x[/g]",
             ),
-        }.items():  # fmt: skip
+        }.items():
             for scope in scopes:
                 with self.subTest(transport, scope=scope):
                     self.refuse(

@@ -65,9 +65,11 @@ class PoolTest(LeakCheckedTestCase):
     def test_one_that_does_not_arrive_makes_room_and_tells_its_first_user_soon(self) -> None:
         refused = NetworkError("refused", code=ErrorCode.CONNECTION_REFUSED)
         for outcome, later, told in (
-            (refused, 0.0, True), (refused, FAILED_SECONDS, True), (refused, FAILED_SECONDS + 0.1, False),
+            (refused, 0.0, True),
+            (refused, FAILED_SECONDS, True),
+            (refused, FAILED_SECONDS + 0.1, False),
             (None, 0.0, False),
-        ):  # fmt: skip
+        ):
             with self.subTest(outcome, later=later):
                 self.pool.expect(ROUTE)
                 self.pool.arrive(ROUTE, outcome, self.clock.now)

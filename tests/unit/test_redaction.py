@@ -60,9 +60,15 @@ class SecretsTest(unittest.TestCase):
         return found
 
     def test_no_run_of_eight_characters_is_shown_in_any_encoding(self) -> None:
-        for held in (secret("echo-and-more"), 'quo"te\\ba/ck\\sla"sh/es', "one-two three-four five-six",
-                     "pässwörd-with-ümlauts", "correct:horse battery/staple+?&=", "x" * 3000,
-                     "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhdXRoIn0.c2lnbmF0dXJl-_42"):  # fmt: skip
+        for held in (
+            secret("echo-and-more"),
+            'quo"te\\ba/ck\\sla"sh/es',
+            "one-two three-four five-six",
+            "pässwörd-with-ümlauts",
+            "correct:horse battery/staple+?&=",
+            "x" * 3000,
+            "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhdXRoIn0.c2lnbmF0dXJl-_42",
+        ):
             secrets = self.kept(held, "another-secret-of-no-concern")
             for case, said in encodings(held).items():
                 with self.subTest(held[:20], case=case):

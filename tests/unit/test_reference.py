@@ -85,16 +85,28 @@ class Docker(Refusing):
 
     def test_a_scope_that_no_reference_lies_in_is_told(self) -> None:
         for scope, why in (
-            ("example.com", ""), ("example.com:5000", ""), ("localhost/x", ""), ("example.com/ns", ""),
-            ("example.com/ns/a:t", ""), (f"example.com/ns/a:t@{D}", ""), ("docker.io/busybox", ""),
+            ("example.com", ""),
+            ("example.com:5000", ""),
+            ("localhost/x", ""),
+            ("example.com/ns", ""),
+            ("example.com/ns/a:t", ""),
+            (f"example.com/ns/a:t@{D}", ""),
+            ("docker.io/busybox", ""),
             ("*.example.com", ""),
-            ("example.com/ns/", "no slash at its end"), ("example.com/", "no slash at its end"),
-            ("https://example.com", "no scheme"), ("*.example.com/ns", "nothing else behind"), ("*.", "a domain"),
-            ("library/busybox", "a host with a dot"), ("busybox", "a host with a dot"), ("quay", "a host with a dot"),
-            ("index.docker.io", "docker.io, as the name is written out"), ("docker.io/busybox:1", "library/busybox:1"),
-            ("example.com/Ns", "lower-case"), ("example.com/ns/*", "is not a repository path"),
+            ("example.com/ns/", "no slash at its end"),
+            ("example.com/", "no slash at its end"),
+            ("https://example.com", "no scheme"),
+            ("*.example.com/ns", "nothing else behind"),
+            ("*.", "a domain"),
+            ("library/busybox", "a host with a dot"),
+            ("busybox", "a host with a dot"),
+            ("quay", "a host with a dot"),
+            ("index.docker.io", "docker.io, as the name is written out"),
+            ("docker.io/busybox:1", "library/busybox:1"),
+            ("example.com/Ns", "lower-case"),
+            ("example.com/ns/*", "is not a repository path"),
             ("exam_ple.com/x", "a host with a dot"),
-        ):  # fmt: skip
+        ):
             with self.subTest(scope):
                 found = unmatched_scope(scope)
                 self.assertEqual(bool(why), bool(found), found)
@@ -173,8 +185,13 @@ class Docker(Refusing):
             self.refused(f"docker://{text}", "is not a|longer than")
 
     def test_a_line_end_belongs_to_nothing(self) -> None:
-        for text, reason in (("foo\n", "repository path"), ("foo:t\n", "not a tag"), (f"foo@{D}\n", "found 65"),
-                             ("x.y\n/a", "not a host name"), (f"{H64}\n", "repository path")):
+        for text, reason in (
+            ("foo\n", "repository path"),
+            ("foo:t\n", "not a tag"),
+            (f"foo@{D}\n", "found 65"),
+            ("x.y\n/a", "not a host name"),
+            (f"{H64}\n", "repository path"),
+        ):
             with self.subTest(ascii(text)), self.assertRaisesRegex(InvalidReferenceError, reason):
                 parse_docker_reference(text)
 

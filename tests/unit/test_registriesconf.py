@@ -60,8 +60,12 @@ MIRROR_UNUSABLE = "[[registry]]\nlocation='ex.com'\nmirror=[{location='%s'}]"
 
 # row, configuration, reference, places in their order; `!` marks an insecure one, no places: no rule applies
 PLACES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("C1", ONE_RULE, "example.com/foo/image:latest",
-     ("m1.local/foo/image:latest", "m2.local:5000/x/image:latest!", "internal.example/bar/image:latest")),
+    (
+        "C1",
+        ONE_RULE,
+        "example.com/foo/image:latest",
+        ("m1.local/foo/image:latest", "m2.local:5000/x/image:latest!", "internal.example/bar/image:latest"),
+    ),
     ("C2", ONE_RULE, "example.com/foo:1", ("m1.local/foo:1", "m2.local:5000/x:1!", "internal.example/bar:1")),
     ("C3", ONE_RULE, "example.com/foobar:1", ()),
     ("C4", NESTED, "ex.com/a/b/x:1", ("two.io/z/x:1",)),
@@ -77,8 +81,12 @@ PLACES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("C9 below", rule("ex.com/foo", "loc.io"), "ex.com/foo/x:t", ("loc.io/x:t",)),
     ("C10", rule("*.ex.com", more="insecure = true"), "a.ex.com:5000/x:1", ("a.ex.com:5000/x:1!",)),
     ("C10 the domain itself", rule("*.ex.com", more="insecure = true"), "ex.com/x:1", ()),
-    ("C11", rule("*.ex.com", more="mirror = [{location = 'm.local/p'}]"), "a.b.ex.com/x:1",
-     ("m.local/p/x:1", "a.b.ex.com/x:1")),
+    (
+        "C11",
+        rule("*.ex.com", more="mirror = [{location = 'm.local/p'}]"),
+        "a.b.ex.com/x:1",
+        ("m.local/p/x:1", "a.b.ex.com/x:1"),
+    ),
     ("C12 longer", rule("*.ex.com", "loc.io"), "a.ex.com.evil.org/x", ()),
     ("C12 other end", rule("*.ex.com", "loc.io"), "a.ex.comx/x", ()),
     ("C12 in the path", rule("*.ex.com", "loc.io"), "foo.io/a.ex.com/x", ()),
@@ -86,8 +94,12 @@ PLACES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("C13 tag", BY_DIGEST_ONLY, "ex.com/x:1", ("ex.com/x:1",)),
     ("C13 digest", BY_DIGEST_ONLY, f"ex.com/x@{DIGEST}", (f"m1.io/x@{DIGEST}", f"ex.com/x@{DIGEST}")),
     ("C14 tag", FOUR_MIRRORS, "ex.com/x:1", ("t.io/x:1", "a.io/x:1", "e.io/x:1", "ex.com/x:1")),
-    ("C14 digest", FOUR_MIRRORS, f"ex.com/x@{DIGEST}",
-     (f"d.io/x@{DIGEST}", f"a.io/x@{DIGEST}", f"e.io/x@{DIGEST}", f"ex.com/x@{DIGEST}")),
+    (
+        "C14 digest",
+        FOUR_MIRRORS,
+        f"ex.com/x@{DIGEST}",
+        (f"d.io/x@{DIGEST}", f"a.io/x@{DIGEST}", f"e.io/x@{DIGEST}", f"ex.com/x@{DIGEST}"),
+    ),
     ("C15", rule("ex.com/foo:bar", "l.io"), "ex.com/foo:bar", ()),
     ("C16", rule("ex.com", "one.io") + rule("ex.com", "two.io"), "ex.com/x:1", ("one.io/x:1",)),
     ("C17", rule("ex.com/foo//", "loc.io/"), "ex.com/foo/x:t", ("loc.io/x:t",)),
@@ -97,17 +109,22 @@ PLACES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("C21 exact", "[[registry]]\nlocation='EX.com'\ninsecure=true", "EX.com/a:1", ("EX.com/a:1!",)),
     ("C22", "[[Registry]]\nLocation='ex.com'\nINSECURE=true", "ex.com/a:1", ("ex.com/a:1!",)),
     ("C26", rule("ex.*.com", "l.io"), "ex.a.com/x:1", ()),
-)  # fmt: skip
+)
 
 # row, configuration, reference, reason; an error for any place, even for a mirror
 UNUSABLE: tuple[tuple[str, str, str, str], ...] = (
-    ("C8", rule("ex.com", "docker.io"), "ex.com/a:1", "location of prefix 'ex.com': makes 'docker.io/a:1' of ex.com/a:1"
-     ": expected the full name 'docker.io/library/a:1'"),
+    (
+        "C8",
+        rule("ex.com", "docker.io"),
+        "ex.com/a:1",
+        "location of prefix 'ex.com': makes 'docker.io/a:1' of ex.com/a:1"
+        ": expected the full name 'docker.io/library/a:1'",
+    ),
     ("C9", rule("ex.com/foo", "loc.io"), "ex.com/foo:t", "expected the full name 'docker.io/library/loc.io:t'"),
     ("C19", MIRROR_UNUSABLE % "mirror", "ex.com/a:1", "mirror 1 of prefix 'ex.com': makes 'mirror/a:1'"),
     ("C19 upper case", MIRROR_UNUSABLE % "m.io/Foo", "ex.com/a:1", "expected a lower-case repository name"),
     ("user name", MIRROR_UNUSABLE % "me@m.io", "ex.com/a:1", "makes 'me@m.io/a:1' of .*: .* is not a host name"),
-)  # fmt: skip
+)
 
 # row, configuration, reason
 MALFORMED: tuple[tuple[str, str, str], ...] = (
@@ -115,19 +132,34 @@ MALFORMED: tuple[tuple[str, str, str], ...] = (
     ("C23 empty", "[[registry]]\ninsecure=true", r"registry\[0\]: expected a prefix or a location, found neither"),
     ("C24", "[[registry]]\nlocation='https://ex.com'", r"registry\[0\].location: expected .* without a scheme"),
     ("C24 mirror", MIRROR_UNUSABLE % "http://m", r"registry\[0\].mirror\[0\].location: expected .* without a scheme"),
-    ("C24 no location", "[[registry]]\nlocation='a.io'\nmirror=[{insecure=true}]",
-     r"registry\[0\].mirror\[0\]: expected a location"),
+    (
+        "C24 no location",
+        "[[registry]]\nlocation='a.io'\nmirror=[{insecure=true}]",
+        r"registry\[0\].mirror\[0\]: expected a location",
+    ),
     ("C25", rule("*.ex.com/foo", "l.io"), r"registry\[0\].prefix: expected a wildcard prefix like \*.example.com"),
     ("C25 port", rule("*.ex.com:5000", "l.io"), r"found '\*.ex.com:5000'"),
-    ("C27", rule("a.com", "x.io", "insecure=true") + rule("b.com", "x.io"),
-     r"registry\[1\]: insecure = false for location 'x.io' contradicts insecure = true in registry\[0\]"),
-    ("C27 blocked", rule("a.com", "x.io") + rule("b.com", "x.io", "blocked=true"),
-     "blocked = true for location 'x.io' contradicts blocked = false"),
+    (
+        "C27",
+        rule("a.com", "x.io", "insecure=true") + rule("b.com", "x.io"),
+        r"registry\[1\]: insecure = false for location 'x.io' contradicts insecure = true in registry\[0\]",
+    ),
+    (
+        "C27 blocked",
+        rule("a.com", "x.io") + rule("b.com", "x.io", "blocked=true"),
+        "blocked = true for location 'x.io' contradicts blocked = false",
+    ),
     ("C28", rule("a.com", "x.io", "pull-from-mirror='all'"), r"expected it in a \[\[registry.mirror\]\] table only"),
-    ("C28 value", "[[registry]]\nlocation='x.io'\nmirror=[{location='m.io', pull-from-mirror='sometimes'}]",
-     "expected one of all, digest-only, tag-only, found 'sometimes'"),
-    ("C28 both", "[[registry]]\nlocation='x.io'\nmirror-by-digest-only=true\n"
-     "mirror=[{location='m.io', pull-from-mirror='all'}]", "contradicts mirror-by-digest-only = true"),
+    (
+        "C28 value",
+        "[[registry]]\nlocation='x.io'\nmirror=[{location='m.io', pull-from-mirror='sometimes'}]",
+        "expected one of all, digest-only, tag-only, found 'sometimes'",
+    ),
+    (
+        "C28 both",
+        "[[registry]]\nlocation='x.io'\nmirror-by-digest-only=true\nmirror=[{location='m.io', pull-from-mirror='all'}]",
+        "contradicts mirror-by-digest-only = true",
+    ),
     ("C29", "unqualified-search-registries=['ex.com/foo']", "expected a host name, found 'ex.com/foo'"),
     ("C29 empty", "unqualified-search-registries=['']", "expected a host name, found ''"),
     ("C29 scheme", "unqualified-search-registries=['https://ex.com']", "without a scheme"),
@@ -144,8 +176,11 @@ MALFORMED: tuple[tuple[str, str, str], ...] = (
     ("not TOML", "[[registry]]\nlocation = ex.com", "not valid TOML at line 2 column 12: "),
     ("endless number", "a = " + "9" * 5000, "not valid TOML: a number that is too long"),
     ("key twice", "[[registry]]\nlocation='a.io'\nlocation='b.io'", "not valid TOML at line 3"),
-    ("key twice, in two spellings", "[[registry]]\nlocation='a.io'\nINSECURE=false\ninsecure=true",
-     r"registry\[0\].insecure: ambiguous"),
+    (
+        "key twice, in two spellings",
+        "[[registry]]\nlocation='a.io'\nINSECURE=false\ninsecure=true",
+        r"registry\[0\].insecure: ambiguous",
+    ),
     ("mirror alone", "[[registry.mirror]]\nlocation='a.io'", r"\[\[registry.mirror\]\] without the \[\[registry\]\]"),
     ("single table", "[registry]\nlocation='a.io'", r"found a single table: write \[\[…\]\], not \[…\]"),
     ("no table", "registry='a.io'", "registry: expected an array, found a string"),
@@ -157,7 +192,7 @@ MALFORMED: tuple[tuple[str, str, str], ...] = (
     ("helper like an option", "credential-helpers=['-x']", "expected the name of a credential helper, found '-x'"),
     ("helper without a name", "credential-helpers=['']", "expected the name of a credential helper, found ''"),
     ("helpers of a wrong type", "credential-helpers='x'", "expected an array, found a string"),
-)  # fmt: skip
+)
 
 
 class OneFileTest(unittest.TestCase):
@@ -199,8 +234,11 @@ class OneFileTest(unittest.TestCase):
 
     def test_each_place_says_which_rule_made_it(self) -> None:
         found = self._load(ONE_RULE).places(parse_docker_reference("example.com/foo/x"))
-        expected = ["mirror 1 of prefix 'example.com/foo'", "mirror 2 of prefix 'example.com/foo'",
-                    "location of prefix 'example.com/foo'"]  # fmt: skip
+        expected = [
+            "mirror 1 of prefix 'example.com/foo'",
+            "mirror 2 of prefix 'example.com/foo'",
+            "location of prefix 'example.com/foo'",
+        ]
         self.assertEqual(expected, [place.rule for place in found])
         (direct,) = self._load("").places(parse_docker_reference("x"))
         self.assertEqual("no [[registry]] matches: the name itself", direct.rule)

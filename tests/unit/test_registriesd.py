@@ -11,7 +11,7 @@ from cip import log
 from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError
 from cip.events import NO_EVENTS
 from cip.hostconfig import registriesd
-from cip.hostconfig.registriesd import BundleTrust, SignaturePlace, load_registries_d, unread_registries_d
+from cip.hostconfig.registriesd import BundleTrust, SignatureLocation, load_registries_d, unread_registries_d
 from cip.model.reference import parse_docker_reference
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
@@ -30,7 +30,7 @@ class SignatureStoresTest(unittest.TestCase):
     def setUp(self) -> None:
         self.host = make_host(self)
 
-    def _place(self, text: str, name: str = "quay.io/ns/app:1") -> SignaturePlace:
+    def _place(self, text: str, name: str = "quay.io/ns/app:1") -> SignatureLocation:
         self.file = self.host.write("/etc/containers/registries.d/a.yaml", text)
         return load_registries_d(self.host.settings()).place(parse_docker_reference(name))
 
@@ -39,23 +39,33 @@ class SignatureStoresTest(unittest.TestCase):
 
     def test_without_any_file_the_default_counts(self) -> None:
         stores = load_registries_d(self.host.settings())
-        self.assertEqual(SignaturePlace(self._fallback(), False, ""), stores.place(parse_docker_reference("x")))
+        self.assertEqual(SignatureLocation(self._fallback(), False, ""), stores.place(parse_docker_reference("x")))
         self.assertEqual([False], [file.read for file in stores.files])
 
     def test_files_that_say_nothing_change_nothing(self) -> None:
-        for text in ("", "# only a remark", "---\n", "null", "docker:", "default-docker:", "default-docker: {}",
-                     "docker: {}", "unknown: [1, 2]", "docker: {quay.io: }",
-                     "docker: {quay.io: {x: 1, lookaside-staging: 'file:///s'}}",
-                     "docker: {quay.io: {lookaside: null, use-sigstore-attachments: ~}}"):  # fmt: skip
+        for text in (
+            "",
+            "# only a remark",
+            "---\n",
+            "null",
+            "docker:",
+            "default-docker:",
+            "default-docker: {}",
+            "docker: {}",
+            "unknown: [1, 2]",
+            "docker: {quay.io: }",
+            "docker: {quay.io: {x: 1, lookaside-staging: 'file:///s'}}",
+            "docker: {quay.io: {lookaside: null, use-sigstore-attachments: ~}}",
+        ):
             with self.subTest(text):
-                self.assertEqual(SignaturePlace(self._fallback(), False, ""), self._place(text))
+                self.assertEqual(SignatureLocation(self._fallback(), False, ""), self._place(text))
 
     def test_each_setting_comes_from_the_first_section_that_has_it(self) -> None:  # M12
         place = self._place(
             "docker:\n  quay.io/ns/app:\n    use-sigstore-attachments: true\n  quay.io/ns:\n    lookaside: http://h/sig\n"
             "default-docker:\n  lookaside: http://default/\n"
         )
-        self.assertEqual(SignaturePlace("http://h/sig", True, self.file), place)
+        self.assertEqual(SignatureLocation("http://h/sig", True, self.file), place)
 
     def test_scopes_go_from_the_whole_name_to_the_parent_domains(self) -> None:
         scopes = ["a.b.io:5000/n/x:1", "a.b.io:5000/n/x", "a.b.io:5000/n", "a.b.io:5000", "*.b.io", "*.io"]
@@ -183,13 +193,16 @@ class SignatureStoresTest(unittest.TestCase):
             ("quoted boolean", "default-docker:\n  use-sigstore-attachments: 'true'", "true or false"),
             ("key twice", "docker: {}\ndocker: {}", "line 2: the file: the key 'docker' occurs twice"),
             ("scope twice", "docker:\n  a.io: {}\n  a.io: {}", "line 3: docker: the key 'a.io' occurs twice"),
-            ("setting twice", "default-docker:\n  lookaside: file:///a\n  lookaside: file:///b",
-             "line 3: default-docker: the key 'lookaside' occurs twice"),
+            (
+                "setting twice",
+                "default-docker:\n  lookaside: file:///a\n  lookaside: file:///b",
+                "line 3: default-docker: the key 'lookaside' occurs twice",
+            ),
             ("list as key", "docker:\n  ? [a]\n  : {}", "line 2: docker: expected a word as key, found a list"),
             ("merged", "a: &a {}\ndefault-docker:\n  <<: *a", "default-docker: merging with << is not supported"),
             ("nested too deep", "a: " + "[" * 1500, "nested too deep"),
             ("nested a little too deep", "a: " + "[" * 129 + "]" * 129, "nested too deep"),
-        ):  # fmt: skip
+        ):
             with self.subTest(case), self.assertRaisesRegex(ConfigurationError, reason) as caught:
                 self._place(text)
             self.assertTrue(str(caught.exception).startswith(self.file))

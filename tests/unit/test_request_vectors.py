@@ -32,9 +32,11 @@ class _Manifest:
     """An image of a manifest alone."""
 
     fetchable_manifest = SimpleNamespace(
-        data=MANIFEST, media_type="application/vnd.oci.image.manifest.v1+json", digest=digest_of(MANIFEST),
+        data=MANIFEST,
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        digest=digest_of(MANIFEST),
         index_digest=None,
-    )  # fmt: skip
+    )
 
     def describe_blob(self, digest: Digest) -> None:
         raise NotFoundError("the image names no blob of that digest", code=ErrorCode.BLOB_NOT_IN_IMAGE)

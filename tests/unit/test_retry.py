@@ -14,7 +14,7 @@ from cip.registry.retry import (
     HostBackoff,
     Repeats,
     another_may_help,
-    ask_places,
+    ask_endpoints,
     own_delay,
     parse_retry_after,
 )
@@ -27,15 +27,28 @@ NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
 class RetryAfterTest(unittest.TestCase):
     def test_vectors_of_registry_md_10_6(self) -> None:
         for row, value, expected in (
-            ("Y1", None, 7.0), ("Y1", "abc", 7.0), ("Y1", "1.5", 7.0), ("Y1", "0x10", 7.0), ("Y1", "5, 6", 7.0),
-            ("Y1", "99999999999999999999", 7.0), ("Y1", "", 7.0), ("Y1", " 5", 7.0), ("Y1", "٥", 7.0),
-            ("Y2", "0", 0.0), ("Y2", "1", 1.0), ("Y2", "05", 5.0), ("Y2", "+5", 5.0),
-            ("Y3", "61", 61.0), ("Y3", "3600", 3600.0),
+            ("Y1", None, 7.0),
+            ("Y1", "abc", 7.0),
+            ("Y1", "1.5", 7.0),
+            ("Y1", "0x10", 7.0),
+            ("Y1", "5, 6", 7.0),
+            ("Y1", "99999999999999999999", 7.0),
+            ("Y1", "", 7.0),
+            ("Y1", " 5", 7.0),
+            ("Y1", "٥", 7.0),
+            ("Y2", "0", 0.0),
+            ("Y2", "1", 1.0),
+            ("Y2", "05", 5.0),
+            ("Y2", "+5", 5.0),
+            ("Y3", "61", 61.0),
+            ("Y3", "3600", 3600.0),
             ("Y4", "-5", 0.0),
-            ("Y5", "Sun, 06 Nov 1994 08:50:07 GMT", 30.0), ("Y5", "Sunday, 06-Nov-94 08:50:07 GMT", 30.0),
+            ("Y5", "Sun, 06 Nov 1994 08:50:07 GMT", 30.0),
+            ("Y5", "Sunday, 06-Nov-94 08:50:07 GMT", 30.0),
             ("Y5", "Sun Nov  6 08:50:07 1994", 30.0),
-            ("Y6", "Sun, 06 Nov 1994 08:49:00 GMT", 7.0), ("Y6", "Sun, 06 Nov 1994 09:50:07 +0100", 7.0),
-        ):  # fmt: skip
+            ("Y6", "Sun, 06 Nov 1994 08:49:00 GMT", 7.0),
+            ("Y6", "Sun, 06 Nov 1994 09:50:07 +0100", 7.0),
+        ):
             with self.subTest(row=row, value=value):
                 self.assertEqual(parse_retry_after(value, NOW, 7.0), expected)
 
@@ -99,7 +112,7 @@ class EngineCase(unittest.TestCase):
                 raise place.faults.pop(0)
             return f"from {place.name}"
 
-        return ask_places(places, ask_one, repeats, limits, Phase.MANIFEST)[1]
+        return ask_endpoints(places, ask_one, repeats, limits, Phase.MANIFEST)[1]
 
     def fails(self, *places: Place, overall: float = 180.0) -> CipError:
         with self.assertRaises(CipError) as caught:
@@ -117,18 +130,26 @@ class OnePlaceTest(EngineCase):
         place = Place("h", [lost() for _ in range(9)])
         error = self.fails(place)
         self.assertEqual(len(place.asked_at), 5)
-        self.assertEqual([(a.place, a.at, a.phase, a.code) for a in error.attempts[:2]], [
-            ("h", 0, Phase.MANIFEST, ErrorCode.CONNECTION_LOST), ("h", 0.5, Phase.MANIFEST, ErrorCode.CONNECTION_LOST)
-        ])  # fmt: skip
+        self.assertEqual(
+            [(a.place, a.at, a.phase, a.code) for a in error.attempts[:2]],
+            [
+                ("h", 0, Phase.MANIFEST, ErrorCode.CONNECTION_LOST),
+                ("h", 0.5, Phase.MANIFEST, ErrorCode.CONNECTION_LOST),
+            ],
+        )
         self.assertEqual((len(error.attempts), error.host, error.phase), (5, "h", Phase.MANIFEST))
         self.assertEqual([each["attempt"] for each in self.events.of("retry")], [1, 2, 3, 4])
 
     def test_a_fault_that_stays_is_told_at_once(self) -> None:
         for fault in (
-            status(404), status(400), RegistryError("401", code=ErrorCode.AUTHENTICATION_FAILED, http_status=401),
-            SourceError("not trusted", code=ErrorCode.TLS_UNTRUSTED), SourceError("x", code=ErrorCode.REDIRECT_REFUSED),
-            SourceError("x", code=ErrorCode.BUDGET_EXHAUSTED), ConfigurationError("f", "broken"),
-        ):  # fmt: skip
+            status(404),
+            status(400),
+            RegistryError("401", code=ErrorCode.AUTHENTICATION_FAILED, http_status=401),
+            SourceError("not trusted", code=ErrorCode.TLS_UNTRUSTED),
+            SourceError("x", code=ErrorCode.REDIRECT_REFUSED),
+            SourceError("x", code=ErrorCode.BUDGET_EXHAUSTED),
+            ConfigurationError("f", "broken"),
+        ):
             with self.subTest(fault.code):
                 place = Place("h", [fault])
                 self.assertIs(self.fails(place), fault)
@@ -217,10 +238,17 @@ class SeveralPlacesTest(EngineCase):
     def test_any_fault_of_a_mirror_moves_on_after_one_attempt(self) -> None:
         # registry.md C35
         for fault in (
-            status(403), status(404), status(500), throttled(), lost(), NetworkError("x", code=ErrorCode.TIMEOUT),
-            RegistryError("401", code=ErrorCode.AUTHENTICATION_FAILED), SourceError("x", code=ErrorCode.TLS_UNTRUSTED),
-            CipError("blocked", code=ErrorCode.REGISTRY_BLOCKED), RegistryError("x", code=ErrorCode.IMAGE_NOT_FOUND),
-        ):  # fmt: skip
+            status(403),
+            status(404),
+            status(500),
+            throttled(),
+            lost(),
+            NetworkError("x", code=ErrorCode.TIMEOUT),
+            RegistryError("401", code=ErrorCode.AUTHENTICATION_FAILED),
+            SourceError("x", code=ErrorCode.TLS_UNTRUSTED),
+            CipError("blocked", code=ErrorCode.REGISTRY_BLOCKED),
+            RegistryError("x", code=ErrorCode.IMAGE_NOT_FOUND),
+        ):
             with self.subTest(fault.code):
                 mirror, origin = Place(f"mirror {fault}", [fault, fault]), Place("origin")
                 self.assertEqual(self.ask(mirror, origin), "from origin")
@@ -248,9 +276,10 @@ class SeveralPlacesTest(EngineCase):
         mirror = Place("mirror", [RegistryError("MANIFEST_UNKNOWN", code=ErrorCode.IMAGE_NOT_FOUND)])
         error = self.fails(mirror, Place("origin", [status(404)]))
         self.assertEqual((str(error), error.code), ("status 404", ErrorCode.REGISTRY_ERROR))
-        self.assertEqual([(attempt.place, attempt.code) for attempt in error.attempts], [
-            ("mirror", ErrorCode.IMAGE_NOT_FOUND), ("origin", ErrorCode.REGISTRY_ERROR)
-        ])  # fmt: skip
+        self.assertEqual(
+            [(attempt.place, attempt.code) for attempt in error.attempts],
+            [("mirror", ErrorCode.IMAGE_NOT_FOUND), ("origin", ErrorCode.REGISTRY_ERROR)],
+        )
 
     def test_what_is_wrong_on_this_host_helps_nobody(self) -> None:
         for fault in (ConfigurationError("f", "broken"), SourceError("x", code=ErrorCode.BUDGET_EXHAUSTED)):

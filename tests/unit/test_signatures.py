@@ -36,10 +36,13 @@ class AttachmentsTest(BlobCase):
 
     def manifest(self) -> bytes:
         layers = [
-            {"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": str(digest_of(payload)),
-             "size": len(payload)}
+            {
+                "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+                "digest": str(digest_of(payload)),
+                "size": len(payload),
+            }
             for payload in PAYLOADS
-        ]  # fmt: skip
+        ]
         config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(DIGEST), "size": 1}
         manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
         return json.dumps(manifest).encode()

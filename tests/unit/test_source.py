@@ -217,8 +217,7 @@ class PlacesTest(SourceCase):
 
     def test_a_blocked_place_makes_room_for_the_next(self) -> None:
         self.host.write(
-            "/etc/containers/registries.conf",
-            MIRRORED + '[[registry]]\nlocation="mirror.example"\nblocked=true\n',
+            "/etc/containers/registries.conf", MIRRORED + '[[registry]]\nlocation="mirror.example"\nblocked=true\n'
         )
         self.origins.add("https://r.example:443", served())
         self.assertEqual(self.open().manifest(None).data, MANIFEST)
@@ -276,8 +275,11 @@ class LookasideTest(SignatureCase):
 
     def test_urls_are_read_up_to_the_first_404_without_credentials(self) -> None:
         # registry.md M10
-        for url, prefix in (("http://look.example/sig", "/sig/"), ("http://look.example/sig/", "/sig//"),
-                            ("http://look.example", "/")):  # fmt: skip
+        for url, prefix in (
+            ("http://look.example/sig", "/sig/"),
+            ("http://look.example/sig/", "/sig//"),
+            ("http://look.example", "/"),
+        ):
             with self.subTest(url):
                 self.origins.asked.clear()
                 self.stores(url)

@@ -11,8 +11,7 @@ _STATUS = {
     403: "policy-rejected registry-blocked",
     404: "path-unknown image-not-found blob-not-in-image blob-not-found platform-not-found",
     405: "method-not-allowed",
-    500: "config-invalid policy-missing policy-invalid internal source-unavailable "
-    "audit-unavailable",
+    500: "config-invalid policy-missing policy-invalid internal source-unavailable audit-unavailable",
     501: "transport-unsupported media-type-unsupported dependency-missing",
     502: "authentication-failed credentials-unavailable tls-untrusted tls-name-mismatch tls-expired tls-not-yet-valid "
     "tls-client-certificate redirect-refused address-refused manifest-invalid content-mismatch limit-exceeded "
@@ -64,11 +63,18 @@ class ProblemDocuments(unittest.TestCase):
 
     def test_everything_known_is_told(self) -> None:
         error = NetworkError(
-            "no answer", code=ErrorCode.TIMEOUT, host="quay.io", phase=Phase.BLOB, digest="sha256:00", offset=7,
-            attempts=[Attempt("mirror.example", 1.23456, Phase.CONNECT, ErrorCode.CONNECTION_REFUSED),
-                      Attempt("quay.io", 2.0, None, ErrorCode.TIMEOUT)],
+            "no answer",
+            code=ErrorCode.TIMEOUT,
+            host="quay.io",
+            phase=Phase.BLOB,
+            digest="sha256:00",
+            offset=7,
+            attempts=[
+                Attempt("mirror.example", 1.23456, Phase.CONNECT, ErrorCode.CONNECTION_REFUSED),
+                Attempt("quay.io", 2.0, None, ErrorCode.TIMEOUT),
+            ],
             retry_after=30.0,
-        )  # fmt: skip
+        )
         self.assertEqual(
             problem(error),
             {

@@ -21,10 +21,16 @@ class TimestampTest(unittest.TestCase):
 
     def test_other_text_is_no_date(self) -> None:
         for text in (
-            "", "5", "abc", "Sun, 06 Nov 1994 08:49:37 +0100", "Sun, 06 Nov 1994 08:49:37",
+            "",
+            "5",
+            "abc",
+            "Sun, 06 Nov 1994 08:49:37 +0100",
+            "Sun, 06 Nov 1994 08:49:37",
             "Sun, 31 Feb 2024 00:00:00 GMT",
-            "Sun, 06 Nov 1994 24:00:00 GMT", "Sun, 06 Nov 1994 08:49:37 GMT\n", "Sun, ٠٦ Nov 1994 08:49:37 GMT",
-        ):  # fmt: skip
+            "Sun, 06 Nov 1994 24:00:00 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT\n",
+            "Sun, ٠٦ Nov 1994 08:49:37 GMT",
+        ):
             with self.subTest(text):
                 self.assertIsNone(parse_http_date(text))
 

@@ -30,8 +30,12 @@ class ChallengeTest(unittest.TestCase):
     def test_vectors_of_one_line(self) -> None:
         realm = {"realm": "https://a/t"}
         for row, line, scheme, parameters in (
-            ("W1", 'Bearer realm="https://a/t",service="s",scope="repository:a/b:pull"', "bearer",
-             {**realm, "service": "s", "scope": "repository:a/b:pull"}),
+            (
+                "W1",
+                'Bearer realm="https://a/t",service="s",scope="repository:a/b:pull"',
+                "bearer",
+                {**realm, "service": "s", "scope": "repository:a/b:pull"},
+            ),
             ("W2", 'BEARER Realm="https://a/t" , Service="x"', "bearer", {**realm, "service": "x"}),
             ("W3", 'BEARER Realm="https://a/t" , Service = "x"', "bearer", {**realm, "service": "x"}),
             ("W4", "bearer realm=https://a/t,service=s", "bearer", {"realm": "https"}),
@@ -46,7 +50,7 @@ class ChallengeTest(unittest.TestCase):
             ("W11", 'Bearer,realm="x"', "bearer", {}),
             ("W12", 'Basic realm="a\\"b\\\\c"', "basic", {"realm": 'a"b\\c'}),
             ("W13", 'Bearer realm="a",realm="b"', "bearer", {"realm": "b"}),
-        ):  # fmt: skip
+        ):
             with self.subTest(row=row, line=line):
                 self.assertEqual(parsed(line), [(scheme, parameters)])
 
@@ -117,12 +121,24 @@ class RequestTest(unittest.TestCase):
             ("T2", Credentials("u", "p"), "https://auth/R", "svc", f"/R?account=u&{scope}&service=svc", "Basic dTpw"),
             ("T3", Credentials("u", ""), "https://auth/R", "svc", f"/R?account=u&{scope}&service=svc", ""),
             ("T3", Credentials("", "p"), "https://auth/R", "svc", f"/R?{scope}&service=svc", ""),
-            ("T4", Credentials("u", ""), "https://auth/R?foo=bar&service=old", "a b&c",
-             f"/R?account=u&foo=bar&{scope}&service=old&service=a+b%26c", ""),
+            (
+                "T4",
+                Credentials("u", ""),
+                "https://auth/R?foo=bar&service=old",
+                "a b&c",
+                f"/R?account=u&foo=bar&{scope}&service=old&service=a+b%26c",
+                "",
+            ),
             ("", Credentials(), "https://auth/R", "", f"/R?{scope}", ""),
-            ("argv in Latin-1", Credentials("\udcfc", "\udcff"), "https://auth/R", "", f"/R?account=%FC&{scope}",
-             "Basic /Dr/"),
-        ):  # fmt: skip
+            (
+                "argv in Latin-1",
+                Credentials("\udcfc", "\udcff"),
+                "https://auth/R",
+                "",
+                f"/R?account=%FC&{scope}",
+                "Basic /Dr/",
+            ),
+        ):
             with self.subTest(row):
                 self.assertEqual(self.request(credentials, realm, service), (target, authorization, b""))
 
@@ -178,9 +194,13 @@ class TokenTest(unittest.TestCase):
 
     def test_a_token_lives_a_minute_at_least(self) -> None:
         for text, seconds in (
-            ('{"expires_in":1}', 60), ('{"expires_in":-1}', 60), ("{}", 60), ('{"expires_in":300}', 300),  # T7
-            ('{"expires_in":null}', 60), ('{"expires_in":9007199254740992}', 2**53),
-        ):  # fmt: skip
+            ('{"expires_in":1}', 60),
+            ('{"expires_in":-1}', 60),
+            ("{}", 60),
+            ('{"expires_in":300}', 300),  # T7
+            ('{"expires_in":null}', 60),
+            ('{"expires_in":9007199254740992}', 2**53),
+        ):
             with self.subTest(text):
                 self.assertEqual(self.parse(text).expires, self.NOW + seconds)
 

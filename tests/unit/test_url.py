@@ -99,6 +99,6 @@ class FormTest(unittest.TestCase):
         self.assertEqual(encode_form(pairs), "account=u&foo=%C3%BC%2B~&scope=repository%3Aa%2Fb%3Apull&scope=x+y%26z")
 
     def test_forms_are_read_back(self) -> None:
-        self.assertEqual(decode_form("a=1&b=x+y%26&c&&=v&d=%zz"), [
-            ("a", "1"), ("b", "x y&"), ("c", ""), ("", "v"), ("d", "%zz")
-        ])  # fmt: skip
+        self.assertEqual(
+            decode_form("a=1&b=x+y%26&c&&=v&d=%zz"), [("a", "1"), ("b", "x y&"), ("c", ""), ("", "v"), ("d", "%zz")]
+        )

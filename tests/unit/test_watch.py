@@ -116,8 +116,11 @@ class Signals(unittest.TestCase):
         code = CHILD.format(root=str(ROOT), wait=wait, signal=number, before=before)
         done = subprocess.run(
             [sys.executable, "-I", "-c", f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n{code}"],
-            check=False, capture_output=True, text=True, timeout=LIMIT,
-        )  # fmt: skip
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
         self.assertEqual(done.stderr, "")
         return done.returncode, done.stdout
 
@@ -150,8 +153,11 @@ class Signals(unittest.TestCase):
         code = CHILD.format(root=str(ROOT), wait="stop(); os.read(theirs.fileno(), 1)", signal="SIGTERM", before="")
         done = subprocess.run(
             ["unshare", "--pid", "--fork", sys.executable, "-I", "-c", code],
-            check=False, capture_output=True, text=True, timeout=LIMIT,
-        )  # fmt: skip
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
         if "Operation not permitted" in done.stderr:
             self.skipTest("this user may not make a process namespace")
         self.assertEqual((done.returncode, done.stdout), (128 + signal.SIGTERM, "abandoned flushed"))

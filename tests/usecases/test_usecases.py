@@ -140,10 +140,21 @@ class Ostree(UseCase):
         (tree / "usr/link").symlink_to("bin/tool")
         subprocess.run(["ostree", f"--repo={origin}", "init", "--mode=archive"], check=True)
         return subprocess.run(
-            ["ostree", f"--repo={origin}", "commit", "--branch=os", f"--tree=dir={tree}", "--subject=image",
-             "--no-xattrs", "--owner-uid=0", "--owner-gid=0"],
-            check=True, capture_output=True, text=True,
-        ).stdout.strip()  # fmt: skip
+            [
+                "ostree",
+                f"--repo={origin}",
+                "commit",
+                "--branch=os",
+                f"--tree=dir={tree}",
+                "--subject=image",
+                "--no-xattrs",
+                "--owner-uid=0",
+                "--owner-gid=0",
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
 
     def push_commit(self, repository: str, origin: Path, commit: str) -> tuple[str, bytes]:
         """An image that carries the objects of `origin`; its name, and its layer."""

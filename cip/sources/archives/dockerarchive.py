@@ -13,14 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, Reader
-from ...errors import (
-    ContentMismatchError,
-    ErrorCode,
-    InvalidDocumentError,
-    InvalidReferenceError,
-    NotFoundError,
-    quote,
-)
+from ...errors import ContentMismatchError, ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
 from ...model.descriptor import Descriptor
 from ...model.digest import Digest, digest_of, parse_digest
@@ -62,8 +55,9 @@ class _Layer(NamedTuple):
 class DockerArchiveSource:
     """One image of a `docker save` archive."""
 
-    def __init__(self, text: str, identity: ImageIdentity, archive: Archive, choice: Choice, spools: Spools,
-                 programs: Programs) -> None:
+    def __init__(
+        self, text: str, identity: ImageIdentity, archive: Archive, choice: Choice, spools: Spools, programs: Programs
+    ) -> None:
         """Read the description and the config, and measure compressed layers; takes `archive` over once it returns.
 
         Raises InvalidReferenceError when the choice does not fit, InvalidDocumentError, SourceError.
@@ -101,7 +95,7 @@ class DockerArchiveSource:
         """None: an archive has no place for them."""
         return ()
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         """None."""
         return ()
 
@@ -119,9 +113,7 @@ class DockerArchiveSource:
             return BytesReader(self._config)
         layer = self._layers.get(digest)
         if layer is None:
-            raise NotFoundError(
-                f"{self._text}: no blob {digest}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest)
-            )
+            raise NotFoundError(f"{self._text}: no blob {digest}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest))
         what = f"{self._text}: layer {digest}"
         spooled = self._spooled.get(layer.member)
         if spooled is not None:

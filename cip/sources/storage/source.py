@@ -113,7 +113,7 @@ class StorageSource:
             start += size
         return found
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         """The store."""
         return (self._text,)
 
@@ -294,9 +294,7 @@ def _find_id(prefix: str, stores: Sequence[Store]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _find_image(
-    text: str, name: StorageName, stores: Sequence[Store], platform: PlatformOptions
-) -> _Found | None:
+def _find_image(text: str, name: StorageName, stores: Sequence[Store], platform: PlatformOptions) -> _Found | None:
     """The image that `name` names (images.md 4.2, steps 4 and 5)."""
     if name.image_id:
         for image, store in _images(stores):

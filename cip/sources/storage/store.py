@@ -17,14 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from ...errors import (
-    ConfigurationError,
-    ErrorCode,
-    NotFoundError,
-    SourceError,
-    UnsupportedError,
-    quote,
-)
+from ...errors import ConfigurationError, ErrorCode, NotFoundError, SourceError, UnsupportedError, quote
 from ...model.digest import Digest, parse_digest
 from ...model.jsontree import JsonNode, parse_json
 from ..beneath import Escape, Tree

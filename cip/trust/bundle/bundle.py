@@ -34,8 +34,14 @@ _VERSIONS = {
 }
 _KEY_MATERIAL = ("publicKey", "certificate", "x509CertificateChain")
 _ENTRY_MEMBERS = (
-    "logIndex", "logId", "kindVersion", "integratedTime", "inclusionPromise", "inclusionProof", "canonicalizedBody",
-)  # fmt: skip
+    "logIndex",
+    "logId",
+    "kindVersion",
+    "integratedTime",
+    "inclusionPromise",
+    "inclusionProof",
+    "canonicalizedBody",
+)
 HASHES = {"SHA2_256": "sha256", "SHA2_384": "sha384", "SHA2_512": "sha512"}
 
 

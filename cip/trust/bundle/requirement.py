@@ -21,9 +21,9 @@ from ..requirements import (
     Acceptance,
     BundleRecord,
     BundleRules,
-    Examination,
     TrustTools,
     UnverifiedImage,
+    VerificationRecord,
     fetch_bundle_rules,
     name_of,
 )
@@ -34,27 +34,27 @@ from .verify import BundleTrust, require_bundle_about
 
 KIND = "sigstore-bundle"
 BY_DIGEST = "by-digest"
-Check = Callable[[Examination], Acceptance]
+Check = Callable[[VerificationRecord], Acceptance]
 
 
 def candidates_among(
     found: FoundBundles, demand: BundleDemand, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
-) -> tuple[list[tuple[Check, Examination]], list[str]]:
+) -> tuple[list[tuple[Check, VerificationRecord]], list[str]]:
     """The checks of those bundles that may be signatures, and the predicates of those that state something else.
 
     A check raises SignatureError, MissingDependencyError.
     """
     judge = _Judge(demand, matcher, image, tools)
-    checks: list[tuple[Check, Examination]] = []
+    checks: list[tuple[Check, VerificationRecord]] = []
     attestations = list(found.attestations)
     for each in found.bundles:
         bundle = _read(each)
         if isinstance(bundle, Bundle) and bundle.predicate not in ("", SIGNING_PREDICATE):
             attestations.append(bundle.predicate)
             continue
-        examination = Examination(each.origin, KIND)
-        examination.bundle = BundleRecord(each.digest)
-        checks.append((judge.check_of(bundle), examination))
+        verification = VerificationRecord(each.origin, KIND)
+        verification.bundle = BundleRecord(each.digest)
+        checks.append((judge.check_of(bundle), verification))
     return checks, attestations
 
 
@@ -81,11 +81,11 @@ class _Judge:
         self._trust: BundleTrust | SignatureError | None = None
 
     def check_of(self, bundle: Bundle | SignatureError) -> Check:
-        def check(examination: Examination) -> Acceptance:
+        def check(verification: VerificationRecord) -> Acceptance:
             if isinstance(bundle, SignatureError):
                 raise bundle
-            require_bundle_about(bundle, self._loaded(), self._image.manifest, examination)
-            self._require_identity(examination)
+            require_bundle_about(bundle, self._loaded(), self._image.manifest, verification)
+            self._require_identity(verification)
             manifest, identity = self._image.manifest, self._image.identity
             payload = bundle.content.payload if isinstance(bundle.content, Envelope) else b""
             return Acceptance(digest_of(manifest), name_of(identity), payload)
@@ -103,16 +103,16 @@ class _Judge:
             raise self._trust
         return self._trust
 
-    def _require_identity(self, examination: Examination) -> None:
+    def _require_identity(self, verification: VerificationRecord) -> None:
         """V12: return only if the signed digest is enough."""
         rules = self._rules or BundleRules()
-        assert examination.bundle is not None
+        assert verification.bundle is not None
         if isinstance(self._matcher, MatchDigest):
-            examination.bundle = examination.bundle._replace(identity=kind_of(self._matcher))
+            verification.bundle = verification.bundle._replace(identity=kind_of(self._matcher))
         elif rules.by_digest:
-            examination.bundle = examination.bundle._replace(identity=BY_DIGEST, identity_file=rules.identity_file)
+            verification.bundle = verification.bundle._replace(identity=BY_DIGEST, identity_file=rules.identity_file)
         else:
-            raise SignatureError(_name_is_missing(examination, self._matcher, rules), reason="identity")
+            raise SignatureError(_name_is_missing(verification, self._matcher, rules), reason="identity")
 
 
 def load_trust(demand: BundleDemand, rules: BundleRules, tools: TrustTools) -> BundleTrust:
@@ -148,9 +148,9 @@ def _load_root(material: Material, tools: TrustTools) -> TrustedRoot:
     return root
 
 
-def _name_is_missing(examination: Examination, matcher: IdentityMatcher, rules: BundleRules) -> str:
-    certificate = examination.certificate
-    signer = f"{certificate['subject']} (a trusted identity)" if certificate else f"{examination.key} (a trusted key)"
+def _name_is_missing(verification: VerificationRecord, matcher: IdentityMatcher, rules: BundleRules) -> str:
+    certificate = verification.certificate
+    signer = f"{certificate['subject']} (a trusted identity)" if certificate else f"{verification.key} (a trusted key)"
     here = (
         f'set "sigstore-bundle-identity: {BY_DIGEST}" under "{rules.scope}" in {rules.identity_file}, or '
         if rules.scope

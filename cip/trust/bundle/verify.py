@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from ...errors import SignatureError, quote
-from ..requirements import Examination
+from ..requirements import VerificationRecord
 from ..sigstore.certificates import CODE_SIGNING, CertificateIdentity, require_identity, require_path
 from ..sigstore.keys import Certificate, PublicKey, load_certificate
 from .algorithms import hashes_of_policy_key, own_hash, require_profile
@@ -42,25 +42,25 @@ class BundleTrust(NamedTuple):
     timestamps: int = 0
 
 
-def require_bundle_about(bundle: Bundle, trust: BundleTrust, manifest: bytes, examination: Examination) -> None:
+def require_bundle_about(bundle: Bundle, trust: BundleTrust, manifest: bytes, verification: VerificationRecord) -> None:
     """Return only if a signer of `trust` signed that these bytes are an image (V2 to V11).
 
-    Fills in key or certificate, claims, log and times of `examination` as they are proven; the caller has put the
+    Fills in key or certificate, claims, log and times of `verification` as they are proven; the caller has put the
     bundle's record there. A bundle whose `predicate` is there and is not SIGNING_PREDICATE is another attachment: not
     to be handed in, but to be counted. Raises SignatureError (`bundle`, `keycfg`, `untrusted`, `time`, `rekor`,
     `certid`, `crypto`, `payload`, `digest`) and MissingDependencyError.
     """
     if bundle.version != "0.3":
         _refuse("bundle", f"a bundle of version {bundle.version}, expected 0.3 for an image")
-    require_signed(bundle, trust, manifest, examination)
+    require_signed(bundle, trust, manifest, verification)
     if isinstance(bundle.content, MessageSignature):
         _refuse("payload", "a plain signature over the manifest, expected a signing statement")
     statement = parse_statement(bundle.content.payload_type, bundle.content.payload)
-    examination.claims = {"digest": statement.digest, "predicate": statement.predicate, "reference": ""}
+    verification.claims = {"digest": statement.digest, "predicate": statement.predicate, "reference": ""}
     require_subject(statement, manifest)
 
 
-def require_signed(bundle: Bundle, trust: BundleTrust, content: bytes, examination: Examination) -> None:
+def require_signed(bundle: Bundle, trust: BundleTrust, content: bytes, verification: VerificationRecord) -> None:
     """Return only if a signer of `trust` made the signature (V2 to V9).
 
     A message signature must be over `content`; for an envelope the caller has still to read what it says.
@@ -73,10 +73,10 @@ def require_signed(bundle: Bundle, trust: BundleTrust, content: bytes, examinati
     if trust.identity is None:
         signed = _signed_by_key(bundle, trust, message, payload)
         if trust.log_entries or trust.timestamps:
-            _require_logged(bundle, trust, signed, examination)
-        examination.key = signed.key.fingerprint
+            _require_logged(bundle, trust, signed, verification)
+        verification.key = signed.key.fingerprint
     else:
-        _require_signed_by_identity(bundle, trust, trust.identity, message, payload, examination)
+        _require_signed_by_identity(bundle, trust, trust.identity, message, payload, verification)
     if isinstance(bundle.content, MessageSignature):
         _require_digest(bundle.content, content)
 
@@ -113,7 +113,7 @@ def _require_signed_by_identity(
     identity: CertificateIdentity,
     message: bytes,
     payload: bytes | None,
-    examination: Examination,
+    verification: VerificationRecord,
 ) -> None:
     """V2 to V9 for a certificate that lived for minutes: it counts only at the times that others vouch for."""
     if bundle.certificate is None:
@@ -136,7 +136,7 @@ def _require_signed_by_identity(
     signed = Signed(message, payload, bundle.content.signature, leaf.der, True, key, own_hash(key))
     if not trust.timestamps and not trust.log_entries:
         trust = trust._replace(log_entries=1)  # whoever says nothing about logs has not waived them
-    times = _require_logged(bundle, trust, signed, examination)
+    times = _require_logged(bundle, trust, signed, verification)
     if not times:
         _refuse("time", "the log gives no time and the bundle has no time stamp: sign again with a timestamp authority")
     issuer = _issuer(leaf, chain, root, times)
@@ -147,7 +147,7 @@ def _require_signed_by_identity(
         key.require_signed(signed.signature, message, signed.hash_name)
     except SignatureError:
         _not_signed(key.kind == "ed25519")
-    examination.certificate = {"issuer": identity.oidc_issuer, "subject": identity.subject, **build_signer}
+    verification.certificate = {"issuer": identity.oidc_issuer, "subject": identity.subject, **build_signer}
 
 
 def _loaded(der: bytes, reason: str) -> Certificate:
@@ -157,7 +157,9 @@ def _loaded(der: bytes, reason: str) -> Certificate:
         raise SignatureError(f"a certificate of the bundle: {error}", reason=reason) from error
 
 
-def _require_logged(bundle: Bundle, trust: BundleTrust, signed: Signed, examination: Examination) -> list[float]:
+def _require_logged(
+    bundle: Bundle, trust: BundleTrust, signed: Signed, verification: VerificationRecord
+) -> list[float]:
     """All verified times, if there are as many entries and time stamps as the policy wants (V4 to V6)."""
     root = trust.root or TrustedRoot("the policy", tuple(bare_log(key) for key in trust.log_keys), (), (), (), ())
     read = [verified_time(each, signed.signature, root.timestamp_authorities, root.name) for each in bundle.timestamps]
@@ -175,8 +177,8 @@ def _require_logged(bundle: Bundle, trust: BundleTrust, signed: Signed, examinat
             # a log that gives no time is as good as any of the windows that its key is listed with
             windows = [log.window for log in root.logs if log.key.spki == entry.log.key.spki]
             require_one_window(windows, max(times), "the log", root.name)
-    if examination.bundle is not None:
-        examination.bundle = examination.bundle._replace(
+    if verification.bundle is not None:
+        verification.bundle = verification.bundle._replace(
             log=tuple(each.record() for each in entries),
             times=(
                 *({"from": "tsa", "name": each.authority.uri, "time": int(each.time)} for each in stamps),
@@ -234,10 +236,7 @@ def _issuer(leaf: Certificate, chain: Sequence[Certificate], root: TrustedRoot, 
 
 def _not_signed(by_ed25519: bool) -> NoReturn:
     if by_ed25519:
-        _refuse(
-            "crypto",
-            "not by the expected key, or an Ed25519ph signature, which is not supported: use ECDSA P-256",
-        )
+        _refuse("crypto", "not by the expected key, or an Ed25519ph signature, which is not supported: use ECDSA P-256")
     _refuse("crypto", "the signature is not by the expected key")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64decode
 
 from ...errors import MissingDependencyError, SignatureError
-from ..requirements import Examination, RunGpgv
+from ..requirements import RunGpgv, VerificationRecord
 from .keyring import merge_key_rings
 from .simplesigning import verify_message
 
@@ -49,7 +49,7 @@ def require_reliable(run_gpgv: RunGpgv) -> None:
     ):
         found = "accepted"
         try:
-            verify_message(message, ring, run_gpgv, Examination("self-test", "simple"))
+            verify_message(message, ring, run_gpgv, VerificationRecord("self-test", "simple"))
         except SignatureError as error:
             found = str(error)
         if f"({keyword})" not in found:

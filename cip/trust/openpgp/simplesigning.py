@@ -18,11 +18,11 @@ from ..materials import Material, parse_materials
 from ..payload import SIMPLE_SIGNING_TYPE, accept_payload
 from ..requirements import (
     Acceptance,
-    Examination,
     RunGpgv,
     SignatureResult,
     TrustTools,
     UnverifiedImage,
+    VerificationRecord,
     fetch_signatures,
     no_signature,
     require_one_accepted,
@@ -37,9 +37,18 @@ _ONCE = ("NEWSIG", "GOODSIG", "VALIDSIG", "PLAINTEXT")
 # What else may be said beside a good signature (GnuPG's doc/DETAILS); a word that is on no list refuses. KEYEXPIRED is
 # said of any expired subkey beside the one that signed, and an expired signer is EXPKEYSIG.
 _HARMLESS = frozenset(
-    {"PLAINTEXT_LENGTH", "KEY_CONSIDERED", "SIG_ID", "NOTATION_NAME", "NOTATION_FLAGS", "NOTATION_DATA", "POLICY_URL",
-     "VERIFICATION_COMPLIANCE_MODE", "KEYEXPIRED"}
-)  # fmt: skip
+    {
+        "PLAINTEXT_LENGTH",
+        "KEY_CONSIDERED",
+        "SIG_ID",
+        "NOTATION_NAME",
+        "NOTATION_FLAGS",
+        "NOTATION_DATA",
+        "POLICY_URL",
+        "VERIFICATION_COMPLIANCE_MODE",
+        "KEYEXPIRED",
+    }
+)
 _NO_PUBLIC_KEY = "9"  # GPG_ERR_NO_PUBKEY, the last but one argument of ERRSIG
 # Each refuses wherever it stands; the order is that of the sentence worth telling.
 _FATAL = {
@@ -77,7 +86,7 @@ class SignedBy(NamedTuple):
         """As `Requirement.check` says. Key files are read only for a signature to check (signatures.md C11)."""
         signatures = fetch_signatures(image)
         simple = [each for each in signatures if isinstance(each, SimpleSignature)]
-        candidates = [(each, Examination(each.origin, "simple")) for each in simple]
+        candidates = [(each, VerificationRecord(each.origin, "simple")) for each in simple]
         if not candidates:
             others = f", {len(signatures)} of another kind" if signatures else ""
             raise no_signature(image, "simple signature", others)
@@ -86,12 +95,12 @@ class SignedBy(NamedTuple):
         try:
             ring = merge_key_rings((key.name, key.load(tools.read_file)) for key in self.keys)
         except SignatureError as error:
-            seen.extend(examination.result(error) for _, examination in candidates)
+            seen.extend(verification.result(error) for _, verification in candidates)
             raise PolicyRejectedError(str(error), reason=error.reason) from error
 
-        def verify(signature: SimpleSignature, examination: Examination) -> Acceptance:
-            payload = verify_message(signature.message, ring, tools.run_gpgv, examination)
-            return accept_payload(payload, SIMPLE_SIGNING_TYPE, image, self.matcher, examination)
+        def verify(signature: SimpleSignature, verification: VerificationRecord) -> Acceptance:
+            payload = verify_message(signature.message, ring, tools.run_gpgv, verification)
+            return accept_payload(payload, SIMPLE_SIGNING_TYPE, image, self.matcher, verification)
 
         return require_one_accepted(candidates, verify, tools, seen)
 
@@ -108,7 +117,7 @@ def parse_signed_by(node: JsonNode) -> SignedBy:
     return SignedBy(key_type, keys, parse_signed_identity(node))
 
 
-def verify_message(message: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination: Examination) -> bytes:
+def verify_message(message: bytes, ring: KeyRing, run_gpgv: RunGpgv, verification: VerificationRecord) -> bytes:
     """The text of `message`, proven to be signed once, by a key of `ring` (signatures.md 4.5 steps 2 to 6).
 
     Raises SignatureError (`crypto`, `untrusted`; `dependency` when gpgv was killed), MissingDependencyError when there
@@ -116,13 +125,15 @@ def verify_message(message: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination
     """
     if not message or message[0] not in OPENPGP_FIRST:  # step 2: armor and cleartext are not for us (signatures.md D6)
         _refuse("not a signed binary OpenPGP message")
-    text = _verified(message, ring.packets, ring, run_gpgv, examination)
-    if ring.by_names and _verified(message, ring.by_names, ring, run_gpgv, examination) != text:
+    text = _verified(message, ring.packets, ring, run_gpgv, verification)
+    if ring.by_names and _verified(message, ring.by_names, ring, run_gpgv, verification) != text:
         _refuse("gpgv found two texts in it")
     return text
 
 
-def _verified(message: bytes, packets: bytes, ring: KeyRing, run_gpgv: RunGpgv, examination: Examination) -> bytes:
+def _verified(
+    message: bytes, packets: bytes, ring: KeyRing, run_gpgv: RunGpgv, verification: VerificationRecord
+) -> bytes:
     """The text of `message`, signed by a key that is good in `packets`, which is `ring` or a part of it."""
     try:
         outcome = run_gpgv(packets, message)
@@ -131,7 +142,7 @@ def _verified(message: bytes, packets: bytes, ring: KeyRing, run_gpgv: RunGpgv, 
     except CipError as error:  # it was killed, or could not be started: that says nothing about the signature
         raise SignatureError(str(error), reason="dependency") from error
     lines = _status_lines(outcome.status_lines)
-    examination.key = _signer(lines)
+    verification.key = _signer(lines)
     _require_one_good_signature(lines)
     if outcome.status != 0:
         _refuse(f"gpgv ended with status {outcome.status}")

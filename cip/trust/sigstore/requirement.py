@@ -20,11 +20,11 @@ from ..materials import parse_materials
 from ..payload import SIGSTORE_TYPE, accept_payload
 from ..requirements import (
     Acceptance,
-    Examination,
     PolicyReaders,
     SignatureResult,
     TrustTools,
     UnverifiedImage,
+    VerificationRecord,
     fetch_bundles,
     fetch_signatures,
     no_signature,
@@ -44,7 +44,7 @@ _ROOT_SOURCES = ("trustedRootPath", "trustedRootData")
 _COUNTS = ("requireLogEntries", "requireTimestamps")
 _OWN_MEMBERS = (*_ROOT_SOURCES, *_COUNTS)
 _SUBJECTS = ("subjectEmail", "subjectURI", "subjectOtherName", "buildSignerURI")
-Check = Callable[[Examination], Acceptance]
+Check = Callable[[VerificationRecord], Acceptance]
 
 
 class SigstoreSigned(NamedTuple):
@@ -61,8 +61,8 @@ class SigstoreSigned(NamedTuple):
         found = fetch_bundles(image)
         sigstore = [each for each in signatures if isinstance(each, SigstoreSignature)]
         material = _Loaded(self.source, tools)
-        candidates: list[tuple[Check, Examination]] = [
-            (self._check_of(each, material, image), Examination(each.origin, "sigstore"))
+        candidates: list[tuple[Check, VerificationRecord]] = [
+            (self._check_of(each, material, image), VerificationRecord(each.origin, "sigstore"))
             for each in sigstore
             if each.mime_type == SIGSTORE_MIME_TYPE
         ]
@@ -73,29 +73,31 @@ class SigstoreSigned(NamedTuple):
         if not candidates:
             others = _others(len(signatures) - len(sigstore), len(sigstore), attestations, found.others)
             raise no_signature(image, "sigstore signature", others + _advice(image))
-        return require_one_accepted(candidates, lambda check, examination: check(examination), tools, seen)
+        return require_one_accepted(candidates, lambda check, verification: check(verification), tools, seen)
 
     def _check_of(self, signature: SigstoreSignature, material: _Loaded, image: UnverifiedImage) -> Check:
-        def check(examination: Examination) -> Acceptance:
+        def check(verification: VerificationRecord) -> Acceptance:
             signers = material()
             evidence = Evidence(signature.payload, _signature_bytes(signature), signature.annotations)
-            payload = _signed_payload(signers.signers(evidence, examination), evidence, examination)
-            return accept_payload(payload, SIGSTORE_TYPE, image, self.matcher, examination)
+            payload = _signed_payload(signers.signers(evidence, verification), evidence, verification)
+            return accept_payload(payload, SIGSTORE_TYPE, image, self.matcher, verification)
 
         return check
 
     def _bundles(
         self, found: FoundBundles, image: UnverifiedImage, tools: TrustTools
-    ) -> tuple[Sequence[tuple[Check, Examination]], Sequence[str]]:
+    ) -> tuple[Sequence[tuple[Check, VerificationRecord]], Sequence[str]]:
         try:
             return rooms.bundle_candidates(found, self.source.bundle_demand(), self.matcher, image, tools)
         except UnsupportedError as error:
             refusal = SignatureError(str(error), reason="bundle")
 
-        def refuse(examination: Examination) -> Acceptance:
+        def refuse(verification: VerificationRecord) -> Acceptance:
             raise refusal
 
-        return [(refuse, Examination(each.origin, "sigstore-bundle")) for each in found.bundles], found.attestations
+        return [
+            (refuse, VerificationRecord(each.origin, "sigstore-bundle")) for each in found.bundles
+        ], found.attestations
 
 
 class _Loaded:
@@ -225,7 +227,7 @@ def _signature_bytes(signature: SigstoreSignature) -> bytes:
         raise SignatureError(f"annotation {_SIGNATURE}: {error}", reason="crypto") from error
 
 
-def _signed_payload(keys: Sequence[PublicKey], evidence: Evidence, examination: Examination) -> bytes:
+def _signed_payload(keys: Sequence[PublicKey], evidence: Evidence, verification: VerificationRecord) -> bytes:
     """The payload, which any of the keys may verify; the reason of the last one that does not is told."""
     refusal: CipError = SignatureError("no key may have signed", reason="crypto")
     for key in keys:
@@ -234,7 +236,7 @@ def _signed_payload(keys: Sequence[PublicKey], evidence: Evidence, examination: 
         except SignatureError as error:
             refusal = error
             continue
-        examination.key = key.fingerprint
+        verification.key = key.fingerprint
         return evidence.payload
     raise refusal
 

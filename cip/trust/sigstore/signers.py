@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from ...errors import SignatureError
 from ..armor import pem_blocks
 from ..materials import Material
-from ..requirements import Examination, TrustTools
+from ..requirements import TrustTools, VerificationRecord
 from .certificates import (
     CertificateIdentity,
     require_email,
@@ -43,7 +43,7 @@ class Evidence(NamedTuple):
 class TrustMaterial(Protocol):
     """Loaded trust material: who may have signed."""
 
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
+    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
         """The keys that may verify this signature, one of which must. Raises SignatureError."""
         ...
 
@@ -84,7 +84,7 @@ class _Keys(NamedTuple):
     keys: Sequence[PublicKey]
     log_keys: Sequence[PublicKey]
 
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
+    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
         """Certificate and chain are ignored (signatures.md 5.3); the log entry too unless a log key is configured."""
         if not self.log_keys:
             return self.keys
@@ -122,7 +122,7 @@ class _Fulcio(NamedTuple):
     anchors: Sequence[Certificate]
     log_keys: Sequence[PublicKey]
 
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
+    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
         """Log entry first: it gives the time at which the path must be valid (signatures.md 5.5)."""
         entry = read_log_entry(_annotation(evidence, _LOG_ENTRY, "rekor"), self.log_keys)
         der = only_pem_block(_annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace"))
@@ -136,7 +136,7 @@ class _Fulcio(NamedTuple):
         else:
             require_identity(leaf, wanted)
         subject = wanted.email or wanted.subject or wanted.build_signer_uri
-        examination.certificate = {"issuer": wanted.oidc_issuer, "subject": subject}
+        verification.certificate = {"issuer": wanted.oidc_issuer, "subject": subject}
         return [leaf.public_key()]
 
 
@@ -169,7 +169,7 @@ class _Pki(NamedTuple):
     intermediates: Sequence[Certificate]
     now: float
 
-    def signers(self, evidence: Evidence, examination: Examination) -> Sequence[PublicKey]:
+    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
         """The path must be valid now; the log entry is ignored (signatures.md 5.6)."""
         text = _annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace").strip()
         block = next(pem_blocks(text), None)
@@ -182,7 +182,7 @@ class _Pki(NamedTuple):
         if self.source.subject_hostname:
             require_hostname(leaf, self.source.subject_hostname)
         subject = " ".join(filter(None, (self.source.subject_email, self.source.subject_hostname)))
-        examination.certificate = {"issuer": self.source.anchors.name, "subject": subject}
+        verification.certificate = {"issuer": self.source.anchors.name, "subject": subject}
         return [leaf.public_key()]
 
 

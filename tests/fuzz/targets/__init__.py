@@ -10,4 +10,4 @@ TARGETS: Mapping[str, Target] = {
     target.name: target
     for room in (model, files, storage, registry, hostconfig, trust, bundle, wire)
     for target in room.TARGETS
-}  # fmt: skip
+}

@@ -15,15 +15,9 @@ from cip.trust.bundle.timestamp import verified_time
 from cip.trust.bundle.tlog import note_key_id, parse_checkpoint
 from cip.trust.bundle.trustedroot import TrustedRoot, parse_trusted_root
 from cip.trust.bundle.verify import BundleTrust, require_signed
-from cip.trust.requirements import BundleRecord, Examination
+from cip.trust.requirements import BundleRecord, VerificationRecord
 from cip.trust.sigstore.certificates import CertificateIdentity
-from cip.trust.sigstore.der import (
-    GENERALIZED_TIME,
-    INTEGER,
-    OID,
-    Element,
-    parse_der,
-)  # fmt: skip
+from cip.trust.sigstore.der import GENERALIZED_TIME, INTEGER, OID, Element, parse_der
 
 from ..engine import SEEDS, Target
 from ..mutation import mutate_der, mutate_json
@@ -32,8 +26,10 @@ _SIGNED_AT = 1_700_000_000  # seconds since 1970, in all stamps among the seeds
 _FILE = b"the content of a file"
 _SUBJECT = "https://github.com/acme/os/.github/workflows/release.yml@refs/heads/main"
 _READERS: dict[int, Callable[[Element], object]] = {
-    INTEGER: Element.integer, OID: Element.oid, GENERALIZED_TIME: Element.time,
-}  # fmt: skip
+    INTEGER: Element.integer,
+    OID: Element.oid,
+    GENERALIZED_TIME: Element.time,
+}
 
 
 class _Known(NamedTuple):
@@ -63,14 +59,14 @@ def _believed(bundle: Bundle) -> Envelope | None:
 def _bundle(data: bytes) -> str:
     """Bundles; one that is believed holds what a seed holds."""
     bundle = parse_bundle(data, "bundle")
-    examination = Examination("x", "sigstore-bundle")
-    examination.bundle = BundleRecord("")
+    verification = VerificationRecord("x", "sigstore-bundle")
+    verification.bundle = BundleRecord("")
     try:
-        require_signed(bundle, _known().trust, _FILE, examination)
+        require_signed(bundle, _known().trust, _FILE, verification)
     except SignatureError as error:
         return f"{error.reason} {error}"[:60]
     assert _known().contents[bundle.content.signature] == _believed(bundle)
-    assert examination.bundle.log and examination.bundle.times
+    assert verification.bundle.log and verification.bundle.times
     return "believed"
 
 

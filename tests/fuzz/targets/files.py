@@ -55,9 +55,13 @@ def _docker_archive(data: bytes) -> None:
     archive = Archive(descriptor, "archive", lambda: os.close(descriptor))
     try:
         source = DockerArchiveSource(
-            "archive", nameless_identity(Transport.DOCKER_ARCHIVE), archive, Choice(),
-            Spools(TemporarySpace(tempfile.gettempdir(), 1 << 30)), cast(Programs, _NoPrograms()),
-        )  # fmt: skip
+            "archive",
+            nameless_identity(Transport.DOCKER_ARCHIVE),
+            archive,
+            Choice(),
+            Spools(TemporarySpace(tempfile.gettempdir(), 1 << 30)),
+            cast(Programs, _NoPrograms()),
+        )
         manifest = parse_manifest(*source.manifest(None), "manifest")
         assert isinstance(manifest, Manifest)
         for blob in (manifest.config, *manifest.layers):

@@ -21,20 +21,50 @@ from ..engine import Target
 from ..mutation import mutate_json
 
 _REFERENCE_WORDS = (
-    b"docker://", b"oci:", b"oci-archive:", b"dir:", b"docker-archive:", b"docker-daemon:", b"containers-storage:",
-    b"tarball:", b"localhost/", b"index.docker.io/", b"library/", b":latest", b"@sha256:", b"@0", b"@md5:", b"_", b"__",
-    b"-", b".", b"[::1]:5000/", b"@@unknown-digest@@", b"0123456789abcdef" * 4,
-)  # fmt: skip
+    b"docker://",
+    b"oci:",
+    b"oci-archive:",
+    b"dir:",
+    b"docker-archive:",
+    b"docker-daemon:",
+    b"containers-storage:",
+    b"tarball:",
+    b"localhost/",
+    b"index.docker.io/",
+    b"library/",
+    b":latest",
+    b"@sha256:",
+    b"@0",
+    b"@md5:",
+    b"_",
+    b"__",
+    b"-",
+    b".",
+    b"[::1]:5000/",
+    b"@@unknown-digest@@",
+    b"0123456789abcdef" * 4,
+)
 MANIFEST_WORDS = (
-    b'"mediaType":"application/vnd.oci.image.index.v1+json",', b'"manifests":[],', b'"layers":[],', b'"config":null,',
-    b'"fsLayers":[],', b'"schemaVersion":1,', b'"schemaVersion":2,', b'"platform":{},', b'"annotations":{},',
-    b'"size":-1,', b'"urls":["x"],',
-)  # fmt: skip
+    b'"mediaType":"application/vnd.oci.image.index.v1+json",',
+    b'"manifests":[],',
+    b'"layers":[],',
+    b'"config":null,',
+    b'"fsLayers":[],',
+    b'"schemaVersion":1,',
+    b'"schemaVersion":2,',
+    b'"platform":{},',
+    b'"annotations":{},',
+    b'"size":-1,',
+    b'"urls":["x"],',
+)
 
 _REFERRER_WORDS = (
-    b'"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json",', b'"subject":null,', b'"manifests":null,',
-    b'"dev.sigstore.bundle.predicateType":"x",', b'"dev.sigstore.bundle.content":"message-signature",',
-)  # fmt: skip
+    b'"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json",',
+    b'"subject":null,',
+    b'"manifests":null,',
+    b'"dev.sigstore.bundle.predicateType":"x",',
+    b'"dev.sigstore.bundle.content":"message-signature",',
+)
 SUBJECT = digest_of(b"image")  # the image of the seeds
 _NODES = 200  # whose paths are looked at
 _LETTERS = str.maketrans("0123456789", "abcdefghij")  # digits are taken out of what tells outcomes apart

@@ -23,15 +23,54 @@ NOW = 1_800_000_000.0  # seconds since 1970
 ORIGIN = Origin("https", "registry.example.com", 443)
 
 HTTP_WORDS = (
-    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\r\n ", b"Content-Length: 5\r\n", b"Content-Length: +5\r\n", b"0\r\n\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip, chunked\r\n", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0",
-    b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Host: x\r\n", b"GET ", b"HEAD ", b"POST /quit", b"%2f",
-    b"5\r\n", b"ffffffffffffffff\r\n", b"-1\r\n", b";ext=1", b"\x80", b"\x0b", b": ", b" :", b"http://x/", b"*",
-)  # fmt: skip
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n\r\n",
+    b"\r\n ",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: +5\r\n",
+    b"0\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"HTTP/1.1",
+    b"HTTP/1.0",
+    b"HTTP/2.0",
+    b"Expect: 100-continue\r\n",
+    b"Connection: close\r\n",
+    b"Host: x\r\n",
+    b"GET ",
+    b"HEAD ",
+    b"POST /quit",
+    b"%2f",
+    b"5\r\n",
+    b"ffffffffffffffff\r\n",
+    b"-1\r\n",
+    b";ext=1",
+    b"\x80",
+    b"\x0b",
+    b": ",
+    b" :",
+    b"http://x/",
+    b"*",
+)
 _CHALLENGE_WORDS = (
-    b"Bearer ", b"Basic ", b"Digest ", b'realm="https://auth.example.com/token"', b',service="s"', b',scope="a:b:c"',
-    b',error="insufficient_scope"', b'\\"', b"=", b",", b'"', b"realm=http://x", b'realm="//x"', b"%0d%0a", b"?a=b&c",
-)  # fmt: skip
+    b"Bearer ",
+    b"Basic ",
+    b"Digest ",
+    b'realm="https://auth.example.com/token"',
+    b',service="s"',
+    b',scope="a:b:c"',
+    b',error="insufficient_scope"',
+    b'\\"',
+    b"=",
+    b",",
+    b'"',
+    b"realm=http://x",
+    b'realm="//x"',
+    b"%0d%0a",
+    b"?a=b&c",
+)
 
 
 def _challenge(data: bytes) -> None:

@@ -14,7 +14,7 @@ from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
 from cip.trust.openpgp.simplesigning import verify_message
 from cip.trust.payload import SIGSTORE_TYPE, SIMPLE_SIGNING_TYPE, parse_payload, require_claims_about
 from cip.trust.policy import parse_policy
-from cip.trust.requirements import Examination
+from cip.trust.requirements import VerificationRecord
 from cip.trust.sigstore.certificates import require_email, require_hostname, require_oidc_issuer, require_path
 from cip.trust.sigstore.keys import PublicKey, load_certificate, load_public_key
 from cip.trust.sigstore.logs import read_log_entry
@@ -28,11 +28,20 @@ _FINGERPRINT = "0123456789ABCDEF0123456789ABCDEF01234567"
 _GPGV_WORDS = tuple(
     f"[GNUPG:] {word}\n".encode()
     for word in (
-        "NEWSIG", "GOODSIG 0123456789ABCDEF x", f"VALIDSIG {_FINGERPRINT} 2020-01-01 1 0 4 0 1 8 00 {_FINGERPRINT}",
-        "BADSIG x", "EXPSIG x", "EXPKEYSIG x", "REVKEYSIG x", "ERRSIG x 1 8 00 1 9 x", "NO_PUBKEY x", "FAILURE x 1",
-        "PLAINTEXT 62 0 x", "KEY_CONSIDERED x 0",
+        "NEWSIG",
+        "GOODSIG 0123456789ABCDEF x",
+        f"VALIDSIG {_FINGERPRINT} 2020-01-01 1 0 4 0 1 8 00 {_FINGERPRINT}",
+        "BADSIG x",
+        "EXPSIG x",
+        "EXPKEYSIG x",
+        "REVKEYSIG x",
+        "ERRSIG x 1 8 00 1 9 x",
+        "NO_PUBKEY x",
+        "FAILURE x 1",
+        "PLAINTEXT 62 0 x",
+        "KEY_CONSIDERED x 0",
     )
-)  # fmt: skip
+)
 
 
 def _policy(data: bytes) -> None:
@@ -70,7 +79,7 @@ class _Gpgv(NamedTuple):
 def _gpgv(data: bytes) -> None:
     """The status lines of gpgv, parts of which a signature chooses: accepted only for the one key."""
     ring = KeyRing(b"", frozenset((_FINGERPRINT,)))
-    verify_message(b"\x90", ring, lambda packets, message: _Gpgv(0, data, b"text"), Examination("x", "simple"))
+    verify_message(b"\x90", ring, lambda packets, message: _Gpgv(0, data, b"text"), VerificationRecord("x", "simple"))
     words = [line.split(b" ") for line in data.split(b"\n")]
     valid = [line for line in words if line[1:2] == [b"VALIDSIG"]]
     assert [line[1:2] for line in words].count([b"GOODSIG"]) == 1

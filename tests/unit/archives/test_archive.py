@@ -71,8 +71,10 @@ class Reading(ArchiveTestCase):
             self.assertEqual(source.manifest(None).data, images.MANIFEST_M)
             self.assertEqual(self.read(source, images.DIGEST_T), images.LAYER_T)
             self.assertEqual(self.read(source, images.DIGEST_C), images.CONFIG_C)
-            self.assertEqual((source.identity.transport, source.identity.identity, source.identity.scopes[0]),
-                             (Transport.OCI_ARCHIVE, str(self.path), str(self.directory)))
+            self.assertEqual(
+                (source.identity.transport, source.identity.identity, source.identity.scopes[0]),
+                (Transport.OCI_ARCHIVE, str(self.path), str(self.directory)),
+            )
 
     def test_an_uncompressed_archive_needs_no_temporary_file(self) -> None:
         """Not even where no file may grow at all."""
@@ -138,8 +140,9 @@ class Refusing(ArchiveTestCase):
         self.pack(**{images.DIGEST_T.encoded: None})
         with self.assertRaisesRegex(NotFoundError, "no member 'blobs/sha256/43e187") as caught:
             self.read(self.open(), images.DIGEST_T)
-        self.assertEqual((caught.exception.code, caught.exception.digest),
-                         (ErrorCode.BLOB_NOT_FOUND, str(images.DIGEST_T)))
+        self.assertEqual(
+            (caught.exception.code, caught.exception.digest), (ErrorCode.BLOB_NOT_FOUND, str(images.DIGEST_T))
+        )
 
     def test_files_that_are_no_archives_are_refused(self) -> None:
         self.write(b"hello")
@@ -201,9 +204,11 @@ class Compressed(ArchiveTestCase):
 
     def test_without_anything_that_reads_zstd_the_error_says_so(self) -> None:
         self.write(b"\x28\xb5\x2f\xfd" + b"x" * 100)
-        with mock.patch("subprocess.Popen", side_effect=FileNotFoundError), \
-                mock.patch("cip.sources.archives.compression._zstd_library", return_value=None), \
-                self.assertRaisesRegex(MissingDependencyError, "zstd is not installed: needed to unpack oci-archive:"):
+        with (
+            mock.patch("subprocess.Popen", side_effect=FileNotFoundError),
+            mock.patch("cip.sources.archives.compression._zstd_library", return_value=None),
+            self.assertRaisesRegex(MissingDependencyError, "zstd is not installed: needed to unpack oci-archive:"),
+        ):
             self.open()
 
 

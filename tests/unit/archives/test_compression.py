@@ -76,8 +76,10 @@ class Streaming(unittest.TestCase):
 
     def test_streams_in_a_row_are_one_and_zeros_are_padding(self) -> None:
         for compression, pack in (
-            (Compression.GZIP, gzip.compress), (Compression.BZIP2, bz2.compress), (Compression.XZ, lzma.compress),
-        ):  # fmt: skip
+            (Compression.GZIP, gzip.compress),
+            (Compression.BZIP2, bz2.compress),
+            (Compression.XZ, lzma.compress),
+        ):
             data = pack(b"one ") + bytes(8) + pack(b"") + pack(b"two") + bytes(4096)
             for chunk in (1 << 20, 1, 5):
                 with self.subTest(compression, chunk=chunk):
@@ -98,8 +100,9 @@ class Streaming(unittest.TestCase):
                         _read(broken, compression, 1 << 20)
 
     def test_a_dictionary_beyond_the_memory_limit_is_refused(self) -> None:
-        huge = lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "mode": lzma.MODE_FAST,
-                                             "mf": lzma.MF_HC3}])  # fmt: skip
+        huge = lzma.compress(
+            b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3}]
+        )
         with self.assertRaisesRegex(InvalidDocumentError, "[Mm]emory usage limit"):
             _read(huge, Compression.XZ, 1 << 20)
 

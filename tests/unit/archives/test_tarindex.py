@@ -70,9 +70,14 @@ class Finding(TarTestCase):
             )
         )
         for name, link in (
-            (b"a/up", b"b/file"), (b"a/beside", b"a/file"), (b"a/hard", b"b/file"), (b"top", b"file"),
-            (b"a/out", b""), (b"a/absolute", b""), (b"a/hard-out", b""),
-        ):  # fmt: skip
+            (b"a/up", b"b/file"),
+            (b"a/beside", b"a/file"),
+            (b"a/hard", b"b/file"),
+            (b"top", b"file"),
+            (b"a/out", b""),
+            (b"a/absolute", b""),
+            (b"a/hard-out", b""),
+        ):
             with self.subTest(name):
                 member = index.find(name)
                 assert member is not None
@@ -154,11 +159,15 @@ class Extensions(TarTestCase):
         header = images.ustar_header(Member(b"short"), size=0)
         content = b"".join(
             (
-                images.ustar_header(Member(b"g", comment, kind=b"g")), pad(comment),
-                images.ustar_header(Member(b"x", sized, kind=b"x")), pad(sized), header, pad(b"12345"),
+                images.ustar_header(Member(b"g", comment, kind=b"g")),
+                pad(comment),
+                images.ustar_header(Member(b"x", sized, kind=b"x")),
+                pad(sized),
+                header,
+                pad(b"12345"),
                 images.tar([Member(b"next", b"!")]),
             )
-        )  # fmt: skip
+        )
         index = self.index(content)
         self.assertEqual(self.read(index, b"real"), b"12345")
         self.assertEqual(self.read(index, b"next"), b"!")
@@ -188,19 +197,31 @@ class Extensions(TarTestCase):
             ("text", b"hello", "byte 0: expected a header", ErrorCode.MANIFEST_INVALID),
             ("no tar", b"x" * 2048, "byte 0: not a tar archive", ErrorCode.MANIFEST_INVALID),
             ("checksum", bytes(broken_checksum), "byte 0: not a tar archive", ErrorCode.MANIFEST_INVALID),
-            ("checksum later", good[:1536] + b"y" * 512, "byte 1536: .*checksum|byte 1536: a malformed number",
-             ErrorCode.MANIFEST_INVALID),
+            (
+                "checksum later",
+                good[:1536] + b"y" * 512,
+                "byte 1536: .*checksum|byte 1536: a malformed number",
+                ErrorCode.MANIFEST_INVALID,
+            ),
             ("cut in content", good[:600], "byte 0: expected 600 bytes of content", ErrorCode.MANIFEST_INVALID),
             ("cut in header", good[:1536] + b"y" * 100, "byte 1536: expected a header", ErrorCode.MANIFEST_INVALID),
             ("negative size", with_size(b"-0000000001\0"), "a malformed number", ErrorCode.MANIFEST_INVALID),
             ("size with underscores", with_size(b"0000_00_001\0"), "a malformed number", ErrorCode.MANIFEST_INVALID),
             ("size of 2^88", with_size(b"\x80" + b"\xff" * 11), "bytes of content", ErrorCode.MANIFEST_INVALID),
             ("base-256 negative", with_size(b"\xff" * 12), "a malformed number", ErrorCode.MANIFEST_INVALID),
-            ("sparse", images.ustar_header(Member(b"s", kind=b"S")) + bytes(1024), "a sparse member",
-             ErrorCode.MANIFEST_INVALID),
+            (
+                "sparse",
+                images.ustar_header(Member(b"s", kind=b"S")) + bytes(1024),
+                "a sparse member",
+                ErrorCode.MANIFEST_INVALID,
+            ),
             ("long name", long_name + bytes(3 << 20), "larger than 1048576 bytes", ErrorCode.LIMIT_EXCEEDED),
-            ("name upon name", images.tar([Member(b"L", b"x", kind=b"L")] * 17), "more than 16 extended headers",
-             ErrorCode.MANIFEST_INVALID),
+            (
+                "name upon name",
+                images.tar([Member(b"L", b"x", kind=b"L")] * 17),
+                "more than 16 extended headers",
+                ErrorCode.MANIFEST_INVALID,
+            ),
             ("pax without end", pax_member(b"11 path=abc"), "a malformed extended header", ErrorCode.MANIFEST_INVALID),
             ("pax length too long", pax_member(b"99 path=a\n"), "a malformed extended", ErrorCode.MANIFEST_INVALID),
             ("pax length zero", pax_member(b"0 path=a\n"), "a malformed extended", ErrorCode.MANIFEST_INVALID),
@@ -230,17 +251,32 @@ class Extensions(TarTestCase):
 class Names(unittest.TestCase):
     def test_names_are_cleaned_or_refused(self) -> None:
         for name, cleaned in (
-            (b"a", b"a"), (b"./a", b"a"), (b"a//b/.", b"a/b"), (b"a/...", b"a/..."), (b"\xff", b"\xff"),
-            (b"", None), (b".", None), (b"/a", None), (b"../a", None), (b"a/..", None), (b"a/../b", None),
-        ):  # fmt: skip
+            (b"a", b"a"),
+            (b"./a", b"a"),
+            (b"a//b/.", b"a/b"),
+            (b"a/...", b"a/..."),
+            (b"\xff", b"\xff"),
+            (b"", None),
+            (b".", None),
+            (b"/a", None),
+            (b"../a", None),
+            (b"a/..", None),
+            (b"a/../b", None),
+        ):
             with self.subTest(name):
                 self.assertEqual(clean_name(name), cleaned)
 
     def test_targets_are_resolved_or_refused(self) -> None:
         for name, resolved in (
-            (b"a/../b", b"b"), (b"a/b/../../c", b"c"), (b"./a", b"a"),
-            (b"a/..", None), (b"..", None), (b"a/../../b", None), (b"/a", None), (b"", None),
-        ):  # fmt: skip
+            (b"a/../b", b"b"),
+            (b"a/b/../../c", b"c"),
+            (b"./a", b"a"),
+            (b"a/..", None),
+            (b"..", None),
+            (b"a/../../b", None),
+            (b"/a", None),
+            (b"", None),
+        ):
             with self.subTest(name):
                 self.assertEqual(resolve_name(name), resolved)
 

@@ -13,7 +13,7 @@ from cip.trust.bundle.algorithms import LOG_KEY_DETAILS, require_profile
 from cip.trust.bundle.bundle import Bundle, parse_bundle
 from cip.trust.bundle.trustedroot import TrustedRoot, parse_trusted_root
 from cip.trust.bundle.verify import BundleTrust, require_bundle_about
-from cip.trust.requirements import Examination
+from cip.trust.requirements import VerificationRecord
 from cip.trust.sigstore.keys import PublicKey, load_key
 from tests.support.bundlecases import (
     ENTRY,
@@ -120,11 +120,18 @@ class ParseTest(unittest.TestCase):
 
     def test_what_must_be_there_is(self) -> None:
         for path in (
-            "verificationMaterial", f"{ENTRY}.logId", f"{ENTRY}.logId.keyId", f"{ENTRY}.kindVersion",
-            f"{ENTRY}.canonicalizedBody", "verificationMaterial.certificate.rawBytes",
-            f"{STAMPS}.rfc3161Timestamps.0.signedTimestamp", "dsseEnvelope.payload", "dsseEnvelope.payloadType",
-            "dsseEnvelope.signatures", "dsseEnvelope.signatures.0.sig",
-        ):  # fmt: skip
+            "verificationMaterial",
+            f"{ENTRY}.logId",
+            f"{ENTRY}.logId.keyId",
+            f"{ENTRY}.kindVersion",
+            f"{ENTRY}.canonicalizedBody",
+            "verificationMaterial.certificate.rawBytes",
+            f"{STAMPS}.rfc3161Timestamps.0.signedTimestamp",
+            "dsseEnvelope.payload",
+            "dsseEnvelope.payloadType",
+            "dsseEnvelope.signatures",
+            "dsseEnvelope.signatures.0.sig",
+        ):
             for other in (None, "absent"):
                 document = WORLD.bundle().document
                 with self.subTest(path, other=other):
@@ -145,12 +152,19 @@ class ParseTest(unittest.TestCase):
 
     def test_other_kinds_of_values_are_refused(self) -> None:
         for path, value in (
-            (f"{ENTRY}.logIndex", 1.0), (f"{ENTRY}.logIndex", -1), (f"{ENTRY}.logIndex", 2**63),
-            (f"{ENTRY}.logIndex", []), (f"{ENTRY}.logId", "x"),
-            ("verificationMaterial.tlogEntries", {}), ("dsseEnvelope.payload", 5),
-            ("dsseEnvelope", []), ("mediaType", 5), (f"{PROOF}.checkpoint.envelope", 5), (f"{PROOF}.hashes.0", None),
+            (f"{ENTRY}.logIndex", 1.0),
+            (f"{ENTRY}.logIndex", -1),
+            (f"{ENTRY}.logIndex", 2**63),
+            (f"{ENTRY}.logIndex", []),
+            (f"{ENTRY}.logId", "x"),
+            ("verificationMaterial.tlogEntries", {}),
+            ("dsseEnvelope.payload", 5),
+            ("dsseEnvelope", []),
+            ("mediaType", 5),
+            (f"{PROOF}.checkpoint.envelope", 5),
+            (f"{PROOF}.hashes.0", None),
             ("dsseEnvelope.payload", "\u00e9"),
-        ):  # fmt: skip
+        ):
             document = WORLD.bundle().document
             with self.subTest(path, value=value):
                 put(path, value)(document)
@@ -186,30 +200,42 @@ class RecordTest(unittest.TestCase):
     """What is told about an accepted bundle (bundles.md 4.4)."""
 
     def test_keyless_bundle_in_both_logs(self) -> None:
-        examination = judge(Case("x", "", made(log=V1, stamps=[{}])), WORLD)
-        result = examination.result()
+        verification = judge(Case("x", "", made(log=V1, stamps=[{}])), WORLD)
+        result = verification.result()
         assert result.bundle is not None
         subject = {"issuer": OIDC_ISSUER, "subject": f"URI:{IDENTITY.uri}"}
         origin = "rekor.lab - 1193050959916656506"
         self.assertEqual((result.certificate, result.key), (subject, ""))
-        self.assertEqual(result.bundle.log, ({
-            "id": WORLD.log_v1.log_id[:8].hex(), "origin": origin, "index": 1_000_005, "kind": "dsse/0.0.1",
-            "proof": True, "promise": True,
-        },))  # fmt: skip
-        self.assertEqual(result.bundle.times, (
-            {"from": "tsa", "name": "https://tsa.lab", "time": SIGNED_AT},
-            {"from": "log", "name": origin, "time": SIGNED_AT},
-        ))  # fmt: skip
+        self.assertEqual(
+            result.bundle.log,
+            (
+                {
+                    "id": WORLD.log_v1.log_id[:8].hex(),
+                    "origin": origin,
+                    "index": 1_000_005,
+                    "kind": "dsse/0.0.1",
+                    "proof": True,
+                    "promise": True,
+                },
+            ),
+        )
+        self.assertEqual(
+            result.bundle.times,
+            (
+                {"from": "tsa", "name": "https://tsa.lab", "time": SIGNED_AT},
+                {"from": "log", "name": origin, "time": SIGNED_AT},
+            ),
+        )
         digest = "sha256:bafebd36189ad3688b7b3915ea55d461e0bfcfbdde11e54b0a123999fb6be50f"
         self.assertEqual(result.claims, {"digest": digest, "predicate": PREDICATE, "reference": ""})
 
     def test_bundle_by_a_key(self) -> None:
-        examination = judge(Case("x", "", by_key(V2), keys=the_key), WORLD)
-        self.assertEqual(examination.key, load_key(spki(WORLD.key)).fingerprint)
-        assert examination.bundle is not None
-        (entry,) = examination.bundle.log
+        verification = judge(Case("x", "", by_key(V2), keys=the_key), WORLD)
+        self.assertEqual(verification.key, load_key(spki(WORLD.key)).fingerprint)
+        assert verification.bundle is not None
+        (entry,) = verification.bundle.log
         self.assertEqual((entry["proof"], entry["promise"], entry["index"]), (True, False, 5))
-        self.assertEqual(examination.bundle.times, ())
+        self.assertEqual(verification.bundle.times, ())
 
     def test_build_signer_is_told_if_it_was_compared(self) -> None:
         from tests.support.bundlecases import CASES
@@ -222,21 +248,21 @@ class RecordTest(unittest.TestCase):
     def test_without_a_word_about_logs_none_is_wanted_of_a_key(self) -> None:
         trust = BundleTrust(keys=(load_key(spki(WORLD.key)),))
         for bundle in (WORLD.bundle(None, key=WORLD.key), WORLD.bundle(V1, key=WORLD.key, body=put("kind", "x"))):
-            require_bundle_about(parsed(bundle.document), trust, IMAGE, Examination("place", "sigstore-bundle"))
+            require_bundle_about(parsed(bundle.document), trust, IMAGE, VerificationRecord("place", "sigstore-bundle"))
 
     def test_a_stranger_claims_nothing(self) -> None:
-        examination = Examination("place", "sigstore-bundle")
+        verification = VerificationRecord("place", "sigstore-bundle")
         trust = BundleTrust(keys=(load_key(spki(World().key)),))
         bundle = parsed(WORLD.bundle(None, key=WORLD.key).document)
         with self.assertRaises(SignatureError):
-            require_bundle_about(bundle, trust, IMAGE, examination)
-        self.assertEqual((examination.claims, examination.key, examination.certificate), (None, "", None))
+            require_bundle_about(bundle, trust, IMAGE, verification)
+        self.assertEqual((verification.claims, verification.key, verification.certificate), (None, "", None))
 
     def test_an_examination_without_record_is_left_so(self) -> None:
-        examination = Examination("place", "sigstore-bundle")
+        verification = VerificationRecord("place", "sigstore-bundle")
         trust = BundleTrust(identity=IDENTITY, root=WORLD.loaded_root(), log_entries=1)
-        require_bundle_about(parse_bundle(WORLD.bundle().data, "bundle"), trust, IMAGE, examination)
-        self.assertIsNone(examination.bundle)
+        require_bundle_about(parse_bundle(WORLD.bundle().data, "bundle"), trust, IMAGE, verification)
+        self.assertIsNone(verification.bundle)
 
 
 class FlipTest(unittest.TestCase):
@@ -248,10 +274,15 @@ class FlipTest(unittest.TestCase):
             document = case.make(WORLD).document
             judge(case, WORLD)
             paths = [
-                "dsseEnvelope.payload", "dsseEnvelope.signatures.0.sig", "verificationMaterial.certificate.rawBytes",
-                f"{ENTRY}.logId.keyId", f"{ENTRY}.canonicalizedBody", f"{PROOF}.rootHash", f"{PROOF}.hashes.0",
+                "dsseEnvelope.payload",
+                "dsseEnvelope.signatures.0.sig",
+                "verificationMaterial.certificate.rawBytes",
+                f"{ENTRY}.logId.keyId",
+                f"{ENTRY}.canonicalizedBody",
+                f"{PROOF}.rootHash",
+                f"{PROOF}.hashes.0",
                 f"{PROOF}.hashes.2",
-            ]  # fmt: skip
+            ]
             if log == V1:
                 paths.append(f"{ENTRY}.inclusionPromise.signedEntryTimestamp")
             for path in paths:
@@ -285,12 +316,12 @@ class FlipTest(unittest.TestCase):
         for at in range(0, len(stamp), STEP):
             put(f"{STAMPS}.rfc3161Timestamps.0.signedTimestamp", b64(flip(stamp, at)))(document)
             try:
-                examination = judge(case, WORLD, json.dumps(document).encode())
+                verification = judge(case, WORLD, json.dumps(document).encode())
             except SignatureError:
                 continue
             believed += 1
-            assert examination.bundle is not None
-            self.assertEqual(examination.bundle.times[0]["time"], SIGNED_AT, at)
+            assert verification.bundle is not None
+            self.assertEqual(verification.bundle.times[0]["time"], SIGNED_AT, at)
         # unsigned places: the embedded certificate is in the root, too
         self.assertLess(believed, len(stamp) // (2 * STEP))
 
@@ -298,13 +329,19 @@ class FlipTest(unittest.TestCase):
 class AlgorithmsTest(unittest.TestCase):
     def test_keys_that_may_sign(self) -> None:
         for kind, parameter, exponent, words in (
-            ("rsa", "2048", 65537, ""), ("rsa", "8192", 2**32 - 1, ""), ("rsa", "8191", 65539, ""),
+            ("rsa", "2048", 65537, ""),
+            ("rsa", "8192", 2**32 - 1, ""),
+            ("rsa", "8191", 65539, ""),
             ("ecdsa", "secp521r1", 0, ""),
-            ("ed25519", "", 0, ""), ("rsa", "8200", 65537, "8200 bits"), ("rsa", "2048", 65535, "exponent 65535"),
-            ("rsa", "2048", 65538, "exponent 65538"), ("rsa", "2048", 2**32 + 1, "exponent 4294967297"),
+            ("ed25519", "", 0, ""),
+            ("rsa", "8200", 65537, "8200 bits"),
+            ("rsa", "2048", 65535, "exponent 65535"),
+            ("rsa", "2048", 65538, "exponent 65538"),
+            ("rsa", "2048", 2**32 + 1, "exponent 4294967297"),
             ("rsa", "2048", 2**32, "exponent 4294967296"),
-            ("ecdsa", "secp224r1", 0, "secp224r1"), ("ecdsa", "", 0, "curve"),
-        ):  # fmt: skip
+            ("ecdsa", "secp224r1", 0, "secp224r1"),
+            ("ecdsa", "", 0, "curve"),
+        ):
             key = PublicKey(b"", kind, None, parameter, exponent)
             with self.subTest(kind, parameter=parameter, exponent=exponent):
                 if not words:
@@ -370,20 +407,30 @@ class TrustedRootTest(unittest.TestCase):
 
     def test_missing_and_odd_members_refuse(self) -> None:
         for path in (
-            "tlogs.0.publicKey", "tlogs.0.logId", "tlogs.0.logId.keyId", "tlogs.0.publicKey.rawBytes",
-            "certificateAuthorities.0.certChain", "certificateAuthorities.0.certChain.certificates.0.rawBytes",
-            "certificateAuthorities.0.validFor", "mediaType",
-        ):  # fmt: skip
+            "tlogs.0.publicKey",
+            "tlogs.0.logId",
+            "tlogs.0.logId.keyId",
+            "tlogs.0.publicKey.rawBytes",
+            "certificateAuthorities.0.certChain",
+            "certificateAuthorities.0.certChain.certificates.0.rawBytes",
+            "certificateAuthorities.0.validFor",
+            "mediaType",
+        ):
             with self.subTest(path):
                 self.refuse("expected", put(path))
         for path, value in (
-            ("tlogs.0.publicKey.validFor.start", "2023-01-01"), ("tlogs.0.publicKey.validFor.start", 5),
-            ("tlogs.0.publicKey.validFor.end", "2023-01-01T00:00:00.1234567890Z"), ("tlogs", {}), ("tlogs.0", 5),
-            ("tlogs.0.publicKey.validFor.end", "2023-01-01T00:00:60Z"), ("tlogs.0.logId.keyId", "*"),
-            ("tlogs.0.checkpointKeyId", {"keyId": b64(bytes(33))}), ("tlogs.0.baseUrl", "x" * 1025),
+            ("tlogs.0.publicKey.validFor.start", "2023-01-01"),
+            ("tlogs.0.publicKey.validFor.start", 5),
+            ("tlogs.0.publicKey.validFor.end", "2023-01-01T00:00:00.1234567890Z"),
+            ("tlogs", {}),
+            ("tlogs.0", 5),
+            ("tlogs.0.publicKey.validFor.end", "2023-01-01T00:00:60Z"),
+            ("tlogs.0.logId.keyId", "*"),
+            ("tlogs.0.checkpointKeyId", {"keyId": b64(bytes(33))}),
+            ("tlogs.0.baseUrl", "x" * 1025),
             ("certificateAuthorities.0.subject", {"unknown": 1}),
             ("certificateAuthorities.0.subject", {"commonName": 1}),
-        ):  # fmt: skip
+        ):
             with self.subTest(path, value=value):
                 self.refuse("expected", lambda d, path=path, value=value: _set(d, path, value))
 

@@ -406,16 +406,20 @@ class GrammarTest(unittest.TestCase):
             ("expected a Rekor key or a trusted root, found both", {**root, "keyPath": KEY, "rekorPublicKeyPath": LOG}),
             ("found trustedRootPath and trustedRootData", {**root, "keyPath": KEY, "trustedRootData": "e30="}),
             ("requireTimestamps: expected it beside one of", {"keyPath": KEY, "requireTimestamps": 1}),
-            ("requireLogEntries: expected it beside",
-             {"keyPath": KEY, "rekorPublicKeyPath": LOG, "requireLogEntries": 1}),
+            (
+                "requireLogEntries: expected it beside",
+                {"keyPath": KEY, "rekorPublicKeyPath": LOG, "requireLogEntries": 1},
+            ),
             ("expected at most 4, found 5", {**root, "keyPath": KEY, "requireTimestamps": 5}),
             ("expected at least 0, found -1", {**root, "keyPath": KEY, "requireLogEntries": -1}),
             ("expected an integer, found a boolean", {**root, "keyPath": KEY, "requireLogEntries": True}),
             ("fulcio needs one of rekorPublicKeyPath", {"fulcio": fulcio(caPath="/ca")}),
             ("expected one of caPath, caData, found none", {"fulcio": fulcio(), "rekorPublicKeyPath": LOG}),
-            ("pki goes with no Rekor key and no trusted root",
-             {**root, "pki": {"caRootsPath": "/c", "subjectEmail": "e"}}),
-        ):  # fmt: skip
+            (
+                "pki goes with no Rekor key and no trusted root",
+                {**root, "pki": {"caRootsPath": "/c", "subjectEmail": "e"}},
+            ),
+        ):
             with self.subTest(words):
                 self.refuse(words, **members)
 

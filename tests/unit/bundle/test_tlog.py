@@ -131,9 +131,11 @@ class StatementTest(unittest.TestCase):
         for payload, expected in (
             (json.dumps(statement()).encode(), "https://sigstore.dev/cosign/sign/v1"),
             (b'{"predicateType": "https://spdx.dev/Document"}', "https://spdx.dev/Document"),
-            (b"hello", ""), (b"[]", ""), (b'{"predicateType": 5}', ""),
+            (b"hello", ""),
+            (b"[]", ""),
+            (b'{"predicateType": 5}', ""),
             (b'{"predicateType": "a", "predicateType": "b"}', ""),
-        ):  # fmt: skip
+        ):
             with self.subTest(payload):
                 self.assertEqual(peeked_predicate(payload), expected)
 

@@ -155,11 +155,17 @@ class Raw(HelperTestCase):
         self.start()
         with open("/etc/hostname", "rb") as file:
             for request, passed in (
-                ({"kind": "run", "argv": ["sh", "-c", "id"]}, ()), ({}, ()), ([], ()), (b"\xff", ()), ("verify", ()),
-                ({"kind": "verify"}, ()), ({"kind": "verify", "argv": ["sh"]}, (file.fileno(),)),
-                ({"kind": "decompress", "seconds": "x"}, (0, 0)), ({"kind": "decompress"}, (0,)),
+                ({"kind": "run", "argv": ["sh", "-c", "id"]}, ()),
+                ({}, ()),
+                ([], ()),
+                (b"\xff", ()),
+                ("verify", ()),
+                ({"kind": "verify"}, ()),
+                ({"kind": "verify", "argv": ["sh"]}, (file.fileno(),)),
+                ({"kind": "decompress", "seconds": "x"}, (0, 0)),
+                ({"kind": "decompress"}, (0,)),
                 ({"kind": "credentials", "helper": ["echo"], "registry": "r"}, ()),
-            ):  # fmt: skip
+            ):
                 with self.subTest(request):
                     for credentials in (False, True):
                         self.assertIn("error", self.ask(request, *passed, credentials=credentials)[0])
@@ -184,11 +190,16 @@ class Raw(HelperTestCase):
         target = self.directory / "target"
         target.write_text("")
         attempts = {
-            f"echo x >{target}/../new": "2", f"echo x >>{target}": "2", f"rm {target}": "1", f"chmod 777 {target}": "1",
-            f"touch {target}": "1", f"{sys.executable} -c 'import socket; socket.socket()'": "1",
-            f"{sys.executable} -c 'import socket; socket.socket(socket.AF_UNIX)'": "1", f"cat {target}": "0",
+            f"echo x >{target}/../new": "2",
+            f"echo x >>{target}": "2",
+            f"rm {target}": "1",
+            f"chmod 777 {target}": "1",
+            f"touch {target}": "1",
+            f"{sys.executable} -c 'import socket; socket.socket()'": "1",
+            f"{sys.executable} -c 'import socket; socket.socket(socket.AF_UNIX)'": "1",
+            f"cat {target}": "0",
             "gpgv --version": "0",
-        }  # fmt: skip
+        }
         for attempt, expected in attempts.items():
             command = [sys.executable, "-c", script, str(ROOT), f"({attempt}) >/dev/null 2>&1; echo $?"]
             with self.subTest(attempt):

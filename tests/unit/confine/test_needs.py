@@ -33,10 +33,16 @@ class Needs(LeakCheckedTestCase):
     def test_zstd_by_the_transports(self) -> None:
         with mock.patch.object(sys, "version_info", (3, 11)):
             for reference, local, expected in (
-                (REMOTE, (), False), (LAYOUT, (), False), ("", (), True), ("oci-archive:/a:1", (), True),
-                ("docker-archive:/a", (), True), ("tarball:/a", (), True), ("docker-daemon:os:1", (), True),
-                (REMOTE, ("oci-archive:/a",), True), (REMOTE, (LAYOUT,), False),
-            ):  # fmt: skip
+                (REMOTE, (), False),
+                (LAYOUT, (), False),
+                ("", (), True),
+                ("oci-archive:/a:1", (), True),
+                ("docker-archive:/a", (), True),
+                ("tarball:/a", (), True),
+                ("docker-daemon:os:1", (), True),
+                (REMOTE, ("oci-archive:/a",), True),
+                (REMOTE, (LAYOUT,), False),
+            ):
                 with self.subTest(reference, local=local):
                     self.assertIs(may_decompress(reference, Settings(local_sources=local)), expected)
         with mock.patch.object(sys, "version_info", (3, 14)):
@@ -50,10 +56,13 @@ class Needs(LeakCheckedTestCase):
     def test_unix_sockets_by_the_transport_and_the_resolver(self) -> None:
         nsswitch = self.directory / "nsswitch.conf"
         for text, needed in (
-            ("hosts: files dns\n", False), ("passwd: files\n", False), ("", False),
+            ("hosts: files dns\n", False),
+            ("passwd: files\n", False),
+            ("", False),
             ("# hosts: resolve\nhosts:\tfiles mymachines resolve [!UNAVAIL=return] dns\n", False),
-            ("hosts: files resolve # dns\n", True), ("hosts:sss\n", True),
-        ):  # fmt: skip
+            ("hosts: files resolve # dns\n", True),
+            ("hosts:sss\n", True),
+        ):
             nsswitch.write_text(text)
             with self.subTest(text):
                 self.assertIs(bool(why_unix_sockets(REMOTE, str(nsswitch))), needed)

@@ -206,26 +206,38 @@ class Escapes(unittest.TestCase):
     def test_calls_that_landlock_does_not_know_are_refused(self) -> None:
         secret = "outside + '/secret'"
         for attempt in (
-            f"os.chmod({secret}, 0o777)", f"os.chown({secret}, 1, 1)", f"os.utime({secret})",
-            f"os.setxattr({secret}, 'user.a', b'1')", f"os.fchmod(os.open({secret}, os.O_RDONLY), 0o777)",
+            f"os.chmod({secret}, 0o777)",
+            f"os.chown({secret}, 1, 1)",
+            f"os.utime({secret})",
+            f"os.setxattr({secret}, 'user.a', b'1')",
+            f"os.fchmod(os.open({secret}, os.O_RDONLY), 0o777)",
             f"os.utime(os.open({secret}, os.O_RDONLY))",
             f"__import__('fcntl').ioctl(os.open({secret}, os.O_RDONLY), 0x40086602, bytes(8))",
-            "os.execv('/bin/true', ['true'])", "os.posix_spawn('/bin/true', ['true'], {})",
-            "socket.socket(socket.AF_UNIX)", "socket.socketpair(type=socket.SOCK_DGRAM)",
-            "socket.socketpair(type=socket.SOCK_RAW)", "socket.socket().listen()",
-            "__import__('resource').prlimit(os.getppid(), 0)", "os.sched_setaffinity(os.getppid(), {0})",
+            "os.execv('/bin/true', ['true'])",
+            "os.posix_spawn('/bin/true', ['true'], {})",
+            "socket.socket(socket.AF_UNIX)",
+            "socket.socketpair(type=socket.SOCK_DGRAM)",
+            "socket.socketpair(type=socket.SOCK_RAW)",
+            "socket.socket().listen()",
+            "__import__('resource').prlimit(os.getppid(), 0)",
+            "os.sched_setaffinity(os.getppid(), {0})",
             "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
             *(f"sandbox._require(sandbox._kernel()({number}, 0, 0, 0, 0, 0), '')" for number in _COMMON.values()),
-        ):  # fmt: skip
+        ):
             with self.subTest(attempt):
                 self.assertIn(self.escape("process", attempt), ("EPERM", "EACCES"))
 
     def test_calls_that_are_needed_are_made(self) -> None:
         for attempt in (
-            "socket.socketpair()", "socket.socketpair(type=socket.SOCK_SEQPACKET)", "socket.socket()",
-            "socket.getaddrinfo('localhost', 1)", "__import__('threading').Thread(target=print).start()",
-            "os.memfd_create('x')", "os.pipe()", "__import__('resource').getrlimit(4)",
-        ):  # fmt: skip
+            "socket.socketpair()",
+            "socket.socketpair(type=socket.SOCK_SEQPACKET)",
+            "socket.socket()",
+            "socket.getaddrinfo('localhost', 1)",
+            "__import__('threading').Thread(target=print).start()",
+            "os.memfd_create('x')",
+            "os.pipe()",
+            "__import__('resource').getrlimit(4)",
+        ):
             with self.subTest(attempt):
                 self.assertTrue(self.escape("process", attempt).endswith("done"))
 

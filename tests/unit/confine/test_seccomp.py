@@ -13,13 +13,17 @@ UNIX, INET, STREAM, DATAGRAM, RAW, SEQPACKET, CLOSE_ON_EXEC = 1, 2, 1, 2, 3, 5, 
 NEEDED = {
     "x86_64": {"read": 0, "write": 1, "mmap": 9, "sendmsg": 46, "connect": 42, "clone": 56, "futex": 202},
     "aarch64": {"read": 63, "write": 64, "mmap": 222, "sendmsg": 211, "connect": 203, "clone": 220, "futex": 98},
-}  # fmt: skip
+}
 
 
 def judge(
-    machine: _Machine, number: int, *arguments: int, audit: int | None = None, unix_sockets: bool = False,
+    machine: _Machine,
+    number: int,
+    *arguments: int,
+    audit: int | None = None,
+    unix_sockets: bool = False,
     starts_programs: bool = False,
-) -> int:  # fmt: skip
+) -> int:
     """What the filter returns for a call: an interpreter for the few instructions that it has."""
     data = {0: number, 4: machine.audit if audit is None else audit}
     data |= {16 + 8 * index: value & 0xFFFFFFFF for index, value in enumerate(arguments)}

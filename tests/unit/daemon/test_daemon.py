@@ -40,9 +40,13 @@ class Addresses(unittest.TestCase):
 
     def test_password_in_the_address_is_not_shown(self) -> None:
         for text in (
-            "tcp://robot:hunter2-d@h:1", "ssh://robot:hunter2-d@h", "robot:hunter2-d@h:2375", "http://h/?t=hunter2-d",
-            "robot:hunter2-d@x://h", "https://hunter2-d@[h",
-        ):  # fmt: skip
+            "tcp://robot:hunter2-d@h:1",
+            "ssh://robot:hunter2-d@h",
+            "robot:hunter2-d@h:2375",
+            "http://h/?t=hunter2-d",
+            "robot:hunter2-d@x://h",
+            "https://hunter2-d@[h",
+        ):
             with self.subTest(text), self.assertRaises(UsageError) as caught:
                 parse_daemon_host(text)
             self.assertNotIn("hunter2", str(caught.exception))
@@ -118,25 +122,31 @@ class Conversations(DaemonTestCase):
 
     def test_bodies_of_every_framing_are_taken(self) -> None:
         for head in (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(SAVED), b"HTTP/1.0 200 OK\r\n\r\n"):
-            self.assertEqual(self.open("x:1", PlayedDaemon({NAME: verbatim(head + SAVED)})).manifest(None).data,
-                             images.MANIFEST_S)
+            self.assertEqual(
+                self.open("x:1", PlayedDaemon({NAME: verbatim(head + SAVED)})).manifest(None).data, images.MANIFEST_S
+            )
 
     def test_exactly_one_image_is_expected(self) -> None:
-        two = images.docker_archive([images.SavedImage("c", ()), images.SavedImage("c", ())],
-                                    [images.Member(b"c", images.config([]))])
+        two = images.docker_archive(
+            [images.SavedImage("c", ()), images.SavedImage("c", ())], [images.Member(b"c", images.config([]))]
+        )
         self.refused("choose one of 2 images", ErrorCode.REFERENCE_INVALID, stream(two))
 
 
 class Refusals(DaemonTestCase):
     def test_the_daemon_s_own_words_are_repeated(self) -> None:
         """wire.md 4.4 knows no missing image for this transport."""
-        error = self.refused("the daemon answers 404: 'reference does not exist: docker.io/library/x:1'",
-                             ErrorCode.REGISTRY_ERROR)
+        error = self.refused(
+            "the daemon answers 404: 'reference does not exist: docker.io/library/x:1'", ErrorCode.REGISTRY_ERROR
+        )
         self.assertEqual((error.http_status, error.phase, error.retryable), (404, Phase.MANIFEST, False))
         error = self.refused("answers 500: 'x{10}.*…", ErrorCode.REGISTRY_ERROR, refusal(500, "x" * 1000))
         self.assertTrue(error.retryable)
-        self.refused("answers 302$", ErrorCode.REGISTRY_ERROR,
-                     verbatim(b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n"))
+        self.refused(
+            "answers 302$",
+            ErrorCode.REGISTRY_ERROR,
+            verbatim(b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n"),
+        )
 
     def test_answers_that_are_cut_are_no_answers(self) -> None:
         length = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(SAVED)
@@ -159,8 +169,9 @@ class Refusals(DaemonTestCase):
                 self.refused(reason, ErrorCode.REGISTRY_ERROR, verbatim(text))
 
     def test_a_stream_that_ends_in_a_member_is_refused(self) -> None:
-        self.refused("the file ends before", ErrorCode.MANIFEST_INVALID,
-                     verbatim(b"HTTP/1.0 200 OK\r\n\r\n" + SAVED[:5000]))
+        self.refused(
+            "the file ends before", ErrorCode.MANIFEST_INVALID, verbatim(b"HTTP/1.0 200 OK\r\n\r\n" + SAVED[:5000])
+        )
 
 
 class Unreachable(LeakCheckedTestCase):

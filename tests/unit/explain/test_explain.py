@@ -248,9 +248,7 @@ class PolicyTest(ExplainCase):
 
     def test_a_key_file_that_is_missing_is_found_before_the_update(self) -> None:
         self._policy({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/nonexistent.gpg"})
-        expected = (
-            "^cannot be opened: .*policy.json, scope docker:example.com/os: the file /nonexistent.gpg does not"
-        )
+        expected = "^cannot be opened: .*policy.json, scope docker:example.com/os: the file /nonexistent.gpg does not"
         self.assertRegex(self.explain().verdict, expected)
 
     def test_a_policy_that_rejects_is_a_refusal(self) -> None:
@@ -292,8 +290,13 @@ class PolicyTest(ExplainCase):
             "    use-sigstore-attachments: true\n  example.com:\n    lookaside: https://no.lan\n",
         )
         trust = {"identity": "refuse", "identity_file": None, "trusted_root": None, "trusted_root_file": None}
-        expected = {"lookaside": "https://sigs.lan/store", "attachments": True, "file": file, "bundles": True,
-                    "bundle_trust": trust}  # fmt: skip
+        expected = {
+            "lookaside": "https://sigs.lan/store",
+            "attachments": True,
+            "file": file,
+            "bundles": True,
+            "bundle_trust": trust,
+        }
         found = self.explain()
         self.assertEqual(expected, json.loads(found.to_json())["signatures"])
         self.assertIn("attachments   yes, beside the image (sigstore)", found.to_text())
@@ -302,8 +305,11 @@ class PolicyTest(ExplainCase):
     def test_p20_bundles_are_explained_with_the_files_that_decide(self) -> None:
         self.host.write("/etc/containers/registries.conf", MIRRORED)
         root = self.host.write("/etc/root.json", "{}")
-        policy = {"type": "sigstoreSigned", "trustedRootPath": root,
-                  "fulcio": {"oidcIssuer": "https://issuer.example", "subjectURI": "https://workflow"}}  # fmt: skip
+        policy = {
+            "type": "sigstoreSigned",
+            "trustedRootPath": root,
+            "fulcio": {"oidcIssuer": "https://issuer.example", "subjectURI": "https://workflow"},
+        }
         own = self.host.write("/own.json", json.dumps({"default": [policy]}))
         mirror = "docker:\n  cache.lan:5000: {use-sigstore-bundles: true, sigstore-bundle-identity: by-digest}\n"
         file = self.host.write("/etc/containers/registries.d/a.yaml", mirror)
@@ -311,11 +317,12 @@ class PolicyTest(ExplainCase):
         shown = self.explain(settings=settings).to_text()
         for line in (
             f"requirement   sigstoreSigned with {root}",
-            "oidc issuer https://issuer.example", "uri https://workflow",
+            "oidc issuer https://issuer.example",
+            "uri https://workflow",
             "bundles       yes, what refers to the image (sigstore)",
-            'they name no repository, so only matchDigest in a --policy file accepts them, or',
+            "they name no repository, so only matchDigest in a --policy file accepts them, or",
             '"sigstore-bundle-identity: by-digest" under "docker: example.com/os/base" in',
-        ):  # fmt: skip
+        ):
             self.assertIn(line, shown)
         self.host.write(
             "/etc/containers/registries.d/a.yaml",

@@ -36,8 +36,8 @@ class WriterCase(LeakCheckedTestCase):
         self.addCleanup(patch.stop)
         self.offsets: list[int] = []
 
-    def writer(self, patience: float = 0.3) -> LayoutWriter:
-        made = LayoutWriter(str(self.path), patience)
+    def writer(self, stall: float = 0.3) -> LayoutWriter:
+        made = LayoutWriter(str(self.path), stall)
         self.addCleanup(made.close)
         return made
 
@@ -92,7 +92,7 @@ class Blobs(WriterCase):
         self.assertEqual(self.blob(digest_of(b"")), b"")
 
     def test_a_part_that_another_has_is_waited_for_while_it_grows(self) -> None:
-        first, second = self.writer(), self.writer(patience=5)
+        first, second = self.writer(), self.writer(stall=5)
         part = first.begin(DESCRIPTOR)
         assert part is not None
         found: list[bool] = []
@@ -108,7 +108,7 @@ class Blobs(WriterCase):
         part = self.writer().begin(DESCRIPTOR)
         assert part is not None
         with self.assertRaisesRegex(SourceError, "in use or not ours, and does not grow"):
-            self.copy(self.writer(patience=0.2))
+            self.copy(self.writer(stall=0.2))
         part.close()
 
     def test_faults_of_the_disk_are_told_by_their_codes(self) -> None:
@@ -161,7 +161,7 @@ class Index(WriterCase):
         self.assertFalse((self.path / "index.json").exists())
 
     def test_one_process_at_a_time_changes_it_and_none_waits_for_ever(self) -> None:
-        writer = self.writer(patience=0.2)
+        writer = self.writer(stall=0.2)
         other = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(other, fcntl.LOCK_EX)

@@ -256,10 +256,12 @@ class Metadata(ConversationTestCase):
         reply = self.parent.ask("GetReferrerManifest", image, str(DIGEST_T))
         self.assertEqual(reply.members["details"]["type"], "blob-not-in-image")
         refused: tuple[tuple[tuple[object, ...], str], ...] = (
-            ((image, ""), "found an empty one"), ((), "expected 1 to 2 arguments, found 0"),
-            ((image, "a", "b"), "expected 1 to 2 arguments, found 3"), ((image, 5), "expected a string"),
+            ((image, ""), "found an empty one"),
+            ((), "expected 1 to 2 arguments, found 0"),
+            ((image, "a", "b"), "expected 1 to 2 arguments, found 3"),
+            ((image, 5), "expected a string"),
             ((99,), "there is no open image 99"),
-        )  # fmt: skip
+        )
         for given, words in refused:
             self.assert_refused(self.parent.ask("GetReferrers", *given), words)
 
@@ -351,8 +353,15 @@ class Blobs(ConversationTestCase):
         self.assertEqual(self.image.accesses, [BlobAccess.RAW])
 
     def test_b24_malformed_digests_are_refused(self) -> None:
-        for digest in ("sha256:abc", "md5:" + "0" * 32, "nope", str(DIGEST_T).upper(), "", f"{DIGEST_T}\n",
-                       "sha256:" + "A" * 64):  # fmt: skip
+        for digest in (
+            "sha256:abc",
+            "md5:" + "0" * 32,
+            "nope",
+            str(DIGEST_T).upper(),
+            "",
+            f"{DIGEST_T}\n",
+            "sha256:" + "A" * 64,
+        ):
             with self.subTest(digest):
                 self.assert_refused(self.parent.ask("GetBlob", self.image_id, digest, 1), "^digest ")
                 self.assert_refused(self.parent.ask("GetRawBlob", self.image_id, digest), "^digest ")
@@ -669,9 +678,21 @@ class RepliesThatWaitForASource(ConversationTestCase):
 
 class Packets(ConversationTestCase):
     def test_b42_b43_b44_what_is_no_request_is_answered(self) -> None:
-        for text in (b"{}", b"null", b"[]", b'"x"', b'{"method":5}', b'{"method":"x","args":{}}', b"\0",
-                     b'\xef\xbb\xbf{"method":"Initialize"}', b'{"method":"Initialize"} garbage', b"\xff\xfe", b" ",
-                     b"[" * 32768, b'{"method":"Initialize","method":"Shutdown"}'):  # fmt: skip
+        for text in (
+            b"{}",
+            b"null",
+            b"[]",
+            b'"x"',
+            b'{"method":5}',
+            b'{"method":"x","args":{}}',
+            b"\0",
+            b'\xef\xbb\xbf{"method":"Initialize"}',
+            b'{"method":"Initialize"} garbage',
+            b"\xff\xfe",
+            b" ",
+            b"[" * 32768,
+            b'{"method":"Initialize","method":"Shutdown"}',
+        ):
             with self.subTest(text[:40]):
                 self.assert_refused(self.parent.ask_text(text))
         self.assert_refused(self.parent.ask_text('{"METHOD":"Nope"}'), "unknown method 'Nope'")

@@ -125,9 +125,7 @@ class RepliesAreWritten(unittest.TestCase):
         error = NetworkError("it broke", host="r.example:5000", offset=5)
         found = json.loads(encode_failure(error))
         self.assertEqual(list(found), ["success", "value", "pipeid", "error_code", "error", "details"])
-        self.assertEqual(
-            list(found.values())[:5], [False, None, 0, "retryable", "it broke"]
-        )
+        self.assertEqual(list(found.values())[:5], [False, None, 0, "retryable", "it broke"])
         self.assertEqual(found["details"]["type"], "connection-lost")
         self.assertEqual((found["details"]["host"], found["details"]["offset"]), ("r.example:5000", 5))
 

@@ -262,7 +262,6 @@ class FinishTypePipes(PipesTestCase):
                         make(lambda transfer: self.fail("it ran"), 1_000_000)
                     self.assertEqual(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
 
-
     def test_a_system_that_has_one_pipe_but_not_two_gets_the_first_back(self) -> None:
         with mock.patch("os.pipe", side_effect=[os.pipe(), OSError(23, "Too many open files in system")]):
             with self.assertRaisesRegex(CipError, "cannot make a pipe: Too many open files in system"):

@@ -70,10 +70,15 @@ class PemTest(unittest.TestCase):
 
     def test_what_is_no_complete_block_is_skipped(self) -> None:
         for text in (
-            b"", b"a2V5\n", BLOCK[: BLOCK.index(b"-----END")], BLOCK.replace(b"END KEY", b"END OTHER"), b" " + BLOCK,
-            BLOCK.replace(b"-----BEGIN KEY-----", b"----BEGIN KEY-----"), BLOCK.replace(b"KEY-----\na", b"KEY----\na"),
+            b"",
+            b"a2V5\n",
+            BLOCK[: BLOCK.index(b"-----END")],
+            BLOCK.replace(b"END KEY", b"END OTHER"),
+            b" " + BLOCK,
+            BLOCK.replace(b"-----BEGIN KEY-----", b"----BEGIN KEY-----"),
+            BLOCK.replace(b"KEY-----\na", b"KEY----\na"),
             b"-----END KEY-----\n",
-        ):  # fmt: skip
+        ):
             with self.subTest(text):
                 self.assertEqual(self.blocks(text), [])
 

@@ -263,16 +263,29 @@ class PlaceTest(RingCase):
             ("version 2", Made(version=2)),
             ("fingerprint", Made(unhashed=subpacket(33, b"\4" + bytes.fromhex(fingerprint(ONE))))),
             ("exportable", Made(hashed=subpacket(4, b"\1"))),
-            ("long subpacket", Made(hashed=b"\xc0\x08\x14" + bytes(199) + b"\xff\0\0\0\x02\x14\0" + b"\xfe\0\x14"
-                                    + bytes((254 - 192 << 8) + 192 - 1))),
-        ):  # fmt: skip
+            (
+                "long subpacket",
+                Made(
+                    hashed=b"\xc0\x08\x14"
+                    + bytes(199)
+                    + b"\xff\0\0\0\x02\x14\0"
+                    + b"\xfe\0\x14"
+                    + bytes((254 - 192 << 8) + 192 - 1)
+                ),
+            ),
+        ):
             with self.subTest(case):
                 blob = (
-                    packet(KEY, ONE) + signature(0x20, ONE, made=made) + signature(0x1F, ONE, made=made)
-                    + packet(NAME, WHO) + signature(0x10, ONE, NAME, WHO, made) + signature(0x30, ONE, NAME, WHO, made)
-                    + packet(SUBKEY, SUB) + signature(0x18, ONE, SUBKEY, SUB, made)
+                    packet(KEY, ONE)
+                    + signature(0x20, ONE, made=made)
+                    + signature(0x1F, ONE, made=made)
+                    + packet(NAME, WHO)
+                    + signature(0x10, ONE, NAME, WHO, made)
+                    + signature(0x30, ONE, NAME, WHO, made)
+                    + packet(SUBKEY, SUB)
+                    + signature(0x18, ONE, SUBKEY, SUB, made)
                     + signature(0x28, ONE, SUBKEY, SUB, made)
-                )  # fmt: skip
+                )
                 self.assertEqual(merge_key_rings([("a", blob)]).packets, blob)
 
     def test_what_others_say_about_names_may_be_broken(self) -> None:

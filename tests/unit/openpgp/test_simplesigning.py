@@ -13,7 +13,7 @@ from cip.trust.matching import MatchRepoDigestOrExact
 from cip.trust.materials import Material
 from cip.trust.openpgp.keyring import KeyRing
 from cip.trust.openpgp.simplesigning import SignedBy, verify_message
-from cip.trust.requirements import Examination, SignatureResult
+from cip.trust.requirements import SignatureResult, VerificationRecord
 from tests.support.peers import require_peer
 from tests.support.signatures import (
     DIGEST,
@@ -54,8 +54,8 @@ class WordsOfGpgvTest(unittest.TestCase):
             self.assertEqual((ring, seen), (b"ring", message))
             return GpgvResult(code, lines, b"text")
 
-        self.examination = Examination("place", "simple")
-        return verify_message(message, RING, gpgv, self.examination)
+        self.verification = VerificationRecord("place", "simple")
+        return verify_message(message, RING, gpgv, self.verification)
 
     def refuse(self, reason: str, words: str, lines: bytes, code: int = 0, message: bytes = MESSAGE) -> None:
         with self.assertRaisesRegex(SignatureError, words) as caught:
@@ -64,7 +64,7 @@ class WordsOfGpgvTest(unittest.TestCase):
 
     def test_one_good_signature_yields_the_text_and_the_signer(self) -> None:
         self.assertEqual(self.verify(status(*GOOD)), b"text")
-        self.assertEqual(self.examination.key, SIGNER)
+        self.assertEqual(self.verification.key, SIGNER)
 
     def test_status_line_of_every_fatal_kind_refuses_beside_a_good_signature(self) -> None:
         for word, sentence in (
@@ -96,9 +96,16 @@ class WordsOfGpgvTest(unittest.TestCase):
                 with self.subTest(word, first=lines[0]):
                     self.refuse("crypto", r"gpgv says '.*', which nobody here knows", status(*lines))
         for word in (
-            "PLAINTEXT_LENGTH", "KEY_CONSIDERED", "SIG_ID", "NOTATION_NAME", "NOTATION_FLAGS", "NOTATION_DATA",
-            "POLICY_URL", "VERIFICATION_COMPLIANCE_MODE", "KEYEXPIRED",
-        ):  # fmt: skip
+            "PLAINTEXT_LENGTH",
+            "KEY_CONSIDERED",
+            "SIG_ID",
+            "NOTATION_NAME",
+            "NOTATION_FLAGS",
+            "NOTATION_DATA",
+            "POLICY_URL",
+            "VERIFICATION_COMPLIANCE_MODE",
+            "KEYEXPIRED",
+        ):
             with self.subTest(word):
                 self.assertEqual(self.verify(status(f"{word} x", *GOOD, word)), b"text")
 
@@ -138,8 +145,8 @@ class WordsOfGpgvTest(unittest.TestCase):
                     self.assertRegex(str(error), "is an RSA key of (2047|1024) bits, expected at least 2048$")
                     self.assertEqual(error.reason, "crypto")
 
-    def examined(self) -> Examination:
-        return Examination("place", "simple")
+    def examined(self) -> VerificationRecord:
+        return VerificationRecord("place", "simple")
 
     def test_each_word_of_a_good_signature_must_occur_exactly_once(self) -> None:
         for word in ("GOODSIG", "VALIDSIG", "PLAINTEXT", "NEWSIG"):
@@ -218,11 +225,14 @@ class WordsOfGpgvTest(unittest.TestCase):
     def test_only_binary_messages_reach_gpgv(self) -> None:
         words = "not a signed binary OpenPGP message"
         for case, message in (
-            ("empty", b""), ("armor", b"-----BEGIN PGP MESSAGE-----"), ("low", b"\x7f"), ("encrypted", b"\x84"),
+            ("empty", b""),
+            ("armor", b"-----BEGIN PGP MESSAGE-----"),
+            ("low", b"\x7f"),
+            ("encrypted", b"\x84"),
             ("armor behind an unknown packet", b"\x80\n-----BEGIN PGP MESSAGE-----"),
-        ):  # fmt: skip
+        ):
             with self.subTest(case), self.assertRaisesRegex(SignatureError, words) as caught:
-                verify_message(message, RING, tools().run_gpgv, Examination("place", "simple"))
+                verify_message(message, RING, tools().run_gpgv, VerificationRecord("place", "simple"))
             self.assertEqual(caught.exception.reason, "crypto")
         self.assertEqual(self.verify(status(*GOOD), message=b"\xa3"), b"text")
 
@@ -231,7 +241,7 @@ class WordsOfGpgvTest(unittest.TestCase):
             raise SourceError("gpgv: still running after 30 s", code=ErrorCode.TIMEOUT)
 
         with self.assertRaisesRegex(SignatureError, "still running after 30 s") as caught:
-            verify_message(MESSAGE, RING, killed, Examination("place", "simple"))
+            verify_message(MESSAGE, RING, killed, VerificationRecord("place", "simple"))
         self.assertEqual(caught.exception.reason, "dependency")
 
 
@@ -267,8 +277,10 @@ class RequirementTest(unittest.TestCase):
         with self.assertRaisesRegex(PolicyRejectedError, r"keyPath '/k': /k: no such file") as caught:
             self.requirement(Material("keyPath '/k'", path="/k")).check(image, tools(), seen)
         self.assertEqual(caught.exception.reason, "keycfg")
-        self.assertEqual([(each.source, each.accepted, each.reason) for each in seen],
-                         [("one", False, "keycfg"), ("two", False, "keycfg")])  # fmt: skip
+        self.assertEqual(
+            [(each.source, each.accepted, each.reason) for each in seen],
+            [("one", False, "keycfg"), ("two", False, "keycfg")],
+        )
 
     def test_requirement_without_keys_is_unusable(self) -> None:
         with self.assertRaisesRegex(PolicyRejectedError, "the requirement lists no key") as caught:
@@ -321,9 +333,10 @@ class RealSignaturesTest(unittest.TestCase):
         [result] = self.judge(self.good)
         self.assertEqual(
             result,
-            SignatureResult("signature-1", "simple", True, "", "", self.main, None,
-                            {"reference": REFERENCE, "digest": DIGEST}),
-        )  # fmt: skip
+            SignatureResult(
+                "signature-1", "simple", True, "", "", self.main, None, {"reference": REFERENCE, "digest": DIGEST}
+            ),
+        )
 
     def test_g02_uncompressed_message_is_accepted(self) -> None:
         self.judge(self.home.sign_as(payload(), self.main, options=("-z", "0")))
@@ -377,8 +390,10 @@ class RealSignaturesTest(unittest.TestCase):
         holder = self.home.create_key("subexpired", KeyOptions(time=made))
         subkey = self.home.add_subkey(holder, KeyOptions(expiry="1y", time=made))
         for case, signer, owner in (
-            ("key", expired, expired), ("primary", sub_of_primary, primary), ("subkey", subkey, holder),
-        ):  # fmt: skip
+            ("key", expired, expired),
+            ("primary", sub_of_primary, primary),
+            ("subkey", subkey, holder),
+        ):
             message = self.home.sign_as(payload(), f"{signer}!", time=used)
             with self.subTest(case):
                 self.refuse("crypto", "the key has expired", message, ring=self.home.export_all(owner))
@@ -445,9 +460,11 @@ class RealSignaturesTest(unittest.TestCase):
         second = self.home.sign_as(evil, self.other, options=("-z", "0"))
         detached = self.home.sign_as(payload(), self.main, mode="--detach-sign")
         for case, message in (
-            ("literal before", literal + plain), ("literal after", plain + literal), ("two messages", plain + second),
+            ("literal before", literal + plain),
+            ("literal after", plain + literal),
+            ("two messages", plain + second),
             ("detached and literal", detached + literal),
-        ):  # fmt: skip
+        ):
             with self.subTest(case):
                 self.refuse("crypto", "", message)
 
@@ -501,7 +518,7 @@ class RealSignaturesTest(unittest.TestCase):
             ("text", b"garbage"),
             ("truncated", ring[:-5]),
             ("without self-signature", ring[: name + 2 + ring[name + 1]]),
-        ):  # fmt: skip
+        ):
             with self.subTest(case):
                 self.refuse("keycfg", "", self.good, ring=broken)
 

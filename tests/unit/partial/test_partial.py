@@ -91,9 +91,12 @@ class PartialCase(LeakCheckedTestCase):
         return self.path / f"{digest.algorithm}-{digest.encoded}.{suffix}"
 
     def read(
-        self, source: Source, store: PartStore | None = None, access: BlobAccess = BlobAccess.VERIFIED,
+        self,
+        source: Source,
+        store: PartStore | None = None,
+        access: BlobAccess = BlobAccess.VERIFIED,
         expected: Descriptor = DESCRIPTOR,
-    ) -> bytes:  # fmt: skip
+    ) -> bytes:
         """All of a blob as a process would read it, whatever ends it."""
         reader = (store or self.store()).open_blob(expected, access, source.open_rest)
         data = bytearray()
@@ -322,9 +325,7 @@ class Limits(PartialCase):
             os.utime(self.part_file(digest=descriptor.digest), (0, time.time() - 1000 + age))
             os.utime(self.part_file("sums", descriptor.digest), (0, time.time() - 1000 + age))
         self.read(Source(), store)
-        self.assertEqual(
-            [self.part_file(digest=digest_of(content)).exists() for content in old], [False, True, True]
-        )
+        self.assertEqual([self.part_file(digest=digest_of(content)).exists() for content in old], [False, True, True])
         self.assertTrue(self.part_file().exists())
 
     def test_a_part_in_use_is_not_thrown_away(self) -> None:

@@ -431,9 +431,11 @@ class UnknownParentCase(ThreadCheckedCase):
         count = 2000
         image = _Image([b"%d" % number for number in range(count)])
         for name, order, guess in (
-            ("forward", image.order, True), ("backward", image.order[::-1], True),
-            ("backward", image.order[::-1], False), ("every other", image.order[::2] + image.order[1::2], True),
-        ):  # fmt: skip
+            ("forward", image.order, True),
+            ("backward", image.order[::-1], True),
+            ("backward", image.order[::-1], False),
+            ("every other", image.order[::2] + image.order[1::2], True),
+        ):
             ahead = ReadAhead(image.open_blob, image.layers(), FIRST_FILL, 1, guess=guess)  # no thread: one connection
             ahead._wanted = Counting(ahead._wanted)
             Counting.looks = 0

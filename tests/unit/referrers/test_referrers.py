@@ -131,10 +131,15 @@ class ApiTest(FindCase):
     def test_d31_to_d37_what_has_no_api_is_asked_for_the_tag(self) -> None:
         name_unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
         for row, answer in (
-            ("D31", reply(404)), ("D32", reply(404, name_unknown)), ("D33", reply(400)), ("D33b", reply(406)),
-            ("D33c", reply(405)), ("D33d", reply(501)), ("D36", reply(200, b"<html>", {"Content-Type": "text/html"})),
+            ("D31", reply(404)),
+            ("D32", reply(404, name_unknown)),
+            ("D33", reply(400)),
+            ("D33b", reply(406)),
+            ("D33c", reply(405)),
+            ("D33d", reply(501)),
+            ("D36", reply(200, b"<html>", {"Content-Type": "text/html"})),
             ("D37", reply(200, listing([listed(GOOD)]), {"Content-Type": "application/json"})),
-        ):  # fmt: skip
+        ):
             with self.subTest(row):
                 self.origins.asked.clear()
                 self.registry.api, self.registry.tag = answer, lists(GOOD)
@@ -144,10 +149,12 @@ class ApiTest(FindCase):
 
     def test_d33e_to_d33g_another_answer_is_a_fault_and_no_tag_is_asked(self) -> None:
         for row, status, code in (
-            ("D33e", 401, ErrorCode.AUTHENTICATION_FAILED), ("D33f", 403, ErrorCode.AUTHENTICATION_FAILED),
-            ("D33g", 500, ErrorCode.REGISTRY_ERROR), ("429", 429, ErrorCode.RATE_LIMITED),
+            ("D33e", 401, ErrorCode.AUTHENTICATION_FAILED),
+            ("D33f", 403, ErrorCode.AUTHENTICATION_FAILED),
+            ("D33g", 500, ErrorCode.REGISTRY_ERROR),
+            ("429", 429, ErrorCode.RATE_LIMITED),
             ("410", 410, ErrorCode.REGISTRY_ERROR),
-        ):  # fmt: skip
+        ):
             with self.subTest(row):
                 self.origins.asked.clear()
                 self.registry.api, self.registry.tag = reply(status), lists(GOOD)
@@ -164,9 +171,11 @@ class ApiTest(FindCase):
 
     def test_d35_pages_are_followed(self) -> None:
         for link in (
-            f"</v2/a/b/referrers/{D}?page=2>; rel=\"next\"", f"<https://r.example/v2/a/b/referrers/{D}?page=2>;rel=next",
-            "<?page=2>; title=\"a, b\"; REL=\"last next\"", "</elsewhere>; rel=last, <?page=2>; rel=next",
-        ):  # fmt: skip
+            f'</v2/a/b/referrers/{D}?page=2>; rel="next"',
+            f"<https://r.example/v2/a/b/referrers/{D}?page=2>;rel=next",
+            '<?page=2>; title="a, b"; REL="last next"',
+            "</elsewhere>; rel=last, <?page=2>; rel=next",
+        ):
             with self.subTest(link):
                 other = carrier(OTHER, b"x")
 
@@ -181,7 +190,11 @@ class ApiTest(FindCase):
 
     def test_d40_a_next_page_that_leads_astray_is_a_fault(self) -> None:
         for row, link, reason in (
-            ("D40", "<https://other.example/v2/x>; rel=next", "at the same registry, found the next page at https://other"),
+            (
+                "D40",
+                "<https://other.example/v2/x>; rel=next",
+                "at the same registry, found the next page at https://other",
+            ),
             ("port", "<https://r.example:444/v2/x>; rel=next", "same registry"),
             ("scheme", "<http://r.example/v2/x>; rel=next", "same registry"),
             ("D40b", f"</v2/a/b/referrers/{D}>; rel=next", "a page that was there before"),
@@ -225,14 +238,20 @@ class ApiTest(FindCase):
             ("not JSON", reply(200, b"{", INDEX), ErrorCode.MANIFEST_INVALID),
             ("no list", reply(200, b'{"schemaVersion":2}', INDEX), ErrorCode.MANIFEST_INVALID),
             ("version", reply(200, b'{"schemaVersion":1,"manifests":[]}', INDEX), ErrorCode.MANIFEST_INVALID),
-            ("twice", reply(200, b'{"schemaVersion":2,"manifests":[],"manifests":[]}', INDEX),
-             ErrorCode.MANIFEST_INVALID),
-            ("another type inside", reply(200, b'{"schemaVersion":2,"mediaType":"x","manifests":[]}', INDEX),
-             ErrorCode.MANIFEST_INVALID),
+            (
+                "twice",
+                reply(200, b'{"schemaVersion":2,"manifests":[],"manifests":[]}', INDEX),
+                ErrorCode.MANIFEST_INVALID,
+            ),
+            (
+                "another type inside",
+                reply(200, b'{"schemaVersion":2,"mediaType":"x","manifests":[]}', INDEX),
+                ErrorCode.MANIFEST_INVALID,
+            ),
             ("large", reply(200, b" " * (4 * 1024 * 1024 + 1), INDEX), ErrorCode.LIMIT_EXCEEDED),
             ("coded", reply(200, listing([]), {**INDEX, "Content-Encoding": "gzip"}), ErrorCode.CONTENT_MISMATCH),
             ("cut", reply(200, b'{"sch', {**INDEX, "Content-Length": "90"}, then="close"), ErrorCode.CONNECTION_LOST),
-        ):  # fmt: skip
+        ):
             with self.subTest(row):
                 self.registry.api = answer
                 self.fails("", code)
@@ -271,9 +290,11 @@ class TagTest(FindCase):
                 self.registry.tag = reply(404, body)
                 self.assertEqual(self.found(), [])
         for row, answer in (
-            ("D42", reply(404, b'{"errors":[{"code":"NAME_UNKNOWN"}]}')), ("D42b", reply(403)),
-            ("D42c", reply(200, listing([listed(GOOD)])[:-9], INDEX)), ("500", reply(500)),
-        ):  # fmt: skip
+            ("D42", reply(404, b'{"errors":[{"code":"NAME_UNKNOWN"}]}')),
+            ("D42b", reply(403)),
+            ("D42c", reply(200, listing([listed(GOOD)])[:-9], INDEX)),
+            ("500", reply(500)),
+        ):
             with self.subTest(row), self.assertRaises(CipError):
                 self.registry.tag = answer
                 self.find()
@@ -287,10 +308,13 @@ class CandidateTest(FindCase):
 
     def test_entries_are_known_by_what_their_manifests_say(self) -> None:
         for row, entry in (
-            ("D01", listed(GOOD)), ("D02", listed(GOOD, None)), ("empty", listed(GOOD, "")),
-            ("config type", listed(GOOD, mediatype.OCI_CONFIG)), ("bundle", listed(GOOD, BUNDLE)),
+            ("D01", listed(GOOD)),
+            ("D02", listed(GOOD, None)),
+            ("empty", listed(GOOD, "")),
+            ("config type", listed(GOOD, mediatype.OCI_CONFIG)),
+            ("bundle", listed(GOOD, BUNDLE)),
             ("annotated", listed(GOOD, annotations=dict(SIGNING))),
-        ):  # fmt: skip
+        ):
             with self.subTest(row):
                 self.offer(entry)
                 self.assertEqual(self.found(), [BLOB])
@@ -381,7 +405,7 @@ class PlacesTest(FindCase):
         self.assertTrue(bundle.origin.startswith("r.example/a/b (referrer "))
         referrers = source.referrer_source()
         assert referrers is not None
-        places = referrers.bundle_places()
+        places = referrers.bundle_locations()
         shown = f"sha256-{D.encoded[:12]}…"
         self.assertEqual(
             list(places),

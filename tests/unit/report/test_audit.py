@@ -57,9 +57,16 @@ class AuditTest(unittest.TestCase):
         self.assertIs(found["accepted"], False)
         self.assertEqual(
             found["requirements"],
-            [{"of": "image", "type": "scripted", "result": "refused", "reason": "untrusted",
-              "detail": "scripted does not like it"}],
-        )  # fmt: skip
+            [
+                {
+                    "of": "image",
+                    "type": "scripted",
+                    "result": "refused",
+                    "reason": "untrusted",
+                    "detail": "scripted does not like it",
+                }
+            ],
+        )
 
     def test_record_of_a_signature_has_its_signer_and_its_claims(self) -> None:
         claims = {"reference": REFERENCE, "digest": DIGEST}
@@ -72,12 +79,25 @@ class AuditTest(unittest.TestCase):
         self.assertEqual(
             record(decision._replace(signatures=results))["signatures"],
             [
-                {"source": "a", "kind": "simple", "key": "F" * 40, "claims": claims, "result": "accepted", "reason": "",
-                 "detail": ""},
-                {"source": "b", "kind": "sigstore", "certificate": certificate, "result": "refused", "reason": "certid",
-                 "detail": "who"},
+                {
+                    "source": "a",
+                    "kind": "simple",
+                    "key": "F" * 40,
+                    "claims": claims,
+                    "result": "accepted",
+                    "reason": "",
+                    "detail": "",
+                },
+                {
+                    "source": "b",
+                    "kind": "sigstore",
+                    "certificate": certificate,
+                    "result": "refused",
+                    "reason": "certid",
+                    "detail": "who",
+                },
             ],
-        )  # fmt: skip
+        )
 
     def test_record_is_bounded(self) -> None:
         decision = require_accepted(accept_anything_policy(), unverified(), tools(), require_signed=False)

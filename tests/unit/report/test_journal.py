@@ -49,9 +49,14 @@ class JournalCase(unittest.TestCase):
 class Entries(JournalCase):
     def test_a_failed_open_has_code_host_digest_and_the_whole_sentence(self) -> None:
         self.journal.emit(
-            "failed", image="docker://r.test/os:9", code="timeout", host="r.test:443", phase="manifest",
-            digest="sha256:ab", detail="r.test:443: no answer within 20 s",
-        )  # fmt: skip
+            "failed",
+            image="docker://r.test/os:9",
+            code="timeout",
+            host="r.test:443",
+            phase="manifest",
+            digest="sha256:ab",
+            detail="r.test:443: no answer within 20 s",
+        )
         found = self.entry()
         self.assertEqual(found["MESSAGE"], "docker://r.test/os:9: r.test:443: no answer within 20 s")
         facts = [found[f"CIP_{name}"] for name in ("CODE", "HOST", "DIGEST")]

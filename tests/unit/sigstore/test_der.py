@@ -118,10 +118,20 @@ class DerTest(unittest.TestCase):
             with self.subTest(text):
                 self.assertEqual(parse_der(der(0x18, text)).time(), seconds)
         for text in (
-            b"20231114221320", b"202311142213Z", b"20231114221320+0000", b"20231114221320.Z", b"20231114221320.50Z",
-            b"20231114221320.1234567890Z", b"20231114221320,5Z", b"20231314221320Z", b"20230229000000Z",
-            b"20231114241320Z", b"20231114221360Z", b"00000101000000Z", "2023111422132\u0660Z".encode(),
-        ):  # fmt: skip
+            b"20231114221320",
+            b"202311142213Z",
+            b"20231114221320+0000",
+            b"20231114221320.Z",
+            b"20231114221320.50Z",
+            b"20231114221320.1234567890Z",
+            b"20231114221320,5Z",
+            b"20231314221320Z",
+            b"20230229000000Z",
+            b"20231114241320Z",
+            b"20231114221360Z",
+            b"00000101000000Z",
+            "2023111422132\u0660Z".encode(),
+        ):
             with self.subTest(text), self.assertRaises(ValueError):
                 parse_der(der(0x18, text)).time()
         with self.assertRaisesRegex(ValueError, "expected an element with tag 0x18, found 0x17"):

@@ -49,8 +49,10 @@ class PublicKeyTest(unittest.TestCase):
         modulus = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
         for exponent, bits in ((2**31 - 1, 0), (2**31 + 1, 32), (2**3000 + 1, 3001)):
             with self.subTest(bits):
-                pem = rsa.RSAPublicNumbers(exponent, modulus).public_key().public_bytes(
-                    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+                pem = (
+                    rsa.RSAPublicNumbers(exponent, modulus)
+                    .public_key()
+                    .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
                 )
                 if not bits:
                     self.assertEqual(load_public_key(pem, "key").exponent, exponent)

@@ -42,12 +42,18 @@ class _Names:
 class HostnameTest(unittest.TestCase):
     def test_names_are_compared_label_for_label_in_both_directions(self) -> None:
         for pattern, host, covered in (
-            ("b.example.com", "b.example.com", True), ("b.example.com", "a.example.com", False),
-            ("b.example.com", "c.example.com", False), ("b.example.com", "x.b.example.com", False),
-            ("b.example.com", "example.com", False), ("*.example.com", "a.example.com", True),
-            ("*.example.com", "a.b.example.com", False), ("*.example.com", "example.com", False),
-            ("*.example.com", "a.example.org", False), ("*", "a", False), ("*.b", "a.b", True),
-        ):  # fmt: skip
+            ("b.example.com", "b.example.com", True),
+            ("b.example.com", "a.example.com", False),
+            ("b.example.com", "c.example.com", False),
+            ("b.example.com", "x.b.example.com", False),
+            ("b.example.com", "example.com", False),
+            ("*.example.com", "a.example.com", True),
+            ("*.example.com", "a.b.example.com", False),
+            ("*.example.com", "example.com", False),
+            ("*.example.com", "a.example.org", False),
+            ("*", "a", False),
+            ("*.b", "a.b", True),
+        ):
             with self.subTest(pattern=pattern, host=host):
                 names: object = _Names(pattern)
                 if covered:

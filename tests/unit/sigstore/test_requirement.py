@@ -507,9 +507,13 @@ class RekorTest(SigstoreCase):
             with self.subTest(case):
                 entry = json.dumps(self.log.bundle(body, **changes))
                 self.refuse("rekor", r"log entry: Payload\.", self.trusting(), self.with_entry(entry))
-        for case, changes in (("time one", {"integratedTime": 1}), ("largest time", {"integratedTime": 2**53 - 1}),
-                              ("index zero", {"logIndex": 0}), ("largest index", {"logIndex": 2**53 - 1}),
-                              ("empty id", {"logID": ""})):  # fmt: skip
+        for case, changes in (
+            ("time one", {"integratedTime": 1}),
+            ("largest time", {"integratedTime": 2**53 - 1}),
+            ("index zero", {"logIndex": 0}),
+            ("largest index", {"logIndex": 2**53 - 1}),
+            ("empty id", {"logID": ""}),
+        ):
             with self.subTest(case):
                 self.judge(self.trusting(), self.with_entry(json.dumps(self.log.bundle(body, **changes))))
 
@@ -712,9 +716,11 @@ class FulcioTest(SigstoreCase):
         self.deny("untrusted", "an issuing certificate is not for code", self.leaf(issuer=anchor), anchor)
         self.accept(self.leaf(eku=usages(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)))
         self.accept(self.leaf(eku=usages(server, ExtendedKeyUsageOID.CODE_SIGNING)))
-        bare = issue("leaf", self.root, extensions=[
-            (names(EMAIL), True), (raw_extension(ISSUER_V1, OIDC_ISSUER.encode()), False),
-        ])  # fmt: skip
+        bare = issue(
+            "leaf",
+            self.root,
+            extensions=[(names(EMAIL), True), (raw_extension(ISSUER_V1, OIDC_ISSUER.encode()), False)],
+        )
         self.accept(bare)
 
     def test_f13_broken_paths_are_refused(self) -> None:
@@ -781,8 +787,10 @@ class FulcioTest(SigstoreCase):
                         self.accept(self.leaf(issuer=anchor, hash_algorithm=algorithm), anchor)
 
     def test_leaf_that_is_an_anchor_needs_a_real_issuer(self) -> None:
-        lonely = issue("leaf", extensions=[*authority(), (names(EMAIL), False),
-                       (raw_extension(ISSUER_V1, OIDC_ISSUER.encode()), False)])  # fmt: skip
+        lonely = issue(
+            "leaf",
+            extensions=[*authority(), (names(EMAIL), False), (raw_extension(ISSUER_V1, OIDC_ISSUER.encode()), False)],
+        )
         self.deny("untrusted", "no trusted certificate vouches", lonely, lonely)
 
     def test_search_for_a_path_is_bounded(self) -> None:
@@ -824,9 +832,12 @@ class FulcioTest(SigstoreCase):
         leaf = self.leaf()
         made = certified(leaf, self.log)
         for case, text in (
-            ("two certificates", leaf.text * 2), ("blank line", leaf.text + "\n"), ("text", "x"), ("empty", ""),
+            ("two certificates", leaf.text * 2),
+            ("blank line", leaf.text + "\n"),
+            ("text", "x"),
+            ("empty", ""),
             ("lone surrogate", leaf.text + "\udc80"),
-        ):  # fmt: skip
+        ):
             signature = made._replace(annotations={**made.annotations, CERTIFICATE: text})
             with self.subTest(case):
                 self.refuse("rekor", "expected one PEM block", self.trusting(), signature)
@@ -916,8 +927,11 @@ class PkiTest(SigstoreCase):
         self.refuse("untrusted", "no trusted certificate", self.trusting(), self.signed(leaf, [self.intermediate]))
 
     def test_intermediates_of_the_policy_must_parse(self) -> None:
-        for case, content, accepted in (("empty", b"", True), ("garbage", b"x", False),
-                                        ("no certificate", pem(b"x", "CERTIFICATE"), False)):  # fmt: skip
+        for case, content, accepted in (
+            ("empty", b"", True),
+            ("garbage", b"x", False),
+            ("no certificate", pem(b"x", "CERTIFICATE"), False),
+        ):
             policy = self.trusting(subjectEmail=EMAIL, caIntermediatesData=b64(content))
             with self.subTest(case):
                 if accepted:
@@ -935,8 +949,13 @@ class PkiTest(SigstoreCase):
     def test_certificate_annotation_is_trimmed_and_holds_one_certificate(self) -> None:
         leaf = self.leaf()
         self.judge(self.trusting(), self.signed(leaf, certificate=f" \n{leaf.text}\n "))
-        for case, text in (("two", leaf.text * 2), ("text before", f"x\n{leaf.text}"), ("text behind", f"{leaf.text}x"),
-                           ("empty", ""), ("no certificate", pem(b"x", "CERTIFICATE").decode())):  # fmt: skip
+        for case, text in (
+            ("two", leaf.text * 2),
+            ("text before", f"x\n{leaf.text}"),
+            ("text behind", f"{leaf.text}x"),
+            ("empty", ""),
+            ("no certificate", pem(b"x", "CERTIFICATE").decode()),
+        ):
             with self.subTest(case):
                 self.refuse("untrusted", "certificate annotation", self.trusting(), self.signed(leaf, certificate=text))
 
@@ -989,8 +1008,13 @@ class PkiTest(SigstoreCase):
 
     def test_anchor_without_a_certificate_is_refused(self) -> None:
         policy = {"pki": {"caRootsPath": "/roots", "subjectEmail": EMAIL}}
-        self.refuse("keycfg", r"caRootsPath '/roots': expected a certificate", policy, self.signed(self.leaf()),
-                    files={"/roots": b"x"})  # fmt: skip
+        self.refuse(
+            "keycfg",
+            r"caRootsPath '/roots': expected a certificate",
+            policy,
+            self.signed(self.leaf()),
+            files={"/roots": b"x"},
+        )
 
 
 class FlippedBitsTest(SigstoreCase):

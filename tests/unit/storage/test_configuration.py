@@ -19,23 +19,30 @@ class StorageConfTest(unittest.TestCase):
         root = self.host.root
         self.assertEqual(("", f"{root}/var/lib/containers/storage", f"{root}/run/containers/storage", (), ()), found)
         user = load_storage(self.host.settings(uid=1000))
-        self.assertEqual((f"{self.host.home}/.local/share/containers/storage", "/tmp/storage-run-1000/containers"),
-                         user[1:3])  # fmt: skip
+        self.assertEqual(
+            (f"{self.host.home}/.local/share/containers/storage", "/tmp/storage-run-1000/containers"), user[1:3]
+        )
         moved = {"XDG_DATA_HOME": "/data", "XDG_RUNTIME_DIR": "/run/user/1000"}
-        self.assertEqual(("/data/containers/storage", "/run/user/1000/containers"),
-                         load_storage(self.host.settings(moved, uid=1000))[1:3])  # fmt: skip
+        self.assertEqual(
+            ("/data/containers/storage", "/run/user/1000/containers"),
+            load_storage(self.host.settings(moved, uid=1000))[1:3],
+        )
         inside = load_storage(self.host.settings({"_CONTAINERS_ROOTLESS_UID": "1000"}, uid=0))
         self.assertEqual(f"{self.host.home}/.local/share/containers/storage", inside.root)
 
     def test_files_are_laid_over_each_other_key_by_key(self) -> None:
-        self.host.write(CONF, '[storage]\ndriver="overlay2"\ngraphroot="/one"\nrunroot="/run/one"\n'
-                        '[storage.options]\nadditionalimagestores=["/a","/b",""]\n')  # fmt: skip
+        self.host.write(
+            CONF,
+            '[storage]\ndriver="overlay2"\ngraphroot="/one"\nrunroot="/run/one"\n'
+            '[storage.options]\nadditionalimagestores=["/a","/b",""]\n',
+        )
         drop_in = self.host.write("etc/containers/storage.rootful.conf.d/x.conf", '[storage]\nGraphRoot="/two"\n')
         found = load_storage(self.host.settings())
         self.assertEqual(("overlay", "/two", "/run/one", ("/a", "/b")), found[:4])
         self.assertEqual([drop_in], [file.path for file in found.files[1:]])
-        last = self.host.write("last.conf", '[storage]\nimagestore="/images"\n[storage.options]\n'
-                               "additionalimagestores=[]\n")  # fmt: skip
+        last = self.host.write(
+            "last.conf", '[storage]\nimagestore="/images"\n[storage.options]\nadditionalimagestores=[]\n'
+        )
         found = load_storage(self.host.settings({"CONTAINERS_STORAGE_CONF_OVERRIDE": last}))
         self.assertEqual(("/two", ("/images",)), (found.root, found.image_stores))
 
@@ -44,8 +51,9 @@ class StorageConfTest(unittest.TestCase):
         user = self.host.settings({"USER": "me"}, uid=1000)
         found = load_storage(user)
         self.assertEqual(("vfs", f"{self.host.home}/.local/share/containers/storage"), (found.driver, found.root))
-        self.host.write("etc/containers/storage.conf.d/rootless.conf",
-                        '[storage]\nrootless_storage_path="/srv/$UID/${USER}$HOME"\n')  # fmt: skip
+        self.host.write(
+            "etc/containers/storage.conf.d/rootless.conf", '[storage]\nrootless_storage_path="/srv/$UID/${USER}$HOME"\n'
+        )
         self.assertEqual(f"/srv/1000/me{self.host.home}", load_storage(user).root)
         self.host.write("~/.config/containers/storage.conf.d/mine.conf", '[storage]\ngraphroot="/mine"\n')
         self.assertEqual("/mine", load_storage(user).root)

@@ -85,8 +85,10 @@ class Content(StorageTestCase):
         source = self.open()
         self.assertEqual(source.manifest(None), (self.manifest, ""))
         layers = self.layers(source)
-        self.assertEqual([(layer.media_type, layer.digest, layer.size) for layer in layers],
-                         [(mediatype.OCI_LAYER, digest_of(tar), len(tar)) for tar in self.tars])  # fmt: skip
+        self.assertEqual(
+            [(layer.media_type, layer.digest, layer.size) for layer in layers],
+            [(mediatype.OCI_LAYER, digest_of(tar), len(tar)) for tar in self.tars],
+        )
         self.assertEqual(self.contents(source), self.tars)
 
     def test_the_digests_of_the_manifest_cannot_be_had(self) -> None:
@@ -172,16 +174,30 @@ class Finding(StorageTestCase):
         image_id = str(self.storage.images[0]["id"])
         digest = digest_of(self.manifest)
         img = "localhost/img"
-        for name in (NAME, image_id, f"@{image_id}", image_id[:3], f"{NAME}@{image_id}", f"{img}@{image_id[:9]}",
-                     f"{img}@{digest}", f"{img}:other@{digest}"):  # fmt: skip
+        for name in (
+            NAME,
+            image_id,
+            f"@{image_id}",
+            image_id[:3],
+            f"{NAME}@{image_id}",
+            f"{img}@{image_id[:9]}",
+            f"{img}@{digest}",
+            f"{img}:other@{digest}",
+        ):
             with self.subTest(name):
                 self.assertEqual(self.open(name).manifest(None).data, self.manifest)
 
     def test_what_is_not_there_is_a_missing_image(self) -> None:
         image_id = str(self.storage.images[0]["id"])
         digest = digest_of(self.manifest)
-        for name in ("localhost/img:2", "img:1", f"localhost/other@{image_id}", f"localhost/img@{'0' * 64}",
-                     f"localhost/other@{digest}", f"localhost/img@{images.DIGEST_M}"):  # fmt: skip
+        for name in (
+            "localhost/img:2",
+            "img:1",
+            f"localhost/other@{image_id}",
+            f"localhost/img@{'0' * 64}",
+            f"localhost/other@{digest}",
+            f"localhost/img@{images.DIGEST_M}",
+        ):
             with self.subTest(name):
                 self.missing(name)
         with self.assertRaises(InvalidReferenceError):
@@ -199,10 +215,12 @@ class Finding(StorageTestCase):
     def test_the_digest_of_an_index_finds_the_image_for_this_platform(self) -> None:
         """L8; of several images that keep the index, the one that it chooses."""
         tars, other = self.storage.add("localhost/multi:1", [UPPER], items={})
-        index = images.index([
-            images.entry(other, platform={"architecture": "arm64", "os": "linux"}),
-            images.entry(self.manifest, platform={"architecture": "amd64", "os": "linux"}),
-        ])  # fmt: skip
+        index = images.index(
+            [
+                images.entry(other, platform={"architecture": "arm64", "os": "linux"}),
+                images.entry(self.manifest, platform={"architecture": "amd64", "os": "linux"}),
+            ]
+        )
         digest = digest_of(index)
         for record in self.storage.images:
             record["names"] = ["localhost/multi:1"]
@@ -229,12 +247,16 @@ class Finding(StorageTestCase):
         place, digest = f"[overlay@{self.storage.root}]", digest_of(self.manifest)
         found = self.open(place=f"[overlay@{link}]").identity
         self.assertEqual(found.identity, f"{place}{NAME}@{image_id}")
-        self.assertEqual(found.scopes, (f"{place}{NAME}", f"{place}localhost/img", f"{place}localhost", place,
-                                        f"[{self.storage.root}]"))  # fmt: skip
+        self.assertEqual(
+            found.scopes,
+            (f"{place}{NAME}", f"{place}localhost/img", f"{place}localhost", place, f"[{self.storage.root}]"),
+        )
         self.assertEqual(found.docker, parse_docker_reference(NAME))
         by_id = self.open(image_id).identity
-        self.assertEqual((by_id.identity, by_id.scopes, by_id.docker),
-                         (f"{place}@{image_id}", (place, f"[{self.storage.root}]"), None))  # fmt: skip
+        self.assertEqual(
+            (by_id.identity, by_id.scopes, by_id.docker),
+            (f"{place}@{image_id}", (place, f"[{self.storage.root}]"), None),
+        )
         both = self.open(f"{NAME}@{digest}").identity
         self.assertEqual(both.scopes[:2], (f"{place}{NAME}@{digest}", f"{place}{NAME}"))
 
@@ -336,8 +358,9 @@ class Refusals(StorageTestCase):
     def test_layers_that_are_not_those_of_the_config_are_refused(self) -> None:
         """The manifest vouches for the config alone, and the config for the layers."""
         self.storage.layers[0]["diff-digest"], self.storage.layers[1]["diff-digest"] = (
-            self.storage.layers[1]["diff-digest"], self.storage.layers[0]["diff-digest"],
-        )  # fmt: skip
+            self.storage.layers[1]["diff-digest"],
+            self.storage.layers[0]["diff-digest"],
+        )
         self.storage.write()
         with self.assertRaisesRegex(ContentMismatchError, "layer 0: expected sha256:.* as the config says, the"):
             self.layers(self.open())
@@ -348,13 +371,16 @@ class Refusals(StorageTestCase):
         layer_id, tar = self.storage.add_layer([Member(b"artifact", b"x")])
         for name, named, accepted in (("same", tar, True), ("other", b"another tar", False)):
             descriptor = Descriptor(mediatype.OCI_LAYER, digest_of(named), len(named))
-            manifest = json.dumps({
-                "schemaVersion": 2,
-                "mediaType": mediatype.OCI_MANIFEST,
-                "config": {"mediaType": "application/x", "digest": str(digest_of(config)), "size": len(config)},
-                "layers": [{"mediaType": descriptor.media_type, "digest": str(descriptor.digest),
-                            "size": descriptor.size}],
-            }).encode()  # fmt: skip
+            manifest = json.dumps(
+                {
+                    "schemaVersion": 2,
+                    "mediaType": mediatype.OCI_MANIFEST,
+                    "config": {"mediaType": "application/x", "digest": str(digest_of(config)), "size": len(config)},
+                    "layers": [
+                        {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+                    ],
+                }
+            ).encode()
             self.storage.add_image([f"localhost/{name}:1"], layer_id, manifest, {str(digest_of(config)): config})
             source = self.open(f"localhost/{name}:1")
             if accepted:
@@ -414,8 +440,12 @@ class Refusals(StorageTestCase):
             self.contents(self.open())
 
     def test_ids_that_are_paths_are_refused(self) -> None:
-        for records, key in ((self.storage.images, "id"), (self.storage.images, "layer"), (self.storage.layers, "id"),
-                             (self.storage.layers, "parent")):  # fmt: skip
+        for records, key in (
+            (self.storage.images, "id"),
+            (self.storage.images, "layer"),
+            (self.storage.layers, "id"),
+            (self.storage.layers, "parent"),
+        ):
             for value in ("../x", "a/b", "..", "x\0y"):
                 before = records[0].get(key)
                 records[0][key] = value

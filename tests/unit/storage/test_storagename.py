@@ -74,8 +74,13 @@ class Names(unittest.TestCase):
         ):
             with self.subTest(text):
                 self.assertEqual(self.parse(text), (parse_docker_reference(name), image_id))
-        for text, image_id in ((f"@{H}", H), ("beef", "beef" + "0" * 60), ("abc", "abc" + "0" * 61),
-                               ("beef" + "0" * 60, "beef" + "0" * 60), ("@abd0", "abd" + "0" * 61)):  # fmt: skip
+        for text, image_id in (
+            (f"@{H}", H),
+            ("beef", "beef" + "0" * 60),
+            ("abc", "abc" + "0" * 61),
+            ("beef" + "0" * 60, "beef" + "0" * 60),
+            ("@abd0", "abd" + "0" * 61),
+        ):
             with self.subTest(text):
                 self.assertEqual(self.parse(text), (None, image_id))
 

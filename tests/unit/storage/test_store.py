@@ -19,8 +19,10 @@ class Items(unittest.TestCase):
     def test_only_plain_keys_are_file_names(self) -> None:
         # as buildah 1.28 wrote it
         key_of_manifest = "manifest-sha256:a077ef5d977353233329e13beb4a77997b19be619f157f61b382bf1aa8909691"
-        file_of_manifest = ("=bWFuaWZlc3Qtc2hhMjU2OmEwNzdlZjVkOTc3MzUzMjMzMzI5ZTEzYmViNGE3Nzk5N2IxOWJlNjE5ZjE1N2Y2MWIz"
-                            "ODJiZjFhYTg5MDk2OTE=")  # fmt: skip
+        file_of_manifest = (
+            "=bWFuaWZlc3Qtc2hhMjU2OmEwNzdlZjVkOTc3MzUzMjMzMzI5ZTEzYmViNGE3Nzk5N2IxOWJlNjE5ZjE1N2Y2MWIz"
+            "ODJiZjFhYTg5MDk2OTE="
+        )
         for key, name in (
             ("manifest", "manifest"),
             ("a.b9", "a.b9"),
@@ -54,8 +56,10 @@ class Lists(LeakCheckedTestCase):
     def test_images_and_layers_are_read_once(self) -> None:
         store = self.store()
         (image,) = store.images()
-        self.assertEqual((image.names, image.layer, image.manifests), (("localhost/a:1",), self.layer,
-                                                                      frozenset({str(images.DIGEST_M)})))  # fmt: skip
+        self.assertEqual(
+            (image.names, image.layer, image.manifests),
+            (("localhost/a:1",), self.layer, frozenset({str(images.DIGEST_M)})),
+        )
         self.assertEqual(list(store.layers()), [self.layer])
         self.storage.images.clear()
         self.storage.layers.clear()

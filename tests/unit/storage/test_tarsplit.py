@@ -104,8 +104,14 @@ class Safety(RebuildTestCase):
         (layer / "up").symlink_to("..")
         (layer / "absolute").symlink_to("/")
         (layer / "file").symlink_to(self.directory / "secret")
-        for name in (b"../secret", b"/secret", b"up/secret", b"absolute/secret", b"up/../../secret",
-                     b"absolute/up/secret"):  # fmt: skip
+        for name in (
+            b"../secret",
+            b"/secret",
+            b"up/secret",
+            b"absolute/secret",
+            b"up/../../secret",
+            b"absolute/up/secret",
+        ):
             with self.subTest(name):
                 self.assertEqual(self.read(self.layer((), self.entry(name, 7))), b"inside!")
         with self.assertRaisesRegex(SourceError, "file 'file': no such file"):
@@ -158,8 +164,10 @@ class Safety(RebuildTestCase):
             measure_recipe(BytesReader(b"no gzip"), "recipe")
 
     def test_recipes_are_bounded(self) -> None:
-        for name, limit, reason in (("LINE_LIMIT", 100, "a line of more than 100 bytes"),
-                                    ("ENTRY_LIMIT", 3, "more than 3 lines")):
+        for name, limit, reason in (
+            ("LINE_LIMIT", 100, "a line of more than 100 bytes"),
+            ("ENTRY_LIMIT", 3, "more than 3 lines"),
+        ):
             recipe = gzip.compress(b'{"type":2}\n' * 5 + b" " * 200)
             with mock.patch.object(tarsplit, name, limit), self.assertRaisesRegex(CipError, reason) as caught:
                 measure_recipe(BytesReader(recipe), "recipe")

@@ -47,10 +47,13 @@ class Tarball(LeakCheckedTestCase):
         self.assertEqual(raw.media_type, mediatype.OCI_MANIFEST)
         manifest = json.loads(raw.data)
         found = [(layer["mediaType"], layer["digest"], layer["size"]) for layer in manifest["layers"]]
-        self.assertEqual(found, [
-            (mediatype.OCI_LAYER, str(images.DIGEST_T), len(images.LAYER_T)),
-            (mediatype.OCI_LAYER + "+gzip", str(images.describe(packed).digest), len(packed)),
-        ])  # fmt: skip
+        self.assertEqual(
+            found,
+            [
+                (mediatype.OCI_LAYER, str(images.DIGEST_T), len(images.LAYER_T)),
+                (mediatype.OCI_LAYER + "+gzip", str(images.describe(packed).digest), len(packed)),
+            ],
+        )
         for content in (images.LAYER_T, packed):
             reader = source.open_blob(images.describe(content), BlobAccess.VERIFIED)
             self.assertEqual(read_limited(reader, 1 << 20, "blob"), content)
@@ -115,8 +118,10 @@ class Tarball(LeakCheckedTestCase):
     def test_nothing_else_is_served(self) -> None:
         source = self.open(self.file("a", images.LAYER_T))
         self.assertEqual(source.signatures(images.DIGEST_T, None), ())
-        for act in (lambda: source.manifest(images.DIGEST_M),
-                    lambda: source.open_blob(images.describe(b"other"), BlobAccess.VERIFIED)):
+        for act in (
+            lambda: source.manifest(images.DIGEST_M),
+            lambda: source.open_blob(images.describe(b"other"), BlobAccess.VERIFIED),
+        ):
             with self.assertRaisesRegex(NotFoundError, "no (manifest|blob) sha256"):
                 act()
 

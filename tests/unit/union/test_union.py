@@ -8,16 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from cip.content import BlobReader, BytesReader, Release, copy_verified, read_limited
-from cip.errors import (
-    Attempt,
-    CipError,
-    ContentMismatchError,
-    ErrorCode,
-    NetworkError,
-    Phase,
-    SourceError,
-    UsageError,
-)
+from cip.errors import Attempt, CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, SourceError, UsageError
 from cip.events import NO_EVENTS, Events
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
@@ -67,7 +58,7 @@ class PlayedRegistry:
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
         return (SIGNATURE,)
 
-    def signature_places(self) -> Sequence[str]:
+    def signature_locations(self) -> Sequence[str]:
         return ("lookaside https://example.com/sigstore",)
 
     def referrer_source(self) -> None:
@@ -107,9 +98,13 @@ class UnionTestCase(LeakCheckedTestCase):
     def open(self, *local: str, image: str = "docker://host.x/a:1", offline: bool = False):  # type: ignore[no-untyped-def]
         settings = Settings(local_sources=local or (f"oci:{self.layout.path}",), offline=offline)
         source = open_with_local_sources(
-            parse_image_reference(image), settings, self.open_registry, Events(self.events.emit, NO_EVENTS.follow),
-            DirectPrograms(), Spools(TemporarySpace(str(self.directory), 1 << 30)),
-        )  # fmt: skip
+            parse_image_reference(image),
+            settings,
+            self.open_registry,
+            Events(self.events.emit, NO_EVENTS.follow),
+            DirectPrograms(),
+            Spools(TemporarySpace(str(self.directory), 1 << 30)),
+        )
         self.addCleanup(source.close)
         return source
 
@@ -179,10 +174,17 @@ class Online(UnionTestCase):
                 self.assertRegex(warning, f"oci:.*layout: blob {digest_of(LAYER)}: expected digest")
                 ((event, members),) = self.events.events
                 self.assertEqual(event, "source")
-                self.assertEqual(members, {
-                    "image": "docker://host.x/a:1", "digest": str(digest_of(LAYER)), "to": "registry", "offset": 0,
-                    "from": f"oci:{self.layout.path}", "reason": ErrorCode.CONTENT_MISMATCH,
-                })  # fmt: skip
+                self.assertEqual(
+                    members,
+                    {
+                        "image": "docker://host.x/a:1",
+                        "digest": str(digest_of(LAYER)),
+                        "to": "registry",
+                        "offset": 0,
+                        "from": f"oci:{self.layout.path}",
+                        "reason": ErrorCode.CONTENT_MISMATCH,
+                    },
+                )
 
     def test_a_blob_of_another_size_is_damaged(self) -> None:
         self.layout.blob_path(digest_of(LAYER)).write_bytes(LAYER + b"more")
@@ -210,8 +212,9 @@ class Online(UnionTestCase):
 
         with mock.patch.object(FileBlob, "readinto", failing):
             self.assertEqual(self.read(reader), LAYER)
-        self.assertEqual((self.asked(), self.events.events[0][1]["reason"]),
-                         ([digest_of(LAYER)], ErrorCode.SOURCE_UNAVAILABLE))
+        self.assertEqual(
+            (self.asked(), self.events.events[0][1]["reason"]), ([digest_of(LAYER)], ErrorCode.SOURCE_UNAVAILABLE)
+        )
 
     def test_a_blob_that_changes_behind_our_back_is_begun_again(self) -> None:
         small = b"small"
@@ -405,8 +408,9 @@ class Offline(UnionTestCase):
         source = self.offline()
         with self.assertRaisesRegex(NetworkError, "no blob sha256.* in the local sources") as caught:
             source.open_blob(images.describe(b"other"), BlobAccess.VERIFIED)
-        self.assertEqual((caught.exception.code, caught.exception.digest),
-                         (ErrorCode.OFFLINE, str(digest_of(b"other"))))
+        self.assertEqual(
+            (caught.exception.code, caught.exception.digest), (ErrorCode.OFFLINE, str(digest_of(b"other")))
+        )
         self.damage()
         with self.assertRaisesRegex(ContentMismatchError, "expected digest"):
             source.open_blob(images.describe(LAYER), BlobAccess.VERIFIED)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ..settings import TimeLimits
 
 
-class Patience:
+class StallTimer:
     """Counts seconds of waiting for a source against the bytes it sent; the parent's own pauses do not count.
 
     Progress is a rate of at least `min_rate` since the last progress, so a byte now and then is none.
@@ -29,8 +29,8 @@ class Patience:
     def count(self, waited: float, received: int, *, known: bool = False) -> None:
         """Seconds that were waited for `received` bytes.
 
-        `known` ones are read once more because a place ignores ranges: they cost no patience while they come fast
-        enough, and give none back.
+        `known` ones are read once more because an endpoint ignores ranges: they cost no time while they come
+        fast enough, and give none back.
         """
         if not (known and received >= self._min_rate * waited):
             self._waited += waited

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which place a blob continues at: the list of its places, and how each behaved so far."""
+"""Which endpoint a blob continues at: the list of its endpoints, and how each behaved so far."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .retry import Repeats
 
 
 class Candidate:
-    """One place, as this blob knows it."""
+    """One endpoint, as this blob knows it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -25,7 +25,7 @@ class Candidate:
 
 
 class Candidates:
-    """The places of one blob in their order; `current` is asked or was asked last.
+    """The endpoints of one blob in their order; `current` is asked or was asked last.
 
     The first one is the first whose host does not want to be left alone.
     """
@@ -34,14 +34,14 @@ class Candidates:
         self._all = [Candidate(endpoint) for endpoint in endpoints]
         self._repeats = repeats
         self._clock = clock
-        self.current = min(self._all, key=self.told_to_wait)
+        self.current = min(self._all, key=self.backoff_of)
 
     def have_another(self) -> bool:
-        """Whether there is a usable place besides the current one."""
+        """Whether there is a usable endpoint besides the current one."""
         return any(other is not self.current and self._is_usable(other) for other in self._all)
 
     def failed(self, error: CipError, *, may_pass: bool, progress: bool) -> None:
-        """Told of a fault of the current place: it waits for its next turn, or is excluded for good."""
+        """Told of a fault of the current endpoint: it waits for its next turn, or is excluded for good."""
         current = self.current
         if may_pass:
             current.fault = error
@@ -53,9 +53,9 @@ class Candidates:
             current.fault = None
 
     def choose(self, error: CipError, *, sent_bytes: bool, stay: bool) -> Candidate | None:
-        """Where to go on after `error`; None when no place is left. With `stay` no other place may continue.
+        """Where to go on after `error`; None when no endpoint is left. With `stay` no other endpoint may continue.
 
-        The same place once more when its connection was lost after it had `sent_bytes`, else the one that is ready
+        The same endpoint once more when its connection was lost after it had `sent_bytes`, else the one that is ready
         first, in the order of the list behind the current one.
         """
         position = self._all.index(self.current)
@@ -67,29 +67,29 @@ class Candidates:
         return min(usable, key=self.wait_for, default=None)
 
     def wait_for(self, candidate: Candidate) -> float:
-        """Seconds until a place may be asked."""
-        return max(0.0, candidate.ready_at - self._clock.monotonic(), self.told_to_wait(candidate))
+        """Seconds until an endpoint may be asked."""
+        return max(0.0, candidate.ready_at - self._clock.monotonic(), self.backoff_of(candidate))
 
     def take_turn(self, candidate: Candidate) -> float:
         """The same for a blob that is going to ask then."""
         return self._repeats.take_turn(candidate.endpoint)
 
-    def told_to_wait(self, candidate: Candidate) -> float:
-        """Seconds that the host of a place asked everybody to wait."""
-        return self._repeats.told_to_wait(candidate.endpoint)
+    def backoff_of(self, candidate: Candidate) -> float:
+        """Seconds that the host of an endpoint asked everybody to wait."""
+        return self._repeats.backoff_of(candidate.endpoint)
 
-    def liars(self) -> list[str]:
-        """The names of the places that served a byte of what turned out to be wrong."""
+    def bad_endpoints(self) -> list[str]:
+        """The names of the endpoints that served a byte of what turned out to be wrong."""
         return [candidate.endpoint.name for candidate in self._all if candidate.served]
 
-    def exclude_liars(self) -> None:
+    def exclude_bad_endpoints(self) -> None:
         """Never ask them again; what comes from now on is another matter."""
         for candidate in self._all:
             candidate.excluded |= candidate.served
             candidate.served = False
 
     def final_fault(self, last: CipError) -> CipError:
-        """The fault that says most: a later try helps when any place may recover, and else the last one counts."""
+        """The fault that says most: a later try helps when any endpoint may recover, and else the last one counts."""
         passing = [each.fault for each in self._all if each.fault is not None and not each.excluded]
         return passing[-1] if passing else last
 

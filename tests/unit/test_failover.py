@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import cast
 
 from cip.errors import CipError, ErrorCode, NetworkError, NotFoundError
-from cip.registry.candidates import Candidate, Candidates
 from cip.registry.endpoints import Endpoint
+from cip.registry.failover import Candidate, Candidates
 from cip.registry.retry import HostBackoff, Repeats
 from cip.settings import RetryOptions
 from tests.support.origins import FakeClock, RecordedEvents
@@ -68,9 +68,9 @@ class CandidatesTest(unittest.TestCase):
         served.append(self.candidates.current)
         for candidate in served:
             candidate.served = True
-        self.assertEqual(self.candidates.liars(), ["a", "b"])
-        self.candidates.exclude_liars()
-        self.assertEqual(self.candidates.liars(), [])
+        self.assertEqual(self.candidates.bad_endpoints(), ["a", "b"])
+        self.candidates.exclude_bad_endpoints()
+        self.assertEqual(self.candidates.bad_endpoints(), [])
         following = self.candidates.choose(LOST, sent_bytes=False, stay=False)
         self.assertEqual(following.endpoint.name if following else "", "c")
 

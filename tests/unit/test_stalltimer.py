@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patience: what counts as progress, and when it is at an end."""
+"""StallTimer: what counts as progress, and when it is at an end."""
 
 import unittest
 
-from cip.registry.patience import Patience
+from cip.registry.stalltimer import StallTimer
 from cip.settings import TimeLimits
 
 RATE = 1024
@@ -11,7 +11,7 @@ RATE = 1024
 
 class PatienceTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.patience = Patience(110.0, TimeLimits(), RATE)
+        self.patience = StallTimer(110.0, TimeLimits(), RATE)
         self.patience.begin_try()
 
     def test_waiting_without_a_byte_uses_it_up_over_all_tries(self) -> None:
@@ -57,7 +57,7 @@ class PatienceTest(unittest.TestCase):
         self.assertTrue(self.patience.is_too_slow())
 
     def test_without_a_minimum_any_byte_is_progress(self) -> None:
-        patience = Patience(110.0, TimeLimits(), 0)
+        patience = StallTimer(110.0, TimeLimits(), 0)
         for _ in range(100):
             patience.count(100.0, 1)
         self.assertEqual((patience.remaining(), patience.is_too_slow()), (110.0, False))
