@@ -32,7 +32,7 @@ PACKAGING = ROOT / "tests" / "packaging"
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
 LATEST = "forky"  # Python 3.14 or later
 # what a build environment without any peer says
-LEFT_OUT = "gpg,gpgv,cryptography,yaml,sigstore-public,zstd"
+LEFT_OUT = "gpg,gpgv,cryptography,yaml,sigstore-public,zstd,terminal"
 NAME = f"container-image-proxy-{cip.__version__}"
 
 

@@ -13,6 +13,7 @@ import unittest
 from pathlib import Path
 
 from cip.rooms import present
+from tests.support.peers import skip_where_asked
 from tests.support.roomed import needs_rooms
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +123,7 @@ class Usage(unittest.TestCase):
 
     def typed(self, *arguments: str, keys: bytes = b"") -> tuple[int, str]:
         """Exit status and screen of the program at a terminal."""
+        skip_where_asked("terminal")  # a root without /dev/pts has none
         screen, terminal = pty.openpty()
         try:
             with subprocess.Popen(

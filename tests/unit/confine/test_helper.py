@@ -198,8 +198,9 @@ class Raw(HelperTestCase):
             f"{sys.executable} -c 'import socket; socket.socket()'": "1",
             f"{sys.executable} -c 'import socket; socket.socket(socket.AF_UNIX)'": "1",
             f"cat {target}": "0",
-            "gpgv --version": "0",
         }
+        if "gpgv" not in os.environ.get("CIP_SKIP_PEERS", "").split(","):
+            attempts["gpgv --version"] = "0"
         for attempt, expected in attempts.items():
             command = [sys.executable, "-c", script, str(ROOT), f"({attempt}) >/dev/null 2>&1; echo $?"]
             with self.subTest(attempt):
@@ -236,7 +237,9 @@ class Process(HelperTestCase):
         proc = Path(f"/proc/{self.programs.pids[1]}")
         targets = sorted(os.readlink(proc / "fd" / name) for name in os.listdir(proc / "fd"))
         self.assertEqual(targets[:3], [os.devnull] * 3)
-        self.assertEqual([target.partition(":")[0] for target in targets[3:]], ["socket"])
+        # a newer libffi, which ctypes brings, keeps its own file open
+        others = [target.partition(":")[0] for target in targets[3:] if "/libffi." not in target]
+        self.assertEqual(others, ["socket"])
         self.assertNotIn(str(self.mark).encode(), (proc / "environ").read_bytes())
         self.assertIn(b"-I\0-S\0", (proc / "cmdline").read_bytes())
         self.assertRegex((proc / "limits").read_text(), r"Max core file size +0 +0 ")

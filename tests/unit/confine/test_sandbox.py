@@ -61,6 +61,9 @@ class Requests(unittest.TestCase):
         patched = mock.patch("resource.setrlimit")
         patched.start()
         self.addCleanup(patched.stop)
+        import ctypes
+
+        ctypes.CFUNCTYPE(None)(lambda: None)
         self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def tearDown(self) -> None:

@@ -42,6 +42,9 @@ class ExplainCase(unittest.TestCase):
     def setUp(self) -> None:
         self.host = make_host(self)
         self.policy = self.host.write("/etc/containers/policy.json", ACCEPT)
+        authorities = mock.patch("cip.explain.resolve.missing_authorities", return_value="")  # as on most machines
+        authorities.start()
+        self.addCleanup(authorities.stop)
         for forbidden in (mock.patch.object(socket, "socket"), mock.patch.object(subprocess, "Popen")):
             self.addCleanup(self._require_unused, forbidden.start())
             self.addCleanup(forbidden.stop)
