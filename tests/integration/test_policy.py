@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import subprocess
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator, Mapping
@@ -248,14 +249,36 @@ class DirectoryTest(PolicyCase):
         record = self.refuse("nosig", "no simple signature was looked for", f"oci:{layout.path}:t", self.by("main"))
         self.assertEqual(record["looked_for"], [])
 
+    def verified_text(self, message: bytes) -> bytes:
+        """What gpgv says was signed; nothing where it verifies nothing."""
+        path = self.scratch / "flipped"
+        path.write_bytes(message)
+        done = subprocess.run(
+            [require_peer("gpgv"), "--keyring", str(self.scratch / "main.gpg"), "--output", "-", str(path)],
+            check=False,
+            capture_output=True,
+        )
+        return done.stdout if done.returncode == 0 else b""
+
     def test_flipped_bytes_of_a_signature_never_open_the_image(self) -> None:
-        """Every position of a sample, one proxy that is asked again after each flip: a failed open is tried anew."""
+        """Every position of a sample, one proxy that is asked again after each flip: a failed open is tried anew.
+
+        But for the few bytes that nothing signs (subpackets that are not hashed, how deflate is written): there gpgv
+        has verified the very text that was signed.
+        """
         file = self.sign()
         good = file.read_bytes()
+        text = self.verified_text(good)
+        self.assertTrue(text)
+        opened = 0
         with self.proxy(f"dir:{self.image}", self.by("main")) as (proxy, _):
             for position in range(0, len(good), 9):
-                file.write_bytes(good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :])
-                self.assertEqual(proxy.line.ask("GET", "/manifest").status, 403, position)
+                flipped = good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :]
+                file.write_bytes(flipped)
+                if proxy.line.ask("GET", "/manifest").status != 403:
+                    self.assertEqual(self.verified_text(flipped), text, position)
+                    opened += 1
+            self.assertLess(opened, 4)
             file.write_bytes(good)
             self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
 
