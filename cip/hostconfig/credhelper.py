@@ -17,6 +17,7 @@ from ..settings import Credentials
 # What helpers print, with a failing status, when they have nothing (docker-credential-helpers, `credentials/error.go`).
 _NOT_FOUND = b"credentials not found in native keychain"
 _RUN = 8  # characters of an answer that no message shows in a row
+_COMPARED = 4096  # characters of an answer, and of what was said beside it, that are held against each other
 
 
 def ask_helper(helper: str, registry: str, origin: str, programs: Programs) -> Credentials | None:
@@ -45,8 +46,10 @@ def _reason(result: ProgramResult) -> str:
         return ""
     # neither a text of its answer nor a run of it: these are secrets that nobody knows yet
     answer = result.stdout.decode("utf-8", "replace").strip()
-    texts = [*re.findall(r'"((?:[^"\\]|\\.)+)"', answer), *answer.split()]
     said = result.stderr.decode("utf-8", "replace")
+    if max(len(answer), len(said)) > _COMPARED:
+        return "; what it said is not shown, because that or its answer is too long to be compared"
+    texts = [*re.findall(r'"((?:[^"\\]|\\.)+)"', answer), *answer.split()]
     runs = {answer[start : start + _RUN] for start in range(max(len(answer) - _RUN, 0) + 1)} if answer else set()
     if any(text in said for text in texts) or any(run in said for run in runs):
         return "; what it said is not shown, because it repeats its answer"

@@ -498,6 +498,16 @@ class HelperTest(AuthFileCase):
                 self.assertNotIn(SECRET, str(shown))
                 shown = shown.__cause__
 
+    def test_a_long_answer_is_not_compared_and_nothing_beside_it_is_shown(self) -> None:
+        long = '"\\' * 16_000  # what a fuzzer found: looking for the texts in it took minutes
+        for answered, said in ((long, "why"), ("x", f"why{long}")):
+            with (
+                self.subTest(said[:3]),
+                self.assertRaisesRegex(AuthenticationError, "is too long to be compared") as caught,
+            ):
+                self._ask(ProgramResult(3, answered.encode(), said.encode()))
+            self.assertNotIn("why", str(caught.exception))
+
     def test_a_helper_says_why_it_failed_but_nothing_of_its_answer(self) -> None:
         said = "is not shown, because it repeats its answer"
         for case, printed, errors, shown in (
