@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from cip.client import open_proxy
 from cip.model import mediatype
 from cip.model.digest import digest_of
-from tests.integration.test_policy import BLOBS, DIGEST, MANIFEST, PLATFORM, PolicyCase
+from tests.integration.test_policy import BLOBS, DIGEST, MANIFEST, PolicyCase
 from tests.support import images
 from tests.support.bundles import SUBJECT_URI, V1, V2, World, statement
 from tests.support.goregistry import GoRegistry, go_registry
@@ -101,15 +101,7 @@ class BundleCase(PolicyCase):
     def accept_both(self, image: str, *requirements: Mapping[str, Any]) -> dict[str, Any]:
         """Served over HTTP and over JSON; the audit record of HTTP."""
         found = self.accept(image, *requirements)
-        arguments = (
-            f"--policy={self.scratch}/policy.json",
-            f"--registries.d={self.registries_d}",
-            "--tls-verify=false",
-            "--retry-times=0",
-            *PLATFORM,
-            *self.arguments,
-        )
-        with json_proxy(*arguments) as proxy:
+        with json_proxy(*self.flags()) as proxy:
             opened = proxy.parent.open(image)
             _, manifest, reply = proxy.parent.fetch("GetManifest", opened)
             self.assertIsNone(reply.value)

@@ -22,7 +22,7 @@ from cip.partial.part import BLOCK
 from cip.sources.layoutsignatures import ARTIFACT_TYPE
 from tests.support import images, referrers
 from tests.support.jsonparent import json_proxy
-from tests.support.parent import MODULE, PATIENCE, ROOT, running
+from tests.support.parent import HURRY, KILLS, MODULE, PATIENCE, ROOT, running
 from tests.support.peers import clean_environment, require_peer, run_program
 from tests.support.registry import (
     NAME,
@@ -42,9 +42,7 @@ from tests.support.registry import (
 from tests.support.signatures import GpgHome, payload
 from tests.support.sigstore import new_key, public_pem, signed, sigstore_payload
 
-KILLS = 200 if "CIP_TEST_LONG" in os.environ else 20
 PLATFORM = ("--override-os=linux", "--override-arch=amd64")
-HURRY = ("--retry-delay=0.01", "--idle-timeout=1.5", "--stall-timeout=6")
 SIZE = 6 * BLOCK + 777
 
 
@@ -116,6 +114,19 @@ class FetchCase(unittest.TestCase):
             self.assertEqual(digest_of(path.read_bytes()).encoded, path.name)
         self.assertEqual(sorted(path.name for path in self.layout.iterdir()), ["blobs", "index.json", "oci-layout"])
 
+    def add_platform(self) -> Content:
+        """Make the image an index of two platforms; what the second one, arm64, has."""
+        other = Content(b'{"architecture":"arm64","os":"linux"}', b"other")
+        platforms = ((self.content, "amd64"), (other, "arm64"))
+        index = images.index(
+            [images.entry(each.manifest, platform={"os": "linux", "architecture": name}) for each, name in platforms]
+        )
+        self.content.blobs.update(other.blobs)
+        self.content.manifests.update(other.manifests)
+        self.content.manifests["t"] = (mediatype.OCI_INDEX, index)
+        self.content.index = index
+        return other
+
     def strike(self, fault: Fault, times: int | None = 1, phase: str = "blob") -> None:
         self.host.strikes[:] = [Strike(phase, fault, times)]
 
@@ -162,15 +173,7 @@ class Fetched(FetchCase):
             self.assertEqual([entry.get("annotations") for entry in self.index()], [None])
 
     def test_every_platform(self) -> None:
-        other = Content(b'{"architecture":"arm64","os":"linux"}', b"other")
-        platforms = ((self.content, "amd64"), (other, "arm64"))
-        index = images.index(
-            [images.entry(each.manifest, platform={"os": "linux", "architecture": name}) for each, name in platforms]
-        )
-        self.content.blobs.update(other.blobs)
-        self.content.manifests.update(other.manifests)
-        self.content.manifests["t"] = (mediatype.OCI_INDEX, index)
-        self.content.index = index
+        other = self.add_platform()
         self.fetch()
         self.assertFalse(self.blob(other.manifest).exists())
         self.assertIn("4 blobs, 2 reused", self.fetch("--all"))
@@ -447,12 +450,17 @@ class Offline(FetchCase):
         self.content.manifests[f"sha256-{digest.encoded}.sig"] = (mediatype.OCI_MANIFEST, manifest)
         return manifest
 
-    def test_attached_signatures_with_their_very_bytes(self) -> None:
+    def require_attached(self) -> Any:
+        """Demand an attached signature of a new key; the key."""
         key = new_key()
         (self.scratch / "key.pub").write_bytes(public_pem(key))
-        manifest = self.attach(digest_of(self.content.manifest), key)
         (self.scratch / "registries.d" / "all.yaml").write_text("default-docker:\n  use-sigstore-attachments: true\n")
         self.require({"type": "sigstoreSigned", "keyPath": str(self.scratch / "key.pub")})
+        return key
+
+    def test_attached_signatures_with_their_very_bytes(self) -> None:
+        key = self.require_attached()
+        manifest = self.attach(digest_of(self.content.manifest), key)
         self.assertIn(", 1 signature\n", self.fetch())
         self.assertEqual(self.blob(manifest).read_bytes(), manifest)
         self.accept()
@@ -460,19 +468,8 @@ class Offline(FetchCase):
         self.refuse("no sigstore signature")
 
     def test_every_platform_is_judged(self) -> None:
-        other = Content(b'{"architecture":"arm64","os":"linux"}', b"other")
-        platforms = ((self.content, "amd64"), (other, "arm64"))
-        index = images.index(
-            [images.entry(each.manifest, platform={"os": "linux", "architecture": name}) for each, name in platforms]
-        )
-        self.content.blobs.update(other.blobs)
-        self.content.manifests.update(other.manifests)
-        self.content.manifests["t"] = (mediatype.OCI_INDEX, index)
-        self.content.index = index
-        key = new_key()
-        (self.scratch / "key.pub").write_bytes(public_pem(key))
-        (self.scratch / "registries.d" / "all.yaml").write_text("default-docker:\n  use-sigstore-attachments: true\n")
-        self.require({"type": "sigstoreSigned", "keyPath": str(self.scratch / "key.pub")})
+        other = self.add_platform()
+        key = self.require_attached()
         self.attach(digest_of(self.content.manifest), key)
         self.assertIn("no sigstore signature", self.fetch("--all", status=1))
         self.assertFalse((self.layout / "index.json").exists())
@@ -482,11 +479,8 @@ class Offline(FetchCase):
         self.accept()
 
     def test_a_copy_of_a_copy(self) -> None:
-        key = new_key()
-        (self.scratch / "key.pub").write_bytes(public_pem(key))
+        key = self.require_attached()
         self.attach(digest_of(self.content.index), key)
-        (self.scratch / "registries.d" / "all.yaml").write_text("default-docker:\n  use-sigstore-attachments: true\n")
-        self.require({"type": "sigstoreSigned", "keyPath": str(self.scratch / "key.pub")})
         self.fetch()
         second = self.scratch / "second"
         self.host.asked.clear()

@@ -15,7 +15,7 @@ from cip.partial.part import BLOCK
 from tests.support.faultrun import BASE, Outcome, run_http, run_json
 from tests.support.faulttable import BYTES, CUT, World
 from tests.support.jsonparent import json_proxy, read_error_pipe, read_some, read_to_end
-from tests.support.parent import MODULE, running
+from tests.support.parent import HURRY, KILLS, MODULE, running
 from tests.support.registry import (
     NAME,
     Exchange,
@@ -31,12 +31,10 @@ from tests.support.registry import (
     status,
 )
 
-KILLS = 200 if "CIP_TEST_LONG" in os.environ else 20
 CONTENT = make_content(9 * BLOCK + 777)
 LAYER = CONTENT.layer
 DIGEST = digest_of(LAYER)
 PART = f"sha256-{DIGEST.encoded}.part"
-HURRY = ("--retry-delay=0.01", "--idle-timeout=1.5", "--stall-timeout=6")
 KEPT = 5  # blocks that are there when a disturbed run begins
 
 

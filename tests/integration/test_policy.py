@@ -49,6 +49,17 @@ class PolicyCase(unittest.TestCase):
         lines = ["default-docker:", *(f"  {name.replace('_', '-')}: {text}" for name, text in members.items())]
         (self.registries_d / "all.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    def flags(self) -> tuple[str, ...]:
+        """What every program here is started with: the policy that was written last, and where signatures are."""
+        return (
+            f"--policy={self.scratch}/policy.json",
+            f"--registries.d={self.registries_d}",
+            "--tls-verify=false",
+            "--retry-times=0",
+            *PLATFORM,
+            *self.arguments,
+        )
+
     @contextmanager
     def proxy(
         self, image: str, *requirements: Mapping[str, Any]
@@ -56,16 +67,8 @@ class PolicyCase(unittest.TestCase):
         """A proxy for `image`, and a function that reads its one audit record."""
         path = self.scratch / "audit"
         with open(path, "wb") as audit:
-            words = (
-                self.policy(*requirements),
-                f"--audit-fd={audit.fileno()}",
-                f"--registries.d={self.registries_d}",
-                "--tls-verify=false",
-                "--retry-times=0",
-                *PLATFORM,
-                *self.arguments,
-            )
-            with running(*words, image, pass_fds=[audit.fileno()]) as proxy:
+            self.policy(*requirements)
+            with running(*self.flags(), f"--audit-fd={audit.fileno()}", image, pass_fds=[audit.fileno()]) as proxy:
                 yield proxy, lambda: json.loads(path.read_bytes().splitlines()[-1])
 
     def accept(self, image: str, *requirements: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,15 +104,7 @@ class PolicyCase(unittest.TestCase):
 
     def refuse_json(self, words: str, image: str) -> None:
         """The JSON protocol refuses as well, with the policy that was written last."""
-        arguments = (
-            f"--policy={self.scratch}/policy.json",
-            f"--registries.d={self.registries_d}",
-            "--tls-verify=false",
-            "--retry-times=0",
-            *PLATFORM,
-            *self.arguments,
-        )
-        with json_proxy(*arguments) as proxy:
+        with json_proxy(*self.flags()) as proxy:
             self.assertEqual(proxy.parent.ask("Initialize").value, "0.2.8")
             self.assertRegex(proxy.parent.ask("OpenImage", image).failure[1], words)
 

@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that come from the Go module proxy alone, built once and kept: registries that Debian has no package of."""
 
-import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import machine
 from .judge import find_go
-from .peers import skip_where_asked
-
-_BUILD_SECONDS = 1800
+from .peers import build_peer, skip_where_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +45,7 @@ def _install(name: str, wanted: GoProgram, program: Path) -> None:
     scratch.mkdir()
     settings = {"GOBIN": str(scratch), "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
     command = [find_go(), "install", "-trimpath", "-ldflags", "-s -w", f"{wanted.package}@{wanted.version}"]
-    done = subprocess.run(
-        command,
-        check=False,
-        cwd=scratch,
-        env=os.environ | settings,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=_BUILD_SECONDS,
-    )
-    if done.returncode != 0:
-        raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
+    build_peer(name, command, scratch, settings)
     (built,) = scratch.iterdir()
     built.replace(program)
     scratch.rmdir()

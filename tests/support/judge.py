@@ -17,13 +17,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import machine
-from .peers import clean_environment, skip_where_asked
+from .peers import build_peer, clean_environment, skip_where_asked
 
 SOURCES = machine.REPOSITORY / "tests" / "interop" / "go"
 # what a compiler needs besides Go: cgo, and the headers of GPGME
 BUILD_PACKAGES = ("gcc", "libc6-dev", "pkg-config", "libgpgme-dev", "libassuan-dev")
 _TAGS = "exclude_graphdriver_btrfs"  # its headers are not needed to judge anything
-_BUILD_SECONDS = 1800
 
 
 def build_judge() -> Path:
@@ -60,23 +59,10 @@ def _compile(program: Path) -> None:
 
 def compile_go(name: str, sources: Path, program: Path, *options: str) -> None:
     """`go build` of the module in `sources`. Raises AssertionError with what it said."""
-    environment = os.environ | {"CGO_ENABLED": "1", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
+    environment = {"CGO_ENABLED": "1", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
     fresh = program.with_suffix(".new")
     command = [find_go(), "build", "-trimpath", "-buildvcs=false", *options, "-ldflags", "-s -w", "-o", str(fresh), "."]
-    done = subprocess.run(
-        command,
-        check=False,
-        cwd=sources,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=_BUILD_SECONDS,
-    )
-    if done.returncode != 0:
-        raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
+    build_peer(name, command, sources, environment)
     fresh.replace(program)
 
 

@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0  # seconds; far more than anything here takes, so that a loaded machine fails no test
 # From the checkout, where nothing is installed; or CIP_PROGRAM, the same program in one file or from a package.
 MODULE = (os.environ["CIP_PROGRAM"],) if "CIP_PROGRAM" in os.environ else (sys.executable, "-m", "cip")
+HURRY = ("--retry-delay=0.01", "--idle-timeout=1.5", "--stall-timeout=6")  # for a program whose host has faults
+KILLS = 200 if "CIP_TEST_LONG" in os.environ else 20  # of programs that are to go on where the last one was
 _NUMBERS = itertools.count(1)
 
 

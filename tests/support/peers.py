@@ -322,6 +322,29 @@ def clean_environment(home: Path | str) -> dict[str, str]:
     }
 
 
+def build_peer(
+    name: str, command: list[str], directory: Path, environment: Mapping[str, str], *, seconds: float = 1800
+) -> None:
+    """Run a compiler in `directory`, with `environment` beside our own.
+
+    Raises AssertionError with the end of what it said.
+    """
+    done = subprocess.run(
+        command,
+        check=False,
+        cwd=directory,
+        env=os.environ | dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"peer {name}: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
+
+
 def run_program(
     command: list[str],
     *,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
-from .peers import clean_environment, skip_where_asked
+from .peers import build_peer, clean_environment, skip_where_asked
 
 SOURCES = machine.REPOSITORY / "tests" / "interop" / "rust"
 LEAST_CARGO = (1, 70)
@@ -60,20 +60,7 @@ def find_cargo() -> str:
 def _compile(cargo: str, program: Path) -> None:
     target = machine.cache_root() / "rust-target"
     command = [cargo, "build", "--release", "--locked", "--quiet"]
-    done = subprocess.run(
-        command,
-        check=False,
-        cwd=SOURCES,
-        env=os.environ | {"CARGO_TARGET_DIR": str(target)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=_BUILD_SECONDS,
-    )
-    if done.returncode != 0:
-        raise AssertionError(f"peer rust: {' '.join(command)}: exit status {done.returncode}\n{done.stdout[-4000:]}")
+    build_peer("rust", command, SOURCES, {"CARGO_TARGET_DIR": str(target)}, seconds=_BUILD_SECONDS)
     fresh = program.with_suffix(".new")
     shutil.copy2(target / "release" / "parent", fresh)
     fresh.replace(program)
