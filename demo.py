@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> None:
             with open_proxy(reference, options=options) as image:
                 show_image(image)
         except ClientError as error:
-            hint = "\nlet it pass with --policy FILE or --insecure-policy" if error.code.startswith("policy-") else ""
-            sys.exit(f"{error}{hint}")
+            refused = error.code in ("policy-missing", "policy-rejected")
+            sys.exit(f"{error}\nlet it pass with --policy FILE or --insecure-policy" if refused else str(error))
     print("ok")
 
 
