@@ -121,7 +121,7 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
     from .wire.fds import adopt_socket, adopt_streams
 
     invocation.settings.credentials.explicit()  # contradicting flags are a usage error here
-    settings, reference = invocation.settings, invocation.reference
+    reference = invocation.reference
 
     def open_image() -> Image:
         image = opener.open(reference)
@@ -132,8 +132,7 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
         except BaseException:
             image.close()
             raise
-        if reference.startswith("docker:"):
-            image.read_ahead(settings.transfer.read_ahead, settings.transfer.connections, guess=True)
+        image.expect_all_layers()
         return image
 
     sock = streams = None
@@ -323,7 +322,7 @@ def _load_policy(settings: Settings) -> Policy:
     from .hostconfig.paths import CONFIGURATION_LIMIT, policy_path, read_configuration
 
     path = policy_path(settings)
-    readers = PolicyReaders.OWN if settings.policy.source is PolicySource.FILE else PolicyReaders.SHARED
+    readers = PolicyReaders.of(settings.policy.source)
     policy = parse_policy(read_configuration(path, CONFIGURATION_LIMIT), path, readers)
     for remark in unmatched_scopes(policy):
         log.warning("%s", remark)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .channels import CHANNELS, Channel, Stream, hang_up, refusal, stop
 from .channels import ClientError as ClientError
@@ -29,9 +29,6 @@ from .model.descriptor import Descriptor
 from .model.digest import Digest, parse_digest
 from .model.manifest import Manifest, parse_manifest
 from .model.referrers import SUBJECT_KEY, VERIFIED_KEY, parse_referrers
-
-if TYPE_CHECKING:
-    pass
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 

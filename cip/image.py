@@ -185,14 +185,17 @@ class Image:
         """Have `prepare` called before a blob is opened, which may need further threads; it may be called again."""
         self._prepare_blobs = prepare
 
-    def read_ahead(self, limit: int, connections: int, *, guess: bool) -> None:
+    def read_ahead(self, limit: int, connections: int) -> None:
         """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.
 
-        The source has so many connections. With `guess` the parent need not ask for two in a row first.
+        The source has so many connections.
         """
         self._ahead_limit = limit
         self._ahead_connections = connections
-        self._ahead_guess = guess
+
+    def expect_all_layers(self) -> None:
+        """The parent need not ask for two layers in a row before another one is requested ahead."""
+        self._ahead_guess = True
 
     def close(self) -> None:
         """Release the source."""

@@ -8,7 +8,7 @@ what it says it accepted is held against what would be served. Only then the ima
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from . import log, rooms
 from .content import require_content, timed
@@ -23,6 +23,7 @@ from .errors import (
 )
 from .events import Events, failure
 from .hostconfig.machine import host_platforms
+from .image import AcceptedManifest, Image, start_timer
 from .model.descriptor import Descriptor, Platform
 from .model.digest import Digest, digest_of
 from .model.manifest import Index, Manifest, parse_manifest
@@ -48,10 +49,6 @@ from .trust.evaluation import (
 )
 from .trust.policy import Policy
 from .trust.requirements import BundleRules
-
-if TYPE_CHECKING:
-    pass
-from .image import AcceptedManifest, Image, start_timer
 
 T = TypeVar("T")
 INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
@@ -137,7 +134,7 @@ class ImageOpener:
                 image.require_platform()
             if source.identity.transport is Transport.DOCKER:
                 limits = self._settings.transfer
-                image.read_ahead(limits.read_ahead, limits.connections, guess=False)
+                image.read_ahead(limits.read_ahead, limits.connections)
             return image, accepted.manifest
         except BaseException:
             source.close()

@@ -218,11 +218,11 @@ class ImageReferrers:
 
     def _typed(self, entries: Sequence[tuple[_Entry, str]]) -> Sequence[tuple[_Entry, str]]:
         """The entries with the types that their manifests have where the list says none (distribution-spec)."""
-        untyped = [
+        untyped = {
             entry.referrer.descriptor.digest
             for entry, kind in entries
             if kind in UNTYPED and entry.referrer.descriptor.media_type == mediatype.OCI_MANIFEST
-        ]
+        }
         if len(untyped) > CANDIDATE_LIMIT:
             why = f"expected at most {CANDIDATE_LIMIT} without a type, found {len(untyped)}: ask without artifactType"
             raise InvalidDocumentError(f"{self._reference}: referrers", why, code=ErrorCode.LIMIT_EXCEEDED)

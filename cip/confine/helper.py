@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -141,7 +140,3 @@ def _reply(descriptors: Sequence[int], head: dict[str, object], content: bytes =
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -176,9 +176,8 @@ class _Explainer:
                 self._note(ConfigurationFile(candidate, "policy", candidate == found))
                 if candidate == found:
                     break
-        own = self._settings.policy.source is PolicySource.FILE
         data = read_configuration(found, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID)
-        policy = parse_policy(data, found, PolicyReaders.OWN if own else PolicyReaders.SHARED)
+        policy = parse_policy(data, found, PolicyReaders.of(self._settings.policy.source))
         for remark in unmatched_scopes(policy):
             self._warn(remark)
         return policy

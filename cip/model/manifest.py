@@ -62,10 +62,20 @@ def parse_manifest(data: bytes, announced: str, where: str) -> Manifest | Index:
     content under an algorithm that is not registered, and UnsupportedError (media-type-unsupported) for schema 1
     and for documents that are neither manifest nor index. `where` names the document in messages.
     """
+    return read_manifest(parse_manifest_members(data, where), announced)
+
+
+def parse_manifest_members(data: bytes, where: str) -> JsonNode:
+    """What `data` holds, to be read by `read_manifest`, and by who wants more of it. Raises InvalidDocumentError."""
     if len(data) > MANIFEST_LIMIT:
         raise InvalidDocumentError(where, f"larger than {MANIFEST_LIMIT} bytes", code=ErrorCode.LIMIT_EXCEEDED)
     root = parse_json(data, where)
     root.require_exact_case(_TOP_MEMBERS)
+    return root
+
+
+def read_manifest(root: JsonNode, announced: str) -> Manifest | Index:
+    """As `parse_manifest`, of what `parse_manifest_members` gave."""
     media_type = _media_type(root, announced)
     _require_unambiguous(root, media_type)
     if media_type in mediatype.INDEXES:

@@ -14,8 +14,8 @@ from ..errors import CipError, ErrorCode, InvalidDocumentError, quote
 from . import mediatype
 from .descriptor import Descriptor, read_descriptor
 from .digest import Digest
-from .jsontree import parse_json
-from .manifest import Manifest, parse_manifest
+from .jsontree import JsonNode, parse_json
+from .manifest import Manifest, parse_manifest_members, read_manifest
 
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of one page, of the index under the fallback tag, and of the merged list
 ENTRY_LIMIT = 4096  # descriptors over all pages
@@ -89,12 +89,13 @@ def parse_referrers(data: bytes, where: str) -> tuple[Referrer, ...]:
     nodes = list(root["manifests"].items())
     if len(nodes) > ENTRY_LIMIT:
         raise too_many(where)
-    found = []
-    for node in nodes:
-        descriptor = read_descriptor(node)
-        kind = node.get("artifactType")
-        found.append(Referrer(descriptor, kind.as_str() if kind else "", node.value))
-    return tuple(found)
+    return tuple(map(read_referrer, nodes))
+
+
+def read_referrer(node: JsonNode) -> Referrer:
+    """The entry of a list that `node` holds. Raises InvalidDocumentError."""
+    kind = node.get("artifactType")
+    return Referrer(read_descriptor(node), kind.as_str() if kind else "", node.value)
 
 
 def too_many(where: str) -> InvalidDocumentError:
@@ -105,10 +106,10 @@ def too_many(where: str) -> InvalidDocumentError:
 
 def parse_referrer_manifest(data: bytes, where: str) -> ReferrerManifest:
     """The OCI manifest `data`. Raises InvalidDocumentError, UnsupportedError."""
-    manifest = parse_manifest(data, mediatype.OCI_MANIFEST, where)
+    root = parse_manifest_members(data, where)
+    manifest = read_manifest(root, mediatype.OCI_MANIFEST)
     if not isinstance(manifest, Manifest) or manifest.media_type != mediatype.OCI_MANIFEST:
         raise InvalidDocumentError(where, f"expected {mediatype.OCI_MANIFEST!r}")
-    root = parse_json(data, where)
     subject = root.get("subject")
     annotations = root.get("annotations")
     return ReferrerManifest(

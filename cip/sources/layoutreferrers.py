@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..content import MANIFEST_LIMIT, read_blob, read_limited, require_content
 from ..errors import CipError
 from ..model import mediatype
-from ..model.descriptor import REF_NAME, Descriptor, read_descriptor
+from ..model.descriptor import REF_NAME, Descriptor
 from ..model.digest import Digest
 from ..model.jsontree import parse_json
 from ..model.referrers import (
@@ -22,6 +22,7 @@ from ..model.referrers import (
     fallback_tag,
     parse_referrer_manifest,
     parse_referrers,
+    read_referrer,
     too_many,
 )
 from .base import BlobAccess
@@ -54,8 +55,7 @@ class LayoutReferrers:
         tag = fallback_tag(digest)
         entries = []
         for node in nodes:
-            kind = node.get("artifactType")
-            entry = Referrer(read_descriptor(node), kind.as_str() if kind else "", node.value)
+            entry = read_referrer(node)
             named = entry.descriptor.annotations.get(REF_NAME)
             if named == tag and entry.descriptor.media_type == mediatype.OCI_INDEX:
                 return self._listed(self._index(entry.descriptor), "by tag")
@@ -69,11 +69,7 @@ class LayoutReferrers:
 
     def _index(self, descriptor: Descriptor) -> tuple[Referrer, ...]:
         what = f"{self._text}: referrers {descriptor.digest}"
-        blob = self._open_blob(descriptor.digest)
-        try:
-            return parse_referrers(read_blob(blob, descriptor, LIST_LIMIT, what), what)
-        finally:
-            blob.close()
+        return parse_referrers(self._listed((), "").document(descriptor, LIST_LIMIT, what), what)
 
     def _refers(self, entry: Referrer, digest: Digest) -> bool:
         """Whether a listed manifest names `digest` as its subject; what cannot be read refers to nothing."""

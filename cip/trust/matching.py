@@ -8,14 +8,12 @@ signature names. Nothing is added to either: no default tag, no other spelling o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, NoReturn, Protocol, TypeVar
+from typing import NamedTuple, NoReturn, Protocol
 
-from ..errors import CipError, InvalidReferenceError, SignatureError, quote
+from ..errors import InvalidReferenceError, SignatureError, quote
 from ..model.jsontree import JsonNode
 from ..model.reference import DockerReference, parse_docker_reference, require_name_prefix
 from .requirements import NOT_SHARED, PolicyReaders
-
-T = TypeVar("T")
 
 
 class IdentityMatcher(Protocol):
@@ -163,20 +161,18 @@ def kind_of(matcher: IdentityMatcher) -> str:
 
 
 def _parse_exact_reference(node: JsonNode) -> IdentityMatcher:
-    reference = _parsed(node["dockerReference"], parse_docker_reference)
+    reference = node["dockerReference"].parse(parse_docker_reference)
     if _is_name_only(reference):
         node["dockerReference"].fail(f"expected a tag or a digest, found {reference}")
     return ExactReference(reference)
 
 
 def _parse_exact_repository(node: JsonNode) -> IdentityMatcher:
-    return ExactRepository(_parsed(node["dockerRepository"], parse_docker_reference).name)
+    return ExactRepository(node["dockerRepository"].parse(parse_docker_reference).name)
 
 
 def _parse_remap(node: JsonNode) -> IdentityMatcher:
-    return RemapIdentity(
-        _parsed(node["prefix"], require_name_prefix), _parsed(node["signedPrefix"], require_name_prefix)
-    )
+    return RemapIdentity(node["prefix"].parse(require_name_prefix), node["signedPrefix"].parse(require_name_prefix))
 
 
 _PARSERS: Mapping[str, tuple[tuple[str, ...], Callable[[JsonNode], IdentityMatcher]]] = {
@@ -187,14 +183,6 @@ _PARSERS: Mapping[str, tuple[tuple[str, ...], Callable[[JsonNode], IdentityMatch
     "exactRepository": (("dockerRepository",), _parse_exact_repository),
     "remapIdentity": (("prefix", "signedPrefix"), _parse_remap),
 }
-
-
-def _parsed(node: JsonNode, parser: Callable[[str], T]) -> T:
-    text = node.as_str()
-    try:
-        return parser(text)
-    except CipError as error:
-        node.fail(str(error))
 
 
 def _required(requested: DockerReference | None) -> DockerReference:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors import InvalidDigestError, SignatureError
+from ..errors import SignatureError
 from ..model.digest import Digest, digest_of, parse_digest
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ..model.reference import DockerReference
@@ -39,11 +39,7 @@ def parse_payload(payload: bytes, expected_type: str) -> Claims:
     image.require_only(("docker-manifest-digest",))
     identity.require_only(("docker-reference",))
     _check_optional(root["optional"], null_allowed=expected_type == SIGSTORE_TYPE)
-    digest = image["docker-manifest-digest"]
-    try:
-        return Claims(identity["docker-reference"].as_str(), parse_digest(digest.as_str()))
-    except InvalidDigestError as error:
-        digest.fail(str(error))
+    return Claims(identity["docker-reference"].as_str(), image["docker-manifest-digest"].parse(parse_digest))
 
 
 def require_claims_about(

@@ -24,6 +24,7 @@ from ..model.digest import Digest, digest_of
 from ..model.identity import ImageIdentity
 from ..model.jsontree import JsonNode
 from ..model.signature import FoundBundles, RawSignature
+from ..settings import PolicySource
 
 NOT_SHARED = "this program knows it, skopeo and podman do not: use --policy"
 _REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all
@@ -36,6 +37,11 @@ class PolicyReaders(StrEnum):
 
     SHARED = "shared"
     OWN = "own"  # given with --policy
+
+    @classmethod
+    def of(cls, source: PolicySource) -> PolicyReaders:
+        """Who reads a policy from there."""
+        return cls.OWN if source is PolicySource.FILE else cls.SHARED
 
     def refuse_own(self, node: JsonNode, names: Sequence[str]) -> None:
         """Fail at `node` for a member of `names` in a file that others read, too."""

@@ -77,7 +77,7 @@ class _Judge:
         self._matcher = matcher
         self._image = image
         self._tools = tools
-        self._rules: BundleRules | None = None
+        self._rules = BundleRules()
         self._trust: BundleTrust | SignatureError | None = None
 
     def check_of(self, bundle: Bundle | SignatureError) -> Check:
@@ -105,7 +105,7 @@ class _Judge:
 
     def _require_identity(self, verification: VerificationRecord) -> None:
         """V12: return only if the signed digest is enough."""
-        rules = self._rules or BundleRules()
+        rules = self._rules
         assert verification.bundle is not None
         if isinstance(self._matcher, MatchDigest):
             verification.bundle = verification.bundle._replace(identity=kind_of(self._matcher))

@@ -23,7 +23,6 @@ _SUBJECT_MEMBERS = ("name", "uri", "digest", "mediaType", "downloadLocation", "c
 class Statement(NamedTuple):
     """A signing statement: the sha256 texts of its subjects, empty for a subject that has none."""
 
-    predicate: str
     sha256: tuple[str, ...]
 
     @property
@@ -47,21 +46,21 @@ def peeked_predicate(payload: bytes) -> str:
         return ""
 
 
-def parse_statement(payload_type: str, payload: bytes, predicate: str = SIGNING_PREDICATE) -> Statement:
-    """The statement in a verified envelope, about `predicate`. Raises SignatureError (`payload`)."""
+def parse_statement(payload_type: str, payload: bytes) -> Statement:
+    """The statement in a verified envelope. Raises SignatureError (`payload`)."""
     if payload_type != _PAYLOAD_TYPE:
         _refuse(f"payload of type {quote(payload_type)}, expected {_PAYLOAD_TYPE}")
     root = parse_json(payload, "statement", error=_malformed)
     refuse_surrogates(root)
     root.require_only(("_type", "subject", "predicateType", "predicate"))
     _require_text(root["_type"], _STATEMENT_TYPE)
-    _require_text(root["predicateType"], predicate)
+    _require_text(root["predicateType"], SIGNING_PREDICATE)
     if root.has("predicate"):
         root["predicate"].keys()  # an object
     subjects = list(root["subject"].items())
     if not 1 <= len(subjects) <= SUBJECT_LIMIT:
         root["subject"].fail(f"expected 1 to {SUBJECT_LIMIT} subjects, found {len(subjects)}")
-    return Statement(predicate, tuple(_sha256(each) for each in subjects))
+    return Statement(tuple(_sha256(each) for each in subjects))
 
 
 def require_subject(statement: Statement, content: bytes) -> None:

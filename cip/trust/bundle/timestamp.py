@@ -26,7 +26,7 @@ from ..sigstore.der import (
     Element,
     parse_der,
 )
-from ..sigstore.keys import Certificate, load_certificate
+from ..sigstore.keys import SIGNATURE_ALGORITHMS, Certificate, load_certificate
 from .algorithms import require_profile
 from .trustedroot import Authority
 
@@ -36,15 +36,7 @@ _CONTENT_TYPE, _MESSAGE_DIGEST = "1.2.840.113549.1.9.3", "1.2.840.113549.1.9.4"
 _SIGNING_CERTIFICATE, _SIGNING_CERTIFICATE_V2 = "1.2.840.113549.1.9.16.2.12", "1.2.840.113549.1.9.16.2.47"
 _PURPOSE_EXTENSION = "2.5.29.37"
 _HASHES = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
-_SIGNATURES = {  # kind of key and hash; None: the digest algorithm's
-    "1.2.840.10045.4.3.2": ("ecdsa", "sha256"),
-    "1.2.840.10045.4.3.3": ("ecdsa", "sha384"),
-    "1.2.840.10045.4.3.4": ("ecdsa", "sha512"),
-    "1.2.840.113549.1.1.11": ("rsa", "sha256"),
-    "1.2.840.113549.1.1.12": ("rsa", "sha384"),
-    "1.2.840.113549.1.1.13": ("rsa", "sha512"),
-    "1.2.840.113549.1.1.1": ("rsa", None),
-}
+_SIGNATURES = SIGNATURE_ALGORITHMS | {"1.2.840.113549.1.1.1": ("rsa", "")}  # no hash: the digest algorithm's
 
 
 class VerifiedTime(NamedTuple):
@@ -237,7 +229,7 @@ def _require_signed(signer: _Signer, stamp: _Stamp, certificate: Certificate) ->
     if _MESSAGE_DIGEST not in attributes or attributes[_MESSAGE_DIGEST].expect(OCTET_STRING).content != expected:
         _fail("the attribute of the content's digest is missing or another")
     _require_certificate_named(attributes, certificate)
-    kind, hash_name = _SIGNATURES.get(signer.algorithm, ("", None))
+    kind, hash_name = _SIGNATURES.get(signer.algorithm, ("", ""))
     try:
         key = certificate.public_key()
         require_profile(key)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from ...errors import SignatureError, quote
+from ...model.referrers import SIGNING_PREDICATE
 from ..requirements import VerificationRecord
 from ..sigstore.certificates import CODE_SIGNING, CertificateIdentity, require_identity, require_path
 from ..sigstore.keys import Certificate, PublicKey, load_certificate
@@ -56,7 +57,7 @@ def require_bundle_about(bundle: Bundle, trust: BundleTrust, manifest: bytes, ve
     if isinstance(bundle.content, MessageSignature):
         _refuse("payload", "a plain signature over the manifest, expected a signing statement")
     statement = parse_statement(bundle.content.payload_type, bundle.content.payload)
-    verification.claims = {"digest": statement.digest, "predicate": statement.predicate, "reference": ""}
+    verification.claims = {"digest": statement.digest, "predicate": SIGNING_PREDICATE, "reference": ""}
     require_subject(statement, manifest)
 
 

@@ -22,15 +22,15 @@ RSA_MINIMUM = 2048  # bits (signatures.md D10)
 _EXPONENT_BITS = 31  # of an RSA key: with a longer one each check costs as much time as its maker likes
 _CURVES = frozenset({"secp224r1", "secp256r1", "secp384r1", "secp521r1"})
 # signatures.md 5.5: neither MD5 nor SHA-1; RSA-PSS, which no known authority uses, is refused with the rest
-_CERTIFICATE_ALGORITHMS = {
+SIGNATURE_ALGORITHMS = {  # kind of key and hash
     "1.2.840.10045.4.3.2": ("ecdsa", "sha256"),
     "1.2.840.10045.4.3.3": ("ecdsa", "sha384"),
     "1.2.840.10045.4.3.4": ("ecdsa", "sha512"),
     "1.2.840.113549.1.1.11": ("rsa", "sha256"),
     "1.2.840.113549.1.1.12": ("rsa", "sha384"),
     "1.2.840.113549.1.1.13": ("rsa", "sha512"),
-    "1.3.101.112": ("ed25519", ""),
 }
+_CERTIFICATE_ALGORITHMS = SIGNATURE_ALGORITHMS | {"1.3.101.112": ("ed25519", "")}
 _KEY_ALGORITHMS = frozenset({"1.2.840.10045.2.1", "1.2.840.113549.1.1.1", "1.3.101.112"})  # ECDSA, RSA, Ed25519
 _KNOWN_ALGORITHMS = {  # by which people know what is refused
     "1.2.840.10040.4.1": "DSA",
@@ -181,7 +181,7 @@ class Certificate(NamedTuple):
     `path_length`, `usages` (key usages by their names in RFC 5280) and `purposes` (extended ones) are None when
     unrestricted. `critical` has dotted numbers, and so has `extensions`: raw values of those that `cryptography` does
     not read, empty for the rest. `other_names` are pairs of number and DER, `name_count` counts alternative names of
-    all kinds. `has_known_names` is False for a subject alternative name of nothing but kinds that nobody reads.
+    all kinds.
     """
 
     der: bytes
@@ -203,8 +203,12 @@ class Certificate(NamedTuple):
     uris: tuple[str, ...]
     other_names: tuple[tuple[str, bytes], ...]
     name_count: int
-    has_known_names: bool
     handle: x509.Certificate
+
+    @property
+    def has_known_names(self) -> bool:
+        """Whether an alternative name is of a kind that somebody reads."""
+        return bool(self.emails or self.hosts or self.addresses or self.uris)
 
     @property
     def may_sign(self) -> bool:
@@ -321,10 +325,6 @@ def load_certificate(der: bytes) -> Certificate:
             (name.type_id.dotted_string, name.value) for name in names if isinstance(name, x509.OtherName)
         ),
         name_count=len(names),
-        has_known_names=any(
-            isinstance(name, (x509.RFC822Name, x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier))
-            for name in names
-        ),
         handle=handle,
     )
 
