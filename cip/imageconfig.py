@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from . import log
-from .content import MANIFEST_LIMIT, BlobReader, read_blob
+from .content import MANIFEST_LIMIT, read_blob
 from .errors import CipError, ErrorCode, InvalidDocumentError, NotFoundError, Phase, UnsupportedError, quote
 from .events import Events
 from .model import mediatype
-from .model.descriptor import Descriptor, Platform
+from .model.descriptor import Platform
 from .model.jsontree import parse_json
 from .model.manifest import Manifest
 from .model.platform import contradiction
-from .sources.base import BlobAccess
-
-OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
+from .sources.base import BlobAccess, OpenBlob
 
 
 class ImageConfig:

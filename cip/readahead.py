@@ -24,16 +24,13 @@ from .content import ON_WAIT, BlobReader
 from .errors import CipError, ContentMismatchError, NetworkError
 from .model.descriptor import Descriptor
 from .model.digest import Digest
-from .sources.base import BlobAccess
+from .sources.base import BlobAccess, OpenBlob
 
 CONNECTIONS = 3
 LAYERS = 16  # that are on their way or have arrived, and were not asked for yet
 LEFT_BEHIND = 2 * LAYERS  # places; a parent that asks for several at a time may swap some
 FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
 BLOCK = 64 * 1024  # bytes read at once
-
-
-OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 
 
 class ReadAhead:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .report.records import Records
     from .settings import PlatformOptions, Settings
     from .sources.archives.spool import Spools
-    from .sources.base import BlobAccess, ImageSource, ReferrerList, ReferrerSource
+    from .sources.base import ImageSource, OpenBlob, ReferrerList, ReferrerSource
     from .sources.fileblob import FileBlob
     from .temporary import TemporarySpace
     from .trust.matching import IdentityMatcher
@@ -291,12 +291,7 @@ def image_referrers(
 
 
 def read_ahead(
-    open_blob: Callable[[Descriptor, BlobAccess], BlobReader],
-    layers: Sequence[Descriptor],
-    limit: int,
-    connections: int,
-    *,
-    guess: bool,
+    open_blob: OpenBlob, layers: Sequence[Descriptor], limit: int, connections: int, *, guess: bool
 ) -> ReadAhead | None:
     """Requests layers before they are asked for; None in a copy that does not."""
     try:

@@ -26,7 +26,7 @@ from ..sources.localpath import resolve_path
 from .copies import copy_blobs
 from .layoutwriter import LayoutWriter
 from .progress import Progress
-from .signatures import keep_signatures
+from .signatures import descriptor_of, keep_signatures
 
 MANIFESTS_LIMIT = 10_000  # in an index and those inside it
 
@@ -119,11 +119,7 @@ class _Fetch:
             writer.write(data, digest)
         entries, count = keep_signatures(writer, self._opener.sources, image, judged, offline=self._settings.offline)
         parsed = parse_manifest(top.data, top.media_type, f"{image.reference}: manifest")
-        entry: dict[str, object] = {
-            "mediaType": parsed.media_type,
-            "digest": str(digest_of(top.data)),
-            "size": len(top.data),
-        }
+        entry = descriptor_of(parsed.media_type, top.data)
         if destination.tag is not None:
             entry["annotations"] = {REF_NAME: destination.tag}
         writer.add_entries([entry, *entries])

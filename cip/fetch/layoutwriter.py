@@ -34,7 +34,6 @@ from ..sources.layout import ENTRY_LIMIT, INDEX_NAME
 
 LAYOUT_NAME = "oci-layout"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_NEW_INDEX = f".{INDEX_NAME}.new"
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _POLL = 0.1  # seconds between two looks at what another process does
 
@@ -166,7 +165,7 @@ class LayoutWriter:
                     raise InvalidDocumentError(
                         f"{self.path}/{INDEX_NAME}", f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED
                     )
-                self._replace(INDEX_NAME, _NEW_INDEX, json.dumps(index, separators=(",", ":")).encode())
+                self._replace(INDEX_NAME, json.dumps(index, separators=(",", ":")).encode())
         except OSError as error:
             raise write_fault(f"{self.path}/{INDEX_NAME}", error) from error
 
@@ -218,7 +217,7 @@ class LayoutWriter:
                 raise SourceError(
                     f"{self.path}: expected an OCI layout or an empty directory, found {quote(min(others))}"
                 ) from None
-            self._replace(LAYOUT_NAME, f".{LAYOUT_NAME}.new", LAYOUT)
+            self._replace(LAYOUT_NAME, LAYOUT)
             return
         except OSError as error:
             raise write_fault(where, error) from error
@@ -276,8 +275,9 @@ class LayoutWriter:
         finally:
             os.close(descriptor)
 
-    def _replace(self, name: str, new: str, data: bytes) -> None:
+    def _replace(self, name: str, data: bytes) -> None:
         """Put `data` in the place of the file `name`, at once or not at all. Raises OSError."""
+        new = f".{name}.new"
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o644, dir_fd=self._root)
         with open(descriptor, "wb", buffering=0) as file:
             file.write(data)

@@ -139,8 +139,8 @@ class _Kept:
         if not blobs:
             return
         self.count += len(blobs)
-        layers = [_descriptor(SIGNATURE_TYPE, blob) for blob in blobs]
-        config = _descriptor(mediatype.OCI_EMPTY, _EMPTY)
+        layers = [descriptor_of(SIGNATURE_TYPE, blob) for blob in blobs]
+        config = descriptor_of(mediatype.OCI_EMPTY, _EMPTY)
         document = {
             "schemaVersion": 2,
             "mediaType": mediatype.OCI_MANIFEST,
@@ -155,7 +155,7 @@ class _Kept:
 
     def _document(self, data: bytes, media_type: str, name: str) -> None:
         self._writer.write(data, digest_of(data))
-        self.entries.append({**_descriptor(media_type, data), "annotations": {REF_NAME: name}})
+        self.entries.append({**descriptor_of(media_type, data), "annotations": {REF_NAME: name}})
 
     def _blob(self, source: ImageSource, descriptor: Descriptor) -> bytes:
         what = f"{self._image.reference}: signature {descriptor.digest}"
@@ -197,7 +197,8 @@ class _Opened:
         self._source.close()
 
 
-def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
+def descriptor_of(media_type: str, data: bytes) -> dict[str, object]:
+    """The members of a descriptor of `data`, by its sha256."""
     return {"mediaType": media_type, "digest": str(digest_of(data)), "size": len(data)}
 
 

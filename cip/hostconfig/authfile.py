@@ -21,7 +21,15 @@ from ..errors import AuthenticationError, CipError, ConfigurationError, ErrorCod
 from ..model.jsontree import JsonNode, parse_json
 from ..programs import Programs, helper_program
 from ..settings import Credentials, Settings
-from .authkeys import HUB_ALIASES, goes_beyond_podman, helper_key, unmatched_auth_key, unmatched_helper_key
+from .authkeys import (
+    HUB_ALIASES,
+    effective_key,
+    goes_beyond_podman,
+    helper_key,
+    unmatched_auth_key,
+    unmatched_helper_key,
+    without_scheme,
+)
 from .credhelper import ask_helper
 from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
 from .registriesconf import FILE_HELPER, RegistriesConfig
@@ -289,8 +297,8 @@ class _AuthDocument:
         wanted = _normal_registry(registry)
         similar = [key for key in self._entries if self._normal_key(key) == wanted]
         # Upstream takes any of them. The shortest is the one that people write; docker keeps tokens under longer ones.
-        similar.sort(key=lambda key: (len(_without_scheme(key)), key))
-        if len(similar) > 1 and _without_scheme(similar[0]) == _without_scheme(similar[1]):
+        similar.sort(key=lambda key: (len(without_scheme(key)), key))
+        if len(similar) > 1 and without_scheme(similar[0]) == without_scheme(similar[1]):
             first, second = self._entries[similar[0]], self._entries[similar[1]]
             if first[1:] != second[1:]:
                 raise ConfigurationError(second.where, f"contradicts {quote_own(similar[0])}, meant for the same host")
@@ -307,10 +315,7 @@ class _AuthDocument:
                 yield f"{helper.where}: the key of no repository: {why}"
 
     def _normal_key(self, key: str) -> str:
-        stripped = _without_scheme(key)
-        if self._legacy or stripped != key:
-            stripped = stripped.partition("/")[0]
-        return _normal_registry(stripped)
+        return _normal_registry(effective_key(key, legacy=self._legacy))
 
     def decode(self, key: str, warn: Callable[[str], None]) -> Credentials:
         """What an entry says; anonymous when it says nothing."""
@@ -344,10 +349,6 @@ def _key_and_parents(name: str) -> Iterator[str]:
     while "/" in name:
         name = name.rpartition("/")[0]
         yield name
-
-
-def _without_scheme(key: str) -> str:
-    return key.removeprefix("http://").removeprefix("https://")
 
 
 def _normal_registry(registry: str) -> str:

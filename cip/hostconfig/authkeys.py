@@ -41,12 +41,21 @@ def unmatched_helper_key(key: str) -> str:
     return ""
 
 
+def without_scheme(key: str) -> str:
+    """A key of `auths` as a repository or host is written."""
+    return key.removeprefix("http://").removeprefix("https://")
+
+
+def effective_key(key: str, *, legacy: bool) -> str:
+    """What of a key of `auths` counts: of a URL, and in the format of `.dockercfg`, the host alone."""
+    stripped = without_scheme(key)
+    return stripped.partition("/")[0] if legacy or stripped != key else stripped
+
+
 def unmatched_auth_key(key: str, *, legacy: bool) -> str:
     """Why a key of `auths` can never match, empty when it may; `legacy` is the format of `.dockercfg`."""
-    stripped = key.removeprefix("http://").removeprefix("https://")
+    stripped = effective_key(key, legacy=legacy)
     host = stripped.partition("/")[0]
-    if legacy or stripped != key:  # of a URL the host alone counts
-        stripped = host
     if "*" in stripped:
         return "expected a host or a repository, wildcards are not known here"
     if stripped in HUB_ALIASES:

@@ -77,7 +77,7 @@ class RegistriesConfig(NamedTuple):
         return self.candidates(reference)
 
     def candidates(self, reference: DockerReference) -> tuple[ConfiguredEndpoint, ...]:
-        """As `endpoints`, for a name that may be blocked."""
+        """As `places`, for a name that may be blocked."""
         rule = self.rule_for(reference)
         if rule is None:
             return (ConfiguredEndpoint(reference, "no [[registry]] matches: the name itself", "", False, False, True),)

@@ -150,12 +150,13 @@ def load_registries_d(settings: Settings, *, warn: Callable[[str], None] = log.w
             else:
                 sections[scope] = section
     files = tuple(ConfigurationFile(path, "registries.d", True) for path in paths)
+    directory = registries_d_directory(settings)
     return SignatureStores(
         sections,
         default,
         default_lookaside(settings.environment),
-        files or (ConfigurationFile(registries_d_directory(settings), "registries.d", False),),
-        registries_d_directory(settings),
+        files or (ConfigurationFile(directory, "registries.d", False),),
+        directory,
     )
 
 

@@ -17,9 +17,7 @@ from ..errors import NetworkError, SourceError
 from .limits import Limits
 from .lines import ANSWERS, Lines
 from .nestedtls import NestedTls
-from .tls import Socket, TlsIdentity, protocol_error
-
-_NOBODY = TlsIdentity()
+from .tls import NO_IDENTITY, Socket, TlsIdentity, protocol_error
 
 
 class Channel:
@@ -29,7 +27,7 @@ class Channel:
     and SourceError for an alert.
     """
 
-    def __init__(self, sock: Socket, limits: Limits, host: str, via: str, identity: TlsIdentity = _NOBODY) -> None:
+    def __init__(self, sock: Socket, limits: Limits, host: str, via: str, identity: TlsIdentity = NO_IDENTITY) -> None:
         self.sock = sock
         self.limits = limits
         self.host = host

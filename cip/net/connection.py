@@ -19,11 +19,9 @@ from .channel import Channel
 from .limits import Limits
 from .race import connect, connect_local
 from .response import Response
-from .tls import Socket, TlsContexts, TlsIdentity
+from .tls import NO_IDENTITY, Socket, TlsContexts, TlsIdentity
 from .tunnel import open_tunnel
 from .url import Origin
-
-_NOBODY = TlsIdentity()
 
 
 class Route(NamedTuple):
@@ -81,7 +79,7 @@ class Connection(http.client.HTTPConnection):
         try:
             self._connect()
         except SourceError as error:
-            identity = _NOBODY if error.phase is Phase.PROXY else self.route.identity
+            identity = NO_IDENTITY if error.phase is Phase.PROXY else self.route.identity
             if error.code is not ErrorCode.TLS_UNTRUSTED or not self._contexts.trust_all(identity):
                 raise
             log.debug("%s; once more with every authority that the system has", error)
@@ -109,7 +107,7 @@ class Connection(http.client.HTTPConnection):
         if route.origin.scheme == "https":
             self._contexts.prepare(route.identity)
         sock, self.address = self._open_socket()
-        channel = self._channel(sock, _NOBODY)
+        channel = self._channel(sock, NO_IDENTITY)
         try:
             if route.proxy is not None and route.proxy.scheme == "https":
                 channel = self._secure_proxy(channel, route.proxy)
@@ -134,7 +132,7 @@ class Connection(http.client.HTTPConnection):
         origin = Origin("https", proxy.host, proxy.port)
         try:
             return self._channel(
-                self._contexts.handshake(channel.sock, origin, _NOBODY, self.limits, self.route.via), _NOBODY
+                self._contexts.handshake(channel.sock, origin, NO_IDENTITY, self.limits, self.route.via), NO_IDENTITY
             )
         except CipError as error:
             error.phase = Phase.PROXY

@@ -17,7 +17,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
-from typing import Any, NamedTuple, Self, cast
+from typing import NamedTuple, Self, cast
 
 from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, RegistryError, SourceError
@@ -29,13 +29,12 @@ from .limits import Limits
 from .pool import ConnectionPool
 from .redaction import Secrets
 from .response import GarbledError, Response
-from .tls import TlsIdentity
+from .tls import NO_IDENTITY, TlsIdentity
 from .tunnel import proxy_authorization, proxy_refusal
 from .url import Origin, Url, join_url
 
 REQUEST_LIMIT = 10  # requests in one chain of redirects
 _KEEPING_METHOD = frozenset({307, 308})
-_NO_IDENTITY = TlsIdentity()
 _NO_FIELDS: Mapping[str, str] = {}
 _FORBIDDEN_IN_FIELD = re.compile(r"[^\t\x20-\x7e]")
 _BEYOND_ASCII = re.compile(r"[\x80-\xff]")
@@ -172,13 +171,10 @@ class Transport(urllib.request.AbstractHTTPHandler):
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
     def http_open(self, req: Request) -> Response:
-        """The answer to one request. Raises NetworkError, SourceError, GarbledError."""
-        return self.do_open(self._network.new_connection, req)
+        """The answer to one request; a kept connection that turns out dead is replaced by a fresh one, once.
 
-    https_open = http_open
-
-    def do_open(self, http_class: Callable[[Route], Connection], req: Request, **_: Any) -> Response:  # type: ignore[override]
-        """As `http_open`; a kept connection that turns out dead is replaced by a fresh one, once."""
+        Raises NetworkError, SourceError, GarbledError.
+        """
         limits = cast(Limits, req.timeout)
         route = self.route_to(req.url.origin)
         pool, host = self._network.pool, req.url.origin.address
@@ -186,7 +182,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
         fresh = req.get_method() != "GET"
         while True:
             limits.seconds(limits.times.idle, None, host, route.via)  # nothing is asked too late
-            connection = pool.take(route, limits, fresh=fresh) or http_class(route)
+            connection = pool.take(route, limits, fresh=fresh) or self._network.new_connection(route)
             kept = connection.sock is not None
             try:
                 response = self._exchange(connection, req, limits)
@@ -206,6 +202,8 @@ class Transport(urllib.request.AbstractHTTPHandler):
             response.close()
             raise proxy_refusal(route.origin, route.proxy, 407)
         return response
+
+    https_open = http_open
 
     def _exchange(self, connection: Connection, req: Request, limits: Limits) -> Response:
         route, reached = connection.route, None if req.configured else self._reached
@@ -242,7 +240,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
 
     def route_to(self, origin: Origin) -> Route:
         """How an origin is reached; only here is a proxy chosen, and the absolute form of a target written."""
-        identity = self._identity if origin.scheme == "https" else _NO_IDENTITY
+        identity = self._identity if origin.scheme == "https" else NO_IDENTITY
         proxy = None if self._socket_path else self._network.choose_proxy(origin)
         return Route(origin, identity, proxy, self._socket_path)
 

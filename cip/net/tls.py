@@ -71,6 +71,9 @@ class TlsIdentity(NamedTuple):
     searched: tuple[str, ...] = ()
 
 
+NO_IDENTITY = TlsIdentity()  # the system's authorities, and no certificate of ours
+
+
 Socket = socket.socket | NestedTls  # what a connection consists of at its end
 
 

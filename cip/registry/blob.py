@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..content import read_blob
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
@@ -363,7 +364,7 @@ class RegistryBlob:
             self._skip(source, response)
 
     def _refusal(self, source: Candidate, response: Response) -> CipError:
-        access = source.endpoint.describe_access() if source.endpoint.is_here(response) else None
+        access = source.endpoint.access_for(response)
         what = f"blob {self._descriptor.digest}"
         return refusal(response, what, ErrorCode.BLOB_NOT_FOUND, self._clock, access=access)
 
@@ -445,3 +446,17 @@ class RegistryBlob:
         error.digest = str(self._descriptor.digest)
         error.offset = self._offset
         return self._history.complete(error)
+
+
+def read_signature_blob(
+    descriptor: Descriptor, endpoint: Endpoint, session: RegistrySession, until: float, limit: int, what: str
+) -> bytes:
+    """A blob of at most `limit` bytes that `endpoint` has, verified, before the time `until`.
+
+    Raises ContentMismatchError, InvalidDocumentError (limit-exceeded), SourceError.
+    """
+    blob = RegistryBlob(descriptor, BlobAccess.VERIFIED, (endpoint,), session, signature_until=until)
+    try:
+        return read_blob(blob, descriptor, limit, what)
+    finally:
+        blob.close()

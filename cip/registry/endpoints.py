@@ -122,6 +122,10 @@ class Endpoint:
         """Whether the registry itself answered, and not an endpoint that it redirected to."""
         return response.origin.is_same(self._origin())
 
+    def access_for(self, response: Response) -> str | None:
+        """How access was tried, for a refusal; None where another answered to whom the registry had redirected."""
+        return self.describe_access() if self.is_here(response) else None
+
     def _origin(self, scheme: str = "") -> Origin:
         host = HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
         try:

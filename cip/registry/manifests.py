@@ -20,8 +20,7 @@ _KNOWN = _NEVER_A_MANIFEST | mediatype.MANIFESTS | mediatype.INDEXES
 def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Clock) -> RawManifest:
     """The manifest in an answer; closes the answer. Raises NotFoundError (image-not-found), SourceError."""
     if response.status != 200:
-        access = endpoint.describe_access() if endpoint.is_here(response) else None
-        raise refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, clock, access=access)
+        raise refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, clock, access=endpoint.access_for(response))
     require_uncompressed(response)
     media_type = media_type_of(response)
     if media_type in _NEVER_A_MANIFEST:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from ..content import read_blob
 from ..errors import CipError, ErrorCode, InvalidInputError, Phase, RegistryError, quote
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
@@ -24,10 +23,10 @@ from ..net.url import Url, join_url
 from ..settings import Settings
 from ..sources.base import BlobAccess, ReferrerList
 from .answers import complaint_of, refusal, require_uncompressed
-from .blob import RegistryBlob
+from .blob import RegistryBlob, read_signature_blob
 from .endpoints import Endpoint
 from .manifests import media_type_of, read_manifest
-from .retry import ask_endpoints
+from .retry import ask_endpoint
 from .session import RegistrySession
 
 PAGE_LIMIT = 64  # pages of one list
@@ -142,12 +141,7 @@ class _Place:
         return self._repeat(ask, self._limits())
 
     def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
-        until = self._limits().deadline
-        blob = RegistryBlob(descriptor, BlobAccess.VERIFIED, (self.endpoint,), self._session, signature_until=until)
-        try:
-            return read_blob(blob, descriptor, limit, what)
-        finally:
-            blob.close()
+        return read_signature_blob(descriptor, self.endpoint, self._session, self._limits().deadline, limit, what)
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
         others = [each for each in self._all if each is not self.endpoint]
@@ -181,7 +175,8 @@ class _Place:
                 response.discard()  # such as the page of a user interface
                 return None
             if response.status != 200:
-                raise refusal(response, where, ErrorCode.REGISTRY_ERROR, limits.clock, access=self._access(response))
+                access = self.endpoint.access_for(response)
+                raise refusal(response, where, ErrorCode.REGISTRY_ERROR, limits.clock, access=access)
             require_uncompressed(response)
             if announced != mediatype.OCI_INDEX:
                 response.close()
@@ -226,7 +221,7 @@ class _Place:
             response = self.endpoint.get(f"manifests/{tag}", limits, _ACCEPT)
             if response.status != 200:
                 complaint, error = complaint_of(
-                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._access(response)
+                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self.endpoint.access_for(response)
                 )
                 if complaint.means_no_attachment(response.status):
                     return None
@@ -244,13 +239,8 @@ class _Place:
             return ()
         return parse_referrers(data, where)
 
-    def _access(self, response: Response) -> str | None:
-        return self.endpoint.describe_access() if self.endpoint.is_here(response) else None
-
     def _repeat(self, ask: Callable[[Limits], T], limits: Limits) -> T:
-        return ask_endpoints(
-            (self.endpoint,), lambda _, mine: ask(mine), self._session.repeats, limits, Phase.SIGNATURE
-        )[1]
+        return ask_endpoint(self.endpoint, ask, self._session.repeats, limits, Phase.SIGNATURE)
 
 
 class _Listed(NamedTuple):

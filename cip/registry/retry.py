@@ -211,6 +211,11 @@ def ask_endpoints(
     raise AssertionError("there is always a place")
 
 
+def ask_endpoint(place: P, ask: Callable[[Limits], T], repeats: Repeats, limits: Limits, phase: Phase) -> T:
+    """The answer of one endpoint, with all repeats. Raises what `ask` raises."""
+    return ask_endpoints((place,), lambda _, mine: ask(mine), repeats, limits, phase)[1]
+
+
 def _ask_one(
     place: P,
     ask: Callable[[P, Limits], T],

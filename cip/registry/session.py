@@ -53,7 +53,6 @@ class RegistrySession:
         self._unread = unread_registries_d(settings)  # now: once confined, we may not look
         self.parts: KeepsParts | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
-        self._settings = settings
         self._times = settings.times
         self._environment = settings.environment
         self._proxies: dict[Origin, Proxy | None] = {}

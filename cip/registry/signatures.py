@@ -16,7 +16,6 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from .. import log
-from ..content import read_blob
 from ..errors import (
     CipError,
     ConfigurationError,
@@ -47,12 +46,11 @@ from ..net.limits import Limits
 from ..net.opener import Request
 from ..net.url import Url, parse_url
 from ..settings import Credentials, Settings
-from ..sources.base import BlobAccess
 from .answers import complaint_of, refusal, require_uncompressed
-from .blob import RegistryBlob
+from .blob import read_signature_blob
 from .endpoints import Endpoint
 from .manifests import media_type_of
-from .retry import ask_endpoints
+from .retry import ask_endpoint
 from .session import RegistrySession
 from .token import basic_authorization
 
@@ -204,11 +202,7 @@ class _Fetch:
     def _attachment(self, layer: Descriptor, origin: str) -> RawSignature:
         self._allowance.take(layer.size, origin)
         until = self._limits.deadline
-        blob = RegistryBlob(layer, BlobAccess.VERIFIED, (self._endpoint,), self._session, signature_until=until)
-        try:
-            payload = read_blob(blob, layer, SIGNATURE_LIMIT, origin)
-        finally:
-            blob.close()
+        payload = read_signature_blob(layer, self._endpoint, self._session, until, SIGNATURE_LIMIT, origin)
         return SigstoreSignature(layer.media_type, payload, layer.annotations, origin)
 
     def _file_reader(self, base: str) -> _Reader:
@@ -266,9 +260,7 @@ class _Fetch:
 
     def _repeat(self, ask: Callable[[Limits], T]) -> T:
         """`ask` with the repeats of any other document."""
-        return ask_endpoints(
-            (self._endpoint,), lambda _, limits: ask(limits), self._session.repeats, self._limits, Phase.SIGNATURE
-        )[1]
+        return ask_endpoint(self._endpoint, ask, self._session.repeats, self._limits, Phase.SIGNATURE)
 
 
 def _unreadable(where: str, why: str) -> SignatureError:

@@ -13,7 +13,6 @@ import socket
 
 from .. import log
 from ..errors import UsageError
-from ..events import Emit
 
 SOCKET = "/run/systemd/journal/socket"
 TEXT_LIMIT = 8 * 1024  # bytes of one field
@@ -42,18 +41,14 @@ class Journal:
             raise UsageError(f"--journal: {path}: expected a running journal, found: {error.strerror}") from error
         self._dropped = 0
 
-    @property
-    def emit(self) -> Emit:
-        """Takes events; never blocks, never raises."""
-        return self._emit
-
     def close(self) -> None:
         """Close the socket, and say how many entries were dropped."""
         self._socket.close()
         if self._dropped:
             log.warning("the journal did not take %d entries", self._dropped)
 
-    def _emit(self, event: str, **members: object) -> None:
+    def emit(self, event: str, **members: object) -> None:
+        """Takes an event; never blocks, never raises."""
         kind = event if event != "policy" else "accepted" if members.get("accepted") else "refused"
         if kind not in MESSAGE_IDS:
             return

@@ -15,6 +15,7 @@ from ..model.identity import ImageIdentity
 from ..model.referrers import Referrer
 from ..model.signature import RawSignature
 
+OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 OpenRest = Callable[[int], BlobReader]  # a blob from this byte on
 
 

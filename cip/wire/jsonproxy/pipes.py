@@ -251,7 +251,7 @@ class Pipes:
             self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
 
         try:
-            _start(run)
+            start(run)
         except CipError:
             with self._lock:
                 self._unsettled.discard(raw)
@@ -304,7 +304,7 @@ class Pipes:
                 os.close(error_fd)
         for each in (*feeds, *raws):
             try:
-                _start(each.cancel)  # not here: closing a file waits for the read that is under way
+                start(each.cancel)  # not here: closing a file waits for the read that is under way
             except CipError as error:
                 log.debug("a transfer without a reader goes on: %s", error)
         self._bell.ring()
@@ -346,7 +346,7 @@ class Pipes:
             self._end(feed, outcome if isinstance(outcome, CipError) else None)
 
         try:
-            _start(run)
+            start(run)
         except CipError as error:
             os.close(opened.read_fd)
             with self._lock:
@@ -453,9 +453,14 @@ def _write_at_once(descriptor: int, data: bytes) -> int:
         os.set_blocking(descriptor, True)
 
 
-def _start(run: Callable[[], None]) -> None:
-    """Run a worker. It is a daemon: nothing may keep a process that was told to stop."""
+def start(run: Callable[[], object], name: str = "pipe") -> threading.Thread:
+    """Run a worker. It is a daemon: nothing may keep a process that was told to stop.
+
+    Raises CipError (limit-exceeded).
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
     try:
-        threading.Thread(target=run, name="pipe", daemon=True).start()
+        thread.start()
     except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
-        raise CipError(f"cannot start a thread for the transfer: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
+        raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
+    return thread

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ... import log
 from ...errors import CipError, ErrorCode
 from .packets import encode_failure, encode_success
-from .pipes import Bell, Feed, Pipes, Transfer
+from .pipes import Bell, Feed, Pipes, Transfer, start
 
 OWED_LIMIT = 64  # replies; beyond it requests stay in the socket
 HANG_UP_GRACE = 0.3  # seconds in which the thread of the requests may notice by itself that the parent is gone
@@ -83,11 +83,7 @@ class Replies:
 
         Raises OSError, CipError (limit-exceeded).
         """
-        thread = threading.Thread(target=take, name="requests", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
-            raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
+        thread = start(take, "requests")
         while not (self._complete and not self._owed and self._packet is None):
             self._wait(hang_up=thread)
             self._send_ready()
