@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures as text, as JSON and as a plot."""
+"""Figures as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from xml.sax.saxutils import escape
 
 
 @dataclass(slots=True)
@@ -56,43 +55,6 @@ def as_json(rows: Sequence[Row], machine: str) -> str:
         },
         indent=1,
     )
-
-
-_COLOURS = ("#38507a", "#7d9bd1", "#e0b48f", "#c9793f")
-_WIDTH, _BAR, _GAP, _LEFT = 760, 13, 12, 300
-
-
-def plot(rows: Sequence[Row], programs: Sequence[str], model: str) -> str:
-    """A bar for each program and measure, the longest of a measure full width; an SVG document."""
-    shown = [row for row in rows if row.median(model) is not None and row.median(programs[0]) is not None]
-    height = 40 + len(shown) * (len(programs) * _BAR + _GAP)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif"'
-        ' font-size="11" role="img">',
-        "<!-- SPDX-License-Identifier: Apache-2.0 -->",
-        "<title>Measured beside skopeo, in one run</title>",
-    ]
-    for index, name in enumerate(programs):
-        x = _LEFT + index * 115
-        parts.append(f'<rect x="{x}" y="8" width="10" height="10" fill="{_COLOURS[index]}"/>')
-        parts.append(f'<text x="{x + 14}" y="17">{escape(name)}</text>')
-    y = 36
-    for row in shown:
-        medians = {name: row.median(name) for name in programs}
-        longest = max(value for value in medians.values() if value is not None)
-        label = f"{row.name}, {row.unit} ({row.better} is better)"
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + _BAR}" text-anchor="end">{escape(label)}</text>')
-        for index, name in enumerate(programs):
-            value = medians[name]
-            if value is not None and longest > 0:
-                width = max(1, (_WIDTH - _LEFT - 70) * value / longest)
-                parts.append(
-                    f'<rect x="{_LEFT}" y="{y}" width="{width:.0f}" height="{_BAR - 2}" fill="{_COLOURS[index]}"/>'
-                )
-                parts.append(f'<text x="{_LEFT + width + 4:.0f}" y="{y + _BAR - 3}">{_number(value)}</text>')
-            y += _BAR
-        y += _GAP
-    return "\n".join([*parts, "</svg>", ""])
 
 
 def _number(value: float | None) -> str:
