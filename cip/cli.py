@@ -100,7 +100,9 @@ def main(arguments: Sequence[str], program: str = log.PROGRAM) -> int:
         log.error("%s", error)
         return EXIT_USAGE
     except CipError as error:
-        log.error("%s", error)
+        from .wire.problem import one_line
+
+        log.error("%s", one_line(error))
         return EXIT_FAILED
 
 

@@ -76,6 +76,9 @@ class Phase(StrEnum):
     SIGNATURE = "signature"
 
 
+ATTEMPTS_TOLD = 10  # the last ones, in an error
+
+
 class Attempt(NamedTuple):
     """One failed try: where, how many seconds after the request began, in which phase, with which code."""
 

@@ -107,7 +107,12 @@ def _error(
         unknown = complaint.code == _UNKNOWN.get(missing)
         if unknown or (status == 404 and missing in _UNKNOWN):
             kind = ImageAbsentError if unknown and missing is ErrorCode.IMAGE_NOT_FOUND else NotFoundError
-            return kind(f"{where}: not found, status {status}{said}", code=missing, host=host, http_status=status)
+            # a registry that hides what we may not see says the same: how we asked is a part of the answer
+            next_step = (
+                f"; check the name and the tag; {access}" if access and missing is ErrorCode.IMAGE_NOT_FOUND else ""
+            )
+            sentence = f"{where}: not found, status {status}{said}{next_step}"
+            return kind(sentence, code=missing, host=host, http_status=status)
         if status in (401, 403) and access is not None:
             return AuthenticationError(
                 f"{where}: access refused with status {status}{said}; {access}", host=host, http_status=status

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from ..errors import Attempt, CipError, ConfigurationError, ErrorCode, Phase, UsageError
+from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ConfigurationError, ErrorCode, Phase, UsageError
 from ..events import Events
 from ..net.limits import Clock, Limits
 from ..settings import RetryOptions
@@ -26,7 +26,6 @@ RETRY_AFTER_LIMIT = 60.0  # seconds of a registry's wish that are obeyed
 SPACING = 1.0  # seconds between two requests to a host that has just throttled us
 SPACING_DECAY = 0.9  # of the spacing, with each request
 _SPACING_END = 0.05  # seconds below which there is none any more
-ATTEMPTS_TOLD = 10  # the last ones, in an error
 
 _SECONDS = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _INT64 = 2**63 - 1

@@ -41,7 +41,7 @@ from ..net.lines import (
     words_of,
 )
 from ..temporary import TemporarySpace
-from .problem import RequestFault, encode, frames_of, http_status, problem, public_text, seconds_to_wait
+from .problem import RequestFault, encode, frames_of, http_status, one_line, problem, seconds_to_wait
 from .stream import Output, receive_into
 from .target import artifact_type_of, parse_target
 
@@ -320,7 +320,7 @@ class Conversation(BaseHTTPRequestHandler):
             try:
                 self._image = self._open_image()
             except CipError as error:
-                log.error("%s", public_text(str(error)))  # whoever looks at night finds the next step in one line
+                log.error("%s", one_line(error))  # whoever looks at night finds the next step in one line
                 raise
         return self._image
 

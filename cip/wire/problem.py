@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import Attempt, CipError, ErrorCode, InvalidInputError
+from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, InvalidInputError
 
 PROBLEM_LIMIT = 8192  # bytes of a problem document as JSON (decisions.md section 4)
-ATTEMPTS_TOLD = 10  # the last ones
 RETRY_AFTER_LIMIT = 86400.0  # seconds
 _PLACE_LIMIT = 200  # characters of a host or place name
 _DETAIL_COMFORT = 400  # characters of the sentence that older attempts make room for
@@ -150,6 +149,15 @@ def encode(members: Mapping[str, object]) -> bytes:
 def public_text(text: str) -> str:
     """`text` on one line of valid Unicode."""
     return text.replace("\r", "\\r").replace("\n", "\\n").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(error: CipError) -> str:
+    """What the log says of `error`: its sentence, and how often and how long was tried where that was not once."""
+    tries = error.attempts
+    if len(tries) < 2:
+        return public_text(str(error))
+    least = "at least " if len(tries) == ATTEMPTS_TOLD else ""
+    return f"{public_text(str(error))} (tried {least}{len(tries)} times in {tries[-1].at:.1f} s)"
 
 
 def frames_of(error: Exception) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 import time
 import unittest
@@ -227,6 +228,13 @@ class NightTest(FieldCase):
         self.write_home("registries.conf", rule)
         self.assertEqual("image-not-found", self.problem(f"docker://registry.example/{NAME}:99")["type"])
         self.assertIn(f"{registry.host}/mirror/{NAME}:99: not found, status 404: 'MANIFEST_UNKNOWN'", self.lines()[0])
+        self.assertIn("check the name and the tag; no scheme was offered", self.lines()[0])
+
+    def test_what_was_tried_again_says_how_often(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as port:
+            host = f"127.0.0.1:{port.getsockname()[1]}"
+        self.problem("--retry-delay=0", "--retry-times=2", f"docker://{host}/{NAME}:9")
+        self.assertRegex(self.lines()[0], r"connection refused.*\(tried 3 times in [0-9.]+ s\)\Z")
 
     def test_a_failed_open_is_one_line_unless_the_parent_hides_it(self) -> None:
         image = f"oci:{self.scratch}/none"

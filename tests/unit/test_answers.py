@@ -147,6 +147,13 @@ class RefusalTest(OpenerCase):
             "scheme basic, key 'h' of /a/auth.json",
         )
 
+    def test_a_missing_image_says_what_to_check_and_how_it_was_asked_for(self) -> None:
+        hidden = "scheme basic, no credentials"
+        self.assertIn("; check the name and the tag; scheme basic, no credentials", str(self.error(404, access=hidden)))
+        for missing, access in ((ErrorCode.BLOB_NOT_FOUND, hidden), (ErrorCode.IMAGE_NOT_FOUND, None)):
+            with self.subTest(missing):
+                self.assertNotIn("check", str(self.error(404, b"", missing, access=access)))
+
     def test_a_place_that_was_redirected_to_refuses_nothing_that_we_tried(self) -> None:
         for status in (401, 403):
             error = self.error(status, access=None)

@@ -3,7 +3,17 @@ import json
 import unittest
 
 from cip.errors import Attempt, CipError, ErrorCode, NetworkError, PeerError, Phase, PolicyRejectedError, RegistryError
-from cip.wire.problem import PROBLEM_LIMIT, RequestFault, encode, http_status, json_class, problem, public_text, title
+from cip.wire.problem import (
+    PROBLEM_LIMIT,
+    RequestFault,
+    encode,
+    http_status,
+    json_class,
+    one_line,
+    problem,
+    public_text,
+    title,
+)
 
 # decisions.md section 4, written out once more: the table under test must not be its own witness
 _STATUS = {
@@ -46,6 +56,18 @@ class CodesHaveAStatus(unittest.TestCase):
             with self.subTest(status=status):
                 fault = RequestFault(status, "x")
                 self.assertEqual((http_status(fault), problem(fault)["type"]), (status, "request-invalid"))
+
+
+class OneLine(unittest.TestCase):
+    def test_the_log_says_how_often_something_was_tried(self) -> None:
+        for tries, wanted in (
+            (0, "gone"),
+            (1, "gone"),
+            (2, "gone (tried 2 times in 0.5 s)"),
+            (10, "gone (tried at least 10 times in 4.5 s)"),
+        ):
+            made = [Attempt("h", each * 0.5, Phase.CONNECT, ErrorCode.CONNECTION_LOST) for each in range(tries)]
+            self.assertEqual(one_line(NetworkError("gone", attempts=made)), wanted)
 
 
 class ProblemDocuments(unittest.TestCase):

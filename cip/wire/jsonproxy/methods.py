@@ -15,7 +15,7 @@ from ... import log
 from ...errors import CipError, ImageAbsentError, InvalidInputError, quote
 from ...model.digest import Digest
 from ...model.jsontree import JsonNode
-from ..problem import public_text
+from ..problem import one_line
 from .packets import PACKET_LIMIT, parse_request, read_digest, read_number, read_text
 from .pipes import Feed, Opened, Pipes, outcome_of
 from .replies import Owed, Replies, Reply
@@ -116,7 +116,7 @@ class Requests:
         try:
             self._opener.prepare()
         except CipError as error:
-            log.error("%s", public_text(str(error)))
+            log.error("%s", one_line(error))
             raise
         self.initialized = True
         return Reply(VERSION)
@@ -128,7 +128,7 @@ class Requests:
             if optional and isinstance(error, ImageAbsentError):
                 log.debug("%s", error)
                 return Reply(0)
-            log.error("%s", public_text(str(error)))  # whoever looks at night finds the next step in one line
+            log.error("%s", one_line(error))  # whoever looks at night finds the next step in one line
             raise
         image_id = next(self._image_ids)
         self._images[image_id] = handle
