@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -20,4 +21,10 @@ def _is_made(path: Path) -> bool:
     return path.suffix == ".pyc" or any(part.endswith(("_cache", "__pycache__")) for part in path.parts)
 
 
-setup(cmdclass={"sdist": WholeSdist})
+def _description() -> str:
+    """README for an index page: it drops pictures in `data:`, has no files, and so shows the words about a picture."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    return re.sub(r"!\[([^]]*)\]\((?!https:)[^)]*\)", r"*\1*", text)
+
+
+setup(cmdclass={"sdist": WholeSdist}, long_description=_description())

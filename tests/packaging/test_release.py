@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +15,10 @@ import unittest
 import venv
 from pathlib import Path
 
+from readme_renderer import markdown
+
 import cip
-from tests.packaging.test_packages import NAME, export
+from tests.packaging.test_packages import NAME, ROOT, export
 
 
 def setup(directory: Path, *arguments: str) -> None:
@@ -28,17 +32,23 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 class Release(unittest.TestCase):
-    def setUp(self) -> None:
+    directory: Path
+    checkout: Path
+    tracked: dict[str, str]  # name → sha256 of the checkout
+    release: Path  # what the sdist unpacks to
+
+    @classmethod
+    def setUpClass(cls) -> None:
         scratch = tempfile.TemporaryDirectory()
-        self.addCleanup(scratch.cleanup)
-        self.directory = Path(scratch.name)
-        self.checkout = export(self.directory / "checkout")
-        self.tracked = contents(self.checkout)
-        setup(self.checkout, "sdist", "--dist-dir", str(self.directory))
-        (archive,) = self.directory.glob("*.tar.gz")
+        cls.addClassCleanup(scratch.cleanup)
+        cls.directory = Path(scratch.name)
+        cls.checkout = export(cls.directory / "checkout")
+        cls.tracked = contents(cls.checkout)
+        setup(cls.checkout, "sdist", "--dist-dir", str(cls.directory))
+        (archive,) = cls.directory.glob("*.tar.gz")
         with tarfile.open(archive) as release:
-            release.extractall(self.directory / "release", filter="data")
-        (self.release,) = (self.directory / "release").iterdir()
+            release.extractall(cls.directory / "release", filter="data")
+        (cls.release,) = (cls.directory / "release").iterdir()
 
     def test_it_holds_the_whole_tree(self) -> None:
         self.assertIn(self.release.name, (NAME, NAME.replace("-", "_", 2)))
@@ -91,6 +101,21 @@ class Release(unittest.TestCase):
         information = (self.release / "PKG-INFO").read_text(encoding="utf-8")
         self.assertRegex(information, r"(?m)^License(-Expression)?: Apache-2\.0$")
         self.assertNotIn("Classifier: License", information)
+
+    def test_an_index_page_shows_its_description_whole(self) -> None:
+        """As PyPI renders it; `data:` is dropped there, and a path leads nowhere."""
+        information = email.message_from_bytes((self.release / "PKG-INFO").read_bytes())
+        self.assertEqual(information["Description-Content-Type"], "text/markdown")
+        shown = markdown.render(str(information.get_payload()))
+        assert isinstance(shown, str)
+        self.assertNotIn("<img", shown)
+        self.assertEqual(re.findall(r'(?:href|src)="(?!https?:|#)[^"]*"', shown), [])
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        pictures = re.findall(r"!\[([^]]*)\]", readme)
+        self.assertGreaterEqual(len(pictures), 2)
+        for words in pictures:
+            self.assertIn(f"<em>{words}</em>", shown)
+        self.assertEqual(shown.count("<h2"), len(re.findall(r"(?m)^## ", readme)))
 
 
 if __name__ == "__main__":
