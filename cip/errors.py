@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 class ErrorCode(StrEnum):
@@ -183,6 +183,24 @@ class CipError(Exception):
         self.http_status = http_status
         self.reason = reason
 
+    @classmethod
+    def at(
+        cls,
+        host: str,
+        why: str,
+        *,
+        code: ErrorCode | None = None,
+        phase: Phase | None = None,
+        http_status: int | None = None,
+    ) -> Self:
+        """The error of a `host`, with which the sentence begins."""
+        return cls(f"{host}: {why}", host=host, code=code, phase=phase, http_status=http_status)
+
+    def facts(self, **others: Any) -> dict[str, Any]:
+        """The keywords of an error that tells this one in other words: `digest` and `offset` only among `others`."""
+        names = ("code", "host", "phase", "attempts", "retry_after", "http_status", "reason", "may_pass")
+        return {**{name: getattr(self, name) for name in names}, **others}
+
     @property
     def retryable(self) -> bool:
         """Whether the same request may succeed later (decisions.md section 3, row `retryable`)."""
@@ -258,15 +276,7 @@ class ImageAbsentError(NotFoundError):
 
     def of_instance(self) -> NotFoundError:
         """The same facts about the instance of an index, which is there although a part of it is missing."""
-        return NotFoundError(
-            str(self),
-            code=self.code,
-            host=self.host,
-            phase=self.phase,
-            digest=self.digest,
-            attempts=self.attempts,
-            http_status=self.http_status,
-        )
+        return NotFoundError(str(self), **self.facts(digest=self.digest))
 
 
 class SourceError(CipError):

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted
@@ -117,11 +118,8 @@ def require_allowed(origin: Origin, text: str, kind: AddressClass, reached: froz
         AddressClass.LOOPBACK: "an address of this host, and the registry itself is elsewhere",
         AddressClass.PRIVATE: "an address of a private network, and the registry itself is not in one",
     }[kind]
-    raise SourceError(
-        f"{origin.address}: the registry sends us to {redacted(text)}, {why}",
-        code=ErrorCode.ADDRESS_REFUSED,
-        host=origin.address,
-    )
+    said = f"the registry sends us to {redacted(text)}, {why}"
+    raise SourceError.at(origin.address, said, code=ErrorCode.ADDRESS_REFUSED)
 
 
 LookUp = Callable[[bytes, int], Iterable[tuple[int, tuple[object, ...]]]]
@@ -154,30 +152,25 @@ def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = N
     try:
         threading.Thread(target=run, name=f"look up {origin.host}", daemon=True).start()
     except RuntimeError as error:  # no more threads for this process
-        why = f"{origin.address}: the name is not resolved: {error} ({via})"
-        raise NetworkError(why, code=ErrorCode.LIMIT_EXCEEDED, host=origin.address, phase=Phase.DNS) from error
+        raise _unresolved(origin, str(error), via, ErrorCode.LIMIT_EXCEEDED) from error
     seconds = limits.seconds(limits.times.name_lookup, Phase.DNS, origin.address, via)
     if not limits.wait(done, seconds):
         raise limits.expired(limits.times.name_lookup, Phase.DNS, origin.address, via, "the name is not resolved")
     if failed or not found:
         why = failed[0].lower() if failed else "no address"
-        raise NetworkError(
-            f"{origin.address}: the name is not resolved: {why} ({via})",
-            code=ErrorCode.NAME_NOT_RESOLVED,
-            host=origin.address,
-            phase=Phase.DNS,
-        )
+        raise _unresolved(origin, why, via, ErrorCode.NAME_NOT_RESOLVED)
     return alternate([_address(family, endpoint) for family, endpoint in found])
+
+
+def _unresolved(origin: Origin, why: str, via: str, code: ErrorCode) -> NetworkError:
+    return NetworkError.at(origin.address, f"the name is not resolved: {why} ({via})", code=code, phase=Phase.DNS)
 
 
 def alternate(addresses: Sequence[Address]) -> list[Address]:
     """Families in turn, each in its own order, the family of the first address first (RFC 8305, section 4)."""
     first = [address for address in addresses if address.family == addresses[0].family]
     second = [address for address in addresses if address.family != addresses[0].family]
-    ordered: list[Address] = []
-    for position in range(max(len(first), len(second))):
-        ordered += first[position : position + 1] + second[position : position + 1]
-    return ordered
+    return [address for pair in zip_longest(first, second) for address in pair if address is not None]
 
 
 def _getaddrinfo(host: bytes, port: int) -> Iterable[tuple[int, tuple[object, ...]]]:

@@ -33,11 +33,8 @@ class Budget:
             if self._bytes:
                 wanted = min(wanted, self._bytes - self._taken)
                 if wanted <= 0:
-                    raise SourceError(
-                        f"{host}: --max-bytes allows {self._bytes} bytes from the network, and they are used up",
-                        code=ErrorCode.BUDGET_EXHAUSTED,
-                        host=host,
-                    )
+                    why = f"--max-bytes allows {self._bytes} bytes from the network, and they are used up"
+                    raise SourceError.at(host, why, code=ErrorCode.BUDGET_EXHAUSTED)
             if self._rate:
                 wanted = min(wanted, max(1, int(self._rate * BURST_SECONDS)))
                 now = self._clock.monotonic()

@@ -139,4 +139,4 @@ class Channel:
             return protocol_error(error, self.host, self.via, self._identity)
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it broke"
         said = str(reason).lower().replace("_", " ")
-        return NetworkError(f"{self.host}: the connection is lost: {said} ({self.via})", host=self.host)
+        return NetworkError.at(self.host, f"the connection is lost: {said} ({self.via})")

@@ -86,7 +86,7 @@ class Cancellation:
     def require(self, host: str) -> None:
         """Return only while nobody called it off. Raises NetworkError."""
         if self.event.is_set():
-            raise NetworkError(f"{host}: given up by the caller", host=host)
+            raise NetworkError.at(host, "given up by the caller")
 
 
 class Limits(NamedTuple):
@@ -116,7 +116,7 @@ class Limits(NamedTuple):
     def expired(self, limit: float, phase: Phase | None, host: str, via: str, what: str) -> NetworkError:
         """The error for a step that took longer than `limit`, or than the deadline let it."""
         within = f"within {limit:g} s" if self.remaining() > 0.001 else "within the time for this request"
-        return NetworkError(f"{host}: {what} {within} ({via})", code=ErrorCode.TIMEOUT, host=host, phase=phase)
+        return NetworkError.at(host, f"{what} {within} ({via})", code=ErrorCode.TIMEOUT, phase=phase)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Wait for `event`; False after `seconds`. Raises NetworkError when called off meanwhile."""

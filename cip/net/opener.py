@@ -263,12 +263,12 @@ class Redirects(urllib.request.HTTPRedirectHandler):
             # fields are read as Latin-1; what a URL cannot have are bytes, of UTF-8 or whatever it was
             target = join_url(req.url, _BEYOND_ASCII.sub(lambda byte: f"%{ord(byte[0]):02X}", location))
         except CipError as error:
-            why = f"{host}: a redirect leads nowhere: {error}"
-            raise SourceError(why, code=ErrorCode.REDIRECT_REFUSED, host=host) from error
+            why = f"a redirect leads nowhere: {error}"
+            raise SourceError.at(host, why, code=ErrorCode.REDIRECT_REFUSED) from error
         require_no_downgrade(self.parent.identity, req.url.origin, target.origin, "redirect")
         if req.requests == REQUEST_LIMIT:
-            why = f"{host}: more than {REQUEST_LIMIT} requests in a chain of redirects"
-            raise SourceError(why, code=ErrorCode.REDIRECT_REFUSED, host=host)
+            why = f"more than {REQUEST_LIMIT} requests in a chain of redirects"
+            raise SourceError.at(host, why, code=ErrorCode.REDIRECT_REFUSED)
         log.debug("%s: redirected to %s", host, target)
         return self.parent.ask(req.redirected(target), cast(Limits, req.timeout))
 
@@ -286,8 +286,5 @@ class Refusals(urllib.request.BaseHandler):
 def require_no_downgrade(identity: TlsIdentity, origin: Origin, target: Origin, what: str) -> None:
     """Return unless verified https would give way to http. Raises SourceError (redirect-refused)."""
     if origin.scheme == "https" and identity.verify and target.scheme != "https":
-        raise SourceError(
-            f"{origin.address}: expected a {what} to https, found one to http at {target.address}",
-            code=ErrorCode.REDIRECT_REFUSED,
-            host=origin.address,
-        )
+        why = f"expected a {what} to https, found one to http at {target.address}"
+        raise SourceError.at(origin.address, why, code=ErrorCode.REDIRECT_REFUSED)

@@ -45,10 +45,10 @@ def connect_local(path: str, limits: Limits) -> socket.socket:
         sock.connect(path)
     except OSError as error:
         sock.close()
-        message = f"{path}: {(error.strerror or str(error)).lower()}"
+        why = (error.strerror or str(error)).lower()
         if isinstance(error, TimeoutError):
-            raise NetworkError(message, code=ErrorCode.TIMEOUT, host=path, phase=Phase.CONNECT) from error
-        raise SourceError(message, host=path, phase=Phase.CONNECT) from error
+            raise NetworkError.at(path, why, code=ErrorCode.TIMEOUT, phase=Phase.CONNECT) from error
+        raise SourceError.at(path, why, phase=Phase.CONNECT) from error
     return sock
 
 
@@ -123,9 +123,6 @@ class _Race:
         causes = ", ".join(f"{address.text}: {os.strerror(code).lower()}" for code, address in self._failures[:4])
         codes = {code for code, _ in self._failures}
         refused = ErrorCode.CONNECTION_REFUSED
-        return NetworkError(
-            f"{self._origin.address}: no connection: {causes} ({self._via})",
-            code=_CODES.get(min(codes, default=0), refused) if len(codes) == 1 else refused,
-            host=self._origin.address,
-            phase=Phase.CONNECT,
-        )
+        code = _CODES.get(codes.pop(), refused) if len(codes) == 1 else refused
+        why = f"no connection: {causes} ({self._via})"
+        return NetworkError.at(self._origin.address, why, code=code, phase=Phase.CONNECT)

@@ -227,13 +227,9 @@ class Response(http.client.HTTPResponse):
         return GarbledError(f"{host} ({self.channel.via}): {said}", host=host, may_pass=not self._readable)
 
     def _lost(self, when: str) -> NetworkError:
-        host = self.channel.host
-        return NetworkError(f"{host}: the connection ended {when} ({self.channel.via})", host=host)
+        return NetworkError.at(self.channel.host, f"the connection ended {when} ({self.channel.via})")
 
     def _cut(self) -> NetworkError:
         expected = "more" if self.chunked else f"{self.size} bytes"
-        channel = self.channel
-        return NetworkError(
-            f"{channel.host} ({channel.via}): the body ended early: expected {expected}, found {self._received} bytes",
-            host=channel.host,
-        )
+        why = f"the body ended early: expected {expected}, found {self._received} bytes ({self.channel.via})"
+        return NetworkError.at(self.channel.host, why)

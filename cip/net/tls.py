@@ -269,16 +269,16 @@ def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str,
     if code in (_EXPIRED, _NOT_YET_VALID):
         state = "has expired" if code == _EXPIRED else "is not valid yet"
         local = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        message = f"{host}: its certificate {state}; the clock of this host says {local} ({via})"
+        why = f"its certificate {state}; the clock of this host says {local}"
         kind = ErrorCode.TLS_EXPIRED if code == _EXPIRED else ErrorCode.TLS_NOT_YET_VALID
     elif code in (_HOST_MISMATCH, _ADDRESS_MISMATCH):
-        message = f"{host}: its certificate is for another name: {reason} ({via})"
+        why = f"its certificate is for another name: {reason}"
         kind = ErrorCode.TLS_NAME_MISMATCH
     else:
         where = f"; its authority belongs into {identity.searched[0]} as a .crt file" if identity.searched else ""
-        message = f"{host}: its certificate is not trusted: {reason}{where} ({via})"
+        why = f"its certificate is not trusted: {reason}{where}"
         kind = ErrorCode.TLS_UNTRUSTED
-    return SourceError(message, code=kind, host=host, phase=Phase.TLS)
+    return SourceError.at(host, f"{why} ({via})", code=kind, phase=Phase.TLS)
 
 
 def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdentity) -> SourceError:
@@ -287,28 +287,19 @@ def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdenti
     if reason in _CERTIFICATE_ALERTS:
         shown = "does not accept our client certificate" if identity.pairs else "demands a client certificate"
         looked = f"; looked for one in {', '.join(identity.searched)}" if identity.searched else ""
-        return SourceError(
-            f"{host}: it {shown} ({_short(error)}){looked} ({via})",
-            code=ErrorCode.TLS_CLIENT_CERTIFICATE,
-            host=host,
-            phase=Phase.TLS,
-        )
+        why = f"it {shown} ({_short(error)}){looked} ({via})"
+        return SourceError.at(host, why, code=ErrorCode.TLS_CLIENT_CERTIFICATE, phase=Phase.TLS)
     if reason in _NOT_TLS:
-        return NotTlsError(
-            f"{host}: expected tls, found another protocol, perhaps plain http ({via})",
-            code=ErrorCode.REGISTRY_ERROR,
-            host=host,
-            phase=Phase.TLS,
-        )
+        why = f"expected tls, found another protocol, perhaps plain http ({via})"
+        return NotTlsError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
         return _broken(host, via)
-    return NetworkError(
-        f"{host}: tls failed: {_short(error)} ({via})", code=ErrorCode.REGISTRY_ERROR, host=host, phase=Phase.TLS
-    )
+    why = f"tls failed: {_short(error)} ({via})"
+    return NetworkError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)
 
 
 def _broken(host: str, via: str) -> NetworkError:
-    return NetworkError(f"{host}: the connection broke during the tls handshake ({via})", host=host, phase=Phase.TLS)
+    return NetworkError.at(host, f"the connection broke during the tls handshake ({via})", phase=Phase.TLS)
 
 
 def _short(error: Exception) -> str:

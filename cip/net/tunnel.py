@@ -82,8 +82,7 @@ def _socks(channel: Channel, origin: Origin, proxy: Proxy) -> None:
     _receive(channel, bound + 2)
     if code:
         why, meaning = _SOCKS_FAULTS.get(code, (f"fails with code {code}", ErrorCode.REGISTRY_ERROR))
-        message = f"{origin.address}: the proxy {proxy.address} {why}"
-        raise NetworkError(message, code=meaning, host=origin.address)
+        raise NetworkError.at(origin.address, f"the proxy {proxy.address} {why}", code=meaning)
 
 
 def _address(host: str) -> bytes:

@@ -101,35 +101,29 @@ def _error(
 ) -> CipError:
     status = response.status
     host = response.origin.address
-    where = f"{host}: {what}"
     said = f"{complaint}{response.note}"
     if 400 <= status < 500:
         unknown = complaint.code == _UNKNOWN.get(missing)
         if unknown or (status == 404 and missing in _UNKNOWN):
-            kind = ImageAbsentError if unknown and missing is ErrorCode.IMAGE_NOT_FOUND else NotFoundError
             # a registry that hides what we may not see says the same: how we asked is a part of the answer
-            next_step = (
-                f"; check the name and the tag; {access}" if access and missing is ErrorCode.IMAGE_NOT_FOUND else ""
-            )
-            sentence = f"{where}: not found, status {status}{said}{next_step}"
-            return kind(sentence, code=missing, host=host, http_status=status)
+            is_image = missing is ErrorCode.IMAGE_NOT_FOUND
+            kind = ImageAbsentError if unknown and is_image else NotFoundError
+            next_step = f"; check the name and the tag; {access}" if access and is_image else ""
+            why = f"{what}: not found, status {status}{said}{next_step}"
+            return kind.at(host, why, code=missing, http_status=status)
         if status in (401, 403) and access is not None:
-            return AuthenticationError(
-                f"{where}: access refused with status {status}{said}; {access}", host=host, http_status=status
-            )
+            why = f"{what}: access refused with status {status}{said}; {access}"
+            return AuthenticationError.at(host, why, http_status=status)
     asked = response.headers.get("retry-after")
     wished = None
     if asked is not None and (status in _RETRYABLE or status >= 500):
         seconds = parse_retry_after(asked, clock.time(), -1.0)
         wished = seconds if seconds >= 0 else None
     code = ErrorCode.RATE_LIMITED if status == 429 else ErrorCode.REGISTRY_ERROR
-    return RegistryError(
-        f"{where}: expected status 200, found {status}{said} ({response.via})",
-        code=code,
-        host=host,
-        http_status=status,
-        retry_after=wished,
-    )
+    why = f"{what}: expected status 200, found {status}{said} ({response.via})"
+    error = RegistryError.at(host, why, code=code, http_status=status)
+    error.retry_after = wished
+    return error
 
 
 def require_uncompressed(response: Response) -> None:
@@ -137,7 +131,5 @@ def require_uncompressed(response: Response) -> None:
     coding = (response.headers.get("content-encoding") or "identity").strip()
     if coding.lower() != "identity":
         response.close()
-        host = response.origin.address
-        raise ContentMismatchError(
-            f"{host}: expected content as it is stored, found it in content coding {quote(coding)}", host=host
-        )
+        why = f"expected content as it is stored, found it in content coding {quote(coding)}"
+        raise ContentMismatchError.at(response.origin.address, why)

@@ -174,12 +174,9 @@ class Authorization(urllib.request.BaseHandler):
                     self._token = token
             return token
         if response.status in (401, 403):
-            raise AuthenticationError(
-                f"{registry.address}: the token server {target.address} refuses us with status {response.status}"
-                f"{read_complaint(response)}; {self.describe()}",
-                host=target.address,
-                http_status=response.status,
-            )
+            status, said = response.status, read_complaint(response)
+            why = f"the token server {target.address} refuses us with status {status}{said}; {self.describe()}"
+            raise AuthenticationError(f"{registry.address}: {why}", host=target.address, http_status=status)
         raise refusal(response, "token", ErrorCode.REGISTRY_ERROR, self._clock)
 
     def _tell_once(self, scheme: str, host: str) -> None:

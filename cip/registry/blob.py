@@ -269,12 +269,8 @@ class RegistryBlob:
         remaining = stall.remaining()
         if remaining <= 0 or stall.is_too_slow():
             seconds = stall.stall if remaining <= 0 else times.rate_window
-            raise NetworkError(
-                f"{response.origin.address}: slower than {self._session.min_rate} bytes a second "
-                f"over {seconds:g} s ({response.via})",
-                code=ErrorCode.TIMEOUT,
-                host=response.origin.address,
-            )
+            why = f"slower than {self._session.min_rate} bytes a second over {seconds:g} s ({response.via})"
+            raise NetworkError.at(response.origin.address, why, code=ErrorCode.TIMEOUT)
         began = self._clock.monotonic()
         response.limits = self._try_limits.until(began + remaining)
         paused = response.paused
@@ -286,10 +282,8 @@ class RegistryBlob:
         return count
 
     def _ended_early(self) -> NetworkError:
-        host = self._candidates.current.endpoint.name
-        return NetworkError(
-            f"{host}: the body ended early: expected {self._descriptor.size} bytes, found {self._offset}", host=host
-        )
+        why = f"the body ended early: expected {self._descriptor.size} bytes, found {self._offset}"
+        return NetworkError.at(self._candidates.current.endpoint.name, why)
 
     # --- choosing an endpoint ---
 
@@ -336,9 +330,9 @@ class RegistryBlob:
 
     def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:
         """Return when the body continues at our offset. Raises CipError, _TryAgainError."""
+        host = response.origin.address
         if self._is_segment and response.status in (200, 416, 501):
-            host = response.origin.address
-            raise RegistryError(f"{host}: it serves no single range", host=host, http_status=response.status)
+            raise RegistryError.at(host, "it serves no single range", http_status=response.status)
         if response.status == 416 and ranged:
             source.takes_ranges = False
             raise _TryAgainError(self._refusal(source, response))
@@ -355,11 +349,8 @@ class RegistryBlob:
         source.takes_ranges = source.takes_ranges and not ranged
         expected = self._descriptor.size
         if UNKNOWN_SIZE != expected != response.size != UNKNOWN_LENGTH:
-            raise ContentMismatchError(
-                f"{response.origin.address}: blob {self._descriptor.digest}: expected {expected} bytes, "
-                f"found {response.size} announced ({response.via})",
-                host=response.origin.address,
-            )
+            why = f"expected {expected} bytes, found {response.size} announced ({response.via})"
+            raise ContentMismatchError.at(host, f"blob {self._descriptor.digest}: {why}")
         if self._offset:
             self._skip(source, response)
 
@@ -373,7 +364,6 @@ class RegistryBlob:
         values = response.headers.get_all("content-range", [])
         parsed = parse_content_range(values[0]) if len(values) == 1 else None
         expected = self._descriptor.size
-        host = response.origin.address
         if parsed is not None:
             first, last, total = parsed
             whole = total if expected == UNKNOWN_SIZE else expected
@@ -385,19 +375,14 @@ class RegistryBlob:
                 and response.size in (last + 1 - first, UNKNOWN_LENGTH)
             ):
                 return
-        raise RegistryError(
-            f"{host}: blob {self._descriptor.digest}: expected the bytes from {self._offset} on, found another range",
-            host=host,
-            http_status=206,
-        )
+        why = f"blob {self._descriptor.digest}: expected the bytes from {self._offset} on, found another range"
+        raise RegistryError.at(response.origin.address, why, http_status=206)
 
     def _skip(self, source: Candidate, response: Response) -> None:
         """Read over what has been passed on already: the server ignores ranges, or could not serve one."""
-        host = source.endpoint.name
         if self._skipped + self._offset > max(REREAD_MINIMUM, 2 * self._descriptor.size):
-            raise RegistryError(
-                f"{host}: it ignores ranges, and {self._skipped} bytes have been read in vain", host=host
-            )
+            why = f"it ignores ranges, and {self._skipped} bytes have been read in vain"
+            raise RegistryError.at(source.endpoint.name, why)
         left = self._offset
         with memoryview(bytearray(_SKIP_SIZE)) as buffer:
             while left:

@@ -113,9 +113,8 @@ class Endpoint:
         status = response.status
         response.discard()
         if status not in (200, 401):
-            raise RegistryError(
-                f"{self.name}: expected status 200 or 401 from /v2/, found {status}", host=self.name, http_status=status
-            )
+            why = f"expected status 200 or 401 from /v2/, found {status}"
+            raise RegistryError.at(self.name, why, http_status=status)
         self.pinged = True
 
     def is_here(self, response: Response) -> bool:
@@ -149,8 +148,7 @@ class Endpoint:
         except SourceError as error:
             if isinstance(error, NotTlsError) and not self.insecure and error.host == origin.address:
                 allowed = "for plain http set insecure = true for it in registries.conf, or give --tls-verify=false"
-                why = f"{error}; {allowed}"
-                raise NotTlsError(why, code=error.code, host=error.host, phase=error.phase) from error
+                raise NotTlsError(f"{error}; {allowed}", **error.facts()) from error
             if known or request.received:
                 raise
             plain = self._origin("http")

@@ -25,9 +25,7 @@ def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Cloc
     media_type = media_type_of(response)
     if media_type in _NEVER_A_MANIFEST:
         response.close()
-        raise RegistryError(
-            f"{endpoint.name}: {what}: expected a manifest, found {quote(media_type)}", host=endpoint.name
-        )
+        raise RegistryError.at(endpoint.name, f"{what}: expected a manifest, found {quote(media_type)}")
     return RawManifest(response.read_all(MANIFEST_LIMIT, f"{endpoint.name}: {what}"), media_type)
 
 

@@ -81,14 +81,7 @@ def fetch_signatures(
     except CipError as error:
         raise SignatureError(
             f"signatures of {endpoint.reference.name}@{digest}: {error}",
-            code=error.code,
-            host=error.host,
-            phase=Phase.SIGNATURE,
-            attempts=error.attempts,
-            retry_after=error.retry_after,
-            http_status=error.http_status,
-            may_pass=error.may_pass,
-            reason="fetch",
+            **error.facts(phase=Phase.SIGNATURE, reason="fetch"),
         ) from error
     return tuple(found)
 

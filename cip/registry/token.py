@@ -177,9 +177,8 @@ def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Cred
     try:
         url = parse_foreign_url(realm)
     except CipError as error:
-        raise AuthenticationError(
-            f"{host}: the realm of its challenge is unusable: {error}", host=host, phase=Phase.TOKEN
-        ) from error
+        why = f"the realm of its challenge is unusable: {error}"
+        raise AuthenticationError.at(host, why, phase=Phase.TOKEN) from error
     service = challenge.parameters.get("service", "")
     pairs = decode_form(url.query)
     if credentials.identity_token:

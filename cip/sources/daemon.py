@@ -148,8 +148,7 @@ class _Export:
                 copy_to_file(response, output, self._text)
         except CipError as error:
             if error.phase is Phase.CONNECT and isinstance(error, SourceError):
-                why = f"{self._text}: {error}; is the daemon running?"
-                raise type(error)(why, code=error.code, host=error.host, phase=error.phase) from error
+                raise type(error)(f"{self._text}: {error}; is the daemon running?", **error.facts()) from error
             error.phase = error.phase or Phase.MANIFEST
             raise
         finally:

@@ -92,13 +92,7 @@ class ImageRejectedError(PolicyRejectedError):
         super().__init__(
             f"{decision.identity.transport}: {quote(name)}: refused by {kind} in {decision.where}, "
             f"scope {quote(decision.scope)}: {cause}",
-            code=cause.code,
-            host=cause.host,
-            phase=cause.phase,
-            attempts=cause.attempts,
-            retry_after=cause.retry_after,
-            http_status=cause.http_status,
-            reason=cause.reason,
+            **cause.facts(),
         )
         self.decision = decision
 

@@ -267,14 +267,7 @@ def _fetched(fetch: Callable[[], T]) -> T:
     except CipError as error:
         raise PolicyRejectedError(
             f"the signatures cannot be fetched: {error}",
-            reason="fetch",
-            code=error.code,
-            host=error.host,
-            phase=error.phase or Phase.SIGNATURE,
-            attempts=error.attempts,
-            retry_after=error.retry_after,
-            http_status=error.http_status,
-            may_pass=error.may_pass,
+            **error.facts(reason="fetch", phase=error.phase or Phase.SIGNATURE),
         ) from error
 
 
