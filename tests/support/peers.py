@@ -66,6 +66,7 @@ PEERS: Mapping[str, Peer] = {
     "dh_python3": Peer("dh_python3", "dh-python", whole=True),
     "lintian": Peer("lintian", "lintian", whole=True),
     "rpmbuild": Peer("rpmbuild", "rpm", whole=True),
+    "systemd-analyze": Peer("systemd-analyze", "systemd", whole=True),
 }
 
 _HOUSE_PACKAGES = ("ca-certificates", "python3-venv")  # what a fresh Debian lacks to make the virtual environment
