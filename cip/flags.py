@@ -44,117 +44,88 @@ class Option(NamedTuple):
     help: str
 
 
+COMMON = "Common"
 # by what they are about; the first group is what `--help` shows
-GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
-    (
-        "Common",
-        (
-            Option("sockfd", Kind.NUMBER, "N", "serve the socket that is descriptor N (default: stdin and stdout)"),
-            Option("policy", Kind.TEXT, "FILE", "signature policy instead of the host's policy.json"),
-            Option("insecure-policy", Kind.FLAG, "", "accept any image, read no policy"),
-            Option("authfile", Kind.TEXT, "FILE", "credentials, instead of the places that podman uses"),
-            Option("creds", Kind.TEXT, "USER[:PASS]", "credentials for the registry"),
-            Option("tls-verify", Kind.FLAG, "", "verify TLS; =false also allows plain HTTP"),
-            Option("cert-dir", Kind.TEXT, "DIR", "CA (*.crt) and client certificates (*.cert, *.key)"),
-            # the Rust crate containers-image-proxy looks for it in the help, and uses it where it is
-            Option("user-agent-prefix", Kind.ASCII, "TEXT", "in front of the user agent"),
-            Option("quiet", Kind.FLAG, "", "write nothing to stderr"),
-            Option("debug", Kind.FLAG, "", "the same as --log-level=debug"),
-            Option("version", Kind.FLAG, "", "print the version, and what this copy has"),
-            Option("help", Kind.FLAG, "", "print this text; --help all prints every option"),
-        ),
+GROUPS: Mapping[str, tuple[Option, ...]] = {
+    COMMON: (
+        Option("sockfd", Kind.NUMBER, "N", "serve the socket that is descriptor N (default: stdin and stdout)"),
+        Option("policy", Kind.TEXT, "FILE", "signature policy instead of the host's policy.json"),
+        Option("insecure-policy", Kind.FLAG, "", "accept any image, read no policy"),
+        Option("authfile", Kind.TEXT, "FILE", "credentials, instead of the places that podman uses"),
+        Option("creds", Kind.TEXT, "USER[:PASS]", "credentials for the registry"),
+        Option("tls-verify", Kind.FLAG, "", "verify TLS; =false also allows plain HTTP"),
+        Option("cert-dir", Kind.TEXT, "DIR", "CA (*.crt) and client certificates (*.cert, *.key)"),
+        # the Rust crate containers-image-proxy looks for it in the help, and uses it where it is
+        Option("user-agent-prefix", Kind.ASCII, "TEXT", "in front of the user agent"),
+        Option("quiet", Kind.FLAG, "", "write nothing to stderr"),
+        Option("debug", Kind.FLAG, "", "the same as --log-level=debug"),
+        Option("version", Kind.FLAG, "", "print the version, and what this copy has"),
+        Option("help", Kind.FLAG, "", "print this text; --help all prints every option"),
     ),
-    (
-        "Trust",
-        (
-            Option("require-signed", Kind.FLAG, "", "refuse images that no signature was verified for"),
-            Option("audit-fd", Kind.NUMBER, "N", "write trust decisions to this descriptor, as JSON lines"),
-            Option("require-audit", Kind.FLAG, "", "serve no image whose decision was not written to --audit-fd"),
-        ),
+    "Trust": (
+        Option("require-signed", Kind.FLAG, "", "refuse images that no signature was verified for"),
+        Option("audit-fd", Kind.NUMBER, "N", "write trust decisions to this descriptor, as JSON lines"),
+        Option("require-audit", Kind.FLAG, "", "serve no image whose decision was not written to --audit-fd"),
     ),
-    (
-        "Access to registries",
-        (
-            Option("username", Kind.TEXT, "USER", "user for the registry, with --password"),
-            Option("password", Kind.TEXT, "PASS", "password for the registry, with --username"),
-            Option("registry-token", Kind.TEXT, "TOKEN", "bearer token for the registry"),
-            Option("no-creds", Kind.FLAG, "", "be anonymous"),
-            Option("registries-conf", Kind.TEXT, "FILE", "instead of the host's registries.conf"),
-            Option("registries.d", Kind.TEXT, "DIR", "where signatures are found, instead of the host's"),
-        ),
+    "Access to registries": (
+        Option("username", Kind.TEXT, "USER", "user for the registry, with --password"),
+        Option("password", Kind.TEXT, "PASS", "password for the registry, with --username"),
+        Option("registry-token", Kind.TEXT, "TOKEN", "bearer token for the registry"),
+        Option("no-creds", Kind.FLAG, "", "be anonymous"),
+        Option("registries-conf", Kind.TEXT, "FILE", "instead of the host's registries.conf"),
+        Option("registries.d", Kind.TEXT, "DIR", "where signatures are found, instead of the host's"),
     ),
-    (
-        "Which image, and from where",
-        (
-            Option("override-os", Kind.TEXT, "OS", "choose this platform from an index"),
-            Option("override-arch", Kind.TEXT, "ARCH", "choose this platform from an index"),
-            Option("override-variant", Kind.TEXT, "VARIANT", "choose this platform from an index"),
-            Option("require-platform", Kind.FLAG, "", "refuse an image whose config is for another platform"),
-            Option("local-source", Kind.TEXTS, "REF", "docker: take blobs from here first (repeatable)"),
-            Option("offline", Kind.FLAG, "", "docker: use --local-source only, never the network"),
-            Option("shared-blob-dir", Kind.TEXT, "DIR", "oci: where the blobs are"),
-            Option("daemon-host", Kind.TEXT, "URL", "docker-daemon: its socket"),
-        ),
+    "Which image, and from where": (
+        Option("override-os", Kind.TEXT, "OS", "choose this platform from an index"),
+        Option("override-arch", Kind.TEXT, "ARCH", "choose this platform from an index"),
+        Option("override-variant", Kind.TEXT, "VARIANT", "choose this platform from an index"),
+        Option("require-platform", Kind.FLAG, "", "refuse an image whose config is for another platform"),
+        Option("local-source", Kind.TEXTS, "REF", "docker: take blobs from here first (repeatable)"),
+        Option("offline", Kind.FLAG, "", "docker: use --local-source only, never the network"),
+        Option("shared-blob-dir", Kind.TEXT, "DIR", "oci: where the blobs are"),
+        Option("daemon-host", Kind.TEXT, "URL", "docker-daemon: its socket"),
     ),
-    (
-        "Time and repeats",
-        (
-            Option("connect-timeout", Kind.TIMEOUT, "TIME", "to connect (15)"),
-            Option("idle-timeout", Kind.TIMEOUT, "TIME", "without a byte (20)"),
-            Option("open-timeout", Kind.TIMEOUT, "TIME", "to open an image (180)"),
-            Option("stall-timeout", Kind.TIMEOUT, "TIME", "without progress of a blob, over all places (110)"),
-            Option("deadline", Kind.TIME, "TIME", "for one request, all in all (0: none)"),
-            Option("min-rate", Kind.SIZE, "SIZE", "bytes a second below which a blob has stalled (1024)"),
-            Option("retry-times", Kind.NUMBER, "N", "repeats per place (4)"),
-            Option("retry-delay", Kind.TIME, "TIME", "fixed delay before a repeat (doubles from 0.5)"),
-        ),
+    "Time and repeats": (
+        Option("connect-timeout", Kind.TIMEOUT, "TIME", "to connect (15)"),
+        Option("idle-timeout", Kind.TIMEOUT, "TIME", "without a byte (20)"),
+        Option("open-timeout", Kind.TIMEOUT, "TIME", "to open an image (180)"),
+        Option("stall-timeout", Kind.TIMEOUT, "TIME", "without progress of a blob, over all places (110)"),
+        Option("deadline", Kind.TIME, "TIME", "for one request, all in all (0: none)"),
+        Option("min-rate", Kind.SIZE, "SIZE", "bytes a second below which a blob has stalled (1024)"),
+        Option("retry-times", Kind.NUMBER, "N", "repeats per place (4)"),
+        Option("retry-delay", Kind.TIME, "TIME", "fixed delay before a repeat (doubles from 0.5)"),
     ),
-    (
-        "Amounts",
-        (
-            Option("max-rate", Kind.SIZE, "SIZE", "bytes a second from the network (0: no limit)"),
-            Option("max-bytes", Kind.SIZE, "SIZE", "bytes from the network in all (0: no limit)"),
-            Option("connections", Kind.NUMBER, "N", "connections per registry (64)"),
-            Option("read-ahead", Kind.SIZE, "SIZE", "per blob while the parent is busy (8M, 0: none)"),
-            Option("tmpdir", Kind.TEXT, "DIR", "for compressed archives (default: /var/tmp)"),
-            Option("tmp-limit", Kind.SIZE, "SIZE", "of all temporary files (16G)"),
-            Option("segments", Kind.NUMBER, "N", "connections for one large blob, where one is slow (1)"),
-            Option("partial-dir", Kind.TEXT, "DIR", "keep what arrived of large blobs here, for the next run"),
-            Option("partial-limit", Kind.SIZE, "SIZE", "of all that is kept there (4G, 0: no limit)"),
-        ),
+    "Amounts": (
+        Option("max-rate", Kind.SIZE, "SIZE", "bytes a second from the network (0: no limit)"),
+        Option("max-bytes", Kind.SIZE, "SIZE", "bytes from the network in all (0: no limit)"),
+        Option("connections", Kind.NUMBER, "N", "connections per registry (64)"),
+        Option("read-ahead", Kind.SIZE, "SIZE", "per blob while the parent is busy (8M, 0: none)"),
+        Option("tmpdir", Kind.TEXT, "DIR", "for compressed archives (default: /var/tmp)"),
+        Option("tmp-limit", Kind.SIZE, "SIZE", "of all temporary files (16G)"),
+        Option("segments", Kind.NUMBER, "N", "connections for one large blob, where one is slow (1)"),
+        Option("partial-dir", Kind.TEXT, "DIR", "keep what arrived of large blobs here, for the next run"),
+        Option("partial-limit", Kind.SIZE, "SIZE", "of all that is kept there (4G, 0: no limit)"),
     ),
-    (
-        "Confinement",
-        (
-            Option("sandbox", Kind.MODE, "MODE", "auto or off (default: auto)"),
-            Option("require-sandbox", Kind.LEVEL, "[=LEVEL]", "fail unless confined: process, write or full"),
-        ),
+    "Confinement": (
+        Option("sandbox", Kind.MODE, "MODE", "auto or off (default: auto)"),
+        Option("require-sandbox", Kind.LEVEL, "[=LEVEL]", "fail unless confined: process, write or full"),
     ),
-    (
-        "What is told",
-        (
-            Option("log-level", Kind.LOG_LEVEL, "LEVEL", "debug, info, warning or error (default: warning)"),
-            Option("events-fd", Kind.NUMBER, "N", "write progress to this descriptor, as JSON lines"),
-            Option("journal", Kind.FLAG, "", "tell the systemd journal of faults and decisions"),
-        ),
+    "What is told": (
+        Option("log-level", Kind.LOG_LEVEL, "LEVEL", "debug, info, warning or error (default: warning)"),
+        Option("events-fd", Kind.NUMBER, "N", "write progress to this descriptor, as JSON lines"),
+        Option("journal", Kind.FLAG, "", "tell the systemd journal of faults and decisions"),
     ),
-    (
-        "Of one command",
-        (
-            Option("json", Kind.FLAG, "", "explain: print JSON"),
-            Option("all", Kind.FLAG, "", "fetch: every platform of an index"),
-        ),
+    "Of one command": (
+        Option("json", Kind.FLAG, "", "explain: print JSON"),
+        Option("all", Kind.FLAG, "", "fetch: every platform of an index"),
     ),
-    (
-        "",
-        (
-            Option("command-timeout", Kind.TIME, "TIME", ""),
-            Option("decryption-key", Kind.TEXTS, "KEY", ""),
-            Option("tls-details", Kind.TEXT, "FILE", ""),
-        ),
+    "": (
+        Option("command-timeout", Kind.TIME, "TIME", ""),
+        Option("decryption-key", Kind.TEXTS, "KEY", ""),
+        Option("tls-details", Kind.TEXT, "FILE", ""),
     ),
-)
-OPTIONS = tuple(option for _, group in GROUPS for option in group)
+}
+OPTIONS = tuple(option for group in GROUPS.values() for option in group)
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 TIME_LIMIT = 1_000_000.0  # seconds; waiting calls of the kernel take no more than 24 days
@@ -177,8 +148,8 @@ _LEVELS = {
 def describe_options(*, everything: bool) -> list[str]:
     """The lines of the help, of all options or of the common ones."""
     lines: list[str] = []
-    for title, group in GROUPS if everything else GROUPS[:1]:
-        if title:
+    for title, group in GROUPS.items():
+        if title == COMMON or (title and everything):
             lines += ["", f"{title}:"]
             for option in group:
                 glue = "" if option.kind is Kind.LEVEL else " "

@@ -9,6 +9,7 @@ may be a secret.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -43,6 +44,7 @@ class Command(StrEnum):
 
 
 T = TypeVar("T")
+Values = TypeVar("Values", bound=NamedTuple)
 _BY_NAME = {option.name: option for option in OPTIONS}
 _SHORT = {"-q": "--quiet", "-h": "--help", "-v": "--version"}
 
@@ -243,8 +245,8 @@ def _like(given: str, known: Sequence[str]) -> str:
 
 
 def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settings:
-    times, retry, transfer = TimeLimits(), RetryOptions(), TransferLimits()
-    return Settings(
+    transfer = _given(TransferLimits(), values)
+    return _given(Settings(), values)._replace(
         environment=environment,
         policy=_policy(values),
         credentials=_credentials(values, environment),
@@ -254,38 +256,21 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
             variant=values["override-variant"] or None,
             required=bool(values["require-platform"]),
         ),
-        times=times._replace(
-            connect=_or(values["connect-timeout"], times.connect),
-            idle=_or(values["idle-timeout"], times.idle),
-            open=_or(values["open-timeout"], times.open),
-            stall=_or(values["stall-timeout"], times.stall),
-            deadline=_or(values["deadline"], times.deadline),
-        ),
-        retry=RetryOptions(_or(values["retry-times"], retry.times), values["retry-delay"]),
-        transfer=TransferLimits(
-            min_rate=_or(values["min-rate"], transfer.min_rate),
-            max_rate=_or(values["max-rate"], transfer.max_rate),
-            max_bytes=_or(values["max-bytes"], transfer.max_bytes),
-            connections=max(1, _or(values["connections"], transfer.connections)),
-            read_ahead=_or(values["read-ahead"], transfer.read_ahead),
-            segments=max(1, _or(values["segments"], transfer.segments)),
-            partial_limit=_or(values["partial-limit"], transfer.partial_limit),
-        ),
+        times=_given(TimeLimits(), values, "-timeout"),
+        retry=RetryOptions(_or(values["retry-times"], RetryOptions().times), values["retry-delay"]),
+        transfer=transfer._replace(connections=max(1, transfer.connections), segments=max(1, transfer.segments)),
         tls_verify=_tls_verify(values["tls-verify"]),
-        cert_dir=values["cert-dir"] or None,
-        registries_conf=values["registries-conf"] or None,
-        registries_d=values["registries.d"] or None,
-        tmpdir=values["tmpdir"] or Settings().tmpdir,
-        tmp_limit=_or(values["tmp-limit"], Settings().tmp_limit),
-        partial_dir=values["partial-dir"] or None,
-        shared_blob_dir=values["shared-blob-dir"] or None,
-        daemon_host=values["daemon-host"] or None,
         local_sources=tuple(values["local-source"] or ()),
-        offline=bool(values["offline"]),
         sandbox=_sandbox(values),
         decryption_keys=values["decryption-key"] is not None,
         user_agent=" ".join(part for part in (values["user-agent-prefix"], f"{PROGRAM}/{__version__}") if part),
     )
+
+
+def _given(defaults: Values, values: Mapping[str, Any], suffix: str = "") -> Values:
+    """`defaults`, but for the fields that have the name of an option with a value; an empty text is none."""
+    named = {re.sub("[.-]", "_", name.removesuffix(suffix)): value for name, value in values.items()}
+    return defaults._replace(**{name: named[name] for name in defaults._fields if named.get(name) not in (None, "")})
 
 
 def _policy(values: Mapping[str, Any]) -> PolicyOptions:

@@ -220,7 +220,7 @@ class Help(unittest.TestCase):
         self.assertNotIn("--retry-delay", text)
 
     def test_every_option_has_a_group_with_a_title_or_is_not_advertised(self) -> None:
-        for title, group in GROUPS:
+        for title, group in GROUPS.items():
             for option in group:
                 self.assertEqual(bool(title), bool(option.help), option.name)
 
