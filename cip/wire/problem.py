@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, InvalidInputError
 
@@ -14,10 +13,6 @@ RETRY_AFTER_LIMIT = 86400.0  # seconds
 _PLACE_LIMIT = 200  # characters of a host or place name
 _DETAIL_COMFORT = 400  # characters of the sentence that older attempts make room for
 _DETAIL_MINIMUM = 120  # characters of the sentence that survive whatever else has to go
-
-_EPIPE = "EPIPE"
-_RETRYABLE = "retryable"
-_OTHER = "other"
 
 _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.REFERENCE_INVALID: 400,
@@ -74,31 +69,16 @@ class RequestFault(InvalidInputError):
         self.answer = http_status
 
 
-class WireStatus(NamedTuple):
-    """One row: what HTTP answers, and the class that JSON calls `error_code`."""
-
-    http: int
-    json: str
-
-
-def status_for(error: CipError) -> WireStatus:
-    """The row of `error` (decisions.md section 4; retryable exactly when the error says so, section 3)."""
-    if error.code is ErrorCode.CLIENT_GONE:
-        json_class = _EPIPE
-    else:
-        json_class = _RETRYABLE if error.retryable else _OTHER
-    http = error.answer if isinstance(error, RequestFault) else _HTTP_STATUS[error.code]
-    return WireStatus(http, json_class)
-
-
 def http_status(error: CipError) -> int:
-    """The HTTP status of the answer that tells `error`."""
-    return status_for(error).http
+    """The HTTP status of the answer that tells `error` (decisions.md section 4)."""
+    return error.answer if isinstance(error, RequestFault) else _HTTP_STATUS[error.code]
 
 
 def json_class(error: CipError) -> str:
-    """The `error_code` of a JSON reply, the `code` of an error pipe: `EPIPE`, `retryable` or `other`."""
-    return status_for(error).json
+    """The `error_code` of a JSON reply, the `code` of an error pipe; retryable exactly when the error says so."""
+    if error.code is ErrorCode.CLIENT_GONE:
+        return "EPIPE"
+    return "retryable" if error.retryable else "other"
 
 
 def title(code: ErrorCode) -> str:

@@ -6,7 +6,7 @@ import unittest
 
 from cip import errors
 from cip.errors import Attempt, CipError, ErrorCode, InvalidDigestError, MissingDependencyError, Phase, quote
-from cip.wire.problem import problem, status_for
+from cip.wire.problem import http_status, json_class, problem
 
 _ARGUMENTS = {  # constructors that compose their sentence from more than one fact
     errors.InvalidReferenceError: ("text", "why"),
@@ -28,9 +28,8 @@ class EveryClass(unittest.TestCase):
         for kind in _classes():
             with self.subTest(kind.__name__):
                 error = kind(*_ARGUMENTS.get(kind, ("a sentence",)))
-                told = status_for(error)
-                self.assertIn(told.http, range(400, 600))
-                self.assertIn(told.json, ("EPIPE", "retryable", "other"))
+                self.assertIn(http_status(error), range(400, 600))
+                self.assertIn(json_class(error), ("EPIPE", "retryable", "other"))
                 self.assertEqual(problem(error)["type"], str(kind.default_code))
 
     def test_descends_from_the_one_root(self) -> None:
