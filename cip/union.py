@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from . import log, rooms
 from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content
@@ -45,51 +44,22 @@ _LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
 OpenRegistry = Callable[[ImageReference], ImageSource]
 
 
-class LocalPlace(Protocol):
-    """One `--local-source`. `text` is its reference."""
-
-    @property
-    def text(self) -> str: ...
-
-    def open_blob(self, digest: Digest) -> FileBlob:
-        """The blob `digest`. Raises NotFoundError, SourceError."""
-        ...
-
-    def find_manifest(self, named: DockerReference) -> RawManifest | None:
-        """The manifest that this place has under the reference's tag or digest; None when it has none.
-
-        A manifest found by its digest is not checked. Raises SourceError, InvalidDocumentError, ContentMismatchError.
-        """
-        ...
-
-    def signatures(self, digest: Digest) -> Sequence[RawSignature]:
-        """Signatures of the manifest `digest`. Raises SignatureError."""
-        ...
-
-    def referrer_source(self) -> ReferrerSource | None:
-        """What refers to images of this place."""
-        ...
-
-    def close(self) -> None:
-        """Release the place."""
-        ...
-
-
 class LayoutPlace:
-    """A layout, in a directory or in an archive; owns `files`."""
+    """A `--local-source` that is a layout, in a directory or in an archive; owns `files`.
+
+    A manifest that is found by its digest is not checked. Raises SourceError, InvalidDocumentError,
+    ContentMismatchError, SignatureError for signatures, NotFoundError for a blob.
+    """
 
     def __init__(
         self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles, platform: PlatformOptions
     ) -> None:
+        self.text = reference.text
         self._reference = reference
         self._identity = identity
         self._files = files
         self._platform = platform
         self._referrers: ReferrerSource | None = None
-
-    @property
-    def text(self) -> str:
-        return self._reference.text
 
     def open_blob(self, digest: Digest) -> FileBlob:
         return self._files.open_blob(digest)
@@ -133,15 +103,11 @@ class LayoutPlace:
 
 
 class DirectoryPlace:
-    """A `dir:` directory, which has no names; owns `source`."""
+    """The same for a `dir:` directory, which has no names; owns `source`."""
 
     def __init__(self, text: str, source: DirectorySource) -> None:
-        self._text = text
+        self.text = text
         self._source = source
-
-    @property
-    def text(self) -> str:
-        return self._text
 
     def open_blob(self, digest: Digest) -> FileBlob:
         return self._source.open_blob(Descriptor("", digest, 0), BlobAccess.VERIFIED)
@@ -168,6 +134,9 @@ class DirectoryPlace:
 
     def _is_top(self, digest: Digest) -> bool:
         return digest_of(self._source.manifest(None).data) == digest
+
+
+LocalPlace = LayoutPlace | DirectoryPlace
 
 
 class UnionSource:

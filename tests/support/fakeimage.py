@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from cip.content import BlobAccess, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, ErrorCode, NotFoundError
+from cip.image import Image
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
@@ -201,10 +202,10 @@ class FakeOpener:
         if self.prepare_errors:
             raise self.prepare_errors.pop(0)
 
-    def open(self, text: str) -> FakeImage:
+    def open(self, text: str) -> Image:
         if text in self.gates:
             assert self.gates[text].wait(PATIENCE)
         if text in self.errors:
             raise self.errors[text]
         self.opened.append(FakeImage(self.contents[text]))
-        return self.opened[-1]
+        return cast(Image, self.opened[-1])

@@ -49,10 +49,10 @@ class Opener:
     def prepare(self) -> None:
         return
 
-    def open(self, text: str) -> FakeImage:
+    def open(self, text: str) -> Image:
         if text == "absent":
             raise NotFoundError("absent: no such image", host="r.example", code=ErrorCode.IMAGE_NOT_FOUND)
-        return FakeImage(self._content)
+        return cast(Image, FakeImage(self._content))
 
 
 def good() -> Content:
@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> int:
                     return converse(by_json)
             reference = arguments[-1]
             space = TemporarySpace("/nonexistent", 0)
-            return converse(httpserver.on_socket(sock, lambda: cast(Image, opener.open(reference)), space))
+            return converse(httpserver.on_socket(sock, lambda: opener.open(reference), space))
         return misbehave(sock, scenario, speaks_json)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ... import log
 from ...errors import CipError, ImageAbsentError, InvalidInputError, quote
@@ -19,7 +19,10 @@ from ..problem import one_line
 from .packets import PACKET_LIMIT, parse_request, read_digest, read_number, read_text
 from .pipes import Feed, Opened, Pipes, outcome_of
 from .replies import Owed, Replies, Reply
-from .transfers import Handle, ServedImage, Share, raw_work, verified_work
+from .transfers import Handle, Share, raw_work, verified_work
+
+if TYPE_CHECKING:
+    from ...image import Image
 
 VERSION = "0.2.8"  # clients parse it and refuse a suffix (wire.md 7.2)
 ANSWER_SECONDS = 2.0  # for which the reply of a blob waits for its source (decisions.md section 10)
@@ -30,7 +33,7 @@ class Opener(Protocol):
 
     def prepare(self) -> None: ...
 
-    def open(self, text: str, /) -> ServedImage: ...
+    def open(self, text: str, /) -> Image: ...
 
 
 class _Method(NamedTuple):
@@ -212,7 +215,7 @@ def _piped(opened: Opened, value: object = None) -> Reply:
     return Reply(value, opened.pipe_id, (opened.read_fd,))
 
 
-def _layer_info(image: ServedImage) -> list[dict[str, object]]:
+def _layer_info(image: Image) -> list[dict[str, object]]:
     return [
         {"digest": str(layer.digest), "size": layer.size, "media_type": layer.media_type} for layer in image.layers()
     ]

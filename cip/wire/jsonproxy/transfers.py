@@ -10,13 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ...content import CHUNK, LEAN_CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
 from ...errors import CipError, ContentMismatchError, Phase
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
-from ...model.digest import Digest
 from .pipes import Cancel, Job, Transfer, Write
+
+if TYPE_CHECKING:
+    from ...image import Image
 
 WIDE = 8  # transfers at once that read CHUNK bytes at a time, and hash in a thread of their own
 _LEAN_FROM = 64  # transfers at once from which on the others read LEAN_CHUNK
@@ -26,53 +28,10 @@ T = TypeVar("T")
 Copy = Callable[[BlobReader, Write, int], object]  # (reader, write, bytes read at once)
 
 
-class ServedManifest(Protocol):
-    """What GetManifest tells: the bytes in OCI form, the digest before conversion."""
-
-    @property
-    def data(self) -> bytes: ...
-
-    @property
-    def digest(self) -> Digest: ...
-
-
-class ServedReferrer(Protocol):
-    """What GetReferrerManifest tells."""
-
-    @property
-    def data(self) -> bytes: ...
-
-    @property
-    def media_type(self) -> str: ...
-
-
-class ServedImage(Protocol):
-    """What the JSON front end needs of `image.Image`."""
-
-    @property
-    def manifest(self) -> ServedManifest: ...
-
-    def config(self) -> bytes: ...
-
-    def inner_config(self) -> bytes: ...
-
-    def layers(self) -> tuple[Descriptor, ...]: ...
-
-    def describe_blob(self, digest: Digest, /) -> Descriptor: ...
-
-    def referrers(self, artifact_type: str | None, /) -> tuple[bytes, int]: ...
-
-    def referrer_manifest(self, digest: Digest, /) -> ServedReferrer: ...
-
-    def open_blob(self, digest: Digest, access: BlobAccess, /) -> BlobReader: ...
-
-    def close(self) -> None: ...
-
-
 class Handle:
     """An image that the parent has open; closed when it and every transfer have let go of it."""
 
-    def __init__(self, image: ServedImage) -> None:
+    def __init__(self, image: Image) -> None:
         self.image = image
         self._lock = threading.Lock()
         self._users = 1
