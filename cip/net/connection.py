@@ -90,7 +90,7 @@ class Connection(http.client.HTTPConnection):
         self.limits = limits
         if self.sock is not None:
             self.sock.limits = limits
-            limits.cancellation.attach(self.sock)
+            limits.cancellation.attach(self.sock.interrupt)
 
     def is_stale(self) -> bool:
         """Whether it must not be used again. Tickets of TLS 1.3 lie in the socket before its first use."""
@@ -124,7 +124,7 @@ class Connection(http.client.HTTPConnection):
 
     def _channel(self, sock: Socket, identity: TlsIdentity) -> Channel:
         channel = Channel(sock, self.limits, self.route.name, self.route.via, identity)
-        self.limits.cancellation.attach(channel)
+        self.limits.cancellation.attach(channel.interrupt)
         return channel
 
     def _secure_proxy(self, channel: Channel, proxy: Proxy) -> Channel:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ..errors import ErrorCode, NetworkError, Phase
 from ..settings import TimeLimits
@@ -14,24 +15,8 @@ from ..settings import TimeLimits
 POLL = 0.1  # seconds after which a wait that nobody can wake looks whether it was called off
 
 
-class Clock(Protocol):
-    """Time as the retry engine sees it; tests bring their own."""
-
-    def monotonic(self) -> float:
-        """Seconds from an arbitrary point."""
-        ...
-
-    def time(self) -> float:
-        """Seconds since the epoch."""
-        ...
-
-    def sleep(self, seconds: float, cancellation: Cancellation) -> None:
-        """Wait, but no longer than until the work is called off."""
-        ...
-
-
-class SystemClock:
-    """The clock of this machine."""
+class Clock:
+    """The clock of this machine; tests bring their own."""
 
     def monotonic(self) -> float:
         """Seconds from an arbitrary point."""
@@ -46,42 +31,30 @@ class SystemClock:
         cancellation.event.wait(seconds)
 
 
-class Interruptible(Protocol):
-    """A connection whose blocked reads end when another thread says so."""
-
-    def interrupt(self) -> None:
-        """End every read and write at once; safe from any thread, more than once."""
-        ...
-
-
 class Cancellation:
     """Calls off one piece of work from another thread: sleeps end, the connection in use is shut down."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
-        self._lock = threading.Lock()
-        self._connection: Interruptible | None = None
+        self._interrupt: Callable[[], object] | None = None
 
     @property
     def cancelled(self) -> bool:
         """Whether it was called off."""
         return self.event.is_set()
 
-    def attach(self, connection: Interruptible | None) -> None:
-        """The connection that is now in use, or none."""
-        with self._lock:
-            self._connection = connection
-            cancelled = self.event.is_set()
-        if cancelled and connection is not None:
-            connection.interrupt()
+    def attach(self, interrupt: Callable[[], object] | None) -> None:
+        """What ends every read and write of the connection that is now in use, from any thread, more than once."""
+        self._interrupt = interrupt
+        if self.cancelled and interrupt is not None:  # it looks after it has set, as `cancel` does: one sees the other
+            interrupt()
 
     def cancel(self) -> None:
         """Call it off."""
-        with self._lock:
-            self.event.set()
-            connection = self._connection
-        if connection is not None:
-            connection.interrupt()
+        self.event.set()
+        interrupt = self._interrupt
+        if interrupt is not None:
+            interrupt()
 
     def require(self, host: str) -> None:
         """Return only while nobody called it off. Raises NetworkError."""

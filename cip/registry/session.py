@@ -12,7 +12,7 @@ from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesd import unread_registries_d
 from ..net.budget import Budget
 from ..net.connection import Connection
-from ..net.limits import Cancellation, Clock, Limits, SystemClock
+from ..net.limits import Cancellation, Clock, Limits
 from ..net.opener import Network
 from ..net.pool import ConnectionPool
 from ..net.redaction import Secrets
@@ -42,7 +42,7 @@ class RegistrySession:
         self.secrets = secrets or Secrets()
         self.events = events
         self.programs = programs
-        self.clock: Clock = clock or SystemClock()
+        self.clock = clock or Clock()
         self.descriptor_files = DescriptorFiles()
         self.backoff = HostBackoff(self.clock)
         self.repeats = Repeats(settings.retry, self.backoff, self.clock, events, jitter=jitter)

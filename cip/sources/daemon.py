@@ -31,7 +31,7 @@ from ..model.jsontree import parse_json
 from ..model.reference import ImageReference, Transport
 from ..net.budget import Budget
 from ..net.connection import Connection
-from ..net.limits import Cancellation, Limits, SystemClock
+from ..net.limits import Cancellation, Clock, Limits
 from ..net.opener import Network, Opener, Request
 from ..net.pool import ConnectionPool
 from ..net.redaction import Secrets
@@ -119,7 +119,7 @@ class _Export:
         self._text = text
         self._times = settings.times
         self._origin = Origin("https" if address.tls else "http", address.host or "docker", address.port or 80)
-        contexts, clock = TlsContexts(), SystemClock()
+        contexts, clock = TlsContexts(), Clock()
         # neither a proxy nor the budget of the network: a daemon belongs to this host, or is spoken to like one
         self._network = Network(
             ConnectionPool(1),

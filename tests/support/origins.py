@@ -17,7 +17,7 @@ from cip.net.addresses import Address, AddressClass
 from cip.net.budget import Budget
 from cip.net.channel import Channel
 from cip.net.connection import Connection, Route, judge
-from cip.net.limits import Cancellation, Limits
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.opener import Network, Opener, Redirects, Request
 from cip.net.pool import ConnectionPool
 from cip.net.redaction import Secrets
@@ -30,7 +30,7 @@ from cip.settings import Settings, TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 
 
-class FakeClock:
+class FakeClock(Clock):
     """Time that passes only where somebody sleeps; `sleeps` are the lengths."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class Origins:
         self._threads.append(thread)
         thread.start()
         channel = Channel(ours, connection.limits, route.origin.address, route.via)
-        connection.limits.cancellation.attach(channel)
+        connection.limits.cancellation.attach(channel.interrupt)
         return channel
 
     def _serve(self, sock: socket.socket, origin: Origin, name: str) -> None:

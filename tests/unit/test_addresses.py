@@ -8,7 +8,7 @@ from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError, SourceError
 from cip.net.addresses import Address, AddressClass, alternate, classify, classify_name, require_allowed, resolve
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import await_end
@@ -124,7 +124,7 @@ class JudgementTest(unittest.TestCase):
 
 class ResolveTest(unittest.TestCase):
     def limits(self, name_lookup: float = 10.0) -> Limits:
-        return Limits(SystemClock(), TimeLimits(name_lookup=name_lookup), Cancellation())
+        return Limits(Clock(), TimeLimits(name_lookup=name_lookup), Cancellation())
 
     def test_literals_are_never_looked_up(self) -> None:
         def never(host: bytes, port: int) -> list[tuple[int, tuple[object, ...]]]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cip.errors import ErrorCode, NetworkError
 from cip.net.channel import Channel
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
@@ -19,7 +19,7 @@ class ChannelTest(LeakCheckedTestCase):
     def setUp(self) -> None:
         super().setUp()
         ours, self.peer = socket.socketpair()
-        self.limits = Limits(SystemClock(), TimeLimits(idle=0.05), Cancellation())
+        self.limits = Limits(Clock(), TimeLimits(idle=0.05), Cancellation())
         self.channel = Channel(ours, self.limits, "h:80", "direct")
         self.addCleanup(self.peer.close)
         self.addCleanup(self.channel.close)
@@ -58,7 +58,7 @@ class ChannelTest(LeakCheckedTestCase):
     def test_another_thread_can_end_a_read(self) -> None:
         self.channel.limits = self.limits._replace(times=TimeLimits(idle=60))
         cancellation = self.limits.cancellation
-        cancellation.attach(self.channel)
+        cancellation.attach(self.channel.interrupt)
         timer = threading.Timer(0.02, cancellation.cancel)
         timer.start()
         with self.assertRaisesRegex(NetworkError, "given up by the caller"):

@@ -9,7 +9,7 @@ from cip.hostconfig.proxyenv import Proxy
 from cip.net import connection
 from cip.net.addresses import Address, AddressClass
 from cip.net.connection import Connection, Route
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.settings import Credentials, TimeLimits
@@ -43,7 +43,7 @@ class ConnectionTest(LeakCheckedTestCase):
 
     def made(self, scheme: str = "https", proxy: Proxy | None = None) -> Connection:
         made = Connection(Route(ORIGIN._replace(scheme=scheme), TlsIdentity(False), proxy), TlsContexts())
-        made.use(Limits(SystemClock(), TimeLimits(idle=0.05, tls_handshake=0.05), Cancellation()))
+        made.use(Limits(Clock(), TimeLimits(idle=0.05, tls_handshake=0.05), Cancellation()))
         self.addCleanup(made.close)
         return made
 
@@ -87,7 +87,7 @@ class ConnectionTest(LeakCheckedTestCase):
         self.theirs.sendall(b"\x05\x00")
         far = Origin("https", "a" * 256, 443)
         made = Connection(Route(far, TlsIdentity(False), PROXY._replace(scheme="socks5")), TlsContexts())
-        made.use(Limits(SystemClock(), TimeLimits(idle=0.05), Cancellation()))
+        made.use(Limits(Clock(), TimeLimits(idle=0.05), Cancellation()))
         with self.assertRaisesRegex(NetworkError, "it is too long") as caught:
             made.connect()
         self.assertIs(caught.exception.code, ErrorCode.NAME_NOT_RESOLVED)

@@ -12,7 +12,7 @@ from unittest import mock
 
 from cip.errors import NetworkError
 from cip.net.channel import Channel
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.nestedtls import NestedTls
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
@@ -82,7 +82,7 @@ class NestedTlsTest(LeakCheckedTestCase):
         self.nested.do_handshake()
         thread.join(PATIENCE)
         (self.far,) = self.fars
-        self.limits = Limits(SystemClock(), TimeLimits(idle=0.05), Cancellation())
+        self.limits = Limits(Clock(), TimeLimits(idle=0.05), Cancellation())
         self.channel = Channel(self.nested, self.limits, "r:443", "via proxy p:1")
         self.addCleanup(self.far.close)
         self.addCleanup(self.channel.close)
@@ -133,7 +133,7 @@ class NestedTlsTest(LeakCheckedTestCase):
 
     def test_another_thread_can_end_a_read(self) -> None:
         self.channel.limits = self.limits._replace(times=TimeLimits(idle=60))
-        self.limits.cancellation.attach(self.channel)
+        self.limits.cancellation.attach(self.channel.interrupt)
         timer = threading.Timer(0.02, self.limits.cancellation.cancel)
         timer.start()
         with self.assertRaisesRegex(NetworkError, "given up by the caller"):

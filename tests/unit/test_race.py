@@ -11,7 +11,7 @@ from unittest import mock
 from cip.errors import ErrorCode, NetworkError, Phase
 from cip.net import race
 from cip.net.addresses import Address, AddressClass
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.url import Origin
 from cip.settings import TimeLimits
 
@@ -91,7 +91,7 @@ class RaceTest(unittest.TestCase):
 
     def connect(self, *behaviours: str, seconds: float = 15.0, delay: float = 0.01) -> str:
         addresses = [Address(2, (behaviour,), behaviour, AddressClass.PUBLIC) for behaviour in behaviours]
-        limits = Limits(SystemClock(), TimeLimits(connect=seconds), Cancellation())
+        limits = Limits(Clock(), TimeLimits(connect=seconds), Cancellation())
         return race.connect(ORIGIN, addresses, limits, "direct", delay=delay)[1].text
 
     def left_open(self) -> int:
@@ -139,6 +139,6 @@ class RaceTest(unittest.TestCase):
             Address(socket.AF_INET6, (ANSWERS,), "six", AddressClass.PUBLIC),
             Address(socket.AF_INET, (ANSWERS,), "four", AddressClass.PUBLIC),
         ]
-        limits = Limits(SystemClock(), TimeLimits(), Cancellation())
+        limits = Limits(Clock(), TimeLimits(), Cancellation())
         with mock.patch.object(race, "socket", pretended(NoFamily)):
             self.assertEqual(race.connect(ORIGIN, addresses, limits, "direct")[1].text, "four")

@@ -7,7 +7,7 @@ import threading
 
 from cip.errors import CipError, ErrorCode, NetworkError
 from cip.net.channel import Channel
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.lines import HEAD_LIMIT
 from cip.net.response import DRAIN_LIMIT, UNKNOWN_LENGTH, GarbledError, Response
 from cip.settings import TimeLimits
@@ -24,7 +24,7 @@ class ResponseCase(LeakCheckedTestCase):
 
     def connect(self) -> None:
         ours, self.peer = socket.socketpair()
-        self.limits = Limits(SystemClock(), TimeLimits(idle=0.05), Cancellation())
+        self.limits = Limits(Clock(), TimeLimits(idle=0.05), Cancellation())
         self.channel = Channel(ours, self.limits, "h:80", "direct")
         self.ends: list[bool] = []
         self.addCleanup(self.peer.close)

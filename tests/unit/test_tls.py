@@ -10,7 +10,7 @@ from unittest import mock
 
 from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from cip.net import tls
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.nestedtls import NestedTls
 from cip.net.tls import NotTlsError, TlsContexts, TlsIdentity
 from cip.net.url import Origin
@@ -54,7 +54,7 @@ class HandshakeTest(LeakCheckedTestCase):
     def handshake(
         self, seconds: float = 5.0, identity: TlsIdentity = NOBODY, cancellation: Cancellation | None = None
     ) -> ssl.SSLSocket | NestedTls:
-        limits = Limits(SystemClock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
+        limits = Limits(Clock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
         return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
 
     def test_a_connection_that_was_reset_before_its_first_byte_is_lost(self) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes in memory as the streams that parsers read."""
 
-from cip.net.limits import Cancellation, Limits, SystemClock
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.lines import ANSWERS, Lines
 from cip.settings import TimeLimits
 
@@ -28,7 +28,7 @@ class PiecewiseChannel:
     """A connection below an answer of http.client; what is sent is kept."""
 
     host, via = "host:443", "direct"
-    limits = Limits(SystemClock(), TimeLimits(), Cancellation())
+    limits = Limits(Clock(), TimeLimits(), Cancellation())
 
     def __init__(self, data: bytes, piece: int) -> None:
         self.lines = Lines(PiecewiseStream(data, piece).receive_into, ANSWERS)
