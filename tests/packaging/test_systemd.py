@@ -20,8 +20,8 @@ from tests.support.registry import NAME
 from tests.support.signatures import GpgHome, payload
 
 EXPOSURE = 15  # tenths; what systemd calls "OK" begins at 1 and ends at 5
-PAGE = (ROOT / "cip" / "man" / "container-image-proxy.1").read_text(encoding="utf-8")
-UNIT = PAGE.partition(".SH UNDER SYSTEMD")[2].partition(".EX\n")[2].partition(".EE\n")[0].replace("\\-", "-").replace("\\e", "\\")
+PAGE = (ROOT / "cip" / "man" / "container-image-proxy.1").read_text(encoding="utf-8").replace("\\-", "-")
+UNIT = PAGE.partition(".SH UNDER SYSTEMD")[2].partition(".EX\n")[2].partition(".EE\n")[0].replace("\\e", "\\")
 
 
 def values(name: str) -> list[str]:
