@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
-from .errors import CipError, UsageError, redact_with
+from .errors import CipError, ErrorCode, UsageError, redact_with
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, Settings
@@ -267,7 +267,7 @@ def _core(
     from .opening import ImageOpener
     from .trust.evaluation import TrustTools
 
-    tools = TrustTools(_read_key_file, programs.verify, time.time, lambda: None)  # each open puts its time in
+    tools = TrustTools(_read_key_file, programs.verify, time.time)
     opener = ImageOpener(settings, sources, tools, lambda: policy or _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
 
@@ -325,7 +325,7 @@ def _load_policy(settings: Settings) -> Policy:
 
     path = policy_path(settings)
     readers = PolicyReaders.of(settings.policy.source)
-    policy = parse_policy(read_configuration(path, CONFIGURATION_LIMIT), path, readers)
+    policy = parse_policy(read_configuration(path, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID), path, readers)
     for remark in unmatched_scopes(policy):
         log.warning("%s", remark)
     return policy

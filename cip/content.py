@@ -9,6 +9,7 @@ carries the verdict on another channel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -85,18 +86,18 @@ def _nothing() -> None:
 ON_WAIT: ContextVar[Callable[[], None]] = ContextVar("ON_WAIT", default=_nothing)
 
 
-# Set around what is done for one request; raises SourceError (timeout) once its time is over. Whoever works on local
-# files, which nothing else limits, asks between two steps.
-REQUIRE_TIME: ContextVar[Callable[[], None]] = ContextVar("REQUIRE_TIME", default=_nothing)
+# Set around what is done for one request: the seconds left, or SourceError (timeout) once its time is over. Whoever
+# works on local files or with other programs, which nothing else limits, asks between two steps.
+REQUIRE_TIME: ContextVar[Callable[[], float]] = ContextVar("REQUIRE_TIME", default=lambda: math.inf)
 
 
-def require_time() -> None:
-    """Return only while what this is done for has time left. Raises SourceError (timeout)."""
-    REQUIRE_TIME.get()()
+def require_time() -> float:
+    """The seconds left of what this is done for, inf where nothing limits it. Raises SourceError (timeout)."""
+    return REQUIRE_TIME.get()()
 
 
 @contextmanager
-def timed(require: Callable[[], None]) -> Iterator[None]:
+def timed(require: Callable[[], float]) -> Iterator[None]:
     """Have `require_time` ask `require`, in this thread."""
     token = REQUIRE_TIME.set(require)
     try:
@@ -255,7 +256,7 @@ def copy_counted(reader: Reader, write: Write, size: int, what: str, *, chunk: i
 class TimedReader:
     """A blob that ends with an error once `require` raises one, between two reads or within one of a local file."""
 
-    def __init__(self, reader: BlobReader, require: Callable[[], None]) -> None:
+    def __init__(self, reader: BlobReader, require: Callable[[], float]) -> None:
         self._reader = reader
         self._require = require
         self.blame = reader.blame

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import rooms
 from .content import BlobReader, BytesReader, TimedReader, timed
-from .errors import CipError, ErrorCode, NotFoundError, Phase, SourceError, UnsupportedError
+from .errors import CipError, ErrorCode, NotFoundError, SourceError, UnsupportedError
 from .events import Events, failure
 from .imageconfig import ImageConfig
 from .model import mediatype
@@ -267,13 +267,15 @@ class AcceptedManifest(NamedTuple):
     signed_by: frozenset[str] = frozenset()  # digests of referrers whose bundles the policy took for signatures
 
 
-def start_timer(seconds: float, option: str, phase: Phase | None = None) -> Callable[[], None]:
-    """Raises SourceError once so many seconds are over: a registry or an archive may have very much to look at."""
+def start_timer(seconds: float, option: str) -> Callable[[], float]:
+    """The seconds left, SourceError when there are none: a registry or an archive may have very much to look at."""
     ends = time.monotonic() + seconds
 
-    def require_time() -> None:
-        if time.monotonic() >= ends:
+    def require_time() -> float:
+        left = ends - time.monotonic()
+        if left <= 0:
             why = f"not done within the {seconds:g} s of {option}"
-            raise SourceError(why, code=ErrorCode.TIMEOUT, phase=phase)
+            raise SourceError(why, code=ErrorCode.TIMEOUT)
+        return left
 
     return require_time

@@ -12,15 +12,7 @@ from typing import Generic, TypeVar
 
 from . import log, rooms
 from .content import require_content, timed
-from .errors import (
-    CipError,
-    ErrorCode,
-    ImageAbsentError,
-    InvalidDigestError,
-    InvalidDocumentError,
-    Phase,
-    UnsupportedError,
-)
+from .errors import CipError, ErrorCode, ImageAbsentError, InvalidDigestError, InvalidDocumentError, UnsupportedError
 from .events import Events, failure
 from .hostconfig.machine import host_platforms
 from .image import AcceptedManifest, Image, start_timer
@@ -69,8 +61,7 @@ class ImageOpener:
     ) -> None:
         self._settings = settings
         self.sources = sources
-        self._tools = tools
-        self._gpgv = _Reliable(tools.run_gpgv)
+        self._tools = tools._replace(run_gpgv=_Reliable(tools.run_gpgv))
         self._load_policy = load_policy
         self.events = events
         self._audit = audit
@@ -102,8 +93,10 @@ class ImageOpener:
         InvalidDocumentError; nothing stays open then.
         """
         self.prepare()
+        times = self._settings.times
         try:
-            image, manifest = self._open(text, instance)
+            with timed(start_timer(min(times.open, times.deadline or times.open), "--open-timeout and --deadline")):
+                image, manifest = self._open(text, instance)
         except CipError as error:
             self.events.emit("failed", image=text, **failure(error))
             raise
@@ -118,16 +111,9 @@ class ImageOpener:
         return image
 
     def _open(self, text: str, instance: Digest | None) -> tuple[Image, Manifest]:
-        times = self._settings.times
-        timer = start_timer(times.open, "--open-timeout", Phase.SIGNATURE)
-        tools = self._tools._replace(run_gpgv=self._gpgv, require_time=timer)
-        with timed(start_timer(min(times.open, times.deadline or times.open), "--open-timeout and --deadline")):
-            return self._open_timed(text, instance, tools)
-
-    def _open_timed(self, text: str, instance: Digest | None, tools: TrustTools) -> tuple[Image, Manifest]:
         source = self.sources.open(parse_image_reference(text))
         try:
-            accepted = self._accept(text, source, tools, instance)
+            accepted = self._accept(text, source, instance)
             image = Image(text, source, accepted, self.events, self._wanted if instance is None else ())
             image.limit_blobs(self._settings.times.deadline)
             if self._settings.platform.required:
@@ -144,9 +130,7 @@ class ImageOpener:
         """Release connections."""
         self.sources.close()
 
-    def _accept(
-        self, text: str, source: ImageSource, tools: TrustTools, named_instance: Digest | None
-    ) -> AcceptedManifest:
+    def _accept(self, text: str, source: ImageSource, named_instance: Digest | None) -> AcceptedManifest:
         """The top manifest or the instance chosen from it, accepted by the policy (signatures.md section 6)."""
         top = source.manifest(None)
         digest = digest_of(top.data)
@@ -157,7 +141,7 @@ class ImageOpener:
         unverified = self._unverified(source, top.data, digest, None)
 
         def decide(policy: Policy, signed: bool) -> Decision:
-            return require_accepted(policy, unverified, tools, require_signed=signed)
+            return require_accepted(policy, unverified, self._tools, require_signed=signed)
 
         try:
             parsed = parse_manifest(top.data, top.media_type, f"{text}: manifest")
@@ -168,7 +152,7 @@ class ImageOpener:
         if isinstance(parsed, Manifest):
             decision = self._judge(text, source, [digest], None, decide)
             return AcceptedManifest(parsed, top.data, digest, None, signed_by=_signing_referrers(decision, unverified))
-        return self._accept_index(text, source, parsed, digest, unverified, tools, named_instance)
+        return self._accept_index(text, source, parsed, digest, unverified, named_instance)
 
     def _accept_index(
         self,
@@ -177,7 +161,6 @@ class ImageOpener:
         index: Index,
         digest: Digest,
         unverified: UnverifiedImage,
-        tools: TrustTools,
         named_instance: Digest | None,
     ) -> AcceptedManifest:
         chosen: list[AcceptedManifest] = []
@@ -192,7 +175,7 @@ class ImageOpener:
             return judged[-1]
 
         def decide(policy: Policy, signed: bool) -> Decision:
-            decision = require_index_or_instance(policy, unverified, instance, tools, require_signed=signed)
+            decision = require_index_or_instance(policy, unverified, instance, self._tools, require_signed=signed)
             try:
                 if not chosen:
                     instance()

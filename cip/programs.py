@@ -15,12 +15,13 @@ from contextlib import ExitStack, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from .content import require_time
 from .errors import ErrorCode, MissingDependencyError, SourceError, quote
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
-PROGRAM_TIMEOUT = 30.0  # seconds (decisions.md section 9)
+PROGRAM_TIMEOUT = 30.0  # seconds (decisions.md section 9), or what is left of the time to open an image
 OUTPUT_LIMIT = 1024 * 1024  # bytes of standard output, and of gpgv's status lines
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ZSTD_WINDOW = "128MiB"  # what zstd may keep in memory; frames that need more are refused
@@ -142,6 +143,7 @@ class DirectPrograms:
                     "--",
                     f"/proc/self/fd/{signed}",
                 ],
+                seconds_left(),
                 purpose="check an OpenPGP signature",
                 environ={**self._environ, "HOME": _EMPTY_HOME},
                 pass_fds=(ring, signed, status),
@@ -157,19 +159,24 @@ class DirectPrograms:
         return run_program(
             self.running,
             ["zstd", "-d", "-q", "-c", f"--memory={ZSTD_WINDOW}"],
+            seconds,
             purpose=purpose,
             environ=self._environ,
             stdin=source,
             stdout=output,
-            timeout=seconds,
         ).status
 
     def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
         """As the helper's protocol has it: `get`, and the registry as standard input."""
-        program = helper_program(helper)
+        program, said = helper_program(helper), registry.encode()
         return run_program(
-            self.running, [program, "get"], purpose=purpose, environ=self._variables, stdin=registry.encode()
+            self.running, [program, "get"], seconds_left(), purpose=purpose, environ=self._variables, stdin=said
         )
+
+
+def seconds_left() -> float:
+    """What a program may take at most. Raises SourceError (timeout)."""
+    return min(PROGRAM_TIMEOUT, require_time())
 
 
 def helper_program(helper: str) -> str:
@@ -180,6 +187,7 @@ def helper_program(helper: str) -> str:
 def run_program(
     running: Running,
     argv: Sequence[str],
+    timeout: float,
     *,
     purpose: str,
     environ: Mapping[str, str],
@@ -187,9 +195,8 @@ def run_program(
     stdout: int | None = None,
     pass_fds: Sequence[int] = (),
     output_limit: int = OUTPUT_LIMIT,
-    timeout: float = PROGRAM_TIMEOUT,
 ) -> ProgramResult:
-    """Run `argv` to its end; `argv[0]` without a slash is searched in the PATH of `environ`.
+    """Run `argv` to its end, in `timeout` seconds; `argv[0]` without a slash is searched in the PATH of `environ`.
 
     `environ` is the whole environment (`LC_ALL=C` is added), `stdin` bytes or a descriptor, `stdout` a descriptor or
     what comes back. The descriptors `pass_fds` keep their numbers. While it runs it
@@ -230,7 +237,8 @@ def run_program(
             found, errors = _converse(child, argv[0], text, output_limit, deadline) if stdout is None else (b"", b"")
             status = child.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired as error:
-            raise SourceError(f"{argv[0]}: still running after {timeout:g} s", code=ErrorCode.TIMEOUT) from error
+            why = f"{argv[0]}: still running after {timeout:.3g} s, its limit or what was left of --open-timeout"
+            raise SourceError(why, code=ErrorCode.TIMEOUT) from error
         finally:
             if child.returncode is None:
                 _kill(child)

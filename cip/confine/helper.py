@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import log
+from ..content import require_time, timed
 from ..errors import CipError, ErrorCode, SourceError, quote
 from ..programs import DirectPrograms, ProgramResult
 from .sandbox import confine_programs, forbid_tracing
@@ -89,7 +90,10 @@ class _Helper:
 
     def _head(self, data: bytes, passed: Sequence[int]) -> tuple[dict[str, object], bytes]:
         try:
-            return self._run(json.loads(data), passed)
+            request = json.loads(data)
+            seconds = float(request["seconds"])
+            with timed(lambda: seconds):
+                return self._run(request, passed)
         except CipError as error:
             return {"code": error.code, "error": str(error)}, b""
         except Exception as error:  # a request that our own proxy does not send; whoever sent it learns nothing else
@@ -105,8 +109,7 @@ class _Helper:
                 return head, found.status_lines + found.output
             case "decompress" if not self._helpers:
                 source, output = passed
-                seconds = float(str(request["seconds"]))
-                return {"status": self.programs.decompress(source, output, seconds, purpose="")}, b""
+                return {"status": self.programs.decompress(source, output, require_time(), purpose="")}, b""
             case "credentials":
                 result = self._credentials(str(request["helper"]), str(request["registry"]))
                 return {"status": result.status, "stderr": result.stderr.decode("latin-1")}, result.stdout

@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
 from ..programs import (
     OUTPUT_LIMIT,
-    PROGRAM_TIMEOUT,
     SEARCH_PATH,
     DirectPrograms,
     GpgvResult,
     ProgramResult,
     helper_program,
     memory_file,
+    seconds_left,
 )
 
 _GRACE = 5.0  # seconds beyond a program's own time-out until the helper process counts as dead
@@ -76,7 +76,8 @@ class HelperPrograms:
             return self._direct.verify(keyring, message)
         with ExitStack() as stack:
             passed = [memory_file(stack, name, data) for name, data in (("ring", keyring), ("message", message))]
-            head, content = _ask(self._tools, "gpgv", "check an OpenPGP signature", {"kind": "verify"}, passed)
+            request = {"kind": "verify", "seconds": seconds_left()}
+            head, content = _ask(self._tools, "gpgv", "check an OpenPGP signature", request, passed)
         lines = _number(head, "lines")
         return GpgvResult(_number(head, "status"), content[:lines], content[lines:])
 
@@ -85,13 +86,13 @@ class HelperPrograms:
         if self._direct is not None:
             return self._direct.decompress(source, output, seconds, purpose=purpose)
         request = {"kind": "decompress", "seconds": seconds}
-        return _number(_ask(self._tools, "zstd", purpose, request, [source, output], seconds)[0], "status")
+        return _number(_ask(self._tools, "zstd", purpose, request, [source, output])[0], "status")
 
     def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
         """As `Programs.credentials` says."""
         if self._direct is not None:
             return self._direct.credentials(helper, registry, purpose=purpose)
-        request = {"kind": "credentials", "helper": helper, "registry": registry}
+        request = {"kind": "credentials", "helper": helper, "registry": registry, "seconds": seconds_left()}
         head, content = _ask(self._credentials, helper_program(helper), purpose, request)
         return ProgramResult(_number(head, "status"), content, str(head.get("stderr", "")).encode("latin-1", "replace"))
 
@@ -155,12 +156,7 @@ def _send_setup(control: socket.socket, helpers: Sequence[str], variables: Mappi
 
 
 def _ask(
-    process: _Process | None,
-    name: str,
-    purpose: str,
-    request: Mapping[str, object],
-    passed: Sequence[int] = (),
-    timeout: float = PROGRAM_TIMEOUT,
+    process: _Process | None, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = ()
 ) -> tuple[Mapping[str, object], bytes]:
     """Head and content of the answer. Raises MissingDependencyError, SourceError."""
     if process is None:
@@ -173,7 +169,7 @@ def _ask(
         try:
             with theirs:
                 socket.send_fds(process.control, [json.dumps(request).encode()], [theirs.fileno(), *passed])
-            ours.settimeout(timeout + _GRACE)
+            ours.settimeout(float(str(request["seconds"])) + _GRACE)
             head, content = _read_reply(ours, name)
         except OSError as error:
             raise _gone(name, error.strerror or str(error)) from error

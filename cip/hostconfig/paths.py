@@ -13,6 +13,7 @@ import stat
 import time
 from typing import NamedTuple
 
+from ..content import require_time
 from ..errors import ConfigurationError, ErrorCode, quote_own
 from ..settings import HostEnvironment, PolicySource, Settings
 
@@ -95,11 +96,11 @@ def read_if_present(path: str, limit: int, *, code: ErrorCode | None = None) -> 
 def read_descriptor(descriptor: int, path: str, limit: int, *, code: ErrorCode | None = None) -> bytes:
     """All of a regular file, or what is left in a pipe, at most `limit` bytes; `path` is for messages.
 
-    Raises ConfigurationError, also for a pipe that has no end within READ_WAIT seconds; OSError.
+    Raises ConfigurationError, also for a pipe that has no end within READ_WAIT seconds, SourceError (timeout), OSError.
     """
     regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
     data = bytearray()
-    deadline = None if regular else time.monotonic() + READ_WAIT
+    deadline = None if regular else time.monotonic() + min(READ_WAIT, require_time())
     while len(data) <= limit:
         size = min(limit + 1 - len(data), _READ_SIZE)
         if deadline is None:
@@ -107,6 +108,7 @@ def read_descriptor(descriptor: int, path: str, limit: int, *, code: ErrorCode |
         else:
             found = _read_pipe(descriptor, size, deadline)
             if found is None:
+                require_time()
                 raise ConfigurationError(path, f"no end of file within {READ_WAIT:g} s", code=code)
             part = found
         if not part:
@@ -134,14 +136,14 @@ def _read_pipe(descriptor: int, size: int, deadline: float) -> bytes | None:
             return os.read(descriptor, size)
 
 
-def is_present(path: str) -> bool:
-    """Whether something is there. Raises ConfigurationError when that cannot be told."""
+def is_present(path: str, *, code: ErrorCode | None = None) -> bool:
+    """Whether something is there. Raises ConfigurationError (with `code`) when that cannot be told."""
     try:
         os.stat(path)
     except FileNotFoundError:
         return False
     except (OSError, ValueError) as error:
-        raise ConfigurationError(path, _why(error)) from error
+        raise ConfigurationError(path, _why(error), code=code) from error
     return True
 
 
@@ -190,10 +192,13 @@ def policy_candidates(settings: Settings) -> tuple[str, ...]:
 
 
 def policy_path(settings: Settings) -> str:
-    """The signature policy of this host. Raises ConfigurationError (policy-missing) that says how to go on."""
+    """The signature policy of this host. Raises ConfigurationError.
+
+    With `policy-missing` it says how to go on; `policy-invalid` is for a place of which nobody can tell what is there.
+    """
     candidates = policy_candidates(settings)
     for path in candidates:
-        if is_present(path):
+        if is_present(path, code=ErrorCode.POLICY_INVALID):
             return path
     named = "--policy" if settings.policy.source is PolicySource.FILE else "CONTAINERS_POLICY_JSON"
     if len(candidates) == 1:

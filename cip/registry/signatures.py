@@ -123,7 +123,7 @@ class _Fetch:
         def ask(limits: Limits) -> bytes:
             response = self._endpoint.get_path(path, limits)
             if response.status != 200:
-                access = self._endpoint.describe_access()
+                access = self._endpoint.access_for(response)
                 raise refusal(response, "signature list", ErrorCode.REGISTRY_ERROR, limits.clock, access=access)
             require_uncompressed(response)
             return response.read_all(LIST_LIMIT, where)
@@ -170,7 +170,7 @@ class _Fetch:
             response = self._endpoint.get(f"manifests/{tag}", limits, {"Accept": mediatype.OCI_MANIFEST})
             if response.status != 200:
                 complaint, error = complaint_of(
-                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._endpoint.describe_access()
+                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._endpoint.access_for(response)
                 )
                 if complaint.means_no_attachment(response.status):
                     return None

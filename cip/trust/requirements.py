@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeVar
 
+from ..content import require_time
 from ..errors import (
     CipError,
     ErrorCode,
@@ -98,14 +99,12 @@ class TrustTools(NamedTuple):
     """The outside world, handed in.
 
     `read_file(path)` is a whole key file (raises CipError); `run_gpgv(keyring, message)` (raises CipError);
-    `now()` is in seconds since 1970; `require_time()` raises SourceError (`timeout`) once an image has taken too long
-    to open.
+    `now()` is in seconds since 1970.
     """
 
     read_file: Callable[[str], bytes]
     run_gpgv: RunGpgv
     now: Callable[[], float]
-    require_time: Callable[[], None]
 
 
 class SignatureResult(NamedTuple):
@@ -274,7 +273,6 @@ def _fetched(fetch: Callable[[], T]) -> T:
 def require_one_accepted(
     candidates: Sequence[tuple[AnySignature, VerificationRecord]],
     verify: Callable[[AnySignature, VerificationRecord], Acceptance],
-    tools: TrustTools,
     seen: list[SignatureResult],
 ) -> Acceptance:
     """What `verify` accepts of one candidate, whichever (signatures.md 2.1). There must be at least one.
@@ -286,14 +284,15 @@ def require_one_accepted(
     refusals: list[SignatureError] = []
     for signature, verification in candidates:
         try:
-            tools.require_time()
+            require_time()
             acceptance = verify(signature, verification)
         except SignatureError as error:
             seen.append(verification.result(error))
             refusals.append(error)
         except (MissingDependencyError, SourceError) as error:
             seen.append(verification.result(error))
-            raise PolicyRejectedError(str(error), reason="dependency", code=error.code, phase=error.phase) from error
+            why, code = str(error), error.code
+            raise PolicyRejectedError(why, reason="dependency", code=code, phase=Phase.SIGNATURE) from error
         else:
             seen.append(verification.result())
             return acceptance

@@ -307,8 +307,12 @@ class DirectoryTest(PolicyCase):
         for option, code, words in (
             (f"--policy={self.scratch}/none.json", "policy-missing", "none.json"),
             (f"--policy={broken}", "policy-invalid", "unknown member 'Default'"),
+            (f"--policy={self.scratch}", "policy-invalid", "expected a file, found a directory"),
+            (f"--policy={broken}/x", "policy-invalid", "cannot be read: not a directory"),
+            ("--policy=/proc/self/mem", "policy-invalid", "cannot be read"),
+            ("--policy=/dev/zero", "policy-invalid", "larger than"),
         ):
-            with self.subTest(code), running(option, f"dir:{self.image}") as proxy:
+            with self.subTest(option), running(option, f"dir:{self.image}") as proxy:
                 problem = proxy.line.ask("GET", "/manifest").problem()
                 self.assertEqual((problem["status"], problem["type"]), (500, code))
                 self.assertRegex(problem["detail"], words)

@@ -150,7 +150,7 @@ def ask_helper(request, *descriptors):
     control = process.control
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        socket.send_fds(control, [json.dumps(request).encode()], [theirs.fileno(), *descriptors])
+        socket.send_fds(control, [json.dumps({"seconds": 9, **request}).encode()], [theirs.fileno(), *descriptors])
         theirs.close()
         head = json.loads(b"".join(iter(lambda: ours.recv(65536), b"")).partition(b"\\n")[0])
         if head.get("status") != 0:
@@ -159,7 +159,7 @@ def ask_helper(request, *descriptors):
 def overwrite_by_zstd():
     with open("/proc/self/exe", "rb") as packed:
         descriptor = os.open(outside + "/secret", os.O_PATH)
-        ask_helper({"kind": "decompress", "seconds": 9}, packed.fileno(), descriptor)
+        ask_helper({"kind": "decompress"}, packed.fileno(), descriptor)
 
 ATTEMPTS = {
     "read": lambda: open(outside + "/secret").close(),

@@ -118,7 +118,6 @@ class Ours:
             lambda path: read_configuration(path, KEY_LIMIT),
             lambda ring, message: self._programs.verify(ring, message),
             time.time,
-            lambda: None,
         )
         sources = SourceOpener(settings, NO_EVENTS, self._programs)
         opener = ImageOpener(

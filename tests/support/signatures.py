@@ -67,7 +67,7 @@ def tools(
     def no_gpgv(ring: bytes, message: bytes) -> GpgvOutcome:
         raise AssertionError("gpgv was run")
 
-    return TrustTools(read_file, gpgv or no_gpgv, lambda: now, lambda: None)
+    return TrustTools(read_file, gpgv or no_gpgv, lambda: now)
 
 
 class KeyOptions(NamedTuple):

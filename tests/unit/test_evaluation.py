@@ -6,6 +6,7 @@ import unittest
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cip.content import timed
 from cip.errors import ErrorCode, NetworkError, Phase, PolicyRejectedError, SignatureError, SourceError
 from cip.model.digest import Digest, digest_of
 from cip.model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
@@ -393,18 +394,18 @@ class TimeTest(unittest.TestCase):
         """Not gpgv alone: the clock is asked before each candidate, and its end is no verdict about one."""
         asked: list[str] = []
 
-        def require_time() -> None:
+        def require() -> float:
             asked.append("time")
             if len(asked) > 2:
                 raise SourceError("not within the 5 s", code=ErrorCode.TIMEOUT)
+            return 5.0
 
         def verify(signature: SimpleSignature, verification: VerificationRecord) -> Acceptance:
             raise SignatureError("bad", reason="crypto")
 
         seen: list[SignatureResult] = []
-        given = tools()._replace(require_time=require_time)
-        with self.assertRaisesRegex(PolicyRejectedError, "not within the 5 s") as caught:
-            require_one_accepted([(MESSAGE, VerificationRecord("place", "simple"))] * 24, verify, given, seen)
+        with timed(require), self.assertRaisesRegex(PolicyRejectedError, "not within the 5 s") as caught:
+            require_one_accepted([(MESSAGE, VerificationRecord("place", "simple"))] * 24, verify, seen)
         self.assertEqual((caught.exception.code, caught.exception.reason), (ErrorCode.TIMEOUT, "dependency"))
         self.assertEqual([each.reason for each in seen], ["crypto", "crypto", "timeout"])
 

@@ -137,7 +137,7 @@ class ImageCase(unittest.TestCase):
         def load() -> Policy:
             return parse_policy(policy, "/etc/containers/policy.json")
 
-        tools = TrustTools(read_file, lambda ring, message: self.fail("gpgv was run"), lambda: 1.0, lambda: None)
+        tools = TrustTools(read_file, lambda ring, message: self.fail("gpgv was run"), lambda: 1.0)
         return ImageOpener(
             settings,
             FakeOpener(source),  # type: ignore[arg-type]
@@ -231,7 +231,7 @@ class Opening(ImageCase):
         source = self.plain()
         source.found = [SimpleSignature(b"\xa3", "place")]
         with (
-            mock.patch("cip.image.time.monotonic", side_effect=[0.0, 0.0, 181.0]),
+            mock.patch("cip.image.time.monotonic", side_effect=[0.0, 181.0]),
             self.assertRaisesRegex(PolicyRejectedError, "not done within the 180 s") as caught,
         ):
             self.open(source, SIGNED.replace(b'"keyPath":"/missing"', b'"keyData":"%s"' % base64.b64encode(RING)))

@@ -32,7 +32,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "hashing": _VALUES,
     "content": _VALUES | {"hashing"},
     "temporary": frozenset({"errors"}),
-    "programs": frozenset({"errors", "log"}),
+    "programs": _VALUES | {"content"},
     "events": _VALUES | {"content"},
     "rooms": frozenset({"errors"}),  # what it loads is no arrow of its own
     "report": _LOW | {"trust"},
@@ -62,7 +62,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "flags": _VALUES | {"settings"},
     "options": _VALUES | {"settings", "rooms", "flags"},
     "watch": frozenset({"errors"}),
-    "confine": _VALUES | {"settings", "programs", "hostconfig", "trust"},  # of trust what a policy may ask for
+    "confine": _VALUES | {"content", "settings", "programs", "hostconfig", "trust"},  # of trust what a policy asks for
     "cli": _BELOW_IMAGE
     | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
     | {"image", "opening", "wire", "explain", "options", "watch", "confine"},

@@ -4,8 +4,10 @@ import threading
 import unittest
 from unittest import mock
 
-from cip.errors import ConfigurationError, ErrorCode
+from cip.content import timed
+from cip.errors import ConfigurationError, ErrorCode, SourceError
 from cip.hostconfig import paths
+from cip.image import start_timer
 from cip.settings import CredentialOptions, PolicyOptions, PolicySource, Settings
 from tests.support.host import make_host
 
@@ -70,6 +72,13 @@ class ReadingTest(unittest.TestCase):
             mock.patch.object(paths, "READ_WAIT", 0.02),
             self.assertRaisesRegex(ConfigurationError, "no end of file within"),
         ):
+            paths.read_configuration(f"/dev/fd/{reading}", 10)
+
+    def test_a_pipe_has_what_is_left_of_the_time_to_open(self) -> None:
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        with timed(start_timer(0.05, "--open-timeout")), self.assertRaisesRegex(SourceError, "--open-timeout"):
             paths.read_configuration(f"/dev/fd/{reading}", 10)
 
     def test_an_error_carries_the_code_that_was_asked_for(self) -> None:

@@ -9,13 +9,15 @@ import time
 import unittest
 from pathlib import Path
 
+from cip.content import timed
 from cip.errors import ErrorCode, MissingDependencyError, SourceError
+from cip.image import start_timer
 from cip.programs import STDERR_LIMIT, DirectPrograms, GpgvResult, ProgramResult, Running, run_program
 
 
 def run(code: str, **options: object) -> ProgramResult:
     """Run a Python one-liner as the outside program."""
-    settings = {"purpose": "test", "environ": {}, **options}
+    settings = {"purpose": "test", "environ": {}, "timeout": 30.0, **options}
     return run_program(Running(), [sys.executable, "-I", "-S", "-c", code], **settings)  # type: ignore[arg-type]
 
 
@@ -101,11 +103,11 @@ class DirectProgramsTest(unittest.TestCase):
 
     def test_program_that_is_not_there_is_named_with_its_purpose(self) -> None:
         with self.assertRaisesRegex(MissingDependencyError, "no-such-thing is not installed: needed to test"):
-            run_program(Running(), ["no-such-thing"], purpose="test", environ={})
+            run_program(Running(), ["no-such-thing"], purpose="test", environ={}, timeout=1)
 
     def test_file_that_is_no_program_is_refused(self) -> None:
         with self.assertRaisesRegex(MissingDependencyError, "not installed"):
-            run_program(Running(), ["/etc/passwd"], purpose="test", environ={})
+            run_program(Running(), ["/etc/passwd"], purpose="test", environ={}, timeout=1)
 
     def test_death_by_signal_is_a_negative_status(self) -> None:
         self.assertEqual(run("import os; os.kill(os.getpid(), 9)").status, -9)
@@ -137,6 +139,26 @@ class GpgvTest(unittest.TestCase):
     def test_flood_of_status_lines_is_refused(self) -> None:
         with self.assertRaisesRegex(SourceError, "bytes of status lines"):
             self.programs("head -c 1048577 /dev/zero").verify(b"", b"")
+
+    def test_what_is_left_of_the_time_to_open_is_all_that_a_program_gets(self) -> None:
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        for name in ("gpgv", "docker-credential-slow"):
+            script = Path(directory, name)
+            script.write_text("#!/bin/sh\nexec sleep 600\n")
+            script.chmod(0o755)
+        path = f"{directory}:/usr/bin:/bin"
+        programs = DirectPrograms({"PATH": path}, search_path=path)
+        for ask in (
+            lambda: programs.verify(b"", b""),
+            lambda: programs.credentials("slow", "r.example", purpose="test"),
+        ):
+            late = r"still running after 0\.[0-9]+ s, its limit or what was left of --open-timeout"
+            with timed(start_timer(0.4, "--open-timeout")):
+                with self.assertRaisesRegex(SourceError, late) as caught:
+                    ask()
+                self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
+                with self.assertRaisesRegex(SourceError, "^not done within the 0.4 s"):
+                    ask()
 
     def test_missing_gpgv_is_told_as_a_missing_dependency(self) -> None:
         with self.assertRaisesRegex(MissingDependencyError, "gpgv is not installed: needed to check an OpenPGP"):

@@ -47,6 +47,23 @@ class AttachmentsTest(BlobCase):
         manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
         return json.dumps(manifest).encode()
 
+    def test_a_refusal_from_elsewhere_says_nothing_about_our_credentials(self) -> None:
+        self.origins.add("https://cdn.example:443", lambda asked: reply(403, b""))
+        for script, here in (
+            (lambda asked: reply(307, b"", {"Location": "https://cdn.example/x"}), False),
+            (lambda asked: reply(403, b""), True),
+        ):
+            self.places(script)
+            blob = self.blob()
+            limits = blob._session.limits(Cancellation())
+            fetch = _Fetch(blob._candidates.current.endpoint, DIGEST, blob._session, limits)
+            for ask in (fetch.attached, fetch.from_registry):
+                with self.subTest(ask, here=here), self.assertRaises(CipError) as caught:
+                    ask()
+                code = ErrorCode.AUTHENTICATION_FAILED if here else ErrorCode.REGISTRY_ERROR
+                self.assertIs(caught.exception.code, code)
+                self.assertEqual("anonymous" in str(caught.exception), here, caught.exception)
+
     def test_they_come_in_their_order(self) -> None:
         self.assertEqual(self.attach(1000), PAYLOADS)
 

@@ -102,7 +102,7 @@ class SignedBy(NamedTuple):
             payload = verify_message(signature.message, ring, tools.run_gpgv, verification)
             return accept_payload(payload, SIMPLE_SIGNING_TYPE, image, self.matcher, verification)
 
-        return require_one_accepted(candidates, verify, tools, seen)
+        return require_one_accepted(candidates, verify, seen)
 
 
 def parse_signed_by(node: JsonNode) -> SignedBy:

@@ -73,7 +73,7 @@ class SigstoreSigned(NamedTuple):
         if not candidates:
             others = _others(len(signatures) - len(sigstore), len(sigstore), attestations, found.others)
             raise no_signature(image, "sigstore signature", others + _advice(image))
-        return require_one_accepted(candidates, lambda check, verification: check(verification), tools, seen)
+        return require_one_accepted(candidates, lambda check, verification: check(verification), seen)
 
     def _check_of(self, signature: SigstoreSignature, material: _Loaded, image: UnverifiedImage) -> Check:
         def check(verification: VerificationRecord) -> Acceptance:

@@ -219,9 +219,10 @@ class Unpacking(LeakCheckedTestCase):
     def test_the_time_is_looked_at_while_something_is_unpacked(self) -> None:
         looks = iter(range(1000))
 
-        def require() -> None:
+        def require() -> float:
             if next(looks) >= 3:
                 raise SourceError("it takes too long", code=ErrorCode.TIMEOUT)
+            return 1.0
 
         reader = DecompressingReader(BytesReader(gzip.compress(bytes(64 << 20))), Compression.GZIP, "file")
         with self.assertRaisesRegex(SourceError, "too long"), timed(require):

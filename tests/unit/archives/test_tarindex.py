@@ -147,7 +147,7 @@ class Extensions(TarTestCase):
             tracemalloc.stop()
 
     def test_reading_the_headers_ends_with_the_time(self) -> None:
-        def require() -> None:
+        def require() -> float:
             raise SourceError("it takes too long", code=ErrorCode.TIMEOUT)
 
         with self.assertRaisesRegex(SourceError, "too long"), timed(require):

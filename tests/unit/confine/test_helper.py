@@ -19,7 +19,9 @@ import unittest
 from pathlib import Path
 
 from cip.confine.remote import HelperPrograms
+from cip.content import timed
 from cip.errors import CipError, ErrorCode, MissingDependencyError, SourceError
+from cip.image import start_timer
 from cip.programs import DirectPrograms
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE, ROOT
@@ -110,6 +112,14 @@ class Requests(HelperTestCase):
             os.close(inlet)
             os.close(outlet)
 
+    def test_a_program_gets_what_is_left_of_the_time_to_open(self) -> None:
+        self.start()
+        late = "^docker-credential-slow: still running after 1 s, its limit or what was left of --open-timeout$"
+        with timed(start_timer(1, "--open-timeout")), self.assertRaisesRegex(SourceError, late) as caught:
+            self.credentials("slow")
+        self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
+        self.assert_gone(self.slow_program())
+
     def test_a_helper_that_was_not_named_is_refused_by_name(self) -> None:
         self.start()
         for helper in ("other", "../echo", "", "echo\n"):
@@ -147,6 +157,8 @@ class Raw(HelperTestCase):
         assert process is not None
         control = process.control
         with ours, theirs:
+            if isinstance(request, dict):
+                request = {"seconds": 9, **request}
             data = request if isinstance(request, bytes) else json.dumps(request).encode()
             socket.send_fds(control, [data], [theirs.fileno(), *passed])
             theirs.close()
@@ -167,6 +179,7 @@ class Raw(HelperTestCase):
                 ({"kind": "verify"}, ()),
                 ({"kind": "verify", "argv": ["sh"]}, (file.fileno(),)),
                 ({"kind": "decompress", "seconds": "x"}, (0, 0)),
+                ({"kind": "credentials", "helper": "echo", "registry": "r", "seconds": None}, ()),
                 ({"kind": "decompress"}, (0,)),
                 ({"kind": "credentials", "helper": ["echo"], "registry": "r"}, ()),
             ):
@@ -180,7 +193,7 @@ class Raw(HelperTestCase):
         head, _ = self.ask({"kind": "credentials", "helper": "echo", "registry": "r"})
         self.assertIn("not a credential helper that was named", str(head["error"]))
         with tempfile.TemporaryFile() as file:
-            for request in ({"kind": "verify"}, {"kind": "decompress", "seconds": 9}):
+            for request in ({"kind": "verify"}, {"kind": "decompress"}):
                 head, _ = self.ask(request, file.fileno(), file.fileno(), credentials=True)
                 self.assertIn("error", head)
 
@@ -190,7 +203,8 @@ class Raw(HelperTestCase):
         script = (
             "import sys; sys.path.insert(0, sys.argv[1]); from cip.confine.sandbox import confine_programs; "
             "from cip.programs import Running, run_program; confine_programs(); "
-            "print(run_program(Running(), ['/bin/sh', '-c', sys.argv[2]], purpose='x', environ={}).stdout.decode())"
+            "done = run_program(Running(), ['/bin/sh', '-c', sys.argv[2]], purpose='x', environ={}, timeout=30); "
+            "print(done.stdout.decode())"
         )
         target = self.directory / "target"
         target.write_text("")
@@ -222,7 +236,7 @@ class Raw(HelperTestCase):
                 source.write(packed)
                 source.seek(0)
                 output = os.open(victim, flags)
-                head, _ = self.ask({"kind": "decompress", "seconds": 9}, source.fileno(), output)
+                head, _ = self.ask({"kind": "decompress"}, source.fileno(), output)
                 self.assertNotEqual(head.get("status"), 0)
                 os.close(output)
         self.assertEqual(victim.read_bytes(), b"untouched")
