@@ -87,7 +87,7 @@ class Confinement:
     def _confine(self) -> Level:
         # here and below, because nobody waits any more when this is called
         from .needs import why_unix_sockets
-        from .sandbox import ALL_THREADS_ABI, Level, confine, landlock_abi
+        from .sandbox import Level, confine
 
         self._applied = True
         # A store is spread over directories that only the source knows.
@@ -104,7 +104,7 @@ class Confinement:
         if why:
             log.info("sandbox: unix sockets stay open to it: %s", why)
         reached = confine(wanted, writable=writable, readable=readable, unix_sockets=bool(why))
-        if self._in_writers is not None and reached > Level.PROCESS and landlock_abi() < ALL_THREADS_ABI:
+        if self._in_writers is not None and reached > Level.NONE:
 
             def in_writer() -> None:
                 confine(reached, writable=writable, readable=readable, unix_sockets=bool(why))

@@ -29,8 +29,9 @@ REQUEST_LIMIT = 64 * 1024  # bytes of one request
 SETUP_LIMIT = 4 * 1024 * 1024  # bytes of the environment of credential helpers, which a kernel bounds by 2 MiB or so
 CONTENT_LIMIT = 8 * 1024 * 1024  # bytes of a key ring, and of a message
 DESCRIPTOR_LIMIT = 3  # of one request: the reply, and two to work on
-AT_ONCE = 64  # requests that run beside each other; more are refused
+AT_ONCE = 64  # requests that are answered beside each other; more are refused
 _REGISTRY_LIMIT = 1024  # characters of the name of a registry
+_REPLY_SECONDS = 10.0  # for whoever asked to read the answer
 _STACK_SIZE = 256 * 1024  # bytes
 
 
@@ -83,10 +84,9 @@ class _Helper:
 
     def _answer(self, data: bytes, descriptors: Sequence[int]) -> None:
         try:
-            head, content = self._head(data, descriptors[1:])
+            _reply(descriptors, *self._head(data, descriptors[1:]))
         finally:
             self._slots.release()
-        _reply(descriptors, head, content)
 
     def _head(self, data: bytes, passed: Sequence[int]) -> tuple[dict[str, object], bytes]:
         try:
@@ -136,7 +136,9 @@ def _content(descriptor: int, limit: int) -> bytes:
 def _reply(descriptors: Sequence[int], head: dict[str, object], content: bytes = b"") -> None:
     """Answer on the first of `descriptors`, and close all."""
     try:
-        with socket.socket(fileno=os.dup(descriptors[0])) as reply:
+        with socket.socket(fileno=descriptors[0]) as reply:
+            descriptors = descriptors[1:]
+            reply.settimeout(_REPLY_SECONDS)
             reply.sendall(json.dumps(head).encode() + b"\n" + content)
     except (OSError, IndexError):
         pass  # nobody waits any more, or nobody said where

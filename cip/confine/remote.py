@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
 from ..programs import (
@@ -138,8 +138,9 @@ class _Process:
         try:
             self._child.wait(_END_SECONDS)
         except TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+            with suppress(PermissionError):  # a confined process sends no signal: it is seen to end no more
+                self._child.kill()
+                self._child.wait()
 
 
 def _send_setup(control: socket.socket, helpers: Sequence[str], variables: Mapping[str, str]) -> None:

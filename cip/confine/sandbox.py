@@ -1,30 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gives up, once everything needed is in hand, what an attacker behind a parser bug would want (decisions.md 8).
 
-Levels, each including the one before: `process` (no new privileges, no core dump, not readable by ptrace, and none of
-the calls that `seccomp` refuses), `write` (Landlock: no change to the file system outside the temporary directory, no
-listening TCP socket, no program started), `full` (reads only of what resolving names and verifying TLS need, and of the
-image's own place). Where the kernel offers less, less is reached, said and returned.
+Levels, each including the one before: `process` (no new privileges, of root's capabilities those alone that open files
+of others, no core dump, not readable by ptrace, and none of the calls that `seccomp` refuses), `write` (Landlock: no
+change to the file system outside the temporary directory, no listening TCP socket, no program started, no device
+asked), `full` (reads only of what resolving names and verifying TLS need, and of the image's own place). Where the
+kernel offers less, less is reached, said and returned.
 
-Landlock and no_new_privs belong to a thread, and threads and processes started by it inherit them. From Landlock's
-ABI 8 on every thread of the process is confined at once; before it, each thread that lives on has to call `confine`.
+Landlock, capabilities and no_new_privs belong to a thread, and threads and processes started by it inherit them. From
+Landlock's ABI 8 on its rules reach every thread of the process at once; for the rest each thread that lives on has to
+call `confine`.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import struct
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import IntEnum
+from typing import Any
 
 from .. import log
 from .seccomp import Syscall, refuse_calls
 
 # linux/prctl.h, linux/landlock.h, asm-generic/unistd.h: the same numbers on every architecture we run on
 _PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITIES_VERSION = 0x20080522  # linux/capability.h: _LINUX_CAPABILITY_VERSION_3
+_CAPABILITIES = 64  # at most
+_KEPT_CAPABILITIES = 0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER: of root, whose images others own
 _LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
@@ -118,6 +126,10 @@ def confine(
     except OSError as error:
         warn(f"sandbox: {error.strerror}")
         return Level.NONE
+    try:
+        _drop_capabilities(call)
+    except OSError as error:
+        warn(f"sandbox: what root may do stays open to it: {error.strerror}")
     if wanted > Level.PROCESS:
         try:
             _confine_files(call, wanted, writable, readable)
@@ -127,7 +139,7 @@ def confine(
     try:
         refuse_calls(call, unix_sockets=unix_sockets)
     except OSError as error:
-        warn(f"sandbox: modes, owners and times of files, and unix sockets, stay open to it: {error.strerror}")
+        warn(f"sandbox: modes, owners and times of files, new processes and sockets stay open to it: {error.strerror}")
     return reached
 
 
@@ -141,9 +153,11 @@ def _kernel() -> Syscall:
 
     library = ctypes.CDLL(None, use_errno=True)
 
-    def call(number: int, *arguments: int | bytes | None) -> int:
-        if number < 0:  # prctl, which has a number of its own on each architecture
+    def call(number: int, *arguments: Any) -> int:
+        if number == _PRCTL:
             result = library.prctl(*(ctypes.c_ulong(int(argument or 0)) for argument in arguments))
+        elif number < 0:
+            result = (library.capget if number == _CAPGET else library.capset)(*arguments)
         else:
             values = (ctypes.c_long(value) if isinstance(value, int) else value for value in arguments)
             result = library.syscall(ctypes.c_long(number), *values)
@@ -152,7 +166,7 @@ def _kernel() -> Syscall:
     return call
 
 
-_PRCTL = -1
+_PRCTL, _CAPGET, _CAPSET = -1, -2, -3  # which have numbers of their own on each architecture
 
 
 def confine_programs() -> None:
@@ -162,7 +176,11 @@ def confine_programs() -> None:
     """
     call = _kernel()
     with suppress(OSError):
+        for capability in range(_CAPABILITIES):  # root's programs would have them again
+            call(_PRCTL, _PR_CAPBSET_DROP, capability, 0, 0, 0)
         _confine_process(call)
+        with suppress(OSError):
+            _drop_capabilities(call)
         with suppress(OSError):
             _confine_files(call, Level.WRITE, (), (), starts_programs=True)
         refuse_calls(call, unix_sockets=False, starts_programs=True)
@@ -186,6 +204,17 @@ def _confine_process(call: Syscall) -> None:
     _require(call(_PRCTL, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), f"prctl {_PR_SET_NO_NEW_PRIVS}")
 
 
+def _drop_capabilities(call: Syscall) -> None:
+    """Of what this thread holds, keep what opens files. Raises OSError."""
+    import ctypes
+
+    header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
+    data = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; the same for the upper half
+    _require(call(_CAPGET, header, data), "capget")
+    kept = [data[0] & _KEPT_CAPABILITIES, data[1] & _KEPT_CAPABILITIES, 0, 0, 0, 0]
+    _require(call(_CAPSET, header, (ctypes.c_uint32 * 6)(*kept)), "capset")
+
+
 def _confine_files(
     call: Syscall, wanted: Level, writable: Iterable[str], readable: Iterable[str], *, starts_programs: bool = False
 ) -> None:
@@ -197,6 +226,8 @@ def _confine_files(
     if abi >= 3:
         change |= _TRUNCATE
     handled = change | (0 if starts_programs else _EXECUTE) | (_READ if wanted is Level.FULL else 0)
+    if abi >= 5:
+        handled |= _IOCTL_DEV
     ruleset = _require(call(_LANDLOCK_CREATE_RULESET, *_ruleset_attributes(abi, handled), 0), "a Landlock ruleset")
     try:
         rules = [(path, change | _READ) for path in writable] + [("/dev/null", _WRITE_FILE | _READ_FILE)]

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refuses the system calls that Landlock does not know, to all threads at once (seccomp(2)).
 
-What changes a file without opening it for writing (modes, owners, times, extended attributes), what reaches other
-processes (tracing, unix sockets by path, shared memory and queues, their limits and priorities), what listens (a socket
-without an address gets one by that, and Landlock knows of addresses alone), what starts a program, what root may do to
-the machine, and io_uring, whose operations no filter sees. Calls of a foreign architecture would pass under other
-numbers, so none is let through. A new socket of the unix family is refused where nothing needs one; of pairs only
-connected kinds are made, because a datagram one can be sent anywhere.
+What changes a file without opening it for writing (modes, owners, times, extended attributes), what tells of files
+that may not be read (watches, leases, the log of the kernel), what reaches other processes (tracing, signals, be it
+through the owner of a descriptor, unix sockets by path, shared memory and queues, their limits and priorities), what
+listens (a socket without an address gets one by that, and Landlock knows of addresses alone), what starts a program, a
+process, which could outlive this one, or a namespace, what root may do to the machine, and io_uring, whose operations
+no filter sees. Calls of a foreign architecture would pass under other numbers, so none is let through. New sockets are
+TCP's and UDP's, the one that tells the C library which addresses this host has, and of the unix family where something
+needs one; of pairs only connected kinds are made, because a datagram one can be sent anywhere.
 """
 
 from __future__ import annotations
@@ -27,13 +29,28 @@ _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _X32 = 0x40000000  # what x86-64 adds to the numbers of its second, rarer table
 _UNIX, _CONNECTED_KINDS, _KIND_MASK = 1, (1, 5), 0xF  # AF_UNIX; SOCK_STREAM, SOCK_SEQPACKET
-_IOCTLS = (0x5412, 0x541C)  # asm-generic/ioctls.h: input of a terminal
+# AF_INET, AF_INET6; SOCK_STREAM, SOCK_DGRAM; IPPROTO_IP, …TCP, …UDP, …MPTCP; AF_NETLINK, NETLINK_ROUTE
+_INTERNET, _KINDS, _PROTOCOLS, _NETLINK, _ROUTE = (2, 10), (1, 2), (0, 6, 17, 262), 16, 0
+# linux/sched.h: CLONE_THREAD, CLONE_NEWNS, …CGROUP, …UTS, …IPC, …USER, …PID, …NET
+_THREAD, _NAMESPACES = 0x10000, 0x7E020000
+_CLONE3 = 435  # its flags lie where no filter looks; the C library goes on with clone
+# asm-generic/ioctls.h, sockios.h: input of a terminal; whom a descriptor sends signals
+_IOCTLS = (0x5412, 0x541C, 0x8901, 0x8902)
+_FCNTLS = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
 # Types of requests to file systems (linux/fs.h, btrfs.h, f2fs.h): a file that is only read gets flags, attributes or
 # verity by them, and a directory subvolumes.
 _IOCTL_TYPES, _TYPE_MASK = (0x6600, 0x5800, 0x7600, 0x9400, 0xF500), 0xFF00
 
 # The same numbers everywhere, from 424 on
 _COMMON = {
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "mount_setattr": 442,
     "io_uring_setup": 425,
     "pidfd_getfd": 438,
     "fchmodat2": 452,
@@ -45,11 +62,14 @@ _COMMON = {
 }
 
 
-_STARTING = ("execve", "execveat")
+_STARTING = ("execve", "execveat", "fork", "vfork")
 
 
 class _Machine(NamedTuple):
-    """An architecture: its number in a filter, and those of calls: refused ones, seccomp, and those that are judged."""
+    """An architecture: its number in a filter, and those of calls: refused ones, seccomp, and those that are judged.
+
+    `signals` are those whose first argument is the process that gets one.
+    """
 
     audit: int
     refused: Mapping[str, int]
@@ -58,6 +78,9 @@ class _Machine(NamedTuple):
     socketpair: int
     ioctl: int
     prlimit: int
+    clone: int
+    fcntl: int
+    signals: Sequence[int]
 
 
 _MACHINES: Mapping[str, _Machine] = {
@@ -86,6 +109,17 @@ _MACHINES: Mapping[str, _Machine] = {
             "process_vm_writev": 311,
             "execve": 59,
             "execveat": 322,
+            "fork": 57,
+            "vfork": 58,
+            "tkill": 200,
+            "rt_sigqueueinfo": 129,
+            "rt_tgsigqueueinfo": 297,
+            "inotify_init": 253,
+            "inotify_init1": 294,
+            "inotify_add_watch": 254,
+            "fanotify_init": 300,
+            "fanotify_mark": 301,
+            "syslog": 103,
             "mount": 165,
             "umount2": 166,
             "pivot_root": 155,
@@ -141,6 +175,9 @@ _MACHINES: Mapping[str, _Machine] = {
         53,
         16,
         302,
+        56,
+        72,
+        (62, 234),
     ),
     "aarch64": _Machine(
         0xC00000B7,
@@ -161,6 +198,14 @@ _MACHINES: Mapping[str, _Machine] = {
             "process_vm_writev": 271,
             "execve": 221,
             "execveat": 281,
+            "tkill": 130,
+            "rt_sigqueueinfo": 138,
+            "rt_tgsigqueueinfo": 240,
+            "inotify_init1": 26,
+            "inotify_add_watch": 27,
+            "fanotify_init": 262,
+            "fanotify_mark": 263,
+            "syslog": 116,
             "mount": 40,
             "umount2": 39,
             "pivot_root": 41,
@@ -214,6 +259,9 @@ _MACHINES: Mapping[str, _Machine] = {
         199,
         29,
         261,
+        220,
+        25,
+        (129, 131),
     ),
 }
 
@@ -223,8 +271,8 @@ def refuse_calls(
 ) -> None:
     """Refuse the calls from now on, in every thread. Raises OSError where that cannot be had.
 
-    With `unix_sockets` new sockets of the unix family stay allowed. What `starts_programs` may do that, and needs no
-    new socket of any family.
+    With `unix_sockets` new sockets of the unix family stay allowed. What `starts_programs` may do that, send them
+    signals, and needs no new socket of any family.
     """
     import ctypes
 
@@ -249,24 +297,25 @@ def program(
         if starts_programs and name in _STARTING:
             continue
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+    steps += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _UNKNOWN)]
     requests = [*_refuse_any(_IOCTLS), (_AND, 0, 0, _TYPE_MASK), *_refuse_any(_IOCTL_TYPES)]
     steps += _case(machine.ioctl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *requests])
+    steps += _case(machine.fcntl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *_refuse_any(_FCNTLS)])
     # only of the caller itself: number 0, as the C library has it
-    steps += _case(machine.prlimit, [(_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE)])
+    steps += _case(machine.prlimit, _one_of(0, [0]))
     if starts_programs:
         steps += [(_EQUAL, 0, 1, machine.socket), (_RETURN, 0, 0, _REFUSE)]
-    elif not unix_sockets:
-        steps += _case(machine.socket, [(_LOAD, 0, 0, _ARGUMENTS), *_refuse_any([_UNIX])])
-    kinds = [(_EQUAL, len(_CONNECTED_KINDS) - index, 0, kind) for index, kind in enumerate(_CONNECTED_KINDS)]
-    pair = [
-        (_LOAD, 0, 0, _ARGUMENTS),
-        (_EQUAL, 0, 3 + len(kinds), _UNIX),
-        (_LOAD, 0, 0, _ARGUMENTS + 8),
-        (_AND, 0, 0, _KIND_MASK),
-        *kinds,
-        (_RETURN, 0, 0, _REFUSE),
-    ]
-    steps += _case(machine.socketpair, pair)
+        steps += _case(machine.clone, _one_of(0, [0], _NAMESPACES))
+    else:
+        netlink = [*_one_of(2, [_ROUTE]), (_RETURN, 0, 0, _ALLOW)]
+        families = _one_of(0, [*_INTERNET, _UNIX] if unix_sockets else _INTERNET)
+        kinds = [*families, *_one_of(1, _KINDS, _KIND_MASK), *_one_of(2, _PROTOCOLS)]
+        first = [(_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 0, len(netlink), _NETLINK)]
+        steps += _case(machine.socket, [*first, *netlink, *kinds])
+        steps += _case(machine.clone, _one_of(0, [_THREAD], _THREAD | _NAMESPACES))
+        for number in machine.signals:
+            steps += _case(number, _one_of(0, [os.getpid()]))
+    steps += _case(machine.socketpair, [*_one_of(0, [_UNIX]), *_one_of(1, _CONNECTED_KINDS, _KIND_MASK)])
     return [*steps, (_RETURN, 0, 0, _ALLOW)]
 
 
@@ -278,3 +327,9 @@ def _case(number: int, steps: Sequence[tuple[int, int, int, int]]) -> list[tuple
 def _refuse_any(values: Sequence[int]) -> list[tuple[int, int, int, int]]:
     """Refuse what was loaded if it is one of `values`."""
     return [step for value in values for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _REFUSE))]
+
+
+def _one_of(argument: int, values: Sequence[int], mask: int = 0xFFFFFFFF) -> list[tuple[int, int, int, int]]:
+    """Refuse unless the argument of this number, as far as `mask` covers it, is one of `values`."""
+    judged = [(_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
+    return [(_LOAD, 0, 0, _ARGUMENTS + 8 * argument), (_AND, 0, 0, mask), *judged, (_RETURN, 0, 0, _REFUSE)]

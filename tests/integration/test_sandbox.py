@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -125,7 +126,7 @@ print(json.dumps(found))
 TAKEN = (
     OLDER_KERNEL
     + """
-import errno, json, os, socket, threading
+import ctypes, errno, fcntl, json, os, signal, socket, threading
 from cip.confine.confinement import Confinement
 from cip.image import Image
 from cip.report.lines import LineWriter
@@ -142,6 +143,10 @@ def confine(self):
         return real_confine(self)
     finally:
         programs.append(self.programs)
+
+def check(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
 
 def ask_helper(request, *descriptors):
     process = programs[0]._tools
@@ -170,6 +175,13 @@ ATTEMPTS = {
     "unix socket": lambda: socket.socket(socket.AF_UNIX).connect(outside + "/socket"),
     "datagram": lambda: socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b"x", outside + "/socket"),
     "program": lambda: os.execv("/bin/true", ["true"]),
+    "a process that outlives this one": lambda: os.fork() or os._exit(0),
+    "signal": lambda: os.kill(os.getppid(), signal.SIGCONT),
+    "signal by a descriptor": lambda: fcntl.fcntl(socket.socket(), fcntl.F_SETOWN, os.getppid()),
+    "watch": lambda: check(ctypes.CDLL(None, use_errno=True).inotify_init1(0)),
+    "raw socket": lambda: socket.socket(type=socket.SOCK_RAW, proto=6),
+    "audit socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9),
+    "capability of root": lambda: socket.socket().setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 1),
     "memory of the helper": lambda: open(f"/proc/{(programs[0].pids or [os.getppid()])[0]}/mem", "rb").close(),
     "any program by the helper": lambda: ask_helper({"kind": "run", "argv": ["/bin/sh", "-c", "id"]}),
     "any credential helper": lambda: ask_helper({"kind": "credentials", "helper": "other", "registry": "r"}),
@@ -364,7 +376,10 @@ class Levels(SandboxTest):
         found = []
         for task in (process / "task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a worker that has ended since
-                found.append("NoNewPrivs:\t1\n" in (task / "status").read_text())
+                status = (task / "status").read_text()
+                capabilities = re.findall(r"^Cap(?:Prm|Eff|Inh):\t(.+)$", status, re.MULTILINE)
+                kept = [int(text, 16) & ~sandbox._KEPT_CAPABILITIES for text in capabilities]
+                found.append("NoNewPrivs:\t1\n" in status and kept == [0, 0, 0])
         self.assertGreaterEqual(len(found), 2)
         self.assertTrue(all(found))
 

@@ -18,6 +18,7 @@ import time
 import unittest
 from pathlib import Path
 
+from cip.confine.helper import AT_ONCE
 from cip.confine.remote import HelperPrograms
 from cip.content import timed
 from cip.errors import CipError, ErrorCode, MissingDependencyError, SourceError
@@ -32,9 +33,10 @@ SCRIPTS = {
     "docker-credential-fail": "echo no; echo 'locked \u00e9' >&2; exit 3",
     "docker-credential-slow": 'echo $$ >"$MARK"; sleep 600',
     "docker-credential-loud": "head -c 3000000 /dev/zero",
+    "docker-credential-big": "head -c 900000 /dev/zero",
     "docker-credential-other": "echo other",
 }
-NAMED = ("echo", "fail", "slow", "loud", "none")
+NAMED = ("echo", "fail", "slow", "loud", "big", "none")
 
 
 class HelperTestCase(LeakCheckedTestCase):
@@ -186,6 +188,31 @@ class Raw(HelperTestCase):
                 with self.subTest(request):
                     for credentials in (False, True):
                         self.assertIn("error", self.ask(request, *passed, credentials=credentials)[0])
+        self.assertEqual(self.credentials("fail")[0], 3)
+
+    def test_answers_that_cannot_be_told_leave_nothing_behind(self) -> None:
+        self.start()
+        self.credentials("fail")  # it is up
+        process = self.programs._credentials
+        assert process is not None
+        proc = Path(f"/proc/{process.pid}")
+        before = len(os.listdir(proc / "fd"))
+        big = json.dumps({"kind": "credentials", "helper": "big", "registry": "r"}).encode()
+        with open("/etc/passwd", "rb") as file, contextlib.ExitStack() as unread:
+            for passed in ([file.fileno()], [file.fileno()] * 100, []):
+                for _ in range(50):
+                    socket.send_fds(process.control, [b"{}"], passed)
+            for _ in range(AT_ONCE + 20):
+                ours, theirs = socket.socketpair()
+                unread.enter_context(ours)
+                with theirs:
+                    socket.send_fds(process.control, [big], [theirs.fileno()])
+            time.sleep(1)
+            self.assertLessEqual(len(os.listdir(proc / "task")), AT_ONCE + 1)
+        until = time.monotonic() + PATIENCE
+        while len(os.listdir(proc / "fd")) > before and time.monotonic() < until:
+            time.sleep(0.01)
+        self.assertEqual(len(os.listdir(proc / "fd")), before)
         self.assertEqual(self.credentials("fail")[0], 3)
 
     def test_each_process_does_its_own_work_only(self) -> None:

@@ -18,7 +18,7 @@ from cip.confine import sandbox
 from cip.confine.sandbox import Level, confine, parse_level
 from cip.confine.seccomp import _COMMON
 
-_CREATE, _ADD, _RESTRICT, _PRCTL = 444, 445, 446, -1
+_CREATE, _ADD, _RESTRICT, _PRCTL, _CAPGET, _CAPSET = 444, 445, 446, -1, -2, -3
 
 
 class _Kernel:
@@ -37,6 +37,8 @@ class _Kernel:
         if number == _PRCTL:
             self.prctls.append(arguments[0])  # type: ignore[arg-type]
             return -self.failures.get("prctl", 0)
+        if number in (_CAPGET, _CAPSET):
+            return -self.failures.get("capabilities", 0)
         if number == _CREATE:
             if arguments[0] is None:
                 return self.abi or -errno.ENOSYS
@@ -111,8 +113,9 @@ class Requests(unittest.TestCase):
     def test_a_step_that_fails_ends_at_the_level_before(self) -> None:
         for step, reached, reason in (
             ("prctl", Level.NONE, "sandbox: prctl 4: Operation not permitted"),
+            ("capabilities", Level.FULL, "sandbox: what root may do stays open to it: capget: Operation not permitted"),
             ("add", Level.PROCESS, "sandbox: files stay open to this process: rule for '/tmp': Operation not"),
-            ("seccomp", Level.FULL, "sandbox: modes, owners and times of files, and unix sockets, stay open to it: Op"),
+            ("seccomp", Level.FULL, "sandbox: modes, owners and times of files, new processes and sockets stay open"),
             ("restrict", Level.PROCESS, "sandbox: files stay open to this process: the Landlock ruleset: Operation"),
         ):
             with self.subTest(step):
@@ -225,6 +228,16 @@ class Escapes(unittest.TestCase):
             "__import__('resource').prlimit(os.getppid(), 0)",
             "os.sched_setaffinity(os.getppid(), {0})",
             "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+            "os.fork()",
+            "os.kill(os.getppid(), 0)",
+            "os.kill(-1, 0)",
+            "socket.socket(type=socket.SOCK_RAW, proto=6)",
+            "socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1)",
+            "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9)",
+            "socket.socket(40, socket.SOCK_STREAM)",
+            "socket.socket().setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 1)",
+            "__import__('fcntl').fcntl(0, __import__('fcntl').F_SETOWN, os.getppid())",
+            "__import__('fcntl').ioctl(socket.socket(), 0x8901, os.getppid().to_bytes(4, sys.byteorder))",
             *(f"sandbox._require(sandbox._kernel()({number}, 0, 0, 0, 0, 0), '')" for number in _COMMON.values()),
         ):
             with self.subTest(attempt):
@@ -239,6 +252,10 @@ class Escapes(unittest.TestCase):
             "__import__('threading').Thread(target=print).start()",
             "os.memfd_create('x')",
             "os.pipe()",
+            "os.kill(os.getpid(), 0)",
+            "__import__('signal').pthread_kill(__import__('threading').get_ident(), 0)",
+            "socket.socket(type=socket.SOCK_DGRAM)",
+            "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
             "__import__('resource').getrlimit(4)",
         ):
             with self.subTest(attempt):
@@ -253,6 +270,25 @@ class Escapes(unittest.TestCase):
         before = "threading = __import__('threading'); go_on = threading.Event(); "
         before += "threading.Thread(target=go_on.wait, daemon=True).start()"
         self.assertEqual(self.escape("process", f"sys.exit(print({attempt}))", before), "['1', '2', '1', '2']")
+
+    def test_what_root_may_do_is_given_up(self) -> None:
+        attempt = (
+            "sys.exit(print([int(line.split()[1], 16) & ~0xE for line in open('/proc/self/status')"
+            " if line.startswith(('CapPrm', 'CapEff', 'CapInh'))]))"
+        )
+        self.assertEqual(self.escape("process", attempt), "[0, 0, 0]")
+
+    def test_programs_of_root_do_not_have_it_again(self) -> None:
+        script = "import subprocess; from cip.confine.sandbox import confine_programs; confine_programs();"
+        script += "subprocess.run(['grep', 'CapPrm', '/proc/self/status'])"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.stdout.split(), done.stderr), (["CapPrm:", "0" * 16], ""))
+
+    def test_a_device_is_not_asked(self) -> None:
+        attempt = "__import__('fcntl').ioctl(os.open('/dev/ptmx', os.O_RDONLY | os.O_NOCTTY), 0x5413, bytes(8))"
+        if sandbox._kernel()(444, None, 0, 1) < 5:
+            self.skipTest("needs Landlock ABI 5")
+        self.assertEqual(self.escape("write", attempt), "EACCES")
 
     def test_calls_of_a_foreign_architecture_are_refused(self) -> None:
         if platform.machine() != "x86_64":
