@@ -2,27 +2,29 @@
 """Requests the next layers while one is being delivered, so that a link with latency stays full.
 
 Rules: the layers behind the one that the parent asks for are opened early, in the order of the manifest and for the
-same access, at most CONNECTIONS at a time, each by a thread that fills a bounded buffer and then waits. A parent that
-may have some of the layers already has to ask for one behind the other first, and for one that is not expected nothing
-more is begun. One connection to a source is always left: a layer that waits with a full buffer keeps its own, and what
-the parent asks for must not wait for it. A layer that has arrived whole has given its connection back, and the next one
-takes its place. The layer that comes next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked
-for together twice the limit, and no more than LAYERS of them; what the parent was handed and leaves unread counts as
-well, beyond the limit for one. A layer is handed over as it is, so nothing is requested twice; one that failed early is
-forgotten and asked for again when the parent wants it, and nothing more is begun before the parent asks for another. Of
-a parent that is not known to want them all, those that it has left more than LEFT_BEHIND places behind are given up.
+same access, at most CONNECTIONS at a time, each by a thread that fills a bounded buffer, waits while there is no room,
+and then takes the next layer: a thread for each would cost more than a small layer. A parent that may have some of the
+layers already has to ask for one behind the other first, and for one that is not expected nothing more is begun. One
+connection to a source is always left: a layer that waits with a full buffer keeps its own, and what the parent asks
+for must not wait for it. A layer that has arrived whole has given its connection back, and the next one takes its
+place. The layer that comes next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked for
+together twice the limit, and no more than LAYERS of them; what the parent was handed and leaves unread counts as well,
+beyond the limit for one. A layer is handed over as it is, so nothing is requested twice; one that failed early is
+forgotten and asked for again when the parent wants it, and nothing more is begun before the parent asks for another.
+Of a parent that is not known to want them all, those that it has left more than LEFT_BEHIND places behind are given
+up.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from . import log
 from .content import ON_WAIT, BlobReader
 from .errors import CipError, ContentMismatchError, NetworkError
-from .model.descriptor import Descriptor
+from .model.descriptor import UNKNOWN_SIZE, Descriptor
 from .model.digest import Digest
 from .sources.base import BlobAccess, OpenBlob
 
@@ -31,6 +33,7 @@ LAYERS = 16  # that are on their way or have arrived, and were not asked for yet
 LEFT_BEHIND = 2 * LAYERS  # places; a parent that asks for several at a time may swap some
 FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
 BLOCK = 64 * 1024  # bytes read at once
+IDLE_SECONDS = 0.2  # after which a thread without a layer ends
 
 
 class ReadAhead:
@@ -53,6 +56,10 @@ class ReadAhead:
         self._order = tuple(self._layers)
         self._places = {digest: place for place, digest in enumerate(self._order)}
         self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._queue: deque[_EarlyBlob] = deque()  # for threads that are idle
+        self._idle = 0  # threads without a blob
+        self._closed = False
         # For each place the next one at or behind it whose layer was neither asked for nor given up, as far as known.
         self._wanted = list(range(len(self._order) + 1))
         self._following = len(self._order)  # the place behind the layer that the parent asked for last
@@ -69,6 +76,7 @@ class ReadAhead:
                 self._forget(digest)
                 self._access = access
                 self._follow(self._places[digest], expected=early is not None)
+                self._work.notify(len(self._queue))
         reader: BlobReader | None = None
         if early is not None and early.access is access:
             ON_WAIT.get()()  # it was asked for before, so its parent need not wait for the first answer
@@ -83,13 +91,36 @@ class ReadAhead:
             forgotten = list(self._early.values())
             self._early.clear()
             self._following = len(self._order)
+            self._closed = True
+            self._work.notify_all()
         for early in forgotten:
             early.close()
 
-    def _arrived(self) -> None:
-        """Called by the thread of an early blob when it reads no more."""
-        with self._lock:
+    def _run(self, early: _EarlyBlob | None) -> None:
+        """A thread: one blob after the other."""
+        while early is not None:
+            early.run()
+            early = self._next()
+
+    def _next(self) -> _EarlyBlob | None:
+        """The next blob for a thread that reads no more of its last one; None when it is not needed any more."""
+        with self._work:
+            self._idle += 1
             self._begin_following()
+            self._work.notify(max(0, len(self._queue) - 1))
+            while not self._queue:
+                if self._closed or not (self._work.wait(IDLE_SECONDS) or self._queue):
+                    self._idle -= 1
+                    return None
+            return self._queue.popleft()
+
+    def _start(self, early: _EarlyBlob) -> None:
+        """Give a blob to an idle thread or to a new one; with the lock held. Raises RuntimeError when there is none."""
+        if self._idle:
+            self._idle -= 1
+            self._queue.append(early)
+        else:
+            threading.Thread(target=self._run, args=(early,), name="read-ahead", daemon=True).start()
 
     def _follow(self, place: int, *, expected: bool) -> None:
         """Begin what comes behind the layer at `place`, if the parent asks for one behind the other."""
@@ -139,13 +170,13 @@ class ReadAhead:
                 continue
             if underway >= self._at_once or len(early) >= LAYERS or reserved > 2 * self._limit - self._first_fill:
                 break
+            begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill, self._handed)
             try:
-                early[digest] = _EarlyBlob(
-                    self._open_blob, self._layers[digest], self._access, self._first_fill, self._arrived, self._handed
-                )
+                self._start(begun)
             except RuntimeError as error:  # no more threads for this process
                 log.debug("read-ahead: %s", error)
                 break
+            early[digest] = begun
             underway += 1
             reserved += self._first_fill
         following = early.get(self._order[first]) if first < len(self._order) else None
@@ -170,17 +201,10 @@ class _EarlyBlob:
     """One blob that nobody has asked for yet; once taken, a reader."""
 
     def __init__(
-        self,
-        open_blob: OpenBlob,
-        descriptor: Descriptor,
-        access: BlobAccess,
-        fill: int,
-        arrived: Callable[[], None],
-        handed: _Amount,
+        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, handed: _Amount
     ) -> None:
         self.access = access
         self._open_blob = open_blob
-        self._arrived = arrived
         self._descriptor = descriptor
         self._digest = descriptor.digest
         self._fill = fill
@@ -194,9 +218,7 @@ class _EarlyBlob:
         self._ended = False
         self._taken = False
         self._closed = False
-        self._idle = False  # the thread is gone and will touch nothing any more
-        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
-        self._thread.start()
+        self._idle = False  # no thread will touch anything any more
 
     @property
     def is_whole(self) -> bool:
@@ -307,7 +329,8 @@ class _EarlyBlob:
             self._blocks.appendleft(block[count:])
         return count
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Read until it ends or is taken; called by one thread, once."""
         try:
             self._read_early()
         except CipError as error:
@@ -319,14 +342,14 @@ class _EarlyBlob:
                 self._changed.notify_all()
             if reader is not None:
                 reader.close()
-            self._arrived()
 
     def _read_early(self) -> None:
         reader = self._open_blob(self._descriptor, self.access)
         with self._changed:
             self._reader = reader
             self._changed.notify_all()
-        block = memoryview(b"")
+        size = self._descriptor.size
+        block = memoryview(bytearray(BLOCK if size == UNKNOWN_SIZE else min(BLOCK, size + 1)))
         while self._wait_for_room():
             if not len(block):
                 block = memoryview(bytearray(BLOCK))

@@ -152,6 +152,16 @@ class ReadAheadCase(ThreadCheckedCase):
         self.assertEqual(set(image.opened), set(image.order[: 1 + CONNECTIONS]))
         ahead.close()
 
+    def test_threads_are_as_many_as_connections_not_as_layers(self) -> None:
+        image = self.image(60, 64)
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        with mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start) as start:
+            for digest in image.order:
+                reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
+                self.assertEqual(_read(reader), image.blobs[digest])
+        self.assertLess(start.call_count, 20)  # a pause of this process may let one end
+        ahead.close()
+
     def test_what_has_arrived_makes_room_for_the_next_but_not_for_all(self) -> None:
         for size, limit, most in ((10_000, 8 << 20, LAYERS), (FIRST_FILL, 2 << 20, 4), (FIRST_FILL, 8 << 20, 16)):
             with self.subTest(size=size, limit=limit):
