@@ -8,7 +8,6 @@ what it says it accepted is held against what would be served. Only then the ima
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
 
 from . import log, rooms
 from .content import require_content, timed
@@ -21,7 +20,6 @@ from .model.digest import Digest, digest_of
 from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import Transport, parse_image_reference
-from .model.signature import FoundBundles, RawSignature, SigstoreSignature
 from .settings import Settings
 from .sources.base import ImageSource
 from .transports import SourceOpener
@@ -40,9 +38,7 @@ from .trust.evaluation import (
     require_index_or_instance,
 )
 from .trust.policy import Policy
-from .trust.requirements import BundleRules
 
-T = TypeVar("T")
 INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
 
 
@@ -216,16 +212,8 @@ class ImageOpener:
         return decision
 
     def _unverified(self, source: ImageSource, data: bytes, digest: Digest, instance: Digest | None) -> UnverifiedImage:
-        signatures = _Once(lambda: source.signatures(digest, instance))
-        bundles = _Once(lambda: _find_bundles(source, digest, signatures))
-        return UnverifiedImage(
-            source.identity,
-            data,
-            signatures,
-            lambda: _signature_locations(source, bundles.asked),
-            bundles,
-            lambda: _bundle_rules(source, self._settings),
-        )
+        image = UnverifiedImage(source.identity, data)
+        return rooms.with_signatures(image, source, digest, instance, self._settings)
 
     def _record(self, text: str, digest: Digest, index_digest: Digest | None, decision: Decision) -> None:
         self.events.emit("policy", image=text, accepted=decision.accepted, scope=decision.scope)
@@ -251,36 +239,10 @@ class ImageOpener:
         )
 
 
-def _signature_locations(source: ImageSource, bundles: bool) -> Sequence[str]:
-    try:
-        referrers = source.referrer_source() if bundles else None
-        return (*source.signature_locations(), *(referrers.bundle_locations() if referrers is not None else ()))
-    except CipError:
-        return ()  # the same file refused the signatures already, and said why
-
-
-def _find_bundles(source: ImageSource, digest: Digest, signatures: _Once[Sequence[RawSignature]]) -> FoundBundles:
-    """The bundles of the manifest `digest`, where configuration has them looked for (bundles.md 1.1)."""
-    attached = any(isinstance(each, SigstoreSignature) for each in signatures())
-    referrers = source.referrer_source()
-    listed = referrers.bundles(digest, attached=attached) if referrers is not None else None
-    return rooms.find_bundles(listed, digest) if listed is not None else FoundBundles()
-
-
-def _bundle_rules(source: ImageSource, settings: Settings) -> BundleRules:
-    """What registries.d says under the name that was asked for, whichever mirror served the image."""
-    if source.identity.docker is None:
-        return BundleRules()
-    from .hostconfig.registriesd import load_registries_d
-
-    said = load_registries_d(settings).bundle_trust(source.identity.docker)
-    return BundleRules(said.by_digest, said.file, said.trusted_root, said.scope)
-
-
 def _signing_referrers(decision: Decision, judged: UnverifiedImage) -> frozenset[str]:
     """Which referrers of the accepted manifest hold a bundle that the policy accepted as its signature."""
     accepted = {each.bundle.digest for each in decision.signatures if each.accepted and each.bundle is not None}
-    bundles = judged.bundles().bundles if accepted else ()
+    bundles = judged.bundles().bundles if accepted and judged.bundles is not None else ()
     return frozenset(each.referrer for each in bundles if each.digest in accepted)
 
 
@@ -296,21 +258,6 @@ class _Reliable:
             rooms.require_reliable(self._run_gpgv)
             self._passed = True
         return self._run_gpgv(keyring, message)
-
-
-class _Once(Generic[T]):
-    """Calls a function at most once and keeps its result: all requirements see the same signatures."""
-
-    def __init__(self, fetch: Callable[[], T]) -> None:
-        self._fetch = fetch
-        self._result: T | None = None
-        self.asked = False
-
-    def __call__(self) -> T:
-        self.asked = True
-        if self._result is None:
-            self._result = self._fetch()
-        return self._result
 
 
 def _require_sha256(digest: Digest) -> None:

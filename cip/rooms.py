@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .model.digest import Digest
     from .model.jsontree import JsonNode
     from .model.reference import ImageReference
-    from .model.signature import FoundBundles
+    from .model.signature import FoundBundles, RawSignature
     from .net.limits import Limits
     from .opening import ImageOpener
     from .partial.store import PartStore
@@ -39,18 +39,13 @@ if TYPE_CHECKING:
     from .settings import PlatformOptions, Settings
     from .sources.archives.spool import Spools
     from .sources.base import ImageSource, OpenBlob, ReferrerList, ReferrerSource
+    from .sources.beneath import Tree
     from .sources.fileblob import FileBlob
+    from .sources.layout import LayoutFiles
     from .temporary import TemporarySpace
-    from .trust.matching import IdentityMatcher
-    from .trust.requirements import (
-        Acceptance,
-        PolicyReaders,
-        Requirement,
-        RunGpgv,
-        TrustTools,
-        UnverifiedImage,
-        VerificationRecord,
-    )
+    from .trust.requirements import Acceptance, PolicyReaders, Requirement, RunGpgv, TrustTools, UnverifiedImage
+    from .trust.signed.matching import IdentityMatcher
+    from .trust.signed.requirement import VerificationRecord
     from .trust.sigstore.demand import BundleDemand
     from .wire.jsonproxy.conversation import Conversation as JsonConversation
 
@@ -68,23 +63,41 @@ class Room(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
+_SIGNED = ("signatures",)
 ROOMS = (
     Room("jsonproxy", ("wire.jsonproxy",), "the JSON protocol of `skopeo experimental-image-proxy`"),
-    Room("openpgp", ("trust.openpgp",), "`signedBy` in a policy"),
-    Room("sigstore", ("trust.sigstore",), "`sigstoreSigned` in a policy"),
-    Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore",)),
-    Room("referrers", ("referrers", "registry.referrers", "sources.layoutreferrers"), "`GET /referrers`; bundles"),
+    Room(
+        "signatures",
+        (
+            "signatures",
+            "trust.signed",
+            "registry.signatures",
+            "sources.keptsignatures",
+            "hostconfig.registriesd",
+            "model.signature",
+        ),
+        "what finds signatures and knows what they say",
+    ),
+    Room("openpgp", ("trust.openpgp",), "`signedBy` in a policy", _SIGNED),
+    Room("sigstore", ("trust.sigstore",), "`sigstoreSigned` in a policy", _SIGNED),
+    Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore", "signatures")),
+    Room(
+        "referrers",
+        ("referrers", "registry.referrers", "sources.layoutreferrers"),
+        "`GET /referrers`; bundles",
+        ("signatures",),
+    ),
     Room("archives", ("sources.archives",), "`oci-archive:`, `docker-archive:`"),
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
     Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
-    Room("explain", ("explain",), "the command `explain`"),
+    Room("explain", ("explain",), "the command `explain`", _SIGNED),
     Room("report", ("report",), "`--events-fd`, `--audit-fd`, `--journal`"),
     Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
     Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
     Room("segments", ("segments",), "`--segments`: a large blob over several connections"),
-    Room("fetch", ("fetch",), "the command `fetch`", ("partial",)),
+    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures")),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`"),
     Room("client", ("client", "channels"), "the Python client"),
 )
@@ -210,7 +223,76 @@ def open_with_local_sources(
     return open_with_local_sources(reference, settings, open_registry, events, programs, spools)
 
 
+# --- signatures ---
+
+
+def with_signatures(
+    image: UnverifiedImage, source: ImageSource, digest: Digest, instance: Digest | None, settings: Settings
+) -> UnverifiedImage:
+    """`image` with what looks for its signatures; as it is in a copy where nothing that verifies could ask."""
+    try:
+        with _needed("signatures", _dependency):
+            from .signatures import with_signatures
+    except UnsupportedError:
+        return image
+    return with_signatures(image, source, digest, instance, settings)
+
+
+def registry_signatures(
+    endpoint: Endpoint, digest: Digest, settings: Settings, session: RegistrySession, limits: Limits
+) -> Sequence[RawSignature]:
+    """All signatures of a manifest that `endpoint` served. Raises UnsupportedError, SignatureError."""
+    with _needed("signatures", _dependency):
+        from .registry.signatures import fetch_signatures
+    return fetch_signatures(endpoint, digest, settings, session, limits)
+
+
+def registry_signature_locations(endpoint: Endpoint, settings: Settings) -> Sequence[str]:
+    """Where the same looks, for people. Raises UnsupportedError, ConfigurationError."""
+    with _needed("signatures", _dependency):
+        from .registry.signatures import locations_of_signatures
+    return locations_of_signatures(endpoint, settings)
+
+
+def directory_signatures(tree: Tree, prefix: str, where: str) -> Sequence[RawSignature]:
+    """The signatures in a directory whose names begin with `prefix`. Raises UnsupportedError, SignatureError."""
+    with _needed("signatures", _dependency):
+        from .sources.keptsignatures import read_directory_signatures
+    return read_directory_signatures(tree, prefix, where)
+
+
+def layout_signatures(files: LayoutFiles, digest: Digest, where: str) -> Sequence[RawSignature]:
+    """The signatures of a manifest in a layout. Raises UnsupportedError, SignatureError."""
+    with _needed("signatures", _dependency):
+        from .sources.keptsignatures import read_layout_signatures
+    return read_layout_signatures(files, digest, where)
+
+
+def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
+    """A stored signature. Raises UnsupportedError, SignatureError."""
+    with _needed("signatures", _dependency):
+        from .model.signature import parse_signature_blob
+    return parse_signature_blob(blob, origin)
+
+
+def unread_registries_d(settings: Settings) -> str:
+    """A warning when registries.d cannot be read, else empty; also in a copy that never reads it."""
+    try:
+        with _needed("registries.d", _dependency):
+            from .hostconfig.registriesd import unread_registries_d
+    except UnsupportedError:
+        return ""
+    return unread_registries_d(settings)
+
+
 # --- trust ---
+
+
+def parse_signed_base_layer(node: JsonNode) -> Requirement:
+    """A `signedBaseLayer` of a policy. Raises ConfigurationError by `node`, UnsupportedError."""
+    with _needed("signedBaseLayer", _dependency):
+        from .trust.signed.requirement import parse_signed_base_layer
+    return parse_signed_base_layer(node)
 
 
 def parse_signed_by(node: JsonNode) -> Requirement:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from . import log, rooms
 from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content
@@ -28,7 +29,6 @@ from .model.descriptor import Descriptor
 from .model.digest import Digest, digest_of
 from .model.identity import ImageIdentity, docker_identity, path_identity
 from .model.reference import DockerReference, ImageReference, Transport, parse_image_reference
-from .model.signature import RawSignature
 from .programs import Programs
 from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
@@ -37,8 +37,10 @@ from .sources.base import BlobAccess, ImageSource, RawManifest, ReferrerSource, 
 from .sources.directory import DirectorySource, open_directory
 from .sources.fileblob import FileBlob
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
-from .sources.layoutsignatures import read_layout_signatures
 from .sources.localpath import resolve_path
+
+if TYPE_CHECKING:
+    from .model.signature import RawSignature
 
 _LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
 OpenRegistry = Callable[[ImageReference], ImageSource]
@@ -81,7 +83,7 @@ class LayoutPlace:
         return source.manifest(None) if source.name == tag else None
 
     def signatures(self, digest: Digest) -> Sequence[RawSignature]:
-        return read_layout_signatures(self._files, digest, self.text)
+        return rooms.layout_signatures(self._files, digest, self.text)
 
     def referrer_source(self) -> ReferrerSource | None:
         if self._referrers is None:

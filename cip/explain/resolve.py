@@ -36,9 +36,9 @@ from ..registry.endpoints import HUB_HOST
 from ..settings import PolicySource, Settings, TlsVerify
 from ..sources.localpath import resolve_path
 from ..trust.evaluation import select_requirements
-from ..trust.materials import Material
 from ..trust.policy import Policy, accept_anything_policy, parse_policy, unmatched_scopes
 from ..trust.requirements import PolicyReaders, Requirement
+from ..trust.signed.materials import Material
 from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 
 Three entries of the layout's index for each manifest that may be judged: `sha256-HEX.sig`, what cosign attaches, with
 the registry's very bytes; `sha256-HEX`, the list of referrers; and `sha256-HEX.signatures`, an artefact of our own with
-what comes from elsewhere, such as a lookaside (see `sources.layoutsignatures`).
+what comes from elsewhere, such as a lookaside (see `sources.keptsignatures`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..model.reference import ImageReference, Transport, parse_image_reference
 from ..model.referrers import NotABundleError, bundle_layer, fallback_tag
 from ..model.signature import SIGNATURE_LIMIT, SimpleSignature, encode_signature_blob
 from ..sources.base import BlobAccess, ImageSource, RawManifest, ReferrerList
-from ..sources.layoutsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
+from ..sources.keptsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
 from ..transports import SourceOpener
 from .layoutwriter import LayoutWriter
 

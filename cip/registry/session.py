@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import random
 
-from .. import log
+from .. import log, rooms
 from ..events import Events
 from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
-from ..hostconfig.registriesd import unread_registries_d
 from ..net.budget import Budget
 from ..net.connection import Connection
 from ..net.limits import Cancellation, Clock, Limits
@@ -50,7 +49,7 @@ class RegistrySession:
         self.host_limit = HostLimit(settings.transfer.connections)
         self.silence = Silence(self.clock)
         self.signatures_asked_for = False
-        self._unread = unread_registries_d(settings)  # now: once confined, we may not look
+        self._unread = rooms.unread_registries_d(settings)  # now: once confined, we may not look
         self.parts: KeepsParts | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
         self._times = settings.times

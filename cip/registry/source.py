@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from .. import rooms
 from ..content import BlobReader, require_content
@@ -21,7 +22,6 @@ from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity, docker_identity
 from ..model.reference import DockerReference, ImageReference, Transport
-from ..model.signature import RawSignature
 from ..net.limits import Cancellation, Limits
 from ..settings import Settings
 from ..sources.base import BlobAccess, RawManifest, ReferrerSource
@@ -30,6 +30,9 @@ from .endpoints import Endpoint
 from .manifests import read_manifest
 from .retry import ask_endpoints
 from .session import RegistrySession
+
+if TYPE_CHECKING:
+    from ..model.signature import RawSignature
 
 ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
 
@@ -97,15 +100,11 @@ class RegistrySource:
 
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
         """Signatures of the manifest `digest`, from the endpoint that served it. Raises SignatureError (fetch)."""
-        from .signatures import fetch_signatures
-
-        return fetch_signatures(self._endpoints[0], digest, self._settings, self._session, self._limits())
+        return rooms.registry_signatures(self._endpoints[0], digest, self._settings, self._session, self._limits())
 
     def signature_locations(self) -> Sequence[str]:
         """As configuration has it for the endpoint that served the manifest."""
-        from .signatures import locations_of_signatures
-
-        return locations_of_signatures(self._endpoints[0], self._settings)
+        return rooms.registry_signature_locations(self._endpoints[0], self._settings)
 
     def referrer_source(self) -> ReferrerSource | None:
         """What refers to the image, at its endpoints."""

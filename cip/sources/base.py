@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from ..content import CHUNK, BlobReader
 from ..content import BlobAccess as BlobAccess
@@ -13,7 +13,9 @@ from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity
 from ..model.referrers import Referrer
-from ..model.signature import RawSignature
+
+if TYPE_CHECKING:
+    from ..model.signature import RawSignature
 
 OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 OpenRest = Callable[[int], BlobReader]  # a blob from this byte on

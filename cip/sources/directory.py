@@ -3,23 +3,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..errors import ErrorCode, InvalidDocumentError, Phase, SignatureError, SourceError, quote
+from .. import rooms
+from ..errors import ErrorCode, InvalidDocumentError, Phase, SourceError, quote
 from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity, path_identity
 from ..model.reference import ImageReference, Transport
-from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, parse_signature_blob
 from .base import BlobAccess, RawManifest
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
 from .localpath import resolve_path
 
+if TYPE_CHECKING:
+    from ..model.signature import RawSignature
+
 VERSION_LIMIT = 1024  # bytes of the version file
-SIGNATURE_COUNT_LIMIT = 127  # signatures of one manifest (decisions.md section 2)
 _VERSION = re.compile(rb"Directory Transport Version: ([0-9]{1,9})\.([0-9]{1,9})\n")
 _NEWEST = (1, 2)
 
@@ -52,23 +54,7 @@ class DirectorySource:
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
         """The files `signature-N`, for an instance `HEX.signature-N`, from 1 until one is missing."""
         prefix = f"{_file_name(instance)}." if instance is not None else ""
-        found: list[RawSignature] = []
-        allowance = SignatureAllowance()
-        while True:
-            name = f"{prefix}signature-{len(found) + 1}"
-            what = f"{self._text}: {name}"
-            try:
-                descriptor = self._tree.open_file(name.encode())
-            except FileNotFoundError:
-                return found
-            except OSError as error:
-                raise _unreadable(f"{what}: {reason(error)}") from error
-            if len(found) == SIGNATURE_COUNT_LIMIT:
-                os.close(descriptor)
-                raise _unreadable(f"{what}: more than {SIGNATURE_COUNT_LIMIT} signatures")
-            blob = _read_signature(descriptor, what)
-            allowance.take(len(blob), what)
-            found.append(parse_signature_blob(blob, name))
+        return rooms.directory_signatures(self._tree, prefix, self._text)
 
     def signature_locations(self) -> Sequence[str]:
         """The directory."""
@@ -145,14 +131,3 @@ def open_directory(reference: ImageReference) -> DirectorySource:
 def _file_name(digest: Digest) -> str:
     """Files are named by the hex digits; only other algorithms than sha256 stand in front of them."""
     return digest.encoded if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.encoded}"
-
-
-def _read_signature(descriptor: int, what: str) -> bytes:
-    try:
-        return read_document(descriptor, what, SIGNATURE_LIMIT)
-    except (SourceError, InvalidDocumentError) as error:
-        raise _unreadable(str(error)) from error
-
-
-def _unreadable(why: str) -> SignatureError:
-    return SignatureError(why, code=ErrorCode.POLICY_REJECTED, reason="fetch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .. import rooms
 from ..content import MANIFEST_LIMIT, read_limited, require_content
@@ -30,12 +30,14 @@ from ..model.jsontree import JsonNode, parse_json
 from ..model.manifest import Index, read_entry
 from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageReference, Transport
-from ..model.signature import RawSignature
 from ..settings import PlatformOptions, Settings
 from .base import BlobAccess, RawManifest, ReferrerSource
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
 from .localpath import resolve_path
+
+if TYPE_CHECKING:
+    from ..model.signature import RawSignature
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)

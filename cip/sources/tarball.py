@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..content import CHUNK, BytesReader, Reader
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
@@ -17,7 +17,6 @@ from ..model.descriptor import Descriptor
 from ..model.digest import Digest, digest_of
 from ..model.identity import ImageIdentity, nameless_identity
 from ..model.reference import ImageReference, Transport
-from ..model.signature import RawSignature
 from ..programs import Programs
 from ..settings import PlatformOptions
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
@@ -25,6 +24,9 @@ from .archives.spool import Spools
 from .base import BlobAccess, RawManifest
 from .beneath import open_regular
 from .fileblob import FileBlob, reason, whole_file
+
+if TYPE_CHECKING:
+    from ..model.signature import RawSignature
 
 FILE_LIMIT = 1000  # files in one reference
 _LAST_TIME = 253402300799 * 10**9  # nanoseconds: the last second of the year 9999

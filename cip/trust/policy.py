@@ -15,7 +15,7 @@ from .. import rooms
 from ..errors import ConfigurationError, ErrorCode, UnsupportedError, quote
 from ..model.digest import digest_of
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
-from .requirements import Absent, InsecureAcceptAnything, PolicyReaders, Reject, Requirement, SignedBaseLayer
+from .requirements import Absent, InsecureAcceptAnything, PolicyReaders, Reject, Requirement
 from .scopes import scope_fault, scope_remark
 
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
@@ -99,11 +99,7 @@ def _parse_reject(node: JsonNode, readers: PolicyReaders) -> Requirement:
 
 
 def _parse_signed_base_layer(node: JsonNode, readers: PolicyReaders) -> Requirement:
-    from .matching import parse_identity_matcher
-
-    node.require_only(("type", "baseLayerIdentity"))
-    parse_identity_matcher(node["baseLayerIdentity"])
-    return SignedBaseLayer()
+    return _or_absent(node, rooms.parse_signed_base_layer)
 
 
 def _parse_signed_by(node: JsonNode, readers: PolicyReaders) -> Requirement:

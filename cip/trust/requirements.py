@@ -2,35 +2,25 @@
 """What a policy demands of an image: the protocol, and the requirements that look at no signature.
 
 A requirement accepts by saying what it accepted and refuses by raising PolicyRejectedError; there is no third answer.
-Those that verify signatures live in `openpgp` and `sigstore`, imported only when a policy names them.
+Those that verify signatures live in rooms (`signed`, `openpgp`, `sigstore`), imported only when a policy names them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ..content import require_time
-from ..errors import (
-    CipError,
-    ErrorCode,
-    MissingDependencyError,
-    Phase,
-    PolicyRejectedError,
-    SignatureError,
-    SourceError,
-)
+from ..errors import ErrorCode, PolicyRejectedError, UnsupportedError
 from ..model.digest import Digest, digest_of
 from ..model.identity import ImageIdentity
 from ..model.jsontree import JsonNode
-from ..model.signature import FoundBundles, RawSignature
 from ..settings import PolicySource
 
+if TYPE_CHECKING:
+    from ..model.signature import FoundBundles, RawSignature
+
 NOT_SHARED = "this program knows it, skopeo and podman do not: use --policy"
-_REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all
-AnySignature = TypeVar("AnySignature")
-T = TypeVar("T")
 
 
 class PolicyReaders(StrEnum):
@@ -64,20 +54,25 @@ class BundleRules(NamedTuple):
     scope: str = ""
 
 
+def _never_looked_for() -> Sequence[RawSignature]:
+    raise UnsupportedError("signatures: nothing looks for them here", code=ErrorCode.DEPENDENCY_MISSING)
+
+
 class UnverifiedImage(NamedTuple):
     """What is judged: names, the exact bytes of one manifest, and a way to get the signatures of those bytes.
 
     `signatures` is called only by requirements that need them, may be called again (the caller remembers), and
     raises CipError when the list cannot be had whole; so is `bundles`, apart from them, because only `sigstoreSigned`
     takes such. `looked_for`, asked afterwards, names the places that were searched; an empty answer means that
-    configuration gave none, None that the caller cannot tell. `bundle_rules` is asked when there is a bundle.
+    configuration gave none, None that the caller cannot tell. `bundle_rules` is asked when there is a bundle. Where
+    `bundles` is None none are looked for.
     """
 
     identity: ImageIdentity
     manifest: bytes
-    signatures: Callable[[], Sequence[RawSignature]]
+    signatures: Callable[[], Sequence[RawSignature]] = _never_looked_for
     looked_for: Callable[[], Sequence[str]] | None = None
-    bundles: Callable[[], FoundBundles] = FoundBundles
+    bundles: Callable[[], FoundBundles] | None = None
     bundle_rules: Callable[[], BundleRules] = BundleRules
 
 
@@ -133,33 +128,6 @@ class BundleRecord(NamedTuple):
     times: tuple[Mapping[str, object], ...] = ()
     identity: str = ""
     identity_file: str = ""
-
-
-class VerificationRecord:
-    """One signature while it is verified: filled in as its parts are proven, so that a refusal tells how far it got."""
-
-    def __init__(self, source: str, kind: str) -> None:
-        self.source = source
-        self.kind = kind
-        self.key = ""
-        self.certificate: dict[str, str] | None = None
-        self.claims: dict[str, str] | None = None
-        self.bundle: BundleRecord | None = None
-
-    def result(self, refusal: CipError | None = None) -> SignatureResult:
-        """The record of an accepted signature, or of one refused by `refusal`."""
-        reason, detail = (refusal.reason or refusal.code, str(refusal)) if refusal else ("", "")
-        return SignatureResult(
-            self.source,
-            self.kind,
-            refusal is None,
-            reason,
-            detail,
-            self.key,
-            self.certificate,
-            self.claims,
-            self.bundle,
-        )
 
 
 class Acceptance(NamedTuple):
@@ -232,81 +200,3 @@ class Reject(NamedTuple):
     def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
         """Refuse."""
         raise PolicyRejectedError("images of this scope are refused", reason="deny")
-
-
-class SignedBaseLayer(NamedTuple):
-    """`signedBaseLayer`: parsed, never fulfilled, as upstream (signatures.md 2.2)."""
-
-    kind: str = "signedBaseLayer"
-    verifies: bool = False
-
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
-        """Refuse."""
-        raise PolicyRejectedError("signedBaseLayer is not supported by any implementation", reason="unimpl")
-
-
-def fetch_signatures(image: UnverifiedImage) -> Sequence[RawSignature]:
-    """All signatures of `image`. A list that cannot be had whole refuses it (signatures.md 2.1, class FETCH)."""
-    return _fetched(image.signatures)
-
-
-def fetch_bundles(image: UnverifiedImage) -> FoundBundles:
-    """All bundles of `image`, by the same rule."""
-    return _fetched(image.bundles)
-
-
-def fetch_bundle_rules(image: UnverifiedImage) -> BundleRules:
-    """What configuration says about bundles; one that cannot be read refuses, too."""
-    return _fetched(image.bundle_rules)
-
-
-def _fetched(fetch: Callable[[], T]) -> T:
-    try:
-        return fetch()
-    except CipError as error:
-        raise PolicyRejectedError(
-            f"the signatures cannot be fetched: {error}",
-            **error.facts(reason="fetch", phase=error.phase or Phase.SIGNATURE),
-        ) from error
-
-
-def require_one_accepted(
-    candidates: Sequence[tuple[AnySignature, VerificationRecord]],
-    verify: Callable[[AnySignature, VerificationRecord], Acceptance],
-    seen: list[SignatureResult],
-) -> Acceptance:
-    """What `verify` accepts of one candidate, whichever (signatures.md 2.1). There must be at least one.
-
-    A missing program or package ends the search at once, and so does the end of the time to open an image: neither
-    says anything about the signature, and nothing it could have said is assumed. What one candidate can cost is bounded
-    by the limits of chains, keys and exponents.
-    """
-    refusals: list[SignatureError] = []
-    for signature, verification in candidates:
-        try:
-            require_time()
-            acceptance = verify(signature, verification)
-        except SignatureError as error:
-            seen.append(verification.result(error))
-            refusals.append(error)
-        except (MissingDependencyError, SourceError) as error:
-            seen.append(verification.result(error))
-            why, code = str(error), error.code
-            raise PolicyRejectedError(why, reason="dependency", code=code, phase=Phase.SIGNATURE) from error
-        else:
-            seen.append(verification.result())
-            return acceptance
-    sentences = list(dict.fromkeys(str(error) for error in refusals))
-    more = [f"and {len(sentences) - _REASONS_SHOWN} more"] if len(sentences) > _REASONS_SHOWN else []
-    reason = refusals[0].reason if len({error.reason for error in refusals}) == 1 else "several"
-    raise PolicyRejectedError("; ".join(sentences[:_REASONS_SHOWN] + more), reason=reason)
-
-
-def no_signature(image: UnverifiedImage, what: str, others: str) -> PolicyRejectedError:
-    """The refusal when there is no candidate: not looked for, or looked and none found (class NOSIG)."""
-    places = None if image.looked_for is None else image.looked_for()
-    if places is not None and not places:
-        why = f"no {what} was looked for: neither transport nor configuration names a place for signatures"
-    else:
-        why = f"no {what} found" + (f", looked in {', '.join(places)}" if places else "")
-    return PolicyRejectedError(f"{why}{others}", reason="nosig")

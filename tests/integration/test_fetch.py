@@ -19,7 +19,7 @@ from typing import Any
 from cip.model import mediatype
 from cip.model.digest import Digest, digest_of
 from cip.partial.part import BLOCK
-from cip.sources.layoutsignatures import ARTIFACT_TYPE
+from cip.sources.keptsignatures import ARTIFACT_TYPE
 from tests.support import images, referrers
 from tests.support.jsonparent import json_proxy
 from tests.support.parent import HURRY, KILLS, MODULE, PATIENCE, ROOT, running

@@ -17,7 +17,7 @@ from cip.programs import SEARCH_PATH, DirectPrograms, GpgvResult
 from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
 from cip.trust.openpgp.selftest import require_reliable
 from cip.trust.openpgp.simplesigning import verify_message
-from cip.trust.requirements import VerificationRecord
+from cip.trust.signed.requirement import VerificationRecord
 from tests.support import images
 from tests.support.newer import require_newer
 from tests.support.peers import require_peer

@@ -22,7 +22,7 @@ from cip.programs import DirectPrograms
 from cip.trust.openpgp.keyring import merge_key_rings
 from cip.trust.openpgp.packets import SIGNATURE, Packet, read_packets
 from cip.trust.openpgp.simplesigning import verify_message
-from cip.trust.requirements import VerificationRecord
+from cip.trust.signed.requirement import VerificationRecord
 from tests.support import images
 from tests.support.judge import Judge
 from tests.support.peers import require_peer

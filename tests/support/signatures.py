@@ -4,17 +4,19 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cip.errors import ConfigurationError
 from cip.model.digest import digest_of
 from cip.model.identity import ImageIdentity, docker_identity, nameless_identity
 from cip.model.reference import Transport, parse_docker_reference
-from cip.model.signature import RawSignature
 from cip.trust.evaluation import TrustTools, UnverifiedImage
 from cip.trust.requirements import GpgvOutcome
 
 from . import openpgp
+
+if TYPE_CHECKING:
+    from cip.model.signature import RawSignature
 
 NOW = 1_800_000_000.0  # seconds; "now" of tests that need none in particular
 MANIFEST = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}'
@@ -32,7 +34,7 @@ NAMELESS = nameless_identity(Transport.OCI)
 
 
 def unverified(
-    *signatures: RawSignature,
+    *signatures: "RawSignature",
     identity: ImageIdentity | None = None,
     manifest: bytes = MANIFEST,
     looked_for: Callable[[], Sequence[str]] | None = None,

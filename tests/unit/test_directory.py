@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dir:`: its version, manifests, blobs and signatures (images.md 3.5)."""
+"""`dir:`: its version, manifests and blobs (images.md 3.5)."""
 
 import os
 import unittest
 from pathlib import Path
 
 from cip.content import MANIFEST_LIMIT, read_limited
-from cip.errors import CipError, ErrorCode, NotFoundError, SignatureError
+from cip.errors import CipError, ErrorCode, NotFoundError
 from cip.model.digest import Digest, digest_of
 from cip.model.reference import Transport, parse_image_reference
-from cip.model.signature import SIGNATURE_LIMIT, SigstoreSignature, SimpleSignature
 from cip.sources.base import BlobAccess
 from cip.sources.directory import DirectorySource, open_directory
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
-
-SIGNATURE = b"\x00simple-signing\nmessage"
 
 
 class DirectoryTestCase(LeakCheckedTestCase):
@@ -118,54 +115,6 @@ class Content(DirectoryTestCase):
             self.open(self.directory / "missing")
         with self.assertRaisesRegex(CipError, "not a directory"):
             self.open(self.path / "version")
-
-
-class Signatures(DirectoryTestCase):
-    def test_files_are_counted_from_one_until_one_is_missing(self) -> None:
-        self.assertEqual(self.open().signatures(images.DIGEST_M, None), [])
-        sigstore = images.compact({"mimeType": "type", "payload": "eA==", "annotations": {"a": "b"}})
-        for number, blob in ((1, SIGNATURE), (2, b"\x00sigstore-json\n" + sigstore), (4, SIGNATURE)):
-            (self.path / f"signature-{number}").write_bytes(blob)
-        first, second = self.open().signatures(images.DIGEST_M, None)
-        self.assertEqual(first, SimpleSignature(b"message", "signature-1"))
-        assert isinstance(second, SigstoreSignature)
-        self.assertEqual((second.payload, second.annotations["a"], second.origin), (b"x", "b", "signature-2"))
-
-    def test_instances_have_signatures_of_their_own(self) -> None:
-        (self.path / "signature-1").write_bytes(SIGNATURE)
-        (self.path / f"{images.DIGEST_S.encoded}.signature-1").write_bytes(SIGNATURE)
-        (found,) = self.open().signatures(images.DIGEST_S, images.DIGEST_S)
-        self.assertEqual(found.origin, f"{images.DIGEST_S.encoded}.signature-1")
-
-    def test_a_signature_that_cannot_be_read_spoils_the_list(self) -> None:
-        for case, content, reason in (
-            ("unknown", b"hello", "unknown format"),
-            ("empty", b"", "an empty file"),
-            ("large", b"\x88" * (SIGNATURE_LIMIT + 1), "larger than 4194304 bytes"),
-            ("link", None, "a link leads out"),
-        ):
-            with self.subTest(case), self.assertRaisesRegex(SignatureError, reason) as caught:
-                (self.path / "signature-1").unlink(missing_ok=True)
-                if content is None:
-                    (self.path / "signature-1").symlink_to("/etc/passwd")
-                else:
-                    (self.path / "signature-1").write_bytes(content)
-                self.open().signatures(images.DIGEST_M, None)
-            self.assertEqual(caught.exception.reason, "fetch")
-
-    def test_all_together_have_a_limit(self) -> None:
-        for number in range(1, 6):
-            (self.path / f"signature-{number}").write_bytes(b"\x90" * SIGNATURE_LIMIT)
-        with self.assertRaisesRegex(SignatureError, "signature-5: more than 16777216 bytes of signatures"):
-            self.open().signatures(images.DIGEST_M, None)
-
-    def test_there_may_be_a_hundred_and_twenty_seven(self) -> None:
-        for number in range(1, 128):
-            (self.path / f"signature-{number}").write_bytes(SIGNATURE)
-        self.assertEqual(len(self.open().signatures(images.DIGEST_M, None)), 127)
-        (self.path / "signature-128").write_bytes(SIGNATURE)
-        with self.assertRaisesRegex(SignatureError, "signature-128: more than 127 signatures"):
-            self.open().signatures(images.DIGEST_M, None)
 
 
 if __name__ == "__main__":

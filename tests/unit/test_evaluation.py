@@ -6,12 +6,11 @@ import unittest
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cip.content import timed
-from cip.errors import ErrorCode, NetworkError, Phase, PolicyRejectedError, SignatureError, SourceError
+from cip.errors import NetworkError, PolicyRejectedError, SignatureError
 from cip.model.digest import Digest, digest_of
 from cip.model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
 from cip.model.reference import Transport, parse_docker_reference
-from cip.model.signature import SimpleSignature, parse_signature_blob
+from cip.rooms import present
 from cip.trust.evaluation import (
     Decision,
     ImageRejectedError,
@@ -26,21 +25,13 @@ from cip.trust.evaluation import (
     select_requirements,
 )
 from cip.trust.policy import Policy, parse_policy
-from cip.trust.requirements import (
-    Acceptance,
-    Requirement,
-    SignatureResult,
-    VerificationRecord,
-    name_of,
-    require_one_accepted,
-)
+from cip.trust.requirements import Acceptance, Requirement, SignatureResult, name_of
 from tests.support.roomed import needs_rooms
 from tests.support.signatures import DIGEST, docker, tools, unverified
 
 ACCEPT = {"type": "insecureAcceptAnything"}
 REJECT = {"type": "reject"}
 SIGNED_BY = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/missing"}
-MESSAGE = SimpleSignature(b"\xa3", "place")
 
 
 def policy(default: Sequence[Mapping[str, Any]], **transports: Mapping[str, Any]) -> Policy:
@@ -141,7 +132,7 @@ class SelectionTest(unittest.TestCase):
         self.assertIsInstance(select_requirements(chosen, docker("example.com/r:v1")), Selection)
 
 
-class CombinationTest(unittest.TestCase):
+class JudgingCase(unittest.TestCase):
     def judge(self, chosen: Policy, image: UnverifiedImage | None = None, *, require_signed: bool = False) -> Decision:
         return require_accepted(chosen, image or unverified(), tools(), require_signed=require_signed)
 
@@ -154,54 +145,24 @@ class CombinationTest(unittest.TestCase):
         self.assertFalse(caught.exception.decision.accepted)
         return caught.exception
 
+
+class CombinationTest(JudgingCase):
     @needs_rooms("openpgp")
     def test_c01_c02_all_requirements_must_accept(self) -> None:
         self.refuse("deny", "images of this scope are refused", policy([ACCEPT, REJECT]))
         self.refuse("nosig", "no simple signature found", policy([ACCEPT, SIGNED_BY]))
 
     def test_first_refusal_ends_the_evaluation(self) -> None:
-        error = self.refuse("deny", "refused by reject in", policy([ACCEPT, REJECT, SIGNED_BY]), unverified(MESSAGE))
+        error = self.refuse("deny", "refused by reject in", policy([ACCEPT, REJECT, SIGNED_BY]), unverified())
         self.assertEqual([each.kind for each in error.decision.requirements], ["insecureAcceptAnything", "reject"])
         self.assertEqual(error.decision.signatures, ())
 
-    @needs_rooms("openpgp")
-    def test_c09_list_that_cannot_be_had_whole_refuses(self) -> None:
-        def fetch() -> Sequence[SimpleSignature]:
-            blob = parse_signature_blob(b"unknown", "signature-2")
-            return [MESSAGE, blob]  # type: ignore[list-item]
-
-        image = unverified()._replace(signatures=fetch)
-        words = "the signatures cannot be fetched: signature signature-2: unknown format"
-        error = self.refuse("fetch", words, policy([SIGNED_BY]), image)
-        self.assertIs(error.code, ErrorCode.POLICY_REJECTED)
-        self.assertIs(error.phase, Phase.SIGNATURE)
-
-    @needs_rooms("openpgp")
-    def test_network_failure_while_fetching_keeps_its_code_and_facts(self) -> None:
-        def fetch() -> Sequence[SimpleSignature]:
-            raise NetworkError("slow", code=ErrorCode.TIMEOUT, host="h", http_status=504, retry_after=3.0)
-
-        error = self.refuse(
-            "fetch", "cannot be fetched: slow", policy([SIGNED_BY]), unverified()._replace(signatures=fetch)
-        )
-        facts = (error.code, error.retryable, error.host, error.http_status, error.retry_after)
-        self.assertEqual(facts, (ErrorCode.TIMEOUT, True, "h", 504, 3.0))
-
     def test_c10_unreadable_signatures_do_not_matter_when_none_is_needed(self) -> None:
-        def fetch() -> Sequence[SimpleSignature]:
+        def fetch() -> Sequence[Any]:
             raise SignatureError("unreadable", reason="fetch")
 
         self.judge(policy([ACCEPT]), unverified()._replace(signatures=fetch))
         self.refuse("deny", "", policy([REJECT]), unverified()._replace(signatures=fetch))
-
-    @needs_rooms("openpgp")
-    def test_c11_key_file_matters_only_beside_a_signature(self) -> None:
-        self.refuse("nosig", "no simple signature", policy([SIGNED_BY]))
-        self.refuse("keycfg", "keyPath '/missing': /missing: no such file", policy([SIGNED_BY]), unverified(MESSAGE))
-
-    def test_c13_base_layers_are_not_supported(self) -> None:
-        chosen = policy([{"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}}])
-        self.refuse("unimpl", "signedBaseLayer is not supported", chosen)
 
     def test_c14_c15_require_signed_wants_a_requirement_that_verifies(self) -> None:
         self.refuse("noverify", "--require-signed: no requirement verifies", policy([ACCEPT]), signed=True)
@@ -283,7 +244,8 @@ class IndexOrInstanceTest(unittest.TestCase):
 
     def test_refusal_that_no_other_manifest_can_cure_fetches_nothing(self) -> None:
         base_layer = policy([{"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}}])
-        for reason, chosen in (("deny", policy([REJECT])), ("noverify", policy([ACCEPT])), ("unimpl", base_layer)):
+        absent = "unimpl" if "signatures" in present() else "dependency"
+        for reason, chosen in (("deny", policy([REJECT])), ("noverify", policy([ACCEPT])), (absent, base_layer)):
             with self.subTest(reason), self.assertRaises(ImageRejectedError) as caught:
                 self.judge(chosen)
             self.assertEqual((caught.exception.reason, self.fetched), (reason, 0))
@@ -387,27 +349,6 @@ class CompleteTest(unittest.TestCase):
         decision = require_accepted(silent, self.image, tools(), require_signed=False)
         with self.assertRaises(TypeError):
             require_complete(decision, silent, self.image.identity, [self.digest], require_signed=False)
-
-
-class TimeTest(unittest.TestCase):
-    def test_time_to_open_ends_every_kind_of_check(self) -> None:
-        """Not gpgv alone: the clock is asked before each candidate, and its end is no verdict about one."""
-        asked: list[str] = []
-
-        def require() -> float:
-            asked.append("time")
-            if len(asked) > 2:
-                raise SourceError("not within the 5 s", code=ErrorCode.TIMEOUT)
-            return 5.0
-
-        def verify(signature: SimpleSignature, verification: VerificationRecord) -> Acceptance:
-            raise SignatureError("bad", reason="crypto")
-
-        seen: list[SignatureResult] = []
-        with timed(require), self.assertRaisesRegex(PolicyRejectedError, "not within the 5 s") as caught:
-            require_one_accepted([(MESSAGE, VerificationRecord("place", "simple"))] * 24, verify, seen)
-        self.assertEqual((caught.exception.code, caught.exception.reason), (ErrorCode.TIMEOUT, "dependency"))
-        self.assertEqual([each.reason for each in seen], ["crypto", "crypto", "timeout"])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import base64
 import json
 import unittest
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from unittest import mock
 
 from cip.content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
@@ -29,7 +30,6 @@ from cip.model.descriptor import Descriptor
 from cip.model.digest import Digest, digest_of
 from cip.model.identity import ImageIdentity, docker_identity
 from cip.model.reference import ImageReference, Transport, parse_docker_reference
-from cip.model.signature import RawSignature, SimpleSignature
 from cip.opening import ImageOpener
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, Settings
 from cip.sources.base import RawManifest
@@ -56,7 +56,7 @@ class FakeSource:
         self.blobs = {digest_of(blob): blob for blob in blobs}
         self.asked: list[str] = []
         self.closed = 0
-        self.found: Sequence[RawSignature] = ()
+        self.found: Sequence[Any] = ()
         self.identity: ImageIdentity = docker_identity(Transport.DOCKER, parse_docker_reference(name))
 
     def manifest(self, digest: Digest | None) -> RawManifest:
@@ -66,7 +66,7 @@ class FakeSource:
             raise NotFoundError("no such manifest")
         return RawManifest(*self.manifests[key])
 
-    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[Any]:
         self.asked.append(f"signatures {digest}")
         return self.found
 
@@ -228,6 +228,8 @@ class Opening(ImageCase):
 
     @needs_rooms("openpgp")
     def test_every_signature_is_judged_within_the_time_to_open(self) -> None:
+        from cip.model.signature import SimpleSignature
+
         source = self.plain()
         source.found = [SimpleSignature(b"\xa3", "place")]
         with (

@@ -43,6 +43,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "net.lines": frozenset({"errors"}),  # under both directions
     "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
     "registry": _BELOW_IMAGE | {"hostconfig", "net", "net.lines"},  # of the sources only what they all promise
+    "signatures": _BELOW_IMAGE | {"hostconfig", "trust"},
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "partial": _LOW | {"sources.base"},
     "segments": _LOW,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, Reader
 from ...errors import ContentMismatchError, ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
@@ -20,7 +20,6 @@ from ...model.digest import Digest, digest_of, parse_digest
 from ...model.identity import ImageIdentity, nameless_identity
 from ...model.jsontree import JsonNode, parse_json
 from ...model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
-from ...model.signature import RawSignature
 from ...programs import Programs
 from ..base import BlobAccess, RawManifest
 from ..fileblob import FileBlob, whole_file
@@ -29,6 +28,9 @@ from .archive import Archive, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .spool import SpooledFile, Spools
 from .tarindex import clean_name
+
+if TYPE_CHECKING:
+    from ...model.signature import RawSignature
 
 DESCRIPTION_NAME = b"manifest.json"
 DESCRIPTION_LIMIT = 1024 * 1024  # bytes (images.md section 11)

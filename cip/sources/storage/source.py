@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ... import log
+from ... import log, rooms
 from ...content import MANIFEST_LIMIT, BlobReader, BytesReader, read_blob, read_limited
 from ...errors import (
     CipError,
@@ -37,14 +37,17 @@ from ...model.jsontree import parse_json
 from ...model.manifest import Index, Manifest, parse_manifest
 from ...model.platform import choose_instance
 from ...model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
-from ...model.signature import SIGNATURE_LIMIT, RawSignature, parse_signature_blob
 from ...settings import PlatformOptions, Settings
 from ..base import BlobAccess, RawManifest
 from .configuration import StorageConfiguration, load_storage
 from .storagename import StorageName, parse_storage_name, split_store
 from .store import LayerPlace, Store, StoredImage, StoredLayer, open_store
 
+if TYPE_CHECKING:
+    from ...model.signature import RawSignature
+
 LAYER_LIMIT = 1000  # layers below each other; overlay mounts take 500
+SIGNATURES_LIMIT = 4 * 1024 * 1024  # bytes of all signatures of one manifest
 SIGNATURE_COUNT_LIMIT = 127  # signatures of one manifest (decisions.md section 2)
 _TOP_MANIFEST = "manifest"
 _IMAGE_CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
@@ -101,7 +104,7 @@ class StorageSource:
         key = f"signature-{instance.encoded}" if instance is not None else "signatures"
         where = f"{self._text}: {key}"
         try:
-            data = self._read_item(key, SIGNATURE_LIMIT)
+            data = self._read_item(key, SIGNATURES_LIMIT)
         except CipError as error:
             raise _unreadable_signatures(str(error)) from error
         if sum(sizes) != len(data):
@@ -109,7 +112,7 @@ class StorageSource:
         found = []
         start = 0
         for number, size in enumerate(sizes, 1):
-            found.append(parse_signature_blob(data[start : start + size], f"{key} {number}"))
+            found.append(rooms.parse_signature_blob(data[start : start + size], f"{key} {number}"))
             start += size
         return found
 

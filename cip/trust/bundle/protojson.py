@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from ...model.jsontree import JsonNode
-from ..armor import decode_base64
+from ..signed.armor import decode_base64
 
 _INT64 = re.compile("0|[1-9][0-9]{0,18}")
 _INT64_LIMIT = 2**63 - 1

@@ -15,18 +15,10 @@ from ...errors import SignatureError
 from ...model.digest import digest_of
 from ...model.referrers import SIGNING_PREDICATE
 from ...model.signature import FoundBundles, SigstoreBundle
-from ..matching import IdentityMatcher, MatchDigest, kind_of
-from ..materials import Material
-from ..requirements import (
-    Acceptance,
-    BundleRecord,
-    BundleRules,
-    TrustTools,
-    UnverifiedImage,
-    VerificationRecord,
-    fetch_bundle_rules,
-    name_of,
-)
+from ..requirements import Acceptance, BundleRecord, BundleRules, TrustTools, UnverifiedImage, name_of
+from ..signed.matching import IdentityMatcher, MatchDigest, kind_of
+from ..signed.materials import Material
+from ..signed.requirement import VerificationRecord, fetch_bundle_rules
 from ..sigstore.demand import BundleDemand, load_keys, load_log_keys
 from .bundle import Bundle, Envelope, parse_bundle
 from .trustedroot import TrustedRoot, parse_trusted_root

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from ...errors import SignatureError, quote
-from ..armor import decode_base64
+from ..signed.armor import decode_base64
 from ..sigstore.keys import PublicKey
 from ..sigstore.logs import require_promised
 from .body import KIND_OF_VERSION_2, Signed, require_body_about

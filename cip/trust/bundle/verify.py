@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 from ...errors import SignatureError, quote
 from ...model.referrers import SIGNING_PREDICATE
-from ..requirements import VerificationRecord
+from ..signed.requirement import VerificationRecord
 from ..sigstore.certificates import CODE_SIGNING, CertificateIdentity, require_identity, require_path
 from ..sigstore.keys import Certificate, PublicKey, load_certificate
 from .algorithms import hashes_of_policy_key, own_hash, require_profile

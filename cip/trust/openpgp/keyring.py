@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ...errors import SignatureError
-from ..armor import ARMOR_BEGIN, dearmor_keys
+from ..signed.armor import ARMOR_BEGIN, dearmor_keys
 from .packets import PUBLIC_KEY, SUBKEY, TRUST, USER_ATTRIBUTE, USER_ID, Packet, number, read_packets
 from .selfsignatures import is_direct, require_in_place
 

@@ -13,20 +13,11 @@ from typing import NamedTuple, NoReturn
 from ...errors import CipError, MissingDependencyError, PolicyRejectedError, SignatureError, quote
 from ...model.jsontree import JsonNode
 from ...model.signature import OPENPGP_FIRST, SimpleSignature
-from ..matching import IdentityMatcher, parse_signed_identity
-from ..materials import Material, parse_materials
-from ..payload import SIMPLE_SIGNING_TYPE, accept_payload
-from ..requirements import (
-    Acceptance,
-    RunGpgv,
-    SignatureResult,
-    TrustTools,
-    UnverifiedImage,
-    VerificationRecord,
-    fetch_signatures,
-    no_signature,
-    require_one_accepted,
-)
+from ..requirements import Acceptance, RunGpgv, SignatureResult, TrustTools, UnverifiedImage
+from ..signed.matching import IdentityMatcher, parse_signed_identity
+from ..signed.materials import Material, parse_materials
+from ..signed.payload import SIMPLE_SIGNING_TYPE, accept_payload
+from ..signed.requirement import VerificationRecord, fetch_signatures, no_signature, require_one_accepted
 from .keyring import RSA_MINIMUM, KeyRing, merge_key_rings
 
 _GPG_KEYS = "GPGKeys"

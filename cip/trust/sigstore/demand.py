@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...errors import SignatureError
-from ..materials import Material
 from ..requirements import TrustTools
+from ..signed.materials import Material
 from .certificates import CertificateIdentity
 from .keys import PublicKey, load_public_key
 

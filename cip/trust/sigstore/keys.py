@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ...errors import MissingDependencyError, SignatureError, quote
-from ..armor import pem_blocks
+from ..signed.armor import pem_blocks
 from .der import OID, SEQUENCE, parse_der
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ...errors import SignatureError
 from ...model.jsontree import JsonNode, parse_json, parse_json_text
-from ..armor import decode_base64, pem_blocks
+from ..signed.armor import decode_base64, pem_blocks
 from .keys import PublicKey
 
 _TIME_LIMIT = 2**53  # numbers from here on are rounded by canonical JSON (RFC 8785)

@@ -14,22 +14,12 @@ from ... import rooms
 from ...errors import CipError, SignatureError, UnsupportedError, quote
 from ...model.jsontree import JsonNode
 from ...model.signature import SIGSTORE_MIME_TYPE, FoundBundles, SigstoreSignature
-from ..armor import decode_base64
-from ..matching import IdentityMatcher, parse_signed_identity
-from ..materials import parse_materials
-from ..payload import SIGSTORE_TYPE, accept_payload
-from ..requirements import (
-    Acceptance,
-    PolicyReaders,
-    SignatureResult,
-    TrustTools,
-    UnverifiedImage,
-    VerificationRecord,
-    fetch_bundles,
-    fetch_signatures,
-    no_signature,
-    require_one_accepted,
-)
+from ..requirements import Acceptance, PolicyReaders, SignatureResult, TrustTools, UnverifiedImage
+from ..signed.armor import decode_base64
+from ..signed.matching import IdentityMatcher, parse_signed_identity
+from ..signed.materials import parse_materials
+from ..signed.payload import SIGSTORE_TYPE, accept_payload
+from ..signed.requirement import VerificationRecord, fetch_bundles, fetch_signatures, no_signature, require_one_accepted
 from .certificates import CertificateIdentity
 from .keys import PublicKey
 from .signers import Evidence, FulcioSource, KeySource, PkiSource, TrustMaterial, TrustSource

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ...errors import SignatureError
-from ..armor import pem_blocks
-from ..materials import Material
-from ..requirements import TrustTools, VerificationRecord
+from ..requirements import TrustTools
+from ..signed.armor import pem_blocks
+from ..signed.materials import Material
+from ..signed.requirement import VerificationRecord
 from .certificates import (
     CertificateIdentity,
     require_email,

@@ -9,12 +9,12 @@ from cip.errors import CipError
 from cip.model.identity import docker_identity
 from cip.model.reference import Transport, parse_docker_reference
 from cip.trust.evaluation import select_requirements
-from cip.trust.matching import MatchRepoDigestOrExact
 from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
 from cip.trust.openpgp.simplesigning import verify_message
-from cip.trust.payload import SIGSTORE_TYPE, SIMPLE_SIGNING_TYPE, parse_payload, require_claims_about
 from cip.trust.policy import parse_policy
-from cip.trust.requirements import VerificationRecord
+from cip.trust.signed.matching import MatchRepoDigestOrExact
+from cip.trust.signed.payload import SIGSTORE_TYPE, SIMPLE_SIGNING_TYPE, parse_payload, require_claims_about
+from cip.trust.signed.requirement import VerificationRecord
 from cip.trust.sigstore.certificates import require_email, require_hostname, require_oidc_issuer, require_path
 from cip.trust.sigstore.keys import PublicKey, load_certificate, load_public_key
 from cip.trust.sigstore.logs import read_log_entry

@@ -13,7 +13,7 @@ from cip.trust.bundle.algorithms import LOG_KEY_DETAILS, require_profile
 from cip.trust.bundle.bundle import Bundle, parse_bundle
 from cip.trust.bundle.trustedroot import TrustedRoot, parse_trusted_root
 from cip.trust.bundle.verify import BundleTrust, require_bundle_about
-from cip.trust.requirements import VerificationRecord
+from cip.trust.signed.requirement import VerificationRecord
 from cip.trust.sigstore.keys import PublicKey, load_key
 from tests.support.bundlecases import (
     ENTRY,

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from cip.errors import ErrorCode, MissingDependencyError, PolicyRejectedError, SignatureError, SourceError
 from cip.model.signature import SigstoreSignature, SimpleSignature, parse_signature_blob
 from cip.programs import DirectPrograms, GpgvResult
-from cip.trust.matching import MatchRepoDigestOrExact
-from cip.trust.materials import Material
 from cip.trust.openpgp.keyring import KeyRing
 from cip.trust.openpgp.simplesigning import SignedBy, verify_message
-from cip.trust.requirements import SignatureResult, VerificationRecord
+from cip.trust.requirements import SignatureResult
+from cip.trust.signed.matching import MatchRepoDigestOrExact
+from cip.trust.signed.materials import Material
+from cip.trust.signed.requirement import VerificationRecord
 from tests.support.peers import require_peer
 from tests.support.signatures import (
     DIGEST,

@@ -5,7 +5,7 @@ import base64
 import time
 import unittest
 
-from cip.trust.armor import PemBlock, dearmor_keys, decode_base64, pem_blocks
+from cip.trust.signed.armor import PemBlock, dearmor_keys, decode_base64, pem_blocks
 
 BLOCK = b"-----BEGIN KEY-----\na2V5\n-----END KEY-----\n"
 # "123456789", whose CRC-24 is the check value 0x21CF02 of the algorithm's definition

@@ -139,7 +139,7 @@ class SignatureStoresTest(unittest.TestCase):
         self.assertEqual(BundleTrust(True, self.file, "docker: quay.io/ns/app", "/r.json", self.file), trust)
 
     def test_the_example_of_the_readme_says_what_it_promises(self) -> None:
-        readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+        readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
         (example,) = re.findall(r"^```yaml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
         name = "registry.example.com/os/base:9"
         self.assertTrue(self._trust(example, name).by_digest)

@@ -7,8 +7,8 @@ from typing import Any
 
 from cip.errors import SignatureError
 from cip.model.reference import parse_docker_reference
-from cip.trust.matching import MatchRepoDigestOrExact
-from cip.trust.payload import SIGSTORE_TYPE, SIMPLE_SIGNING_TYPE, Claims, parse_payload, require_claims_about
+from cip.trust.signed.matching import MatchRepoDigestOrExact
+from cip.trust.signed.payload import SIGSTORE_TYPE, SIMPLE_SIGNING_TYPE, Claims, parse_payload, require_claims_about
 from tests.support.signatures import DIGEST, MANIFEST, OTHER_DIGEST, REFERENCE, payload
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..errors import CipError, SignatureError, quote
-from ..model.jsontree import JsonNode
+from ...errors import CipError, SignatureError, quote
+from ...model.jsontree import JsonNode
 from .armor import decode_base64
 
 

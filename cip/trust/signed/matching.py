@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn, Protocol
 
-from ..errors import InvalidReferenceError, SignatureError, quote
-from ..model.jsontree import JsonNode
-from ..model.reference import DockerReference, parse_docker_reference, require_name_prefix
-from .requirements import NOT_SHARED, PolicyReaders
+from ...errors import InvalidReferenceError, SignatureError, quote
+from ...model.jsontree import JsonNode
+from ...model.reference import DockerReference, parse_docker_reference, require_name_prefix
+from ..requirements import NOT_SHARED, PolicyReaders
 
 
 class IdentityMatcher(Protocol):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors import SignatureError
-from ..model.digest import Digest, digest_of, parse_digest
-from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
-from ..model.reference import DockerReference
+from ...errors import SignatureError
+from ...model.digest import Digest, digest_of, parse_digest
+from ...model.jsontree import JsonNode, parse_json, refuse_surrogates
+from ...model.reference import DockerReference
+from ..requirements import Acceptance, UnverifiedImage, name_of
 from .matching import IdentityMatcher, require_identity
-from .requirements import Acceptance, UnverifiedImage, VerificationRecord, name_of
+from .requirement import VerificationRecord
 
 SIMPLE_SIGNING_TYPE = "atomic container signature"
 SIGSTORE_TYPE = "cosign container image signature"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures that lie in a layout beside the image, where `fetch` has put them.
+"""Signatures that are kept as files beside an image: in a directory, and in a layout where `fetch` has put them.
 
-`sha256-HEX.sig` is what cosign attaches: a manifest whose layers are payloads, their annotations the proof.
+In a layout `sha256-HEX.sig` is what cosign attaches: a manifest whose layers are payloads, their annotations the proof.
 `sha256-HEX.signatures` is ours: a manifest of the artifact type below, each layer one signature in the form in which a
 lookaside stores it (signatures.md 4.3). A layout is not asked for them under its own name, because no other program
 looks there; a registry image that comes from a layout is (`union`).
@@ -9,20 +9,24 @@ looks there; a registry image that comes from a layout is (`union`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from ..content import MANIFEST_LIMIT, read_blob
-from ..errors import CipError, ErrorCode, SignatureError
+from ..errors import CipError, ErrorCode, InvalidDocumentError, SignatureError, SourceError
 from ..model.descriptor import Descriptor, read_descriptor
 from ..model.digest import Digest
 from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, SigstoreSignature, parse_signature_blob
+from .beneath import Tree
+from .fileblob import read_document, reason
 from .layout import INDEX_NAME, LayoutFiles, name_of
 
 ARTIFACT_TYPE = "application/vnd.container-image-proxy.signatures.v1"
 SIGNATURE_TYPE = "application/vnd.container-image-proxy.signature.v1"
 COUNT_LIMIT = 128  # signatures under one name
+DIRECTORY_COUNT_LIMIT = 127  # signatures of one manifest (decisions.md section 2)
 
 
 def attached_name(digest: Digest) -> str:
@@ -33,6 +37,27 @@ def attached_name(digest: Digest) -> str:
 def kept_name(digest: Digest) -> str:
     """The name of our own artefact."""
     return f"{digest.algorithm}-{digest.encoded}.signatures"
+
+
+def read_directory_signatures(tree: Tree, prefix: str, where: str) -> Sequence[RawSignature]:
+    """The files `PREFIXsignature-N` of the directory `where`, from 1 until one is missing. Raises SignatureError."""
+    found: list[RawSignature] = []
+    allowance = SignatureAllowance()
+    while True:
+        name = f"{prefix}signature-{len(found) + 1}"
+        what = f"{where}: {name}"
+        try:
+            descriptor = tree.open_file(name.encode())
+        except FileNotFoundError:
+            return found
+        except OSError as error:
+            raise _unreadable(f"{what}: {reason(error)}") from error
+        if len(found) == DIRECTORY_COUNT_LIMIT:
+            os.close(descriptor)
+            raise _unreadable(f"{what}: more than {DIRECTORY_COUNT_LIMIT} signatures")
+        blob = _read_file(descriptor, what)
+        allowance.take(len(blob), what)
+        found.append(parse_signature_blob(blob, name))
 
 
 def read_layout_signatures(files: LayoutFiles, digest: Digest, where: str) -> Sequence[RawSignature]:
@@ -71,6 +96,13 @@ def _layers(files: LayoutFiles, named: Descriptor | None, where: str) -> list[tu
     for layer in manifest.layers:
         allowance.take(layer.size, where)
     return [(layer, _read(files, layer, SIGNATURE_LIMIT, where)) for layer in manifest.layers]
+
+
+def _read_file(descriptor: int, what: str) -> bytes:
+    try:
+        return read_document(descriptor, what, SIGNATURE_LIMIT)
+    except (SourceError, InvalidDocumentError) as error:
+        raise _unreadable(str(error)) from error
 
 
 def _read(files: LayoutFiles, descriptor: Descriptor, limit: int, where: str) -> bytes:

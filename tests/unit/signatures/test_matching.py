@@ -5,7 +5,7 @@ import unittest
 
 from cip.errors import SignatureError
 from cip.model.reference import DockerReference, parse_docker_reference
-from cip.trust.matching import (
+from cip.trust.signed.matching import (
     ExactReference,
     ExactRepository,
     IdentityMatcher,
