@@ -166,7 +166,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "commands": ("explain", "fetch"),
     "the process": ("confine", "report"),
     "wire": ("jsonproxy", "client"),
-    "image": ("openpgp", "sigstore", "bundle", "referrers"),
+    "image": ("signatures", "openpgp", "sigstore", "bundle", "referrers"),
     "source": ("archives", "daemon", "tarball", "storage", "union"),
     "the copy": ("readahead", "segments", "partial"),
 }
