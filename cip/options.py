@@ -81,7 +81,7 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     if program == "skopeo":
         _require_own_command(arguments)
     options, words = _split(arguments)
-    values = _Parser().values_of(options)
+    values = _values_of(options)
     if values["help"]:
         return Invocation(Command.HTTP, Settings(), answer=help_text(everything="all" in words))
     if values["version"]:
@@ -190,21 +190,25 @@ def version_text() -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Knows the table; what is absent is None."""
-
-    def __init__(self) -> None:
-        super().__init__(prog=PROGRAM, add_help=False, allow_abbrev=False)
-        for option in OPTIONS:
-            action = "append" if option.kind is Kind.TEXTS else "store"
-            self.add_argument(f"--{option.name}", dest=option.name, type=TYPES[option.kind], action=action)
-
-    def values_of(self, options: Sequence[str]) -> Mapping[str, Any]:
-        """The values of `options` as `_split` leaves them. Raises UsageError."""
-        return vars(self.parse_args(options))
+    """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
         """One line, instead of the usage in several."""
         raise UsageError(message.removeprefix("argument "))
+
+
+def _values_of(options: Sequence[str]) -> Mapping[str, Any]:
+    """The values of `options` as `_split` leaves them, by name; what is absent is None. Raises UsageError.
+
+    The parser knows those that are given: to tell it of all of them takes as long as the whole of a request.
+    """
+    given = {option.partition("=")[0].removeprefix("--") for option in options}
+    parser = _Parser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    for name in given:
+        kind = _BY_NAME[name].kind
+        action = "append" if kind is Kind.TEXTS else "store"
+        parser.add_argument(f"--{name}", dest=name, type=TYPES[kind], action=action)
+    return {**dict.fromkeys(_BY_NAME), **vars(parser.parse_args(options))}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

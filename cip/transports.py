@@ -19,6 +19,7 @@ from .temporary import TemporarySpace
 if TYPE_CHECKING:
     from .partial.store import PartStore
     from .registry.session import RegistrySession
+    from .registry.source import RegistrySource
     from .sources.archives.spool import Spools
 
 
@@ -35,6 +36,7 @@ class SourceOpener:
         self._programs = programs
         self._session: RegistrySession | None = None
         self._call_off: Callable[[], None] | None = None
+        self._early: tuple[ImageReference, RegistrySource] | None = None  # opened before anybody opens it
         self.space = TemporarySpace(settings.tmpdir, settings.tmp_limit)
         self._spools: Spools | None = None
         self._parts: PartStore | None = None
@@ -58,9 +60,9 @@ class SourceOpener:
         """
         settings = self._settings
         if reference.transport is Transport.DOCKER and not settings.offline and not settings.local_sources:
-            from .registry.source import dial_early
-
-            self._call_off = dial_early(reference, settings, self._registry_session())
+            source = self._open_registry(reference)
+            self._early = reference, source
+            self._call_off = source.dial_early()
 
     def call_off_dial(self) -> None:
         """Let no connection be opened any more that nobody has asked for."""
@@ -94,7 +96,7 @@ class SourceOpener:
             self._session.parts = self._parts
         return self._session
 
-    def _open_registry(self, reference: ImageReference) -> ImageSource:
+    def _open_registry(self, reference: ImageReference) -> RegistrySource:
         from .registry.source import open_registry
 
         return open_registry(reference, self._settings, self._registry_session())
@@ -103,7 +105,8 @@ class SourceOpener:
         if not self._settings.local_sources:
             if self._settings.offline:
                 raise UsageError("--offline: expected at least one --local-source, found none")
-            return self._open_registry(reference)
+            early, self._early = self._early, None
+            return early[1] if early is not None and early[0] == reference else self._open_registry(reference)
         return rooms.open_with_local_sources(
             reference, self._settings, self._open_registry, self._events, self._programs, self._shared_spools(reference)
         )

@@ -54,19 +54,6 @@ def open_registry(reference: ImageReference, settings: Settings, session: Regist
     return RegistrySource(named, endpoints, settings, session)
 
 
-def dial_early(reference: ImageReference, settings: Settings, session: RegistrySession) -> Callable[[], None]:
-    """Open the connection that the first request about a docker:// `reference` will use, in a thread beside the caller.
-
-    What calls it off. Raises CipError: whoever opens the image meets the same.
-    """
-    named = reference.docker
-    assert named is not None  # the parser of docker:// sets it
-    registries = load_registries(settings)
-    limits = session.limits()
-    Endpoint(registries.places(named)[0], named, settings, registries, session).dial(limits)
-    return limits.cancellation.cancel
-
-
 class RegistrySource:
     """One image at its endpoints; safe from any thread."""
 
@@ -84,6 +71,15 @@ class RegistrySource:
         self._top: RawManifest | None = None
         self._referrers: ReferrerSource | None = None
         self._lock = threading.Lock()
+
+    def dial_early(self) -> Callable[[], None]:
+        """Open the connection that the first request will use, in a thread beside the caller; what calls it off.
+
+        Raises CipError: whoever asks for the manifest meets the same.
+        """
+        limits = self._session.limits()
+        self._endpoints[0].dial(limits)
+        return limits.cancellation.cancel
 
     @property
     def identity(self) -> ImageIdentity:
