@@ -5,8 +5,6 @@ An exception here knows its code, the facts of its cause and one sentence for pe
 HTTP, JSON or exit codes: `wire.status` and `cli` translate, each from one table.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -314,7 +312,7 @@ class ContentMismatchError(TrustError):
 
     default_code = ErrorCode.CONTENT_MISMATCH
 
-    def served_by(self, places: str) -> ContentMismatchError:
+    def served_by(self, places: str) -> "ContentMismatchError":
         """The same, and who served the bytes."""
         return ContentMismatchError(f"{self} (served by {places})", digest=self.digest, offset=self.offset)
 

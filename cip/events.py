@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run tells about itself: the two ways out that the core is handed (decisions.md section 6)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 

@@ -4,8 +4,6 @@
 Not argparse's own help, which shows a value that stands behind `=` only as if a blank could stand there.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Callable, Mapping

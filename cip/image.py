@@ -5,8 +5,6 @@ It exists once the policy accepts its manifest (`opening`): the bytes that were 
 and nothing is fetched twice.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time
@@ -49,7 +47,7 @@ class Image:
         self,
         reference: str,
         source: ImageSource,
-        accepted: AcceptedManifest,
+        accepted: "AcceptedManifest",
         events: Events,
         wanted: Sequence[Platform],
     ) -> None:
@@ -170,7 +168,7 @@ class Image:
         """
         return self._referrers().index(artifact_type)
 
-    def referrer_manifest(self, digest: Digest) -> ServedReferrer:
+    def referrer_manifest(self, digest: Digest) -> "ServedReferrer":
         """The manifest of one of `referrers`; config and layers that it names can be opened from now on.
 
         Raises NotFoundError (blob-not-in-image, blob-not-found), ContentMismatchError, SourceError.
@@ -203,7 +201,7 @@ class Image:
             self._ahead.close()
         self.source.close()
 
-    def _referrers(self) -> ImageReferrers:
+    def _referrers(self) -> "ImageReferrers":
         if self._listed is None:
             accepted = self.accepted
             subjects = [each for each in (accepted.index_digest, accepted.digest) if each is not None]
@@ -216,7 +214,7 @@ class Image:
     def _listed_blob(self, digest: Digest) -> Descriptor | None:
         return self._listed.find_blob(digest) if self._listed is not None else None
 
-    def _read_ahead(self) -> ReadAhead | None:
+    def _read_ahead(self) -> "ReadAhead | None":
         with self._lock:
             if self._ahead is None:
                 self._ahead = rooms.read_ahead(
@@ -231,7 +229,7 @@ class Image:
     def _where(self, part: str) -> str:
         return f"{self.reference}: {part}"
 
-    def _converted(self) -> tuple[ServedManifest, BlobInMemory | None]:
+    def _converted(self) -> "tuple[ServedManifest, BlobInMemory | None]":
         if self._served is None:
             accepted = self.accepted
             if accepted.manifest.media_type == mediatype.OCI_MANIFEST:

@@ -6,8 +6,6 @@ takes an option and an image, refuse a value that begins with a dash, and repeat
 may be a secret.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Mapping, Sequence

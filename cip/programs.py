@@ -6,8 +6,6 @@ given. A program that is late or prints too much is killed with all its children
 agent behind, and is not waited for because that holds its output open.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +76,7 @@ class Running:
         self._children: set[Popen[bytes]] = set()
         self._ended = False
 
-    def start(self, start: Callable[[], Popen[bytes]]) -> Popen[bytes]:
+    def start(self, start: "Callable[[], Popen[bytes]]") -> "Popen[bytes]":
         """What `start` starts. Under the lock, so that `kill` misses none. Raises OSError behind the end."""
         with self._lock:
             if self._ended:
@@ -87,7 +85,7 @@ class Running:
             self._children.add(child)
             return child
 
-    def discard(self, child: Popen[bytes]) -> None:
+    def discard(self, child: "Popen[bytes]") -> None:
         """It was reaped."""
         with self._lock:
             self._children.discard(child)
@@ -246,7 +244,7 @@ def run_program(
     return ProgramResult(status, found, errors)
 
 
-def _converse(child: Popen[bytes], name: str, stdin: bytes, limit: int, deadline: float) -> tuple[bytes, bytes]:
+def _converse(child: "Popen[bytes]", name: str, stdin: bytes, limit: int, deadline: float) -> tuple[bytes, bytes]:
     """Feed `stdin`; standard output and error until their ends or that of `child`, whoever may hold them open still.
 
     Raises TimeoutExpired, SourceError (limit-exceeded).
@@ -297,7 +295,7 @@ def _converse(child: Popen[bytes], name: str, stdin: bytes, limit: int, deadline
     return bytes(output), bytes(errors)
 
 
-def _has_ended(child: Popen[bytes]) -> bool:
+def _has_ended(child: "Popen[bytes]") -> bool:
     """Whether it is over; it is not reaped, so that its number stays its own."""
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
@@ -316,7 +314,7 @@ def _available(descriptor: int, most: int) -> bytes:
     return bytes(found)
 
 
-def _kill(child: Popen[bytes]) -> None:
+def _kill(child: "Popen[bytes]") -> None:
     """Kill the session of `child`, which has not been reaped yet: its number cannot belong to anybody else."""
     import signal
 

@@ -6,8 +6,6 @@ fails makes room for the next source; a broken file does not. Nothing here puts 
 content of a file nor the output of a helper is ever quoted.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import re
@@ -241,7 +239,7 @@ class _Search:
                     return found
         return None
 
-    def _in_file(self, place: AuthFile, document: _AuthDocument) -> _Match | None:
+    def _in_file(self, place: AuthFile, document: "_AuthDocument") -> _Match | None:
         for remark in document.remarks:
             self._warn(remark)
         helper_for = helper_key(document.helpers, self._name)

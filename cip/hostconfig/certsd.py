@@ -4,8 +4,6 @@
 Only names are read here; what the files hold is read when a connection needs it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import NamedTuple

@@ -6,8 +6,6 @@ directory, then the administrator's, then the vendor's. Only a file that does no
 one; a file that is there and cannot be read stops the request, because the next one may be weaker.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import time

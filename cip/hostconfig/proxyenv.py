@@ -5,8 +5,6 @@ Not `urllib`: it prefers the lower-case variables, sends loopback through a prox
 No message shows a variable's value, which may hold a password.
 """
 
-from __future__ import annotations
-
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -116,7 +114,7 @@ def _goes_directly(environment: HostEnvironment, host: str, port: int) -> bool:
     return any(_excludes(entry.strip().lower(), host, address, str(port)) for entry in entries.split(","))
 
 
-def _excludes(entry: str, host: str, address: IPv4Address | IPv6Address | None, port: str) -> bool:
+def _excludes(entry: str, host: str, address: "IPv4Address | IPv6Address | None", port: str) -> bool:
     """Whether one item of NO_PROXY covers the host. An item that makes no sense covers nothing, as in Go."""
     if not entry:
         return False
@@ -149,7 +147,7 @@ def _split_port(entry: str) -> tuple[str, str]:
     return name, port
 
 
-def _in_network(address: IPv4Address | IPv6Address, entry: str) -> bool:
+def _in_network(address: "IPv4Address | IPv6Address", entry: str) -> bool:
     from ipaddress import ip_network
 
     try:
@@ -159,7 +157,7 @@ def _in_network(address: IPv4Address | IPv6Address, entry: str) -> bool:
     return network.version == address.version and address in network
 
 
-def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+def _parse_address(text: str) -> "IPv4Address | IPv6Address | None":
     """An address; IPv4 in IPv6 clothes becomes IPv4, so that both are equal."""
     if not text.isascii() or not (text[:1].isdigit() or ":" in text):
         return None

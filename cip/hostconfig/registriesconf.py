@@ -5,8 +5,6 @@ Each file is validated alone, then laid over the files before it: a `[[registry]
 the same prefix whole.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 

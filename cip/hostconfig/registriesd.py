@@ -5,8 +5,6 @@ The only importer of `yaml`, and only when a policy asks for signatures: a broke
 The text is composed to nodes and never constructed to objects, so that a key that occurs twice is seen.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

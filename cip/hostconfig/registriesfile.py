@@ -5,8 +5,6 @@ Key names match in any case, as in the Go tools, but one key in two spellings is
 refused here too, where it has no effect as well: a file is either right or it stops the request.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Digests: `algorithm:hex`, parsed once and never a bare string afterwards."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from typing import NamedTuple
@@ -23,7 +21,7 @@ class Digest(NamedTuple):
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
 
-    def hasher(self) -> hashlib._Hash:
+    def hasher(self) -> "hashlib._Hash":
         """A fresh hash object of this digest's algorithm."""
         return hashlib.new(self.algorithm)
 

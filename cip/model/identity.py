@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The identity of an image: the names under which a policy may speak about it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from .reference import DockerReference, Transport

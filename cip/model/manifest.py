@@ -5,8 +5,6 @@ The media type decides what the bytes mean (images.md 5). It comes with the byte
 rules that other tools guess by; a body that contradicts it, or that carries members of another format, is refused.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDocumentError, UnsupportedError, quote

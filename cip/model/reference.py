@@ -4,8 +4,6 @@
 The grammar is that of registry.md 1 and images.md 2. All classes are ASCII, all matches are whole-string.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -67,7 +65,7 @@ class DockerReference(NamedTuple):
         digest = f"@{self.digest}" if self.digest is not None else ""
         return self.name + tag + digest
 
-    def tagged(self) -> DockerReference:
+    def tagged(self) -> "DockerReference":
         """The same reference, with the tag `latest` when it has neither tag nor digest."""
         return self if self.tag is not None or self.digest is not None else self._replace(tag="latest")
 

@@ -5,8 +5,6 @@ Nothing here is authenticated. A hint may keep something from being fetched, whi
 could do by deleting; it never makes anything believed. `subject` keeps strays out; the signed digest is what protects.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signatures as they are stored: container formats to values; what they claim is read in `trust`."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

@@ -6,8 +6,6 @@ token realms), link-local and metadata addresses are never visited, and loopback
 registry itself was reached at an address of that class. An IPv4 address inside an IPv6 one counts as itself.
 """
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence

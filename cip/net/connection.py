@@ -5,8 +5,6 @@ Not `HTTPSConnection` and `set_tunnel`: a time-out of theirs is none, Python 3.1
 and the address that a registry sends us to must be judged after it was resolved and before it is connected to.
 """
 
-from __future__ import annotations
-
 import http.client
 import socket
 from typing import NamedTuple

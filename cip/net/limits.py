@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long one operation may still take, on whose clock, and who may call it off."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time
@@ -26,7 +24,7 @@ class Clock:
         """Seconds since the epoch."""
         return time.time()
 
-    def sleep(self, seconds: float, cancellation: Cancellation) -> None:
+    def sleep(self, seconds: float, cancellation: "Cancellation") -> None:
         """Wait, but no longer than until the work is called off."""
         cancellation.event.wait(seconds)
 
@@ -70,7 +68,7 @@ class Limits(NamedTuple):
     cancellation: Cancellation
     deadline: float = math.inf
 
-    def until(self, deadline: float) -> Limits:
+    def until(self, deadline: float) -> "Limits":
         """The same, over at `deadline` if that comes first."""
         return self._replace(deadline=min(self.deadline, deadline))
 

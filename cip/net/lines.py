@@ -8,8 +8,6 @@ fields are handed out in one piece, because `http.client` counts pieces and allo
 buffer of ours, but for what arrived together with a head.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from email.message import Message

@@ -10,8 +10,6 @@ Not `build_opener`: it adds handlers for files, ftp and the environment's proxie
 The `timeout` of a request is a `Limits`, which the director passes on unread behind redirects and challenges.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 import urllib.request

@@ -8,8 +8,6 @@ is known, so every run of it is looked for, in whatever is quoted from outside a
 Our own wording never comes here: only text that is quoted does (`errors.quote`, `errors.redacted`).
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

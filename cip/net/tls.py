@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS: contexts, handshakes, and what faults and alerts mean (registry.md 5.2)."""
 
-from __future__ import annotations
-
 import os
 import select
 import socket

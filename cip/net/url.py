@@ -5,8 +5,6 @@ Forms are `urllib.parse`'s. URLs are not: it accepts and repairs what a registry
 backslashes and line breaks, takes `//a` behind a host for another host, and knows nothing of ports out of range.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,7 +35,7 @@ class Origin(NamedTuple):
     port: int
     shown: str = ""
 
-    def is_same(self, other: Origin) -> bool:
+    def is_same(self, other: "Origin") -> bool:
         """Whether both are one origin, however messages call them: a password may occur in the name of its registry."""
         return self[:3] == other[:3]
 
@@ -78,7 +76,7 @@ class Url(NamedTuple):
         """What stands behind the `?`, still encoded."""
         return self.target.partition("?")[2]
 
-    def with_query(self, query: str) -> Url:
+    def with_query(self, query: str) -> "Url":
         """The same place, asked something else."""
         path = self.target.partition("?")[0]
         return self._replace(target=f"{path}?{query}" if query else path)

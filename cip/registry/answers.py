@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a registry's answer means when it is not the wanted one (registry.md 6.8)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from ..errors import (

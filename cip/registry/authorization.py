@@ -4,8 +4,6 @@
 Tokens and challenges belong to one endpoint of one image. No secret gets into a message, a log line or `repr`.
 """
 
-from __future__ import annotations
-
 import threading
 import urllib.request
 from collections.abc import Callable

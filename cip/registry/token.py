@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Challenges of registries, the requests for tokens that answer them, and what token servers send (registry.md 4)."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image source protocol: where one image's bytes come from. Nothing a source returns has been checked yet."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 

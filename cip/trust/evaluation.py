@@ -5,8 +5,6 @@ The only way to an acceptance is that every requirement of the one selected list
 an absent tool are refusals. Requirement lists of several scopes are never merged (signatures.md 1.3, 2.1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import NamedTuple, Protocol

@@ -5,8 +5,6 @@ Parsing is complete: an error anywhere, even in a scope that is never used, refu
 policy names are not opened here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple

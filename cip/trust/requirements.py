@@ -5,8 +5,6 @@ A requirement accepts by saying what it accepted and refuses by raising PolicyRe
 Those that verify signatures live in rooms (`signed`, `openpgp`, `sigstore`), imported only when a policy names them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -30,7 +28,7 @@ class PolicyReaders(StrEnum):
     OWN = "own"  # given with --policy
 
     @classmethod
-    def of(cls, source: PolicySource) -> PolicyReaders:
+    def of(cls, source: PolicySource) -> "PolicyReaders":
         """Who reads a policy from there."""
         return cls.OWN if source is PolicySource.FILE else cls.SHARED
 
@@ -113,7 +111,7 @@ class SignatureResult(NamedTuple):
     key: str = ""
     certificate: Mapping[str, str] | None = None
     claims: Mapping[str, str] | None = None
-    bundle: BundleRecord | None = None
+    bundle: "BundleRecord | None" = None
 
 
 class BundleRecord(NamedTuple):

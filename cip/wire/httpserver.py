@@ -11,8 +11,6 @@ is told, and the connection goes on.
 would read leniently; overridden is only what the parent's stream or that strictness needs, each with its reason.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -63,7 +61,7 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+,;=0-9A-Za-z._~%-]*)(?::[0-9
 OpenImage = Callable[[], "Image"]
 
 
-def on_socket(sock: socket.socket, open_image: OpenImage, space: TemporarySpace) -> Conversation:
+def on_socket(sock: socket.socket, open_image: OpenImage, space: TemporarySpace) -> "Conversation":
     """The conversation on a connected stream socket, which the caller closes."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -314,7 +312,7 @@ class Conversation(BaseHTTPRequestHandler):
         except PeerError as error:
             log.debug("POST /quit: %s", error)  # it told us to quit and did not wait: that is served
 
-    def _opened(self) -> Image:
+    def _opened(self) -> "Image":
         """The image, opened at the first call and kept; a failure is told and tried again by the next call."""
         if self._image is None:
             try:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors as both wire protocols tell them: one table from code to HTTP status and JSON class."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 
