@@ -91,7 +91,7 @@ class ImageSource(Protocol):
         """The top manifest (None; fetched once and kept), or the instance `digest`; at most MANIFEST_LIMIT bytes."""
         ...
 
-    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
+    def signatures(self, digest: Digest, instance: Digest | None) -> "Sequence[RawSignature]":
         """Signatures of the manifest `digest`; `instance` is its name inside the index, None for the top manifest.
 
         Raises SignatureError (reason `fetch`) when the list cannot be had whole.
