@@ -52,7 +52,7 @@ class BundleRules(NamedTuple):
     scope: str = ""
 
 
-def _never_looked_for() -> Sequence[RawSignature]:
+def _never_looked_for() -> "Sequence[RawSignature]":
     raise UnsupportedError("signatures: nothing looks for them here", code=ErrorCode.DEPENDENCY_MISSING)
 
 
@@ -68,9 +68,9 @@ class UnverifiedImage(NamedTuple):
 
     identity: ImageIdentity
     manifest: bytes
-    signatures: Callable[[], Sequence[RawSignature]] = _never_looked_for
+    signatures: "Callable[[], Sequence[RawSignature]]" = _never_looked_for
     looked_for: Callable[[], Sequence[str]] | None = None
-    bundles: Callable[[], FoundBundles] | None = None
+    bundles: "Callable[[], FoundBundles] | None" = None
     bundle_rules: Callable[[], BundleRules] = BundleRules
 
 
