@@ -6,15 +6,20 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import struct
+import subprocess
 import tarfile
 import time
 import unittest
 import zlib
 
 from cip.model.digest import digest_of
+from cip.sources.archives.tarindex import EXTENSION_LIMIT
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import running
+from tests.support.peers import require_peer
 
 ACCEPT = "--insecure-policy"
 LENGTH = 4 << 30  # bytes of zeros inside; more than a machine unpacks in the seconds of these tests
@@ -69,6 +74,40 @@ class LongInside(LeakCheckedTestCase):
                 add(archive, name, data)
             add(archive, "l.tar", self.long)
         self.assertEqual(self.refused(f"docker-archive:{path}", "--open-timeout=1")["type"], "timeout")
+
+    def test_an_archive_that_says_nothing_for_long_ends_at_the_time(self) -> None:
+        frame = (4 << 30) - 512  # bytes that zstd passes over without a word
+        skipped = self.directory / "skipped.tar.zst"
+        packed = subprocess.run([require_peer("zstd"), "-q", "-c"], input=b"x", stdout=subprocess.PIPE, check=True)
+        with open(skipped, "wb") as file:
+            file.write(packed.stdout)
+            for _ in range(64):
+                file.write(struct.pack("<II", 0x184D2A50, frame))
+                file.seek(frame, os.SEEK_CUR)
+            file.truncate(file.tell())
+        padded = self.directory / "padded.tar.gz"
+        padded.write_bytes(gzip.compress(b"x"))
+        os.truncate(padded, 256 << 30)
+        headers = self.directory / "headers.tar"
+        records = b"6 a=b\n" * (EXTENSION_LIMIT // 6)
+        header, member = tarfile.TarInfo("h"), tarfile.TarInfo("m").tobuf(tarfile.USTAR_FORMAT)
+        header.type, header.size = tarfile.XHDTYPE, len(records)
+        extension = header.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % 512)
+        with open(headers, "wb") as file:
+            for _ in range(20):
+                file.write(extension * 15 + member)
+            file.write(bytes(1024))
+        twice = self.directory / "twice.tar"
+        with open(twice, "wb") as file:
+            large = tarfile.TarInfo("index.json")
+            large.size = 128 << 30
+            for _ in range(2):
+                file.write(large.tobuf(tarfile.GNU_FORMAT))
+                file.seek(large.size, os.SEEK_CUR)
+            file.truncate(file.tell())
+        for path in (skipped, padded, headers, twice):
+            with self.subTest(path.name):
+                self.assertEqual(self.refused(f"oci-archive:{path}:t", "--open-timeout=1")["type"], "timeout")
 
     def test_a_tarball_ends_at_the_time(self) -> None:
         path = self.directory / "layer.tar.gz"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack
+from contextvars import copy_context
 from enum import StrEnum
 from io import FileIO
 from typing import Any, NamedTuple, Protocol
@@ -215,7 +216,8 @@ def _unpack_by_program(source: Reader, output: TemporaryFile, what: str, program
         unpacked = FileIO(outlet)
         stack.callback(unpacked.close)
         for work in (feeder, runner):
-            thread = threading.Thread(target=work.run, name="zstd")
+            # each with the limit of what this is done for: what is unpacked may be nothing for as long as one likes
+            thread = threading.Thread(target=copy_context().run, args=(work.run,), name="zstd")
             try:
                 thread.start()
             except RuntimeError as error:  # EAGAIN: the limit on processes
@@ -244,7 +246,8 @@ class _Runner:
 
     def run(self) -> None:
         try:
-            self.status = self._programs.decompress(*self._ends, ZSTD_TIMEOUT, purpose=f"unpack {self._what}")
+            seconds = min(ZSTD_TIMEOUT, require_time())
+            self.status = self._programs.decompress(*self._ends, seconds, purpose=f"unpack {self._what}")
         except CipError as error:
             self.error = error
         finally:
@@ -267,6 +270,7 @@ class _Feeder:
         try:
             with memoryview(bytearray(CHUNK)) as buffer:
                 while count := self._source.readinto(buffer):
+                    require_time()
                     part = buffer[:count]
                     while part:
                         part = part[os.write(self._outlet, part) :]

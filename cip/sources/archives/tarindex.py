@@ -100,6 +100,7 @@ class TarIndex:
         same = (first.size, first.link) == (second.size, second.link)
         offset = 0
         while same and offset < first.size:
+            require_time()
             size = min(_COMPARED, first.size - offset)
             one, other = (_read(self._descriptor, each.start + offset, size, self._what) for each in (first, second))
             same = one == other and len(one) == size
@@ -216,6 +217,7 @@ class _Headers:
         return header
 
     def _extension(self, position: int, size: int) -> bytes:
+        require_time()
         if size > EXTENSION_LIMIT:
             raise InvalidDocumentError(
                 f"{self._what}: byte {position}",
