@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 
 from . import log
 from .content import MANIFEST_LIMIT, read_blob
@@ -50,11 +51,8 @@ class ImageConfig:
         if self._stored is None:
             descriptor = self._manifest.config
             try:
-                reader = self._open_blob(descriptor, BlobAccess.VERIFIED)
-                try:
+                with closing(self._open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
                     data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where)
-                finally:
-                    reader.close()
             except CipError as error:
                 error.phase = error.phase or Phase.CONFIG
                 raise

@@ -6,9 +6,9 @@ One broken file does not hide what the others say: each part is read by itself, 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
@@ -137,7 +137,7 @@ class _Explainer:
     def _stored_identity(self) -> ImageIdentity | None:
         """A store is read to know an image's name; nothing is written there, and nobody else is asked."""
         try:
-            with contextlib.closing(rooms.open_storage(self._reference, self._settings)) as source:
+            with closing(rooms.open_storage(self._reference, self._settings)) as source:
                 return source.identity
         except NotFoundError as error:
             self._missing = str(error)

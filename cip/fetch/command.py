@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from ..content import require_content
@@ -83,16 +84,10 @@ class _Fetch:
 
     def run(self, reference: str, destination: Destination, every_platform: bool) -> str:
         began = time.monotonic()
-        image = self._opener.open(reference)
-        try:
-            writer = LayoutWriter(destination.path, self._settings.times.idle)
-            try:
+        with closing(self._opener.open(reference)) as image:
+            with closing(LayoutWriter(destination.path, self._settings.times.idle)) as writer:
                 self._confine()
                 signatures = self._copy(image, writer, destination, every_platform)
-            finally:
-                writer.close()
-        finally:
-            image.close()
         name = f"oci:{destination.path}" + (f":{destination.tag}" if destination.tag else "")
         top = image.accepted.index_digest or image.accepted.digest
         return f"{name}: {top}, {self._progress.summary(time.monotonic() - began)}, {_count(signatures, 'signature')}"
@@ -127,16 +122,13 @@ class _Fetch:
 
     def _copy_instance(self, image: Image, digest: Digest, writer: LayoutWriter) -> bytes:
         """Another instance of the index of `image`, judged by itself if its index was not accepted."""
-        other = self._opener.open(image.reference, digest)
-        try:
+        with closing(self._opener.open(image.reference, digest)) as other:
             if other.accepted.index_digest != image.accepted.index_digest:
                 raise CipError(
                     f"{image.reference}: changed while it was fetched: run it again", code=ErrorCode.REGISTRY_ERROR
                 )
             copy_blobs(self._blobs(other), other, writer, self._opener.events, self._progress)
             return other.accepted.data
-        finally:
-            other.close()
 
     def _blobs(self, image: Image) -> Sequence[Descriptor]:
         manifest = image.accepted.manifest

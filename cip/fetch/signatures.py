@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from .. import log
 from ..content import read_blob, require_content
@@ -159,11 +159,8 @@ class _Kept:
 
     def _blob(self, source: ImageSource, descriptor: Descriptor) -> bytes:
         what = f"{self._image.reference}: signature {descriptor.digest}"
-        reader = source.open_blob(descriptor, BlobAccess.VERIFIED)
-        try:
+        with closing(source.open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
             data = read_blob(reader, descriptor, SIGNATURE_LIMIT, what)
-        finally:
-            reader.close()
         self._writer.write(data, descriptor.digest)
         return data
 

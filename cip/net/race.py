@@ -13,6 +13,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 from ..errors import ErrorCode, NetworkError, Phase, SourceError
 from .addresses import Address
@@ -30,11 +31,8 @@ def connect(
 
     Raises NetworkError (connection-refused, timeout) after `limits.times.connect` seconds or when all have failed.
     """
-    race = _Race(origin, limits, via)
-    try:
+    with closing(_Race(origin, limits, via)) as race:
         return race.run(list(addresses), delay)
-    finally:
-        race.close()
 
 
 def connect_local(path: str, limits: Limits) -> socket.socket:

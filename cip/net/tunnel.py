@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import socket
+from contextlib import closing
 
 from ..errors import (
     AuthenticationError,
@@ -52,14 +53,11 @@ def open_tunnel(channel: Channel, origin: Origin, proxy: Proxy) -> None:
 def _connect(channel: Channel, origin: Origin, proxy: Proxy) -> None:
     fields = {"Host": origin.tunnel, **proxy_authorization(proxy)}
     lines = [f"CONNECT {origin.tunnel} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-    answer = Response(channel, method="CONNECT")
-    try:
+    with closing(Response(channel, method="CONNECT")) as answer:
         channel.sendall("\r\n".join(lines).encode("ascii"))
         answer.begin()
         if not 200 <= answer.status < 300:
             raise proxy_refusal(origin, proxy, answer.status)
-    finally:
-        answer.close()
 
 
 def _socks(channel: Channel, origin: Origin, proxy: Proxy) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..content import read_blob
@@ -440,8 +441,5 @@ def read_signature_blob(
 
     Raises ContentMismatchError, InvalidDocumentError (limit-exceeded), SourceError.
     """
-    blob = RegistryBlob(descriptor, BlobAccess.VERIFIED, (endpoint,), session, signature_until=until)
-    try:
+    with closing(RegistryBlob(descriptor, BlobAccess.VERIFIED, (endpoint,), session, signature_until=until)) as blob:
         return read_blob(blob, descriptor, limit, what)
-    finally:
-        blob.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 
 from ..content import MANIFEST_LIMIT, read_blob
 from ..errors import CipError, ErrorCode, InvalidDocumentError, SignatureError, SourceError
@@ -106,11 +107,8 @@ def _read_file(descriptor: int, what: str) -> bytes:
 
 
 def _read(files: LayoutFiles, descriptor: Descriptor, limit: int, where: str) -> bytes:
-    blob = files.open_blob(descriptor.digest)
-    try:
+    with closing(files.open_blob(descriptor.digest)) as blob:
         return read_blob(blob, descriptor, limit, where)
-    finally:
-        blob.close()
 
 
 def _unreadable(why: str) -> SignatureError:

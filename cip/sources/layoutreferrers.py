@@ -7,6 +7,7 @@ Blobs that no entry names are not searched: `cosign save` leaves what refers to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from ..content import MANIFEST_LIMIT, read_blob, read_limited, require_content
@@ -93,18 +94,12 @@ class _Listed(NamedTuple):
     open_file: Callable[[Digest], FileBlob]
 
     def manifest(self, descriptor: Descriptor) -> bytes:
-        blob = self.open_file(descriptor.digest)
-        try:
+        with closing(self.open_file(descriptor.digest)) as blob:
             return read_limited(blob, MANIFEST_LIMIT, f"{self.place}: referrer {descriptor.digest}")
-        finally:
-            blob.close()
 
     def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
-        blob = self.open_file(descriptor.digest)
-        try:
+        with closing(self.open_file(descriptor.digest)) as blob:
             return read_blob(blob, descriptor, limit, what)
-        finally:
-            blob.close()
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> FileBlob:
         return self.open_file(descriptor.digest)

@@ -16,6 +16,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
@@ -291,8 +292,7 @@ class Conversation(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self._start_blob(expected)
             return
-        reader = image.open_blob(digest, BlobAccess.VERIFIED)
-        try:
+        with closing(image.open_blob(digest, BlobAccess.VERIFIED)) as reader:
             if expected.size == UNKNOWN_SIZE:
                 expected = expected._replace(size=reader.size)
             if expected.size != UNKNOWN_SIZE:
@@ -301,8 +301,6 @@ class Conversation(BaseHTTPRequestHandler):
                 self._send_chunked(reader, expected)
             else:
                 self._send_spooled(reader, expected)
-        finally:
-            reader.close()
 
     def _answer_quit(self, name: str) -> None:
         self.close_connection = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 
 from ...content import MANIFEST_LIMIT, read_limited
 from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, SourceError, quote
@@ -60,11 +61,8 @@ class Archive:
 
     def read_member(self, name: bytes, limit: int) -> bytes:
         """All of the member `name`. Raises InvalidDocumentError (also limit-exceeded), SourceError."""
-        blob = self.open_member(name)
-        try:
+        with closing(self.open_member(name)) as blob:
             return read_limited(blob, limit, f"{self._what}: member {_shown(name)}")
-        finally:
-            blob.close()
 
     def close(self) -> None:
         """Release the archive; members opened before stay open."""
@@ -101,13 +99,10 @@ def open_archive(path: str, text: str, spools: Spools, programs: Programs) -> Ar
     compression = detect_compression(head)
     if compression is None:
         return Archive(descriptor, text, lambda: os.close(descriptor))
-    source = whole_file(descriptor, text)
-    try:
+    with closing(whole_file(descriptor, text)) as source:
         # The state of the file belongs to the key: an archive that was replaced or changed is another one.
         key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
         spooled = spools.open(key, lambda output: unpack(source, compression, output, text, programs))
-    finally:
-        source.close()
     return Archive(spooled.descriptor, text, spooled.close)
 
 
