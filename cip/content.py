@@ -275,17 +275,25 @@ class TimedReader:
             return self._reader.readinto(buffer)
 
 
-class BytesReader:
+class OnePlace:
+    """What the reader of a blob answers that is in one place only."""
+
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """`error`, whose message names the place."""
+        return error
+
+    def restart(self, error: ContentMismatchError) -> bool:
+        """There is no other place."""
+        return False
+
+
+class BytesReader(OnePlace):
     """A blob that is in memory already, such as a converted config."""
 
     def __init__(self, data: bytes) -> None:
+        self.size = len(data)
         self._data = memoryview(data)
         self._position = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes in the whole blob."""
-        return len(self._data)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes."""
@@ -293,14 +301,6 @@ class BytesReader:
         buffer[: len(part)] = part
         self._position += len(part)
         return len(part)
-
-    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Memory accuses nobody."""
-        return error
-
-    def restart(self, error: ContentMismatchError) -> bool:
-        """There is no other place."""
-        return False
 
     def close(self) -> None:
         """Nothing to release."""

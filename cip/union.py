@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from . import log, rooms
@@ -33,7 +34,7 @@ from .programs import Programs
 from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
-from .sources.base import BlobAccess, ImageSource, RawManifest, ReferrerSource, open_rest, read_over
+from .sources.base import BlobAccess, ImageSource, PlainSource, RawManifest, ReferrerSource, open_rest, read_over
 from .sources.directory import DirectorySource, open_directory
 from .sources.fileblob import FileBlob
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
@@ -98,10 +99,8 @@ class LayoutPlace:
             blob = self._files.open_blob(digest)
         except NotFoundError:
             return None
-        try:
+        with closing(blob):
             return RawManifest(read_limited(blob, MANIFEST_LIMIT, f"{self.text}: manifest {digest}"), "")
-        finally:
-            blob.close()
 
 
 class DirectoryPlace:
@@ -141,7 +140,7 @@ class DirectoryPlace:
 LocalPlace = LayoutPlace | DirectoryPlace
 
 
-class UnionSource:
+class UnionSource(PlainSource):
     """A registry image with local places in front; `registry` is None when the network may not be touched."""
 
     def __init__(
@@ -153,6 +152,8 @@ class UnionSource:
         events: Events,
     ) -> None:
         """Owns `places` and `registry`."""
+        # that of the registry reference, wherever the bytes come from
+        self.identity = docker_identity(Transport.DOCKER, named)
         self._text = reference.text
         self._named = named
         self._places = tuple(places)
@@ -160,11 +161,6 @@ class UnionSource:
         self._events = events
         self._top: RawManifest | None = None
         self._found: dict[Digest, LocalPlace] = {}
-
-    @property
-    def identity(self) -> ImageIdentity:
-        """That of the registry reference, wherever the bytes come from."""
-        return docker_identity(Transport.DOCKER, self._named)
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """From the registry; offline from the first local place that has it. Raises NetworkError (offline)."""
@@ -193,10 +189,6 @@ class UnionSource:
         if self._registry is not None:
             return self._registry.referrer_source()
         return next(iter(self._found.values())).referrer_source() if self._found else None
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers of the manifest."""
-        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """From the first local place that has it unharmed, else from the registry.

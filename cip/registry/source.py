@@ -20,11 +20,11 @@ from ..hostconfig.registriesconf import load_registries
 from ..model import mediatype
 from ..model.descriptor import Descriptor
 from ..model.digest import Digest
-from ..model.identity import ImageIdentity, docker_identity
+from ..model.identity import docker_identity
 from ..model.reference import DockerReference, ImageReference, Transport
 from ..net.limits import Cancellation, Limits
 from ..settings import Settings
-from ..sources.base import BlobAccess, RawManifest, ReferrerSource
+from ..sources.base import BlobAccess, PlainSource, RawManifest, ReferrerSource
 from .blob import RegistryBlob
 from .endpoints import Endpoint
 from .manifests import read_manifest
@@ -54,12 +54,14 @@ def open_registry(reference: ImageReference, settings: Settings, session: Regist
     return RegistrySource(named, endpoints, settings, session)
 
 
-class RegistrySource:
+class RegistrySource(PlainSource):
     """One image at its endpoints; safe from any thread."""
 
     def __init__(
         self, reference: DockerReference, endpoints: Sequence[Endpoint], settings: Settings, session: RegistrySession
     ) -> None:
+        # a policy may speak of the logical names, wherever the image came from
+        self.identity = docker_identity(Transport.DOCKER, reference)
         self._reference = reference
         self._settings = settings
         self._session = session
@@ -80,11 +82,6 @@ class RegistrySource:
         limits = self._session.limits()
         self._endpoints[0].dial(limits)
         return limits.cancellation.cancel
-
-    @property
-    def identity(self) -> ImageIdentity:
-        """The names under which a policy may speak about this image: the logical ones, wherever it came from."""
-        return docker_identity(Transport.DOCKER, self._reference)
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The top manifest, fetched once, or the instance `digest`. Raises NotFoundError, SourceError."""
@@ -113,10 +110,6 @@ class RegistrySource:
                 opening=self._limits,
             )
         return self._referrers
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers of the manifest: a registry serves what its manifests name."""
-        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """The blob from the first place that sends it; `urls` of the descriptor are never followed (registry.md S2).

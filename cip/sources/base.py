@@ -119,6 +119,26 @@ class ImageSource(Protocol):
         ...
 
 
+class PlainSource:
+    """What a source answers that has no signatures, lists nothing, and serves the layers that its manifest names."""
+
+    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence["RawSignature"]:
+        """None."""
+        return ()
+
+    def signature_locations(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def referrer_source(self) -> ReferrerSource | None:
+        """None."""
+        return None
+
+    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        """The layers of the manifest."""
+        return layers
+
+
 @runtime_checkable
 class ContinuableSource(ImageSource, Protocol):
     """A source that need not begin a blob at its first byte."""

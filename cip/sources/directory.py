@@ -13,7 +13,7 @@ from ..model.descriptor import Descriptor
 from ..model.digest import Digest
 from ..model.identity import ImageIdentity, path_identity
 from ..model.reference import ImageReference, Transport
-from .base import BlobAccess, RawManifest
+from .base import BlobAccess, PlainSource, RawManifest
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
 from .localpath import resolve_path
@@ -26,21 +26,16 @@ _VERSION = re.compile(rb"Directory Transport Version: ([0-9]{1,9})\.([0-9]{1,9})
 _NEWEST = (1, 2)
 
 
-class DirectorySource:
+class DirectorySource(PlainSource):
     """The image in one directory; owns `tree`. `text` is the reference for messages."""
 
     def __init__(self, text: str, identity: ImageIdentity, tree: Tree) -> None:
         """Check the version file. Raises InvalidDocumentError, SourceError."""
         self._text = text
-        self._identity = identity
+        self.identity = identity
         self._tree = tree
         self._top: RawManifest | None = None
         self._require_known_version()
-
-    @property
-    def identity(self) -> ImageIdentity:
-        """The resolved path and its parents."""
-        return self._identity
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """`manifest.json`, or the file of the instance `digest`; the type must be guessed."""
@@ -59,13 +54,6 @@ class DirectorySource:
     def signature_locations(self) -> Sequence[str]:
         """The directory."""
         return (self._text,)
-
-    def referrer_source(self) -> None:
-        """None."""
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers of the manifest."""
-        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> FileBlob:
         """The file that is named by the digest."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 
-from ..content import MANIFEST_LIMIT, read_limited, require_time
+from ..content import MANIFEST_LIMIT, OnePlace, read_limited, require_time
 from ..errors import CipError, ContentMismatchError, ErrorCode, NotFoundError, SourceError
 
 
-class FileBlob:
+class FileBlob(OnePlace):
     """The `size` bytes from `start` of an open file; owns `descriptor`. `what` names the blob in messages.
 
     Reading is positional, so descriptors of one open file may be read side by side. A file that became shorter
@@ -21,14 +22,9 @@ class FileBlob:
         self._descriptor: int | None = descriptor
         self._start = self._position = start
         self._end = start + size
-        self._size = size
+        self.size = size
         self._what = what
         self._lock = threading.Lock()  # a number closed by another thread may already be another file's
-
-    @property
-    def size(self) -> int:
-        """Bytes in the whole blob."""
-        return self._size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes. Raises SourceError."""
@@ -49,10 +45,6 @@ class FileBlob:
     def rewind(self) -> None:
         """Go back to the first byte."""
         self._position = self._start
-
-    def restart(self, error: ContentMismatchError) -> bool:
-        """There is no other place."""
-        return False
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
         """Name the file."""
@@ -78,11 +70,8 @@ def whole_file(descriptor: int, what: str) -> FileBlob:
 
 def read_document(descriptor: int, what: str, limit: int = MANIFEST_LIMIT) -> bytes:
     """All of an open file, which is closed. Raises SourceError, InvalidDocumentError (limit-exceeded)."""
-    blob = whole_file(descriptor, what)
-    try:
+    with closing(whole_file(descriptor, what)) as blob:
         return read_limited(blob, limit, what)
-    finally:
-        blob.close()
 
 
 def reason(error: OSError) -> str:

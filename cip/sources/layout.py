@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from contextlib import closing
+from typing import Protocol
 
 from .. import rooms
 from ..content import MANIFEST_LIMIT, read_limited, require_content
@@ -31,13 +32,10 @@ from ..model.manifest import Index, read_entry
 from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageReference, Transport
 from ..settings import PlatformOptions, Settings
-from .base import BlobAccess, RawManifest, ReferrerSource
+from .base import BlobAccess, PlainSource, RawManifest, ReferrerSource
 from .beneath import Tree
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
 from .localpath import resolve_path
-
-if TYPE_CHECKING:
-    from ..model.signature import RawSignature
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)
@@ -62,8 +60,8 @@ class LayoutFiles(Protocol):
         ...
 
 
-class LayoutSource:
-    """One image of a layout."""
+class LayoutSource(PlainSource):
+    """One image of a layout, which has no place for signatures but as referrers."""
 
     def __init__(
         self, reference: ImageReference, identity: ImageIdentity, files: LayoutFiles, platform: PlatformOptions
@@ -74,7 +72,7 @@ class LayoutSource:
         an image of `platform`; InvalidReferenceError, InvalidDocumentError, UnsupportedError, SourceError.
         """
         self._text = reference.text
-        self._identity = identity
+        self.identity = identity
         self._files = files
         self._top: RawManifest | None = None
         self._referrers: ReferrerSource | None = None
@@ -97,11 +95,6 @@ class LayoutSource:
         """The name that the chosen image has in the index."""
         return self._name
 
-    @property
-    def identity(self) -> ImageIdentity:
-        """The resolved path and its parents."""
-        return self._identity
-
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The chosen manifest, of the size and digest that the index says, or the instance `digest`."""
         if digest is not None:
@@ -118,23 +111,11 @@ class LayoutSource:
             self._top = RawManifest(data, self._descriptor.media_type)
         return self._top
 
-    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
-        """None: a layout has no place for them."""
-        return ()
-
-    def signature_locations(self) -> Sequence[str]:
-        """None."""
-        return ()
-
     def referrer_source(self) -> ReferrerSource | None:
         """What refers to the image, as far as `index.json` lists it."""
         if self._referrers is None:
             self._referrers = rooms.layout_referrers(self._text, self._files.read_index, self._files.open_blob)
         return self._referrers
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers of the manifest."""
-        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> FileBlob:
         """The blob as it lies there."""
@@ -150,10 +131,8 @@ class LayoutSource:
         except (NotFoundError, SourceError) as error:
             error.phase = Phase.MANIFEST
             raise
-        try:
+        with closing(blob):
             return read_limited(blob, MANIFEST_LIMIT, f"{self._text}: manifest {digest}")
-        finally:
-            blob.close()
 
     def _listed_type(self, digest: Digest) -> str:
         """The type that `index.json` gives to an instance that is listed there, too; else it must be guessed."""

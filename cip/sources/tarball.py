@@ -7,7 +7,8 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import closing
+from typing import NamedTuple
 
 from ..content import CHUNK, BytesReader, Reader
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
@@ -15,18 +16,15 @@ from ..hostconfig.machine import host_platforms
 from ..model import mediatype
 from ..model.descriptor import Descriptor
 from ..model.digest import Digest, digest_of
-from ..model.identity import ImageIdentity, nameless_identity
+from ..model.identity import nameless_identity
 from ..model.reference import ImageReference, Transport
 from ..programs import Programs
 from ..settings import PlatformOptions
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .archives.spool import Spools
-from .base import BlobAccess, RawManifest
+from .base import BlobAccess, PlainSource, RawManifest
 from .beneath import open_regular
 from .fileblob import FileBlob, reason, whole_file
-
-if TYPE_CHECKING:
-    from ..model.signature import RawSignature
 
 FILE_LIMIT = 1000  # files in one reference
 _LAST_TIME = 253402300799 * 10**9  # nanoseconds: the last second of the year 9999
@@ -42,11 +40,12 @@ class _LayerFile(NamedTuple):
     mtime: int
 
 
-class TarballSource:
+class TarballSource(PlainSource):
     """An image whose layers are files and whose config is made up from them."""
 
     def __init__(self, reference: ImageReference, files: Sequence[_LayerFile]) -> None:
         """Owns the descriptors of `files` once it returns."""
+        self.identity = nameless_identity(Transport.TARBALL)
         self._text = reference.text
         self._files = {file.described.digest: file for file in reversed(files)}
         self._descriptors = [file.descriptor for file in files]
@@ -59,31 +58,11 @@ class TarballSource:
             }
         )
 
-    @property
-    def identity(self) -> ImageIdentity:
-        """No name: only the transport's default scope applies."""
-        return nameless_identity(Transport.TARBALL)
-
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The generated manifest; there are no instances."""
         if digest is not None:
             raise self._missing(f"no manifest {digest}", digest)
         return RawManifest(self._manifest, mediatype.OCI_MANIFEST)
-
-    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
-        """None."""
-        return ()
-
-    def signature_locations(self) -> Sequence[str]:
-        """None."""
-        return ()
-
-    def referrer_source(self) -> None:
-        """None."""
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers of the manifest."""
-        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BytesReader | FileBlob:
         """The config, or one of the files as it is."""
@@ -165,23 +144,17 @@ def _range(descriptor: int, size: int, what: str) -> FileBlob:
 
 def _diff_id(source: FileBlob, compression: Compression, what: str, spools: Spools, programs: Programs) -> Digest:
     """The digest of the plain tar; `source` is closed."""
-    try:
+    with closing(source):
         if streams(compression):
             return _hash(DecompressingReader(source, compression, what))
-        unpacked = spools.open(source, lambda output: unpack(source, compression, output, what, programs))
-        try:
-            return _digest(whole_file(unpacked.duplicate(), what))
-        finally:
-            unpacked.close()
-    finally:
-        source.close()
+        spooled = spools.open(source, lambda output: unpack(source, compression, output, what, programs))
+        with closing(spooled):
+            return _digest(whole_file(spooled.duplicate(), what))
 
 
 def _digest(blob: FileBlob) -> Digest:
-    try:
+    with closing(blob):
         return _hash(blob)
-    finally:
-        blob.close()
 
 
 def _hash(reader: Reader) -> Digest:

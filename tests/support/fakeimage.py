@@ -73,11 +73,8 @@ class Failing(BytesReader):
 
     def __init__(self, data: bytes, error: Exception) -> None:
         super().__init__(data)
+        self.size = BIG_SIZE
         self._error = error
-
-    @property
-    def size(self) -> int:
-        return BIG_SIZE
 
     def readinto(self, buffer: memoryview, /) -> int:
         if not (count := super().readinto(buffer)):

@@ -31,12 +31,8 @@ class Place(BytesReader):
         super().__init__(b"")
         self._places = list(places)
         self._parts = list(self._places.pop(0))
-        self._size = size
+        self.size = size
         self.blamed: list[str] = []
-
-    @property
-    def size(self) -> int:
-        return self._size
 
     def readinto(self, buffer: memoryview, /) -> int:
         while self._parts:
@@ -56,7 +52,7 @@ class Place(BytesReader):
         if not self._places:
             return False
         self._parts = list(self._places.pop(0))
-        self._size = UNKNOWN_SIZE
+        self.size = UNKNOWN_SIZE
         return True
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:

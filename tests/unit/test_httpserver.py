@@ -57,14 +57,10 @@ class FakeReader(BytesReader):
         wait: threading.Event | None = None,
     ) -> None:
         super().__init__(data if good is None else data[:good])
-        self._stated = len(data) if size is None else size
+        self.size = len(data) if size is None else size
         self._error = error
         self._wait = wait
         self.closed = 0
-
-    @property
-    def size(self) -> int:
-        return self._stated
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = super().readinto(buffer)

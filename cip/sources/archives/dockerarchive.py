@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import closing
+from typing import NamedTuple
 
-from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, Reader
-from ...errors import ContentMismatchError, ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
+from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, OnePlace, Reader
+from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
 from ...model.descriptor import Descriptor
 from ...model.digest import Digest, digest_of, parse_digest
@@ -21,16 +22,13 @@ from ...model.identity import ImageIdentity, nameless_identity
 from ...model.jsontree import JsonNode, parse_json
 from ...model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
 from ...programs import Programs
-from ..base import BlobAccess, RawManifest
+from ..base import BlobAccess, PlainSource, RawManifest
 from ..fileblob import FileBlob, whole_file
 from ..localpath import resolve_path
 from .archive import Archive, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .spool import SpooledFile, Spools
 from .tarindex import clean_name
-
-if TYPE_CHECKING:
-    from ...model.signature import RawSignature
 
 DESCRIPTION_NAME = b"manifest.json"
 DESCRIPTION_LIMIT = 1024 * 1024  # bytes (images.md section 11)
@@ -54,8 +52,8 @@ class _Layer(NamedTuple):
     compression: Compression | None
 
 
-class DockerArchiveSource:
-    """One image of a `docker save` archive."""
+class DockerArchiveSource(PlainSource):
+    """One image of a `docker save` archive, which has no place for signatures."""
 
     def __init__(
         self, text: str, identity: ImageIdentity, archive: Archive, choice: Choice, spools: Spools, programs: Programs
@@ -65,7 +63,7 @@ class DockerArchiveSource:
         Raises InvalidReferenceError when the choice does not fit, InvalidDocumentError, SourceError.
         """
         self._text = text
-        self._identity = identity
+        self.identity = identity
         self._archive = archive
         self._spools = spools
         self._programs = programs
@@ -80,11 +78,6 @@ class DockerArchiveSource:
             raise
         self._manifest = self._compose(diff_ids)
 
-    @property
-    def identity(self) -> ImageIdentity:
-        """The tag in the reference, if any; no scope but the transport's own."""
-        return self._identity
-
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The manifest made of the description; there are no instances."""
         if digest is not None:
@@ -92,21 +85,6 @@ class DockerArchiveSource:
                 f"{self._text}: no manifest {digest}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest)
             )
         return RawManifest(self._manifest, mediatype.DOCKER_MANIFEST)
-
-    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
-        """None: an archive has no place for them."""
-        return ()
-
-    def signature_locations(self) -> Sequence[str]:
-        """None."""
-        return ()
-
-    def referrer_source(self) -> None:
-        """None."""
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers of the manifest."""
-        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BytesReader | FileBlob | UnpackedBlob:
         """The config, or a layer as plain tar."""
@@ -171,16 +149,12 @@ class DockerArchiveSource:
 
     def _measure(self, member: bytes) -> _Layer:
         """A layer and the size of its plain tar, which for a compressed one only its end tells."""
-        blob = self._archive.open_member(member)
-        try:
+        with closing(self._archive.open_member(member)) as blob:
             compression = detect_compression(_head(blob))
-        finally:
-            blob.close()
         if compression is None:
             return _Layer(member, blob.size, None)
-        blob = self._archive.open_member(member)
         what = f"{self._text}: layer {member.decode('utf-8', 'backslashreplace')!r}"
-        try:
+        with closing(self._archive.open_member(member)) as blob:
             if streams(compression):
                 return _Layer(member, _length(DecompressingReader(blob, compression, what)), compression)
             self._spooled[member] = spooled = self._spools.open(
@@ -189,8 +163,6 @@ class DockerArchiveSource:
             unpacked = whole_file(spooled.duplicate(), what)
             unpacked.close()
             return _Layer(member, unpacked.size, None)
-        finally:
-            blob.close()
 
     def _compose(self, diff_ids: Sequence[Digest]) -> bytes:
         config = Descriptor(mediatype.DOCKER_CONFIG, digest_of(self._config), len(self._config))
@@ -206,32 +178,19 @@ class DockerArchiveSource:
         ).encode()
 
 
-class UnpackedBlob:
+class UnpackedBlob(OnePlace):
     """A compressed layer as plain tar of `size` bytes; owns `blob`, which `reader` reads."""
 
     def __init__(self, blob: FileBlob, reader: Reader, size: int) -> None:
         self._blob = blob
         self._reader = reader
-        self._size = size
+        self.size = size
         self._lock = threading.Lock()
-
-    @property
-    def size(self) -> int:
-        """Bytes of the plain tar."""
-        return self._size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes. Raises SourceError, InvalidDocumentError for damage."""
         with self._lock:
             return self._reader.readinto(buffer)
-
-    def restart(self, error: ContentMismatchError) -> bool:
-        """There is no other place."""
-        return False
-
-    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """The message already names the place."""
-        return error
 
     def close(self) -> None:
         """Release the archive's descriptor."""

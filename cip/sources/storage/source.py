@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,7 +39,7 @@ from ...model.manifest import Index, Manifest, parse_manifest
 from ...model.platform import choose_instance
 from ...model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
 from ...settings import PlatformOptions, Settings
-from ..base import BlobAccess, RawManifest
+from ..base import BlobAccess, PlainSource, RawManifest
 from .configuration import StorageConfiguration, load_storage
 from .storagename import StorageName, parse_storage_name, split_store
 from .store import LayerPlace, Store, StoredImage, StoredLayer, open_store
@@ -64,7 +65,7 @@ class _Found(NamedTuple):
     named: DockerReference | None
 
 
-class StorageSource:
+class StorageSource(PlainSource):
     """One image of the local storage; owns `stores`, of which the first is the storage's own."""
 
     def __init__(self, text: str, found: _Found, stores: Sequence[Store], place: str) -> None:
@@ -72,15 +73,10 @@ class StorageSource:
         self._text = text
         self._found = found
         self._stores = tuple(stores)
-        self._identity = _identity(found, place)
+        self.identity = _identity(found, place)
         self._top: RawManifest | None = None
         self._last = b""  # the manifest that was handed out last: the one that the image is made of
         self._places: dict[Digest, tuple[LayerPlace, int]] = {}
-
-    @property
-    def identity(self) -> ImageIdentity:
-        """`[DRIVER@ROOT]NAME@ID` and what lies above it."""
-        return self._identity
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The manifest kept under the digest of the reference, else the image's own; or the instance `digest`."""
@@ -119,9 +115,6 @@ class StorageSource:
     def signature_locations(self) -> Sequence[str]:
         """The store."""
         return (self._text,)
-
-    def referrer_source(self) -> None:
-        """None."""
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers as plain tars, which are what the storage can serve (images.md 4.4).
@@ -176,11 +169,8 @@ class StorageSource:
             store.close()
 
     def _read_item(self, key: str, limit: int = MANIFEST_LIMIT) -> bytes:
-        blob = self._found.store.open_item(self._found.image, key)
-        try:
+        with closing(self._found.store.open_item(self._found.image, key)) as blob:
             return read_limited(blob, limit, f"{self._text}: {key}")
-        finally:
-            blob.close()
 
     def _signature_sizes(self, instance: Digest | None) -> Sequence[int]:
         metadata = self._found.image.metadata
@@ -230,12 +220,9 @@ class StorageSource:
 
     def _require_diff_ids(self, config: Descriptor, layers: Sequence[Descriptor]) -> None:
         """Hold the storage's own records against the config, the only thing that the manifest vouches for."""
-        blob = self.open_blob(config, BlobAccess.VERIFIED)
         where = f"{self._text}: config"
-        try:
+        with closing(self.open_blob(config, BlobAccess.VERIFIED)) as blob:
             data = read_blob(blob, config, MANIFEST_LIMIT, where)
-        finally:
-            blob.close()
         rootfs = parse_json(data, where).folded(("rootfs",)).get("rootfs")
         diff_ids = rootfs.folded(("diff_ids",)).get("diff_ids") if rootfs is not None else None
         expected = [node.as_str() for node in diff_ids.items()] if diff_ids is not None else []
@@ -339,11 +326,8 @@ def _chosen_instance(text: str, found: _Found, digest: Digest, platform: Platfor
     """What the index `digest`, kept with an image, chooses for this platform; None when it is no index, or nothing."""
     where = f"{text}: manifest-{digest}"
     try:
-        blob = found.store.open_item(found.image, f"manifest-{digest}")
-        try:
+        with closing(found.store.open_item(found.image, f"manifest-{digest}")) as blob:
             parsed = parse_manifest(read_limited(blob, MANIFEST_LIMIT, where), "", where)
-        finally:
-            blob.close()
         if isinstance(parsed, Index):
             return choose_instance(parsed, host_platforms(platform)).descriptor.digest
     except CipError as error:

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -158,10 +158,8 @@ class Store:
             tree = Tree.at(os.path.realpath(self._run_root))
         except OSError:
             return ()  # most stores have none, and none of ours would be there
-        try:
+        with closing(tree):
             return tuple(self._read_list(tree, f"{directory}/volatile-layers.json"))
-        finally:
-            tree.close()
 
     @contextmanager
     def _locked(self, path: str) -> Iterator[None]:
@@ -217,11 +215,8 @@ class LayerPlace(NamedTuple):
 
     def measure(self, what: str) -> int:
         """The size of the layer's tar where the store did not record it: one pass over the recipe."""
-        recipe = self.store.open_recipe(self.layer, what)
-        try:
+        with closing(self.store.open_recipe(self.layer, what)) as recipe:
             return measure_recipe(recipe, f"{what}: recipe")
-        finally:
-            recipe.close()
 
 
 def open_store(text: str, root: str, driver: str, run_root: str = "") -> Store | None:

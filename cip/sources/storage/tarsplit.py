@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from ...content import CHUNK, Reader
+from ...content import CHUNK, OnePlace, Reader
 from ...errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
 from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
@@ -47,13 +47,13 @@ class LayerFiles(Protocol):
         ...
 
 
-class RebuiltLayer:
+class RebuiltLayer(OnePlace):
     """The tar of a layer as a blob; owns `recipe` and `files`. `size` may be UNKNOWN_SIZE."""
 
     def __init__(self, recipe: FileBlob, files: LayerFiles, size: int, what: str) -> None:
         self._recipe = recipe
         self._files = files
-        self._size = size
+        self.size = size  # of the tar, as the store recorded it
         self._what = what
         self._entries = read_recipe(recipe, f"{what}: recipe")
         self._piece = memoryview(b"")
@@ -61,11 +61,6 @@ class RebuiltLayer:
         self._missing = 0  # bytes of the current file that are still to come
         self._closed = False
         self._lock = threading.Lock()
-
-    @property
-    def size(self) -> int:
-        """Bytes of the tar, as the store recorded them."""
-        return self._size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes: as many as fit, because small files make small pieces. Raises SourceError."""
@@ -79,10 +74,6 @@ class RebuiltLayer:
                     break
                 filled += count
             return filled
-
-    def restart(self, error: ContentMismatchError) -> bool:
-        """There is no other place."""
-        return False
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
         """Name the file."""
