@@ -27,12 +27,20 @@ def main(arguments: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         *options, reference = arguments or make_image(scratch)
+        if reference.startswith("-"):
+            print(f"demo.py: expected IMAGE behind the options, found {reference!r}; see --help", file=sys.stderr)
+            sys.exit(2)
+        opened = False
         try:
             with open_proxy(reference, options=options) as image:
+                opened = True
                 show_image(image)
         except ClientError as error:
-            refused = error.code in ("policy-missing", "policy-rejected")
-            sys.exit(f"{error}\nlet it pass with --policy FILE or --insecure-policy" if refused else str(error))
+            if opened or not error.problem:  # else the proxy has said in its log why the image does not open
+                print(error, file=sys.stderr)
+            if error.code in ("policy-missing", "policy-rejected"):
+                print("let it pass with --policy FILE or --insecure-policy", file=sys.stderr)
+            sys.exit(1)
     print("ok")
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+_REQUESTS = "HTTP requests, such as GET /manifest HTTP/1.0 and an empty line"
 # Bytes of a thread's stack. Python 3.13 lets JSON nest so deep before it complains that 1 MiB is overrun, by hostile
 # input in a worker too; what C libraries give by default is 128 KiB to "unlimited".
 _STACK_SIZE = 4 * 1024 * 1024
@@ -138,10 +139,12 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
         return image
 
     sock = streams = None
+    told = False
     if invocation.sockfd is not None:
         sock = stack.enter_context(adopt_socket(invocation.sockfd, socket.SOCK_STREAM))
     else:
-        if os.isatty(0):
+        told = os.isatty(0)
+        if told:
             _greet(reference)
         streams = stack.enter_context(adopt_streams(0, 1))
     opener, confinement, last_words = _core(invocation, stack, asked=sock is not None and _asks_for_content(sock))
@@ -154,7 +157,10 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
         assert streams is not None
         conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, open_image, space)
     stack.callback(conversation.close)
-    return _converse(conversation, confinement, last_words)
+    status = _converse(conversation, confinement, last_words)
+    if streams is not None and not told and status == EXIT_SERVED and not conversation.was_asked:
+        log.warning("stdin ended before a request: expected %s; a parent hands over a socket by --sockfd", _REQUESTS)
+    return status
 
 
 def _asks_for_content(sock: socket.socket) -> bool:
@@ -175,9 +181,7 @@ def _greet(reference: str) -> None:
     except CipError as error:
         raise UsageError(str(error)) from error
     log.warning(
-        "stdin is a terminal: expected HTTP requests, such as GET /manifest HTTP/1.0 and an empty line; Ctrl-D"
-        " ends it, %s explain shows what would be done",
-        log.PROGRAM,
+        "stdin is a terminal: expected %s; Ctrl-D ends it, %s explain shows what would be done", _REQUESTS, log.PROGRAM
     )
 
 

@@ -143,13 +143,15 @@ _LEVELS = {
 }
 
 
-def describe_options(*, everything: bool) -> list[str]:
-    """The lines of the help, of all options or of the common ones."""
+def describe_options(is_known: Callable[[str], bool], *, everything: bool) -> list[str]:
+    """The lines of the help, of all options or of the common ones; of those alone that this copy has."""
     lines: list[str] = []
     for title, group in GROUPS.items():
         if title == COMMON or (title and everything):
             lines += ["", f"{title}:"]
             for option in group:
+                if not is_known(f"--{option.name}"):
+                    continue
                 glue = "" if option.kind is Kind.LEVEL else " "
                 left = f"--{option.name}{glue}{option.metavar}".rstrip()
                 lines.append(f"  {left:<29} {option.help}")

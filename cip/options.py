@@ -153,17 +153,18 @@ def _require_own_descriptors(command: Command, values: Mapping[str, Any]) -> Non
 
 def help_text(*, everything: bool) -> str:
     """What `--help` prints, and `--help all`."""
-    lines = [
-        f"usage: {PROGRAM} [--sockfd N] [OPTIONS] IMAGE",
-        f"       {PROGRAM} {Command.JSON} [--sockfd N] [OPTIONS]",
-        f"       {PROGRAM} {Command.EXPLAIN} [--json] [OPTIONS] IMAGE",
-        f"       {PROGRAM} {Command.FETCH} [--all] [OPTIONS] IMAGE oci:DIR[:TAG]",
-        "",
-        "Serve a container image to a parent process, explain how it is found, or fetch it into a layout.",
-        *describe_options(everything=everything),
-        "",
+    forms = [
+        (Command.HTTP, "[--sockfd N] [OPTIONS] IMAGE", "serves a container image to a parent process"),
+        (Command.JSON, "[--sockfd N] [OPTIONS]", "serves any number by skopeo's protocol"),
+        (Command.EXPLAIN, "[--json] [OPTIONS] IMAGE", "tells how an image would be found and judged"),
+        (Command.FETCH, "[--all] [OPTIONS] IMAGE oci:DIR[:TAG]", "brings an image into a layout"),
     ]
-    return "\n".join(lines)
+    lines: list[str] = []
+    for command, arguments, purpose in forms:
+        if rooms.knows(command):
+            lines.append(f"{'       ' if lines else 'usage: '}{' '.join(filter(None, (PROGRAM, command, arguments)))}")
+            lines.append(f"           {purpose}")
+    return "\n".join([*lines, *describe_options(rooms.knows, everything=everything), ""])
 
 
 def version_text() -> str:

@@ -108,12 +108,16 @@ _WORDS = {
     "experimental-image-proxy": "jsonproxy",
     "explain": "explain",
     "fetch": "fetch",
+    "--json": "explain",
+    "--all": "fetch",
     "--audit-fd": "report",
+    "--require-audit": "report",
     "--events-fd": "report",
     "--journal": "report",
     "--local-source": "union",
     "--offline": "union",
     "--partial-dir": "partial",
+    "--partial-limit": "partial",
     "--read-ahead": "readahead",
     "--segments": "segments",
     "--require-sandbox": "confine",
@@ -128,9 +132,18 @@ def present() -> tuple[str, ...]:
 def require_words(words: Iterable[str]) -> None:
     """Return unless a command or a flag (`--name`) is given that needs an absent room. Raises UsageError."""
     for word in words:
-        for room in ROOMS:
-            if room.name == _WORDS.get(word) and not _is_present(room):
-                raise UsageError(_without(word, room))
+        room = _missing(word)
+        if room is not None:
+            raise UsageError(_without(word, room))
+
+
+def knows(word: str) -> bool:
+    """Whether this copy can serve the command or the flag (`--name`)."""
+    return _missing(word) is None
+
+
+def _missing(word: str) -> Room | None:
+    return next((room for room in ROOMS if room.name == _WORDS.get(word) and not _is_present(room)), None)
 
 
 def _is_present(room: Room) -> bool:

@@ -111,6 +111,11 @@ class Conversation(BaseHTTPRequestHandler):
         """Answer requests until the connection closes."""
         self.handle()
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether any request came."""
+        return self._target != ""
+
     def close(self) -> None:
         """Close the image."""
         if self._image is not None:

@@ -62,7 +62,17 @@ class Demo(unittest.TestCase):
         done = self.run_demo(f"--policy={policy}", "oci:layout:t")
         self.assertEqual(done.returncode, 1)
         first = r"container-image-proxy: ERROR: .*\n"
-        self.assertRegex(done.stderr, rf"\A{first}policy-rejected: .*\n.*--policy FILE or --insecure-policy\n\Z")
+        self.assertRegex(done.stderr, rf"\A{first}.*--policy FILE or --insecure-policy\n\Z")
+
+    def test_an_image_that_does_not_open_is_told_of_once(self) -> None:
+        done = self.run_demo("--insecure-policy", f"oci:{self.scratch}/none")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, r"\Acontainer-image-proxy: ERROR: oci:.*/none: no such file or directory\n\Z")
+
+    def test_options_without_an_image_are_wrong_usage(self) -> None:
+        done = self.run_demo("--insecure-policy", "--frobnicate")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"\Ademo\.py: expected IMAGE .*, found '--frobnicate'; see --help\n\Z")
 
     def test_asked_for_help_it_tells_how_it_is_called(self) -> None:
         done = self.run_demo("--help")

@@ -347,6 +347,13 @@ class Started(Conversations):
             self.assertTrue(proxy.line.at_end())
             self.assertEqual(proxy.wait(), 0)
 
+    def test_on_a_stdin_that_is_empty_it_says_what_it_expected(self) -> None:
+        done = subprocess.run(
+            [*MODULE, self.policy, self.layout()], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+        self.assertRegex(done.stderr, r"\A\S+: WARNING: stdin ended before a request: expected HTTP .*--sockfd\n\Z")
+
     def test_on_two_pipes_whose_reader_leaves(self) -> None:
         big = images.big(self.scratch / "big")
         with running(self.policy, f"oci:{self.scratch}/big:t", pipes=True, status=1) as proxy:

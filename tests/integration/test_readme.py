@@ -61,6 +61,12 @@ class Blocks(unittest.TestCase):
                 with self.subTest(block):
                     self.assertTrue(self.run_block(["sh", "-eu"], block))
 
+    def test_the_demo_with_an_image(self) -> None:
+        layout = images.f2(self.directory / "layout")
+        (block,) = blocks("shell")  # of which the network is no part
+        self.assertRegex(block, "python3 demo.py --.* docker://")
+        self.assertTrue(self.run_block(["sh", "-eu"], re.sub(r"docker://\S+", f"oci:{layout.path}:t", block)))
+
     def test_python_blocks(self) -> None:
         layout = images.f1(self.directory / "layout")
         found = blocks("python")

@@ -207,6 +207,10 @@ class Rooms(unittest.TestCase):
             if room.name in REFUSALS:
                 with self.subTest(room.name):
                     self.require_refused(copy, room, lacks(room, {each.name for each in ROOMS}))
+        said = subprocess.run([*self.command(copy), "--help", "all"], check=True, capture_output=True, text=True).stdout
+        self.assertEqual(said.count("container-image-proxy"), 1, said)  # no command but its own
+        for word in ("--audit-fd", "--segments", "--offline", "--partial-limit", "--json"):
+            self.assertNotIn(word, said)
 
     def test_the_core_keeps_its_limit(self) -> None:
         package = self.copy(ROOMS) / "theirs"
