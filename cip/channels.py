@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
-from .model.descriptor import UNKNOWN_SIZE, Descriptor
-from .model.digest import Digest, parse_digest
+from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, parse_digest
 from .model.jsontree import parse_json
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ from .channels import CHANNELS, Channel, Stream, hang_up, refusal, stop
 from .channels import ClientError as ClientError
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
-from .model.descriptor import Descriptor
-from .model.digest import Digest, parse_digest
+from .model.descriptor import Descriptor, Digest, parse_digest
 from .model.manifest import Manifest, parse_manifest
 from .model.referrers import SUBJECT_KEY, VERIFIED_KEY, parse_referrers
 

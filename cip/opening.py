@@ -15,8 +15,7 @@ from .errors import CipError, ErrorCode, ImageAbsentError, InvalidDigestError, I
 from .events import Events, failure
 from .hostconfig.machine import host_platforms
 from .image import AcceptedManifest, Image, start_timer
-from .model.descriptor import Descriptor, Platform
-from .model.digest import Digest, digest_of
+from .model.descriptor import Descriptor, Digest, Platform, digest_of
 from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import Transport, parse_image_reference

@@ -24,8 +24,7 @@ from collections.abc import Sequence
 from . import log
 from .content import ON_WAIT, BlobReader
 from .errors import CipError, ContentMismatchError, NetworkError
-from .model.descriptor import UNKNOWN_SIZE, Descriptor
-from .model.digest import Digest
+from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 from .sources.base import BlobAccess, OpenBlob
 
 CONNECTIONS = 3

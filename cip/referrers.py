@@ -24,8 +24,7 @@ from .errors import (
     UnsupportedError,
 )
 from .model import mediatype
-from .model.descriptor import Descriptor
-from .model.digest import Digest
+from .model.descriptor import Descriptor, Digest
 from .model.jsontree import replace_surrogates
 from .model.referrers import (
     ATTESTATION,

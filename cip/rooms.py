@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from .events import Events
     from .explain.view import Explanation
     from .fetch.command import Destination
-    from .model.descriptor import Descriptor
-    from .model.digest import Digest
+    from .model.descriptor import Descriptor, Digest
     from .model.jsontree import JsonNode
     from .model.reference import ImageReference
     from .model.signature import FoundBundles, RawSignature

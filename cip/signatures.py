@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from . import rooms
 from .errors import CipError
 from .hostconfig.registriesd import load_registries_d
-from .model.digest import Digest
+from .model.descriptor import Digest
 from .model.signature import FoundBundles, RawSignature, SigstoreSignature
 from .settings import Settings
 from .sources.base import ImageSource

@@ -26,19 +26,25 @@ from .errors import (
     UsageError,
 )
 from .events import Events
-from .model.descriptor import Descriptor
-from .model.digest import Digest, digest_of
-from .model.identity import ImageIdentity, docker_identity, path_identity
-from .model.reference import DockerReference, ImageReference, Transport, parse_image_reference
+from .model.descriptor import Descriptor, Digest, digest_of
+from .model.reference import (
+    DockerReference,
+    ImageIdentity,
+    ImageReference,
+    Transport,
+    docker_identity,
+    parse_image_reference,
+    path_identity,
+)
 from .programs import Programs
 from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
 from .sources.base import BlobAccess, ImageSource, PlainSource, RawManifest, ReferrerSource, open_rest, read_over
+from .sources.beneath import resolve_path
 from .sources.directory import DirectorySource, open_directory
 from .sources.fileblob import FileBlob
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
-from .sources.localpath import resolve_path
 
 if TYPE_CHECKING:
     from .model.signature import RawSignature

@@ -28,13 +28,22 @@ from ..hostconfig.paths import (
 from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig, load_registries
 from ..hostconfig.registriesd import BundleTrust, SignatureLocation, load_registries_d
-from ..model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
-from ..model.reference import DEFAULT_DOMAIN, DockerReference, ImageReference, Transport, parse_image_reference
+from ..model.reference import (
+    DEFAULT_DOMAIN,
+    DockerReference,
+    ImageIdentity,
+    ImageReference,
+    Transport,
+    docker_identity,
+    nameless_identity,
+    parse_image_reference,
+    path_identity,
+)
 from ..net.tls import missing_authorities
 from ..net.url import parse_origin
 from ..registry.endpoints import HUB_HOST
 from ..settings import PolicySource, Settings, TlsVerify
-from ..sources.localpath import resolve_path
+from ..sources.beneath import resolve_path
 from ..trust.evaluation import select_requirements
 from ..trust.policy import Policy, accept_anything_policy, parse_policy, unmatched_scopes
 from ..trust.requirements import PolicyReaders, Requirement

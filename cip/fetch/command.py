@@ -17,13 +17,12 @@ from ..content import require_content
 from ..errors import CipError, ErrorCode, UnsupportedError, UsageError, quote
 from ..image import Image
 from ..model import mediatype
-from ..model.descriptor import REF_NAME, Descriptor
-from ..model.digest import Digest, digest_of
+from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
 from ..model.manifest import Index, parse_manifest
 from ..model.reference import Transport, parse_image_reference
 from ..opening import INDEX_DEPTH, ImageOpener
 from ..settings import Settings
-from ..sources.localpath import resolve_path
+from ..sources.beneath import resolve_path
 from .copies import copy_blobs
 from .layoutwriter import LayoutWriter
 from .progress import Progress

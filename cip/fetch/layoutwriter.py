@@ -22,8 +22,7 @@ from .. import log
 from ..content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
 from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
 from ..model import mediatype
-from ..model.descriptor import REF_NAME, Descriptor
-from ..model.digest import Digest
+from ..model.descriptor import REF_NAME, Descriptor, Digest
 from ..model.jsontree import parse_json
 from ..partial.blob import PartialBlob
 from ..partial.part import Part

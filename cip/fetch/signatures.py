@@ -17,8 +17,7 @@ from ..content import read_blob, require_content
 from ..errors import CipError, ErrorCode, MissingDependencyError, NotFoundError, Phase, SignatureError
 from ..image import Image
 from ..model import mediatype
-from ..model.descriptor import REF_NAME, Descriptor
-from ..model.digest import Digest, digest_of
+from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
 from ..model.manifest import Manifest, parse_manifest
 from ..model.reference import ImageReference, Transport, parse_image_reference
 from ..model.referrers import NotABundleError, bundle_layer, fallback_tag

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ErrorCode, UnsupportedError, quote
 from . import mediatype
-from .descriptor import Descriptor
-from .digest import digest_of
+from .descriptor import Descriptor, digest_of
 from .jsontree import JsonNode, parse_json, replace_surrogates
 from .manifest import Manifest
 

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors: pointers to content, with the size and digest that the content must have."""
+"""Digests and descriptors: what content must hash to, and pointers to it with its type and size.
 
+A digest is `algorithm:hex`, parsed once and never a bare string afterwards.
+"""
+
+import hashlib
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDigestError, InvalidDocumentError, quote
-from .digest import Digest, parse_digest
 from .jsontree import JsonNode
 
+HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}  # image-spec descriptor.md, "Registered Algorithms"
+_SHAPE = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
+_LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that names an entry of a layout
 UNKNOWN_SIZE = -1  # only for content that a local store rebuilds without having recorded its size
 MAX_SIZE = 2**63 - 1
@@ -17,6 +23,48 @@ _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 # A key that another reader takes for one of these is an attack (images.md 5.3).
 _MEMBERS = frozenset({"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"})
+
+
+class Digest(NamedTuple):
+    """A parsed digest. `algorithm` is one of `HEX_DIGITS`, `encoded` its lower-case hex digits."""
+
+    algorithm: str
+    encoded: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.encoded}"
+
+    def hasher(self) -> "hashlib._Hash":
+        """A fresh hash object of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+
+def parse_digest(text: str) -> Digest:
+    """Parse `algorithm:hex` (image-spec descriptor.md, "Digests").
+
+    Raises InvalidDigestError, which quotes `text`, says what is wrong with it, and has the code
+    `digest-unsupported` for a well-formed digest of an algorithm that is not registered.
+    """
+    algorithm, _, encoded = text.partition(":")
+    if not algorithm or not encoded:
+        raise InvalidDigestError(text, "expected algorithm:hex")
+    if algorithm not in HEX_DIGITS:
+        names = ", ".join(HEX_DIGITS)
+        if _SHAPE.fullmatch(text):
+            raise InvalidDigestError(text, f"algorithm must be one of {names}", code=ErrorCode.DIGEST_UNSUPPORTED)
+        raise InvalidDigestError(text, f"expected algorithm:hex, the algorithm must be one of {names}")
+    if len(encoded) != HEX_DIGITS[algorithm]:
+        raise InvalidDigestError(
+            text, f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:, found {len(encoded)}"
+        )
+    if not _LOWER_HEX.fullmatch(encoded):
+        raise InvalidDigestError(text, f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:")
+    return Digest(algorithm, encoded)
+
+
+def digest_of(data: bytes | memoryview) -> Digest:
+    """The sha256 digest of `data`."""
+    return Digest("sha256", hashlib.sha256(data).hexdigest())
 
 
 class Platform(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image references: text that names an image, parsed without looking at the file system or the network.
+"""Names of images: references, parsed without looking at the file system or the network, and what a policy calls them.
 
 The grammar is that of registry.md 1 and images.md 2. All classes are ASCII, all matches are whole-string.
 """
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote
-from .digest import Digest, parse_digest
+from .descriptor import Digest, parse_digest
 
 DEFAULT_DOMAIN = "docker.io"
 _HUB_ALIAS = "index.docker.io"
@@ -317,3 +317,36 @@ _PARSERS: Mapping[str, Callable[[str, str], ImageReference]] = {
     Transport.CONTAINERS_STORAGE: _parse_containers_storage,
     Transport.TARBALL: _parse_tarball,
 }
+
+
+class ImageIdentity(NamedTuple):
+    """What policy lookup compares with its scopes (signatures.md 1.3).
+
+    `identity` is the exact name (empty where the transport has none), `scopes` are the namespaces, most specific
+    first, `docker` is the reference that a signature must name, None where the transport has none.
+    """
+
+    transport: Transport
+    identity: str
+    scopes: tuple[str, ...]
+    docker: DockerReference | None = None
+
+
+def docker_identity(transport: Transport, reference: DockerReference) -> ImageIdentity:
+    """The identity of an image that is named by a docker reference."""
+    return ImageIdentity(transport, str(reference), reference.scopes(), reference)
+
+
+def path_identity(transport: Transport, resolved: str, docker: DockerReference | None = None) -> ImageIdentity:
+    """The identity of an image under the absolute, link-free path `resolved`: the path, then its parents but `/`."""
+    scopes = []
+    parent = resolved.rpartition("/")[0]
+    while parent:
+        scopes.append(parent)
+        parent = parent.rpartition("/")[0]
+    return ImageIdentity(transport, resolved, tuple(scopes), docker)
+
+
+def nameless_identity(transport: Transport, docker: DockerReference | None = None) -> ImageIdentity:
+    """The identity of an image that only the transport's default scope applies to."""
+    return ImageIdentity(transport, "", (), docker)

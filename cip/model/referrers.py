@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CipError, ErrorCode, InvalidDocumentError, quote
 from . import mediatype
-from .descriptor import Descriptor, read_descriptor
-from .digest import Digest
+from .descriptor import Descriptor, Digest, read_descriptor
 from .jsontree import JsonNode, parse_json
 from .manifest import Manifest, parse_manifest_members, read_manifest
 

@@ -14,8 +14,7 @@ from typing import NamedTuple, TypeVar
 from ..errors import CipError, ErrorCode, InvalidInputError, Phase, RegistryError, quote
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
-from ..model.descriptor import Descriptor
-from ..model.digest import Digest, digest_of
+from ..model.descriptor import Descriptor, Digest, digest_of
 from ..model.referrers import ENTRY_LIMIT, LIST_LIMIT, Referrer, fallback_tag, parse_referrers, too_many
 from ..net.limits import Limits
 from ..net.response import Response

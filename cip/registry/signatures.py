@@ -30,8 +30,7 @@ from ..errors import (
 from ..hostconfig.paths import read_if_present
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
-from ..model.descriptor import Descriptor
-from ..model.digest import Digest
+from ..model.descriptor import Descriptor, Digest
 from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.signature import (

@@ -18,10 +18,8 @@ from ..content import BlobReader, require_content
 from ..errors import CipError, ErrorCode, InvalidDigestError, Phase
 from ..hostconfig.registriesconf import load_registries
 from ..model import mediatype
-from ..model.descriptor import Descriptor
-from ..model.digest import Digest
-from ..model.identity import docker_identity
-from ..model.reference import DockerReference, ImageReference, Transport
+from ..model.descriptor import Descriptor, Digest
+from ..model.reference import DockerReference, ImageReference, Transport, docker_identity
 from ..net.limits import Cancellation, Limits
 from ..settings import Settings
 from ..sources.base import BlobAccess, PlainSource, RawManifest, ReferrerSource

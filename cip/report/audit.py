@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from ..errors import CipError, ErrorCode
-from ..model.digest import Digest
+from ..model.descriptor import Digest
 from ..trust.evaluation import Audit, Decision
 from ..trust.requirements import SignatureResult
 from .lines import VERSION, LineWriter

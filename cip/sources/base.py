@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 from ..content import CHUNK, BlobReader
 from ..content import BlobAccess as BlobAccess
 from ..errors import SourceError
-from ..model.descriptor import Descriptor
-from ..model.digest import Digest
-from ..model.identity import ImageIdentity
+from ..model.descriptor import Descriptor, Digest
+from ..model.reference import ImageIdentity
 from ..model.referrers import Referrer
 
 if TYPE_CHECKING:

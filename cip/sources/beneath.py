@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens regular files beneath a directory that no name and no link leads out of.
+"""Opens files of local sources: the path of a reference, and regular files that no name and no link leads out of.
 
-The walk opens one element after the other relative to the directory before it, never through the kernel's own path
-lookup, so a directory that is exchanged for a link meanwhile changes nothing. Only a regular file is ever opened:
-a pipe would block, and a device may act on being opened.
+The path in a reference is resolved once: what policy looks up is what is opened. The walk beneath it opens one element
+after the other relative to the directory before it, never through the kernel's own path lookup, so a directory that is
+exchanged for a link meanwhile changes nothing. Only a regular file is ever opened: a pipe would block, and a device may
+act on being opened.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import errno
 import os
 import stat
 from enum import StrEnum
+
+from ..errors import InvalidReferenceError, Phase, SourceError, quote_own
+from ..model.reference import ImageReference
 
 LINK_LIMIT = 40  # links followed in one lookup, as many as the kernel's
 
@@ -160,3 +164,30 @@ class _Walk:
                 os.close(self._way.pop())
         self._pending.extend(target.split(b"/")[::-1])
         return True
+
+
+def resolve_path(reference: ImageReference) -> str:
+    """The absolute, link-free path of `reference`; an empty one is the current directory.
+
+    Links are followed element by element, so `link/..` is the parent of what the link names and not the directory
+    that the link lies in (signatures.md 1.3, "STRICTER"). All parents must exist, the last element may be missing
+    unless it is a dangling link (images.md 2.3). Raises SourceError, InvalidReferenceError for what names no file.
+    """
+    path = reference.path or "."
+    try:
+        try:
+            return os.path.realpath(path, strict=True)
+        except FileNotFoundError:
+            parent, name = os.path.split(path.rstrip("/"))
+            if name in ("", ".", "..") or os.path.lexists(os.path.join(parent, name)):
+                raise
+            resolved = os.path.realpath(parent or ".", strict=True)
+            if not os.path.isdir(resolved):
+                raise
+            return os.path.join(resolved, name)
+    except UnicodeEncodeError as error:
+        raise InvalidReferenceError(reference.text, "the path has no form in the file system's encoding") from error
+    except OSError as error:
+        where = quote_own(os.fsdecode(error.filename or path))
+        why = (error.strerror or str(error)).lower()
+        raise SourceError(f"{reference.text}: {where}: {why}", phase=Phase.MANIFEST) from error

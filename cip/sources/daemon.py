@@ -26,9 +26,8 @@ from ..errors import (
     quote,
     quote_own,
 )
-from ..model.identity import docker_identity, nameless_identity
 from ..model.jsontree import parse_json
-from ..model.reference import ImageReference, Transport
+from ..model.reference import ImageReference, Transport, docker_identity, nameless_identity
 from ..net.budget import Budget
 from ..net.connection import Connection
 from ..net.limits import Cancellation, Clock, Limits

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 
 from .. import rooms
 from ..errors import ErrorCode, InvalidDocumentError, Phase, SourceError, quote
-from ..model.descriptor import Descriptor
-from ..model.digest import Digest
-from ..model.identity import ImageIdentity, path_identity
-from ..model.reference import ImageReference, Transport
+from ..model.descriptor import Descriptor, Digest
+from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from .base import BlobAccess, PlainSource, RawManifest
-from .beneath import Tree
+from .beneath import Tree, resolve_path
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
-from .localpath import resolve_path
 
 if TYPE_CHECKING:
     from ..model.signature import RawSignature

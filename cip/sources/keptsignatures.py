@@ -15,8 +15,7 @@ from contextlib import closing
 
 from ..content import MANIFEST_LIMIT, read_blob
 from ..errors import CipError, ErrorCode, InvalidDocumentError, SignatureError, SourceError
-from ..model.descriptor import Descriptor, read_descriptor
-from ..model.digest import Digest
+from ..model.descriptor import Descriptor, Digest, read_descriptor
 from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, SigstoreSignature, parse_signature_blob

@@ -24,18 +24,15 @@ from ..errors import (
 )
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
-from ..model.descriptor import REF_NAME, Descriptor, read_descriptor
-from ..model.digest import Digest
-from ..model.identity import ImageIdentity, path_identity
+from ..model.descriptor import REF_NAME, Descriptor, Digest, read_descriptor
 from ..model.jsontree import JsonNode, parse_json
 from ..model.manifest import Index, read_entry
 from ..model.platform import choose_instance, is_attestation
-from ..model.reference import ImageReference, Transport
+from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from ..settings import PlatformOptions, Settings
 from .base import BlobAccess, PlainSource, RawManifest, ReferrerSource
-from .beneath import Tree
+from .beneath import Tree, resolve_path
 from .fileblob import FileBlob, read_document, reason, refusal, whole_file
-from .localpath import resolve_path
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)

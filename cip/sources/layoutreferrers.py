@@ -13,8 +13,7 @@ from typing import NamedTuple
 from ..content import MANIFEST_LIMIT, read_blob, read_limited, require_content
 from ..errors import CipError
 from ..model import mediatype
-from ..model.descriptor import REF_NAME, Descriptor
-from ..model.digest import Digest
+from ..model.descriptor import REF_NAME, Descriptor, Digest
 from ..model.jsontree import parse_json
 from ..model.referrers import (
     ENTRY_LIMIT,

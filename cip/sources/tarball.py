@@ -14,10 +14,8 @@ from ..content import CHUNK, BytesReader, Reader
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
-from ..model.descriptor import Descriptor
-from ..model.digest import Digest, digest_of
-from ..model.identity import nameless_identity
-from ..model.reference import ImageReference, Transport
+from ..model.descriptor import Descriptor, Digest, digest_of
+from ..model.reference import ImageReference, Transport, nameless_identity
 from ..programs import Programs
 from ..settings import PlatformOptions
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack

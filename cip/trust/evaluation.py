@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from ..errors import CipError, PolicyRejectedError, quote
-from ..model.digest import Digest, digest_of
-from ..model.identity import ImageIdentity
+from ..model.descriptor import Digest, digest_of
+from ..model.reference import ImageIdentity
 from .policy import Policy
 from .requirements import Acceptance, Requirement, SignatureResult, name_of
 from .requirements import GpgvOutcome as GpgvOutcome

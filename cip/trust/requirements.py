@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import ErrorCode, PolicyRejectedError, UnsupportedError
-from ..model.digest import Digest, digest_of
-from ..model.identity import ImageIdentity
+from ..model.descriptor import Digest, digest_of
 from ..model.jsontree import JsonNode
+from ..model.reference import ImageIdentity
 from ..settings import PolicySource
 
 if TYPE_CHECKING:

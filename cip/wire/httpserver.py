@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 from .. import __version__, log
 from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, SourceError, quote
-from ..model.descriptor import UNKNOWN_SIZE, Descriptor
-from ..model.digest import parse_digest
+from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
 from ..model.mediatype import OCI_INDEX
 from ..net.lines import (
     REQUEST_BODY_LIMIT,

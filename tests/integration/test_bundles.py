@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from cip.client import open_proxy
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.integration.test_policy import BLOBS, DIGEST, MANIFEST, PolicyCase
 from tests.support import images
 from tests.support.bundles import SUBJECT_URI, V1, V2, World, statement

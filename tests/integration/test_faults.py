@@ -17,8 +17,7 @@ from typing import Any, ClassVar
 
 from cip.content import Release, copy_verified
 from cip.errors import CipError, ErrorCode
-from cip.model.descriptor import Descriptor
-from cip.model.digest import digest_of
+from cip.model.descriptor import Descriptor, digest_of
 from cip.model.mediatype import OCI_MANIFEST
 from cip.settings import RetryOptions, TimeLimits
 from tests.support import registry

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cip.model import mediatype
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from cip.partial.part import BLOCK
 from cip.sources.keptsignatures import ARTIFACT_TYPE
 from tests.support import images, referrers

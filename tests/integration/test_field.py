@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
 from tests.support.field import AMD64, NAME, FieldCase, complaining, content, without_blobs

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cip.client import open_proxy
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.field import AMD64, NAME, FieldCase, content
 from tests.support.jsonparent import json_proxy

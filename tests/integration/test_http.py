@@ -15,7 +15,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from tests.support import images
 from tests.support.parent import MODULE, PATIENCE, ROOT, Answer, Line, Pipes, running
 from tests.support.peers import clean_environment, free_port

@@ -6,7 +6,7 @@ import unittest
 from collections import Counter
 
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.faultrun import BASE
 from tests.support.jsonparent import JsonParent, json_proxy, read_error_pipe, read_to_end

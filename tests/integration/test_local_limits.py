@@ -14,7 +14,7 @@ import time
 import unittest
 import zlib
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.sources.archives.tarindex import EXTENSION_LIMIT
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase

@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
 from tests.support.parent import PATIENCE, ROOT, Proxy, running

@@ -10,7 +10,7 @@ import unittest
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.jsonparent import JsonProxy, Reply, close_all, json_proxy, read_error_pipe, read_exactly, read_to_end
 from tests.support.leaks import LeakCheckedTestCase

@@ -10,7 +10,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.partial.part import BLOCK
 from tests.support.faultrun import BASE, Outcome, run_http, run_json
 from tests.support.faulttable import BYTES, CUT, World

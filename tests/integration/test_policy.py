@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cip.model import mediatype
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from cip.model.signature import SigstoreSignature
 from tests.support import images
 from tests.support.jsonparent import json_proxy

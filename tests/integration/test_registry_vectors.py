@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from cip.errors import NetworkError
 from cip.events import NO_EVENTS
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.net.opener import Opener, Request
 from cip.net.tls import TlsIdentity
 from cip.net.url import parse_url

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cip.confine import sandbox
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
 from tests.support.jsonparent import json_proxy

@@ -6,7 +6,7 @@ import unittest
 from collections.abc import Callable
 from functools import partial
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support.faultrun import Outcome, run_http, run_json
 from tests.support.faulttable import BYTES, CUT, World
 from tests.support.registry import (

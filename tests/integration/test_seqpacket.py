@@ -18,7 +18,7 @@ import unittest
 from pathlib import Path
 from typing import NamedTuple
 
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from tests.support import images
 from tests.support.exchanges import EXCHANGES, Talk, make_places, policy_option
 from tests.support.jsonparent import (

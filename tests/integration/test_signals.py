@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.fakeimage import BIG
 from tests.support.parent import MODULE, PATIENCE, ROOT

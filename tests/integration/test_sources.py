@@ -28,8 +28,7 @@ from cip.content import Release, copy_verified
 from cip.errors import CipError
 from cip.events import NO_EVENTS
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import digest_of, parse_digest
+from cip.model.descriptor import Descriptor, digest_of, parse_digest
 from cip.model.manifest import Manifest, parse_manifest
 from cip.model.reference import parse_image_reference
 from cip.programs import DirectPrograms

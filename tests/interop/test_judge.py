@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
 from tests.support.judge import Judge

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cip.errors import SignatureError
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.programs import DirectPrograms
 from cip.trust.openpgp.keyring import merge_key_rings
 from cip.trust.openpgp.packets import SIGNATURE, Packet, read_packets

@@ -29,7 +29,7 @@ from cip.errors import CipError
 from cip.events import NO_EVENTS
 from cip.hostconfig.paths import KEY_LIMIT, read_configuration
 from cip.model import mediatype
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from cip.opening import ImageOpener
 from cip.programs import DirectPrograms
 from cip.settings import PlatformOptions, Settings, TlsVerify

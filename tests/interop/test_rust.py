@@ -11,7 +11,7 @@ import unittest
 from typing import Any, ClassVar
 
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.bench.images import Pusher
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cip
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.bench.images import Pusher, blob_file
 from tests.support import images
 from tests.support.peers import docker_registry, require_peer

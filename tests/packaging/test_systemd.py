@@ -11,7 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.integration.test_fetch import FetchCase
 from tests.support import restricted
 from tests.support.parent import ROOT

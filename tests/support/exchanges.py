@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cip.model import mediatype
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from tests.support import images
 from tests.support.jsonparent import JsonParent, Reply, close_all, has_nothing, read_exactly, read_to_end
 from tests.support.parent import PATIENCE

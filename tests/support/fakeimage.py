@@ -11,8 +11,7 @@ from cip.content import BlobAccess, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, ErrorCode, NotFoundError
 from cip.image import Image
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from tests.support.images import (
     BIG_SIZE,
     CONFIG_C,

@@ -22,8 +22,7 @@ from cip import watch  # noqa: E402
 from cip.content import BlobReader, BytesReader  # noqa: E402  (importable from anywhere by the line above)
 from cip.errors import ErrorCode, NetworkError, NotFoundError  # noqa: E402
 from cip.image import Image  # noqa: E402
-from cip.model.descriptor import UNKNOWN_SIZE  # noqa: E402
-from cip.model.digest import digest_of  # noqa: E402
+from cip.model.descriptor import UNKNOWN_SIZE, digest_of  # noqa: E402
 from cip.temporary import TemporarySpace  # noqa: E402
 from cip.wire import httpserver  # noqa: E402
 from cip.wire.fds import adopt_socket  # noqa: E402

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 
 from .faulttable import BYTES, CUT, World
 from .jsonparent import JsonParent

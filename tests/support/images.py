@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 
 REF_NAME = "org.opencontainers.image.ref.name"
 BLOCK = 512

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cip.model.digest import Digest
+from cip.model.descriptor import Digest
 from tests.support.parent import MODULE, PATIENCE, ROOT
 from tests.support.peers import clean_environment
 

@@ -8,8 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.signature import SigstoreSignature
 
 from . import images

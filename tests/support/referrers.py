@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cip.model import mediatype
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from cip.model.referrers import SIGNING_PREDICATE, fallback_tag
 
 from . import images

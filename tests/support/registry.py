@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from cip.model import mediatype
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 
 from . import images
 

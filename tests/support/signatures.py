@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cip.errors import ConfigurationError
-from cip.model.digest import digest_of
-from cip.model.identity import ImageIdentity, docker_identity, nameless_identity
-from cip.model.reference import Transport, parse_docker_reference
+from cip.model.descriptor import digest_of
+from cip.model.reference import ImageIdentity, Transport, docker_identity, nameless_identity, parse_docker_reference
 from cip.trust.evaluation import TrustTools, UnverifiedImage
 from cip.trust.requirements import GpgvOutcome
 

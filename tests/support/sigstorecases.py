@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.model.signature import SigstoreSignature
 
 from .signatures import OTHER_DIGEST

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.trust.openpgp.packets import read_packets
 
 from .signatures import OTHER_DIGEST, GpgHome, KeyOptions, payload

@@ -12,8 +12,7 @@ from cip import log
 from cip.content import ON_WAIT, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NetworkError, NotFoundError, Phase
 from cip.hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
-from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from cip.model.mediatype import OCI_CONFIG
 from cip.model.reference import parse_docker_reference
 from cip.net.limits import Cancellation

@@ -18,8 +18,7 @@ from cip.content import (
     require_content,
 )
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, NetworkError
-from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 
 Parts = Sequence[bytes | CipError]
 

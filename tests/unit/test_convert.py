@@ -8,8 +8,7 @@ from typing import Any
 from cip.errors import CipError, ErrorCode, InvalidDocumentError, UnsupportedError
 from cip.model import mediatype as mt
 from cip.model.convert import Converted, convert_manifest, encode_config, encode_inner_config, with_layers
-from cip.model.descriptor import Descriptor
-from cip.model.digest import digest_of, parse_digest
+from cip.model.descriptor import Descriptor, digest_of, parse_digest
 from cip.model.manifest import Manifest, parse_manifest
 from tests.support import images
 

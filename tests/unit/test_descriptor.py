@@ -4,8 +4,7 @@
 import unittest
 
 from cip.errors import ErrorCode, InvalidDocumentError
-from cip.model.descriptor import MAX_SIZE, UNKNOWN_SIZE, Descriptor, read_descriptor
-from cip.model.digest import Digest
+from cip.model.descriptor import MAX_SIZE, UNKNOWN_SIZE, Descriptor, Digest, read_descriptor
 from cip.model.jsontree import parse_json_text
 
 H = "0123456789abcdef" * 4

@@ -5,7 +5,7 @@ import hashlib
 import unittest
 
 from cip.errors import ErrorCode, InvalidDigestError
-from cip.model.digest import Digest, digest_of, parse_digest
+from cip.model.descriptor import Digest, digest_of, parse_digest
 
 H = "0123456789abcdef" * 4
 

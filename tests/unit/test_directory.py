@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cip.content import MANIFEST_LIMIT, read_limited
 from cip.errors import CipError, ErrorCode, NotFoundError
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from cip.model.reference import Transport, parse_image_reference
 from cip.sources.base import BlobAccess
 from cip.sources.directory import DirectorySource, open_directory

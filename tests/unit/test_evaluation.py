@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cip.errors import NetworkError, PolicyRejectedError, SignatureError
-from cip.model.digest import Digest, digest_of
-from cip.model.identity import ImageIdentity, docker_identity, nameless_identity, path_identity
-from cip.model.reference import Transport, parse_docker_reference
+from cip.model.descriptor import Digest, digest_of
+from cip.model.reference import (
+    ImageIdentity,
+    Transport,
+    docker_identity,
+    nameless_identity,
+    parse_docker_reference,
+    path_identity,
+)
 from cip.rooms import present
 from cip.trust.evaluation import (
     Decision,

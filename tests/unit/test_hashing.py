@@ -8,8 +8,8 @@ import unittest
 import weakref
 from unittest import mock
 
-from cip.hashing import BUFFERS, Hashing
-from cip.model.digest import Digest, digest_of
+from cip.content import BUFFERS, Hashing
+from cip.model.descriptor import Digest, digest_of
 from tests.support.leaks import LeakCheckedTestCase
 
 SIZE = 1000  # bytes of a buffer
@@ -98,7 +98,7 @@ class HashingTest(LeakCheckedTestCase):
         with (
             mock.patch.object(Digest, "hasher", lambda digest: Broken()),
             mock.patch("threading.excepthook"),
-            mock.patch("cip.hashing._LOOK_SECONDS", 0.01),
+            mock.patch("cip.content._LOOK_SECONDS", 0.01),
             self.assertRaisesRegex(RuntimeError, "ended|were hashed"),
         ):
             self.hash(b"x" * (20 * SIZE))

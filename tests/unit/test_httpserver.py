@@ -26,8 +26,7 @@ from cip.errors import (
     NotFoundError,
     PolicyRejectedError,
 )
-from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from cip.model.mediatype import OCI_INDEX, OCI_MANIFEST
 from cip.temporary import TemporarySpace
 from cip.wire import httpserver

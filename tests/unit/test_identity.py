@@ -3,8 +3,7 @@
 
 import unittest
 
-from cip.model.identity import docker_identity, nameless_identity, path_identity
-from cip.model.reference import Transport, parse_docker_reference
+from cip.model.reference import Transport, docker_identity, nameless_identity, parse_docker_reference, path_identity
 
 
 class Identities(unittest.TestCase):

@@ -26,10 +26,8 @@ from cip.errors import (
 from cip.events import NO_EVENTS
 from cip.image import Image, start_timer
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
-from cip.model.identity import ImageIdentity, docker_identity
-from cip.model.reference import ImageReference, Transport, parse_docker_reference
+from cip.model.descriptor import Descriptor, Digest, digest_of
+from cip.model.reference import ImageIdentity, ImageReference, Transport, docker_identity, parse_docker_reference
 from cip.opening import ImageOpener
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, Settings
 from cip.sources.base import RawManifest

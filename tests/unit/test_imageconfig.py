@@ -8,7 +8,7 @@ from cip import log
 from cip.content import MANIFEST_LIMIT, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, ErrorCode, NotFoundError, Phase, UnsupportedError
 from cip.events import Events
-from cip.imageconfig import ImageConfig
+from cip.image import ImageConfig
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Platform
 from cip.model.manifest import Manifest

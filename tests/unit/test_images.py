@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import images
 
 

@@ -7,7 +7,7 @@ import tracemalloc
 import unittest
 
 from cip.errors import CipError, ConfigurationError, ErrorCode, InvalidDigestError, InvalidDocumentError
-from cip.model.digest import parse_digest
+from cip.model.descriptor import parse_digest
 from cip.model.jsontree import (
     DEPTH_LIMIT,
     NODE_LIMIT,

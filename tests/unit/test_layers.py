@@ -29,8 +29,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "log": frozenset({"errors"}),
     "model": frozenset({"errors", "log"}),
     "settings": _VALUES,
-    "hashing": _VALUES,
-    "content": _VALUES | {"hashing"},
+    "content": _VALUES,
     "temporary": frozenset({"errors"}),
     "programs": _VALUES | {"content"},
     "events": _VALUES | {"content"},
@@ -50,8 +49,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial"},
     "readahead": _BELOW_IMAGE,
     "referrers": _LOW | {"sources.base"},
-    "imageconfig": _BELOW_IMAGE,
-    "image": _BELOW_IMAGE | {"imageconfig", "readahead", "referrers"},
+    "image": _BELOW_IMAGE | {"readahead", "referrers"},
     "opening": _BELOW_IMAGE
     | {"hostconfig", "trust", "sources", "registry", "union", "transports"}
     | {"image", "referrers"},

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from cip.content import MANIFEST_LIMIT, Release, copy_verified, read_limited
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NotFoundError
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.reference import Transport, parse_image_reference
 from cip.settings import PlatformOptions, Settings
 from cip.sources.base import BlobAccess, ImageSource

@@ -5,8 +5,7 @@ import unittest
 
 from cip.errors import ErrorCode, NotFoundError
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor, Platform
-from cip.model.digest import Digest
+from cip.model.descriptor import Descriptor, Digest, Platform
 from cip.model.jsontree import parse_json
 from cip.model.manifest import Index, IndexEntry
 from cip.model.platform import LISTED_PLATFORMS, ZSTD_ANNOTATION, choose_instance, contradiction, wanted_platforms

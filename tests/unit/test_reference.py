@@ -4,7 +4,7 @@
 import unittest
 
 from cip.errors import ErrorCode, InvalidReferenceError, UnsupportedError
-from cip.model.digest import parse_digest
+from cip.model.descriptor import parse_digest
 from cip.model.reference import (
     DockerReference,
     ImageReference,

@@ -14,7 +14,7 @@ from unittest import mock
 
 from cip import log
 from cip.errors import ErrorCode, NotFoundError
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from cip.temporary import TemporarySpace
 from cip.wire import httpserver
 

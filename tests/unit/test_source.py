@@ -14,8 +14,7 @@ from cip.errors import (
     Phase,
 )
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import digest_of
+from cip.model.descriptor import Descriptor, digest_of
 from cip.model.reference import parse_image_reference
 from cip.registry.source import RegistrySource, open_registry
 from cip.settings import Settings, TimeLimits

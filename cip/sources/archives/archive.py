@@ -9,15 +9,13 @@ from contextlib import closing
 
 from ...content import MANIFEST_LIMIT, read_limited
 from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, SourceError, quote
-from ...model.digest import Digest
-from ...model.identity import path_identity
-from ...model.reference import ImageReference, Transport
+from ...model.descriptor import Digest
+from ...model.reference import ImageReference, Transport, path_identity
 from ...programs import Programs
 from ...settings import PlatformOptions
-from ..beneath import open_regular
+from ..beneath import open_regular, resolve_path
 from ..fileblob import FileBlob, reason, whole_file
 from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
-from ..localpath import resolve_path
 from .compression import MAGIC_LENGTH, detect_compression, unpack
 from .spool import Spools
 from .tarindex import TarIndex, TarMember

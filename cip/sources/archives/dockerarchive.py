@@ -16,15 +16,20 @@ from typing import NamedTuple
 from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, OnePlace, Reader
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
-from ...model.descriptor import Descriptor
-from ...model.digest import Digest, digest_of, parse_digest
-from ...model.identity import ImageIdentity, nameless_identity
+from ...model.descriptor import Descriptor, Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json
-from ...model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
+from ...model.reference import (
+    DockerReference,
+    ImageIdentity,
+    ImageReference,
+    Transport,
+    nameless_identity,
+    parse_docker_reference,
+)
 from ...programs import Programs
 from ..base import BlobAccess, PlainSource, RawManifest
+from ..beneath import resolve_path
 from ..fileblob import FileBlob, whole_file
-from ..localpath import resolve_path
 from .archive import Archive, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .spool import SpooledFile, Spools

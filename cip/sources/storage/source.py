@@ -31,13 +31,11 @@ from ...errors import (
 )
 from ...hostconfig.machine import host_platforms
 from ...model import mediatype
-from ...model.descriptor import UNKNOWN_SIZE, Descriptor
-from ...model.digest import Digest
-from ...model.identity import ImageIdentity
+from ...model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 from ...model.jsontree import parse_json
 from ...model.manifest import Index, Manifest, parse_manifest
 from ...model.platform import choose_instance
-from ...model.reference import DockerReference, ImageReference, Transport, parse_docker_reference
+from ...model.reference import DockerReference, ImageIdentity, ImageReference, Transport, parse_docker_reference
 from ...settings import PlatformOptions, Settings
 from ..base import BlobAccess, PlainSource, RawManifest
 from .configuration import StorageConfiguration, load_storage

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...errors import CipError, InvalidReferenceError, quote
-from ...model.digest import parse_digest
+from ...model.descriptor import parse_digest
 from ...model.reference import DockerReference, ImageReference, parse_docker_reference
 from .configuration import StorageConfiguration, parse_driver, parse_store_options
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ...errors import ConfigurationError, ErrorCode, NotFoundError, SourceError, UnsupportedError, quote
-from ...model.digest import Digest, parse_digest
+from ...model.descriptor import Digest, parse_digest
 from ...model.jsontree import JsonNode, parse_json
 from ..beneath import Escape, Tree
 from ..fileblob import FileBlob, read_document, reason, whole_file

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ... import log
 from ...errors import SignatureError
-from ...model.digest import digest_of
+from ...model.descriptor import digest_of
 from ...model.referrers import SIGNING_PREDICATE
 from ...model.signature import FoundBundles, SigstoreBundle
 from ..requirements import Acceptance, BundleRecord, BundleRules, TrustTools, UnverifiedImage, name_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...errors import SignatureError
-from ...model.digest import Digest, digest_of, parse_digest
+from ...model.descriptor import Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ...model.reference import DockerReference
 from ..requirements import Acceptance, UnverifiedImage, name_of

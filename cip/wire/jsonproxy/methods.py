@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ... import log
 from ...errors import CipError, ImageAbsentError, InvalidInputError, quote
-from ...model.digest import Digest
+from ...model.descriptor import Digest
 from ...model.jsontree import JsonNode
 from ..problem import one_line
 from .packets import PACKET_LIMIT, parse_request, read_digest, read_number, read_text

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...errors import CipError, ErrorCode, InvalidInputError, quote
-from ...model.digest import Digest, parse_digest
+from ...model.descriptor import Digest, parse_digest
 from ...model.jsontree import JsonNode, kind_of, parse_json_text
 from ..problem import encode, json_class, problem, title
 

@@ -8,9 +8,8 @@ from typing import cast
 
 from cip.content import Release, copy_verified
 from cip.errors import CipError, MissingDependencyError
-from cip.model.identity import nameless_identity, path_identity
 from cip.model.manifest import Manifest, parse_manifest
-from cip.model.reference import Transport, parse_image_reference
+from cip.model.reference import Transport, nameless_identity, parse_image_reference, path_identity
 from cip.programs import Programs
 from cip.settings import PlatformOptions
 from cip.sources.archives.archive import Archive

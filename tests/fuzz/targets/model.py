@@ -7,13 +7,11 @@ from itertools import islice
 from cip.errors import CipError
 from cip.model import mediatype
 from cip.model.convert import convert_manifest, encode_config, encode_inner_config
-from cip.model.descriptor import MAX_SIZE
-from cip.model.digest import digest_of, parse_digest
-from cip.model.identity import docker_identity
+from cip.model.descriptor import MAX_SIZE, digest_of, parse_digest
 from cip.model.jsontree import PATH_LIMIT, parse_json
 from cip.model.manifest import Index, Manifest, parse_manifest
 from cip.model.platform import choose_instance, wanted_platforms
-from cip.model.reference import parse_docker_reference, parse_image_reference, require_name_prefix
+from cip.model.reference import docker_identity, parse_docker_reference, parse_image_reference, require_name_prefix
 from cip.model.referrers import NotABundleError, bundle_layer, parse_referrers, require_hint_of_bundle
 from cip.model.signature import SigstoreSignature, parse_signature_blob
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 from cip.errors import CipError
-from cip.model.identity import docker_identity
-from cip.model.reference import Transport, parse_docker_reference
+from cip.model.reference import Transport, docker_identity, parse_docker_reference
 from cip.trust.evaluation import select_requirements
 from cip.trust.openpgp.keyring import KeyRing, merge_key_rings
 from cip.trust.openpgp.simplesigning import verify_message

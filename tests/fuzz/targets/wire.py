@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from cip.content import BlobAccess, BytesReader
 from cip.errors import ErrorCode, NotFoundError
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.net.lines import REQUESTS, Lines
 from cip.temporary import TemporarySpace
 from cip.wire.httpserver import Conversation as HttpConversation

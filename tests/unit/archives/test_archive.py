@@ -11,7 +11,7 @@ from unittest import mock
 
 from cip.content import MANIFEST_LIMIT, Release, copy_verified, read_limited
 from cip.errors import CipError, ContentMismatchError, ErrorCode, MissingDependencyError, NotFoundError
-from cip.model.digest import Digest
+from cip.model.descriptor import Digest
 from cip.model.reference import Transport, parse_image_reference
 from cip.programs import DirectPrograms
 from cip.settings import PlatformOptions

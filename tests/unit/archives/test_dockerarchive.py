@@ -12,8 +12,7 @@ import unittest
 from cip.content import MANIFEST_LIMIT, Release, copy_verified, read_limited
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NotFoundError
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import parse_digest
+from cip.model.descriptor import Descriptor, parse_digest
 from cip.model.reference import Transport, parse_docker_reference, parse_image_reference
 from cip.programs import DirectPrograms
 from cip.sources.archives.dockerarchive import DESCRIPTION_LIMIT, DockerArchiveSource, open_docker_archive

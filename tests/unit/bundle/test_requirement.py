@@ -14,8 +14,7 @@ from unittest import mock
 
 from cip import log, rooms
 from cip.errors import ConfigurationError, ErrorCode, RegistryError, UnsupportedError
-from cip.model.identity import path_identity
-from cip.model.reference import Transport
+from cip.model.reference import Transport, path_identity
 from cip.model.signature import FoundBundles, SigstoreBundle, SigstoreSignature
 from cip.report.audit import audit_record
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted

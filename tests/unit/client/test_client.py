@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 from cip.client import Blob, ClientError, OpenedImage, open_proxy
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from tests.support import fakeproxy
 from tests.support.fakeimage import BAD, BIG, DIGEST_BIG
 from tests.support.fakeproxy import DOCUMENT, MANIFEST, SBOM, SBOM_TYPE

@@ -15,8 +15,7 @@ from cip import cli
 from cip.errors import ConfigurationError, InvalidReferenceError, NotFoundError, UnsupportedError, UsageError
 from cip.explain.resolve import explain
 from cip.explain.view import Explanation
-from cip.model.identity import ImageIdentity
-from cip.model.reference import Transport, parse_docker_reference
+from cip.model.reference import ImageIdentity, Transport, parse_docker_reference
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, PolicySource, Settings, TlsVerify
 from cip.sources.storage import source as storage
 from tests.support.host import make_host

@@ -14,8 +14,7 @@ from cip import log
 from cip.content import BlobReader, BytesReader
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError
 from cip.fetch.layoutwriter import LAYOUT, LayoutWriter, write_fault
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.partial.part import BLOCK
 from cip.sources.layout import ENTRY_LIMIT
 from tests.support import images

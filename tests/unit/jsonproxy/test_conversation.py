@@ -22,8 +22,7 @@ from cip.errors import (
     PolicyRejectedError,
     UsageError,
 )
-from cip.model.descriptor import UNKNOWN_SIZE
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import UNKNOWN_SIZE, Digest, digest_of
 from cip.model.mediatype import OCI_MANIFEST
 from cip.wire.jsonproxy import conversation, methods
 from cip.wire.jsonproxy import replies as answers

@@ -13,8 +13,7 @@ from unittest import mock
 from cip import log
 from cip.content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
 from cip.errors import ContentMismatchError, NetworkError, SourceError
-from cip.model.descriptor import UNKNOWN_SIZE, Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from cip.partial import store as partial
 from cip.partial.blob import PartialBlob
 from cip.partial.part import _HEAD, BLOCK

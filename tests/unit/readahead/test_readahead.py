@@ -10,8 +10,7 @@ from unittest import mock
 
 from cip.content import ON_WAIT, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, NetworkError
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, LAYERS, ReadAhead
 from cip.sources.base import BlobAccess
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NotFoundError
 from cip.model import mediatype
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Digest, digest_of
 from cip.model.referrers import (
     CONTENT_KEY,
     DANGLING,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from unittest import mock
 
 from cip.errors import CipError
-from cip.model.digest import parse_digest
+from cip.model.descriptor import parse_digest
 from cip.report.audit import LINE_LIMIT, SIGNATURES, audit_record, write_audit
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
 from cip.trust.policy import Policy, accept_anything_policy

@@ -12,8 +12,7 @@ from unittest import mock
 
 from cip.content import BytesReader, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, NetworkError
-from cip.model.descriptor import Descriptor
-from cip.model.digest import digest_of
+from cip.model.descriptor import Descriptor, digest_of
 from cip.report.events import ReportingReader, follow_all, write_events
 from cip.report.lines import LineWriter
 from cip.report.records import FLUSH_SECONDS, Records

@@ -11,8 +11,7 @@ from unittest import mock
 from cip import segments
 from cip.content import BlobReader, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, NetworkError, RegistryError
-from cip.model.descriptor import Descriptor
-from cip.model.digest import digest_of
+from cip.model.descriptor import Descriptor, digest_of
 from cip.segments import SegmentedBlob
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase

@@ -8,7 +8,7 @@ from typing import Any
 
 from cip.errors import ErrorCode, SignatureError
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.model.reference import parse_image_reference
 from cip.model.signature import (
     SIGNATURE_LIMIT,

@@ -8,7 +8,7 @@ import unittest
 from unittest import mock
 
 from cip.errors import CipError, ErrorCode, Phase, SignatureError
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.model.mediatype import OCI_MANIFEST
 from cip.net.limits import Cancellation
 from cip.registry.signatures import _Fetch

@@ -8,7 +8,7 @@ from unittest import mock
 from cip.errors import ConfigurationError, Phase, SignatureError
 from cip.hostconfig.registriesd import Section, SignatureStores
 from cip.model import mediatype
-from cip.model.digest import digest_of
+from cip.model.descriptor import digest_of
 from cip.model.signature import SigstoreSignature, SimpleSignature
 from cip.registry import signatures
 from cip.settings import RetryOptions, Settings

@@ -12,8 +12,7 @@ from typing import Any
 from unittest import mock
 
 from cip.errors import ConfigurationError, ErrorCode, PolicyRejectedError
-from cip.model.identity import ImageIdentity
-from cip.model.reference import Transport
+from cip.model.reference import ImageIdentity, Transport
 from cip.model.signature import SigstoreSignature, SimpleSignature, parse_signature_blob
 from cip.trust.evaluation import Decision, ImageRejectedError, UnverifiedImage, require_accepted
 from cip.trust.policy import parse_policy

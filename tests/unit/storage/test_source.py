@@ -23,8 +23,7 @@ from cip.errors import (
     UnsupportedError,
 )
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
+from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.manifest import Manifest, parse_manifest
 from cip.model.reference import parse_docker_reference, parse_image_reference
 from cip.model.signature import SimpleSignature

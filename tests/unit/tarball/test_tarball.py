@@ -13,7 +13,7 @@ from unittest import mock
 from cip.content import read_limited
 from cip.errors import CipError, ErrorCode, NotFoundError
 from cip.model import mediatype
-from cip.model.digest import parse_digest
+from cip.model.descriptor import parse_digest
 from cip.model.reference import ImageReference, Transport, parse_image_reference
 from cip.programs import DirectPrograms
 from cip.sources.archives.spool import Spools

@@ -11,10 +11,8 @@ from cip.content import BlobReader, BytesReader, Release, copy_verified, read_li
 from cip.errors import Attempt, CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, SourceError, UsageError
 from cip.events import NO_EVENTS, Events
 from cip.model import mediatype
-from cip.model.descriptor import Descriptor
-from cip.model.digest import Digest, digest_of
-from cip.model.identity import ImageIdentity, docker_identity
-from cip.model.reference import ImageReference, Transport, parse_image_reference
+from cip.model.descriptor import Descriptor, Digest, digest_of
+from cip.model.reference import ImageIdentity, ImageReference, Transport, docker_identity, parse_image_reference
 from cip.model.signature import RawSignature, SimpleSignature
 from cip.programs import DirectPrograms
 from cip.settings import Settings
