@@ -128,12 +128,10 @@ _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 TIME_LIMIT = 1_000_000.0  # seconds; waiting calls of the kernel take no more than 24 days
 TIMEOUT_MINIMUM = 0.001  # seconds; 0 would fail at once, and whoever writes it wants the opposite
-_SIZE = re.compile(r"([0-9]{1,18})([kKMG]?)(?:i?B)?", re.ASCII)
+_SIZE = r"(?a)([0-9]{1,18})([kKMG]?)(?:i?B)?"
 _SIZE_UNITS = {"": 1, "k": 1024, "K": 1024, "M": 1024**2, "G": 1024**3}
-_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
-_DURATION = re.compile(
-    r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?", re.ASCII
-)
+_SECONDS = r"(?a)[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_DURATION = r"(?a)(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?"
 _LEVELS = {
     "debug": Level.DEBUG,
     "info": Level.INFO,
@@ -174,7 +172,7 @@ def _number(text: str) -> int:
 
 
 def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise argparse.ArgumentTypeError(f"expected bytes, such as 4096, 64k or 8M, found {quote_own(text)}")
     return int(match[1]) * _SIZE_UNITS[match[2]]
@@ -188,8 +186,8 @@ def _ascii(text: str) -> str:
 
 def parse_duration(text: str, *, least: float = 0.0) -> float:
     """Seconds from `least` to TIME_LIMIT, written as `90`, `1.5` or `1m30s`. Raises ArgumentTypeError."""
-    match = _DURATION.fullmatch(text)
-    if _SECONDS.fullmatch(text):
+    match = re.fullmatch(_DURATION, text)
+    if re.fullmatch(_SECONDS, text):
         seconds = float(text)
     elif match is None or not text:
         raise argparse.ArgumentTypeError(f"expected a time, such as 20 or 1m30s, found {quote_own(text)}")

@@ -33,7 +33,7 @@ from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, rea
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
 
-_DESCRIPTOR = re.compile(r"/(?:proc/self|dev)/fd/([0-9]{1,9})", re.ASCII)
+_DESCRIPTOR = r"(?a)/(?:proc/self|dev)/fd/([0-9]{1,9})"
 _HUB_NAMES = HUB_ALIASES | {"docker.io"}
 _HUB = "index.docker.io"
 
@@ -78,7 +78,7 @@ class DescriptorFiles:
 
     def read(self, path: str) -> bytes | None:
         """The content of `path`, None when there is no such file. Raises ConfigurationError."""
-        match = _DESCRIPTOR.fullmatch(path)
+        match = re.fullmatch(_DESCRIPTOR, path) if "/fd/" in path else None
         if match is None:
             return read_if_present(path, AUTH_FILE_LIMIT)
         descriptor = int(match[1])

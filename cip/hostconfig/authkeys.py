@@ -15,7 +15,7 @@ from ..errors import InvalidReferenceError
 from ..model.reference import require_name_prefix, unmatched_scope
 
 _LABEL = r"(?:\*|[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)"
-_HELPER_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
+_HELPER_HOST = rf"(?a){_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?"
 HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io"})
 
 
@@ -32,7 +32,7 @@ def goes_beyond_podman(key: str) -> bool:
 def unmatched_helper_key(key: str) -> str:
     """Why a key of `credHelpers` can never match, empty when it may."""
     host, slash, path = key.partition("/")
-    if not _HELPER_HOST.fullmatch(host):
+    if not re.fullmatch(_HELPER_HOST, host):
         return "expected a host without a scheme, with * for whole labels at most"
     try:
         require_name_prefix("host.example" + slash + path)

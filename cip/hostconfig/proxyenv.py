@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 # the last `@` ends the user information
-_URL = re.compile(
-    r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:([^/?#]*)@)?(?:\[([^\]/?#@]+)\]|([^:/?#@\[\]]+))(?::([0-9]*))?(?:[/?#].*)?"
-)
-_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
-_ADDRESS_V6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
+_URL = r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:([^/?#]*)@)?(?:\[([^\]/?#@]+)\]|([^:/?#@\[\]]+))(?::([0-9]*))?(?:[/?#].*)?"
+_NAME = r"(?a)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?"
+_ADDRESS_V6 = r"(?a)[0-9a-f:.]{2,45}"
 
 
 class Proxy(NamedTuple):
@@ -70,7 +68,7 @@ def _variable(environment: HostEnvironment, name: str) -> tuple[str, str]:
 
 
 def _parse_proxy(variable: str, value: str) -> Proxy:
-    match = _URL.fullmatch(value)
+    match = re.fullmatch(_URL, value)
     unsafe = any(ord(letter) < 33 or ord(letter) == 127 for letter in value)
     # With `://` there must be a scheme: without this check a broken URL is a host "http" with a path.
     if match is None or unsafe or (match[1] is None and "://" in value):
@@ -79,7 +77,7 @@ def _parse_proxy(variable: str, value: str) -> Proxy:
     if scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(variable, f"expected a proxy of scheme http, https or socks5, found {scheme[:20]!r}")
     host = (match[3] or match[4]).lower()
-    if not (_ADDRESS_V6 if match[3] else _NAME).fullmatch(host):
+    if not re.fullmatch(_ADDRESS_V6 if match[3] else _NAME, host):
         raise ConfigurationError(variable, "expected a host name or an address in the proxy's URL")
     port = _DEFAULT_PORTS[scheme] if not match[5] else int(match[5]) if len(match[5]) < 6 else 0
     if not 0 < port < 65536:

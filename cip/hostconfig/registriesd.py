@@ -30,8 +30,8 @@ _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
 _NULL = frozenset({"", "~", "null"})
 _STRING_TAG, _MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-_SCHEME = re.compile(r"(file|https?)://", re.ASCII)
-_FLOW = re.compile(rb"[][{}]")
+_SCHEME = r"(?a)(file|https?)://"
+_FLOW = rb"[][{}]"
 _DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
 
 
@@ -94,7 +94,7 @@ class SignatureStores(NamedTuple):
         section = next((each for each in sections if each.lookaside), None)
         if section is None or section.lookaside is None:
             return SignatureLocation(self.fallback, attachments, "", bundles)
-        if not _SCHEME.match(section.lookaside):
+        if not re.match(_SCHEME, section.lookaside):
             raise ConfigurationError(
                 f"{section.file} line {section.line}: lookaside",
                 f"expected a URL of scheme file, http or https, found {quote_own(section.lookaside.partition(':')[0])}",
@@ -201,7 +201,7 @@ def _compose(path: str, data: bytes) -> Node | None:
     except ImportError as error:
         raise MissingDependencyError("PyYAML", f"read {path}, which says where signatures are") from error
     depth = 0
-    for mark in _FLOW.finditer(data):
+    for mark in re.finditer(_FLOW, data):
         depth += 1 if mark[0] in b"{[" else -1
         if depth > _DEPTH:
             raise ConfigurationError(path, "not valid YAML: nested too deep")

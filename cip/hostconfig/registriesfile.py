@@ -14,7 +14,7 @@ from ..model.reference import DockerReference, parse_docker_reference, unmatched
 from .toml import parse_toml
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?", re.ASCII)
+_DOMAIN = rf"(?a){_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?"
 _TOP_KEYS = (
     "unqualified-search-registries",
     "credential-helpers",
@@ -92,7 +92,7 @@ def parse_registries_file(path: str, data: bytes) -> ParsedFile:
     root = _Table(parse_toml(path, data), _TOP_KEYS, warnings)
     _refuse_v1(root)
     for entry in root.array("unqualified-search-registries"):
-        if not _DOMAIN.fullmatch(_location(entry)):
+        if not re.fullmatch(_DOMAIN, _location(entry)):
             entry.fail(f"expected a host name, found {quote_own(entry.as_str())}")
     mode = root.get("short-name-mode")
     if mode is not None and mode.as_str() and mode.as_str() not in _SHORT_NAME_MODES:

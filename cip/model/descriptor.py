@@ -20,7 +20,7 @@ REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that names an e
 UNKNOWN_SIZE = -1  # only for content that a local store rebuilds without having recorded its size
 MAX_SIZE = 2**63 - 1
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
-_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+_PLAIN = r"(?a)[A-Za-z0-9._-]{1,32}"
 # A key that another reader takes for one of these is an attack (images.md 5.3).
 _MEMBERS = frozenset({"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"})
 
@@ -76,7 +76,7 @@ class Platform(NamedTuple):
 
     def __str__(self) -> str:
         words = [self.os, self.architecture, *([self.variant] if self.variant else [])]
-        return "/".join(word if _PLAIN.fullmatch(word) else quote(word) for word in words)
+        return "/".join(word if re.fullmatch(_PLAIN, word) else quote(word) for word in words)
 
 
 class Descriptor(NamedTuple):

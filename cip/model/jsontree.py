@@ -25,7 +25,7 @@ _KIND = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"
 _FOLDS = str.maketrans({"\u017f": "s", "\u212a": "k"})
 # A string with all that it holds, or what stands in front of, or behind, each further value or key.
 _STRING_OR_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[,:\[{]', re.DOTALL)
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"
 _DUPLICATE = object()  # stands in for the value of a key that occurred twice
 
 
@@ -249,7 +249,7 @@ def parse_json_text(
 
 def replace_surrogates(text: str) -> str:
     """`text` with U+FFFD for each lone surrogate."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    return text if text.isascii() else re.sub(_SURROGATE, "\ufffd", text)
 
 
 def refuse_surrogates(root: JsonNode) -> None:

@@ -22,11 +22,11 @@ _ADDRESS = r"\[[0-9A-Fa-f:]{2,39}\]"  # of IPv6
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|{_ADDRESS})(?::[0-9]+)?", re.ASCII)
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_HEX_ID = "[0-9a-f]+"
 _WORDS = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
-_LAYOUT_NAME = re.compile(rf"{_WORDS}(?:/{_WORDS})*", re.ASCII)
-_INDEX = re.compile(r"@\+?([0-9]{1,19})", re.ASCII)
-_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+_LAYOUT_NAME = rf"(?a){_WORDS}(?:/{_WORDS})*"
+_INDEX = r"(?a)@\+?([0-9]{1,19})"
+_CONTROL = "[\0-\x1f\x7f-\x9f\u2028\u2029]"
 _UNKNOWN_DIGEST = "@@unknown-digest@@"
 
 
@@ -112,7 +112,7 @@ def parse_docker_reference(text: str) -> DockerReference:
 
     Raises InvalidReferenceError.
     """
-    if _HEX_ID.fullmatch(text):
+    if len(text) == 64 and re.fullmatch(_HEX_ID, text):
         raise InvalidReferenceError(text, "expected a repository name, found 64 hex digits")
     head, slash, rest = text.partition("/")
     if slash and _is_domain(head):
@@ -203,7 +203,8 @@ def parse_image_reference(text: str) -> ImageReference:
     name, colon, rest = text.partition(":")
     if not colon:
         raise InvalidReferenceError(text, f"expected transport:reference; {_how_written(text)}")
-    if _CONTROL.search(text):  # whatever is told about the image repeats the text, on one line
+    # whatever is told about the image repeats the text, on one line
+    if not (text.isascii() and text.isprintable()) and re.search(_CONTROL, text):
         raise InvalidReferenceError(text, "contains a control character")
     try:
         text.encode("utf-8", "surrogateescape")  # bytes that are not UTF-8 reach us so, and may name a file
@@ -241,18 +242,18 @@ def _parse_layout(text: str, rest: str) -> ImageReference:
     path, _, name = rest.partition(":")
     index = None
     if name.startswith("@"):
-        match = _INDEX.fullmatch(name)
+        match = re.fullmatch(_INDEX, name)
         if match is None or int(match[1]) >= 2**63:
             raise InvalidReferenceError(text, f"{quote(name)} is not an image index, expected @ with a number from 0")
         index, name = int(match[1]), ""
-    if name and not _LAYOUT_NAME.fullmatch(name):
+    if name and not re.fullmatch(_LAYOUT_NAME, name):
         raise InvalidReferenceError(text, f"{quote(name)} is not an image name")
     return ImageReference(Transport.OCI, text, path=path, name=name, index=index)
 
 
 def _parse_oci_archive(text: str, rest: str) -> ImageReference:
     path, _, name = rest.partition(":")
-    if name and not _LAYOUT_NAME.fullmatch(name):
+    if name and not re.fullmatch(_LAYOUT_NAME, name):
         raise InvalidReferenceError(text, f"{quote(name)} is not an image name")
     return ImageReference(Transport.OCI_ARCHIVE, text, path=path, name=name)
 
@@ -268,7 +269,7 @@ def _parse_docker_archive(text: str, rest: str) -> ImageReference:
     if not colon:
         return ImageReference(Transport.DOCKER_ARCHIVE, text, path=path)
     if name.startswith("@"):
-        match = _INDEX.fullmatch(name)
+        match = re.fullmatch(_INDEX, name)
         if match is None or int(match[1]) >= 2**63:
             raise InvalidReferenceError(text, f"{quote(name)} is not an image index, expected @ with a number from 0")
         return ImageReference(Transport.DOCKER_ARCHIVE, text, path=path, index=int(match[1]))

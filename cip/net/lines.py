@@ -26,7 +26,7 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LINE_END = re.compile(rb"\r?\n")
 _HEAD_END = re.compile(rb"\r?\n(\r?\n)")
 _FIELD_NAME = re.compile(_TOKEN)
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?")
+_CHUNK = rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?"
 
 
 class MalformedError(Exception):
@@ -235,7 +235,7 @@ class Chunks:
             raise MalformedError("expected the end of a chunk")
         self._begun = True
         line = self._line()
-        size = _CHUNK.fullmatch(line)
+        size = re.fullmatch(_CHUNK, line)
         if size is None:
             raise MalformedError(f"expected the size of a chunk in hex digits, found {quote(line[:40])}")
         self.left = int(size[1], 16)

@@ -35,7 +35,7 @@ REQUEST_LIMIT = 10  # requests in one chain of redirects
 _KEEPING_METHOD = frozenset({307, 308})
 _NO_FIELDS: Mapping[str, str] = {}
 _FORBIDDEN_IN_FIELD = re.compile(r"[^\t\x20-\x7e]")
-_BEYOND_ASCII = re.compile(r"[\x80-\xff]")
+_BEYOND_ASCII = r"[\x80-\xff]"
 _SECRET_FIELDS = ("Authorization", "Proxy-Authorization")
 
 
@@ -259,7 +259,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         host = req.url.origin.address
         try:
             # fields are read as Latin-1; what a URL cannot have are bytes, of UTF-8 or whatever it was
-            target = join_url(req.url, _BEYOND_ASCII.sub(lambda byte: f"%{ord(byte[0]):02X}", location))
+            target = join_url(req.url, re.sub(_BEYOND_ASCII, lambda byte: f"%{ord(byte[0]):02X}", location))
         except CipError as error:
             why = f"a redirect leads nowhere: {error}"
             raise SourceError.at(host, why, code=ErrorCode.REDIRECT_REFUSED) from error

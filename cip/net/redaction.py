@@ -26,11 +26,11 @@ KEPT_LIMIT = 128 * 1024
 MARK = "[redacted]"
 LEFT_OUT = "(left out, because it contains a secret)"
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")  # str.lower changes lengths
-_PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
-_ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|[\"\\/])")  # as in JSON
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{2,}")
+_PERCENT = r"%([0-9A-Fa-f]{2})"
+_ESCAPED = r"\\(?:u([0-9A-Fa-f]{4})|[\"\\/])"  # as in JSON
+_BASE64 = r"[A-Za-z0-9+/_-]{2,}"
 _SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
-_QUERY = re.compile(r"\?[^\s'\"]+")  # of a path as well: it may be signed
+_QUERY = r"\?[^\s'\"]+"  # of a path as well: it may be signed
 _URL_SAFE = str.maketrans("-_", "+/")
 
 _View = tuple[str, list[tuple[int, int]]]  # a reading of a text, and where each of its characters stands there
@@ -80,7 +80,7 @@ class Secrets:
 
         A text that contains one of fewer than SHORT characters is left out whole.
         """
-        text = _QUERY.sub("?…", strip_url(text))
+        text = re.sub(_QUERY, "?…", strip_url(text))
         if not text or not (self._kept or self._tokens):
             return text
         with self._lock:
@@ -131,20 +131,20 @@ def _views(text: str) -> Iterator[_View]:
         yield _decoded(text.replace("+", " "), _PERCENT)
     if "\\" in text:
         yield _decoded(text, _ESCAPED)
-    for found in _BASE64.finditer(text):
+    for found in re.finditer(_BASE64, text):
         part = found[0].translate(_URL_SAFE)
         for skipped in range(4):
             if len(part) - skipped > 1:
                 yield _base64_decoded(part[skipped:], found.start() + skipped)
 
 
-def _decoded(text: str, escape: re.Pattern[str]) -> _View:
+def _decoded(text: str, escape: str) -> _View:
     """Each `escape` as the character of its number in hexadecimal, or else as its own last one."""
     letters: list[str] = []
     spans: list[tuple[int, int]] = []
-    place = 0
+    place, pattern = 0, re.compile(escape)
     while place < len(text):
-        found = escape.match(text, place)
+        found = pattern.match(text, place)
         end = found.end() if found else place + 1
         letters.append(chr(int(found[1], 16)) if found and found[1] else text[end - 1])
         spans.append((place, end))

@@ -15,13 +15,13 @@ from ..errors import InvalidInputError, quote, redacted
 DEFAULT_PORTS = {"http": 80, "https": 443}
 URL_LIMIT = 8192  # characters
 
-_URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.ASCII | re.IGNORECASE)
-_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
-_V6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
+_URL = r"(?ai)(https?)://([^/?#]*)([^#]*)(?:#.*)?"
+_NAME = r"(?a)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?"
+_V6 = r"(?a)[0-9a-f:.]{2,45}"
 _AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::([0-9]*))?", re.ASCII)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
-_TO_ENCODE = re.compile(r"[^!#-;=?-\[\]_a-z~]", re.ASCII)
+_SCHEME = r"(?a)[A-Za-z][A-Za-z0-9+.-]*:"
+_UNSAFE = r"[\x00-\x1f\x7f\\]"
+_TO_ENCODE = r"(?a)[^!#-;=?-\[\]_a-z~]"
 
 
 class Origin(NamedTuple):
@@ -87,7 +87,7 @@ def parse_url(text: str) -> Url:
     shown = quote(text.partition("?")[0])
     if len(text) > URL_LIMIT:
         raise InvalidInputError(f"URL {shown}: longer than {URL_LIMIT} characters")
-    match = _URL.fullmatch(_encode_foreign(text, shown))
+    match = re.fullmatch(_URL, _encode_foreign(text, shown))
     if match is None:
         raise InvalidInputError(f"URL {shown}: expected http://HOST/… or https://HOST/…")
     if "@" in match[2]:
@@ -114,7 +114,7 @@ def parse_origin(scheme: str, authority: str) -> Origin:
         raise InvalidInputError(f"{quote(authority)}: expected HOST or HOST:PORT")
     written = match[2] if match[1] is None else match[1]
     host = written.lower()
-    if not (_NAME if match[1] is None else _V6).fullmatch(host):
+    if not re.fullmatch(_NAME if match[1] is None else _V6, host):
         raise InvalidInputError(f"{quote(authority)}: {quote(written)} is not a host name")
     port = int(match[3]) if match[3] and len(match[3]) < 8 else (DEFAULT_PORTS[scheme] if not match[3] else 0)
     if not 0 < port < 65536:
@@ -127,7 +127,7 @@ def join_url(base: Url, location: str) -> Url:
 
     Raises InvalidInputError.
     """
-    if _SCHEME.match(location):
+    if re.match(_SCHEME, location):
         return parse_foreign_url(location)
     scheme = base.origin.scheme
     if location.startswith("//"):
@@ -157,10 +157,10 @@ def decode_form(text: str) -> list[tuple[str, str]]:
 
 def _encode_foreign(text: str, shown: str) -> str:
     """What no URL has, but some servers write, as %XX; what could end a request line is refused."""
-    if _UNSAFE.search(text):
+    if re.search(_UNSAFE, text):
         raise InvalidInputError(f"URL {shown}: contains a character that a URL cannot have")
     try:
-        return _TO_ENCODE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8")), text)
+        return re.sub(_TO_ENCODE, lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8")), text)
     except UnicodeEncodeError as error:
         raise InvalidInputError(f"URL {shown}: not valid UTF-8") from error
 

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 PROGRESS = 1024 * 1024  # bytes in one try after which its endpoint gets all its repeats again
 REREAD_MINIMUM = 64 * 1024 * 1024  # bytes that may be skipped at servers that ignore ranges; or twice the blob's size
 _SKIP_SIZE = 256 * 1024
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
+_CONTENT_RANGE = r"(?a)bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)"
 _INT64 = 2**63 - 1
 
 
 def parse_content_range(value: str) -> tuple[int, int, int] | None:
     """First byte, last byte, complete length (UNKNOWN_SIZE for `*`); None for anything else (registry.md 6.4)."""
-    match = _CONTENT_RANGE.fullmatch(value)
+    match = re.fullmatch(_CONTENT_RANGE, value)
     if match is None:
         return None
     first, last = int(match[1]), int(match[2])

@@ -27,7 +27,7 @@ SPACING = 1.0  # seconds between two requests to a host that has just throttled 
 SPACING_DECAY = 0.9  # of the spacing, with each request
 _SPACING_END = 0.05  # seconds below which there is none any more
 
-_SECONDS = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_SECONDS = r"(?a)[+-]?[0-9]+"
 _INT64 = 2**63 - 1
 T = TypeVar("T")
 Jitter = Callable[[], float]
@@ -52,7 +52,7 @@ def parse_retry_after(value: str | None, now: float, current: float) -> float:
     """
     if value is None:
         return current
-    if _SECONDS.fullmatch(value):
+    if re.fullmatch(_SECONDS, value):
         digits = value.lstrip("+-").lstrip("0")
         if len(digits) > 19 or int(digits or 0) > _INT64:
             return current

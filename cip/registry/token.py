@@ -15,15 +15,15 @@ from .timestamps import parse_rfc3339
 
 MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
 CLIENT_ID = "containers/image"
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
-_TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)", re.ASCII)
+_TOKEN = r"(?a)[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TOKEN68 = r"(?a)[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)"
 _SPACE = " \t\r\n"
 _SCHEMES = ("bearer", "basic")
 CHALLENGES_LIMIT = 16  # of one answer
 VALUE_LIMIT = 64 * 1024  # characters of a token, which is one field of a request
 _TEXTS = ("token", "access_token", "issued_at")
 _YEAR_ONE = "0001-01-01T00:00:00Z"
-_HEADER_SAFE = re.compile(r"[\x21-\x7e]*", re.ASCII)
+_HEADER_SAFE = r"(?a)[\x21-\x7e]*"
 
 
 class Challenge(NamedTuple):
@@ -56,12 +56,12 @@ def parse_challenges(lines: Sequence[str]) -> list[Challenge]:
     found: list[Challenge] = []
     for line in lines:
         rest = line
-        while (scheme := _TOKEN.match(rest)) and len(found) < CHALLENGES_LIMIT:
+        while (scheme := re.match(_TOKEN, rest)) and len(found) < CHALLENGES_LIMIT:
             if rest[scheme.end() :].lstrip(_SPACE).startswith("="):
                 break
             rest = rest[scheme.end() :]
             parameters: dict[str, str] = {}
-            if token68 := _TOKEN68.match(rest):
+            if token68 := re.match(_TOKEN68, rest):
                 rest = rest[token68.end() :]
             elif rest[:1] in _SPACE:
                 parameters, rest = _parse_parameters("," + rest)
@@ -98,7 +98,7 @@ def _parse_parameters(rest: str) -> tuple[dict[str, str], str]:
     parameters: dict[str, str] = {}
     while rest.startswith(","):
         following = rest.lstrip(_SPACE + ",")
-        name = _TOKEN.match(following)
+        name = re.match(_TOKEN, following)
         after = following[name.end() :].lstrip(_SPACE) if name else ""
         if name is None or not after.startswith("="):
             return parameters, following
@@ -113,7 +113,7 @@ def _parse_parameters(rest: str) -> tuple[dict[str, str], str]:
 def _parse_value(text: str) -> tuple[str, str]:
     """A token or a quoted string, and what follows; an unterminated string is an empty value."""
     if not text.startswith('"'):
-        token = _TOKEN.match(text)
+        token = re.match(_TOKEN, text)
         return (token[0], text[token.end() :]) if token else ("", text)
     value: list[str] = []
     position = 1
@@ -155,7 +155,7 @@ def parse_token(body: bytes, now: float, host: str) -> Token:
     value = texts.get("token") or texts.get("access_token") or ""
     if len(value) > VALUE_LIMIT:
         raise bad(root.document, f"longer than {VALUE_LIMIT} characters")
-    if not _HEADER_SAFE.fullmatch(value):
+    if not re.fullmatch(_HEADER_SAFE, value):
         raise bad(root.document, "contains a character that a header cannot have")
     issued: float | None = now
     if texts.get("issued_at", _YEAR_ONE) != _YEAR_ONE:

@@ -22,7 +22,7 @@ from .requirements import Absent, InsecureAcceptAnything, PolicyReaders, Reject,
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
 BUILT_IN = "--insecure-policy"
 _SCOPELESS = frozenset({"", "ostree"})  # known, and their scopes not looked at
-_ATOMIC = re.compile(r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?")
+_ATOMIC = r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?"
 
 
 class Policy(NamedTuple):
@@ -166,7 +166,7 @@ def _daemon(scope: str) -> str:
 
 
 def _atomic(scope: str) -> str:
-    return "" if _ATOMIC.fullmatch(scope) else "expected at most host/namespace/stream:tag"
+    return "" if re.fullmatch(_ATOMIC, scope) else "expected at most host/namespace/stream:tag"
 
 
 def _storage(scope: str) -> str:

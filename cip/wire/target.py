@@ -11,8 +11,8 @@ from .problem import RequestFault
 
 PARAMETER = "artifactType"
 _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
-_ABSOLUTE = re.compile(r"(?i:https?)://[^/?#]+([/?].*)?", re.ASCII)
-_HALF_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ABSOLUTE = r"(?a)(?i:https?)://[^/?#]+([/?].*)?"
+_HALF_ESCAPE = r"%(?![0-9A-Fa-f]{2})"
 
 
 def parse_target(target: str) -> str:
@@ -22,20 +22,23 @@ def parse_target(target: str) -> str:
     Any query is left out, and so is the authority of the absolute form. Raises RequestFault (400), without the query,
     which may be a secret.
     """
-    shown = quote(target.partition("?")[0])
     if not _VISIBLE.fullmatch(target):
-        raise RequestFault(400, f"target {shown}: expected visible ASCII characters")
+        raise RequestFault(400, f"target {_shown(target)}: expected visible ASCII characters")
     if not target.startswith("/"):
-        match = _ABSOLUTE.fullmatch(target)
+        match = re.fullmatch(_ABSOLUTE, target)
         if match is None:
-            raise RequestFault(400, f"target {shown}: expected a path or an http URL")
+            raise RequestFault(400, f"target {_shown(target)}: expected a path or an http URL")
         target = match[1] or "/"
     path = target.partition("?")[0] or "/"
     if "#" in path:
         raise RequestFault(400, f"target {quote(path)}: contains a fragment")
-    if _HALF_ESCAPE.search(path):
+    if "%" in path and re.search(_HALF_ESCAPE, path):
         raise RequestFault(400, f"target {quote(path)}: expected two hex digits after %")
     return urllib.parse.unquote(path, "latin-1")
+
+
+def _shown(target: str) -> str:
+    return quote(target.partition("?")[0])
 
 
 def artifact_type_of(target: str) -> str | None:
@@ -49,7 +52,7 @@ def artifact_type_of(target: str) -> str | None:
     name, mark, value = query.partition("=")
     if name != PARAMETER or not mark or "&" in value:
         raise RequestFault(400, f"query: expected {PARAMETER}=TYPE and nothing else")
-    if not value or "#" in value or _HALF_ESCAPE.search(value):
+    if not value or "#" in value or re.search(_HALF_ESCAPE, value):
         raise RequestFault(400, f"{PARAMETER}: expected a media type, odd bytes as %XX")
     try:
         return urllib.parse.unquote(value, errors="strict")
