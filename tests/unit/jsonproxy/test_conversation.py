@@ -322,6 +322,14 @@ class Metadata(ConversationTestCase):
             self.assertEqual(self.parent.fetch(method, image)[:2], first[method])
 
 
+class Unstated(BytesReader):
+    """Of a source that does not say how large a blob is."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.size = UNKNOWN_SIZE
+
+
 class Blobs(ConversationTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -446,8 +454,8 @@ class Blobs(ConversationTestCase):
             self.assertRegex(told["message"], reason)
             reply = self.parent.ask("GetBlob", self.image_id, str(digest), BIG_SIZE)
             self.assert_refused(reply, "the source states")
-            with mock.patch.object(BytesReader, "size", UNKNOWN_SIZE):
-                self.assert_refused(self.parent.fetch("GetBlob", self.image_id, str(digest), BIG_SIZE)[2], reason)
+            self.image.add(BIG, lambda data=data: Unstated(data))  # type: ignore[misc]
+            self.assert_refused(self.parent.fetch("GetBlob", self.image_id, str(digest), BIG_SIZE)[2], reason)
 
     def test_a_source_that_cannot_be_opened_is_told_by_the_reply(self) -> None:
         def refuse() -> BlobReader:
