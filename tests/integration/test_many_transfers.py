@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cip.model.descriptor import digest_of
+from cip.wire.jsonproxy.pipes import WORKER_LIMIT
 from tests.support import images
 from tests.support.jsonparent import JsonProxy, Reply, close_all, json_proxy, read_error_pipe, read_exactly, read_to_end
 from tests.support.leaks import LeakCheckedTestCase
@@ -103,6 +105,53 @@ class TransfersThatNobodyReads(LeakCheckedTestCase):
                 self.assertEqual(len(read_exactly(reply.fds[0], 3)), 3)
             self.assertLess(resident(proxy) - before, MEMORY)
             close_all(*replies)
+
+    def test_thousands_that_nobody_reads_end_at_a_limit(self) -> None:
+        registry = ManyLayers(5, 200_000)
+        with FaultyHost(registry.respond) as host, json_proxy(*OPTIONS) as proxy:
+            image = proxy.parent.open(f"docker://{host.address}/{NAME}:t")
+            before = resident(proxy)
+            replies: list[Reply] = []
+            refused = {"GetBlob": 0, "GetRawBlob": 0}
+            while not all(refused.values()) and len(replies) < 2 * WORKER_LIMIT:
+                number = len(replies) % 5
+                method = "GetBlob" if refused["GetRawBlob"] else "GetRawBlob"
+                size = (200_000,) if method == "GetBlob" else ()
+                reply = proxy.parent.ask(method, image, registry.digests[number], *size)
+                refused[method] += not reply.fds
+                if reply.fds:
+                    replies.append(reply)
+                else:
+                    self.assertEqual(reply.members["details"]["type"], "limit-exceeded")
+            self.assertGreaterEqual(len(replies), WORKER_LIMIT)  # and what read-ahead had already
+            self.assertLess(resident(proxy) - before, MEMORY)
+            close_all(*replies)
+            until = time.monotonic() + PATIENCE
+            while not (reply := proxy.parent.ask("GetRawBlob", image, registry.digests[0])).fds:
+                self.assertLess(time.monotonic(), until, "what has ended counts still")
+                time.sleep(0.05)
+            self.assertTrue(read_to_end(reply.fds[0]) == registry.layers[0])
+            self.assertIsNone(read_error_pipe(reply.fds[1]))
+
+    def test_images_that_nobody_closes_end_at_a_limit(self) -> None:
+        """A manifest of 3.4 MB took 12 MB for as long as its image was open, and a registry chooses its length."""
+        config = b"{}"
+        layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": 1, "annotations": {"k": "v" * 180}}
+        layers = [{**layer, "digest": f"sha256:{number:064x}"} for number in range(10_000)]
+        document = {**json.loads(images.manifest(config, [])), "layers": layers}
+        given = Given(
+            200, json.dumps(document).encode(), {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
+        )
+        with FaultyHost(lambda _: ("manifest", given)) as host, json_proxy(*OPTIONS) as proxy:
+            reference = f"docker://{host.address}/{NAME}:t"
+            first = proxy.parent.open(reference)
+            before = resident(proxy)
+            replies = [proxy.parent.ask("OpenImage", reference) for _ in range(8)]
+            self.assertEqual([reply.members["success"] for reply in replies], [True] * 3 + [False] * 5)
+            self.assertEqual(replies[-1].members["details"]["type"], "limit-exceeded")
+            self.assertLess(resident(proxy) - before, MEMORY)
+            proxy.parent.ask("CloseImage", first)
+            self.assertTrue(proxy.parent.ask("OpenImage", reference).members["success"])
 
     def test_one_connection_is_enough_for_all(self) -> None:
         self.read_in_order(ManyLayers(10, 3 << 20), range(9, -1, -1), "--connections=1", seconds=PATIENCE)

@@ -116,7 +116,7 @@ class FakeImage:
     def manifest(self) -> Manifest:
         return self._content.manifest
 
-    fetchable_manifest = manifest
+    fetchable_manifest = accepted = manifest  # the bytes are the same
 
     def config(self) -> bytes:
         assert self._content.config_gate is None or self._content.config_gate.wait(PATIENCE)

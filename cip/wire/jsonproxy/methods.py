@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ... import log
-from ...errors import CipError, ImageAbsentError, InvalidInputError, quote
+from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
 from ...model.descriptor import Digest
 from ...model.jsontree import JsonNode
 from ..problem import one_line
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.2.8"  # clients parse it and refuse a suffix (wire.md 7.2)
 ANSWER_SECONDS = 2.0  # for which the reply of a blob waits for its source (decisions.md section 10)
+MANIFESTS_LIMIT = 16 * 1024 * 1024  # bytes of those of all open images; each takes up to four times as much memory
 
 
 class Opener(Protocol):
@@ -127,6 +128,7 @@ class Requests:
     def _open_image(self, reference: str, *, optional: bool = False) -> Reply:
         try:
             handle = Handle(self._opener.open(reference))
+            self._require_room(handle)
         except CipError as error:
             if optional and isinstance(error, ImageAbsentError):
                 log.debug("%s", error)
@@ -136,6 +138,14 @@ class Requests:
         image_id = next(self._image_ids)
         self._images[image_id] = handle
         return Reply(image_id)
+
+    def _require_room(self, opened: Handle) -> None:
+        """Raises CipError (limit-exceeded)."""
+        handles = (*self._images.values(), opened)
+        if sum(len(handle.image.accepted.data) for handle in handles) > MANIFESTS_LIMIT:
+            opened.release()
+            why = f"expected at most {MANIFESTS_LIMIT} bytes of manifests of open images, found more: close some"
+            raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
 
     def _open_image_optional(self, reference: str) -> Reply:
         return self._open_image(reference, optional=True)

@@ -37,6 +37,7 @@ _WIDE_CAPACITY = 1024 * 1024  # bytes; at 64 KiB the two sides wait for each oth
 # The pages of all pipes of a user are bounded (pipe-user-pages-soft: 64 MiB); beyond, every program of that user gets
 # pipes of 8 KiB. So a parent that leaves hundreds unfinished must not have wide ones.
 _WIDE_PIPES = 32
+WORKER_LIMIT = 1024  # transfers that have not ended; each costs 50 KB, however little of it was read
 
 T = TypeVar("T")
 Write = Callable[[memoryview], object]
@@ -200,7 +201,7 @@ class Pipes:
         self._readers = _Readers()
         self._lock = threading.Lock()
         self._ids = count(1)
-        self._wide = 0
+        self._wide = self._workers = 0
         self._named: dict[int, Feed] = {}  # until FinishPipe
         self._open: set[Feed] = set()  # until the write end is closed
         self._unsettled: set[_Raw] = set()
@@ -225,7 +226,7 @@ class Pipes:
 
         `job` gets the transfer, whose `write` raises PeerError once the parent has closed its end; `cancel` is called
         when it did so meanwhile. `digest` is that of a blob, for errors.
-        Raises CipError (limit-exceeded) when the system has no more pipes or threads; `job` does not run then.
+        Raises CipError (limit-exceeded) when there are no more pipes or threads to be had; `job` does not run then.
         """
         opened, feed = self._open_feed(size)
         self._watch(feed, size, cancel, digest)
@@ -251,7 +252,7 @@ class Pipes:
             self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
 
         try:
-            start(run)
+            self._start(run)
         except CipError:
             with self._lock:
                 self._unsettled.discard(raw)
@@ -346,12 +347,36 @@ class Pipes:
             self._end(feed, outcome if isinstance(outcome, CipError) else None)
 
         try:
-            start(run)
+            self._start(run)
         except CipError as error:
             os.close(opened.read_fd)
             with self._lock:
                 del self._named[opened.pipe_id]
             self._end(feed, error)
+            raise
+
+    def _start(self, run: Callable[[], None]) -> None:
+        """Run a worker. Raises CipError (limit-exceeded)."""
+
+        def counted() -> None:
+            try:
+                run()
+            finally:
+                with self._lock:
+                    self._workers -= 1
+
+        with self._lock:
+            if self._workers >= WORKER_LIMIT:
+                why = (
+                    f"expected at most {WORKER_LIMIT} pipes that are being filled, found more: read some to their ends"
+                )
+                raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
+            self._workers += 1
+        try:
+            start(counted)
+        except CipError:
+            with self._lock:
+                self._workers -= 1
             raise
 
     def _end(self, feed: Feed, error: CipError | None) -> None:
