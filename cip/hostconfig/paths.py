@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which configuration files are read, in which order: the one place that knows.
+"""Configuration files: which ones are read, in which order, and how; the one place that knows.
 
 The places are those of current container tools (registry.md 2.2, 3.2, 5.1, 7.1; signatures.md 1.1): the user's
 directory, then the administrator's, then the vendor's. Only a file that does not exist makes room for the next
@@ -9,10 +9,12 @@ one; a file that is there and cannot be read stops the request, because the next
 import os
 import stat
 import time
+import tomllib
 from typing import NamedTuple
 
 from ..content import require_time
-from ..errors import ConfigurationError, ErrorCode, quote_own
+from ..errors import QUOTE_LIMIT, ConfigurationError, ErrorCode, quote_own
+from ..model.jsontree import JsonNode
 from ..settings import HostEnvironment, PolicySource, Settings
 
 ADMIN_DIRECTORY = "/etc/containers"
@@ -26,6 +28,7 @@ KEY_LIMIT = 1024 * 1024  # bytes of one key file
 AUTH_FILE_LIMIT = 1024 * 1024  # bytes of one file with credentials
 READ_WAIT = 30.0  # seconds for a configuration that comes through a pipe
 _READ_SIZE = 64 * 1024
+_DOTS = 4_000_000  # squared and summed over the lines: tomllib takes the square of a key's parts to read it
 
 
 class ConfigurationFile(NamedTuple):
@@ -364,3 +367,30 @@ def default_storage(environment: HostEnvironment) -> tuple[str, str]:
     runtime = environment.get("XDG_RUNTIME_DIR")
     run_base = runtime if os.path.isabs(runtime) else f"/tmp/storage-run-{uid}"
     return os.path.join(base, "containers", "storage"), os.path.join(run_base, "containers")
+
+
+def parse_toml(path: str, data: bytes) -> JsonNode:
+    """The content `data` of the file `path`. Raises ConfigurationError naming file and line, as far as known."""
+    return JsonNode((path, ConfigurationError), None, "", _parse(path, data))
+
+
+def _parse(path: str, data: bytes) -> dict[str, object]:
+    if sum(line.count(b".") ** 2 for line in data.split(b"\n")) > _DOTS:
+        raise ConfigurationError(path, "not valid TOML: keys of too many parts")
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(path, _complaint(str(error))) from error
+    except ValueError as error:  # of int(), which takes no more than some thousand digits
+        raise ConfigurationError(path, "not valid TOML: a number that is too long") from error
+    except RecursionError as error:
+        raise ConfigurationError(path, "not valid TOML: nested too deep") from error
+
+
+def _complaint(text: str) -> str:
+    """The decoder's message with its position in front, where no cut can lose it."""
+    what, _, where = text.removesuffix(")").rpartition(" (at ")
+    what = what[:1].lower() + what[1:]
+    return f"not valid TOML at {where.replace(',', '')}: {what[:QUOTE_LIMIT]}" if what else "not valid TOML"

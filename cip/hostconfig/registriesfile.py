@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..errors import InvalidReferenceError, quote_own
 from ..model.jsontree import JsonNode, fold_key
 from ..model.reference import DockerReference, parse_docker_reference, unmatched_scope
-from .toml import parse_toml
+from .paths import parse_toml
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = rf"(?a){_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?"

@@ -16,8 +16,7 @@ import ssl
 from ..errors import NetworkError, SourceError
 from .limits import Limits
 from .lines import ANSWERS, Lines
-from .nestedtls import NestedTls
-from .tls import NO_IDENTITY, Socket, TlsIdentity, protocol_error
+from .tls import NO_IDENTITY, NestedTls, Socket, TlsIdentity, protocol_error
 
 
 class Channel:

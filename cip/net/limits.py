@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long one operation may still take, on whose clock, and who may call it off."""
+"""What one operation may take: time and on whose clock, waiting without progress, bytes; and who may call it off."""
 
 import math
 import threading
@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..errors import ErrorCode, NetworkError, Phase
+from ..errors import ErrorCode, NetworkError, Phase, SourceError
 from ..settings import TimeLimits
 
 POLL = 0.1  # seconds after which a wait that nobody can wake looks whether it was called off
+BURST_SECONDS = 0.125  # of the rate that may come at once
 
 
 class Clock:
@@ -97,3 +98,92 @@ class Limits(NamedTuple):
             if time.monotonic() >= end:
                 return event.is_set()
         return True
+
+
+class StallTimer:
+    """Counts seconds of waiting for a source against the bytes it sent; the parent's own pauses do not count.
+
+    Progress is a rate of at least `min_rate` since the last progress, so a byte now and then is none.
+    """
+
+    def __init__(self, stall: float, times: TimeLimits, min_rate: int) -> None:
+        self.stall = stall  # seconds without progress that end a blob
+        self._window = times.rate_window
+        self._min_rate = min_rate
+        self._waited = 0.0  # since the last progress, over all tries
+        self._received = 0
+        self._try_waited = 0.0
+        self._try_received = 0
+
+    def begin_try(self) -> None:
+        """A new try has the whole rate window to itself."""
+        self._try_waited = 0.0
+        self._try_received = 0
+
+    def count(self, waited: float, received: int, *, known: bool = False) -> None:
+        """Seconds that were waited for `received` bytes.
+
+        `known` ones are read once more because an endpoint ignores ranges: they cost no time while they come
+        fast enough, and give none back.
+        """
+        if not (known and received >= self._min_rate * waited):
+            self._waited += waited
+        self._try_waited += waited
+        self._try_received += received
+        if not known:
+            self._received += received
+            if received and self._received >= self._min_rate * self._waited:
+                self._waited = 0.0
+                self._received = 0
+        if self._try_waited >= self._window and not self.is_too_slow():
+            self.begin_try()
+
+    def is_too_slow(self) -> bool:
+        """Whether the present try sent less than `min_rate` over the rate window."""
+        return self._try_waited >= self._window and self._try_received < self._min_rate * self._try_waited
+
+    def remaining(self) -> float:
+        """Seconds that may still pass without progress."""
+        return self.stall - self._waited
+
+
+class Budget:
+    """Counts the body bytes of the process, repeats included; safe from any thread. 0 is no limit."""
+
+    def __init__(self, max_rate: int, max_bytes: int, clock: Clock) -> None:
+        self._rate = max_rate
+        self._bytes = max_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._free_at = 0.0  # when what was taken is paid for
+        self.unlimited = not (max_rate or max_bytes)
+
+    def grant(self, wanted: int, host: str, cancellation: Cancellation) -> int:
+        """How many of `wanted` bytes may be read now, at least 1; waits while the rate is used up.
+
+        The caller owes `settle`. Raises SourceError (budget-exhausted) when the bytes are used up.
+        """
+        wait = 0.0
+        with self._lock:
+            if self._bytes:
+                wanted = min(wanted, self._bytes - self._taken)
+                if wanted <= 0:
+                    why = f"--max-bytes allows {self._bytes} bytes from the network, and they are used up"
+                    raise SourceError.at(host, why, code=ErrorCode.BUDGET_EXHAUSTED)
+            if self._rate:
+                wanted = min(wanted, max(1, int(self._rate * BURST_SECONDS)))
+                now = self._clock.monotonic()
+                wait = self._free_at - now
+                self._free_at = max(self._free_at, now) + wanted / self._rate
+            self._taken += wanted
+        if wait > 0:
+            self._clock.sleep(wait, cancellation)
+        return wanted
+
+    def settle(self, granted: int, used: int) -> None:
+        """Told that of `granted` bytes only `used` came."""
+        with self._lock:
+            self._taken -= granted - used
+            if self._rate:
+                self._free_at -= (granted - used) / self._rate

@@ -21,10 +21,8 @@ from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, RegistryError, SourceError
 from ..hostconfig.proxyenv import Proxy
 from .addresses import AddressClass
-from .budget import Budget
-from .connection import Connection, Route, judge, judge_name
-from .limits import Limits
-from .pool import ConnectionPool
+from .connection import Connection, ConnectionPool, Route, judge, judge_name
+from .limits import Budget, Limits
 from .redaction import Secrets
 from .response import GarbledError, Response
 from .tls import NO_IDENTITY, TlsIdentity

@@ -14,9 +14,8 @@ from typing import Any, NoReturn
 from .. import log
 from ..content import read_limited
 from ..errors import CipError, NetworkError, RegistryError, quote
-from .budget import Budget
 from .channel import Channel
-from .limits import Limits
+from .limits import Budget, Limits
 from .lines import ANSWERS, Chunks, EndedError, MalformedError, framing_of, words_of
 from .url import Origin, Url
 

@@ -1,35 +1,220 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `http_error_401` handler of one endpoint: answers its challenges, and sends what is known before it is asked.
 
-Tokens and challenges belong to one endpoint of one image. No secret gets into a message, a log line or `repr`.
+Tokens and challenges belong to one endpoint of one image: what a challenge says, the requests for tokens that answer
+it, and what token servers send (registry.md 4). No secret gets into a message, a log line or `repr`.
 """
 
+import base64
+import re
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from email.message import Message
 from typing import NamedTuple, cast
 
 from .. import log
 from ..errors import AuthenticationError, CipError, ErrorCode, Phase, redacted
+from ..model.jsontree import parse_json
 from ..net.limits import Clock, Limits
 from ..net.opener import Opener, Request, require_no_downgrade
 from ..net.response import Response
+from ..net.url import Origin, decode_form, encode_form, parse_foreign_url
 from ..settings import Credentials
 from .answers import read_complaint, refusal, require_uncompressed
-from .token import (
-    Challenge,
-    Token,
-    basic_authorization,
-    choose_challenge,
-    parse_challenges,
-    parse_token,
-    scopes_to_try,
-    token_request,
-)
+from .retry import parse_rfc3339
 
+MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
+CLIENT_ID = "containers/image"
+_TOKEN = r"(?a)[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TOKEN68 = r"(?a)[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)"
+_SPACE = " \t\r\n"
+_SCHEMES = ("bearer", "basic")
+CHALLENGES_LIMIT = 16  # of one answer
+VALUE_LIMIT = 64 * 1024  # characters of a token, which is one field of a request
+_TEXTS = ("token", "access_token", "issued_at")
+_YEAR_ONE = "0001-01-01T00:00:00Z"
+_HEADER_SAFE = r"(?a)[\x21-\x7e]*"
 TOKEN_LIMIT = 1024 * 1024  # bytes of a token server's answer
 ROUNDS = 2  # challenges that are answered in one request
+
+
+class Challenge(NamedTuple):
+    """What a 401 asks for; scheme and parameter names in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+    @property
+    def wants_other(self) -> tuple[str, str, str]:
+        """What must differ for another try to make sense."""
+        return self.scheme, self.parameters.get("realm", ""), self.parameters.get("service", "")
+
+
+class Token(NamedTuple):
+    """A bearer token and the time of day until which it is used again."""
+
+    value: str
+    expires: float
+
+    def __repr__(self) -> str:
+        return f"Token(…, expires={self.expires})"
+
+
+# --- parsing ---
+
+
+def parse_challenges(lines: Sequence[str]) -> list[Challenge]:
+    """The challenges of all WWW-Authenticate lines, each a list (RFC 9110, 11.6.1); a broken rest says nothing."""
+    found: list[Challenge] = []
+    for line in lines:
+        rest = line
+        while (scheme := re.match(_TOKEN, rest)) and len(found) < CHALLENGES_LIMIT:
+            if rest[scheme.end() :].lstrip(_SPACE).startswith("="):
+                break
+            rest = rest[scheme.end() :]
+            parameters: dict[str, str] = {}
+            if token68 := re.match(_TOKEN68, rest):
+                rest = rest[token68.end() :]
+            elif rest[:1] in _SPACE:
+                parameters, rest = _parse_parameters("," + rest)
+            name = scheme[0].lower()
+            if name not in _SCHEMES:  # then it is told only; in lower case base64 is not known any more
+                name = redacted(scheme[0]).lower()
+            found.append(Challenge(name, parameters))
+            rest = rest.lstrip(_SPACE + ",")
+    return found
+
+
+def choose_challenge(challenges: Sequence[Challenge], credentials: Credentials, *, given: bool) -> Challenge | None:
+    """The best one that can work: Bearer, else Basic where there is a password; `given`: a token is at hand.
+
+    Where none can, a Bearer whose realm is unusable: then that can be told.
+    """
+    bearers = [challenge for challenge in challenges if challenge.scheme == "bearer"]
+    basics = [challenge for challenge in challenges if challenge.scheme == "basic"]
+    able = bool(credentials.password or (credentials.username and not credentials.identity_token))
+    usable = [each for each in bearers if given or _is_url(each.parameters.get("realm", ""))]
+    return next(iter([*usable, *(basics if able else ()), *bearers]), None)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parse_foreign_url(text)
+    except CipError:
+        return False
+    return True
+
+
+def _parse_parameters(rest: str) -> tuple[dict[str, str], str]:
+    """The parameters of one challenge, and what follows them: another one, or nothing that could be read."""
+    parameters: dict[str, str] = {}
+    while rest.startswith(","):
+        following = rest.lstrip(_SPACE + ",")
+        name = re.match(_TOKEN, following)
+        after = following[name.end() :].lstrip(_SPACE) if name else ""
+        if name is None or not after.startswith("="):
+            return parameters, following
+        value, rest = _parse_value(after[1:].lstrip(_SPACE))
+        if not value:
+            return parameters, ""
+        parameters[name[0].lower()] = value
+        rest = rest.lstrip(_SPACE)
+    return parameters, ""
+
+
+def _parse_value(text: str) -> tuple[str, str]:
+    """A token or a quoted string, and what follows; an unterminated string is an empty value."""
+    if not text.startswith('"'):
+        token = re.match(_TOKEN, text)
+        return (token[0], text[token.end() :]) if token else ("", text)
+    value: list[str] = []
+    position = 1
+    while position < len(text):
+        letter = text[position]
+        if letter == '"':
+            return "".join(value), text[position + 1 :]
+        if letter == "\\":
+            position += 1
+            if position == len(text):
+                break
+        value.append(text[position])
+        position += 1
+    return "", ""
+
+
+def scopes_to_try(challenge: Challenge, ours: str) -> list[tuple[str, ...]]:
+    """What tokens to ask for, one after the other: for ours, for both, and for an opaque one alone."""
+    theirs = tuple(scope for scope in challenge.parameters.get("scope", "").split(" ") if scope not in ("", ours))
+    tries: list[tuple[str, ...]] = [(ours,)]
+    if theirs:
+        tries.append((ours, *theirs))
+    if any(scope.count(":") < 2 for scope in theirs):  # not TYPE:NAME:ACTIONS
+        tries.append(theirs)
+    return tries
+
+
+def parse_token(body: bytes, now: float, host: str) -> Token:
+    """The token in a token server's answer (registry.md 4.5). Raises AuthenticationError."""
+
+    def bad(where: str, why: str) -> AuthenticationError:
+        return AuthenticationError(f"{where}: {why}", host=host, phase=Phase.TOKEN)
+
+    root = parse_json(body, f"{host}: token", error=bad)
+    members = {} if root.is_null() else root.folded((*_TEXTS, "expires_in"))
+    texts = {name: node.as_str() for name, node in members.items() if name in _TEXTS}
+    lifetime = members.get("expires_in")
+    seconds = MINIMUM_LIFETIME if lifetime is None else lifetime.as_int(maximum=2**53)
+    value = texts.get("token") or texts.get("access_token") or ""
+    if len(value) > VALUE_LIMIT:
+        raise bad(root.document, f"longer than {VALUE_LIMIT} characters")
+    if not re.fullmatch(_HEADER_SAFE, value):
+        raise bad(root.document, "contains a character that a header cannot have")
+    issued: float | None = now
+    if texts.get("issued_at", _YEAR_ONE) != _YEAR_ONE:
+        issued = parse_rfc3339(texts["issued_at"])
+    if issued is None:
+        raise bad(f"{root.document}: issued_at", "expected an RFC 3339 time")
+    return Token(value, issued + max(seconds, MINIMUM_LIFETIME))
+
+
+# --- requests ---
+
+
+def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Credentials, registry: Origin) -> Request:
+    """The request for a token (registry.md 4.4). Raises AuthenticationError for an unusable realm."""
+    host = registry.address
+    realm = challenge.parameters.get("realm", "")
+    try:
+        url = parse_foreign_url(realm)
+    except CipError as error:
+        why = f"the realm of its challenge is unusable: {error}"
+        raise AuthenticationError.at(host, why, phase=Phase.TOKEN) from error
+    service = challenge.parameters.get("service", "")
+    pairs = decode_form(url.query)
+    if credentials.identity_token:
+        pairs += [("service", service)] if service else []
+        pairs += [("scope", scope) for scope in scopes]
+        pairs += [("grant_type", "refresh_token"), ("refresh_token", credentials.identity_token)]
+        pairs += [("client_id", CLIENT_ID)]
+        fields = {"Content-Type": "application/x-www-form-urlencoded"}
+        return Request(url, fields, body=encode_form(pairs).encode("ascii"), configured=url.origin.is_same(registry))
+    pairs += [("account", credentials.username)] if credentials.username else []
+    pairs += [("service", service)] if service else []
+    pairs += [("scope", scope) for scope in scopes]
+    both = credentials.username and credentials.password
+    return Request(
+        url.with_query(encode_form(pairs)),
+        authorization=basic_authorization(credentials) if both else "",
+        configured=url.origin.is_same(registry),
+    )
+
+
+def basic_authorization(credentials: Credentials) -> str:
+    """The value of an Authorization field; anonymous ones are sent too (registry.md 4.3, M1)."""
+    # what was given on the command line in another coding goes as the bytes that it was
+    pair = f"{credentials.username}:{credentials.password}".encode("utf-8", "surrogateescape")
+    return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
 class Access(NamedTuple):

@@ -22,7 +22,7 @@ from ..content import read_blob
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
-from ..net.limits import Cancellation
+from ..net.limits import Cancellation, StallTimer
 from ..net.lines import words_of
 from ..net.response import UNKNOWN_LENGTH, Response
 from ..sources.base import BlobAccess
@@ -30,7 +30,6 @@ from .answers import refusal, require_uncompressed
 from .endpoints import Endpoint
 from .failover import Candidate, Candidates
 from .retry import History, another_may_help
-from .stalltimer import StallTimer
 
 if TYPE_CHECKING:
     from .session import RegistrySession

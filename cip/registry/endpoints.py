@@ -12,17 +12,31 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .. import log
-from ..errors import CipError, ErrorCode, InvalidInputError, NetworkError, Phase, RegistryError, SourceError
+from ..content import MANIFEST_LIMIT
+from ..errors import (
+    CipError,
+    ErrorCode,
+    InvalidInputError,
+    NetworkError,
+    Phase,
+    RegistryError,
+    SourceError,
+    quote,
+    redacted,
+)
 from ..hostconfig.authfile import find_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
+from ..model import mediatype
 from ..model.reference import DEFAULT_DOMAIN, DockerReference
-from ..net.limits import Limits
+from ..net.limits import Clock, Limits
 from ..net.opener import Opener, Redirects, Request
 from ..net.response import Response
 from ..net.tls import NotTlsError, TlsIdentity
 from ..net.url import Origin, Url, encode_form, parse_origin
 from ..settings import Credentials, Settings, TlsVerify
+from ..sources.base import RawManifest
+from .answers import refusal, require_uncompressed
 from .authorization import Access, Authorization
 
 if TYPE_CHECKING:
@@ -30,6 +44,9 @@ if TYPE_CHECKING:
 
 HUB_HOST = "registry-1.docker.io"  # what answers for docker.io
 _API_FIELDS = {"Docker-Distribution-Api-Version": "registry/2.0"}
+# what an access portal or a broken proxy sends instead of a manifest, with status 200
+_NEVER_A_MANIFEST = frozenset({"text/html", "application/xhtml+xml"})
+_KNOWN = _NEVER_A_MANIFEST | mediatype.MANIFESTS | mediatype.INDEXES
 
 
 class Endpoint:
@@ -229,3 +246,22 @@ def _may_speak_plain(error: SourceError, *, by_proxy: bool) -> bool:
     if error.phase is Phase.PROXY:
         return error.http_status is not None and error.http_status >= 500
     return isinstance(error, NetworkError) and error.code is ErrorCode.CONNECTION_REFUSED
+
+
+def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Clock) -> RawManifest:
+    """The manifest in an answer; closes the answer. Raises NotFoundError (image-not-found), SourceError."""
+    if response.status != 200:
+        raise refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, clock, access=endpoint.access_for(response))
+    require_uncompressed(response)
+    media_type = media_type_of(response)
+    if media_type in _NEVER_A_MANIFEST:
+        response.close()
+        raise RegistryError.at(endpoint.name, f"{what}: expected a manifest, found {quote(media_type)}")
+    return RawManifest(response.read_all(MANIFEST_LIMIT, f"{endpoint.name}: {what}"), media_type)
+
+
+def media_type_of(response: Response) -> str:
+    """The Content-Type without parameters, in lower case; empty when there is none (registry.md 6.1)."""
+    written = (response.headers.get("content-type") or "").partition(";")[0].strip()
+    kind = written.lower()
+    return kind if kind in _KNOWN else redacted(written).lower()  # in lower case base64 is not known any more

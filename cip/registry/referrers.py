@@ -23,8 +23,7 @@ from ..settings import Settings
 from ..sources.base import BlobAccess, ReferrerList
 from .answers import complaint_of, refusal, require_uncompressed
 from .blob import RegistryBlob, read_signature_blob
-from .endpoints import Endpoint
-from .manifests import media_type_of, read_manifest
+from .endpoints import Endpoint, media_type_of, read_manifest
 from .retry import ask_endpoint
 from .session import RegistrySession
 

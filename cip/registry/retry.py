@@ -11,14 +11,23 @@ import random
 import re
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate
 from typing import Protocol, TypeVar
 
 from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ConfigurationError, ErrorCode, Phase, UsageError
 from ..events import Events
 from ..net.limits import Clock, Limits
 from ..settings import RetryOptions
-from .timestamps import parse_http_date
 
+_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
+_TIME = "[0-9]{2}:[0-9]{2}:[0-9]{2}"
+_HTTP_DATE = (  # RFC 9110, 5.6.7: IMF-fixdate, RFC 850, asctime
+    rf"(?ai){_DAY}, [0-9]{{2}} [a-z]{{3}} [0-9]{{4}} {_TIME} GMT"
+    rf"|[a-z]{{6,9}}, [0-9]{{2}}-[a-z]{{3}}-[0-9]{{2}} {_TIME} GMT"
+    rf"|{_DAY} [a-z]{{3}} [ 0-9][0-9] {_TIME} [0-9]{{4}}"
+)
+_RFC3339 = rf"(?a)[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_TIME}(?:\.[0-9]{{1,12}})?(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})"
 FIRST_DELAY = 0.5  # seconds, doubled for each further repeat
 THROTTLED_DELAY = 2.0  # the same after a 429
 JITTER = 0.25  # of a delay that we chose ourselves
@@ -31,6 +40,25 @@ _SECONDS = r"(?a)[+-]?[0-9]+"
 _INT64 = 2**63 - 1
 T = TypeVar("T")
 Jitter = Callable[[], float]
+
+
+def parse_http_date(text: str) -> float | None:
+    """Seconds since the epoch, or None when `text` is no HTTP date."""
+    parts = parsedate(text) if re.fullmatch(_HTTP_DATE, text) else None
+    if parts is None:
+        return None
+    try:
+        return datetime(*parts[:6], tzinfo=UTC).timestamp()
+    except ValueError:  # such as the 31st of February
+        return None
+
+
+def parse_rfc3339(text: str) -> float | None:
+    """Seconds since the epoch, or None when `text` is no RFC 3339 time."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if re.fullmatch(_RFC3339, text) else None
+    except ValueError:
+        return None
 
 
 class Named(Protocol):

@@ -9,20 +9,17 @@ from .. import log, rooms
 from ..events import Events
 from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
-from ..net.budget import Budget
-from ..net.connection import Connection
-from ..net.limits import Cancellation, Clock, Limits
+from ..net.connection import Connection, ConnectionPool
+from ..net.limits import Budget, Cancellation, Clock, Limits
 from ..net.opener import Network
-from ..net.pool import ConnectionPool
 from ..net.redaction import Secrets
 from ..net.tls import TlsContexts
 from ..net.url import Origin
 from ..programs import Programs
 from ..settings import Settings
 from ..sources.base import KeepsParts
-from .hostlimit import HostLimit
+from .hosts import HostLimit, Silence
 from .retry import HostBackoff, Jitter, Repeats
-from .silence import Silence
 
 
 class RegistrySession:

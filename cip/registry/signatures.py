@@ -46,12 +46,11 @@ from ..net.opener import Request
 from ..net.url import Url, parse_url
 from ..settings import Credentials, Settings
 from .answers import complaint_of, refusal, require_uncompressed
+from .authorization import basic_authorization
 from .blob import read_signature_blob
-from .endpoints import Endpoint
-from .manifests import media_type_of
+from .endpoints import Endpoint, media_type_of
 from .retry import ask_endpoint
 from .session import RegistrySession
-from .token import basic_authorization
 
 LOOKASIDE_LIMIT = 127  # signatures of one manifest, in the lookaside or kept by the registry
 ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest

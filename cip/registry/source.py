@@ -24,8 +24,7 @@ from ..net.limits import Cancellation, Limits
 from ..settings import Settings
 from ..sources.base import BlobAccess, PlainSource, RawManifest, ReferrerSource
 from .blob import RegistryBlob
-from .endpoints import Endpoint
-from .manifests import read_manifest
+from .endpoints import Endpoint, read_manifest
 from .retry import ask_endpoints
 from .session import RegistrySession
 

@@ -28,11 +28,9 @@ from ..errors import (
 )
 from ..model.jsontree import parse_json
 from ..model.reference import ImageReference, Transport, docker_identity, nameless_identity
-from ..net.budget import Budget
-from ..net.connection import Connection
-from ..net.limits import Cancellation, Clock, Limits
+from ..net.connection import Connection, ConnectionPool
+from ..net.limits import Budget, Cancellation, Clock, Limits
 from ..net.opener import Network, Opener, Request
-from ..net.pool import ConnectionPool
 from ..net.redaction import Secrets
 from ..net.response import Response
 from ..net.tls import TlsContexts, TlsIdentity

@@ -39,8 +39,8 @@ from ..net.lines import (
     words_of,
 )
 from ..temporary import TemporarySpace
+from .fds import Output, receive_into
 from .problem import RequestFault, encode, frames_of, http_status, one_line, problem, seconds_to_wait
-from .stream import Output, receive_into
 from .target import artifact_type_of, parse_target
 
 if TYPE_CHECKING:

@@ -14,12 +14,10 @@ from cip.errors import CipError, ErrorCode, NetworkError, SourceError
 from cip.events import NO_EVENTS, Events
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import Address, AddressClass
-from cip.net.budget import Budget
 from cip.net.channel import Channel
-from cip.net.connection import Connection, Route, judge
-from cip.net.limits import Cancellation, Clock, Limits
+from cip.net.connection import Connection, ConnectionPool, Route, judge
+from cip.net.limits import Budget, Cancellation, Clock, Limits
 from cip.net.opener import Network, Opener, Redirects, Request
-from cip.net.pool import ConnectionPool
 from cip.net.redaction import Secrets
 from cip.net.response import Response
 from cip.net.tls import TlsContexts, TlsIdentity

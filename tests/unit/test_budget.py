@@ -4,8 +4,7 @@
 import unittest
 
 from cip.errors import ErrorCode, SourceError
-from cip.net.budget import Budget
-from cip.net.limits import Cancellation
+from cip.net.limits import Budget, Cancellation
 from tests.support.origins import FakeClock
 
 

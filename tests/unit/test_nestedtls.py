@@ -13,7 +13,7 @@ from unittest import mock
 from cip.errors import NetworkError
 from cip.net.channel import Channel
 from cip.net.limits import Cancellation, Clock, Limits
-from cip.net.nestedtls import NestedTls
+from cip.net.tls import NestedTls
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE

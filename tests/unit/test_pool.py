@@ -6,12 +6,11 @@ import threading
 
 from cip.errors import ErrorCode, NetworkError
 from cip.net.channel import Channel
-from cip.net.connection import Connection, Route
+from cip.net.connection import FAILED_SECONDS, IDLE_SECONDS, Connection, ConnectionPool, Route
 from cip.net.limits import Cancellation, Limits
-from cip.net.pool import FAILED_SECONDS, IDLE_SECONDS, ConnectionPool
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
-from cip.registry.hostlimit import GIVE_WAY_SECONDS, HostLimit
+from cip.registry.hosts import GIVE_WAY_SECONDS, HostLimit
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock

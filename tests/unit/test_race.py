@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError, Phase
-from cip.net import race
+from cip.net import addresses as race
 from cip.net.addresses import Address, AddressClass
 from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.url import Origin

@@ -11,8 +11,8 @@ from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_
 from cip.net.redaction import KEPT_LIMIT, LEFT_OUT, MARK, RUN, Secrets
 from cip.net.url import parse_foreign_url
 from cip.registry.answers import require_uncompressed
-from cip.registry.manifests import media_type_of
-from cip.registry.token import parse_challenges
+from cip.registry.authorization import parse_challenges
+from cip.registry.endpoints import media_type_of
 from tests.support.secrets import secret
 
 WORD = secret("echo")

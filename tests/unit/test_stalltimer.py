@@ -3,7 +3,7 @@
 
 import unittest
 
-from cip.registry.stalltimer import StallTimer
+from cip.net.limits import StallTimer
 from cip.settings import TimeLimits
 
 RATE = 1024

@@ -4,7 +4,7 @@
 import time
 import unittest
 
-from cip.registry.timestamps import parse_http_date, parse_rfc3339
+from cip.registry.retry import parse_http_date, parse_rfc3339
 
 DAY = 86400
 

@@ -11,8 +11,7 @@ from unittest import mock
 from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from cip.net import tls
 from cip.net.limits import Cancellation, Clock, Limits
-from cip.net.nestedtls import NestedTls
-from cip.net.tls import NotTlsError, TlsContexts, TlsIdentity
+from cip.net.tls import NestedTls, NotTlsError, TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase, await_end

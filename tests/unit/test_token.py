@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cip.errors import AuthenticationError, ErrorCode
 from cip.net.url import Origin
-from cip.registry.token import (
+from cip.registry.authorization import (
     VALUE_LIMIT,
     Challenge,
     Token,

@@ -4,7 +4,7 @@
 import unittest
 
 from cip.errors import ConfigurationError
-from cip.hostconfig.toml import parse_toml
+from cip.hostconfig.paths import parse_toml
 
 
 class TomlTest(unittest.TestCase):

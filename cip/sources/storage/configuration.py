@@ -13,13 +13,13 @@ from ...hostconfig.paths import (
     CONFIGURATION_LIMIT,
     ConfigurationFile,
     default_storage,
+    parse_toml,
     read_configuration,
     read_if_present,
     rootless_uid,
     storage_files,
     user_directory,
 )
-from ...hostconfig.toml import parse_toml
 from ...model.jsontree import JsonNode
 from ...settings import HostEnvironment, Settings
 

@@ -8,11 +8,10 @@ from cip.model.descriptor import MAX_SIZE
 from cip.net.response import Response
 from cip.net.url import Origin, decode_form, encode_form, join_url, parse_url
 from cip.registry.answers import parse_complaint
+from cip.registry.authorization import choose_challenge, parse_challenges, parse_token, scopes_to_try, token_request
 from cip.registry.blob import parse_content_range
 from cip.registry.referrers import next_links
-from cip.registry.retry import parse_retry_after
-from cip.registry.timestamps import parse_http_date, parse_rfc3339
-from cip.registry.token import choose_challenge, parse_challenges, parse_token, scopes_to_try, token_request
+from cip.registry.retry import parse_http_date, parse_retry_after, parse_rfc3339
 from cip.settings import Credentials
 
 from ..engine import Target

@@ -6,7 +6,7 @@ import os
 from typing import cast
 
 from cip.content import BytesReader
-from cip.hostconfig.toml import parse_toml
+from cip.hostconfig.paths import parse_toml
 from cip.model.jsontree import parse_json
 from cip.model.reference import ImageReference, Transport
 from cip.settings import HostEnvironment
