@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds and runs a parent in Rust: the crate that bootc and rpm-ostree use, behind a few commands.
+"""Builds programs in Rust, and runs a parent: the crate that bootc and rpm-ostree use, behind a few commands.
 
-The program is tests/interop/rust; the comment in front of each of its functions says what a command does.
+The parent is tests/interop/rust; the comment in front of each of its functions says what a command does.
 """
 
 import hashlib
@@ -20,50 +20,69 @@ from .peers import build_peer, clean_environment, skip_where_asked
 
 SOURCES = machine.REPOSITORY / "tests" / "interop" / "rust"
 LEAST_CARGO = (1, 70)
-_BUILD_SECONDS = 1500
+_BUILD_SECONDS = 3600
 _RUN_SECONDS = 120
 
 
 def build_parent() -> Path:
-    """The program's path, built on first use and kept by the hash of its sources.
+    """The parent's path, built on first use. Raises as `built_rust_program`."""
+    return built_rust_program("rust", SOURCES, "parent")
 
-    Raises SkipTest where `CIP_SKIP_PEERS` names `rust`, or outside of CI where there is no cargo; AssertionError with
+
+def built_rust_program(peer: str, sources: Path, binary: str) -> Path:
+    """The program `binary` of the package in `sources`, built on first use and kept by the hash of its sources.
+
+    Raises SkipTest where `CIP_SKIP_PEERS` names the peer, or outside of CI where there is no cargo; AssertionError with
     the reason where it cannot be built, and in CI where there is no cargo.
     """
-    skip_where_asked("rust")
-    cargo = find_cargo()
-    sources = [SOURCES / "Cargo.toml", SOURCES / "Cargo.lock", *sorted(SOURCES.glob("src/*.rs"))]
-    state = hashlib.sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() + b"\0" for path in sources))
-    program = machine.cache_root() / f"rust-parent-{state.hexdigest()[:16]}"
+    skip_where_asked(peer)
+    files = [sources / "Cargo.toml", sources / "Cargo.lock", *sorted(sources.glob("src/*.rs"))]
+    state = hashlib.sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() + b"\0" for path in files))
+    program = machine.cache_root() / f"{peer}-{binary}-{state.hexdigest()[:16]}"
+    return _built_once(peer, ["build", "--release"], sources, f"release/{binary}", program)
+
+
+def installed_rust_program(package: str, version: str, binary: str) -> Path:
+    """The program `binary` of a package of crates.io, with the dependencies that its own lock file names.
+
+    Built on first use and kept by its version. Raises as `built_rust_program`.
+    """
+    skip_where_asked(package)
+    program = machine.cache_root() / f"{binary}-{version}"
+    command = ["install", f"{package}@{version}", "--no-track", "--root", str(_target() / "installed")]
+    return _built_once(package, command, machine.cache_root(), f"installed/bin/{binary}", program)
+
+
+def _target() -> Path:
+    return machine.cache_root() / "rust-target"
+
+
+def _built_once(peer: str, command: list[str], directory: Path, built: str, program: Path) -> Path:
+    cargo = find_cargo(peer)
     with machine.exclusive("rust"):
         if not program.exists():
-            _compile(cargo, program)
+            words = [cargo, *command, "--locked", "--quiet"]
+            build_peer(peer, words, directory, {"CARGO_TARGET_DIR": str(_target())}, seconds=_BUILD_SECONDS)
+            fresh = program.with_name(f"{program.name}.new")
+            shutil.copy2(_target() / built, fresh)
+            fresh.replace(program)
     return program
 
 
-def find_cargo() -> str:
-    """The path of a cargo that is new enough. Raises as `build_parent`."""
+def find_cargo(peer: str = "rust") -> str:
+    """The path of a cargo that is new enough. Raises as `built_rust_program`."""
     program = shutil.which("cargo", path=f"{os.environ.get('PATH', '')}:{Path.home()}/.cargo/bin")
     least = ".".join(map(str, LEAST_CARGO))
     if program is None:
-        reason = f"peer rust: expected cargo {least} or later, found none on PATH: https://rustup.rs has it"
+        reason = f"peer {peer}: expected cargo {least} or later, found none on PATH: https://rustup.rs has it"
         if os.environ.get("CI") == "true":
             raise AssertionError(reason)
         raise unittest.SkipTest(reason)
     text = subprocess.run([program, "--version"], check=False, capture_output=True, text=True, cwd="/").stdout
     found = re.match(r"cargo (\d+)\.(\d+)", text)
     if found is None or (int(found[1]), int(found[2])) < LEAST_CARGO:
-        raise AssertionError(f"peer rust: expected cargo {least} or later, {program} is {text.strip()!r}")
+        raise AssertionError(f"peer {peer}: expected cargo {least} or later, {program} is {text.strip()!r}")
     return program
-
-
-def _compile(cargo: str, program: Path) -> None:
-    target = machine.cache_root() / "rust-target"
-    command = [cargo, "build", "--release", "--locked", "--quiet"]
-    build_peer("rust", command, SOURCES, {"CARGO_TARGET_DIR": str(target)}, seconds=_BUILD_SECONDS)
-    fresh = program.with_suffix(".new")
-    shutil.copy2(target / "release" / "parent", fresh)
-    fresh.replace(program)
 
 
 def run_parent(*arguments: str, home: Path, environment: Mapping[str, str] | None = None, status: int = 0) -> list[Any]:
