@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
@@ -39,42 +39,8 @@ class ClientError(Exception):
         self.problem = dict(problem or {})
 
 
-class Stream(Protocol):
-    """The bytes of one blob on their way. `close` may be called at any time, and twice."""
-
-    def receive(self, buffer: memoryview, /) -> int:
-        """The next bytes; 0 where no more come."""
-        ...
-
-    def finish(self, received: int, /) -> None:
-        """Return only if the blob, of which `received` bytes came, is complete and verified. Raises ClientError."""
-        ...
-
-    def close(self) -> None:
-        """Let go."""
-        ...
-
-
-class Channel(Protocol):
-    """One protocol, spoken to one child. All methods raise ClientError."""
-
-    def manifest(self) -> tuple[bytes, Digest]: ...
-
-    def layers(self) -> tuple[Descriptor, ...] | None: ...
-
-    def referrers(self, artifact_type: str, /) -> bytes: ...
-
-    def referrer_manifest(self, digest: Digest, /) -> bytes: ...
-
-    def open_blob(self, digest: Digest, size: int, /) -> tuple[Stream, int]: ...
-
-    def quit(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class _HttpChannel:
-    """GET /manifest, GET /blobs/<digest>, POST /quit."""
+    """GET /manifest, GET /blobs/<digest>, POST /quit, spoken to one child. As the other one, it raises ClientError."""
 
     def __init__(self, sock: socket.socket, child: subprocess.Popen[bytes], reference: str) -> None:
         import http.client
@@ -150,7 +116,10 @@ class _HttpChannel:
 
 
 class _HttpStream:
-    """The body of an answer. The proxy keeps the last bytes of a wrong blob, so a complete body is a good one."""
+    """The body of an answer. The proxy keeps the last bytes of a wrong blob, so a complete body is a good one.
+
+    As every stream, `finish` returns only for a blob that is complete and verified, and `close` may come twice.
+    """
 
     def __init__(self, channel: _HttpChannel, response: HTTPResponse) -> None:
         self._channel = channel
@@ -198,7 +167,7 @@ class _JsonChannel:
         self._sock = sock
         self._child = child
         self._lock = threading.Lock()
-        self._streams: set[_PipeStream | _RawStream] = set()
+        self._streams: set[Stream] = set()
         self.ask("Initialize")
         self._image = self.ask("OpenImage", reference).value
 
@@ -223,7 +192,7 @@ class _JsonChannel:
         return self._fetch("GetReferrerManifest", str(digest))[1]
 
     def open_blob(self, digest: Digest, size: int, /) -> tuple[Stream, int]:
-        stream: _PipeStream | _RawStream
+        stream: Stream
         if size == UNKNOWN_SIZE:  # only its end says how long it is, and only a raw one ends by itself
             reply = self.ask("GetRawBlob", self._image, str(digest), descriptors=2)
             stream = _RawStream(self, reply.fds, digest)
@@ -247,7 +216,7 @@ class _JsonChannel:
             self._send(method, *arguments)
             return self._receive(descriptors)
 
-    def forget(self, stream: _PipeStream | _RawStream) -> None:
+    def forget(self, stream: Stream) -> None:
         """The stream has closed its descriptors."""
         self._streams.discard(stream)
 
@@ -354,6 +323,8 @@ class _RawStream:
         self._channel.forget(self)
 
 
+Stream = _HttpStream | _PipeStream | _RawStream
+Channel = _HttpChannel | _JsonChannel
 CHANNELS: Mapping[str, tuple[type[_HttpChannel] | type[_JsonChannel], socket.SocketKind, tuple[str, ...]]] = {
     "http": (_HttpChannel, socket.SOCK_STREAM, ()),
     "json": (_JsonChannel, socket.SOCK_SEQPACKET, ("experimental-image-proxy",)),

@@ -16,7 +16,7 @@ import ssl
 from ..errors import NetworkError, SourceError
 from .limits import Limits
 from .lines import ANSWERS, Lines
-from .tls import NO_IDENTITY, NestedTls, Socket, TlsIdentity, protocol_error
+from .tls import NO_IDENTITY, NestedTls, Socket, TlsIdentity, protocol_error, reason_of
 
 
 class Channel:
@@ -136,6 +136,4 @@ class Channel:
                 pass  # nothing was said
         if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
             return protocol_error(error, self.host, self.via, self._identity)
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it broke"
-        said = str(reason).lower().replace("_", " ")
-        return NetworkError.at(self.host, f"the connection is lost: {said} ({self.via})")
+        return NetworkError.at(self.host, f"the connection is lost: {reason_of(error) or 'it broke'} ({self.via})")

@@ -303,7 +303,7 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
             context.load_cert_chain(certificate, key, password=_no_password)
         except (ssl.SSLError, OSError, CipError) as error:
             raise ConfigurationError(
-                certificate, f"not a usable client certificate with the key {key}: {_short(error)}"
+                certificate, f"not a usable client certificate with the key {key}: {reason_of(error)}"
             ) from error
     return context, whole
 
@@ -372,14 +372,14 @@ def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdenti
     if reason in _CERTIFICATE_ALERTS:
         shown = "does not accept our client certificate" if identity.pairs else "demands a client certificate"
         looked = f"; looked for one in {', '.join(identity.searched)}" if identity.searched else ""
-        why = f"it {shown} ({_short(error)}){looked} ({via})"
+        why = f"it {shown} ({reason_of(error)}){looked} ({via})"
         return SourceError.at(host, why, code=ErrorCode.TLS_CLIENT_CERTIFICATE, phase=Phase.TLS)
     if reason in _NOT_TLS:
         why = f"expected tls, found another protocol, perhaps plain http ({via})"
         return NotTlsError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
         return _broken(host, via)
-    why = f"tls failed: {_short(error)} ({via})"
+    why = f"tls failed: {reason_of(error)} ({via})"
     return NetworkError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)
 
 
@@ -387,6 +387,7 @@ def _broken(host: str, via: str) -> NetworkError:
     return NetworkError.at(host, f"the connection broke during the tls handshake ({via})", phase=Phase.TLS)
 
 
-def _short(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What OpenSSL or the system says, in words."""
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     return str(reason).lower().replace("_", " ")

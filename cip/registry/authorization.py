@@ -27,6 +27,8 @@ from .retry import parse_rfc3339
 MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
 CLIENT_ID = "containers/image"
 _TOKEN = r"(?a)[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = r'(?s)"((?:[^"\\]|\\.)*)"'
+_ESCAPED = r"(?s)\\(.)"
 _TOKEN68 = r"(?a)[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)"
 _SPACE = " \t\r\n"
 _SCHEMES = ("bearer", "basic")
@@ -128,19 +130,8 @@ def _parse_value(text: str) -> tuple[str, str]:
     if not text.startswith('"'):
         token = re.match(_TOKEN, text)
         return (token[0], text[token.end() :]) if token else ("", text)
-    value: list[str] = []
-    position = 1
-    while position < len(text):
-        letter = text[position]
-        if letter == '"':
-            return "".join(value), text[position + 1 :]
-        if letter == "\\":
-            position += 1
-            if position == len(text):
-                break
-        value.append(text[position])
-        position += 1
-    return "", ""
+    quoted = re.match(_QUOTED, text)
+    return (re.sub(_ESCAPED, r"\1", quoted[1]), text[quoted.end() :]) if quoted else ("", "")
 
 
 def scopes_to_try(challenge: Challenge, ours: str) -> list[tuple[str, ...]]:

@@ -49,8 +49,7 @@ class RegistrySession:
         self._unread = rooms.unread_registries_d(settings)  # now: once confined, we may not look
         self.parts: KeepsParts | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
-        self._times = settings.times
-        self._environment = settings.environment
+        self._settings = settings
         self._proxies: dict[Origin, Proxy | None] = {}
         transfer = settings.transfer
         contexts = TlsContexts()
@@ -65,7 +64,7 @@ class RegistrySession:
 
     def limits(self, cancellation: Cancellation | None = None) -> Limits:
         """The limits of the settings, without a deadline."""
-        return Limits(self.clock, self._times, cancellation or Cancellation())
+        return Limits(self.clock, self._settings.times, cancellation or Cancellation())
 
     def close(self) -> None:
         """Close idle connections; those in use are closed when their work ends."""
@@ -75,7 +74,7 @@ class RegistrySession:
 
     def _choose_proxy(self, origin: Origin) -> Proxy | None:
         if origin not in self._proxies:
-            proxy = choose_proxy(self._environment, origin.scheme, origin.host, origin.port)
+            proxy = choose_proxy(self._settings.environment, origin.scheme, origin.host, origin.port)
             if proxy is not None:
                 self.secrets.keep(proxy.credentials.password)
             self._proxies[origin] = proxy
