@@ -275,15 +275,8 @@ class UnionSource(PlainSource):
         """Tell that a local blob is damaged or cannot be read."""
         log.warning("%s: %s", place.text, error)
         to = "registry" if self._registry is not None else None
-        members = {
-            "image": self._text,
-            "digest": str(digest),
-            "from": place.text,
-            "to": to,
-            "offset": 0,
-            "reason": error.code,
-        }
-        self._events.emit("source", **members)
+        members = {"from": place.text, "to": to, "offset": 0, "reason": error.code}
+        self._events.emit("source", image=self._text, digest=str(digest), **members)
 
     def _offline(self, what: str, digest: Digest | None) -> NetworkError:
         asked = ", ".join(place.text for place in self._places) or "none could be opened"

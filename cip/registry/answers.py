@@ -87,9 +87,7 @@ def complaint_of(
     response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str | None = None
 ) -> tuple[Complaint, CipError]:
     """As `refusal`, with what the registry itself says."""
-    complaint = Complaint("", "")
-    if 400 <= response.status < 500:
-        complaint = read_complaint(response)
+    complaint = read_complaint(response) if 400 <= response.status < 500 else Complaint("", "")
     response.close()
     return complaint, _error(response, complaint, what, missing, clock, access)
 

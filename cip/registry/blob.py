@@ -156,15 +156,8 @@ class RegistryBlob:
             following = self._candidates.choose(error, sent_bytes=False, stay=False)
         if following is None:
             return False
-        self._session.events.emit(
-            "source",
-            digest=str(self._descriptor.digest),
-            **{"from": " and ".join(bad_endpoints)},
-            to=following.endpoint.name,
-            offset=0,
-            reason=error.code,
-        )
         self._offset = self._in_try = 0
+        self._tell_source(" and ".join(bad_endpoints), following, error)
         self._broke_off = False
         self._candidates.current = following
         return True
@@ -411,21 +404,17 @@ class RegistryBlob:
         wait = self._candidates.wait_for(following)
         if wait >= self._stall.remaining() or wait >= self._limits.remaining():
             raise self._complete(self._candidates.final_fault(error))
-        digest = str(self._descriptor.digest)
-        self._session.repeats.tell(self._faults, error, wait, digest)
+        self._session.repeats.tell(self._faults, error, wait, str(self._descriptor.digest))
         if following is not source:
-            self._session.events.emit(
-                "source",
-                digest=digest,
-                **{"from": source.endpoint.name},
-                to=following.endpoint.name,
-                offset=self._offset,
-                reason=error.code,
-            )
+            self._tell_source(source.endpoint.name, following, error)
         if wait:
             self._clock.sleep(wait, self._cancellation)
             self._stall.count(wait, 0)
         self._candidates.current = following
+
+    def _tell_source(self, left: str, following: Candidate, error: CipError) -> None:
+        members = {"from": left, "to": following.endpoint.name, "offset": self._offset, "reason": error.code}
+        self._session.events.emit("source", digest=str(self._descriptor.digest), **members)
 
     def _complete(self, error: CipError) -> CipError:
         error.digest = str(self._descriptor.digest)

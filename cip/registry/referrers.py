@@ -86,16 +86,15 @@ class RegistryReferrers:
     def _search(self, endpoints: Sequence[Endpoint], digest: Digest, limits: Callable[[], Limits]) -> ReferrerList:
         whole = limits().until(self._session.clock.monotonic() + self._settings.times.open)
         for endpoint in endpoints:
-            place = _Place(endpoint, endpoints, self._session, limits)
-            listed = place.listed(digest, whole)
-            name = f"bundles of {endpoint.reference.name}"
-            if listed is not None:
+            listed = _Listed(endpoint, endpoints, self._session, limits)
+            name = f"bundles of {listed.place}"
+            if listed.look(digest, whole):
                 self._searched[name] = None
                 return listed
             tag = fallback_tag(digest)
             shown = tag[: -len(digest.encoded) + SHOWN_DIGITS]
             self._searched[f"{name} (no referrers API, no tag {shown}…)"] = None
-        return _Listed(_Place(endpoints[0], endpoints, self._session, limits), (), "nowhere")
+        return _Listed(endpoints[0], endpoints, self._session, limits)
 
 
 class _Page(NamedTuple):
@@ -105,56 +104,59 @@ class _Page(NamedTuple):
     following: str
 
 
-class _Place:
-    """One place of the image, asked for what refers to one of its manifests."""
+class _Listed:
+    """What one place of the image lists of what refers to one of its manifests; nothing before it has looked."""
 
     def __init__(
         self, endpoint: Endpoint, all_places: Sequence[Endpoint], session: RegistrySession, limits: Callable[[], Limits]
     ) -> None:
-        self.endpoint = endpoint
-        self.name = endpoint.reference.name
+        self.place = endpoint.reference.name
+        self.entries: Sequence[Referrer] = ()
+        self.found_by = "nowhere"
+        self._endpoint = endpoint
         self._all = all_places
         self._session = session
         self._limits = limits
 
-    def listed(self, digest: Digest, limits: Limits) -> _Listed | None:
-        """What is listed here; None where there is neither API nor tag. `limits` are those of the whole list."""
-        if self.name not in self._session.without_referrers:
-            found = self._by_api(digest, limits)
-            if found is not None:
-                return _Listed(self, found, "by API")
-            self._session.without_referrers.add(self.name)
-        found = self._by_tag(digest, limits)
-        return None if found is None else _Listed(self, found, "by tag")
+    def look(self, digest: Digest, limits: Limits) -> bool:
+        """Whether there is an API or the tag here. `limits` are those of the whole list."""
+        found = None
+        if self.place not in self._session.without_referrers:
+            self.found_by, found = "by API", self._by_api(digest, limits)
+        if found is None:
+            self._session.without_referrers.add(self.place)
+            self.found_by, found = "by tag", self._by_tag(digest, limits)
+        self.entries = found or ()
+        return found is not None
 
     def manifest(self, descriptor: Descriptor) -> bytes:
-        what = f"referrer {descriptor.digest} of {self.name}"
+        what = f"referrer {descriptor.digest} of {self.place}"
         known = descriptor.media_type in mediatype.MANIFESTS | mediatype.INDEXES
         accepted = descriptor.media_type if known else "*/*"  # a list may say anything, which is no header
 
         def ask(limits: Limits) -> bytes:
-            response = self.endpoint.get(f"manifests/{descriptor.digest}", limits, {"Accept": accepted})
-            return read_manifest(self.endpoint, response, what, limits.clock).data
+            response = self._endpoint.get(f"manifests/{descriptor.digest}", limits, {"Accept": accepted})
+            return read_manifest(self._endpoint, response, what, limits.clock).data
 
         return self._repeat(ask, self._limits())
 
     def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
-        return read_signature_blob(descriptor, self.endpoint, self._session, self._limits().deadline, limit, what)
+        return read_signature_blob(descriptor, self._endpoint, self._session, self._limits().deadline, limit, what)
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
-        others = [each for each in self._all if each is not self.endpoint]
-        return RegistryBlob(descriptor, access, (self.endpoint, *others), self._session)
+        others = [each for each in self._all if each is not self._endpoint]
+        return RegistryBlob(descriptor, access, (self._endpoint, *others), self._session)
 
     def _by_api(self, digest: Digest, limits: Limits) -> tuple[Referrer, ...] | None:
         """All pages; None where the first answer means that there is no API."""
-        path = f"/v2/{self.endpoint.reference.path}/referrers/{digest}"
-        where = f"{self.endpoint.name}: referrers of {self.endpoint.reference.path}@{digest}"
+        path = f"/v2/{self._endpoint.reference.path}/referrers/{digest}"
+        where = f"{self._endpoint.name}: referrers of {self._endpoint.reference.path}@{digest}"
         seen: list[str] = []
         found: list[Referrer] = []
         while path:
             if path in seen or len(seen) == PAGE_LIMIT:
                 why = "a page that was there before" if path in seen else f"more than {PAGE_LIMIT} pages"
-                raise RegistryError(f"{where}: expected an end of the list, found {why}", host=self.endpoint.name)
+                raise RegistryError(f"{where}: expected an end of the list, found {why}", host=self._endpoint.name)
             seen.append(path)
             page = self._page(path, where, limits, first=len(seen) == 1)
             if page is None:
@@ -167,19 +169,19 @@ class _Place:
 
     def _page(self, path: str, where: str, whole: Limits, *, first: bool) -> _Page | None:
         def ask(limits: Limits) -> _Page | None:
-            response = self.endpoint.get_path(path, limits, _ACCEPT)
+            response = self._endpoint.get_path(path, limits, _ACCEPT)
             announced = media_type_of(response)
             if first and (response.status in _NO_API or (response.status == 200 and announced != mediatype.OCI_INDEX)):
                 response.discard()  # such as the page of a user interface
                 return None
             if response.status != 200:
-                access = self.endpoint.access_for(response)
+                access = self._endpoint.access_for(response)
                 raise refusal(response, where, ErrorCode.REGISTRY_ERROR, limits.clock, access=access)
             require_uncompressed(response)
             if announced != mediatype.OCI_INDEX:
                 response.close()
                 why = f"expected {mediatype.OCI_INDEX}, found {quote(announced)}"
-                raise RegistryError(f"{where}: a further page: {why}", host=self.endpoint.name)
+                raise RegistryError(f"{where}: a further page: {why}", host=self._endpoint.name)
             try:
                 following = self._following(response, where)
             except CipError:
@@ -197,29 +199,29 @@ class _Place:
         try:
             urls = {join_url(response.asked, link) for link in links}
         except InvalidInputError as error:
-            raise RegistryError(f"{where}: a next page that is no URL: {error}", host=self.endpoint.name) from error
+            raise RegistryError(f"{where}: a next page that is no URL: {error}", host=self._endpoint.name) from error
         url = urls.pop()
-        if urls or url.origin != response.origin or not self.endpoint.is_here(response):
+        if urls or url.origin != response.origin or not self._endpoint.is_here(response):
             why = "two next pages" if urls else f"the next page at {url.origin.scheme}://{url.origin.address}"
-            raise RegistryError(f"{where}: expected it at the same registry, found {why}", host=self.endpoint.name)
+            raise RegistryError(f"{where}: expected it at the same registry, found {why}", host=self._endpoint.name)
         return self._without_namespace(url)
 
     def _without_namespace(self, url: Url) -> str:
         """The path and query; `ns` is added again to each request of an endpoint that needs it."""
-        if not self.endpoint.place.namespace:
+        if not self._endpoint.place.namespace:
             return url.target
         return url.with_query("&".join(part for part in url.query.split("&") if not part.startswith("ns="))).target
 
     def _by_tag(self, digest: Digest, whole: Limits) -> tuple[Referrer, ...] | None:
         """What the index under the fallback tag lists; None where there is no such tag."""
         tag = fallback_tag(digest)
-        where = f"{self.endpoint.name}: referrers of {self.endpoint.reference.path}, tag {tag}"
+        where = f"{self._endpoint.name}: referrers of {self._endpoint.reference.path}, tag {tag}"
 
         def ask(limits: Limits) -> bytes | None:
-            response = self.endpoint.get(f"manifests/{tag}", limits, _ACCEPT)
+            response = self._endpoint.get(f"manifests/{tag}", limits, _ACCEPT)
             if response.status != 200:
                 complaint, error = complaint_of(
-                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self.endpoint.access_for(response)
+                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._endpoint.access_for(response)
                 )
                 if complaint.means_no_attachment(response.status):
                     return None
@@ -238,25 +240,4 @@ class _Place:
         return parse_referrers(data, where)
 
     def _repeat(self, ask: Callable[[Limits], T], limits: Limits) -> T:
-        return ask_endpoint(self.endpoint, ask, self._session.repeats, limits, Phase.SIGNATURE)
-
-
-class _Listed(NamedTuple):
-    """A list and the endpoint that has it."""
-
-    source: _Place
-    entries: tuple[Referrer, ...]
-    found_by: str
-
-    @property
-    def place(self) -> str:
-        return self.source.name
-
-    def manifest(self, descriptor: Descriptor) -> bytes:
-        return self.source.manifest(descriptor)
-
-    def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
-        return self.source.document(descriptor, limit, what)
-
-    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
-        return self.source.open_blob(descriptor, access)
+        return ask_endpoint(self._endpoint, ask, self._session.repeats, limits, Phase.SIGNATURE)

@@ -420,25 +420,23 @@ class _Resource(NamedTuple):
     answer: Callable[[Conversation, str], None]
 
 
-_MANIFEST = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_manifest)
-_BLOB = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_blob)
-_REFERRERS = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_referrers)
-_REFERRER = _Resource(("GET", "HEAD", "OPTIONS"), Conversation._answer_referrer)
-_QUIT = _Resource(("POST", "OPTIONS"), Conversation._answer_quit)
+_READ = ("GET", "HEAD", "OPTIONS")
+_RESOURCES = {
+    "manifest": _Resource(_READ, Conversation._answer_manifest),
+    "referrers": _Resource(_READ, Conversation._answer_referrers),
+    "quit": _Resource(("POST", "OPTIONS"), Conversation._answer_quit),
+}
+_DIRECTORIES = {
+    "blobs": _Resource(_READ, Conversation._answer_blob),
+    "referrers": _Resource(_READ, Conversation._answer_referrer),
+}
 
 
 def _find_resource(path: str) -> tuple[_Resource, str]:
     """The resource at `path` and the name inside it. Raises NotFoundError (path-unknown)."""
-    if path == "/manifest":
-        return _MANIFEST, ""
-    if path == "/quit":
-        return _QUIT, ""
-    if path == "/referrers":
-        return _REFERRERS, ""
-    for resource, directory in ((_BLOB, "/blobs/"), (_REFERRER, "/referrers/")):
-        if path.startswith(directory) and path.count("/") == 2:
-            return resource, path.removeprefix(directory)
-    raise NotFoundError(
-        f"path {quote(path)}: expected /manifest, /blobs/DIGEST, /referrers, /referrers/DIGEST or /quit",
-        code=ErrorCode.PATH_UNKNOWN,
-    )
+    first, slash, name = path.removeprefix("/").partition("/")
+    resource = (_DIRECTORIES if slash else _RESOURCES).get(first)
+    if resource is None or "/" in name:
+        why = f"path {quote(path)}: expected /manifest, /blobs/DIGEST, /referrers, /referrers/DIGEST or /quit"
+        raise NotFoundError(why, code=ErrorCode.PATH_UNKNOWN)
+    return resource, name
