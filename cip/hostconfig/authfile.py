@@ -111,11 +111,8 @@ def find_credentials(
     if found is not None:
         return FoundCredentials(found.credentials, found.source, found.key, search.shown(), tuple(search.files))
     if search.failures:
-        raise AuthenticationError(
-            f"no credentials for {name}: {'; '.join(search.failures)}; looked at {', '.join(search.shown())}",
-            code=ErrorCode.CREDENTIALS_UNAVAILABLE,
-            host=search.registry,
-        )
+        why = f"no credentials for {name}: {'; '.join(search.failures)}; looked at {', '.join(search.shown())}"
+        raise AuthenticationError(why, code=ErrorCode.CREDENTIALS_UNAVAILABLE, host=search.registry)
     return FoundCredentials(Credentials(), looked_at=search.shown(), files=tuple(search.files))
 
 

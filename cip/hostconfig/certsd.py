@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .. import log
 from ..errors import ConfigurationError, InvalidInputError, quote_own
 from ..settings import Settings
-from .paths import ConfigurationFile, certificate_directories
+from .paths import ConfigurationFile, certificate_directories, reason_of
 
 
 class Certificates(NamedTuple):
@@ -46,7 +46,7 @@ def find_certificates(host: str, settings: Settings, *, warn: Callable[[str], No
         except PermissionError:
             warn(f"{directory}: permission denied, not used")
         except (OSError, ValueError) as error:
-            raise ConfigurationError(directory, f"cannot be listed: {_reason(error)}") from error
+            raise ConfigurationError(directory, f"cannot be listed: {reason_of(error)}") from error
         looked_at.append(ConfigurationFile(directory, "certificates", names is not None))
         if names is not None:
             found = _collect(directory, names)
@@ -76,7 +76,3 @@ def _collect(directory: str, names: list[str]) -> Certificates:
                     "a certificate that ends in .crt is taken for an authority",
                 )
     return Certificates(directory, tuple(authorities), tuple(pairs))
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return ((error.strerror if isinstance(error, OSError) else str(error)) or "unknown error").lower()

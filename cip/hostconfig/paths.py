@@ -149,8 +149,12 @@ def is_present(path: str, *, code: ErrorCode | None = None) -> bool:
 
 
 def _why(error: OSError | ValueError) -> str:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return f"cannot be read: {(reason or 'unknown error').lower()}"
+    return f"cannot be read: {reason_of(error)}"
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why the system, or Python before it, does not open a path."""
+    return ((error.strerror if isinstance(error, OSError) else str(error)) or "unknown error").lower()
 
 
 # --- places ---

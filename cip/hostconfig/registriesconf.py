@@ -113,10 +113,8 @@ def _rewrite(reference: DockerReference, rule: RegistryRule, location: str, what
             f"{rule.file}: {what}", f"makes {quote_own(text)} of {reference}: {error.why}"
         ) from error
     if str(physical) != text:
-        raise ConfigurationError(
-            f"{rule.file}: {what}",
-            f"makes {quote_own(text)} of {reference}: expected the full name {quote_own(str(physical))}",
-        )
+        message = f"makes {quote_own(text)} of {reference}: expected the full name {quote_own(str(physical))}"
+        raise ConfigurationError(f"{rule.file}: {what}", message)
     return physical
 
 

@@ -6,7 +6,7 @@ refused here too, where it has no effect as well: a file is either right or it s
 """
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ..errors import InvalidReferenceError, quote_own
 from ..model.jsontree import JsonNode, fold_key
@@ -94,9 +94,9 @@ def parse_registries_file(path: str, data: bytes) -> ParsedFile:
     for entry in root.array("unqualified-search-registries"):
         if not re.fullmatch(_DOMAIN, _location(entry)):
             entry.fail(f"expected a host name, found {quote_own(entry.as_str())}")
-    mode = root.get("short-name-mode")
-    if mode is not None and mode.as_str() and mode.as_str() not in _SHORT_NAME_MODES:
-        mode.fail(f"expected one of {', '.join(_SHORT_NAME_MODES)}, found {quote_own(mode.as_str())}")
+    mode = root.text("short-name-mode")
+    if mode and mode not in _SHORT_NAME_MODES:
+        root.fail("short-name-mode", f"expected one of {', '.join(_SHORT_NAME_MODES)}, found {quote_own(mode)}")
     root.text("additional-layer-store-auth-helper")  # must be a text; never run, it only matters to a layer store
     aliases = root.get("aliases")
     for name, value in aliases.members() if aliases is not None else ():
@@ -124,9 +124,17 @@ class _Table:
     def get(self, key: str) -> JsonNode | None:
         return self._members.get(key)
 
+    def fail(self, key: str, why: str) -> NoReturn:
+        """Raise at the member `key`, or at the table that has none."""
+        self._members.get(key, self.node).fail(why)
+
     def text(self, key: str) -> str:
         member = self._members.get(key)
         return "" if member is None else member.as_str()
+
+    def location(self, key: str) -> str:
+        member = self._members.get(key)
+        return "" if member is None else _location(member)
 
     def flag(self, key: str) -> bool:
         member = self._members.get(key)
@@ -164,20 +172,15 @@ def _refuse_v1(root: _Table) -> None:
 
 
 def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
-    location = _optional_location(table.get("location"))
-    prefix_node = table.get("prefix")
-    prefix = _optional_location(prefix_node)
+    location, prefix = table.location("location"), table.location("prefix")
+    if not prefix and table.text("prefix"):
+        table.fail("prefix", f"expected a host name or a repository, found {quote_own(table.text('prefix'))}")
+    prefix = prefix or location
     if not prefix:
-        if prefix_node is not None and prefix_node.as_str():
-            prefix_node.fail(f"expected a host name or a repository, found {quote_own(prefix_node.as_str())}")
-        if not location:
-            table.node.fail("expected a prefix or a location, found neither")
-        prefix = location
+        table.node.fail("expected a prefix or a location, found neither")
     if prefix.startswith("*."):
         if any(mark in prefix for mark in "/@:"):
-            (prefix_node or table.node).fail(
-                f"expected a wildcard prefix like *.example.com, found {quote_own(prefix)}"
-            )
+            table.fail("prefix", f"expected a wildcard prefix like *.example.com, found {quote_own(prefix)}")
     elif not location:
         table.node.fail(
             f"prefix {quote_own(prefix)}: expected a location, which only a prefix like *.example.com can lack"
@@ -187,9 +190,8 @@ def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
     )
     if why:
         warnings.append(f"{table.node.where}: no image has the prefix {quote_own(prefix)}: {why}")
-    usage = table.get("pull-from-mirror")
-    if usage is not None and usage.as_str():
-        usage.fail("expected it in a [[registry.mirror]] table only")
+    if table.text("pull-from-mirror"):
+        table.fail("pull-from-mirror", "expected it in a [[registry.mirror]] table only")
     by_digest_only = table.flag("mirror-by-digest-only")
     mirrors = tuple(
         _parse_mirror(_Table(node, _LOCATION_KEYS, warnings), by_digest_only) for node in table.tables("mirror")
@@ -205,25 +207,20 @@ def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
 
 
 def _parse_mirror(table: _Table, by_digest_only: bool) -> Mirror:
-    location = _optional_location(table.get("location"))
+    location = table.location("location")
     if not location:
         table.node.fail("expected a location, found none")
-    usage_node = table.get("pull-from-mirror")
-    usage = "" if usage_node is None else usage_node.as_str()
-    if usage_node is not None and usage:
-        if by_digest_only:
-            usage_node.fail("contradicts mirror-by-digest-only = true of the registry: expected one of them")
-        if usage not in _PULL_FROM_MIRROR:
-            usage_node.fail(f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote_own(usage)}")
+    usage = table.text("pull-from-mirror")
+    if usage and by_digest_only:
+        why = "contradicts mirror-by-digest-only = true of the registry: expected one of them"
+        table.fail("pull-from-mirror", why)
+    if usage and usage not in _PULL_FROM_MIRROR:
+        table.fail("pull-from-mirror", f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote_own(usage)}")
     return Mirror(_parse_location(table, location), usage or "all")
 
 
 def _parse_location(table: _Table, location: str) -> Location:
     return Location(location, table.flag("insecure"), table.text("namespace-proxy"))
-
-
-def _optional_location(node: JsonNode | None) -> str:
-    return "" if node is None else _location(node)
 
 
 def _location(node: JsonNode) -> str:

@@ -96,10 +96,8 @@ def encode_inner_config(config: bytes, where: str) -> bytes:
 def _convert_layer(layer: Descriptor, where: str) -> Descriptor:
     media_type = _OCI_LAYER_OF.get(layer.media_type)
     if media_type is None:
-        raise UnsupportedError(
-            f"{where}.mediaType: expected a layer type, found {quote(layer.media_type)}",
-            code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
-        )
+        why = f"{where}.mediaType: expected a layer type, found {quote(layer.media_type)}"
+        raise UnsupportedError(why, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
     return layer._replace(media_type=media_type)
 
 

@@ -147,6 +147,16 @@ class JsonNode:
         value = self.value.get(key)
         return None if value is None else self._child(key, value)
 
+    def text(self, key: str) -> str:
+        """The string under `key` of an object; empty when it is absent or `null`."""
+        member = self.get(key)
+        return "" if member is None else member.as_str()
+
+    def array(self, key: str) -> tuple[JsonNode, ...]:
+        """The elements under `key` of an object; none when it is absent or `null`."""
+        member = self.get(key)
+        return () if member is None else tuple(member.items())
+
     def folded(self, known: Iterable[str]) -> dict[str, JsonNode]:
         """The members that a case-insensitive reader takes for one of `known`, by their name there; `null` is absent.
 

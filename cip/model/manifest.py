@@ -107,10 +107,8 @@ def _guess(root: JsonNode, stated: str, version: int) -> str:
         return mediatype.DOCKER_SCHEMA1
     if version != 2:
         if stated:
-            raise UnsupportedError(
-                f"{root.where}: expected an image manifest or index, found media type {quote(stated)}",
-                code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
-            )
+            why = f"{root.where}: expected an image manifest or index, found media type {quote(stated)}"
+            raise UnsupportedError(why, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
         root.fail("expected an image manifest or index, found neither mediaType nor a schemaVersion of 2")
     config = root.get("config")
     config_type = _text(config, "mediaType") if config else ""

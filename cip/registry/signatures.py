@@ -77,10 +77,8 @@ def fetch_signatures(
     except (SignatureError, ConfigurationError, MissingDependencyError):
         raise
     except CipError as error:
-        raise SignatureError(
-            f"signatures of {endpoint.reference.name}@{digest}: {error}",
-            **error.facts(phase=Phase.SIGNATURE, reason="fetch"),
-        ) from error
+        why = f"signatures of {endpoint.reference.name}@{digest}: {error}"
+        raise SignatureError(why, **error.facts(phase=Phase.SIGNATURE, reason="fetch")) from error
     return tuple(found)
 
 
@@ -126,9 +124,9 @@ class _Fetch:
             require_uncompressed(response)
             return response.read_all(LIST_LIMIT, where)
 
-        listed = parse_json(self._repeat(ask), where).get("signatures")
+        listed = parse_json(self._repeat(ask), where).array("signatures")
         found: list[RawSignature] = []
-        for entry in () if listed is None else listed.items():
+        for entry in listed:
             version, kind, content = (entry.get(name) for name in ("schemaVersion", "type", "content"))
             if version is None or version.value != 2 or kind is None or kind.value != "atomic":
                 continue

@@ -100,10 +100,8 @@ class LayoutSource(PlainSource):
             data = self._read(self._descriptor.digest)
             what = f"{self._text}: manifest {self._descriptor.digest}"
             if len(data) != self._descriptor.size:
-                raise ContentMismatchError(
-                    f"{what}: expected {self._descriptor.size} bytes, found {len(data)}",
-                    digest=str(self._descriptor.digest),
-                )
+                why = f"{what}: expected {self._descriptor.size} bytes, found {len(data)}"
+                raise ContentMismatchError(why, digest=str(self._descriptor.digest))
             require_content(data, self._descriptor.digest, what)
             self._top = RawManifest(data, self._descriptor.media_type)
         return self._top
@@ -136,8 +134,7 @@ class LayoutSource(PlainSource):
         for entry in self._entries:
             listed = entry.get("digest")
             if listed is not None and listed.value == str(digest):
-                media_type = entry.get("mediaType")
-                return media_type.as_str() if media_type is not None else ""
+                return entry.text("mediaType")
         return ""
 
 
@@ -229,16 +226,14 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str, 
             reference.text, f"choose one of {len(entries)} images by :NAME or :@INDEX{_names(entries)}"
         )
     named = [entry for entry in entries if name_of(entry) == reference.name]
-    usable = [entry for entry in named if _type_of(entry) in _NAMEABLE]
+    usable = [entry for entry in named if entry.text("mediaType") in _NAMEABLE]
     if usable:
         return _of_platform(usable, where, platform) or usable[0]
-    wrong_types = [_type_of(entry) for entry in named]
+    wrong_types = [entry.text("mediaType") for entry in named]
     if wrong_types:
         shown = ", ".join(quote(found) for found in wrong_types[:_NAMES_SHOWN])
-        raise UnsupportedError(
-            f"{where}: {quote(reference.name)} names no image, but something of type {shown}",
-            code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
-        )
+        message = f"{where}: {quote(reference.name)} names no image, but something of type {shown}"
+        raise UnsupportedError(message, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
     why = f"no image is named {quote(reference.name)}{_names(entries)}"
     raise ImageAbsentError(f"{where}: {why}", phase=Phase.MANIFEST)
 
@@ -264,11 +259,6 @@ def _of_platform(entries: Sequence[JsonNode], where: str, platform: PlatformOpti
     except NotFoundError as error:
         raise NotFoundError(f"{where}: {error}", code=error.code, phase=Phase.MANIFEST) from error
     return images[index.entries.index(chosen)]
-
-
-def _type_of(entry: JsonNode) -> str:
-    media_type = entry.get("mediaType")
-    return media_type.as_str() if media_type is not None else ""
 
 
 def name_of(entry: JsonNode) -> str | None:

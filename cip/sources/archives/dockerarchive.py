@@ -132,13 +132,11 @@ class DockerArchiveSource(PlainSource):
         root.require_exact_case(("rootfs",))
         rootfs = root["rootfs"]
         rootfs.require_exact_case(("diff_ids",))
-        diff_ids = rootfs.get("diff_ids")
-        return tuple(node.parse(parse_digest) for node in diff_ids.items()) if diff_ids is not None else ()
+        return tuple(node.parse(parse_digest) for node in rootfs.array("diff_ids"))
 
     def _find_layers(self, item: JsonNode, diff_ids: Sequence[Digest]) -> dict[Digest, _Layer]:
         """Diff id to layer. One file for two diff ids would be wrong for one of them."""
-        node = item.get("Layers")
-        members = [_member_name(name) for name in node.items()] if node is not None else []
+        members = [_member_name(name) for name in item.array("Layers")]
         if len(members) > ITEM_LIMIT:
             item["Layers"].fail(f"more than {ITEM_LIMIT} layers")
         if len(members) != len(diff_ids):
@@ -231,20 +229,15 @@ def _choose(text: str, items: Sequence[JsonNode], choice: Choice) -> JsonNode:
             raise InvalidReferenceError(text, f"choose one of {len(items)} images by :TAG or :@INDEX{_names(items)}")
         return items[0]
     for item in items:
-        for tag in _tags(item):
+        for tag in item.array("RepoTags"):
             if tag.parse(parse_docker_reference) == choice.tag:
                 return item
     raise InvalidReferenceError(text, f"no image is tagged {str(choice.tag)!r}{_names(items)}")
 
 
-def _tags(item: JsonNode) -> Sequence[JsonNode]:
-    node = item.get("RepoTags")
-    return tuple(node.items()) if node is not None else ()
-
-
 def _names(items: Sequence[JsonNode]) -> str:
     """The first tags there are, for a message."""
-    names = [tag.as_str() for item in items for tag in _tags(item)]
+    names = [tag.as_str() for item in items for tag in item.array("RepoTags")]
     more = ", …" if len(names) > _NAMES_SHOWN else ""
     return f"; the tags are {', '.join(quote(name) for name in names[:_NAMES_SHOWN])}{more}" if names else ""
 

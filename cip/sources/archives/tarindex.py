@@ -219,11 +219,8 @@ class _Headers:
     def _extension(self, position: int, size: int) -> bytes:
         require_time()
         if size > EXTENSION_LIMIT:
-            raise InvalidDocumentError(
-                f"{self._what}: byte {position}",
-                f"an extended header larger than {EXTENSION_LIMIT} bytes",
-                code=ErrorCode.LIMIT_EXCEEDED,
-            )
+            why = f"an extended header larger than {EXTENSION_LIMIT} bytes"
+            raise InvalidDocumentError(f"{self._what}: byte {position}", why, code=ErrorCode.LIMIT_EXCEEDED)
         data = _read(self._descriptor, position, size, self._what)
         if len(data) < size:
             raise self._broken(position, "the file ends inside an extended header")

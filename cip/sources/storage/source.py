@@ -175,12 +175,12 @@ class StorageSource(PlainSource):
         if not metadata:
             return ()
         root = parse_json(metadata.encode(), f"{self._text}: metadata", error=_unreadable_metadata)
+        by_instance = root.get("signatures-sizes")
         if instance is None:
-            sizes = root.get("signature-sizes")
+            sizes = root.array("signature-sizes")
         else:
-            by_instance = root.get("signatures-sizes")
-            sizes = by_instance.get(str(instance)) if by_instance is not None else None
-        found = [size.as_int(minimum=0) for size in sizes.items()] if sizes is not None else []
+            sizes = by_instance.array(str(instance)) if by_instance is not None else ()
+        found = [size.as_int(minimum=0) for size in sizes]
         if len(found) > SIGNATURE_COUNT_LIMIT:
             raise _unreadable_signatures(f"{self._text}: more than {SIGNATURE_COUNT_LIMIT} signatures")
         return found
@@ -227,10 +227,8 @@ class StorageSource(PlainSource):
         recorded = [str(layer.digest) for layer in layers]
         for number, (wanted, found) in enumerate(zip_longest(expected, recorded, fillvalue="none")):
             if wanted != found:
-                raise ContentMismatchError(
-                    f"{self._text}: layer {number}: expected {wanted} as the config says, the storage records {found}",
-                    digest=found,
-                )
+                why = f"{self._text}: layer {number}: expected {wanted} as the config says, the storage records {found}"
+                raise ContentMismatchError(why, digest=found)
 
 
 def open_storage(reference: ImageReference, settings: Settings) -> StorageSource:

@@ -184,10 +184,8 @@ class Store:
                 return
             except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody writes
                 if time.monotonic() >= deadline:
-                    raise SourceError(
-                        f"{self._text}: {path}: locked by another process for more than {LOCK_WAIT:g} s",
-                        code=ErrorCode.TIMEOUT,
-                    ) from None
+                    why = f"{self._text}: {path}: locked by another process for more than {LOCK_WAIT:g} s"
+                    raise SourceError(why, code=ErrorCode.TIMEOUT) from None
             except OSError:
                 return  # ENOLCK: a file system without locks
             time.sleep(_LOCK_POLL)
@@ -248,10 +246,8 @@ def _find_driver(text: str, root: str) -> str:
     """The driver whose lists lie in the store; overlay for an empty one, as elsewhere."""
     found = [name for name in (*DRIVERS, *_OTHER_DRIVERS) if os.path.lexists(os.path.join(root, f"{name}-images"))]
     if len(found) > 1:
-        raise ConfigurationError(
-            f"{text}: {quote(root)}",
-            f"holds images of {' and '.join(found)}: choose by STORAGE_DRIVER, storage.conf or [DRIVER@ROOT]",
-        )
+        why = f"holds images of {' and '.join(found)}: choose by STORAGE_DRIVER, storage.conf or [DRIVER@ROOT]"
+        raise ConfigurationError(f"{text}: {quote(root)}", why)
     return found[0] if found else DRIVERS[0]
 
 
@@ -261,11 +257,7 @@ def item_file_name(key: str) -> str:
 
 
 def _read_image(node: JsonNode) -> StoredImage:
-    names = node.get("names")
-    items = node.get("big-data-names")
     digests = node.get("big-data-digests")
-    layer = node.get("layer")
-    metadata = node.get("metadata")
     manifests = [
         digest.as_str()
         for key, digest in (digests.members() if digests is not None else ())
@@ -273,16 +265,15 @@ def _read_image(node: JsonNode) -> StoredImage:
     ]
     return StoredImage(
         _read_id(node["id"]),
-        tuple(name.as_str() for name in names.items()) if names is not None else (),
-        _read_id(layer) if layer is not None and layer.as_str() else "",
+        tuple(name.as_str() for name in node.array("names")),
+        _read_id(node["layer"]) if node.text("layer") else "",
         frozenset(manifests),
-        frozenset(item.as_str() for item in items.items()) if items is not None else frozenset(),
-        metadata.as_str() if metadata is not None else "",
+        frozenset(item.as_str() for item in node.array("big-data-names")),
+        node.text("metadata"),
     )
 
 
 def _read_layer(node: JsonNode) -> StoredLayer:
-    parent = node.get("parent")
     size = node.get("diff-size")
     digest = node.get("diff-digest")
     if digest is None or not digest.as_str():
@@ -291,7 +282,7 @@ def _read_layer(node: JsonNode) -> StoredLayer:
         digest = flags.get(_EXPECTED_DIFF_ID) if flags is not None else None
     return StoredLayer(
         _read_id(node["id"]),
-        _read_id(parent) if parent is not None and parent.as_str() else "",
+        _read_id(node["parent"]) if node.text("parent") else "",
         digest.parse(parse_digest) if digest is not None else None,
         size.as_int() if size is not None and size.as_int() >= 0 else None,  # below zero: not known either
     )

@@ -162,8 +162,7 @@ def _parse_entry(line: bytes, what: str, number: int) -> Entry:
         root["type"].fail(f"expected {_FILE} or {_PIECE}, found {kind}")
     size = root.get("size")
     raw = root.get("name_raw")
-    name = root.get("name")
-    path = _base64(raw) if raw is not None else (name.as_str().encode() if name is not None else b"")
+    path = _base64(raw) if raw is not None else root.text("name").encode()
     if b"\0" in path:  # the system's calls would raise ValueError
         root.fail("expected a file name, found a NUL byte in it")
     return Entry(b"", path, size.as_int(minimum=0, maximum=MAX_SIZE) if size is not None else 0)
