@@ -68,11 +68,8 @@ def find_bundles(listed: ReferrerList, digest: Digest) -> FoundBundles:
         try:
             require_hint_of_bundle(entry)
             if not left:
-                raise InvalidDocumentError(
-                    f"referrers of {digest}",
-                    f"expected at most {CANDIDATE_LIMIT} that may be signatures, found more",
-                    code=ErrorCode.LIMIT_EXCEEDED,
-                )
+                why = f"expected at most {CANDIDATE_LIMIT} that may be signatures, found more"
+                raise InvalidDocumentError(f"referrers of {digest}", why, code=ErrorCode.LIMIT_EXCEEDED)
             left -= 1
             bundles.append(_fetch_bundle(listed, entry.descriptor, digest, allowance))
         except NotABundleError as other:
@@ -174,11 +171,8 @@ class ImageReferrers:
         """
         entry = self._all().get(digest)
         if entry is None:
-            raise NotFoundError(
-                f"{self._reference}: {digest} is not listed as a referrer of the image",
-                code=ErrorCode.BLOB_NOT_IN_IMAGE,
-                digest=str(digest),
-            )
+            message = f"{self._reference}: {digest} is not listed as a referrer of the image"
+            raise NotFoundError(message, code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest))
         data, parsed = _fetch_manifest(entry)
         blobs = (parsed.config, *parsed.layers) if parsed is not None else ()
         with self._lock:
@@ -268,8 +262,6 @@ def _fetch_manifest(entry: _Entry) -> tuple[bytes, ReferrerManifest | None]:
         return data, None
     parsed = parse_referrer_manifest(data, where)
     if parsed.subject != entry.subject:
-        raise ContentMismatchError(
-            f"{where}: expected the subject {entry.subject}, found {parsed.subject or 'none'}",
-            digest=str(descriptor.digest),
-        )
+        why = f"{where}: expected the subject {entry.subject}, found {parsed.subject or 'none'}"
+        raise ContentMismatchError(why, digest=str(descriptor.digest))
     return data, parsed

@@ -150,10 +150,8 @@ class _Fetch:
                 seen += 1
                 descriptor = entry.descriptor
                 if seen > MANIFESTS_LIMIT or depth > INDEX_DEPTH:
-                    raise UnsupportedError(
-                        f"{image.reference}: more than {MANIFESTS_LIMIT} manifests or {INDEX_DEPTH} levels of indexes",
-                        code=ErrorCode.LIMIT_EXCEEDED,
-                    )
+                    why = f"{image.reference}: more than {MANIFESTS_LIMIT} manifests or {INDEX_DEPTH} levels of indexes"
+                    raise UnsupportedError(why, code=ErrorCode.LIMIT_EXCEEDED)
                 if descriptor.media_type not in mediatype.INDEXES:
                     yield descriptor.digest
                 elif descriptor.digest not in documents:

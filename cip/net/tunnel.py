@@ -111,21 +111,13 @@ def proxy_refusal(origin: Origin, proxy: Proxy, status: int) -> SourceError:
     """The error for an answer that a proxy gave for itself."""
     if status in (401, 407):  # tinyproxy answers 401 to a wrong password
         return _unwelcome(origin, proxy, status)
-    return RegistryError(
-        f"{origin.address}: the proxy {proxy.address} answers {status} to CONNECT",
-        host=proxy.address,
-        phase=Phase.PROXY,
-        http_status=status,
-    )
+    why = f"{origin.address}: the proxy {proxy.address} answers {status} to CONNECT"
+    return RegistryError(why, host=proxy.address, phase=Phase.PROXY, http_status=status)
 
 
 def _unwelcome(origin: Origin, proxy: Proxy, status: int | None) -> AuthenticationError:
-    return AuthenticationError(
-        f"{origin.address}: the proxy {proxy.address} refuses the credentials that its URL has, or has not",
-        host=proxy.address,
-        phase=Phase.PROXY,
-        http_status=status,
-    )
+    why = f"{origin.address}: the proxy {proxy.address} refuses the credentials that its URL has, or has not"
+    return AuthenticationError(why, host=proxy.address, phase=Phase.PROXY, http_status=status)
 
 
 def proxy_authorization(proxy: Proxy) -> dict[str, str]:

@@ -118,10 +118,8 @@ def _open_layer(reference: ImageReference, path: str, spools: Spools, programs: 
         facts = os.fstat(descriptor)
         compression = detect_compression(os.pread(descriptor, MAGIC_LENGTH, 0))
         if compression not in _SUFFIXES:
-            raise UnsupportedError(
-                f"{what}: expected a plain, gzip or zstd layer, found {compression}",
-                code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
-            )
+            message = f"{what}: expected a plain, gzip or zstd layer, found {compression}"
+            raise UnsupportedError(message, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
         digest = _digest(_range(descriptor, facts.st_size, what))
         diff_id = digest
         if compression is not None:

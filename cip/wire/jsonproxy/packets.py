@@ -60,10 +60,8 @@ def encode_success(value: object, pipe_id: int) -> bytes:
     members = {"success": True, "value": value, "pipeid": pipe_id, "error_code": "", "error": ""}
     data = encode(members)
     if len(data) > PACKET_LIMIT:
-        raise CipError(
-            f"the reply takes {len(data)} bytes, expected at most {PACKET_LIMIT}: ask GetLayerInfoPiped",
-            code=ErrorCode.LIMIT_EXCEEDED,
-        )
+        why = f"the reply takes {len(data)} bytes, expected at most {PACKET_LIMIT}: ask GetLayerInfoPiped"
+        raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
     return data
 
 
