@@ -29,7 +29,7 @@ from .authkeys import (
     without_scheme,
 )
 from .credhelper import ask_helper
-from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
+from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present, reason_of
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
 
@@ -42,27 +42,26 @@ class FoundCredentials(NamedTuple):
     """Credentials with their origin.
 
     `source` is the file or helper they come from and `key` what matched there, both empty for anonymous. `looked_at`
-    are all sources that were asked, in order, each with what became of it; `files` are the files among them.
+    are all sources that were asked, in order, each with what became of it.
     """
 
     credentials: Credentials
     source: str = ""
     key: str = ""
     looked_at: tuple[str, ...] = ()
-    files: tuple[ConfigurationFile, ...] = ()
 
 
 class CredentialPlan(NamedTuple):
     """What a search would present, found without running a helper: `kind` is `none`, `password`, `token` or `helper`.
 
     For `helper` nobody knows the answer before it runs; `helper` is the program, and `source` the file that names it.
+    `files` are those that were looked at.
     """
 
     kind: str
     source: str = ""
     key: str = ""
     helper: str = ""
-    looked_at: tuple[str, ...] = ()
     files: tuple[ConfigurationFile, ...] = ()
 
 
@@ -89,8 +88,7 @@ class DescriptorFiles:
                         raise ConfigurationError(path, "expected a file, found a directory")
                     self._contents[descriptor] = read_descriptor(descriptor, path, AUTH_FILE_LIMIT)
                 except OSError as error:
-                    reason = (error.strerror or "unknown error").lower()
-                    raise ConfigurationError(path, f"cannot be read: {reason}") from error
+                    raise ConfigurationError(path, f"cannot be read: {reason_of(error)}") from error
             return self._contents[descriptor]
 
 
@@ -108,12 +106,10 @@ def find_credentials(
 
     search = _Search(name, settings, fd_cache, ask, log.warning)
     found = search.run(registries.credential_helpers)
-    if found is not None:
-        return FoundCredentials(found.credentials, found.source, found.key, search.shown(), tuple(search.files))
-    if search.failures:
-        why = f"no credentials for {name}: {'; '.join(search.failures)}; looked at {', '.join(search.shown())}"
+    if found is None and search.failures:
+        why = f"no credentials for {name}: {'; '.join(search.failures)}; looked at {', '.join(search.looked_at)}"
         raise AuthenticationError(why, code=ErrorCode.CREDENTIALS_UNAVAILABLE, host=search.registry)
-    return FoundCredentials(Credentials(), looked_at=search.shown(), files=tuple(search.files))
+    return (found or FoundCredentials(Credentials()))._replace(looked_at=tuple(search.looked_at))
 
 
 def named_helpers(settings: Settings, helpers: Sequence[str], fd_cache: DescriptorFiles) -> frozenset[str]:
@@ -155,7 +151,7 @@ def plan_credentials(
         if found is not None:
             kind = "token" if found.credentials.identity_token else "password"
             source, key = found.source, found.key
-    return CredentialPlan(kind, source, key, program, search.shown(), tuple(search.files))
+    return CredentialPlan(kind, source, key, program, tuple(search.files))
 
 
 class _WouldRunError(Exception):
@@ -166,12 +162,6 @@ class _WouldRunError(Exception):
         self.helper = helper
         self.registry = registry
         self.origin = origin
-
-
-class _Match(NamedTuple):
-    credentials: Credentials
-    source: str
-    key: str
 
 
 AskHelper = Callable[[str, str, str], Credentials | None]  # (helper, registry, who names it) -> what it knows
@@ -191,20 +181,15 @@ class _Search:
         self._descriptor_files = files
         self._ask = ask
         self._warn = warn
-        self._looked_at: list[str] = []
+        self.looked_at: list[str] = []
         self.files: list[ConfigurationFile] = []
         self.failures: list[str] = []
 
-    def shown(self) -> tuple[str, ...]:
-        return tuple(self._looked_at)
-
-    def run(self, helpers: tuple[str, ...]) -> _Match | None:
+    def run(self, helpers: tuple[str, ...]) -> FoundCredentials | None:
         for helper in helpers:
             try:
-                if helper == FILE_HELPER:
-                    found = self._in_files()
-                else:
-                    found = self._from_helper(helper, "registries.conf")
+                in_files = helper == FILE_HELPER
+                found = self._in_files() if in_files else self._from_helper(helper, "registries.conf")
             except AuthenticationError as error:
                 self.failures.append(str(error))
                 continue
@@ -212,14 +197,14 @@ class _Search:
                 return found
         return None
 
-    def _from_helper(self, helper: str, origin: str) -> _Match | None:
-        self._looked_at.append(f"{helper_program(helper)} ({origin})")
+    def _from_helper(self, helper: str, origin: str) -> FoundCredentials | None:
+        self.looked_at.append(f"{helper_program(helper)} ({origin})")
         credentials = self._ask(helper, self.registry, origin)
         if credentials is None or credentials.is_anonymous():
             return None
-        return _Match(credentials, helper_program(helper), self.registry)
+        return FoundCredentials(credentials, helper_program(helper), self.registry)
 
-    def _in_files(self) -> _Match | None:
+    def _in_files(self) -> FoundCredentials | None:
         places, warnings = auth_files(self._settings)
         for warning in warnings:
             self._warn(warning)
@@ -227,7 +212,7 @@ class _Search:
             data = self._descriptor_files.read(place.path)
             self.files.append(ConfigurationFile(place.path, "credentials", data is not None))
             state = " (absent)" if data is None else "" if data else " (empty)"
-            self._looked_at.append(place.path + state)
+            self.looked_at.append(place.path + state)
             if data == b"":  # as a login that was interrupted leaves it, and as podman reads it
                 self._warn(f"{place.path}: empty, it counts as absent")
             elif data is not None:
@@ -236,7 +221,7 @@ class _Search:
                     return found
         return None
 
-    def _in_file(self, place: AuthFile, document: "_AuthDocument") -> _Match | None:
+    def _in_file(self, place: AuthFile, document: "_AuthDocument") -> FoundCredentials | None:
         for remark in document.remarks:
             self._warn(remark)
         helper_for = helper_key(document.helpers, self._name)
@@ -249,7 +234,7 @@ class _Search:
         key = document.matching_key(self._name, self.registry)
         credentials = Credentials() if key is None else document.decode(key, self._warn)
         if key is not None and not credentials.is_anonymous():
-            return _Match(credentials, place.path, key)
+            return FoundCredentials(credentials, place.path, key)
         if document.store is not None:
             self._warn(f"{document.store.where}: not used, as podman does not: name the helper in credHelpers")
         return None
