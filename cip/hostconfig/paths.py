@@ -46,22 +46,23 @@ class AuthFile(NamedTuple):
     legacy: bool = False
 
 
-class RegistriesFiles(NamedTuple):
-    """The files that make up registries.conf; a drop-in may have gone since it was listed."""
+class LayeredFile(NamedTuple):
+    """One of the files that are laid over each other. `users`: it is this user's own, or was named.
 
-    main: ConfigurationFile
-    candidates: tuple[str, ...]  # places of the main file that hold none
-    drop_ins: tuple[str, ...]
-    last: str | None  # from CONTAINERS_REGISTRIES_CONF_OVERRIDE; must exist
+    One that is `required` must exist, of another one it was seen, and None is for a place that holds none.
+    """
 
-
-class StorageFiles(NamedTuple):
-    """The files that make up storage.conf; `users` says whether `main` is this user's own or was named."""
-
-    main: str | None
+    path: str
+    role: str
+    required: bool | None
     users: bool
-    drop_ins: tuple[str, ...]
-    last: str | None  # from CONTAINERS_STORAGE_CONF_OVERRIDE; must exist
+
+    def read(self) -> tuple[ConfigurationFile, bytes | None]:
+        """What to tell of it, and its content; None where it has gone since, or is a link that leads nowhere."""
+        content = None
+        if self.required is not None:
+            content = (read_configuration if self.required else read_if_present)(self.path, CONFIGURATION_LIMIT)
+        return ConfigurationFile(self.path, self.role, content is not None), content
 
 
 # --- reading ---
@@ -217,27 +218,35 @@ def policy_path(settings: Settings) -> str:
     )
 
 
-def registries_files(settings: Settings) -> RegistriesFiles:
+def registries_files(settings: Settings) -> list[LayeredFile]:
     """The files of registries.conf in the order in which they are merged (registry.md 2.2).
 
-    Raises ConfigurationError for a directory that cannot be listed.
+    Raises ConfigurationError for a directory that cannot be listed, or a named file that is not there.
     """
-    environment = settings.environment
-    named = settings.registries_conf or environment.get("CONTAINERS_REGISTRIES_CONF") or None
-    bases = _base_directories(environment)
-    candidates = [named] if named else [os.path.join(base, "registries.conf") for base in bases]
-    main = next((path for path in candidates if is_present(path)), None)
-    if named and main is None:
-        option = "--registries-conf" if settings.registries_conf else "CONTAINERS_REGISTRIES_CONF"
-        raise ConfigurationError(named, f"no such file, though {option} names it")
+    named = settings.registries_conf or settings.environment.get("CONTAINERS_REGISTRIES_CONF")
+    option = "--registries-conf" if settings.registries_conf else "CONTAINERS_REGISTRIES_CONF"
     # The variable, unlike the option, stands for all of the configuration.
-    drop_ins = _drop_ins(environment, "registries") if settings.registries_conf or not named else ()
-    return RegistriesFiles(
-        main=ConfigurationFile(main or candidates[0], "registries.conf", main is not None),
-        candidates=tuple(candidates[: candidates.index(main)] if main else candidates),
-        drop_ins=drop_ins,
-        last=environment.get("CONTAINERS_REGISTRIES_CONF_OVERRIDE") or None,
-    )
+    alone = bool(named) and not settings.registries_conf
+    return _layered_files(settings.environment, "registries", named, option, alone=alone)
+
+
+def _layered_files(
+    environment: HostEnvironment, stem: str, named: str, option: str, *, alone: bool
+) -> list[LayeredFile]:
+    """The files of STEM.conf: the first that there is, or the one that `option` names; drop-ins; the override."""
+    role, own = f"{stem}.conf", user_directory(environment) + "/"
+    found = []
+    for path in [named] if named else [os.path.join(base, role) for base in _base_directories(environment)]:
+        present = is_present(path)
+        found.append(LayeredFile(path, role, True if present else None, bool(named) or path.startswith(own)))
+        if present:
+            break
+        if named:
+            raise ConfigurationError(named, f"no such file, though {option} names it")
+    for path in () if alone else _drop_ins(environment, stem):
+        found.append(LayeredFile(path, f"{role} drop-in", False, path.startswith(own)))
+    last = environment.get(f"CONTAINERS_{stem.upper()}_CONF_OVERRIDE")
+    return [*found, LayeredFile(last, f"{role} override", True, True)] if last else found
 
 
 def _drop_ins(environment: HostEnvironment, stem: str) -> tuple[str, ...]:
@@ -345,20 +354,10 @@ def default_lookaside(environment: HostEnvironment) -> str:
     return f"file://{home}/.local/share/containers/sigstore"
 
 
-def storage_files(environment: HostEnvironment) -> StorageFiles:
-    """The files of storage.conf in the order in which they are merged; found as those of registries.conf are.
-
-    Raises ConfigurationError for a directory that cannot be listed, or a named file that is not there.
-    """
-    last = environment.get("CONTAINERS_STORAGE_CONF_OVERRIDE") or None
+def storage_files(environment: HostEnvironment) -> list[LayeredFile]:
+    """The files of storage.conf, found as those of registries.conf are."""
     named = environment.get("CONTAINERS_STORAGE_CONF")
-    if named:
-        if not is_present(named):
-            raise ConfigurationError(named, "no such file, though CONTAINERS_STORAGE_CONF names it")
-        return StorageFiles(named, True, (), last)
-    candidates = [os.path.join(base, "storage.conf") for base in _base_directories(environment)]
-    main = next((path for path in candidates if is_present(path)), None)
-    return StorageFiles(main, main == candidates[0], _drop_ins(environment, "storage"), last)
+    return _layered_files(environment, "storage", named, "CONTAINERS_STORAGE_CONF", alone=bool(named))
 
 
 def default_storage(environment: HostEnvironment) -> tuple[str, str]:

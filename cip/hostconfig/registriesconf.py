@@ -5,21 +5,14 @@ Each file is validated alone, then laid over the files before it: a `[[registry]
 the same prefix whole.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import log
 from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote_own
 from ..model.reference import DockerReference, parse_docker_reference
 from ..settings import Settings
-from .paths import (
-    CONFIGURATION_LIMIT,
-    ConfigurationFile,
-    RegistriesFiles,
-    read_configuration,
-    read_if_present,
-    registries_files,
-)
+from .paths import ConfigurationFile, registries_files
 from .registriesfile import Location, RegistryRule, parse_registries_file
 
 FILE_HELPER = "containers-auth.json"  # in `credential-helpers`: the files of registry.md 3.2, not a program
@@ -126,7 +119,8 @@ def load_registries(settings: Settings, *, warn: Callable[[str], None] = log.war
     rules: dict[str, RegistryRule] = {}
     helpers: tuple[str, ...] = ()
     looked_for: list[ConfigurationFile] = []
-    for file, content in _read_files(registries_files(settings)):
+    for layer in registries_files(settings):
+        file, content = layer.read()
         looked_for.append(file)
         if content is None:
             continue
@@ -140,17 +134,3 @@ def load_registries(settings: Settings, *, warn: Callable[[str], None] = log.war
         credential_helpers=helpers or (FILE_HELPER,),
         files=tuple(looked_for),
     )
-
-
-def _read_files(files: RegistriesFiles) -> Iterator[tuple[ConfigurationFile, bytes | None]]:
-    """The files in the order in which they are laid over each other, None for the content of one that is not there."""
-    for path in files.candidates:
-        yield ConfigurationFile(path, "registries.conf", False), None
-    if files.main.read:
-        yield files.main, read_configuration(files.main.path, CONFIGURATION_LIMIT)
-    for path in files.drop_ins:  # gone since it was listed, or a link that leads nowhere: as if it had not been there
-        content = read_if_present(path, CONFIGURATION_LIMIT)
-        yield ConfigurationFile(path, "registries.conf drop-in", content is not None), content
-    if files.last is not None:
-        content = read_configuration(files.last, CONFIGURATION_LIMIT)
-        yield ConfigurationFile(files.last, "registries.conf override", True), content

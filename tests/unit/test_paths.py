@@ -8,7 +8,7 @@ from cip.content import timed
 from cip.errors import ConfigurationError, ErrorCode, SourceError
 from cip.hostconfig import paths
 from cip.image import start_timer
-from cip.settings import CredentialOptions, PolicyOptions, PolicySource, Settings
+from cip.settings import CredentialOptions, HostEnvironment, PolicyOptions, PolicySource, Settings
 from tests.support.host import make_host
 
 
@@ -157,15 +157,17 @@ class PolicyPathTest(unittest.TestCase):
         self.assertIs(ErrorCode.POLICY_MISSING, caught.exception.code)
 
 
+def drop_ins(settings: Settings) -> list[str]:
+    return [file.path for file in paths.registries_files(settings) if file.role == "registries.conf drop-in"]
+
+
 class RegistriesFilesTest(unittest.TestCase):
     def setUp(self) -> None:
         self.host = make_host(self)
 
     def test_a_host_without_any_file_has_none(self) -> None:
         files = paths.registries_files(self.host.settings())
-        self.assertFalse(files.main.read)
-        self.assertEqual(3, len(files.candidates))
-        self.assertEqual(((), None), (files.drop_ins, files.last))
+        self.assertEqual([("registries.conf", None)] * 3, [(file.role, file.required) for file in files])
 
     def test_one_main_file_is_read_and_all_drop_ins_beside_it(self) -> None:  # C37, the newer rule
         self.host.write("/usr/share/containers/registries.conf")
@@ -175,8 +177,9 @@ class RegistriesFilesTest(unittest.TestCase):
         admin_drop_in = self.host.write("/etc/containers/registries.conf.d/10-a.conf")
         user_drop_in = self.host.write("~/.config/containers/registries.conf.d/05-u.conf")
         files = paths.registries_files(self.host.settings())
-        self.assertEqual(user, files.main.path)
-        self.assertEqual((user_drop_in, admin_drop_in, vendor_drop_in), files.drop_ins)
+        self.assertEqual([user, user_drop_in, admin_drop_in, vendor_drop_in], [file.path for file in files])
+        self.assertEqual([True, False, False, False], [file.required for file in files])
+        self.assertEqual([True, True, False, False], [file.users for file in files])
 
     def test_a_drop_in_replaces_less_specific_ones_of_the_same_name(self) -> None:
         for uid, special in ((0, "rootful"), (1000, "rootless")):
@@ -192,7 +195,7 @@ class RegistriesFilesTest(unittest.TestCase):
                 directories += ["~/.config/containers/registries.conf.d"]
                 for directory in directories:
                     expected = host.write(f"{directory}/50.conf")
-                    self.assertEqual((expected,), paths.registries_files(host.settings(uid=uid)).drop_ins)
+                    self.assertEqual([expected], drop_ins(host.settings(uid=uid)))
 
     def test_root_and_others_have_drop_ins_of_their_own(self) -> None:
         self.host.write("/etc/containers/registries.rootless.conf.d/a.conf")
@@ -200,7 +203,7 @@ class RegistriesFilesTest(unittest.TestCase):
         self.host.write("/etc/containers/registries.rootful.conf.d/c.conf")
 
         def names(settings: Settings) -> list[str]:
-            return [os.path.basename(path) for path in paths.registries_files(settings).drop_ins]
+            return [os.path.basename(path) for path in drop_ins(settings)]
 
         self.assertEqual(["c.conf"], names(self.host.settings(uid=0)))
         self.assertEqual(["a.conf", "b.conf"], names(self.host.settings(uid=7)))
@@ -216,13 +219,13 @@ class RegistriesFilesTest(unittest.TestCase):
         (directory / "directory.conf").mkdir()
         (directory / "link.conf").symlink_to("a.conf")
         (directory / "nowhere.conf").symlink_to("nowhere")
-        files = paths.registries_files(self.host.settings())
-        self.assertEqual((good, f"{directory}/link.conf", f"{directory}/nowhere.conf"), files.drop_ins)
+        found = drop_ins(self.host.settings())
+        self.assertEqual([good, f"{directory}/link.conf", f"{directory}/nowhere.conf"], found)
 
     def test_drop_ins_are_sorted_by_bytes(self) -> None:
         for name in ("b.conf", "B.conf", "10.conf", "9.conf", "ä.conf", "_.conf"):
             self.host.write(f"/etc/containers/registries.conf.d/{name}")
-        found = [os.path.basename(path) for path in paths.registries_files(self.host.settings()).drop_ins]
+        found = [os.path.basename(path) for path in drop_ins(self.host.settings())]
         self.assertEqual(["10.conf", "9.conf", "B.conf", "_.conf", "b.conf", "ä.conf"], found)
 
     def test_the_option_keeps_the_drop_ins_and_the_variable_stands_alone(self) -> None:
@@ -230,10 +233,10 @@ class RegistriesFilesTest(unittest.TestCase):
         mine = self.host.write("mine.conf")
         variables = {"CONTAINERS_REGISTRIES_CONF": mine}
         files = paths.registries_files(self.host.settings(variables))
-        self.assertEqual((mine, ()), (files.main.path, files.drop_ins))
+        self.assertEqual([mine], [file.path for file in files])
         other = self.host.write("other.conf")
         files = paths.registries_files(self.host.settings(variables)._replace(registries_conf=other))
-        self.assertEqual((other, (drop_in,)), (files.main.path, files.drop_ins))
+        self.assertEqual([other, drop_in], [file.path for file in files])
 
     def test_a_named_file_must_exist(self) -> None:
         missing = str(self.host.root / "missing.conf")
@@ -250,7 +253,8 @@ class RegistriesFilesTest(unittest.TestCase):
     def test_the_override_comes_last_whatever_was_named_before(self) -> None:
         mine = self.host.write("mine.conf")
         variables = {"CONTAINERS_REGISTRIES_CONF": mine, "CONTAINERS_REGISTRIES_CONF_OVERRIDE": "/o.conf"}
-        self.assertEqual("/o.conf", paths.registries_files(self.host.settings(variables)).last)
+        last = paths.registries_files(self.host.settings(variables))[-1]
+        self.assertEqual(("/o.conf", "registries.conf override", True, True), last)
 
     def test_a_directory_that_cannot_be_listed_is_refused(self) -> None:
         self.host.write("/etc/containers/registries.conf.d", "a file where a directory belongs")
@@ -339,18 +343,19 @@ class OtherPlacesTest(unittest.TestCase):
         self.assertIn("/var/lib/", paths.default_lookaside(rootless))
 
     def test_storage_conf_is_found_as_registries_conf_is(self) -> None:
+        def found(environment: HostEnvironment) -> list[tuple[str, bool]]:
+            return [(file.path, file.users) for file in paths.storage_files(environment) if file.required is not None]
+
         environment = self.host.environment()
-        self.assertEqual((None, False, (), None), paths.storage_files(environment))
+        self.assertEqual([], found(environment))
         system = self.host.write("usr/share/containers/storage.conf")
-        self.assertEqual((system, False, (), None), paths.storage_files(environment))
-        drop_ins = (
-            self.host.write("etc/containers/storage.conf.d/a.conf"),
-            self.host.write("home/.config/containers/storage.conf.d/b.conf"),
-        )
+        self.assertEqual([(system, False)], found(environment))
+        theirs = self.host.write("etc/containers/storage.conf.d/a.conf")
+        ours = self.host.write("home/.config/containers/storage.conf.d/b.conf")
         own = self.host.write("home/.config/containers/storage.conf")
-        self.assertEqual((own, True, drop_ins, None), paths.storage_files(environment))
+        self.assertEqual([(own, True), (theirs, False), (ours, True)], found(environment))
         named = self.host.environment({"CONTAINERS_STORAGE_CONF": system, "CONTAINERS_STORAGE_CONF_OVERRIDE": "/o"})
-        self.assertEqual((system, True, (), "/o"), paths.storage_files(named))
+        self.assertEqual([(system, True), ("/o", True)], found(named))
         missing = self.host.environment({"CONTAINERS_STORAGE_CONF": "/no/such"})
         with self.assertRaisesRegex(ConfigurationError, "/no/such: no such file, though CONTAINERS_STORAGE_CONF"):
             paths.storage_files(missing)

@@ -5,21 +5,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...errors import ConfigurationError, quote
-from ...hostconfig.paths import (
-    CONFIGURATION_LIMIT,
-    ConfigurationFile,
-    default_storage,
-    parse_toml,
-    read_configuration,
-    read_if_present,
-    rootless_uid,
-    storage_files,
-    user_directory,
-)
+from ...hostconfig.paths import default_storage, parse_toml, rootless_uid, storage_files
 from ...model.jsontree import JsonNode
 from ...settings import HostEnvironment, Settings
 
@@ -32,14 +22,13 @@ _STORAGE_KEYS = ("driver", "graphroot", "runroot", "imagestore", "rootless_stora
 class StorageConfiguration(NamedTuple):
     """The host's local storage. An empty `driver` is to be found out from what lies in `root`.
 
-    `image_stores` are read beside `root`, in order; all paths are absolute. `files` are those that said so.
+    `image_stores` are read beside `root`, in order; all paths are absolute.
     """
 
     driver: str
     root: str
     run_root: str
     image_stores: tuple[str, ...]
-    files: tuple[ConfigurationFile, ...] = ()
 
 
 def load_storage(settings: Settings) -> StorageConfiguration:
@@ -47,13 +36,11 @@ def load_storage(settings: Settings) -> StorageConfiguration:
     environment = settings.environment
     uid = rootless_uid(environment, environment.uid)
     values = _Values()
-    files = []
-    for path, required, users in _files(environment):
-        data = read_configuration(path, CONFIGURATION_LIMIT) if required else read_if_present(path, CONFIGURATION_LIMIT)
-        files.append(ConfigurationFile(path, "storage.conf", data is not None))
+    for file in storage_files(environment):
+        _, data = file.read()
         if data is not None:
             # The places that system files name are root's; a user's own files may name others.
-            values.lay_over(parse_toml(path, data), environment, places=users or uid == 0)
+            values.lay_over(parse_toml(file.path, data), environment, places=file.users or uid == 0)
     default_root, default_run_root = default_storage(environment)
     stores = values.stores
     from_environment = environment.get("STORAGE_OPTS")
@@ -67,7 +54,6 @@ def load_storage(settings: Settings) -> StorageConfiguration:
         values.root or (values.rootless_root if uid else "") or default_root,
         values.run_root or default_run_root,
         stores,
-        tuple(files),
     )
 
 
@@ -120,18 +106,6 @@ class _Values:
             stores = table["options"].folded(("additionalimagestores",)).get("additionalimagestores")
             if stores is not None:
                 self.stores = tuple(filter(None, (_path(entry, environment) for entry in stores.items())))
-
-
-def _files(environment: HostEnvironment) -> Iterator[tuple[str, bool, bool]]:
-    """Path, whether it must exist, and whether it is the user's own; in the order in which they are laid over."""
-    files = storage_files(environment)
-    if files.main is not None:
-        yield files.main, True, files.users
-    own = user_directory(environment) + "/"
-    for path in files.drop_ins:
-        yield path, False, path.startswith(own)
-    if files.last is not None:
-        yield files.last, True, True
 
 
 def _path(node: JsonNode | None, environment: HostEnvironment) -> str:
