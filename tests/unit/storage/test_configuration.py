@@ -17,7 +17,7 @@ class StorageConfTest(unittest.TestCase):
     def test_without_a_file_the_store_is_where_it_always_is(self) -> None:
         found = load_storage(self.host.settings())
         root = self.host.root
-        self.assertEqual(("", f"{root}/var/lib/containers/storage", f"{root}/run/containers/storage", (), ()), found)
+        self.assertEqual(("", f"{root}/var/lib/containers/storage", f"{root}/run/containers/storage", ()), found)
         user = load_storage(self.host.settings(uid=1000))
         self.assertEqual(
             (f"{self.host.home}/.local/share/containers/storage", "/tmp/storage-run-1000/containers"), user[1:3]
