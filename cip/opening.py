@@ -88,9 +88,8 @@ class ImageOpener:
         InvalidDocumentError; nothing stays open then.
         """
         self.prepare()
-        times = self._settings.times
         try:
-            with timed(start_timer(min(times.open, times.deadline or times.open), "--open-timeout and --deadline")):
+            with timed(start_timer(self._settings.times.opening, "--open-timeout and --deadline")):
                 image, manifest = self._open(text, instance)
         except CipError as error:
             self.events.emit("failed", image=text, **failure(error))

@@ -133,6 +133,11 @@ class TimeLimits(NamedTuple):
     rate_window: float = 60.0  # for `min_rate`
     deadline: float = 0.0  # one request of the parent, all in all; 0 is none
 
+    @property
+    def opening(self) -> float:
+        """What opening may take within a request."""
+        return min(self.open, self.deadline or self.open)
+
 
 class RetryOptions(NamedTuple):
     """What is tried again: repeats per place, and a fixed delay in seconds instead of the doubling one."""

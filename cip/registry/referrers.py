@@ -84,7 +84,7 @@ class RegistryReferrers:
         return self._search(self._endpoints(), digest, self._limits)
 
     def _search(self, endpoints: Sequence[Endpoint], digest: Digest, limits: Callable[[], Limits]) -> ReferrerList:
-        whole = limits().until(self._session.clock.monotonic() + self._settings.times.open)
+        whole = limits().until(self._session.clock.monotonic() + self._settings.times.opening)
         for endpoint in endpoints:
             listed = _Listed(endpoint, endpoints, self._session, limits)
             name = f"bundles of {listed.place}"

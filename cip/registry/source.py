@@ -64,9 +64,7 @@ class RegistrySource(PlainSource):
         self._session = session
         self._endpoints = tuple(endpoints)  # replaced as a whole
         self._cancellation = Cancellation()
-        times = settings.times
-        seconds = min(times.open, times.deadline) if times.deadline else times.open
-        self._opening_ends = session.clock.monotonic() + seconds
+        self._opening_ends = session.clock.monotonic() + settings.times.opening
         self._top: RawManifest | None = None
         self._referrers: ReferrerSource | None = None
         self._lock = threading.Lock()

@@ -110,7 +110,7 @@ def open_daemon(
 
 
 class _Export:
-    """Conversations with one daemon. Waits are bounded: `times.open` for all of it, `times.idle` between bytes."""
+    """Conversations with one daemon. Waits are bounded: `times.opening` for all of it, `times.idle` between bytes."""
 
     def __init__(self, text: str, address: DaemonAddress, settings: Settings) -> None:
         self._text = text
@@ -128,8 +128,8 @@ class _Export:
         )
         self._opener = Opener(self._network, _identity(text, settings), socket_path=address.path)
         # the first byte may take as long as the daemon packs the image: until the deadline
-        times = self._times._replace(idle=self._times.open)
-        self._limits = Limits(clock, times, Cancellation(), clock.monotonic() + self._times.open)
+        times = self._times._replace(idle=self._times.opening)
+        self._limits = Limits(clock, times, Cancellation(), clock.monotonic() + times.opening)
 
     def save(self, name: str, output: TemporaryFile) -> None:
         """Write the `docker save` stream of the image `name` to `output`.
