@@ -33,6 +33,8 @@ SEED = 20261128
 REORDERINGS = 2000 if "CIP_TEST_LONG" in os.environ else 150
 _MADE, _LATER, _USED = "20200601T000000", "20200615T000000", "20200701T000000"
 Block = list[Packet]
+# subpackets (RFC 4880 5.2.3): nothing, not exportable, an issuer that does not exist, an expiry of the key, a torn one
+_UNHASHED = (b"", b"\2\4\0", b"\x09\x10nobody!!", b"\5\x09\0\0\0\1", b"\xc8")
 
 
 class Rings:
@@ -170,6 +172,10 @@ def reordered(block: Block, stranger: Block, chance: random.Random) -> Block:
             head, tail = ring[:1], ring[1:]
             chance.shuffle(tail)
             ring = head + tail
+    signed = [place for place, packet in enumerate(ring) if packet.tag == SIGNATURE]
+    if signed and chance.random() < 0.3:  # what nobody signed, and an import reads all the same
+        place = chance.choice(signed)
+        ring[place] = _with_unhashed(ring[place], chance.choice(_UNHASHED), chance.random() < 0.5)
     return ring
 
 
@@ -194,6 +200,11 @@ class ReorderingTest(unittest.TestCase):
         for key, messages in self.rings.messages.items():
             for what, message in messages.items():
                 yield f"{key}, {what}, as exported", _whole(self.rings.blocks[key]), message
+                for place, packet in enumerate(self.rings.blocks[key]):
+                    if packet.tag == SIGNATURE:  # as if it were not exportable, which anybody can write there
+                        ring = list(self.rings.blocks[key])
+                        ring[place] = _with_unhashed(packet, _UNHASHED[1], added=True)
+                        yield f"{key}, {what}, signature {place} kept at home", _whole(ring), message
         chance = random.Random(SEED)
         for number in range(REORDERINGS):
             key = chance.choice(("subkeys", "subkeys", "expiring", "lapsed", "revoked", "designated", "direct"))
@@ -241,6 +252,15 @@ class ReorderingTest(unittest.TestCase):
         reply = self.judge.ask(policy=policy, image=f"dir:{image}", os="linux", arch="amd64")
         self.assertIn(reply["stage"], ("top", "policy", "done"), reply)
         return bool(reply["accepted"])
+
+
+def _with_unhashed(packet: Packet, more: bytes, added: bool) -> Packet:
+    """`packet`, a signature of version 4, with other content in the area that nobody signed."""
+    start = 8 + int.from_bytes(packet.body[4:6], "big")
+    end = start + int.from_bytes(packet.body[start - 2 : start], "big")
+    area = packet.body[start:end] * added + more
+    body = packet.body[: start - 2] + len(area).to_bytes(2, "big") + area + packet.body[end:]
+    return packet._replace(body=body, whole=b"\xc2\xff" + len(body).to_bytes(4, "big") + body)
 
 
 def _whole(block: Block) -> bytes:

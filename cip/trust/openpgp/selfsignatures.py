@@ -9,7 +9,7 @@ hashed with the packet that it stands behind, and the first 16 bits of the hash 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from .packets import PUBLIC_KEY, SIGNATURE, SUBKEY, USER_ATTRIBUTE, USER_ID, Packet, number, read_subpackets
@@ -120,25 +120,32 @@ def _read_signature(body: bytes) -> _Signature:
     end = 6 + number(body, 4, 2)
     unhashed = number(body, end, 2)
     number(body, end + 2 + unhashed, 2)
-    hashed, rest = body[6:end], body[end + 2 : end + 2 + unhashed]
+    said = list(read_subpackets(body[6:end]))
+    more, whole = _unhashed(body[end + 2 : end + 2 + unhashed])
+    said += more
     return _Signature(
         version,
         body[1],
         body[3],
         body[:end] + b"\x04\xff" + end.to_bytes(4, "big"),
         body[end + 2 + unhashed : end + 4 + unhashed],
-        _issuers(hashed, rest),
-        any(kind == _EXPORTABLE and content[:1] in (b"", b"\0") for kind, content in read_subpackets(hashed)),
+        _issuers(said) if whole else frozenset(),  # one that is malformed counts as the key's own
+        any(
+            kind == _EXPORTABLE and content[:1] in (b"", b"\0") for kind, content in said
+        ),  # an import reads both areas
     )
 
 
-def _issuers(hashed: bytes, unhashed: bytes) -> frozenset[bytes]:
-    """The key ids that either area names; none when one of them is malformed, which then counts as the key's own."""
-    found = set()
+def _issuers(subpackets: Iterable[tuple[int, bytes]]) -> frozenset[bytes]:
+    return frozenset(content[-8:] for kind, content in subpackets if kind in (_ISSUER, _ISSUER_FINGERPRINT))
+
+
+def _unhashed(area: bytes) -> tuple[list[tuple[int, bytes]], bool]:
+    """What can be read of an area that nobody signed, and whether that is all of it."""
+    found = []
     try:
-        for kind, content in (*read_subpackets(hashed), *read_subpackets(unhashed)):
-            if kind in (_ISSUER, _ISSUER_FINGERPRINT):
-                found.add(content[-8:])
+        for subpacket in read_subpackets(area):
+            found.append(subpacket)
     except ValueError:
-        return frozenset()
-    return frozenset(found)
+        return found, False
+    return found, True

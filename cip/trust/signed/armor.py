@@ -7,6 +7,7 @@ Text from a registry passes through here, so every reader is one pass over the l
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import NamedTuple
@@ -81,7 +82,10 @@ def _blocks(text: bytes) -> Iterator[tuple[bytes, Sequence[bytes], int]]:
 def _dearmor(lines: Sequence[bytes]) -> bytes:
     if b"" not in lines:
         raise ValueError("no blank line after the armor headers")
-    body = [line for line in lines[lines.index(b"") + 1 :] if line]
+    headers = lines[: lines.index(b"")]
+    if not all(re.fullmatch(rb"[^:]+:( .*)?", line) for line in headers):
+        raise ValueError("expected only armor headers before the blank line")
+    body = [line for line in lines[len(headers) + 1 :] if line]
     checksum = body.pop() if body and len(body[-1]) == 5 and body[-1].startswith(b"=") else None
     content = decode_base64(b"".join(body).decode("ascii"))
     if checksum is not None and decode_base64(checksum[1:].decode("ascii")) != _crc24(content).to_bytes(3, "big"):

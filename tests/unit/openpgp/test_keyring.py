@@ -304,8 +304,12 @@ class PlaceTest(RingCase):
 
     def test_self_signature_that_an_import_would_drop_refuses_the_ring(self) -> None:
         for value in (b"\0", b""):
-            local = Made(hashed=subpacket(4, value))
-            self.refuse("class 0x13 is not exportable", key(ONE) + signature(0x13, ONE, NAME, WHO, local))
+            for local in (
+                Made(hashed=subpacket(4, value)),
+                Made(unhashed=subpacket(4, value)),  # an import reads both areas
+                Made(unhashed=subpacket(4, value) + b"\xc8"),
+            ):
+                self.refuse("class 0x13 is not exportable", key(ONE) + signature(0x13, ONE, NAME, WHO, local))
 
     def test_signature_whose_place_cannot_be_known_refuses_the_ring(self) -> None:
         for case, blob, words in (

@@ -124,6 +124,10 @@ class ArmorTest(unittest.TestCase):
         headers = ARMORED.replace(b"Version: x\n", b"Version: x\nComment: y\n")
         self.assertEqual(dearmor_keys(headers), b"123456789")
         self.assertEqual(dearmor_keys(ARMORED.replace(b"Version: x\n", b"")), b"123456789")
+        self.assertEqual(dearmor_keys(ARMORED.replace(b"Version: x\n", b"Comment:\n")), b"123456789")
+        for line in (b"MTIzNDU2", b"a:b", b": x", b"Comment", b"--"):  # an import refuses the block
+            with self.subTest(line), self.assertRaisesRegex(ValueError, "only armor headers"):
+                dearmor_keys(ARMORED.replace(b"Version: x\n", b"Version: x\n" + line + b"\n"))
 
     def test_several_blocks_are_joined_and_text_around_them_is_passed_over(self) -> None:
         self.assertEqual(dearmor_keys(b"text\n" + ARMORED + b"x\n" + ARMORED.replace(b"\n", b"\r\n")), b"123456789" * 2)
