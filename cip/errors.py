@@ -102,12 +102,14 @@ QUOTE_LIMIT = 120  # characters of outside text that an error message repeats
 # User information and queries, which may be signatures, only of these schemes: `docker://name@sha256:…` has to stay.
 _USER_INFO = r"(?i)\b((?:https?|file|tcp|socks5h?)://)[^/?#\s'\"]*@"
 _QUERY = r"(?i)(\b(?:https?|file|tcp)://[^?#\s'\"]*)[?#][^\s'\"]*"
-_redact: Callable[[str], str] = str
 
 
 def strip_url(text: str) -> str:
     """`text` without user information, query and fragment of the URLs in it."""
     return re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
+
+
+_redact: Callable[[str], str] = strip_url
 
 
 def redact_with(redact: Callable[[str], str]) -> None:

@@ -2,8 +2,9 @@
 """What others say, without what this process holds in confidence.
 
 A registry's own words help whoever reads an error, and a hostile or careless one repeats in them the password or the
-token that it was sent, whole or in parts, as it is, in base64, percent-encoded or escaped as JSON does. What was sent
-is known, so every run of it is looked for, in whatever is quoted from outside and before anything is cut.
+token that it was sent, whole or in parts, as it is, in base64, percent-encoded, escaped as JSON or HTML does, or in two
+of these ways. What was sent is known, so every run of it is looked for, in whatever is quoted from outside and before
+anything is cut that is near to what is shown.
 
 Our own wording never comes here: only text that is quoted does (`errors.quote`, `errors.redacted`).
 """
@@ -12,7 +13,8 @@ import base64
 import binascii
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from ..errors import strip_url
@@ -26,8 +28,17 @@ KEPT_LIMIT = 128 * 1024
 MARK = "[redacted]"
 LEFT_OUT = "(left out, because it contains a secret)"
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")  # str.lower changes lengths
-_PERCENT = r"%([0-9A-Fa-f]{2})"
-_ESCAPED = r"\\(?:u([0-9A-Fa-f]{4})|[\"\\/])"  # as in JSON
+VIEWS = 10  # readings of one text: they cost time, and whoever wants to be understood has other ways
+TEXT_LIMIT = 16 * 1024  # characters of one text; messages show a hundred
+# What a part of a text may stand for where hosts write: URLs, JSON, forms, HTML, mail, lines.
+_ESCAPES: tuple[tuple[str, Callable[[str], str]], ...] = (
+    (r"%[0-9A-Fa-f]{2}", lambda said: chr(int(said[1:], 16))),
+    (r"\\(?:u[0-9A-Fa-f]{4}|[\"\\/])", lambda said: chr(int(said[2:], 16)) if said[2:] else said[1]),
+    (r"\+", lambda said: " "),
+    (r"&(?:#[0-9]{1,6}|#[xX][0-9A-Fa-f]{1,5}|[a-z]{2,6});", lambda said: _html(said)),
+    (r"=[0-9A-Fa-f]{2}", lambda said: chr(int(said[1:], 16))),
+    (r"(?:=?[\r\n]|\\[nr])\s*", lambda said: ""),
+)
 _BASE64 = r"[A-Za-z0-9+/_-]{2,}"
 _SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
 _QUERY = r"\?[^\s'\"]+"  # of a path as well: it may be signed
@@ -76,11 +87,11 @@ class Secrets:
                 size -= len(oldest)
 
     def redact(self, text: str) -> str:
-        """`text` without runs of RUN characters of a secret and without whole shorter ones, without users and queries.
+        """The begin of `text`, without runs of RUN characters of a secret and whole shorter ones, users and queries.
 
         A text that contains one of fewer than SHORT characters is left out whole.
         """
-        text = re.sub(_QUERY, "?…", strip_url(text))
+        text = re.sub(_QUERY, "?…", strip_url(text[:TEXT_LIMIT]))
         if not text or not (self._kept or self._tokens):
             return text
         with self._lock:
@@ -120,59 +131,58 @@ def _forms(secrets: Iterable[str]) -> _Forms:
 
 
 def _views(text: str) -> Iterator[_View]:
-    """`text` as it is and decoded: percent signs, escapes of JSON, and each part that may be base64.
+    """`text` as it is and unescaped, also twice, and each part of those that may be base64, in lower case.
 
     Base64 is decoded from each of its first characters.
     """
-    yield text.translate(_LOWER), [(place, place + 1) for place in range(len(text))]
-    if "%" in text:
-        yield _decoded(text, _PERCENT)
-    if "+" in text:  # a form
-        yield _decoded(text.replace("+", " "), _PERCENT)
-    if "\\" in text:
-        yield _decoded(text, _ESCAPED)
-    for found in re.finditer(_BASE64, text):
-        part = found[0].translate(_URL_SAFE)
-        for skipped in range(4):
-            if len(part) - skipped > 1:
-                yield _base64_decoded(part[skipped:], found.start() + skipped)
+    views: list[_View] = [(text, [(place, place + 1) for place in range(len(text))])]
+    for view, spans in views:  # they become more
+        yield view.translate(_LOWER), spans
+        for found in re.finditer(_BASE64, view):
+            part = found[0].translate(_URL_SAFE)
+            for skipped in range(min(4, len(part) - 1)):
+                yield _base64_decoded(part[skipped:], spans[found.start() + skipped : found.end()])
+        for escape, letters_of in _ESCAPES:
+            decoded = _decoded(view, spans, escape, letters_of) if len(views) < VIEWS else views[0]
+            if all(decoded[0] != known for known, _ in views):
+                views.append(decoded)
 
 
-def _decoded(text: str, escape: str) -> _View:
-    """Each `escape` as the character of its number in hexadecimal, or else as its own last one."""
+def _decoded(text: str, spans: list[tuple[int, int]], escape: str, letters_of: Callable[[str], str]) -> _View:
+    """Each `escape` as the letters that it stands for."""
     letters: list[str] = []
-    spans: list[tuple[int, int]] = []
-    place, pattern = 0, re.compile(escape)
-    while place < len(text):
-        found = pattern.match(text, place)
-        end = found.end() if found else place + 1
-        letters.append(chr(int(found[1], 16)) if found and found[1] else text[end - 1])
-        spans.append((place, end))
-        place = end
-    return "".join(letters).translate(_LOWER), spans
+    places: list[tuple[int, int]] = []
+    end = 0
+    for found in re.finditer(escape, text):
+        read = letters_of(found[0])
+        letters += text[end : found.start()], read
+        whole = spans[found.start()][0], spans[found.end() - 1][1]
+        places += (*spans[end : found.start()], *[whole] * len(read))
+        end = found.end()
+    return "".join((*letters, text[end:])), places + spans[end:]
 
 
-def _base64_decoded(part: str, start: int) -> _View:
-    """The bytes of `part`, which stands at `start`; a last character that completes no byte is passed over."""
+def _html(said: str) -> str:
+    from html import unescape
+
+    return unescape(said)
+
+
+def _base64_decoded(part: str, spans: list[tuple[int, int]]) -> _View:
+    """The bytes of `part`, whose characters stand at `spans`; a last one that completes no byte is passed over."""
     part = part if len(part) % 4 != 1 else part[:-1]
     decoded = binascii.a2b_base64(part + "=" * (-len(part) % 4))
-    spans = [(start + place * 4 // 3, start + (place * 8 + 13) // 6) for place in range(len(decoded))]
-    return decoded.decode("latin-1").translate(_LOWER), spans
+    places = [(spans[place * 4 // 3][0], spans[(place * 8 + 13) // 6 - 1][1]) for place in range(len(decoded))]
+    return decoded.decode("latin-1").translate(_LOWER), places
 
 
 def _hide(hidden: bytearray, spans: list[tuple[int, int]], start: int, end: int) -> None:
-    first, last = spans[start][0], spans[end - 1][1]
-    hidden[first:last] = b"\1" * (last - first)
+    hidden[spans[start][0] : spans[end - 1][1]] = b"\1" * (spans[end - 1][1] - spans[start][0])
 
 
 def _masked(text: str, hidden: bytearray) -> str:
-    shown = []
-    for place, letter in enumerate(text):
-        if not hidden[place]:
-            shown.append(letter)
-        elif not place or not hidden[place - 1]:
-            shown.append(MARK)
-    return "".join(shown)
+    parts = groupby(zip(text, hidden, strict=True), lambda each: each[1])
+    return "".join(MARK if hide else "".join(letter for letter, _ in part) for hide, part in parts)
 
 
 def _secrets_of_basic(told: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
+import html
 import json
 import re
 import unittest
@@ -29,6 +30,7 @@ def no_run(secret: str, text: str) -> bool:
 def encodings(secret: str) -> dict[str, str]:
     """Every way in which a hostile host might say it."""
     raw, middle = secret.encode(), len(secret) // 2
+    packed = base64.b64encode(raw).decode()
     return {
         "whole": secret,
         "first half": secret[:middle],
@@ -45,6 +47,14 @@ def encodings(secret: str) -> dict[str, str]:
         **{f"base64 {before}": base64.b64encode(b"u:xyz"[:before] + raw + b"!").decode() for before in range(4)},
         **{f"urlsafe {before}": base64.urlsafe_b64encode(b"u:xyz"[:before] + raw).decode() for before in range(4)},
         "base64 of a half": base64.b64encode(raw[middle:]).decode(),
+        "percent-encoded twice": urllib.parse.quote(urllib.parse.quote(secret, safe=""), safe=""),
+        "HTML": html.escape(secret),
+        "every character in HTML": "".join(f"&#{ord(each)};" for each in secret),
+        "quoted-printable": "".join(f"={byte:02X}" for byte in raw),
+        "base64 percent-encoded": urllib.parse.quote(packed, safe=""),
+        "every character of base64 percent-encoded": "".join(f"%{ord(each):02X}" for each in packed),
+        "base64 in lines": "\\n".join(packed[place : place + 8] for place in range(0, len(packed), 8)),
+        "in lines of JSON": "\\r\\n".join(secret[place : place + 5] for place in range(0, len(secret), 5)),
     }
 
 
@@ -66,7 +76,7 @@ class SecretsTest(unittest.TestCase):
             "one-two three-four five-six",
             "pässwörd-with-ümlauts",
             "correct:horse battery/staple+?&=",
-            "x" * 3000,
+            "x" * 2000,
             "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhdXRoIn0.c2lnbmF0dXJl-_42",
         ):
             secrets = self.kept(held, "another-secret-of-no-concern")
