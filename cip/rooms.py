@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CipError, ErrorCode, UnsupportedError, UsageError
@@ -146,6 +145,8 @@ def _missing(word: str) -> Room | None:
 
 
 def _is_present(room: Room) -> bool:
+    from importlib.util import find_spec  # only who names a room asks
+
     return all(find_spec(f".{name}", __package__) for name in room.modules)
 
 

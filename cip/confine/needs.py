@@ -16,10 +16,7 @@ _READS_ZSTD = (3, 14)  # from this Python on the standard library does
 
 def may_verify(policy: Policy | None) -> bool:
     """Whether `policy` may ask gpgv; one that is not known yet may."""
-    if policy is None:
-        return True
-    scopes = (requirements for scope in policy.transports.values() for requirements in scope.values())
-    return any(each.kind == "signedBy" for requirements in (policy.default, *scopes) for each in requirements)
+    return policy is None or any(each.kind == "signedBy" for each in policy.requirements())
 
 
 def may_decompress(reference: str, settings: Settings) -> bool:

@@ -22,7 +22,6 @@ from .channel import Channel
 from .limits import POLL, Limits
 from .response import Response
 from .tls import NO_IDENTITY, Socket, TlsContexts, TlsIdentity
-from .tunnel import open_tunnel
 from .url import Origin
 
 IDLE_SECONDS = 60.0  # an idle connection is not used again after that
@@ -117,6 +116,8 @@ class Connection(http.client.HTTPConnection):
             if route.proxy is not None and route.proxy.scheme == "https":
                 channel = self._secure_proxy(channel, route.proxy)
             if route.proxy is not None and not route.absolute:
+                from .tunnel import open_tunnel
+
                 open_tunnel(channel, route.origin, route.proxy)
             if route.origin.scheme == "https":
                 secured = self._contexts.handshake(channel.sock, route.origin, route.identity, limits, route.via)

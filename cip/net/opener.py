@@ -26,7 +26,6 @@ from .limits import Budget, Limits
 from .redaction import Secrets
 from .response import GarbledError, Response
 from .tls import NO_IDENTITY, TlsIdentity
-from .tunnel import proxy_authorization, proxy_refusal
 from .url import Origin, Url, join_url
 
 REQUEST_LIMIT = 10  # requests in one chain of redirects
@@ -196,6 +195,8 @@ class Transport(urllib.request.AbstractHTTPHandler):
                 fresh = True
         if route.proxy is not None and route.absolute and response.status == 407:
             response.close()
+            from .tunnel import proxy_refusal
+
             raise proxy_refusal(route.origin, route.proxy, 407)
         return response
 
@@ -209,6 +210,8 @@ class Transport(urllib.request.AbstractHTTPHandler):
         target, fields = req.selector, {**req.headers, **req.unredirected_hdrs}
         if route.proxy is not None and route.absolute:
             target = f"http://{req.host}{target}"
+            from .tunnel import proxy_authorization
+
             fields.update(proxy_authorization(route.proxy))
         for name, value in fields.items():
             if _FORBIDDEN_IN_FIELD.search(value):  # `putheader` lets a fold pass

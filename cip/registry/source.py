@@ -23,7 +23,6 @@ from ..model.reference import DockerReference, ImageReference, Transport, docker
 from ..net.limits import Cancellation, Limits
 from ..settings import Settings
 from ..sources.base import BlobAccess, PlainSource, RawManifest, ReferrerSource
-from .blob import RegistryBlob
 from .endpoints import Endpoint, read_manifest
 from .retry import ask_endpoints
 from .session import RegistrySession
@@ -121,6 +120,7 @@ class RegistrySource(PlainSource):
 
         A raw blob comes over one: it stays at the endpoint that its first byte came from.
         """
+        from .blob import RegistryBlob  # nobody waits for it before the manifest is out
 
         def open_range(first: int, end: int | None) -> BlobReader:
             return RegistryBlob(descriptor, access, self._endpoints, self._session, offset=first, end=end)

@@ -9,9 +9,9 @@ from ..content import BlobAccess as BlobAccess
 from ..errors import SourceError
 from ..model.descriptor import Descriptor, Digest
 from ..model.reference import ImageIdentity
-from ..model.referrers import Referrer
 
 if TYPE_CHECKING:
+    from ..model.referrers import Referrer
     from ..model.signature import RawSignature
 
 OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
@@ -29,7 +29,7 @@ class ReferrerList(Protocol):
     """What refers to one manifest, as one place lists it. Its methods raise NotFoundError, SourceError."""
 
     @property
-    def entries(self) -> Sequence[Referrer]:
+    def entries(self) -> "Sequence[Referrer]":
         """In the order of the list; a digest may occur twice."""
         ...
 

@@ -33,6 +33,13 @@ class Policy(NamedTuple):
     default: tuple[Requirement, ...]
     transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
 
+    def requirements(self) -> Iterator[Requirement]:
+        """All requirements, whatever they apply to."""
+        yield from self.default
+        for scopes in self.transports.values():
+            for requirements in scopes.values():
+                yield from requirements
+
 
 def accept_anything_policy() -> Policy:
     """The policy of `--insecure-policy`, which no file stands for (signatures.md 1.1 step 1)."""
