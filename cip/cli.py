@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
+from .content import undo_on_error
 from .errors import CipError, ErrorCode, UsageError, redact_with
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
@@ -128,13 +129,10 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
 
     def open_image() -> Image:
         image = opener.open(reference)
-        try:
+        with undo_on_error(image.close):
             if confinement is not None:
                 confinement.require()
                 image.before_blobs(confinement.apply)
-        except BaseException:
-            image.close()
-            raise
         image.expect_all_layers()
         return image
 

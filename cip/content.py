@@ -220,6 +220,16 @@ def timed(require: Callable[[], float]) -> Iterator[None]:
         REQUIRE_TIME.reset(token)
 
 
+@contextmanager
+def undo_on_error(undo: Callable[[], object]) -> Iterator[None]:
+    """Call `undo` when the block raises, whatever that is: who would have owned what was opened does not get it."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
+
+
 def read_limited(reader: Reader, limit: int, what: str) -> bytes:
     """Everything `reader` has, at most `limit` bytes. Raises InvalidDocumentError (limit-exceeded) naming `what`."""
     data = bytearray(min(limit + 1, CHUNK))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import log, rooms
-from .content import require_content, timed
+from .content import require_content, timed, undo_on_error
 from .errors import CipError, ErrorCode, ImageAbsentError, InvalidDigestError, InvalidDocumentError, UnsupportedError
 from .events import Events, failure
 from .hostconfig.machine import host_platforms
@@ -106,7 +106,7 @@ class ImageOpener:
 
     def _open(self, text: str, instance: Digest | None) -> tuple[Image, Manifest]:
         source = self.sources.open(parse_image_reference(text))
-        try:
+        with undo_on_error(source.close):
             accepted = self._accept(text, source, instance)
             image = Image(text, source, accepted, self.events, self._wanted if instance is None else ())
             image.limit_blobs(self._settings.times.deadline)
@@ -116,9 +116,6 @@ class ImageOpener:
                 limits = self._settings.transfer
                 image.read_ahead(limits.read_ahead, limits.connections)
             return image, accepted.manifest
-        except BaseException:
-            source.close()
-            raise
 
     def close(self) -> None:
         """Release connections."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from . import log, rooms
@@ -381,18 +381,19 @@ def open_with_local_sources(
     assert named is not None  # the parser of docker:// sets it
     wanted = [_parse_local(text) for text in settings.local_sources]
     places: list[LocalPlace] = []
-    try:
+    with ExitStack() as opened:
         for local in wanted:
             try:
-                places.append(_open_place(local, settings, programs, spools))
+                place = _open_place(local, settings, programs, spools)
             except CipError as error:
                 log.warning("--local-source: %s", error)
+                continue
+            opened.callback(place.close)
+            places.append(place)
         registry = None if settings.offline else open_registry(reference)
-        return UnionSource(reference, named, places, registry, events)
-    except BaseException:
-        for place in places:
-            place.close()
-        raise
+        source = UnionSource(reference, named, places, registry, events)
+        opened.pop_all()
+        return source
 
 
 def _parse_local(text: str) -> ImageReference:

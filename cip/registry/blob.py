@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..content import read_blob
+from ..content import read_blob, undo_on_error
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
@@ -314,11 +314,8 @@ class RegistryBlob:
                 response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
         finally:
             self._stall.count(self._clock.monotonic() - began, 0)
-        try:
+        with undo_on_error(response.close):
             self._require_usable(source, response, ranged=bool(fields))
-        except BaseException:
-            response.close()
-            raise
         return response
 
     def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from ..content import CHUNK, BlobReader
+from ..content import CHUNK, BlobReader, undo_on_error
 from ..content import BlobAccess as BlobAccess
 from ..errors import SourceError
 from ..model.descriptor import Descriptor, Digest
@@ -155,11 +155,8 @@ def open_rest(source: ImageSource, descriptor: Descriptor, access: BlobAccess, o
     if isinstance(source, ContinuableSource):
         return source.open_rest(descriptor, access, offset)
     reader = source.open_blob(descriptor, access)
-    try:
+    with undo_on_error(reader.close):
         read_over(reader, offset, f"blob {descriptor.digest}")
-    except BaseException:
-        reader.close()
-        raise
     return reader
 
 

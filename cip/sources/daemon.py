@@ -14,6 +14,7 @@ from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
 
 from .. import log
+from ..content import undo_on_error
 from ..errors import (
     CipError,
     ConfigurationError,
@@ -98,15 +99,12 @@ def open_daemon(
     export = _Export(reference.text, address, settings)
     spooled = spools.open(("docker-daemon", host, name), lambda file: export.save(name, file))
     archive = Archive(spooled.descriptor, reference.text, spooled.close)
-    try:
-        if reference.docker is not None:
-            identity = docker_identity(Transport.DOCKER_DAEMON, reference.docker)
-        else:
-            identity = nameless_identity(Transport.DOCKER_DAEMON)
+    if reference.docker is not None:
+        identity = docker_identity(Transport.DOCKER_DAEMON, reference.docker)
+    else:
+        identity = nameless_identity(Transport.DOCKER_DAEMON)
+    with undo_on_error(archive.close):
         return DockerArchiveSource(reference.text, identity, archive, Choice(), spools, programs)
-    except BaseException:
-        archive.close()
-        raise
 
 
 class _Export:

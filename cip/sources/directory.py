@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import rooms
-from ..errors import ErrorCode, InvalidDocumentError, Phase, SourceError, quote
+from ..content import undo_on_error
+from ..errors import ErrorCode, InvalidDocumentError, Phase, quote
 from ..model.descriptor import Descriptor, Digest
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from .base import BlobAccess, PlainSource, RawManifest
 from .beneath import Tree, resolve_path
-from .fileblob import FileBlob, read_document, reason, refusal, whole_file
+from .fileblob import FileBlob, read_document, refused, whole_file
 
 if TYPE_CHECKING:
     from ..model.signature import RawSignature
@@ -56,12 +57,8 @@ class DirectorySource(PlainSource):
         """The file that is named by the digest."""
         digest = descriptor.digest
         what = f"{self._text}: blob {digest}"
-        try:
+        with refused(what, ErrorCode.BLOB_NOT_FOUND, digest=digest):
             return whole_file(self._tree.open_file(_file_name(digest).encode()), what)
-        except OSError as error:
-            found = refusal(error, what, ErrorCode.BLOB_NOT_FOUND)
-            found.digest = str(digest)
-            raise found from error
 
     def close(self) -> None:
         """Release the directory."""
@@ -69,22 +66,17 @@ class DirectorySource(PlainSource):
 
     def _read_manifest(self, name: str, missing: ErrorCode | None) -> RawManifest:
         what = f"{self._text}: {name}"
-        try:
+        with refused(what, missing, phase=Phase.MANIFEST):
             descriptor = self._tree.open_file(name.encode())
-        except OSError as error:
-            found = refusal(error, what, missing)
-            found.phase = Phase.MANIFEST
-            raise found from error
         return RawManifest(read_document(descriptor, what), "")
 
     def _require_known_version(self) -> None:
         what = f"{self._text}: version"
-        try:
-            descriptor = self._tree.open_file(b"version")
-        except FileNotFoundError:
-            return  # directories from before there was a version have none
-        except OSError as error:
-            raise refusal(error, what, None) from error
+        with refused(what):
+            try:
+                descriptor = self._tree.open_file(b"version")
+            except FileNotFoundError:
+                return  # directories from before there was a version have none
         text = read_document(descriptor, what, VERSION_LIMIT)
         match = _VERSION.fullmatch(text)
         if match is None:
@@ -102,15 +94,10 @@ def open_directory(reference: ImageReference) -> DirectorySource:
     Raises InvalidReferenceError, InvalidDocumentError, SourceError.
     """
     resolved = resolve_path(reference)
-    try:
+    with refused(reference.text, phase=Phase.MANIFEST):
         tree = Tree.at(resolved)
-    except OSError as error:
-        raise SourceError(f"{reference.text}: {reason(error)}", phase=Phase.MANIFEST) from error
-    try:
+    with undo_on_error(tree.close):
         return DirectorySource(reference.text, path_identity(Transport.DIR, resolved), tree)
-    except BaseException:
-        tree.close()
-        raise
 
 
 def _file_name(digest: Digest) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 
-from ..content import MANIFEST_LIMIT, OnePlace, read_limited, require_time
-from ..errors import CipError, ContentMismatchError, ErrorCode, NotFoundError, SourceError
+from ..content import MANIFEST_LIMIT, OnePlace, read_limited, require_time, undo_on_error
+from ..errors import ContentMismatchError, ErrorCode, NotFoundError, Phase, SourceError
+from ..model.descriptor import Digest
 
 
 class FileBlob(OnePlace):
@@ -60,11 +63,8 @@ class FileBlob(OnePlace):
 
 def whole_file(descriptor: int, what: str) -> FileBlob:
     """The blob that is all of an open file; takes `descriptor` over."""
-    try:
+    with refused(what), undo_on_error(partial(os.close, descriptor)):
         size = os.fstat(descriptor).st_size
-    except OSError as error:
-        os.close(descriptor)
-        raise SourceError(f"{what}: {reason(error)}") from error
     return FileBlob(descriptor, 0, size, what)
 
 
@@ -79,8 +79,15 @@ def reason(error: OSError) -> str:
     return (error.strerror or "cannot be read").lower()
 
 
-def refusal(error: OSError, what: str, missing: ErrorCode | None) -> CipError:
-    """The typed error for a file that cannot be opened; a file that is not there has the code `missing`, if given."""
-    if missing is not None and isinstance(error, FileNotFoundError):
-        return NotFoundError(f"{what}: no such file", code=missing)
-    return SourceError(f"{what}: {reason(error)}")
+@contextmanager
+def refused(
+    what: str, missing: ErrorCode | None = None, *, digest: Digest | None = None, phase: Phase | None = None
+) -> Iterator[None]:
+    """Make a typed error of what the system refuses; a file that is not there has the code `missing`, if given."""
+    named = str(digest) if digest is not None else None
+    try:
+        yield
+    except OSError as error:
+        if missing is not None and isinstance(error, FileNotFoundError):
+            raise NotFoundError(f"{what}: no such file", code=missing, digest=named, phase=phase) from error
+        raise SourceError(f"{what}: {reason(error)}", digest=named, phase=phase) from error

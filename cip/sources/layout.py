@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Protocol
 
 from .. import rooms
-from ..content import MANIFEST_LIMIT, read_limited, require_content
+from ..content import MANIFEST_LIMIT, read_limited, require_content, undo_on_error
 from ..errors import (
     ContentMismatchError,
     ErrorCode,
@@ -32,7 +32,7 @@ from ..model.reference import ImageIdentity, ImageReference, Transport, path_ide
 from ..settings import PlatformOptions, Settings
 from .base import BlobAccess, PlainSource, RawManifest, ReferrerSource
 from .beneath import Tree, resolve_path
-from .fileblob import FileBlob, read_document, reason, refusal, whole_file
+from .fileblob import FileBlob, read_document, refused, whole_file
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)
@@ -145,11 +145,8 @@ def open_layout(reference: ImageReference, settings: Settings) -> LayoutSource:
     """
     resolved = resolve_path(reference)
     files = open_layout_files(reference, resolved, settings)
-    try:
+    with undo_on_error(files.close):
         return LayoutSource(reference, path_identity(Transport.OCI, resolved), files, settings.platform)
-    except BaseException:
-        files.close()
-        raise
 
 
 def open_layout_files(reference: ImageReference, resolved: str, settings: Settings) -> LayoutFiles:
@@ -163,37 +160,26 @@ class _DirectoryFiles:
     def __init__(self, text: str, path: str, shared: str | None) -> None:
         self._text = text
         self._shared: Tree | None = None
-        try:
+        with refused(text, phase=Phase.MANIFEST):
             self._tree = Tree.at(path)
-        except OSError as error:
-            raise SourceError(f"{text}: {reason(error)}", phase=Phase.MANIFEST) from error
         if shared is not None:
-            try:
+            with refused(f"--shared-blob-dir {quote(shared)}"), undo_on_error(self._tree.close):
                 self._shared = Tree.at(os.path.realpath(shared))
-            except OSError as error:
-                self._tree.close()
-                raise SourceError(f"--shared-blob-dir {quote(shared)}: {reason(error)}") from error
 
     def read_index(self) -> bytes:
         what = f"{self._text}: {INDEX_NAME}"
-        try:
+        with refused(what):
             descriptor = self._tree.open_file(INDEX_NAME.encode())
-        except OSError as error:
-            raise refusal(error, what, None) from error
         return read_document(descriptor, what)
 
     def open_blob(self, digest: Digest) -> FileBlob:
         what = f"{self._text}: blob {digest}"
         name = f"{digest.algorithm}/{digest.encoded}".encode()
-        try:
+        with refused(what, ErrorCode.BLOB_NOT_FOUND, digest=digest):
             if self._shared is not None:
                 descriptor = self._shared.open_file(name)
             else:
                 descriptor = self._tree.open_file(b"blobs/" + name)
-        except OSError as error:
-            found = refusal(error, what, ErrorCode.BLOB_NOT_FOUND)
-            found.digest = str(digest)
-            raise found from error
         return whole_file(descriptor, what)
 
     def close(self) -> None:

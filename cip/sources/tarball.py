@@ -8,9 +8,10 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
-from ..content import CHUNK, BytesReader, Reader
+from ..content import CHUNK, BytesReader, Reader, undo_on_error
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
@@ -22,7 +23,7 @@ from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
 from .beneath import open_regular
-from .fileblob import FileBlob, reason, whole_file
+from .fileblob import FileBlob, reason, refused, whole_file
 
 FILE_LIMIT = 1000  # files in one reference
 _LAST_TIME = 253402300799 * 10**9  # nanoseconds: the last second of the year 9999
@@ -70,11 +71,9 @@ class TarballSource(PlainSource):
         file = self._files.get(digest)
         if file is None:
             raise self._missing(f"no blob {digest}", digest)
-        try:
+        with refused(self._text):
             # The size is that of the time of opening: what was appended since is not part of the image.
             return FileBlob(os.dup(file.descriptor), 0, file.described.size, f"{self._text}: layer {digest}")
-        except OSError as error:
-            raise SourceError(f"{self._text}: {reason(error)}") from error
 
     def close(self) -> None:
         """Close the files."""
@@ -114,7 +113,7 @@ def _open_layer(reference: ImageReference, path: str, spools: Spools, programs: 
     except (OSError, UnicodeEncodeError) as error:
         why = reason(error) if isinstance(error, OSError) else "no form in the file system's encoding"
         raise SourceError(f"{what}: {why}") from error
-    try:
+    with refused(what), undo_on_error(partial(os.close, descriptor)):
         facts = os.fstat(descriptor)
         compression = detect_compression(os.pread(descriptor, MAGIC_LENGTH, 0))
         if compression not in _SUFFIXES:
@@ -126,12 +125,6 @@ def _open_layer(reference: ImageReference, path: str, spools: Spools, programs: 
             diff_id = _diff_id(_range(descriptor, facts.st_size, what), compression, what, spools, programs)
         media_type = mediatype.OCI_LAYER + _SUFFIXES[compression]
         return _LayerFile(descriptor, Descriptor(media_type, digest, facts.st_size), diff_id, facts.st_mtime_ns)
-    except OSError as error:
-        os.close(descriptor)
-        raise SourceError(f"{what}: {reason(error)}") from error
-    except BaseException:
-        os.close(descriptor)
-        raise
 
 
 def _range(descriptor: int, size: int, what: str) -> FileBlob:

@@ -7,7 +7,7 @@ import unittest
 from cip.content import Release, copy_verified, read_limited
 from cip.errors import ContentMismatchError, ErrorCode, InvalidDocumentError, NotFoundError, SourceError
 from cip.model.descriptor import Descriptor, digest_of
-from cip.sources.fileblob import FileBlob, read_document, refusal, whole_file
+from cip.sources.fileblob import FileBlob, read_document, refused, whole_file
 from tests.support.leaks import LeakCheckedTestCase
 
 
@@ -66,11 +66,15 @@ class Ranges(LeakCheckedTestCase):
             read_document(self.descriptor(b"0123456789"), "document", 9)
 
     def test_only_a_missing_file_is_missing(self) -> None:
-        missing = refusal(FileNotFoundError(2, "No such file"), "blob x", ErrorCode.BLOB_NOT_FOUND)
-        self.assertIsInstance(missing, NotFoundError)
-        self.assertIs(missing.code, ErrorCode.BLOB_NOT_FOUND)
-        self.assertIsInstance(refusal(PermissionError(13, "Denied"), "blob x", ErrorCode.BLOB_NOT_FOUND), SourceError)
-        self.assertIsInstance(refusal(FileNotFoundError(2, "x"), "blob x", None), SourceError)
+        absent = FileNotFoundError(2, "No such file")
+        for fault, missing, expected in (
+            (absent, ErrorCode.BLOB_NOT_FOUND, NotFoundError("blob x: no such file", code=ErrorCode.BLOB_NOT_FOUND)),
+            (PermissionError(13, "Denied"), ErrorCode.BLOB_NOT_FOUND, SourceError("blob x: denied")),
+            (absent, None, SourceError("blob x: no such file")),
+        ):
+            with self.assertRaises(type(expected)) as found, refused("blob x", missing):
+                raise fault
+            self.assertEqual((str(expected), expected.code), (str(found.exception), found.exception.code))
 
 
 if __name__ == "__main__":

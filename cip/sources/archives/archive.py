@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
-from ...content import MANIFEST_LIMIT, read_limited
-from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, SourceError, quote
+from ...content import MANIFEST_LIMIT, read_limited, undo_on_error
+from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, quote
 from ...model.descriptor import Digest
 from ...model.reference import ImageReference, Transport, path_identity
 from ...programs import Programs
 from ...settings import PlatformOptions
 from ..beneath import open_regular, resolve_path
-from ..fileblob import FileBlob, reason, whole_file
+from ..fileblob import FileBlob, refused, whole_file
 from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
 from .compression import MAGIC_LENGTH, detect_compression, unpack
 from .spool import Spools
@@ -33,11 +34,8 @@ class Archive:
         self._what = what
         self._release = release
         self._closed = False
-        try:
+        with undo_on_error(release):
             self._index = TarIndex(descriptor, what)
-        except BaseException:
-            release()
-            raise
 
     def open_member(self, name: bytes, missing: ErrorCode | None = None) -> FileBlob:
         """The member `name`, or the file that it is a link to, inside this archive; one link is followed.
@@ -51,10 +49,8 @@ class Archive:
             if missing is not None:
                 raise NotFoundError(f"{self._what}: no member {_shown(name)}", code=missing)
             raise InvalidDocumentError(self._what, f"no member {_shown(name)}")
-        try:
+        with refused(self._what):
             descriptor = os.dup(self._descriptor)
-        except OSError as error:
-            raise SourceError(f"{self._what}: {reason(error)}") from error
         return FileBlob(descriptor, member.start, member.size, f"{self._what}: member {_shown(name)}")
 
     def read_member(self, name: bytes, limit: int) -> bytes:
@@ -84,19 +80,14 @@ def open_archive(path: str, text: str, spools: Spools, programs: Programs) -> Ar
     A compressed one is unpacked into a temporary file. Raises SourceError (also for a missing file: wire.md 4.4),
     InvalidDocumentError, MissingDependencyError.
     """
-    try:
+    with refused(text):
         descriptor = open_regular(os.fsencode(path))
-    except OSError as error:
-        raise SourceError(f"{text}: {reason(error)}") from error
-    try:
-        head = os.pread(descriptor, MAGIC_LENGTH, 0)
-        facts = os.fstat(descriptor)
-    except OSError as error:
-        os.close(descriptor)
-        raise SourceError(f"{text}: {reason(error)}") from error
+        with undo_on_error(partial(os.close, descriptor)):
+            head = os.pread(descriptor, MAGIC_LENGTH, 0)
+            facts = os.fstat(descriptor)
     compression = detect_compression(head)
     if compression is None:
-        return Archive(descriptor, text, lambda: os.close(descriptor))
+        return Archive(descriptor, text, partial(os.close, descriptor))
     with closing(whole_file(descriptor, text)) as source:
         # The state of the file belongs to the key: an archive that was replaced or changed is another one.
         key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
@@ -113,11 +104,8 @@ def open_oci_archive(
     """
     resolved = resolve_path(reference)
     files = open_archived_layout(reference, resolved, spools, programs)
-    try:
+    with undo_on_error(files.close):
         return LayoutSource(reference, path_identity(Transport.OCI_ARCHIVE, resolved), files, platform)
-    except BaseException:
-        files.close()
-        raise
 
 
 def open_archived_layout(reference: ImageReference, resolved: str, spools: Spools, programs: Programs) -> LayoutFiles:

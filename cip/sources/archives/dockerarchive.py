@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, OnePlace, Reader
+from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, OnePlace, Reader, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
 from ...model.descriptor import Descriptor, Digest, digest_of, parse_digest
@@ -73,14 +73,11 @@ class DockerArchiveSource(PlainSource):
         self._spools = spools
         self._programs = programs
         self._spooled: dict[bytes, SpooledFile] = {}
-        try:
+        with undo_on_error(self._release_spooled):
             item = _choose(text, self._read_items(), choice)
             self._config = archive.read_member(_member_name(item["Config"]), MANIFEST_LIMIT)
             diff_ids = self._diff_ids()
             self._layers = self._find_layers(item, diff_ids)
-        except BaseException:
-            self._release_spooled()
-            raise
         self._manifest = self._compose(diff_ids)
 
     def manifest(self, digest: Digest | None) -> RawManifest:
@@ -207,13 +204,10 @@ def open_docker_archive(reference: ImageReference, spools: Spools, programs: Pro
     """
     resolved = resolve_path(reference)
     archive = open_archive(resolved, reference.text, spools, programs)
-    try:
+    with undo_on_error(archive.close):
         identity = nameless_identity(Transport.DOCKER_ARCHIVE, reference.docker)
         choice = Choice(reference.docker, reference.index)
         return DockerArchiveSource(reference.text, identity, archive, choice, spools, programs)
-    except BaseException:
-        archive.close()
-        raise
 
 
 def _choose(text: str, items: Sequence[JsonNode], choice: Choice) -> JsonNode:

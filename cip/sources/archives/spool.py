@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
+from functools import partial
 
-from ...errors import SourceError
+from ...content import undo_on_error
 from ...temporary import TemporaryFile, TemporarySpace
-from ..fileblob import reason
+from ..fileblob import refused
 
 
 class Spools:
@@ -29,23 +30,16 @@ class Spools:
         with self._lock:
             shared = self._files.setdefault(key, _SharedFile())
             shared.users += 1
-        try:
-            with shared.filling:
-                if shared.file is None:
-                    shared.file = self._filled(fill)
-                descriptor = shared.file.descriptor
-        except BaseException:
-            self._release(key, shared)
-            raise
-        return SpooledFile(descriptor, lambda: self._release(key, shared))
+        release = partial(self._release, key, shared)
+        with undo_on_error(release), shared.filling:
+            if shared.file is None:
+                shared.file = self._filled(fill)
+            return SpooledFile(shared.file.descriptor, release)
 
     def _filled(self, fill: Callable[[TemporaryFile], None]) -> TemporaryFile:
         file = self._space.make()
-        try:
+        with undo_on_error(file.close):
             fill(file)
-        except BaseException:
-            file.close()
-            raise
         return file
 
     def _release(self, key: Hashable, shared: _SharedFile) -> None:
@@ -77,10 +71,8 @@ class SpooledFile:
 
     def duplicate(self) -> int:
         """A descriptor of the same file, for the caller to close. Raises SourceError."""
-        try:
+        with refused("temporary file"):
             return os.dup(self.descriptor)
-        except OSError as error:
-            raise SourceError(f"temporary file: {reason(error)}") from error
 
     def close(self) -> None:
         """Let go of the file; safe to call twice."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ...content import require_time
 from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote
-from ..fileblob import reason
+from ..fileblob import reason, refused
 
 BLOCK = 512
 MEMBER_LIMIT = 1_000_000
@@ -136,10 +136,8 @@ class _Headers:
         self._what = what
         self._window = b""
         self._window_start = 0
-        try:
+        with refused(what):
             self._size = os.fstat(descriptor).st_size
-        except OSError as error:
-            raise SourceError(f"{what}: {reason(error)}") from error
 
     def at_end(self, position: int) -> bool:
         """Whether the archive ends here: by a zero block, or with the file."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -239,34 +239,28 @@ def open_storage(reference: ImageReference, settings: Settings) -> StorageSource
     """
     chosen, rest = split_store(reference)
     configured = chosen or load_storage(settings)
-    stores = _open_stores(reference.text, configured)
-    try:
+    with ExitStack() as opened:
+        stores = _open_stores(reference.text, configured, opened)
         name = parse_storage_name(reference, rest, lambda prefix: _find_id(prefix, stores))
         found = _find_image(reference.text, name, stores, settings.platform)
         if found is None:
             places = ", ".join(store.root for store in stores) or f"{configured.root}, which does not exist"
             raise ImageAbsentError(f"{reference.text}: no such image in {places}", phase=Phase.MANIFEST)
         driver = next((store.driver for store in stores), configured.driver)
-        return StorageSource(reference.text, found, stores, f"[{driver}@{os.path.realpath(configured.root)}]")
-    except BaseException:
-        for store in stores:
-            store.close()
-        raise
+        source = StorageSource(reference.text, found, stores, f"[{driver}@{os.path.realpath(configured.root)}]")
+        opened.pop_all()
+        return source
 
 
-def _open_stores(text: str, configured: StorageConfiguration) -> Sequence[Store]:
-    """Those of the storage's own store and the additional ones that exist."""
+def _open_stores(text: str, configured: StorageConfiguration, opened: ExitStack) -> Sequence[Store]:
+    """Those of the storage's own store and the additional ones that exist; `opened` closes them."""
     stores: list[Store] = []
-    try:
-        for root in (configured.root, *configured.image_stores):
-            own = root == configured.root
-            store = open_store(text, root, configured.driver, configured.run_root if own else "")
-            if store is not None:
-                stores.append(store)
-    except BaseException:
-        for store in stores:
-            store.close()
-        raise
+    for root in (configured.root, *configured.image_stores):
+        run_root = configured.run_root if root == configured.root else ""
+        store = open_store(text, root, configured.driver, run_root)
+        if store is not None:
+            opened.callback(store.close)
+            stores.append(store)
     return stores
 
 

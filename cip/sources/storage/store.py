@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from ...content import undo_on_error
 from ...errors import ConfigurationError, ErrorCode, NotFoundError, SourceError, UnsupportedError, quote
 from ...model.descriptor import Digest, parse_digest
 from ...model.jsontree import JsonNode, parse_json
@@ -201,11 +202,8 @@ class LayerPlace(NamedTuple):
     def open(self, size: int, what: str) -> RebuiltLayer:
         """The layer's tar, rebuilt while it is read. Raises UnsupportedError, SourceError."""
         recipe = self.store.open_recipe(self.layer, what)
-        try:
+        with undo_on_error(recipe.close):
             own = self.store.open_files(self.layer, what)
-        except BaseException:
-            recipe.close()
-            raise
         # A layer of vfs is complete, one of overlay may leave the content of a file to those below.
         below = self.below if self.store.driver == "overlay" else ()
         files = DirectoryFiles(own, [partial(store.open_files, layer, what) for layer, store in below])
@@ -230,16 +228,12 @@ def open_store(text: str, root: str, driver: str, run_root: str = "") -> Store |
         return None
     except OSError as error:
         raise _unreadable(f"{text}: {quote(root)}", error) from error
-    try:
+    with undo_on_error(tree.close):
         found = driver or _find_driver(text, resolved)
         if found not in DRIVERS:
-            raise UnsupportedError(
-                f"{text}: storage driver {found!r} is not supported, expected one of {', '.join(DRIVERS)}"
-            )
+            why = f"storage driver {found!r} is not supported, expected one of {', '.join(DRIVERS)}"
+            raise UnsupportedError(f"{text}: {why}")
         return Store(text, resolved, found, tree, run_root)
-    except BaseException:
-        tree.close()
-        raise
 
 
 def _find_driver(text: str, root: str) -> str:

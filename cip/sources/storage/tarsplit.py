@@ -20,7 +20,7 @@ from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
 from ..archives.compression import Compression, DecompressingReader
 from ..beneath import Tree, open_regular
-from ..fileblob import FileBlob, reason
+from ..fileblob import FileBlob, refused
 
 LINE_LIMIT = 16 * 1024 * 1024  # bytes of one line of a recipe
 ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare
@@ -120,10 +120,8 @@ class RebuiltLayer(OnePlace):
 
     def _open(self, name: bytes, size: int) -> None:
         what = f"{self._what}: file {quote(name.decode('utf-8', 'backslashreplace'))}"
-        try:
+        with refused(what):
             self._file = FileBlob(self._files.open_file(name), 0, size, what)
-        except OSError as error:
-            raise SourceError(f"{what}: {reason(error)}") from error
         self._missing = size
 
 
