@@ -14,6 +14,7 @@ passed on by the caller, hashed here, and free again once both are done. What fi
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,12 +30,20 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
 BUFFERS = 3  # one is filled while the others are hashed
+_MAPPED_FROM = 128 * 1024  # bytes; of larger pieces that are freed once, malloc keeps some for each thread from then on
 _LOOK_SECONDS = 1.0  # between two looks at whether the thread that is waited for still lives
 _NOTHING = memoryview(b"")
 CHUNK = 1024 * 1024  # bytes read at once
 LEAN_CHUNK = 16 * 1024  # bytes read at once where very many blobs are copied beside each other
 TAIL = 64 * 1024  # bytes held back until the digest matched
 WHOLE = 256 * 1024  # bytes; blobs up to this are verified before their first byte leaves
+
+
+def new_buffer(size: int) -> memoryview:
+    """`size` bytes to fill; a large buffer's memory is the system's again as soon as nobody uses it."""
+    if size < _MAPPED_FROM:
+        return memoryview(bytearray(size))
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class Hashing:
@@ -66,7 +75,7 @@ class Hashing:
             return self._spare.pop()
         if self._worker is None or self._made < BUFFERS:
             self._made += 1
-            return memoryview(bytearray(self._buffer_size))
+            return new_buffer(self._buffer_size)
         return self._worker.free_buffer()
 
     def give_back(self, buffer: memoryview) -> None:
@@ -366,7 +375,7 @@ def copy_counted(reader: Reader, write: Write, size: int, what: str, *, chunk: i
     Raises ContentMismatchError when the reader ends early or has more, its SourceError, and what `write` raises.
     """
     received = 0
-    with memoryview(bytearray(_buffer_size(chunk, size))) as buffer:
+    with new_buffer(_buffer_size(chunk, size)) as buffer:
         while count := reader.readinto(buffer):
             received += count
             if size != UNKNOWN_SIZE and received > size:

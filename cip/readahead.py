@@ -7,12 +7,11 @@ and then takes the next layer: a thread for each would cost more than a small la
 layers already has to ask for one behind the other first, and for one that is not expected nothing more is begun. One
 connection to a source is always left: a layer that waits with a full buffer keeps its own, and what the parent asks
 for must not wait for it. A layer that has arrived whole has given its connection back, and the next one takes its
-place. The layer that comes next may fill up to the user's limit, the others FIRST_FILL; all that nobody asked for
-together twice the limit, and no more than LAYERS of them; what the parent was handed and leaves unread counts as well,
-beyond the limit for one. A layer is handed over as it is, so nothing is requested twice; one that failed early is
-forgotten and asked for again when the parent wants it, and nothing more is begun before the parent asks for another.
-Of a parent that is not known to want them all, those that it has left more than LEFT_BEHIND places behind are given
-up.
+place. The layer that comes next may fill up to the user's limit, the others FIRST_FILL and OTHERS together, no more
+than LAYERS of them; what the parent was handed and leaves unread counts among these, beyond the limit for one. A layer
+is handed over as it is, so nothing is requested twice; one that failed early is forgotten and asked for again when the
+parent wants it, and nothing more is begun before the parent asks for another. Of a parent that is not known to want
+them all, those that it has left more than LEFT_BEHIND places behind are given up.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ CONNECTIONS = 3
 LAYERS = 16  # that are on their way or have arrived, and were not asked for yet
 LEFT_BEHIND = 2 * LAYERS  # places; a parent that asks for several at a time may swap some
 FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
+OTHERS = 3 * FIRST_FILL  # bytes of all but the next one; the rest of them waits in the kernel
 BLOCK = 64 * 1024  # bytes read at once
 IDLE_SECONDS = 0.2  # after which a thread without a layer ends
 
@@ -50,6 +50,7 @@ class ReadAhead:
         self._guess = guess
         self._access = BlobAccess.VERIFIED  # of the layer that the parent asked for last
         self._first_fill = min(FIRST_FILL, limit)
+        self._others = min(OTHERS, limit)  # bytes
         self._at_once = min(CONNECTIONS, connections - 1)
         self._layers = {layer.digest: layer for layer in layers}
         self._order = tuple(self._layers)
@@ -160,14 +161,15 @@ class ReadAhead:
             return
         underway = sum(not each.is_whole for each in early.values())
         # A parent that reads one blob after the other has one of them; one that opens many leaves them all in memory.
-        reserved = max(0, self._handed.bytes - self._limit)
-        reserved += sum(each.reserved for each in early.values())
+        others = max(0, self._handed.bytes - self._limit)
+        others += sum(each.reserved for digest, each in early.items() if self._places[digest] != first)
         while place < len(self._order):
             digest = self._order[place]
-            place = self._next_wanted(place + 1)
+            is_next, place = place == first, self._next_wanted(place + 1)
             if digest in early:
                 continue
-            if underway >= self._at_once or len(early) >= LAYERS or reserved > 2 * self._limit - self._first_fill:
+            more = 0 if is_next else self._first_fill
+            if underway >= self._at_once or len(early) >= LAYERS or others + more > self._others:
                 break
             begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill, self._handed)
             try:
@@ -177,10 +179,10 @@ class ReadAhead:
                 break
             early[digest] = begun
             underway += 1
-            reserved += self._first_fill
+            others += more
         following = early.get(self._order[first]) if first < len(self._order) else None
         if following is not None:
-            following.allow(min(self._limit, 2 * self._limit - (reserved - following.reserved)))
+            following.allow(self._limit)
 
 
 class _Amount:
