@@ -193,7 +193,7 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
     opener, confinement, last_words = _core(invocation, stack)
     if confinement is not None:
         confinement.require()
-    conversation = stack.enter_context(rooms.json_conversation(sock, opener))
+    conversation = stack.enter_context(rooms.Conversation(sock, opener))
     return _converse(conversation, confinement, last_words)
 
 
@@ -252,7 +252,6 @@ def _core(
     """
     import time
 
-    from .programs import DirectPrograms
     from .transports import SourceOpener
 
     hold_signals()  # before the first thread
@@ -260,7 +259,7 @@ def _core(
     settings = invocation.settings
     limited = invocation.command is Command.HTTP  # a JSON parent names files later
     confinement = rooms.confinement(settings, invocation.reference, limited_reads=limited)
-    programs = confinement.programs if confinement is not None else DirectPrograms(settings.environment.variables)
+    programs = confinement.programs if confinement is not None else rooms.DirectPrograms(settings.environment.variables)
     stack.callback(programs.close)
     events, audit, close_records, in_writers = _records(invocation, stack)
     sources = SourceOpener(settings, events, programs)
@@ -305,7 +304,7 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, C
     if invocation.events_fd is None and invocation.audit_fd is None and not invocation.journal:
         return NO_EVENTS, no_audit, lambda: None, None
     audit: Audit = no_audit
-    records = rooms.records()
+    records = rooms.Records()
     stack.callback(records.close)
     if invocation.journal:
         records.add_journal()

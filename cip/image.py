@@ -217,7 +217,7 @@ class Image:
             accepted = self.accepted
             subjects = [each for each in (accepted.index_digest, accepted.digest) if each is not None]
             source = self.source.referrer_source()
-            listed = rooms.image_referrers(self.reference, source, subjects, accepted.signed_by)
+            listed = rooms.ImageReferrers(self.reference, source, subjects, accepted.signed_by)
             with self._lock:
                 self._listed = self._listed or listed
         return self._listed
@@ -228,7 +228,7 @@ class Image:
     def _read_ahead(self) -> "ReadAhead | None":
         with self._lock:
             if self._ahead is None:
-                self._ahead = rooms.read_ahead(
+                self._ahead = rooms.ReadAhead(
                     self.source.open_blob,
                     self._layers,
                     self._ahead_limit,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .content import require_time
 from .errors import ErrorCode, MissingDependencyError, SourceError, quote
+from .settings import HELPER_PREFIX
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -166,7 +167,7 @@ class DirectPrograms:
 
     def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
         """As the helper's protocol has it: `get`, and the registry as standard input."""
-        program, said = helper_program(helper), registry.encode()
+        program, said = HELPER_PREFIX + helper, registry.encode()
         return run_program(
             self.running, [program, "get"], seconds_left(), purpose=purpose, environ=self._variables, stdin=said
         )
@@ -175,11 +176,6 @@ class DirectPrograms:
 def seconds_left() -> float:
     """What a program may take at most. Raises SourceError (timeout)."""
     return min(PROGRAM_TIMEOUT, require_time())
-
-
-def helper_program(helper: str) -> str:
-    """The name of the program of a credential helper, searched in PATH."""
-    return f"docker-credential-{helper}"
 
 
 def run_program(

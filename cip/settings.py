@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from .errors import UsageError
 
+HELPER_PREFIX = "docker-credential-"  # of the program of a credential helper, which is searched in PATH
+
 
 class TlsVerify(StrEnum):
     """`--tls-verify`: given as true, given as false, or left to registries.conf."""

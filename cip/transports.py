@@ -11,13 +11,13 @@ from .errors import CipError, UsageError
 from .events import Events
 from .model.reference import ImageReference, Transport
 from .net.redaction import Secrets
-from .programs import Programs
 from .settings import Settings
 from .sources.base import ImageSource
 from .temporary import TemporarySpace
 
 if TYPE_CHECKING:
     from .partial.store import PartStore
+    from .programs import Programs
     from .registry.session import RegistrySession
     from .registry.source import RegistrySource
     from .sources.archives.spool import Spools

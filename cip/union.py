@@ -36,7 +36,6 @@ from .model.reference import (
     parse_image_reference,
     path_identity,
 )
-from .programs import Programs
 from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
@@ -48,6 +47,7 @@ from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
 
 if TYPE_CHECKING:
     from .model.signature import RawSignature
+    from .programs import Programs
 
 _LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
 OpenRegistry = Callable[[ImageReference], ImageSource]
@@ -90,11 +90,11 @@ class LayoutPlace:
         return source.manifest(None) if source.name == tag else None
 
     def signatures(self, digest: Digest) -> Sequence[RawSignature]:
-        return rooms.layout_signatures(self._files, digest, self.text)
+        return rooms.read_layout_signatures(self._files, digest, self.text)
 
     def referrer_source(self) -> ReferrerSource | None:
         if self._referrers is None:
-            self._referrers = rooms.layout_referrers(self.text, self._files.read_index, self._files.open_blob)
+            self._referrers = rooms.LayoutReferrers(self.text, self._files.read_index, self._files.open_blob)
         return self._referrers
 
     def close(self) -> None:

@@ -11,16 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
-from ..programs import (
-    OUTPUT_LIMIT,
-    SEARCH_PATH,
-    DirectPrograms,
-    GpgvResult,
-    ProgramResult,
-    helper_program,
-    memory_file,
-    seconds_left,
-)
+from ..programs import OUTPUT_LIMIT, SEARCH_PATH, DirectPrograms, GpgvResult, ProgramResult, memory_file, seconds_left
+from ..settings import HELPER_PREFIX
 
 _GRACE = 5.0  # seconds beyond a program's own time-out until the helper process counts as dead
 _END_SECONDS = 2.0  # in which it may end by itself
@@ -93,7 +85,7 @@ class HelperPrograms:
         if self._direct is not None:
             return self._direct.credentials(helper, registry, purpose=purpose)
         request = {"kind": "credentials", "helper": helper, "registry": registry, "seconds": seconds_left()}
-        head, content = _ask(self._credentials, helper_program(helper), purpose, request)
+        head, content = _ask(self._credentials, HELPER_PREFIX + helper, purpose, request)
         return ProgramResult(_number(head, "status"), content, str(head.get("stderr", "")).encode("latin-1", "replace"))
 
 

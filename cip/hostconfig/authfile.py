@@ -12,13 +12,12 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .. import log
+from .. import log, rooms
 from ..errors import AuthenticationError, CipError, ConfigurationError, ErrorCode, InvalidInputError, quote_own
 from ..model.jsontree import JsonNode, parse_json
-from ..programs import Programs, helper_program
-from ..settings import Credentials, Settings
+from ..settings import HELPER_PREFIX, Credentials, Settings
 from .authkeys import (
     HUB_ALIASES,
     effective_key,
@@ -28,10 +27,12 @@ from .authkeys import (
     unmatched_helper_key,
     without_scheme,
 )
-from .credhelper import ask_helper
 from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present, reason_of
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
+
+if TYPE_CHECKING:
+    from ..programs import Programs
 
 _DESCRIPTOR = r"(?a)/(?:proc/self|dev)/fd/([0-9]{1,9})"
 _HUB_NAMES = HUB_ALIASES | {"docker.io"}
@@ -93,7 +94,7 @@ class DescriptorFiles:
 
 
 def find_credentials(
-    name: str, *, settings: Settings, registries: RegistriesConfig, programs: Programs, fd_cache: DescriptorFiles
+    name: str, *, settings: Settings, registries: RegistriesConfig, programs: "Programs", fd_cache: DescriptorFiles
 ) -> FoundCredentials:
     """The credentials for the repository `name`, `host[:port]/path` of the physical place; anonymous if there are none.
 
@@ -102,7 +103,7 @@ def find_credentials(
     """
 
     def ask(helper: str, registry: str, origin: str) -> Credentials | None:
-        return ask_helper(helper, registry, origin, programs)
+        return rooms.ask_helper(helper, registry, origin, programs)
 
     search = _Search(name, settings, fd_cache, ask, log.warning)
     found = search.run(registries.credential_helpers)
@@ -146,7 +147,7 @@ def plan_credentials(
     try:
         found = search.run(registries.credential_helpers)
     except _WouldRunError as would:
-        kind, source, key, program = "helper", would.origin, would.registry, helper_program(would.helper)
+        kind, source, key, program = "helper", would.origin, would.registry, HELPER_PREFIX + would.helper
     else:
         if found is not None:
             kind = "token" if found.credentials.identity_token else "password"
@@ -198,11 +199,11 @@ class _Search:
         return None
 
     def _from_helper(self, helper: str, origin: str) -> FoundCredentials | None:
-        self.looked_at.append(f"{helper_program(helper)} ({origin})")
+        self.looked_at.append(f"{HELPER_PREFIX}{helper} ({origin})")
         credentials = self._ask(helper, self.registry, origin)
         if credentials is None or credentials.is_anonymous():
             return None
-        return FoundCredentials(credentials, helper_program(helper), self.registry)
+        return FoundCredentials(credentials, HELPER_PREFIX + helper, self.registry)
 
     def _in_files(self) -> FoundCredentials | None:
         places, warnings = auth_files(self._settings)

@@ -11,8 +11,8 @@ import re
 
 from ..errors import AuthenticationError, CipError, ErrorCode, quote
 from ..model.jsontree import parse_json_text
-from ..programs import ProgramResult, Programs, helper_program
-from ..settings import Credentials
+from ..programs import ProgramResult, Programs
+from ..settings import HELPER_PREFIX, Credentials
 
 # What helpers print, with a failing status, when they have nothing (docker-credential-helpers, `credentials/error.go`).
 _NOT_FOUND = b"credentials not found in native keychain"
@@ -25,7 +25,7 @@ def ask_helper(helper: str, registry: str, origin: str, programs: Programs) -> C
 
     Raises AuthenticationError (credentials-unavailable): missing, late, failed, or an answer that is none.
     """
-    program = helper_program(helper)
+    program = HELPER_PREFIX + helper
     try:
         result = programs.credentials(helper, registry, purpose=f"get credentials, as {origin} says")
     except CipError as error:

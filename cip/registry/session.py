@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 from .. import log, rooms
 from ..events import Events
@@ -15,11 +16,13 @@ from ..net.opener import Network
 from ..net.redaction import Secrets
 from ..net.tls import TlsContexts
 from ..net.url import Origin
-from ..programs import Programs
 from ..settings import Settings
 from ..sources.base import KeepsParts
 from .hosts import HostLimit, Silence
 from .retry import HostBackoff, Jitter, Repeats
+
+if TYPE_CHECKING:
+    from ..programs import Programs
 
 
 class RegistrySession:

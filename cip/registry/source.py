@@ -87,16 +87,16 @@ class RegistrySource(PlainSource):
 
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
         """Signatures of the manifest `digest`, from the endpoint that served it. Raises SignatureError (fetch)."""
-        return rooms.registry_signatures(self._endpoints[0], digest, self._settings, self._session, self._limits())
+        return rooms.fetch_signatures(self._endpoints[0], digest, self._settings, self._session, self._limits())
 
     def signature_locations(self) -> Sequence[str]:
         """As configuration has it for the endpoint that served the manifest."""
-        return rooms.registry_signature_locations(self._endpoints[0], self._settings)
+        return rooms.locations_of_signatures(self._endpoints[0], self._settings)
 
     def referrer_source(self) -> ReferrerSource | None:
         """What refers to the image, at its endpoints."""
         if self._referrers is None:
-            self._referrers = rooms.registry_referrers(
+            self._referrers = rooms.RegistryReferrers(
                 lambda: self._endpoints,
                 self._settings,
                 self._session,
@@ -127,7 +127,7 @@ class RegistrySource(PlainSource):
 
         connections = min(self._settings.transfer.segments, self._settings.transfer.connections)
         if connections > 1 and access is BlobAccess.VERIFIED:
-            return rooms.segmented(descriptor, offset, open_range, connections)
+            return rooms.SegmentedBlob(descriptor, offset, open_range, connections)
         return open_range(offset, None)
 
     def close(self) -> None:

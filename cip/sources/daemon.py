@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
 
@@ -36,13 +36,15 @@ from ..net.redaction import Secrets
 from ..net.response import Response
 from ..net.tls import TlsContexts, TlsIdentity
 from ..net.url import Origin, Url
-from ..programs import Programs
 from ..settings import Settings, TlsVerify
 from ..temporary import TemporaryFile
 from .archives.archive import Archive
 from .archives.compression import copy_to_file
 from .archives.dockerarchive import Choice, DockerArchiveSource
 from .archives.spool import Spools
+
+if TYPE_CHECKING:
+    from ..programs import Programs
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 MESSAGE_LIMIT = 64 * 1024  # bytes of an error answer

@@ -47,7 +47,7 @@ class DirectorySource(PlainSource):
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
         """The files `signature-N`, for an instance `HEX.signature-N`, from 1 until one is missing."""
         prefix = f"{_file_name(instance)}." if instance is not None else ""
-        return rooms.directory_signatures(self._tree, prefix, self._text)
+        return rooms.read_directory_signatures(self._tree, prefix, self._text)
 
     def signature_locations(self) -> Sequence[str]:
         """The directory."""

@@ -109,7 +109,7 @@ class LayoutSource(PlainSource):
     def referrer_source(self) -> ReferrerSource | None:
         """What refers to the image, as far as `index.json` lists it."""
         if self._referrers is None:
-            self._referrers = rooms.layout_referrers(self._text, self._files.read_index, self._files.open_blob)
+            self._referrers = rooms.LayoutReferrers(self._text, self._files.read_index, self._files.open_blob)
         return self._referrers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> FileBlob:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..content import CHUNK, BytesReader, Reader, undo_on_error
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
@@ -17,13 +17,15 @@ from ..hostconfig.machine import host_platforms
 from ..model import mediatype
 from ..model.descriptor import Descriptor, Digest, digest_of
 from ..model.reference import ImageReference, Transport, nameless_identity
-from ..programs import Programs
 from ..settings import PlatformOptions
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
 from .beneath import open_regular
 from .fileblob import FileBlob, reason, refused, whole_file
+
+if TYPE_CHECKING:
+    from ..programs import Programs
 
 FILE_LIMIT = 1000  # files in one reference
 _LAST_TIME = 253402300799 * 10**9  # nanoseconds: the last second of the year 9999

@@ -164,7 +164,7 @@ def overview() -> str:
 # what the rooms are beside, and which they are
 BESIDE: Mapping[str, Sequence[str]] = {
     "commands": ("explain", "fetch"),
-    "the process": ("confine", "report"),
+    "the process": ("confine", "programs", "report"),
     "wire": ("jsonproxy", "client"),
     "image": ("signatures", "openpgp", "sigstore", "bundle", "referrers"),
     "source": ("archives", "daemon", "tarball", "storage", "union"),

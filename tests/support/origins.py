@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from cip import rooms
 from cip.errors import CipError, ErrorCode, NetworkError, SourceError
 from cip.events import NO_EVENTS, Events
 from cip.hostconfig.proxyenv import Proxy
@@ -22,7 +23,6 @@ from cip.net.redaction import Secrets
 from cip.net.response import Response
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin, parse_url
-from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
 from cip.settings import Settings, TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
@@ -131,7 +131,7 @@ class Origins:
         session = RegistrySession(
             settings,
             (events or RecordedEvents()).events,
-            DirectPrograms(),
+            rooms.DirectPrograms(),
             clock=clock,
             jitter=lambda: 0.0,
             secrets=self.secrets,

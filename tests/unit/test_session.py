@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session: what images of one process share, and what they do not."""
 
+from cip import rooms
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.url import Origin
-from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
 from cip.settings import HostEnvironment, Settings, TransferLimits
 from tests.support.leaks import LeakCheckedTestCase
@@ -12,7 +12,7 @@ from tests.support.origins import FakeClock, RecordedEvents
 
 class SessionTest(LeakCheckedTestCase):
     def session(self, settings: Settings) -> RegistrySession:
-        made = RegistrySession(settings, RecordedEvents().events, DirectPrograms(), clock=FakeClock())
+        made = RegistrySession(settings, RecordedEvents().events, rooms.DirectPrograms(), clock=FakeClock())
         self.addCleanup(made.close)
         return made
 
@@ -37,6 +37,6 @@ class SessionTest(LeakCheckedTestCase):
         self.assertIsNot(session.limits().cancellation, session.limits().cancellation)
 
     def test_a_clock_of_its_own_is_the_system_s(self) -> None:
-        session = RegistrySession(Settings(), RecordedEvents().events, DirectPrograms())
+        session = RegistrySession(Settings(), RecordedEvents().events, rooms.DirectPrograms())
         self.assertGreater(session.clock.time(), 1_700_000_000)
         session.close()

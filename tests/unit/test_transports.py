@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import unittest
 
+from cip import rooms
 from cip.errors import UsageError
 from cip.events import NO_EVENTS
 from cip.model.reference import Transport, parse_image_reference
-from cip.programs import DirectPrograms
 from cip.settings import Settings
 from cip.transports import _OPENERS, SourceOpener
 
 
 class Transports(unittest.TestCase):
     def opener(self, settings: Settings) -> SourceOpener:
-        opener = SourceOpener(settings, NO_EVENTS, DirectPrograms())
+        opener = SourceOpener(settings, NO_EVENTS, rooms.DirectPrograms())
         self.addCleanup(opener.close)
         return opener
 

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ...content import MANIFEST_LIMIT, read_limited, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, quote
 from ...model.descriptor import Digest
 from ...model.reference import ImageReference, Transport, path_identity
-from ...programs import Programs
 from ...settings import PlatformOptions
 from ..beneath import open_regular, resolve_path
 from ..fileblob import FileBlob, refused, whole_file
@@ -20,6 +20,9 @@ from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
 from .compression import MAGIC_LENGTH, detect_compression, unpack
 from .spool import Spools
 from .tarindex import TarIndex, TarMember
+
+if TYPE_CHECKING:
+    from ...programs import Programs
 
 
 class Archive:

@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from contextvars import copy_context
 from enum import StrEnum
 from io import FileIO
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ...content import CHUNK, Reader, require_time
 from ...errors import CipError, ErrorCode, InvalidDocumentError, SourceError
-from ...programs import Programs
 from ...temporary import TemporaryFile
+
+if TYPE_CHECKING:
+    from ...programs import Programs
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
 XZ_MEMORY_LIMIT = 96 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone

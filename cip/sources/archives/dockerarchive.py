@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, OnePlace, Reader, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
@@ -26,7 +26,6 @@ from ...model.reference import (
     nameless_identity,
     parse_docker_reference,
 )
-from ...programs import Programs
 from ..base import BlobAccess, PlainSource, RawManifest
 from ..beneath import resolve_path
 from ..fileblob import FileBlob, whole_file
@@ -34,6 +33,9 @@ from .archive import Archive, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .spool import SpooledFile, Spools
 from .tarindex import clean_name
+
+if TYPE_CHECKING:
+    from ...programs import Programs
 
 DESCRIPTION_NAME = b"manifest.json"
 DESCRIPTION_LIMIT = 1024 * 1024  # bytes (images.md section 11)

@@ -78,7 +78,7 @@ class SigstoreSigned(NamedTuple):
         self, found: FoundBundles, image: UnverifiedImage, tools: TrustTools
     ) -> tuple[Sequence[tuple[Check, VerificationRecord]], Sequence[str]]:
         try:
-            return rooms.bundle_candidates(found, self.source.bundle_demand(), self.matcher, image, tools)
+            return rooms.candidates_among(found, self.source.bundle_demand(), self.matcher, image, tools)
         except UnsupportedError as error:
             refusal = SignatureError(str(error), reason="bundle")
 

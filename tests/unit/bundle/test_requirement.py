@@ -360,7 +360,7 @@ class AbsentTest(BundleCase):
         absent = UnsupportedError("Sigstore bundles: not part of this copy", code=ErrorCode.DEPENDENCY_MISSING)
         text = sigstore_payload("registry.example.com/os", f"sha256:{DIGEST}")
         attached = signature_of(text, sign(self.world.key, text))
-        with mock.patch.object(rooms, "bundle_candidates", side_effect=absent):
+        with mock.patch.object(rooms, "candidates_among", side_effect=absent):
             self.refused("bundle", "not part of this copy", self.by_key())
             self.judge(self.by_key(), signatures=[attached])
 
