@@ -22,7 +22,7 @@ from enum import StrEnum
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol, Self
 
-from .errors import ContentMismatchError, ErrorCode, InvalidDocumentError
+from .errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
@@ -217,6 +217,19 @@ REQUIRE_TIME: ContextVar[Callable[[], float]] = ContextVar("REQUIRE_TIME", defau
 def require_time() -> float:
     """The seconds left of what this is done for, inf where nothing limits it. Raises SourceError (timeout)."""
     return REQUIRE_TIME.get()()
+
+
+def start_thread(run: Callable[[], object], name: str) -> Thread:
+    """Run something in a thread of its own. It is a daemon: nothing may keep a process that was told to stop.
+
+    Raises CipError (limit-exceeded).
+    """
+    thread = Thread(target=run, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
+        raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
+    return thread
 
 
 @contextmanager

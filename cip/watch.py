@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn, Protocol, Self
 
-from .errors import CipError, ErrorCode
+from .content import start_thread
 
 HANG_UP_GRACE = 0.3  # seconds in which a conversation may notice by itself that the parent is gone
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -91,8 +91,8 @@ class Watch:
         self._over = os.eventfd(0, os.EFD_CLOEXEC)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOPPING, _WAKE})  # which the new threads inherit
         try:
-            self._hang_up = _started(self._await_hang_up, "hang-up")
-            self._signals = _started(self._await_signal, "signals")
+            self._hang_up = start_thread(self._await_hang_up, "hang-up")
+            self._signals = start_thread(self._await_signal, "signals")
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -130,12 +130,3 @@ class Watch:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
         os._exit(128 + number)  # process 1 of a container is not killed by what it does not handle
-
-
-def _started(run: Callable[[], None], name: str) -> threading.Thread:
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
-        raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
-    return thread

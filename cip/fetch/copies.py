@@ -7,8 +7,8 @@ import threading
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
-from ..content import BlobAccess, BlobReader
-from ..errors import CipError, ErrorCode, Phase
+from ..content import BlobAccess, BlobReader, start_thread, undo_on_error
+from ..errors import CipError, Phase
 from ..events import Events
 from ..image import Image
 from ..model.descriptor import Descriptor
@@ -24,15 +24,9 @@ def copy_blobs(
 ) -> None:
     """Bring `blobs` of `image` into the layout, unless they are there. Raises the first CipError."""
     copies = _Copies(blobs, image, writer, events, progress)
-    threads = [threading.Thread(target=copies.work, name="fetch", daemon=True) for _ in blobs[:AT_ONCE]]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
+    with undo_on_error(copies.stop):
+        for thread in [start_thread(copies.work, "fetch") for _ in blobs[:AT_ONCE]]:
             thread.join()
-    except RuntimeError as error:  # no more threads for this process
-        copies.stop()
-        raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
     if copies.failure is not None:
         raise copies.failure
 

@@ -61,7 +61,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "client": frozenset({"version", "errors", "model", "content", "channels"}),
     "flags": _VALUES | {"settings"},
     "options": _VALUES | {"settings", "rooms", "flags"},
-    "watch": frozenset({"errors"}),
+    "watch": frozenset({"content"}),  # which starts threads
     "confine": _VALUES | {"content", "settings", "programs", "hostconfig", "trust"},  # of trust what a policy asks for
     "cli": _BELOW_IMAGE
     | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from enum import StrEnum
 from io import FileIO
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...content import CHUNK, Reader, require_time
 from ...errors import CipError, ErrorCode, InvalidDocumentError, SourceError
 from ...temporary import TemporaryFile
 
 if TYPE_CHECKING:
+    import bz2
+    import lzma
+
     from ...programs import Programs
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
@@ -46,25 +50,10 @@ def detect_compression(head: bytes) -> Compression | None:
     return next((compression for magic, compression in _MAGIC if head.startswith(magic)), None)
 
 
-class _Stream(Protocol):
-    """One compressed stream, from its magic to its end, as `bz2.BZ2Decompressor` has it."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
 class _Codec(NamedTuple):
     """A new stream, and the errors by which it complains about its input."""
 
-    stream: _Stream
+    stream: _ZlibStream | bz2.BZ2Decompressor | lzma.LZMADecompressor
     damage: tuple[type[Exception], ...]
 
 
@@ -212,8 +201,12 @@ def _unpack_by_program(source: Reader, output: TemporaryFile, what: str, program
     """Let `zstd` unpack, between two pipes: what it reads may be a part of a file, what it writes has limits."""
     inlet, feed = os.pipe()
     outlet, drain = os.pipe()
-    feeder = _Feeder(source, feed)
-    runner = _Runner(programs, inlet, drain, what)
+
+    def run() -> int:
+        return programs.decompress(inlet, drain, min(ZSTD_TIMEOUT, require_time()), purpose=f"unpack {what}")
+
+    feeder = _Work(lambda: _feed(source, feed), feed)
+    runner = _Work(run, inlet, drain)
     with ExitStack() as stack:
         unpacked = FileIO(outlet)
         stack.callback(unpacked.close)
@@ -232,24 +225,22 @@ def _unpack_by_program(source: Reader, output: TemporaryFile, what: str, program
     for fault in (feeder.error, runner.error):
         if fault is not None:
             raise fault
-    if runner.status != 0:
-        raise InvalidDocumentError(what, f"damaged zstd data: zstd ended with status {runner.status}")
+    if runner.outcome != 0:
+        raise InvalidDocumentError(what, f"damaged zstd data: zstd ended with status {runner.outcome}")
 
 
-class _Runner:
-    """Runs zstd to its end, and closes its ends of both pipes."""
+class _Work:
+    """What `do` returns or raises, in a thread of its own; behind it the descriptors `ends` are closed."""
 
-    def __init__(self, programs: Programs, source: int, output: int, what: str) -> None:
-        self._programs = programs
-        self._ends = source, output
-        self._what = what
-        self.status = 0
+    def __init__(self, do: Callable[[], int], *ends: int) -> None:
+        self._do = do
+        self._ends = ends
+        self.outcome = 0
         self.error: CipError | None = None
 
     def run(self) -> None:
         try:
-            seconds = min(ZSTD_TIMEOUT, require_time())
-            self.status = self._programs.decompress(*self._ends, seconds, purpose=f"unpack {self._what}")
+            self.outcome = self._do()
         except CipError as error:
             self.error = error
         finally:
@@ -260,28 +251,12 @@ class _Runner:
             os.close(descriptor)
 
 
-class _Feeder:
-    """Copies a reader into a pipe until its end, an error, or nobody reads any more."""
-
-    def __init__(self, source: Reader, outlet: int) -> None:
-        self._source = source
-        self._outlet = outlet
-        self.error: CipError | None = None
-
-    def run(self) -> None:
-        try:
-            with memoryview(bytearray(CHUNK)) as buffer:
-                while count := self._source.readinto(buffer):
-                    require_time()
-                    part = buffer[:count]
-                    while part:
-                        part = part[os.write(self._outlet, part) :]
-        except CipError as error:
-            self.error = error
-        except BrokenPipeError:
-            pass  # zstd has ended; its status says why
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        os.close(self._outlet)
+def _feed(source: Reader, outlet: int) -> int:
+    """Copy a reader into a pipe until its end, an error, or nobody reads any more."""
+    with suppress(BrokenPipeError), memoryview(bytearray(CHUNK)) as buffer:  # zstd has ended; its status says why
+        while count := source.readinto(buffer):
+            require_time()
+            part = buffer[:count]
+            while part:
+                part = part[os.write(outlet, part) :]
+    return 0

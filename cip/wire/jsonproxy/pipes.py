@@ -27,6 +27,7 @@ from itertools import count
 from typing import NamedTuple, TypeVar
 
 from ... import log
+from ...content import start_thread
 from ...errors import CipError, ErrorCode, InvalidInputError, PeerError, Phase
 from ..problem import frames_of
 from .packets import ERROR_OBJECT_LIMIT, encode_error_object
@@ -305,7 +306,7 @@ class Pipes:
                 os.close(error_fd)
         for each in (*feeds, *raws):
             try:
-                start(each.cancel)  # not here: closing a file waits for the read that is under way
+                start_thread(each.cancel, "pipe")  # not here: closing a file waits for the read that is under way
             except CipError as error:
                 log.debug("a transfer without a reader goes on: %s", error)
         self._bell.ring()
@@ -373,7 +374,7 @@ class Pipes:
                 raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
             self._workers += 1
         try:
-            start(counted)
+            start_thread(counted, "pipe")
         except CipError:
             with self._lock:
                 self._workers -= 1
@@ -476,16 +477,3 @@ def _write_at_once(descriptor: int, data: bytes) -> int:
         return 0
     finally:
         os.set_blocking(descriptor, True)
-
-
-def start(run: Callable[[], object], name: str = "pipe") -> threading.Thread:
-    """Run a worker. It is a daemon: nothing may keep a process that was told to stop.
-
-    Raises CipError (limit-exceeded).
-    """
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
-        raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
-    return thread

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ... import log
+from ...content import start_thread
 from ...errors import CipError, ErrorCode
 from .packets import encode_failure, encode_success
-from .pipes import Bell, Feed, Pipes, Transfer, start
+from .pipes import Bell, Feed, Pipes, Transfer
 
 OWED_LIMIT = 64  # replies; beyond it requests stay in the socket
 HANG_UP_GRACE = 0.3  # seconds in which the thread of the requests may notice by itself that the parent is gone
@@ -83,7 +84,7 @@ class Replies:
 
         Raises OSError, CipError (limit-exceeded).
         """
-        thread = start(take, "requests")
+        thread = start_thread(take, "requests")
         while not (self._complete and not self._owed and self._packet is None):
             self._wait(hang_up=thread)
             self._send_ready()

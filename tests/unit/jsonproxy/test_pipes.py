@@ -47,7 +47,7 @@ class PipesTestCase(LeakCheckedTestCase):
 class FinishTypePipes(PipesTestCase):
     def test_short_content_needs_no_thread(self) -> None:
         for size in (0, 1, 4096, 65536, 300_000):
-            with self.subTest(size), mock.patch("threading.Thread", side_effect=AssertionError("a thread")):
+            with self.subTest(size), mock.patch("threading.Thread.start", side_effect=AssertionError("a thread")):
                 opened = self.pipes.feed_bytes(b"x" * size)
                 self.assertEqual(len(read_exactly(opened.read_fd, size)), size)
                 self.assertTrue(has_nothing(opened.read_fd))
