@@ -11,10 +11,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import log, rooms
-from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content
+from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content, undo_on_error
 from .errors import (
     CipError,
     ContentMismatchError,
@@ -216,19 +217,16 @@ class UnionSource(PlainSource):
                 log.warning("%s", error)
                 continue
             try:
-                _require_unharmed(reader, descriptor)
+                with undo_on_error(reader.close):
+                    _require_unharmed(reader, descriptor)
             except CipError as error:
-                reader.close()
                 damage = error
                 self._report(descriptor.digest, place, error)
                 continue
-            except BaseException:
-                reader.close()
-                raise
             log.debug("%s: blob %s comes from %s", self._text, descriptor.digest, place.text)
             found: BlobReader = reader
             if self._registry is not None and access is not BlobAccess.RAW:  # which never continues at another place
-                found = LocalBlob(reader, self._elsewhere(place, descriptor))
+                found = LocalBlob(reader, partial(self._elsewhere, place, descriptor))
             read_over(found, offset, f"{place.text}: blob {descriptor.digest}")
             return found
         if self._registry is not None and offset:
@@ -261,15 +259,11 @@ class UnionSource(PlainSource):
         what = f"manifest {named.digest}" if named.digest is not None else f"image named {named.tag!r}"
         raise damage or self._offline(what, named.digest)
 
-    def _elsewhere(self, place: LocalPlace, descriptor: Descriptor) -> Callable[[CipError], BlobReader]:
-        """Opens the blob at the registry once the local one failed after all."""
-
-        def open_blob(error: CipError) -> BlobReader:
-            assert self._registry is not None
-            self._report(descriptor.digest, place, error)
-            return self._registry.open_blob(descriptor, BlobAccess.VERIFIED)
-
-        return open_blob
+    def _elsewhere(self, place: LocalPlace, descriptor: Descriptor, error: CipError) -> BlobReader:
+        """Open the blob at the registry once the local one failed after all."""
+        assert self._registry is not None
+        self._report(descriptor.digest, place, error)
+        return self._registry.open_blob(descriptor, BlobAccess.VERIFIED)
 
     def _report(self, digest: Digest, place: LocalPlace, error: CipError) -> None:
         """Tell that a local blob is damaged or cannot be read."""
@@ -417,9 +411,5 @@ def _open_place(reference: ImageReference, settings: Settings, programs: Program
 
 def _require_unharmed(reader: FileBlob, descriptor: Descriptor) -> None:
     """Hash the blob and go back to its beginning. Raises ContentMismatchError, SourceError."""
-
-    def forget(part: memoryview) -> None:
-        """Only the digest is wanted."""
-
-    copy_verified(reader, forget, descriptor, release=Release.AS_READ)
+    copy_verified(reader, lambda part: None, descriptor, release=Release.AS_READ)
     reader.rewind()
