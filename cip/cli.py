@@ -153,7 +153,7 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
         conversation = httpserver.on_socket(sock, open_image, space)
     else:
         assert streams is not None
-        conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, open_image, space)
+        conversation = httpserver.Conversation(*streams, open_image, space)
     stack.callback(conversation.close)
     status = _converse(conversation, confinement, last_words)
     if streams is not None and not told and status == EXIT_SERVED and not conversation.was_asked:

@@ -262,7 +262,7 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
         times=_given(TimeLimits(), values, "-timeout"),
         retry=RetryOptions(_or(values["retry-times"], RetryOptions().times), values["retry-delay"]),
         transfer=transfer._replace(connections=max(1, transfer.connections), segments=max(1, transfer.segments)),
-        tls_verify=_tls_verify(values["tls-verify"]),
+        tls_verify={None: TlsVerify.UNSET, True: TlsVerify.REQUIRED, False: TlsVerify.DISABLED}[values["tls-verify"]],
         local_sources=tuple(values["local-source"] or ()),
         sandbox=_sandbox(values),
         decryption_keys=values["decryption-key"] is not None,
@@ -295,12 +295,6 @@ def _credentials(values: Mapping[str, Any], environment: HostEnvironment) -> Cre
         registry_token=values["registry-token"] or None,
         no_creds=bool(values["no-creds"]),
     )
-
-
-def _tls_verify(switch: bool | None) -> TlsVerify:
-    if switch is None:
-        return TlsVerify.UNSET
-    return TlsVerify.REQUIRED if switch else TlsVerify.DISABLED
 
 
 def _sandbox(values: Mapping[str, Any]) -> SandboxOptions:

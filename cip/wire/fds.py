@@ -10,27 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from io import BufferedIOBase
 
+from ..content import undo_on_error
 from ..errors import ErrorCode, PeerError
 
 _STDERR = 2
-
-
-class Streams:
-    """An input and an output descriptor, owned; a context manager that closes both."""
-
-    def __init__(self, input_fd: int, output_fd: int) -> None:
-        self.input_fd = input_fd
-        self.output_fd = output_fd
-
-    def __enter__(self) -> Streams:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.input_fd)
-        os.close(self.output_fd)
 
 
 def adopt_socket(fd: int, kind: socket.SocketKind) -> socket.socket:
@@ -46,22 +33,20 @@ def adopt_socket(fd: int, kind: socket.SocketKind) -> socket.socket:
         hint = "; a parent hands over one end of a socketpair by --sockfd N"
         raise _unusable(fd, _reason(error) + (hint if isinstance(error, OSError) else "")) from error
     try:
-        if sock.type != kind:
-            raise _unusable(fd, f"expected a {kind.name} socket, found {socket.SocketKind(sock.type).name}")
-        sock.getpeername()
-        sock.setblocking(True)
-        sock.set_inheritable(False)
+        with undo_on_error(sock.detach):
+            if sock.type != kind:
+                raise _unusable(fd, f"expected a {kind.name} socket, found {socket.SocketKind(sock.type).name}")
+            sock.getpeername()
+            sock.setblocking(True)
+            sock.set_inheritable(False)
     except OSError as error:
-        sock.detach()
         raise _unusable(fd, _reason(error)) from error
-    except PeerError:
-        sock.detach()
-        raise
     return sock
 
 
-def adopt_streams(input_fd: int = 0, output_fd: int = 1) -> Streams:
-    """Take over two streams; the caller closes what it gets, a context manager.
+@contextmanager
+def adopt_streams(input_fd: int, output_fd: int) -> Iterator[tuple[int, int]]:
+    """Take over two streams, an input and an output, until the end of the block.
 
     `input_fd` then reads from /dev/null and `output_fd` writes where stderr goes. Raises PeerError when one of them is
     not open, or not open in its direction.
@@ -74,16 +59,13 @@ def adopt_streams(input_fd: int = 0, output_fd: int = 1) -> Streams:
             stack.callback(os.close, own)
             os.set_blocking(own, True)
             taken.append(own)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        stack.callback(os.close, null)
-        os.dup2(null, input_fd)
-        try:
-            os.dup2(_STDERR, output_fd)
-        except OSError:  # EBADF: we were started without stderr
-            os.dup2(null, output_fd)
-        stack.pop_all()
-    os.close(null)
-    return Streams(*taken)
+        with open(os.devnull, "r+b", buffering=0) as null:
+            os.dup2(null.fileno(), input_fd)
+            try:
+                os.dup2(_STDERR, output_fd)
+            except OSError:  # EBADF: we were started without stderr
+                os.dup2(null.fileno(), output_fd)
+        yield taken[0], taken[1]
 
 
 def adopt_writer(fd: int, option: str) -> int:

@@ -84,18 +84,18 @@ class StandardStreams(NothingLeaks):
             self.addCleanup(os.close, fd)
 
     def test_are_moved_away_so_that_stray_writes_miss_the_wire(self) -> None:
-        with adopt_streams(self.input, self.output) as streams:
+        with adopt_streams(self.input, self.output) as (input_fd, output_fd):
             os.write(self.from_parent, b"request")
-            self.assertEqual(os.read(streams.input_fd, 100), b"request")
+            self.assertEqual(os.read(input_fd, 100), b"request")
             self.assertEqual(os.read(self.input, 100), b"")
             self.assertEqual(os.fstat(self.output).st_ino, os.fstat(2).st_ino)
-            os.write(streams.output_fd, b"answer")
+            os.write(output_fd, b"answer")
             self.assertEqual(os.read(self.to_parent, 100), b"answer")
 
     def test_are_private_blocking_and_above_the_standard_numbers(self) -> None:
         os.set_blocking(self.input, False)
-        with adopt_streams(self.input, self.output) as streams:
-            for fd in (streams.input_fd, streams.output_fd):
+        with adopt_streams(self.input, self.output) as (input_fd, output_fd):
+            for fd in (input_fd, output_fd):
                 self.assertGreater(fd, 2)
                 self.assertTrue(os.get_blocking(fd))
                 self.assertFalse(os.get_inheritable(fd))
@@ -105,23 +105,23 @@ class StandardStreams(NothingLeaks):
         copy = os.dup(theirs.fileno())
         with ours, theirs:
             try:
-                with adopt_streams(theirs.fileno(), copy) as streams:
+                with adopt_streams(theirs.fileno(), copy) as (input_fd, output_fd):
                     ours.sendall(b"x")
-                    self.assertEqual(os.read(streams.input_fd, 1), b"x")
-                    os.write(streams.output_fd, b"y")
+                    self.assertEqual(os.read(input_fd, 1), b"x")
+                    os.write(output_fd, b"y")
                     self.assertEqual(ours.recv(1), b"y")
             finally:
                 os.close(copy)
 
     def test_in_the_wrong_direction_are_refused(self) -> None:
         with self.assertRaisesRegex(PeerError, "expected it to be open for reading"):
-            adopt_streams(self.output, self.output)
+            adopt_streams(self.output, self.output).__enter__()
         with self.assertRaisesRegex(PeerError, "expected it to be open for writing"):
-            adopt_streams(self.input, self.input)
+            adopt_streams(self.input, self.input).__enter__()
 
     def test_that_are_closed_are_refused(self) -> None:
         with self.assertRaisesRegex(PeerError, "descriptor 999999: bad file descriptor"):
-            adopt_streams(999_999, self.output)
+            adopt_streams(999_999, self.output).__enter__()
 
 
 class Writers(NothingLeaks):

@@ -894,7 +894,7 @@ class Streams(unittest.TestCase):
             opener = cast("Callable[[], Image]", lambda: image)
             with adopt_streams(input_fd, output_fd) as streams:
                 space = TemporarySpace("/tmp", 1)
-                conversation = httpserver.Conversation(streams.input_fd, streams.output_fd, opener, space)
+                conversation = httpserver.Conversation(*streams, opener, space)
                 assert conversation.begin()
                 conversation.run()
                 statuses.append(conversation.exit_status)
