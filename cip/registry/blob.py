@@ -26,7 +26,7 @@ from ..net.limits import Cancellation, StallTimer
 from ..net.lines import words_of
 from ..net.response import UNKNOWN_LENGTH, Response
 from ..sources.base import BlobAccess
-from .answers import refusal, require_uncompressed
+from .answers import require_uncompressed
 from .endpoints import Endpoint
 from .failover import Candidate, Candidates
 from .retry import History, another_may_help
@@ -345,9 +345,7 @@ class RegistryBlob:
             self._skip(source, response)
 
     def _refusal(self, source: Candidate, response: Response) -> CipError:
-        access = source.endpoint.access_for(response)
-        what = f"blob {self._descriptor.digest}"
-        return refusal(response, what, ErrorCode.BLOB_NOT_FOUND, self._clock, access=access)
+        return source.endpoint.refusal(response, f"blob {self._descriptor.digest}", ErrorCode.BLOB_NOT_FOUND)
 
     def _require_range(self, response: Response) -> None:
         """A 206 must be exactly the rest, or the segment (registry.md 6.4)."""

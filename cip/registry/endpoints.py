@@ -29,14 +29,14 @@ from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
 from ..model import mediatype
 from ..model.reference import DEFAULT_DOMAIN, DockerReference
-from ..net.limits import Clock, Limits
+from ..net.limits import Limits
 from ..net.opener import Opener, Redirects, Request
 from ..net.response import Response
 from ..net.tls import NotTlsError, TlsIdentity
 from ..net.url import Origin, Url, encode_form, parse_origin
 from ..settings import Credentials, Settings, TlsVerify
 from ..sources.base import RawManifest
-from .answers import refusal, require_uncompressed
+from .answers import Complaint, complaint_of, require_uncompressed
 from .authorization import Access, Authorization
 
 if TYPE_CHECKING:
@@ -138,9 +138,23 @@ class Endpoint:
         """Whether the registry itself answered, and not an endpoint that it redirected to."""
         return response.origin.is_same(self._origin())
 
-    def access_for(self, response: Response) -> str | None:
-        """How access was tried, for a refusal; None where another answered to whom the registry had redirected."""
-        return self.describe_access() if self.is_here(response) else None
+    def refusal(self, response: Response, what: str, missing: ErrorCode = ErrorCode.REGISTRY_ERROR) -> CipError:
+        """The error for an answer that is no success, with how access was tried; closes the answer."""
+        return self._complaint_of(response, what, missing)[1]
+
+    def has_attached(self, response: Response, what: str) -> bool:
+        """Whether an answer has the attachment `what`; closes one that says that there is none. Raises CipError."""
+        if response.status == 200:
+            return True
+        complaint, error = self._complaint_of(response, what, ErrorCode.IMAGE_NOT_FOUND)
+        if complaint.means_no_attachment(response.status):
+            return False
+        raise error
+
+    def _complaint_of(self, response: Response, what: str, missing: ErrorCode) -> tuple[Complaint, CipError]:
+        # where another answered, to whom the registry had redirected, nothing was tried
+        access = self.describe_access() if self.is_here(response) else None
+        return complaint_of(response, what, missing, self._session.clock, access=access)
 
     def _origin(self, scheme: str = "") -> Origin:
         host = HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
@@ -248,10 +262,10 @@ def _may_speak_plain(error: SourceError, *, by_proxy: bool) -> bool:
     return isinstance(error, NetworkError) and error.code is ErrorCode.CONNECTION_REFUSED
 
 
-def read_manifest(endpoint: Endpoint, response: Response, what: str, clock: Clock) -> RawManifest:
+def read_manifest(endpoint: Endpoint, response: Response, what: str) -> RawManifest:
     """The manifest in an answer; closes the answer. Raises NotFoundError (image-not-found), SourceError."""
     if response.status != 200:
-        raise refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, clock, access=endpoint.access_for(response))
+        raise endpoint.refusal(response, what, ErrorCode.IMAGE_NOT_FOUND)
     require_uncompressed(response)
     media_type = media_type_of(response)
     if media_type in _NEVER_A_MANIFEST:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from ..errors import CipError, ErrorCode, InvalidInputError, Phase, RegistryError, quote
+from ..errors import CipError, InvalidInputError, Phase, RegistryError, quote
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
 from ..model.descriptor import Descriptor, Digest, digest_of
@@ -21,7 +21,7 @@ from ..net.response import Response
 from ..net.url import Url, join_url
 from ..settings import Settings
 from ..sources.base import BlobAccess, ReferrerList
-from .answers import complaint_of, refusal, require_uncompressed
+from .answers import require_uncompressed
 from .blob import RegistryBlob, read_signature_blob
 from .endpoints import Endpoint, media_type_of, read_manifest
 from .retry import ask_endpoint
@@ -136,7 +136,7 @@ class _Listed:
 
         def ask(limits: Limits) -> bytes:
             response = self._endpoint.get(f"manifests/{descriptor.digest}", limits, {"Accept": accepted})
-            return read_manifest(self._endpoint, response, what, limits.clock).data
+            return read_manifest(self._endpoint, response, what).data
 
         return self._repeat(ask, self._limits())
 
@@ -175,8 +175,7 @@ class _Listed:
                 response.discard()  # such as the page of a user interface
                 return None
             if response.status != 200:
-                access = self._endpoint.access_for(response)
-                raise refusal(response, where, ErrorCode.REGISTRY_ERROR, limits.clock, access=access)
+                raise self._endpoint.refusal(response, where)
             require_uncompressed(response)
             if announced != mediatype.OCI_INDEX:
                 response.close()
@@ -219,13 +218,8 @@ class _Listed:
 
         def ask(limits: Limits) -> bytes | None:
             response = self._endpoint.get(f"manifests/{tag}", limits, _ACCEPT)
-            if response.status != 200:
-                complaint, error = complaint_of(
-                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._endpoint.access_for(response)
-                )
-                if complaint.means_no_attachment(response.status):
-                    return None
-                raise error
+            if not self._endpoint.has_attached(response, where):
+                return None
             if media_type_of(response) != mediatype.OCI_INDEX:
                 response.discard()  # no valid index: no referrers (distribution-spec)
                 return b""

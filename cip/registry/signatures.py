@@ -45,7 +45,7 @@ from ..net.limits import Limits
 from ..net.opener import Request
 from ..net.url import Url, parse_url
 from ..settings import Credentials, Settings
-from .answers import complaint_of, refusal, require_uncompressed
+from .answers import refusal, require_uncompressed
 from .authorization import basic_authorization
 from .blob import read_signature_blob
 from .endpoints import Endpoint, media_type_of
@@ -119,8 +119,7 @@ class _Fetch:
         def ask(limits: Limits) -> bytes:
             response = self._endpoint.get_path(path, limits)
             if response.status != 200:
-                access = self._endpoint.access_for(response)
-                raise refusal(response, "signature list", ErrorCode.REGISTRY_ERROR, limits.clock, access=access)
+                raise self._endpoint.refusal(response, "signature list")
             require_uncompressed(response)
             return response.read_all(LIST_LIMIT, where)
 
@@ -164,13 +163,8 @@ class _Fetch:
 
         def ask(limits: Limits) -> bytes | None:
             response = self._endpoint.get(f"manifests/{tag}", limits, {"Accept": mediatype.OCI_MANIFEST})
-            if response.status != 200:
-                complaint, error = complaint_of(
-                    response, where, ErrorCode.IMAGE_NOT_FOUND, limits.clock, access=self._endpoint.access_for(response)
-                )
-                if complaint.means_no_attachment(response.status):
-                    return None
-                raise error
+            if not self._endpoint.has_attached(response, where):
+                return None
             require_uncompressed(response)
             announced = media_type_of(response)
             if announced != mediatype.OCI_MANIFEST:

@@ -153,7 +153,7 @@ class RegistrySource(PlainSource):
         wanted = str(digest) if digest is not None else named.tag or str(named.digest)
         what = f"manifest of {named.name}@{digest}" if digest is not None else f"manifest of {named}"
         response = endpoint.get(f"manifests/{wanted}", limits, {"Accept": ACCEPT})
-        manifest = read_manifest(endpoint, response, what, self._session.clock)
+        manifest = read_manifest(endpoint, response, what)
         if digest is not None:
             require_content(manifest.data, digest, f"{endpoint.name}: {what}")
         return manifest
