@@ -245,9 +245,7 @@ class ConnectionPool:
         """Close a connection, or give up opening one; somebody else may open one instead."""
         if connection is not None:
             connection.close()
-        with self._changed:
-            self._open[route] -= 1
-            self._changed.notify()
+        self.discount(route, 1)
 
     def discount(self, route: Route, connections: int) -> None:
         """Count so many fewer, or more, as taken: one that waits for nobody but its reader must not stop others."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from ..content import undo_on_error
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted
 from .limits import POLL, Cancellation, Limits
 from .url import Origin
@@ -184,25 +185,21 @@ class TlsContexts:
         """
         host, limit = origin.address, limits.times.tls_handshake
         ours: Socket = sock
-        shaken = False
-        try:
-            end = time.monotonic() + limits.seconds(limit, Phase.TLS, host, via)
-            wrapped = ours = self._wrap(sock, origin, identity)
-            _shake_hands(wrapped, end, limits.cancellation)
-            limits.cancellation.require(host)
-            shaken = True
-            return wrapped
-        except TimeoutError as error:
-            raise limits.expired(limit, Phase.TLS, host, via, "no tls handshake") from error
-        except ssl.SSLCertVerificationError as error:
-            raise _certificate_error(error, host, via, identity) from error
-        except ssl.SSLError as error:
-            raise protocol_error(error, host, via, identity) from error
-        except (OSError, ValueError) as error:  # ValueError: the other side has reset the connection already
-            raise _broken(host, via) from error
-        finally:
-            if not shaken:
-                ours.close()
+        with undo_on_error(lambda: ours.close()):
+            try:
+                end = time.monotonic() + limits.seconds(limit, Phase.TLS, host, via)
+                wrapped = ours = self._wrap(sock, origin, identity)
+                _shake_hands(wrapped, end, limits.cancellation)
+                limits.cancellation.require(host)
+                return wrapped
+            except TimeoutError as error:
+                raise limits.expired(limit, Phase.TLS, host, via, "no tls handshake") from error
+            except ssl.SSLCertVerificationError as error:
+                raise _certificate_error(error, host, via, identity) from error
+            except ssl.SSLError as error:
+                raise protocol_error(error, host, via, identity) from error
+            except (OSError, ValueError) as error:  # ValueError: the other side has reset the connection already
+                raise _broken(host, via) from error
 
     def _wrap(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> ssl.SSLSocket | NestedTls:
         context = self._context(identity)

@@ -201,7 +201,7 @@ class Conversation(BaseHTTPRequestHandler):
         """Answer by the table of resources, which knows their methods."""
         resource, name = _find_resource(parse_target(self._target))
         if self.command not in resource.methods:
-            raise _MethodNotAllowed(self.command, resource.methods)
+            raise _not_allowed(self.command, resource.methods)
         try:
             resource.answer(self, name)
         except TimeoutError as error:  # the base takes one for a parent that is too slow, and would end in silence
@@ -211,7 +211,7 @@ class Conversation(BaseHTTPRequestHandler):
 
     def do_CONNECT(self) -> None:
         """Refuse: its target is no path."""
-        raise _MethodNotAllowed(self.command, _EVERYWHERE)
+        raise _not_allowed(self.command, _EVERYWHERE)
 
     def do_OPTIONS(self) -> None:
         """Tell the methods of a resource, or of all."""
@@ -386,9 +386,8 @@ class Conversation(BaseHTTPRequestHandler):
             self.close_connection = True  # the base has said otherwise before it took the fields
             log.error("refused a request, and where the next one begins is not known: %s", error)
         log.debug("%s: %s", error.code, error)
-        fields = {}
-        if isinstance(error, _MethodNotAllowed):
-            fields["Allow"] = ", ".join(error.methods)
+        allowed = error.allowed if isinstance(error, RequestFault) else ()
+        fields = {"Allow": ", ".join(allowed)} if allowed else {}
         wait = seconds_to_wait(error)
         if wait is not None:
             fields["Retry-After"] = str(math.ceil(wait))
@@ -403,14 +402,10 @@ class Conversation(BaseHTTPRequestHandler):
         self.exit_status = EXIT_FAILED
 
 
-class _MethodNotAllowed(RequestFault):
-    """A method that exists, at a path that knows others."""
-
-    def __init__(self, method: str, methods: Sequence[str]) -> None:
-        super().__init__(
-            405, f"method {method}: expected one of {', '.join(methods)}", code=ErrorCode.METHOD_NOT_ALLOWED
-        )
-        self.methods = methods
+def _not_allowed(method: str, methods: Sequence[str]) -> RequestFault:
+    """The error for a method that exists, at a path that knows others."""
+    why = f"method {method}: expected one of {', '.join(methods)}"
+    return RequestFault(405, why, code=ErrorCode.METHOD_NOT_ALLOWED, allowed=methods)
 
 
 class _Resource(NamedTuple):

@@ -2,7 +2,7 @@
 """Errors as both wire protocols tell them: one table from code to HTTP status and JSON class."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, InvalidInputError
 
@@ -60,11 +60,17 @@ _HTTP_STATUS: Mapping[ErrorCode, int] = {
 
 
 class RequestFault(InvalidInputError):
-    """A request of the parent with a status of its own, because HTTP knows more of those than there are codes."""
+    """A request of the parent with a status of its own, because HTTP knows more of those than there are codes.
 
-    def __init__(self, http_status: int, message: str, *, code: ErrorCode | None = None) -> None:
+    `allowed` are the methods that the path knows, where it was asked for by another one.
+    """
+
+    def __init__(
+        self, http_status: int, message: str, *, code: ErrorCode | None = None, allowed: Sequence[str] = ()
+    ) -> None:
         super().__init__(message, code=code)
         self.answer = http_status
+        self.allowed = allowed
 
 
 def http_status(error: CipError) -> int:
