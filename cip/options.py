@@ -100,21 +100,9 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     if values["require-audit"] and values["audit-fd"] is None:
         raise UsageError("--require-audit: expected together with --audit-fd")
     _require_own_descriptors(command, values)
-    return Invocation(
-        command,
-        _settings(values, environment),
-        words[0] if words else "",
-        destination=words[1] if len(words) > 1 else "",
-        sockfd=values["sockfd"],
-        audit_fd=values["audit-fd"],
-        require_audit=bool(values["require-audit"]),
-        events_fd=values["events-fd"],
-        journal=bool(values["journal"]),
-        json=bool(values["json"]),
-        every_platform=bool(values["all"]),
-        log_level=_log_level(values),
-        warnings=_warnings(values),
-    )
+    reference, destination = [*words, "", ""][:2]
+    found = Invocation(command, _settings(values, environment), reference, destination, warnings=_warnings(values))
+    return _given(found, values)._replace(every_platform=bool(values["all"]), log_level=_log_level(values))
 
 
 def _require_own_command(arguments: Sequence[str]) -> None:

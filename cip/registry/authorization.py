@@ -183,16 +183,14 @@ def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Cred
         raise AuthenticationError.at(host, why, phase=Phase.TOKEN) from error
     service = challenge.parameters.get("service", "")
     pairs = decode_form(url.query)
+    asked = [("service", service)] if service else []
+    asked += [("scope", scope) for scope in scopes]
     if credentials.identity_token:
-        pairs += [("service", service)] if service else []
-        pairs += [("scope", scope) for scope in scopes]
-        pairs += [("grant_type", "refresh_token"), ("refresh_token", credentials.identity_token)]
+        pairs += [*asked, ("grant_type", "refresh_token"), ("refresh_token", credentials.identity_token)]
         pairs += [("client_id", CLIENT_ID)]
         fields = {"Content-Type": "application/x-www-form-urlencoded"}
         return Request(url, fields, body=encode_form(pairs).encode("ascii"), configured=url.origin.is_same(registry))
-    pairs += [("account", credentials.username)] if credentials.username else []
-    pairs += [("service", service)] if service else []
-    pairs += [("scope", scope) for scope in scopes]
+    pairs += [("account", credentials.username), *asked] if credentials.username else asked
     both = credentials.username and credentials.password
     return Request(
         url.with_query(encode_form(pairs)),
