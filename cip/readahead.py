@@ -155,14 +155,15 @@ class ReadAhead:
 
     def _begin_following(self) -> None:
         """Begin what may be begun, and let the next one grow."""
-        early = self._early
+        early, underway = self._early, 0
         first = place = self._next_wanted(self._following)
-        if any(each.failed for each in early.values()):
-            return
-        underway = sum(not each.is_whole for each in early.values())
         # A parent that reads one blob after the other has one of them; one that opens many leaves them all in memory.
         others = max(0, self._handed.bytes - self._limit)
-        others += sum(each.reserved for digest, each in early.items() if self._places[digest] != first)
+        for digest, each in early.items():  # one pass, for each layer comes here twice
+            if each.failed:
+                return
+            underway += not each.is_whole
+            others += each.reserved if self._places[digest] != first else 0
         while place < len(self._order):
             digest = self._order[place]
             is_next, place = place == first, self._next_wanted(place + 1)
