@@ -210,14 +210,21 @@ def interpreter(python: str, *arguments: str) -> float:
     return time.perf_counter() - began
 
 
-def floor(python: str, host: str, path: str, size: int, authority: str = "") -> float:
-    """CPU seconds of the least that moving a blob costs (tests/bench/floor.py)."""
+def interpreter_peak(python: str, code: str) -> float:
+    """Peak bytes of an isolated interpreter that has done `code`."""
+    told = f"{code}\nfor line in open('/proc/self/status'):\n if line[:6] == 'VmHWM:': print(line.split()[1])"
+    done = subprocess.run([python, "-I", "-S", "-c", told], check=True, capture_output=True, text=True)
+    return int(done.stdout) * 1024
+
+
+def floor(python: str, host: str, path: str, size: int, authority: str = "", count: int = 1) -> float:
+    """CPU seconds of the least that moving a blob costs, `count` times (tests/bench/floor.py)."""
     name, _, port = host.partition(":")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         words = [python, "-I", str(Path(__file__).with_name("floor.py")), str(theirs.fileno()), name, port, path]
         child = subprocess.Popen(
-            [*words, str(size), *([authority] if authority else [])],
+            [*words, str(size), *([authority, str(count)] if authority else [])],
             pass_fds=[theirs.fileno()],
             stdout=subprocess.PIPE,
             text=True,

@@ -2,8 +2,8 @@
 """Workers that fill the pipes of the JSON protocol (wire.md section 5).
 
 Rules.
-- What goes into a pipe never delays a reply: each transfer has a thread of its own, started at once. Content that the
-  buffer of its pipe takes needs none.
+- What goes into a pipe never delays a reply: each transfer has a thread of its own, at once: a new one, or one whose
+  transfer has just ended. Content that the buffer of its pipe takes needs none.
 - A finish-type pipe that succeeded stays open until FinishPipe; one that failed closes at once, and its id tells why
   when FinishPipe asks.
 - A raw transfer is settled exactly once, by its worker, `give_up` or `stop`, and its error pipe is written before the
@@ -21,8 +21,11 @@ import fcntl
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from itertools import count
 from typing import NamedTuple, TypeVar
 
@@ -38,6 +41,7 @@ _WIDE_CAPACITY = 1024 * 1024  # bytes; at 64 KiB the two sides wait for each oth
 # The pages of all pipes of a user are bounded (pipe-user-pages-soft: 64 MiB); beyond, every program of that user gets
 # pipes of 8 KiB. So a parent that leaves hundreds unfinished must not have wide ones.
 _WIDE_PIPES = 32
+IDLE_SECONDS = 0.2  # after which a thread without a transfer ends
 WORKER_LIMIT = 1024  # transfers that have not ended; each costs 50 KB, however little of it was read
 
 T = TypeVar("T")
@@ -207,6 +211,9 @@ class Pipes:
         self._open: set[Feed] = set()  # until the write end is closed
         self._unsettled: set[_Raw] = set()
         self._stopped = False
+        self._job_there = threading.Condition(self._lock)
+        self._jobs: deque[Callable[[], None]] = deque()  # for threads that are idle
+        self._idle = 0  # threads without a job
 
     def fileno(self) -> int:
         """Readable when a reader has gone."""
@@ -357,15 +364,7 @@ class Pipes:
             raise
 
     def _start(self, run: Callable[[], None]) -> None:
-        """Run a worker. Raises CipError (limit-exceeded)."""
-
-        def counted() -> None:
-            try:
-                run()
-            finally:
-                with self._lock:
-                    self._workers -= 1
-
+        """Run it in a thread, an idle one or a new one. Raises CipError (limit-exceeded)."""
         with self._lock:
             if self._workers >= WORKER_LIMIT:
                 why = (
@@ -373,12 +372,34 @@ class Pipes:
                 )
                 raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
             self._workers += 1
+            if self._idle:
+                self._idle -= 1
+                self._jobs.append(run)
+                self._job_there.notify()
+                return
         try:
-            start_thread(counted, "pipe")
+            start_thread(partial(self._run_jobs, run), "pipe")
         except CipError:
             with self._lock:
                 self._workers -= 1
             raise
+
+    def _run_jobs(self, run: Callable[[], None]) -> None:
+        """A thread: one transfer after the other, for a small one costs less than a thread."""
+        while True:
+            try:
+                copy_context().run(run)
+            finally:
+                with self._lock:
+                    self._workers -= 1
+            del run  # it holds the image
+            with self._lock:
+                self._idle += 1
+                while not self._jobs:
+                    if not (self._job_there.wait(IDLE_SECONDS) or self._jobs):
+                        self._idle -= 1
+                        return
+                run = self._jobs.popleft()
 
     def _end(self, feed: Feed, error: CipError | None) -> None:
         with self._lock:

@@ -54,6 +54,26 @@ class FinishTypePipes(PipesTestCase):
                 self.assertIsNone(self.pipes.collect(self.pipes.finish(opened.pipe_id)))
                 self.assertEqual(read_to_end(opened.read_fd), b"")
 
+    def test_a_thread_that_is_done_takes_the_next_transfer(self) -> None:
+        with mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start) as start:
+            for _ in range(40):
+                opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"x")), 1)
+                self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
+                self.assertEqual(read_to_end(opened.read_fd), b"x")
+        self.assertLess(start.call_count, 20)  # one that is not scheduled for long is not there for the next
+
+    def test_one_that_waits_for_its_reader_delays_no_other(self) -> None:
+        waiting = [self.pipes.feed(lambda transfer: transfer.write(memoryview(bytes(3 << 20))), 3 << 20)]
+        for _ in range(8):
+            opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"x")), 1)
+            self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
+            self.assertEqual(read_to_end(opened.read_fd), b"x")
+            waiting.append(self.pipes.feed(lambda transfer: transfer.write(memoryview(bytes(3 << 20))), 3 << 20))
+        for opened in waiting:
+            self.assertEqual(len(read_exactly(opened.read_fd, 3 << 20)), 3 << 20)
+            self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
+            os.close(opened.read_fd)
+
     def test_long_content_does_not_wait_for_its_reader(self) -> None:
         data = os.urandom(3_000_000)
         opened = self.pipes.feed_bytes(data)
