@@ -47,6 +47,11 @@ class Rings:
         for name in ("plain", "subkeys", "expiring", "lapsed", "revoked", "designated", "direct"):
             expiry = "1y" if name == "expiring" else "never"
             getattr(self, f"_{name}")(name, home.create_key(name, KeyOptions(expiry=expiry, time=_MADE)))
+        self.armored: dict[str, bytes] = {}  # some of which end in `=`, and some do not
+        for number in range(6):
+            key = home.create_key("armor" + "x" * number, KeyOptions(time=_MADE))
+            self._sign(f"armor {number}", {"primary": key})
+            self.armored[f"armor {number}"] = home.export_all(key, armor=True)
 
     def _subkeys(self, name: str, key: str) -> None:
         """A revoked subkey, an expired one, one whose expiry was lifted, one that got one, and a good one."""
@@ -197,8 +202,8 @@ class ReorderingTest(unittest.TestCase):
 
     def cases(self) -> Iterator[tuple[str, bytes, bytes]]:
         """Name, ring and message: each key as it is under each of its signers, then in other orders."""
-        for key, messages in self.rings.messages.items():
-            for what, message in messages.items():
+        for key in self.rings.blocks:
+            for what, message in self.rings.messages[key].items():
                 yield f"{key}, {what}, as exported", _whole(self.rings.blocks[key]), message
                 for place, packet in enumerate(self.rings.blocks[key]):
                     if packet.tag == SIGNATURE:  # as if it were not exportable, which anybody can write there
@@ -231,6 +236,21 @@ class ReorderingTest(unittest.TestCase):
         self.assertGreater(counts["reordered", True, True], REORDERINGS // 20)
         self.assertGreater(counts["reordered", False, False], REORDERINGS // 5)
 
+    def test_no_spelling_of_armor_is_accepted_that_an_import_refuses(self) -> None:
+        counts: Counter[tuple[bool, bool]] = Counter()
+        wrong = []
+        for key, exported in self.rings.armored.items():
+            message = self.rings.messages[key]["primary"]
+            for case, ring in _spellings(exported):
+                refusal, theirs = self.ours(ring, message), self.theirs(ring, message)
+                counts[not refusal, theirs] += 1
+                if not refusal and not theirs:
+                    wrong.append(f"{key}, {case}")
+        self.assertEqual(wrong, [])
+        print(f"spellings of armor (ours accepts, skopeo accepts): {dict(counts)}", flush=True)
+        self.assertGreater(counts[True, True], 20)
+        self.assertGreater(counts[False, False], 20)
+
     def ours(self, ring: bytes, message: bytes) -> str:
         """Why we refuse, empty when we accept."""
         programs = DirectPrograms()
@@ -252,6 +272,27 @@ class ReorderingTest(unittest.TestCase):
         reply = self.judge.ask(policy=policy, image=f"dir:{image}", os="linux", arch="amd64")
         self.assertIn(reply["stage"], ("top", "policy", "done"), reply)
         return bool(reply["accepted"])
+
+
+def _spellings(exported: bytes) -> Iterator[tuple[str, bytes]]:
+    """Other line ends, headers and checksums of an armored key."""
+    begin, blank, *body, checksum, end = exported.splitlines()
+    sums = {"right": [checksum], "none": [], "wrong": [b"=AAAA"], "blank in it": [b"= " + checksum[1:]]}
+    for ending in (b"\n", b"\r\n", b" \t\n", b"\v\n", b"\f\n", b"\0\n", b"\x1c\n"):
+        for what, last in sums.items():
+            lines = [begin, blank, *body, *last, end]
+            yield f"{ending!r}, checksum {what}", b"".join(line + ending for line in lines)
+    for header in (
+        b"Comment: x",
+        b"Comment:",
+        b"Comment: ",
+        b"Comment:\t",
+        b"Comment:\r",
+        b"Comment:x",
+        b"x",
+        b" x: y",
+    ):
+        yield f"{header!r}", b"\n".join((begin, header, blank, *body, checksum, end, b""))
 
 
 def _with_unhashed(packet: Packet, more: bytes, added: bool) -> Packet:

@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import NamedTuple
 
 _LINE_ENDS = str.maketrans("", "", "\r\n")
+_TRAILING = b" \t\r\n"  # what Go and gpg take away at the end of a line
 ARMOR_BEGIN = b"-----BEGIN PGP "
 _KEY_BLOCK = b"PGP PUBLIC KEY BLOCK"
 
@@ -41,7 +42,7 @@ def pem_blocks(text: bytes) -> Iterator[PemBlock]:
     """The complete blocks of `text` in order (RFC 7468). What stands around them is skipped."""
     for label, lines, end in _blocks(text):
         try:
-            content = decode_base64(b"".join(lines).decode("ascii"))
+            content = decode_base64(b"".join(_stripped(lines)).decode("ascii"))
         except ValueError:
             content = None
         yield PemBlock(content, label.decode("latin-1"), end)
@@ -63,37 +64,45 @@ def dearmor_keys(text: bytes) -> bytes:
 
 
 def _blocks(text: bytes) -> Iterator[tuple[bytes, Sequence[bytes], int]]:
-    """Label, lines and end of every block whose END names the same label; a new BEGIN drops an unfinished one."""
+    """Label, whole lines and end of every block whose END names the same label; a new BEGIN drops an unfinished one."""
     label: bytes | None = None
     lines: list[bytes] = []
     end = 0
     for line in BytesIO(text):
         end += len(line)
-        word = line.rstrip()
+        word = line.rstrip(_TRAILING)
         if word.startswith(b"-----BEGIN ") and word.endswith(b"-----"):
             label, lines = word[11:-5], []
         elif label is not None and word == b"-----END " + label + b"-----":
             yield label, lines, end
             label = None
         elif label is not None:
-            lines.append(word)
+            lines.append(line)
+
+
+def _stripped(lines: Sequence[bytes]) -> list[bytes]:
+    return [line.rstrip(_TRAILING) for line in lines]
 
 
 def _dearmor(lines: Sequence[bytes]) -> bytes:
-    if b"" not in lines:
+    words = _stripped(lines)
+    if b"" not in words:
         raise ValueError("no blank line after the armor headers")
-    headers = lines[: lines.index(b"")]
-    if not all(re.fullmatch(rb"[^:]+:( .*)?", line) for line in headers):
+    blank = words.index(b"")
+    if not all(re.match(rb"[^:]+:[ \r\n]", line) for line in lines[:blank]):
         raise ValueError("expected only armor headers before the blank line")
-    body = [line for line in lines[len(headers) + 1 :] if line]
+    body = [word for word in words[blank + 1 :] if word]
     checksum = body.pop() if body and len(body[-1]) == 5 and body[-1].startswith(b"=") else None
     content = decode_base64(b"".join(body).decode("ascii"))
-    if checksum is not None and decode_base64(checksum[1:].decode("ascii")) != _crc24(content).to_bytes(3, "big"):
+    if checksum is None:
+        if body and not body[-1].endswith(b"="):  # gpg reads on into the END line
+            raise ValueError("no armor checksum, export the key with gpg")
+    elif decode_base64(checksum[1:].decode("ascii")) != crc24(content).to_bytes(3, "big"):
         raise ValueError("wrong armor checksum")
     return content
 
 
-def _crc24(content: bytes) -> int:
+def crc24(content: bytes) -> int:
     """RFC 4880 6.1."""
     register = 0xB704CE
     for byte in content:

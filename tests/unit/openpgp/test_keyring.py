@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cip.errors import SignatureError
 from cip.trust.openpgp.keyring import merge_key_rings
+from cip.trust.signed.armor import crc24
 from tests.support.keypackets import (
     KEY,
     NAME,
@@ -49,7 +50,9 @@ def armored(content: bytes) -> bytes:
     return (
         b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n"
         + base64.encodebytes(content)
-        + b"-----END PGP PUBLIC KEY BLOCK-----\n"
+        + b"="
+        + base64.b64encode(crc24(content).to_bytes(3, "big"))
+        + b"\n-----END PGP PUBLIC KEY BLOCK-----\n"
     )
 
 

@@ -96,10 +96,11 @@ class PemTest(unittest.TestCase):
 
 
 class ArmorTest(unittest.TestCase):
-    def test_checksum_is_checked_when_there_is_one(self) -> None:
+    def test_checksum_is_checked_and_may_be_left_out_behind_padding(self) -> None:
         self.assertEqual(dearmor_keys(ARMORED), b"123456789")
-        self.assertEqual(dearmor_keys(ARMORED.replace(b"=Ic8C\n", b"")), b"123456789")
+        self.assertEqual(dearmor_keys(ARMORED.replace(b"Nzg5\n=Ic8C\n", b"Nw==\n")), b"1234567")
         for text, words in (
+            (ARMORED.replace(b"=Ic8C\n", b""), "no armor checksum"),
             (ARMORED.replace(b"=Ic8C", b"=Ic8D"), "wrong armor checksum"),
             (ARMORED.replace(b"MTIz", b"MTI0"), "wrong armor checksum"),
             (ARMORED.replace(b"=Ic8C", b"=*c8C"), ""),
@@ -110,7 +111,7 @@ class ArmorTest(unittest.TestCase):
     def test_checksum_is_the_last_line_of_exactly_five_characters(self) -> None:
         body = b"MTIzNDU2Nzg5\n=Ic8C\n"
         self.assertEqual(dearmor_keys(ARMORED.replace(body, b"MTIz\nNDU2\nNzg5\n=Ic8C\n")), b"123456789")
-        self.assertEqual(dearmor_keys(ARMORED.replace(body, b"MTIzNDU2Nzg5\n\n")), b"123456789")
+        self.assertEqual(dearmor_keys(ARMORED.replace(body, b"MTIzNDU2Nw\n==\n\n")), b"1234567")
         for text in (
             b"MTIzNDU2Nzg5\n=Ic8C=\n",
             b"MTIzNDU2Nzg5\n=Ic8\n",
@@ -125,9 +126,16 @@ class ArmorTest(unittest.TestCase):
         self.assertEqual(dearmor_keys(headers), b"123456789")
         self.assertEqual(dearmor_keys(ARMORED.replace(b"Version: x\n", b"")), b"123456789")
         self.assertEqual(dearmor_keys(ARMORED.replace(b"Version: x\n", b"Comment:\n")), b"123456789")
-        for line in (b"MTIzNDU2", b"a:b", b": x", b"Comment", b"--"):  # an import refuses the block
+        for line in (b"MTIzNDU2", b"a:b", b": x", b"Comment", b"--", b"Comment:\t"):  # an import refuses the block
             with self.subTest(line), self.assertRaisesRegex(ValueError, "only armor headers"):
                 dearmor_keys(ARMORED.replace(b"Version: x\n", b"Version: x\n" + line + b"\n"))
+
+    def test_only_blanks_and_line_ends_are_taken_away_behind_a_line(self) -> None:
+        self.assertEqual(dearmor_keys(ARMORED.replace(b"\n", b" \t\r\n")), b"123456789")
+        for end in (b"\v", b"\f", b"\0", b"\x1c", b"\x85"):
+            with self.subTest(end), self.assertRaises(ValueError):
+                dearmor_keys(ARMORED.replace(b"\n", end + b"\n"))
+            self.assertEqual([*pem_blocks(BLOCK.replace(b"\n", end + b"\n"))], [])
 
     def test_several_blocks_are_joined_and_text_around_them_is_passed_over(self) -> None:
         self.assertEqual(dearmor_keys(b"text\n" + ARMORED + b"x\n" + ARMORED.replace(b"\n", b"\r\n")), b"123456789" * 2)
