@@ -146,6 +146,14 @@ def encapsulated(updaters: Updaters, place: Path, components: int, size: int = _
     return layout, commit
 
 
+def add_layer(layout: Path, *members: images.Member) -> None:
+    """Put a layer on top of the only image of a layout."""
+    file = layout.with_suffix(".tar")
+    file.write_bytes(images.tar(members))
+    command = [require_peer("umoci"), "raw", "add-layer", "--image", f"{layout}:{TAG}", str(file)]
+    run_program(command, home=layout.parent)
+
+
 def layers_of(layout: Path) -> list[dict[str, object]]:
     """The descriptors of the layers of the only image in a layout."""
     found: list[dict[str, object]] = json.loads(_blob(layout, _entry(layout)["digest"]))["layers"]

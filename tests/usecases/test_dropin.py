@@ -16,7 +16,8 @@ from typing import ClassVar
 from tests.support import dropin, images
 from tests.support.dropin import OURS, TAG, THEIRS, Updaters, ostree
 from tests.support.parent import HURRY
-from tests.support.peers import docker_registry, require_peer, run_program, skopeo
+from tests.support.peers import docker_registry, skopeo
+from tests.support.realimages import umoci_layout
 from tests.support.registry import Exchange, Fault, FaultyHost, Strike, at, status
 
 COMPONENTS = 6
@@ -31,12 +32,13 @@ def _flip(exchange: Exchange) -> None:
     exchange.answer(exchange.given._replace(body=body[:-1] + bytes([body[-1] ^ 1])))
 
 
-# what a registry does to a layer, and what must be in the words of the updater that we serve
-REFUSALS: Sequence[tuple[str, Fault, str]] = (
+# what a registry does to a layer, and the cause that the updater which we serve must tell
+REFUSED: Sequence[tuple[str, Fault, str]] = (
     ("denied", status(403, DENIED), "the subscription has run out"),
     ("absent", status(404), "404"),
-    ("wrong bytes", _flip, "expected digest sha256:"),
 )
+WRONG = ("wrong bytes", _flip, "expected digest sha256:")
+STALLED = ("stalled", at(0.5, Exchange.stall), "no byte within the time")
 
 
 @unittest.skipUnless("CIP_TEST_LONG" in os.environ, "builds ostree-ext and composefs: tests/run --long")
@@ -72,21 +74,18 @@ class DropIn(unittest.TestCase):
             store = Path(tempfile.mkdtemp(dir=self.scratch)) / "store"
             return self.updaters.run(proxy, self.pull(store, f"{host.address}/{NAME}:{TAG}"), HURRY, seconds=seconds)
 
-    def stall(self) -> None:
-        """A layer that stops half-way: theirs waits for ever, ours ends and says why."""
-        stalled = at(0.5, Exchange.stall)
-        found, said = self.struck(stalled, OURS, HANGS_SECONDS)
-        self.assertNotIn(found, (0, None), said)
-        self.assertIn("no byte within the time", said)
-        self.assertIsNone(self.struck(stalled, THEIRS, HANGS_SECONDS)[0])
-
-    def refusals(self) -> None:
-        for name, fault, words in REFUSALS:
+    def refused(self, *faults: tuple[str, Fault, str]) -> None:
+        """Faults at which a pull ends through both, and through us with these words."""
+        for name, fault, words in faults:
             with self.subTest(name):
-                found, said = self.struck(fault, OURS)
-                self.assertNotIn(found, (0, None), said)
-                self.assertIn(words, said)
+                self.ends(fault, words)
                 self.assertNotIn(self.struck(fault, THEIRS)[0], (0, None))
+
+    def ends(self, fault: Fault, words: str) -> None:
+        """A pull through us fails in time, with these words."""
+        found, said = self.struck(fault, OURS, HANGS_SECONDS)
+        self.assertNotIn(found, (0, None), said)
+        self.assertIn(words, said)
 
 
 class OstreeExt(DropIn):
@@ -140,21 +139,63 @@ class OstreeExt(DropIn):
 
     def test_a_layer_on_top_gives_the_same_tree(self) -> None:
         """As every derived operating system: FROM an encapsulated image, and a layer that is none of OSTree's."""
-        added = self.scratch / "added.tar"
-        added.write_bytes(images.tar([images.Member(b"usr/share/added", content=b"derived\n")]))
         derived = self.image.replace(f":{TAG}", ":derived")
-        layout = f"{self.scratch}/derived:{TAG}"
-        skopeo("copy", "--src-tls-verify=false", f"docker://{self.image}", f"oci:{layout}", home=self.scratch)
-        command = [require_peer("umoci"), "raw", "add-layer", "--image", layout, str(added)]
-        run_program(command, home=self.scratch)
-        skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{derived}", home=self.scratch)
+        layout = self.scratch / "derived"
+        skopeo("copy", "--src-tls-verify=false", f"docker://{self.image}", f"oci:{layout}:{TAG}", home=self.scratch)
+        dropin.add_layer(layout, images.Member(b"usr/share/added", b"derived\n"))
+        skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:{TAG}", f"docker://{derived}", home=self.scratch)
         self.same_trees(derived, "/usr/bin/tool", "/usr/share/added")
 
-    def test_a_stalled_layer_ends(self) -> None:
-        self.stall()
+    def test_a_refused_layer_is_told_with_its_cause(self) -> None:
+        self.refused(*REFUSED, WRONG)
+
+    def test_a_stalled_layer_hangs_theirs_and_ends_with_us(self) -> None:
+        _, fault, words = STALLED
+        self.ends(fault, words)
+        self.assertIsNone(self.struck(fault, THEIRS, HANGS_SECONDS)[0])
+
+
+class Composefs(DropIn):
+    """composefs asks for no more once its own reading failed, so what fails midway is told in its words alone."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        def make(place: Path) -> Path:
+            layout = place / "layout"
+            umoci_layout(layout, TAG, place)
+            dropin.add_layer(layout, images.Member(b"usr", kind=b"5", mode=0o755), images.Member(b"usr/added", b"x"))
+            return layout
+
+        cls.prepare(make)
+
+    def store(self, store: Path, *arguments: str) -> Sequence[str | Path]:
+        return [dropin.build_cfsctl(), "--repo", str(store), *arguments]
+
+    def pull(self, store: Path, image: str) -> Sequence[str | Path]:
+        # insecure: without fs-verity, which not every file system has; digests are computed all the same
+        self.updaters.must(OURS, *self.store(store, "init", "--insecure"))
+        return self.store(store, "oci", "pull", f"docker://{image}", "pulled")
+
+    def test_an_image_has_the_same_digests(self) -> None:
+        found = []
+        for proxy in (OURS, THEIRS):
+            store = Path(tempfile.mkdtemp(dir=self.scratch)) / "store"
+            self.updaters.must(proxy, *self.pull(store, self.image))
+            self.updaters.must(proxy, *self.store(store, "oci", "fsck"))
+            commands = (["images", "--json"], ["inspect", "pulled"], ["compute-id", "pulled"], ["dump", "pulled"])
+            said = [self.updaters.must(proxy, *self.store(store, "oci", *command)) for command in commands]
+            shuffled = {path.readlink().name for path in store.glob("streams/oci-manifest-*")}  # references, at random
+            found.append([*said, {path.name for path in store.glob("objects/*/*")} - shuffled])
+        self.assertEqual(*found)
+        self.assertIn("/usr/added", found[0][3])
 
     def test_a_refused_layer_is_told_with_its_cause(self) -> None:
-        self.refusals()
+        self.refused(*REFUSED, (WRONG[0], WRONG[1], "Failed to import layer sha256:"))
+
+    def test_a_stalled_layer_hangs_theirs_and_ends_with_us(self) -> None:
+        fault = STALLED[1]
+        self.ends(fault, "Failed to import layer sha256:")
+        self.assertIsNone(self.struck(fault, THEIRS, HANGS_SECONDS)[0])
 
 
 if __name__ == "__main__":
