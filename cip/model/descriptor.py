@@ -17,7 +17,7 @@ HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}  # image-spec descripto
 _SHAPE = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
 _LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that names an entry of a layout
-UNKNOWN_SIZE = -1  # only for content that a local store rebuilds without having recorded its size
+UNKNOWN_SIZE = -1  # of what a local store rebuilds without having recorded its size, or a server does not state
 MAX_SIZE = 2**63 - 1
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _PLAIN = r"(?a)[A-Za-z0-9._-]{1,32}"

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from .. import log
 from ..content import read_limited
 from ..errors import CipError, NetworkError, RegistryError, quote
+from ..model.descriptor import UNKNOWN_SIZE
 from .channel import Channel
 from .limits import Budget, Limits
 from .lines import ANSWERS, Chunks, EndedError, MalformedError, framing_of, words_of
@@ -22,7 +23,6 @@ from .url import Origin, Url
 INTERIM_LIMIT = 8  # heads that may come for one answer
 DRAIN_LIMIT = 64 * 1024  # bytes read of a body nobody wants, to keep its connection
 DRAIN_SECONDS = 1.0
-UNKNOWN_LENGTH = -1
 
 
 class GarbledError(RegistryError):
@@ -33,7 +33,7 @@ class Response(http.client.HTTPResponse):
     """An answer whose body is still to be read; the caller closes it.
 
     `asked` is the URL that answered in the end, `size` the
-    bytes of the body as stated, or UNKNOWN_LENGTH, `paused` the seconds that --max-rate made us wait.
+    bytes of the body as stated, or UNKNOWN_SIZE, `paused` the seconds that --max-rate made us wait.
     """
 
     asked: Url
@@ -83,7 +83,7 @@ class Response(http.client.HTTPResponse):
                 self.length, self.chunked = framing_of(self.headers, minor, ANSWERS)
         except (EndedError, MalformedError, http.client.HTTPException) as error:
             raise self._fault(error) from error
-        self.size = UNKNOWN_LENGTH if self.length is None else self.length
+        self.size = UNKNOWN_SIZE if self.length is None else self.length
         self._chunks = Chunks(self.channel.lines) if self.chunked else None
         self.will_close = not keeps_alive or (self.length is None and not self.chunked)
         self._readable = True

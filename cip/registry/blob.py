@@ -24,7 +24,7 @@ from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..net.limits import Cancellation, StallTimer
 from ..net.lines import words_of
-from ..net.response import UNKNOWN_LENGTH, Response
+from ..net.response import Response
 from ..sources.base import BlobAccess
 from .answers import require_uncompressed
 from .endpoints import Endpoint
@@ -122,7 +122,7 @@ class RegistryBlob:
         response = self._response
         if self._descriptor.size != UNKNOWN_SIZE or response is None:
             return self._descriptor.size
-        return UNKNOWN_SIZE if response.size == UNKNOWN_LENGTH else response.size
+        return response.size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes; 0 at the end.
@@ -338,7 +338,7 @@ class RegistryBlob:
         require_uncompressed(response)
         source.takes_ranges = source.takes_ranges and not ranged
         expected = self._descriptor.size
-        if UNKNOWN_SIZE != expected != response.size != UNKNOWN_LENGTH:
+        if UNKNOWN_SIZE != expected != response.size != UNKNOWN_SIZE:
             why = f"expected {expected} bytes, found {response.size} announced ({response.via})"
             raise ContentMismatchError.at(host, f"blob {self._descriptor.digest}: {why}")
         if self._offset:
@@ -360,7 +360,7 @@ class RegistryBlob:
                 first == self._offset
                 and total in (whole, UNKNOWN_SIZE)
                 and (last + 1 == end or end == UNKNOWN_SIZE)
-                and response.size in (last + 1 - first, UNKNOWN_LENGTH)
+                and response.size in (last + 1 - first, UNKNOWN_SIZE)
             ):
                 return
         why = f"blob {self._descriptor.digest}: expected the bytes from {self._offset} on, found another range"

@@ -6,6 +6,7 @@ The rows of registry.md 10.7, with the outcomes of decisions.md section 3 (tests
 
 import hashlib
 import threading
+import time
 from unittest import mock
 
 from cip import log
@@ -756,11 +757,17 @@ class CloseTest(BlobCase):
     def test_another_thread_can_end_the_wait_for_an_answer_and_no_place_is_asked_again(self) -> None:
         self.places(in_turn(Reply(b"", "hang")), obedient)
         reader = self.blob(settings=self.settings._replace(times=TimeLimits()))
-        timer = threading.Timer(0.02, reader.close)
-        timer.start()
+
+        def close_once_asked() -> None:
+            while not self.hosts():
+                time.sleep(0.002)
+            reader.close()
+
+        closer = threading.Thread(target=close_once_asked)
+        closer.start()
         with self.assertRaises(NetworkError):
             reader.readinto(memoryview(bytearray(1)))
-        timer.join()
+        closer.join()
         self.assertEqual(self.hosts(), ["a"])
 
     def test_what_is_closed_during_a_read_is_let_go_of_when_that_returns(self) -> None:

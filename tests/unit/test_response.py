@@ -6,10 +6,11 @@ import socket
 import threading
 
 from cip.errors import CipError, ErrorCode, NetworkError
+from cip.model.descriptor import UNKNOWN_SIZE
 from cip.net.channel import Channel
 from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.lines import HEAD_LIMIT
-from cip.net.response import DRAIN_LIMIT, UNKNOWN_LENGTH, GarbledError, Response
+from cip.net.response import DRAIN_LIMIT, GarbledError, Response
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -142,11 +143,11 @@ class BodyTest(ResponseCase):
 
     def test_without_a_length_the_connection_is_the_end(self) -> None:
         response = self.answer(OK + b"\r\nhello", end=True)
-        self.assertEqual((response.size, self.read(response), self.ends), (UNKNOWN_LENGTH, b"hello", [False]))
+        self.assertEqual((response.size, self.read(response), self.ends), (UNKNOWN_SIZE, b"hello", [False]))
 
     def test_chunks_are_joined_and_extensions_and_trailers_ignored(self) -> None:
         response = self.answer(CHUNKED + b"2\r\nhe\r\n003;x=y\r\nllo\r\n0\r\nTrailer: x\r\n\r\n")
-        self.assertEqual((response.size, self.read(response, 2), self.ends), (UNKNOWN_LENGTH, b"hello", [True]))
+        self.assertEqual((response.size, self.read(response, 2), self.ends), (UNKNOWN_SIZE, b"hello", [True]))
 
     def test_garbled_or_cut_chunks_are_errors(self) -> None:
         for data, error, reason in (
