@@ -19,7 +19,7 @@ from ..problem import one_line
 from .packets import PACKET_LIMIT, parse_request, read_digest, read_number, read_text
 from .pipes import Feed, Opened, Pipes, outcome_of
 from .replies import Owed, Replies, Reply
-from .transfers import Handle, Share, raw_work, verified_work
+from .transfers import Handle, Share, Work
 
 if TYPE_CHECKING:
     from ...image import Image
@@ -185,14 +185,14 @@ class Requests:
     def _get_blob(self, image_id: int, digest: Digest, size: int) -> Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        opened = verified_work(handle, expected, size, self._share).begin(self._pipes.feed)
+        opened = Work(handle, expected, self._share, size).begin(self._pipes.feed)
         until = self._arrival + ANSWER_SECONDS
         return Reply(expected.size, opened.pipe_id, (opened.read_fd,), opened.transfer, until)
 
     def _get_raw_blob(self, image_id: int, digest: Digest) -> Reply:
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        opened = raw_work(handle, expected, self._share).begin(self._pipes.feed_raw)
+        opened = Work(handle, expected, self._share, None).begin(self._pipes.feed_raw)
         until = self._arrival + ANSWER_SECONDS
         return Reply(expected.size, 0, (opened.data_fd, opened.error_fd), opened.transfer, until)
 

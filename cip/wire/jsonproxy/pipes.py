@@ -30,7 +30,7 @@ from itertools import count
 from typing import NamedTuple, TypeVar
 
 from ... import log
-from ...content import start_thread
+from ...content import start_thread, undo_on_error
 from ...errors import CipError, ErrorCode, InvalidInputError, PeerError, Phase
 from ..problem import frames_of
 from .packets import ERROR_OBJECT_LIMIT, encode_error_object
@@ -244,11 +244,8 @@ class Pipes:
     def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> OpenedRaw:
         """A data pipe that `job` fills, and an error pipe that stays empty if it succeeds. Otherwise as `feed`."""
         data_read, data_write, wide = self._make_pipe(size)
-        try:
+        with undo_on_error(partial(self._close, data_read, data_write, wide=wide)):
             error_read, error_write, _ = self._make_pipe(ERROR_OBJECT_LIMIT)
-        except CipError:
-            self._close(data_read, data_write, wide=wide)
-            raise
         raw = _Raw(data_write, error_write, self._bell.ring, wide=wide)
         with self._lock:
             self._unsettled.add(raw)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ...content import CHUNK, LEAN_CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
@@ -25,7 +24,6 @@ _LEAN_FROM = 64  # transfers at once from which on the others read LEAN_CHUNK
 _NARROW_CHUNK = 64 * 1024
 
 T = TypeVar("T")
-Copy = Callable[[BlobReader, Write, int], object]  # (reader, write, bytes read at once)
 
 
 class Handle:
@@ -75,14 +73,16 @@ class Share:
 
 
 class Work:
-    """What the worker of a blob does. From `begin` until it ends the image stays open."""
+    """What the worker of a blob does. From `begin` until it ends the image stays open.
 
-    def __init__(self, handle: Handle, expected: Descriptor, access: BlobAccess, share: Share, copy: Copy) -> None:
+    `asked` is the size that GetBlob asks for; None is GetRawBlob, whose parent judges the blob.
+    """
+
+    def __init__(self, handle: Handle, expected: Descriptor, share: Share, asked: int | None) -> None:
         self._handle = handle
         self._expected = expected
-        self._access = access
         self._share = share
-        self._copy = copy
+        self._asked = asked
         self._reader: BlobReader | None = None
         self._cancelled = False
 
@@ -96,9 +96,10 @@ class Work:
             raise
 
     def _run(self, transfer: Transfer) -> None:
+        access = BlobAccess.RAW if self._asked is None else BlobAccess.VERIFIED
         ON_WAIT.set(transfer.answer)  # of this thread, which ends with the work
         try:
-            self._reader = reader = self._handle.image.open_blob(self._expected.digest, self._access)
+            self._reader = reader = self._handle.image.open_blob(self._expected.digest, access)
             chunk = self._share.take()
             try:
                 if not self._cancelled:
@@ -120,26 +121,13 @@ class Work:
         if reader is not None:
             reader.close()
 
-
-def verified_work(handle: Handle, expected: Descriptor, asked: int, share: Share) -> Work:
-    """The work of GetBlob: the blob `expected` of `handle`, for a parent that asked for `asked` bytes."""
-    return Work(handle, expected, BlobAccess.VERIFIED, share, partial(_copy_blob, expected=expected, asked=asked))
-
-
-def raw_work(handle: Handle, expected: Descriptor, share: Share) -> Work:
-    """The work of GetRawBlob: the blob `expected` of `handle`, which its parent judges."""
-    return Work(handle, expected, BlobAccess.RAW, share, partial(_copy_raw_blob, expected=expected))
-
-
-def _copy_blob(reader: BlobReader, write: Write, chunk: int, *, expected: Descriptor, asked: int) -> None:
-    """Copy with a verdict; the size that the parent asked for is judged last, so a wrong digest is told first."""
-    received = copy_verified(reader, write, expected, release=Release.AS_READ, chunk=chunk)
-    if received != asked:
-        raise ContentMismatchError(
-            f"blob {expected.digest}: expected {asked} bytes as requested, found {received}", offset=received
-        )
-
-
-def _copy_raw_blob(reader: BlobReader, write: Write, chunk: int, *, expected: Descriptor) -> None:
-    size = reader.size if expected.size == UNKNOWN_SIZE else expected.size
-    copy_counted(reader, write, size, f"blob {expected.digest}", chunk=chunk)
+    def _copy(self, reader: BlobReader, write: Write, chunk: int) -> None:
+        expected, what = self._expected, f"blob {self._expected.digest}"
+        if self._asked is None:
+            size = reader.size if expected.size == UNKNOWN_SIZE else expected.size
+            copy_counted(reader, write, size, what, chunk=chunk)
+            return
+        received = copy_verified(reader, write, expected, release=Release.AS_READ, chunk=chunk)
+        if received != self._asked:  # judged last, so that a wrong digest is told first
+            why = f"{what}: expected {self._asked} bytes as requested, found {received}"
+            raise ContentMismatchError(why, offset=received)
