@@ -30,7 +30,10 @@ _HTTP_DATE = (  # RFC 9110, 5.6.7: IMF-fixdate, RFC 850, asctime
 _RFC3339 = rf"(?a)[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_TIME}(?:\.[0-9]{{1,12}})?(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})"
 FIRST_DELAY = 0.5  # seconds, doubled for each further repeat
 THROTTLED_DELAY = 2.0  # the same after a 429
-JITTER = 0.25  # of a delay that we chose ourselves
+JITTER = 0.25  # of a delay
+THROTTLED_JITTER = (
+    1.0  # of one that we chose ourselves after a 429: it has many senders, and a quarter keeps them together
+)
 RETRY_AFTER_LIMIT = 60.0  # seconds of a registry's wish that are obeyed
 SPACING = 1.0  # seconds between two requests to a host that has just throttled us
 SPACING_DECAY = 0.9  # of the spacing, with each request
@@ -93,8 +96,8 @@ def own_delay(options: RetryOptions, failures: int, throttled: bool, jitter: Jit
     """Seconds before the repeat that follows the `failures`-th fault in a row, counted from 1."""
     if options.delay is not None:
         return options.delay
-    first = THROTTLED_DELAY if throttled else FIRST_DELAY
-    return float(first * 2 ** min(failures - 1, 3) * (1 + JITTER * jitter()))
+    first, spread = (THROTTLED_DELAY, THROTTLED_JITTER) if throttled else (FIRST_DELAY, JITTER)
+    return float(first * 2 ** min(failures - 1, 3) * (1 + spread * jitter()))
 
 
 class HostBackoff:

@@ -65,6 +65,13 @@ class DelayTest(unittest.TestCase):
         for _ in range(100):
             self.assertTrue(0.5 <= own_delay(RetryOptions(), 1, False, random.random) <= 0.625)
 
+    def test_after_a_429_jitter_doubles_a_delay_at_most(self) -> None:
+        self.assertEqual(own_delay(RetryOptions(), 2, True, lambda: 1.0), 8)
+        found = [own_delay(RetryOptions(), 1, True, random.random) for _ in range(200)]
+        self.assertTrue(
+            2 <= min(found) < 2.5 < 3.5 < max(found) <= 4, "thousands that were told the same stay together"
+        )
+
     def test_a_fixed_delay_is_fixed(self) -> None:
         self.assertEqual(own_delay(RetryOptions(delay=0.01), 4, True, lambda: 1.0), 0.01)
 
