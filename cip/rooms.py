@@ -14,6 +14,7 @@ from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from .confine.confinement import Confinement
+    from .early import dial_early as dial_early
     from .explain.resolve import explain as explain
     from .fetch.command import fetch as fetch
     from .fetch.command import parse_destination as parse_destination
@@ -98,6 +99,7 @@ ROOMS = (
     Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
     Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
+    Room("early", ("early",), "a connection that is made while the rest is loaded"),
     Room("segments", ("segments",), "`--segments`: a large blob over several connections"),
     Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures")),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`", ("programs",)),
@@ -207,6 +209,7 @@ OFFERS = {
     "LayoutReferrers": Offer("sources.layoutreferrers", instead=_nothing),
     "ImageReferrers": Offer("referrers", "/referrers", _dependency),
     "ReadAhead": Offer("readahead", instead=_nothing),
+    "dial_early": Offer("early", instead=_nothing),
     "SegmentedBlob": Offer("segments", "--segments"),
     "open_part_store": Offer("partial.store", "--partial-dir"),
     "Records": Offer("report.records", "--events-fd, --audit-fd and --journal"),

@@ -16,6 +16,7 @@ from .sources.base import ImageSource
 from .temporary import TemporarySpace
 
 if TYPE_CHECKING:
+    from .hostconfig.registriesconf import RegistriesConfig
     from .partial.store import PartStore
     from .programs import Programs
     from .registry.session import RegistrySession
@@ -58,11 +59,13 @@ class SourceOpener:
 
         Raises CipError: whoever opens the image meets the same.
         """
-        settings = self._settings
-        if reference.transport is Transport.DOCKER and not settings.offline and not settings.local_sources:
-            source = self._open_registry(reference)
-            self._early = reference, source
-            self._call_off = source.dial_early()
+        if reference.transport is Transport.DOCKER:
+            self._call_off = rooms.dial_early(reference, self._settings, self._open_early)
+
+    def _open_early(self, reference: ImageReference, registries: RegistriesConfig) -> RegistrySource:
+        source = self._open_registry(reference, registries)
+        self._early = reference, source
+        return source
 
     def call_off_dial(self) -> None:
         """Let no connection be opened any more that nobody has asked for."""
@@ -96,10 +99,12 @@ class SourceOpener:
             self._session.parts = self._parts
         return self._session
 
-    def _open_registry(self, reference: ImageReference) -> RegistrySource:
+    def _open_registry(self, reference: ImageReference, registries: RegistriesConfig | None = None) -> RegistrySource:
+        from .hostconfig.registriesconf import load_registries
         from .registry.source import open_registry
 
-        return open_registry(reference, self._settings, self._registry_session())
+        registries = registries or load_registries(self._settings)
+        return open_registry(reference, registries, self._settings, self._registry_session())
 
     def _open_docker(self, reference: ImageReference) -> ImageSource:
         if not self._settings.local_sources:

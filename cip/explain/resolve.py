@@ -29,7 +29,6 @@ from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig, load_registries
 from ..hostconfig.registriesd import BundleTrust, SignatureLocation, load_registries_d
 from ..model.reference import (
-    DEFAULT_DOMAIN,
     DockerReference,
     ImageIdentity,
     ImageReference,
@@ -41,8 +40,7 @@ from ..model.reference import (
 )
 from ..net.tls import missing_authorities
 from ..net.url import parse_origin
-from ..registry.endpoints import HUB_HOST
-from ..settings import PolicySource, Settings, TlsVerify
+from ..settings import PolicySource, Settings
 from ..sources.beneath import resolve_path
 from ..trust.evaluation import select_requirements
 from ..trust.policy import Policy, accept_anything_policy, parse_policy, unmatched_scopes
@@ -210,14 +208,11 @@ class _Explainer:
     def _endpoint(
         self, place: ConfiguredEndpoint, logical: DockerReference, registries: RegistriesConfig
     ) -> EndpointView:
-        insecure = place.insecure
-        if self._settings.tls_verify is not TlsVerify.UNSET:
-            insecure = self._settings.tls_verify is TlsVerify.DISABLED
+        insecure, host = place.is_insecure(self._settings.tls_verify), place.host
         name = place.reference.domain
         certificates = self._try(lambda: find_certificates(name, self._settings, warn=self._warn))
         if certificates is not None:
             self._note(*certificates.looked_at)
-        host = HUB_HOST if name == DEFAULT_DOMAIN else name
         if insecure:
             self._warn(f"{name}: its certificate is not checked, and plain http is allowed")
             self._try(lambda: self._proxy("http", host))

@@ -59,6 +59,11 @@ def choose_proxy(environment: HostEnvironment, scheme: str, host: str, port: int
     return _parse_proxy(variable, value)
 
 
+def describe_way(proxy: Proxy | None) -> str:
+    """How an origin is reached, for messages."""
+    return "direct" if proxy is None else f"via proxy {proxy.address}"
+
+
 def _variable(environment: HostEnvironment, name: str) -> tuple[str, str]:
     """The spelling that is set, upper case first, with its value."""
     return next(

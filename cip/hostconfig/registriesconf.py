@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from .. import log
 from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote_own
-from ..model.reference import DockerReference, parse_docker_reference
-from ..settings import Settings
+from ..model.reference import DEFAULT_DOMAIN, DockerReference, parse_docker_reference
+from ..settings import Settings, TlsVerify
 from .paths import ConfigurationFile, registries_files
 from .registriesfile import Location, RegistryRule, parse_registries_file
 
+HUB_HOST = "registry-1.docker.io"  # what answers for docker.io
 FILE_HELPER = "containers-auth.json"  # in `credential-helpers`: the files of registry.md 3.2, not a program
 
 
@@ -33,6 +34,15 @@ class ConfiguredEndpoint(NamedTuple):
     blocked: bool
     primary: bool
     namespace: str = ""
+
+    @property
+    def host(self) -> str:
+        """What answers for it, perhaps with a port."""
+        return HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
+
+    def is_insecure(self, switch: TlsVerify) -> bool:
+        """Whether certificates are not checked and plain HTTP is allowed; `switch` goes first (registry.md 5.2)."""
+        return self.insecure if switch is TlsVerify.UNSET else switch is TlsVerify.DISABLED
 
 
 class RegistriesConfig(NamedTuple):

@@ -132,6 +132,7 @@ def require_allowed(origin: Origin, text: str, kind: AddressClass, reached: froz
     raise SourceError.at(origin.address, said, code=ErrorCode.ADDRESS_REFUSED)
 
 
+ConnectedSocket = tuple[socket.socket, Address]  # and where it leads
 LookUp = Callable[[bytes, int], Iterable[tuple[int, tuple[object, ...]]]]
 
 

@@ -12,12 +12,22 @@ import http.client
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, Phase, SourceError
-from ..hostconfig.proxyenv import Proxy
-from .addresses import Address, AddressClass, classify_name, connect, connect_local, require_allowed, resolve
+from ..hostconfig.proxyenv import Proxy, describe_way
+from .addresses import (
+    Address,
+    AddressClass,
+    ConnectedSocket,
+    classify_name,
+    connect,
+    connect_local,
+    require_allowed,
+    resolve,
+)
 from .channel import Channel
 from .limits import POLL, Limits
 from .response import Response
@@ -52,7 +62,7 @@ class Route(NamedTuple):
     @property
     def via(self) -> str:
         """How we get there, for messages."""
-        return "direct" if self.proxy is None else f"via proxy {self.proxy.address}"
+        return describe_way(self.proxy)
 
 
 class Connection(http.client.HTTPConnection):
@@ -66,6 +76,7 @@ class Connection(http.client.HTTPConnection):
     sock: Channel | None
     limits: Limits
     reached: frozenset[AddressClass] | None = None
+    early: Callable[[], ConnectedSocket | None] | None = None  # brings a socket for the first `connect`
 
     def __init__(self, route: Route, contexts: TlsContexts) -> None:
         super().__init__(route.origin.host, route.origin.port)
@@ -151,6 +162,8 @@ class Connection(http.client.HTTPConnection):
             return connect_local(route.socket_path, limits), None
         nearest = route.origin if proxy is None else Origin("http", proxy.host, proxy.port)
         try:
+            if self.early is not None and (found := self.early()):
+                return found
             addresses = resolve(nearest, limits, route.via)
             for address in addresses:
                 judge(route, address, self.reached)

@@ -11,7 +11,6 @@ The `timeout` of a request is a `Limits`, which the director passes on unread be
 """
 
 import re
-import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
@@ -111,10 +110,10 @@ class Opener(urllib.request.OpenerDirector):
     ) -> None:
         super().__init__()
         self.identity = identity
-        self._network = network
-        self._transport = Transport(network, identity, socket_path)
+        self.network = network
+        self.transport = Transport(network, identity, socket_path)
         self.addheaders = [("User-Agent", network.user_agent), ("Accept-Encoding", "identity")]
-        for handler in (self._transport, urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
+        for handler in (self.transport, urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
             self.add_handler(handler)
 
     def ask(self, request: Request, limits: Limits) -> Response:
@@ -123,34 +122,6 @@ class Opener(urllib.request.OpenerDirector):
         Raises NetworkError, SourceError (tls codes, redirect-refused, address-refused), GarbledError.
         """
         return cast(Response, self.open(request, timeout=limits))  # type: ignore[arg-type]
-
-    def dial(self, origin: Origin, limits: Limits) -> None:
-        """Open the connection that the first request to `origin` will use, in a thread beside the caller.
-
-        Its failure is that of this request, which has begun earlier, if it comes soon; else nobody hears of it.
-        """
-        network, route = self._network, self._transport.route_to(origin)
-        connection = network.new_connection(route)
-        connection.use(limits)
-        network.pool.expect(route)
-
-        def open_connection() -> None:
-            outcome: Connection | CipError | None = None
-            try:
-                connection.connect()
-                outcome = connection
-            except CipError as error:
-                log.debug("%s: the early connection failed: %s", route.name, error)
-                outcome = None if limits.cancellation.cancelled else error.with_traceback(None)
-            finally:  # whatever happened, a request must not wait for it
-                limits.cancellation.attach(None)
-                network.pool.arrive(route, outcome, limits.clock.monotonic())
-
-        try:
-            threading.Thread(target=open_connection, name="dial", daemon=True).start()
-        except RuntimeError as error:  # no more threads for this process
-            log.debug("%s: no early connection: %s", route.name, error)
-            network.pool.arrive(route, None, limits.clock.monotonic())
 
 
 class Transport(urllib.request.AbstractHTTPHandler):

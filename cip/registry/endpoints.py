@@ -8,7 +8,7 @@ name of each (registry.md S8), and what the user gave for a registry goes to tha
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from .. import log
@@ -28,13 +28,13 @@ from ..hostconfig.authfile import find_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
 from ..model import mediatype
-from ..model.reference import DEFAULT_DOMAIN, DockerReference
+from ..model.reference import DockerReference
 from ..net.limits import Limits
 from ..net.opener import Opener, Redirects, Request
 from ..net.response import Response
 from ..net.tls import NotTlsError, TlsIdentity
 from ..net.url import Origin, Url, encode_form, parse_origin
-from ..settings import Credentials, Settings, TlsVerify
+from ..settings import Credentials, Settings
 from ..sources.base import RawManifest
 from .answers import Complaint, complaint_of, require_uncompressed
 from .authorization import Access, Authorization
@@ -42,7 +42,6 @@ from .authorization import Access, Authorization
 if TYPE_CHECKING:
     from .session import RegistrySession
 
-HUB_HOST = "registry-1.docker.io"  # what answers for docker.io
 _API_FIELDS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 # what an access portal or a broken proxy sends instead of a manifest, with status 200
 _NEVER_A_MANIFEST = frozenset({"text/html", "application/xhtml+xml"})
@@ -69,17 +68,11 @@ class Endpoint:
         self._session = session
         self._lock = threading.Lock()
         self._prepared: tuple[Opener, Authorization] | None = None
+        self.insecure = place.is_insecure(settings.tls_verify)
         self._scheme: str | None = None if self.insecure else "https"
         self.pinged = False
         self._asked_for_challenge = False
         self.offers_signatures = False
-
-    @property
-    def insecure(self) -> bool:
-        """Whether certificates are not checked and plain HTTP is allowed (registry.md 5.2)."""
-        if self._settings.tls_verify is TlsVerify.UNSET:
-            return self.place.insecure
-        return self._settings.tls_verify is TlsVerify.DISABLED
 
     def get(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None) -> Response:
         """The answer to GET of `path` below `/v2/<repository>/`, authenticated when it has to be; any status."""
@@ -108,10 +101,9 @@ class Endpoint:
         response.close()
         return response.status == 401 and authorization.learn(response.headers) is not None
 
-    def dial(self, limits: Limits) -> None:
-        """Open the first connection beside the caller, unless the endpoint is blocked or perhaps does not speak TLS."""
-        if not self.place.blocked and not self.insecure:
-            Opener(self._session.network, self._identity()).dial(self._origin(), limits)
+    def dial(self, dial: Callable[[Opener, Origin], None]) -> None:
+        """Have `dial` open the first connection. Raises ConfigurationError."""
+        dial(Opener(self._session.network, self._identity()), self._origin())
 
     def opener(self) -> Opener:
         """Sends requests under this endpoint's TLS identity."""
@@ -157,9 +149,8 @@ class Endpoint:
         return complaint_of(response, what, missing, self._session.clock, access=access)
 
     def _origin(self, scheme: str = "") -> Origin:
-        host = HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
         try:
-            return parse_origin(scheme or self._scheme or "https", host)
+            return parse_origin(scheme or self._scheme or "https", self.place.host)
         except InvalidInputError as error:
             raise SourceError(f"{self.reference}: {error}", code=ErrorCode.REFERENCE_INVALID, host=self.name) from error
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 from .. import rooms
 from ..content import BlobReader, require_content
 from ..errors import CipError, ErrorCode, InvalidDigestError, Phase
-from ..hostconfig.registriesconf import load_registries
+from ..hostconfig.registriesconf import RegistriesConfig
 from ..model import mediatype
 from ..model.descriptor import Descriptor, Digest
 from ..model.reference import DockerReference, ImageReference, Transport, docker_identity
 from ..net.limits import Cancellation, Limits
+from ..net.opener import Opener
+from ..net.url import Origin
 from ..settings import Settings
 from ..sources.base import BlobAccess, PlainSource, RawManifest, ReferrerSource
 from .endpoints import Endpoint, read_manifest
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
 
 
-def open_registry(reference: ImageReference, settings: Settings, session: RegistrySession) -> RegistrySource:
+def open_registry(
+    reference: ImageReference, registries: RegistriesConfig, settings: Settings, session: RegistrySession
+) -> RegistrySource:
     """The source of a docker:// `reference`; the network is used by the first call for its manifest.
 
     Raises ConfigurationError, CipError (registry-blocked), InvalidDigestError for a digest that cannot be checked.
@@ -44,7 +48,6 @@ def open_registry(reference: ImageReference, settings: Settings, session: Regist
         raise InvalidDigestError(
             str(named.digest), "a manifest can only be named by sha256", code=ErrorCode.DIGEST_UNSUPPORTED
         )
-    registries = load_registries(settings)
     places = registries.places(named)
     endpoints = [Endpoint(place, named, settings, registries, session) for place in places]
     return RegistrySource(named, endpoints, settings, session)
@@ -68,14 +71,12 @@ class RegistrySource(PlainSource):
         self._referrers: ReferrerSource | None = None
         self._lock = threading.Lock()
 
-    def dial_early(self) -> Callable[[], None]:
-        """Open the connection that the first request will use, in a thread beside the caller; what calls it off.
+    def dial(self, dial: Callable[[Opener, Origin], None]) -> None:
+        """Have `dial` open the connection that the first request will use.
 
-        Raises CipError: whoever asks for the manifest meets the same.
+        Raises ConfigurationError: whoever asks for the manifest meets the same.
         """
-        limits = self._session.limits()
-        self._endpoints[0].dial(limits)
-        return limits.cancellation.cancel
+        self._endpoints[0].dial(dial)
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The top manifest, fetched once, or the instance `digest`. Raises NotFoundError, SourceError."""

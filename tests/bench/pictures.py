@@ -167,7 +167,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "the process": ("confine", "programs", "report"),
     "wire": ("jsonproxy", "client"),
     "image": ("signatures", "openpgp", "sigstore", "bundle", "referrers"),
-    "source": ("archives", "daemon", "tarball", "storage", "union"),
+    "source": ("archives", "daemon", "tarball", "storage", "union", "early"),
     "the copy": ("readahead", "segments", "partial"),
 }
 

@@ -114,6 +114,7 @@ REFUSALS = {
 }
 NOT_ASKED_FOR = {
     "client",  # a module for other programs: nothing in this one would use it
+    "early",  # without it a connection is made later
     "programs",  # who asks for a helper, or for gpgv, is a unit test
     "bundle",  # what is said of a bundle that is not read is a unit test of the room sigstore
 }

@@ -47,6 +47,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "partial": _LOW | {"sources.base"},
     "segments": _LOW,
+    "early": _LOW | {"hostconfig", "net"},
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial"},
     "readahead": _BELOW_IMAGE,
     "referrers": _LOW | {"sources.base"},

@@ -13,6 +13,7 @@ from cip.errors import (
     NotFoundError,
     Phase,
 )
+from cip.hostconfig.registriesconf import load_registries
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, digest_of
 from cip.model.reference import parse_image_reference
@@ -62,7 +63,7 @@ class SourceCase(LeakCheckedTestCase):
         used = settings or self.settings()
         session = self.origins.session(used, self.clock, self.events)
         self.addCleanup(session.close)
-        source = open_registry(parse_image_reference(text), used, session)
+        source = open_registry(parse_image_reference(text), load_registries(used), used, session)
         self.addCleanup(source.close)
         return source
 

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection that the first request will use, on its way while what will use it is loaded.
+
+A thread resolves and connects as soon as it is known where to; another one takes the socket over, and shakes hands,
+when what speaks TLS is there. Until then nothing of `urllib.request`, `http.client` and `ssl` is needed, which take as
+long to load as a round trip.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from . import log
+from .content import start_thread
+from .errors import CipError
+from .hostconfig.proxyenv import choose_proxy, describe_way
+from .hostconfig.registriesconf import RegistriesConfig, load_registries
+from .model.reference import ImageReference
+from .net.addresses import ConnectedSocket, connect, resolve
+from .net.limits import Cancellation, Clock, Limits
+from .net.url import Origin, parse_origin
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .net.connection import Connection, ConnectionPool
+    from .net.opener import Opener
+
+
+class Dials(Protocol):
+    """A source whose first endpoint can be connected to before it is asked."""
+
+    def dial(self, dial: "Callable[[Opener, Origin], None]") -> None:
+        """Have `dial` called with what asks the endpoint, and where that is."""
+        ...
+
+
+def dial_early(
+    reference: ImageReference, settings: Settings, open_source: Callable[[ImageReference, RegistriesConfig], Dials]
+) -> Callable[[], None] | None:
+    """Connect to the first place of a docker:// image, and only then open its source; what calls it off.
+
+    None where nothing is dialled: local sources come first, the place may not be entered, or perhaps not by TLS.
+    Raises CipError.
+    """
+    named = reference.docker
+    if settings.offline or settings.local_sources or named is None:
+        return None
+    registries, early = load_registries(settings), None
+    place = registries.places(named)[0]
+    if not place.blocked and not place.is_insecure(settings.tls_verify):
+        origin = parse_origin("https", place.host)
+        proxy = choose_proxy(settings.environment, origin.scheme, origin.host, origin.port)
+        nearest = origin if proxy is None else Origin("http", proxy.host, proxy.port)
+        early = EarlySocket(nearest, Limits(Clock(), settings.times, Cancellation()), describe_way(proxy))
+    try:
+        source = open_source(reference, registries)
+        if early is not None:
+            source.dial(early.dial)
+    except BaseException:
+        if early is not None:
+            early.close()
+        raise
+    return None if early is None else early.limits.cancellation.cancel
+
+
+class EarlySocket:
+    """A connection to `origin`, a registry or a proxy, that a thread makes. Whoever makes one owes `take` or `close`.
+
+    Raises CipError where there are no more threads.
+    """
+
+    def __init__(self, origin: Origin, limits: Limits, via: str) -> None:
+        self.limits = limits
+        self._outcome: ConnectedSocket | CipError | None = None
+        self._thread = start_thread(lambda: self._run(origin, via), "connect early")
+
+    def dial(self, opener: "Opener", origin: Origin) -> None:
+        """Open the connection that the first request to `origin` will use, in a thread beside the caller.
+
+        Its failure is that of this request, which has begun earlier, if it comes soon; else nobody hears of it.
+        """
+        pool = opener.network.pool
+        connection = opener.network.new_connection(opener.transport.route_to(origin))
+        connection.early = self.take
+        connection.use(self.limits)
+        pool.expect(connection.route)
+        try:
+            start_thread(lambda: self._open(pool, connection), "dial")
+        except CipError:
+            pool.arrive(connection.route, None, self.limits.clock.monotonic())
+            raise
+
+    def take(self) -> ConnectedSocket | None:
+        """As `connect` of what `resolve` finds, whose limits end the wait; None when it was taken."""
+        self._thread.join()
+        outcome, self._outcome = self._outcome, None
+        if isinstance(outcome, CipError):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """Call it off; nothing is left open."""
+        self.limits.cancellation.cancel()
+        self._thread.join()
+        if isinstance(self._outcome, tuple):
+            self._outcome[0].close()
+
+    def _run(self, origin: Origin, via: str) -> None:
+        try:
+            self._outcome = connect(origin, resolve(origin, self.limits, via), self.limits, via)
+        except CipError as error:
+            self._outcome = error.with_traceback(None)
+
+    def _open(self, pool: "ConnectionPool", connection: "Connection") -> None:
+        outcome: Connection | CipError | None = None
+        cancellation = self.limits.cancellation
+        try:
+            connection.connect()
+            outcome = connection
+        except CipError as error:
+            log.debug("%s: the early connection failed: %s", connection.route.name, error)
+            outcome = None if cancellation.cancelled else error.with_traceback(None)
+        finally:  # whatever happened, a request must not wait for it
+            cancellation.attach(None)
+            pool.arrive(connection.route, outcome, self.limits.clock.monotonic())
