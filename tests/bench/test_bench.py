@@ -36,6 +36,7 @@ class Bench(unittest.TestCase):
                     for values in row["samples"].values():
                         self.assertTrue(all(value >= 0 for value in values))
             self.assertIn("| spawn to manifest, plain | ms |", done.stdout)
+            self.assertIn("| checkout | package | wheel | one file, compiled | one file |", done.stdout)
 
 
 class Fleet(unittest.TestCase):
