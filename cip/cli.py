@@ -322,11 +322,11 @@ def _load_policy(settings: Settings) -> Policy:
 
     if settings.policy.source is PolicySource.ACCEPT_ANYTHING:
         return accept_anything_policy()
-    from .hostconfig.paths import CONFIGURATION_LIMIT, policy_path, read_configuration
+    from .hostconfig.paths import policy_path, read_configuration
 
     path = policy_path(settings)
     readers = PolicyReaders.of(settings.policy.source)
-    policy = parse_policy(read_configuration(path, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID), path, readers)
+    policy = parse_policy(read_configuration(path, code=ErrorCode.POLICY_INVALID), path, readers)
     for remark in unmatched_scopes(policy):
         log.warning("%s", remark)
     return policy

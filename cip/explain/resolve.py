@@ -17,14 +17,7 @@ from ..errors import CipError, ErrorCode, NotFoundError
 from ..hostconfig.authfile import DescriptorFiles, plan_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.machine import host_platforms
-from ..hostconfig.paths import (
-    CONFIGURATION_LIMIT,
-    ConfigurationFile,
-    is_present,
-    policy_candidates,
-    policy_path,
-    read_configuration,
-)
+from ..hostconfig.paths import ConfigurationFile, is_present, policy_candidates, policy_path, read_configuration
 from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig, load_registries
 from ..hostconfig.registriesd import BundleTrust, SignatureLocation, load_registries_d
@@ -183,7 +176,7 @@ class _Explainer:
                 self._note(ConfigurationFile(candidate, "policy", candidate == found))
                 if candidate == found:
                     break
-        data = read_configuration(found, CONFIGURATION_LIMIT, code=ErrorCode.POLICY_INVALID)
+        data = read_configuration(found, code=ErrorCode.POLICY_INVALID)
         policy = parse_policy(data, found, PolicyReaders.of(self._settings.policy.source))
         for remark in unmatched_scopes(policy):
             self._warn(remark)

@@ -61,14 +61,14 @@ class LayeredFile(NamedTuple):
         """What to tell of it, and its content; None where it has gone since, or is a link that leads nowhere."""
         content = None
         if self.required is not None:
-            content = (read_configuration if self.required else read_if_present)(self.path, CONFIGURATION_LIMIT)
+            content = (read_configuration if self.required else read_if_present)(self.path)
         return ConfigurationFile(self.path, self.role, content is not None), content
 
 
 # --- reading ---
 
 
-def read_configuration(path: str, limit: int, *, code: ErrorCode | None = None) -> bytes:
+def read_configuration(path: str, limit: int = CONFIGURATION_LIMIT, *, code: ErrorCode | None = None) -> bytes:
     """The content of a file that must exist, at most `limit` bytes. Raises ConfigurationError (with `code`)."""
     data = read_if_present(path, limit, code=code)
     if data is None:
@@ -76,7 +76,7 @@ def read_configuration(path: str, limit: int, *, code: ErrorCode | None = None) 
     return data
 
 
-def read_if_present(path: str, limit: int, *, code: ErrorCode | None = None) -> bytes | None:
+def read_if_present(path: str, limit: int = CONFIGURATION_LIMIT, *, code: ErrorCode | None = None) -> bytes | None:
     """As `read_configuration`, but None when there is no such file. A dangling link is no file."""
     try:
         # not blocking: opening a pipe that nobody writes to would never return

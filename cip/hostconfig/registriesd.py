@@ -13,14 +13,7 @@ from .. import log
 from ..errors import ConfigurationError, MissingDependencyError, quote_own
 from ..model.reference import DockerReference, unmatched_scope
 from ..settings import Settings
-from .paths import (
-    CONFIGURATION_LIMIT,
-    ConfigurationFile,
-    default_lookaside,
-    read_configuration,
-    registries_d_directory,
-    registries_d_files,
-)
+from .paths import ConfigurationFile, default_lookaside, read_configuration, registries_d_directory, registries_d_files
 
 BY_DIGEST = "by-digest"
 _IDENTITIES = ("refuse", BY_DIGEST)  # of `sigstore-bundle-identity`
@@ -133,7 +126,7 @@ def load_registries_d(settings: Settings, *, warn: Callable[[str], None] = log.w
     default: Section | None = None
     paths = registries_d_files(settings)
     for path in paths:
-        for scope, section in _parse_file(path, read_configuration(path, CONFIGURATION_LIMIT)):
+        for scope, section in _parse_file(path, read_configuration(path)):
             why = unmatched_scope(scope) if scope is not None else ""
             if why:
                 warn(f"{path} line {section.line}: docker: {quote_own(scope)} is the scope of no image: {why}")

@@ -13,17 +13,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from ..content import MANIFEST_LIMIT
-from ..errors import (
-    CipError,
-    ErrorCode,
-    InvalidInputError,
-    NetworkError,
-    Phase,
-    RegistryError,
-    SourceError,
-    quote,
-    redacted,
-)
+from ..errors import CipError, ErrorCode, InvalidInputError, Phase, RegistryError, SourceError, quote, redacted
 from ..hostconfig.authfile import find_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
@@ -250,7 +240,7 @@ def _may_speak_plain(error: SourceError, *, by_proxy: bool) -> bool:
         return True
     if error.phase is Phase.PROXY:
         return error.http_status is not None and error.http_status >= 500
-    return isinstance(error, NetworkError) and error.code is ErrorCode.CONNECTION_REFUSED
+    return error.code is ErrorCode.CONNECTION_REFUSED
 
 
 def read_manifest(endpoint: Endpoint, response: Response, what: str) -> RawManifest:

@@ -27,17 +27,7 @@ from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, SourceError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
 from ..model.mediatype import OCI_INDEX
-from ..net.lines import (
-    REQUEST_BODY_LIMIT,
-    REQUESTS,
-    Chunks,
-    EndedError,
-    Framing,
-    Lines,
-    MalformedError,
-    framing_of,
-    words_of,
-)
+from ..net.lines import REQUEST_BODY_LIMIT, REQUESTS, Chunks, EndedError, Lines, MalformedError, framing_of, words_of
 from ..temporary import TemporarySpace
 from .fds import Output, receive_into
 from .problem import RequestFault, encode, frames_of, http_status, one_line, problem, seconds_to_wait
@@ -173,7 +163,7 @@ class Conversation(BaseHTTPRequestHandler):
         self.raw_requestline = line.encode("ascii", "replace")  # the base takes U+00A0 and U+0085 for spaces
         super().parse_request()
         self.close_connection = True  # the base has looked at one field alone, and not at the body
-        self._read_past_body(framing_of(self.headers, self._minor, REQUESTS))
+        self._read_past_body()
         words = words_of(self.headers, "connection")
         self.close_connection = "close" in words or (self._minor == 0 and "keep-alive" not in words)
         self.exit_status = EXIT_SERVED
@@ -220,8 +210,9 @@ class Conversation(BaseHTTPRequestHandler):
 
     # --- requests ---
 
-    def _read_past_body(self, framing: Framing) -> None:
+    def _read_past_body(self) -> None:
         """Take the body, which no request of ours needs. Raises MalformedError, RequestFault, EndedError."""
+        framing = framing_of(self.headers, self._minor, REQUESTS)
         if not (framing.chunked or framing.length):
             return
         self._require_known_expectation()  # else whether its body will come is not known
