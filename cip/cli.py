@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
-from .content import undo_on_error
+from .content import timed, undo_on_error
 from .errors import CipError, ErrorCode, UsageError, redact_with
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
@@ -285,10 +285,12 @@ def _core(
 
 def _dial_early(invocation: Invocation, sources: SourceOpener) -> Policy | None:
     """The policy, and once it was read a connection on its way; None when whoever opens the image will be refused."""
+    from .image import start_timer
     from .model.reference import parse_image_reference
 
     try:
-        policy = _load_policy(invocation.settings)
+        with timed(start_timer(0.0, "an early connection")):  # of a policy in a pipe nothing is waited for, nor read
+            policy = _load_policy(invocation.settings)
         sources.dial_early(parse_image_reference(invocation.reference))
     except CipError as error:
         log.debug("no early connection: %s", error)

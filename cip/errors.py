@@ -109,6 +109,18 @@ def strip_url(text: str) -> str:
     return re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
 
 
+# What stands in front of a host or a digest that is none, up to the last @, and a query; files may be named so.
+_NO_REFERENCE = (
+    r"(?is)\A(docker://|docker-daemon:)?(?!(?:oci|dir|oci-archive|docker-archive|tarball|containers-storage):)"
+    r"(?:[^:]*:.*@(?!sha[0-9]+:|[a-z0-9+._-]+:[0-9a-f]{32}))?([^?]*)(?:\?.*)?"
+)
+
+
+def strip_reference(text: str) -> str:
+    """An image reference without what may be a user name, password or query in it, where nobody may write them."""
+    return strip_url(re.sub(_NO_REFERENCE, r"\1\2", text))
+
+
 _redact: Callable[[str], str] = strip_url
 
 
@@ -229,7 +241,7 @@ class InvalidReferenceError(InvalidInputError):
     default_code = ErrorCode.REFERENCE_INVALID
 
     def __init__(self, text: str, why: str) -> None:
-        super().__init__(f"image reference {quote(text)}: {why}")
+        super().__init__(f"image reference {quote(strip_reference(text))}: {why}")
         self.why = why
 
 

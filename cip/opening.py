@@ -11,7 +11,15 @@ from collections.abc import Callable, Sequence
 
 from . import log, rooms
 from .content import require_content, timed, undo_on_error
-from .errors import CipError, ErrorCode, ImageAbsentError, InvalidDigestError, InvalidDocumentError, UnsupportedError
+from .errors import (
+    CipError,
+    ErrorCode,
+    ImageAbsentError,
+    InvalidDigestError,
+    InvalidDocumentError,
+    UnsupportedError,
+    strip_reference,
+)
 from .events import Events, failure
 from .hostconfig.machine import host_platforms
 from .image import AcceptedManifest, Image, start_timer
@@ -87,13 +95,13 @@ class ImageOpener:
         Raises InvalidReferenceError, UnsupportedError, NotFoundError, SourceError, PolicyRejectedError,
         InvalidDocumentError; nothing stays open then.
         """
-        self.prepare()
-        try:
-            with timed(start_timer(self._settings.times.opening, "--open-timeout and --deadline")):
+        with timed(start_timer(self._settings.times.opening, "--open-timeout and --deadline")):
+            self.prepare()
+            try:
                 image, manifest = self._open(text, instance)
-        except CipError as error:
-            self.events.emit("failed", image=text, **failure(error))
-            raise
+            except CipError as error:
+                self.events.emit("failed", image=strip_reference(text), **failure(error))
+                raise
         if self._settings.decryption_keys and any(each.media_type.endswith("+encrypted") for each in manifest.layers):
             log.warning("%s: --decryption-key is ignored: encrypted layers are served as they are", text)
         self.events.emit(

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
+from ..content import require_time
 from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
 from ..programs import OUTPUT_LIMIT, SEARCH_PATH, DirectPrograms, GpgvResult, ProgramResult, memory_file, seconds_left
 from ..settings import HELPER_PREFIX
 
-_GRACE = 5.0  # seconds beyond a program's own time-out until the helper process counts as dead
+_GRACE = 1.0  # seconds beyond a program's own time-out until the helper process counts as dead
 _END_SECONDS = 2.0  # in which it may end by itself
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module as load; "
@@ -165,6 +166,7 @@ def _ask(
             ours.settimeout(float(str(request["seconds"])) + _GRACE)
             head, content = _read_reply(ours, name)
         except OSError as error:
+            require_time()
             raise _gone(name, error.strerror or str(error)) from error
     code = head.get("code")
     if code == ErrorCode.DEPENDENCY_MISSING:

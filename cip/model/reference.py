@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote
+from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote, strip_reference
 from .descriptor import Digest, parse_digest
 
 DEFAULT_DOMAIN = "docker.io"
@@ -114,6 +114,9 @@ def parse_docker_reference(text: str) -> DockerReference:
     """
     if len(text) == 64 and re.fullmatch(_HEX_ID, text):
         raise InvalidReferenceError(text, "expected a repository name, found 64 hex digits")
+    if "@" in text and strip_reference(text) != text:
+        why = "expected a digest behind @; a user name and password are given with --creds or an auth file"
+        raise InvalidReferenceError(text, why)
     head, slash, rest = text.partition("/")
     if slash and _is_domain(head):
         domain, remainder = head, rest
@@ -174,7 +177,7 @@ def _split_reference(text: str, domain: str, remainder: str) -> DockerReference:
     if not _DOMAIN.fullmatch(domain):
         raise InvalidReferenceError(text, f"{quote(domain)} is not a host name, optionally with a port")
     if not _PATH.fullmatch(path):
-        raise InvalidReferenceError(text, f"{quote(path)} is not a repository path")
+        raise InvalidReferenceError(text, f"{quote(strip_reference(path))} is not a repository path")
     if colon and not _TAG.fullmatch(tag):
         raise InvalidReferenceError(text, f"{quote(tag)} is not a tag")
     if len(domain) + 1 + len(path) > NAME_LIMIT:
@@ -217,7 +220,9 @@ def parse_image_reference(text: str) -> ImageReference:
         left_out = "/" in name or "." in name  # as in a host or a path, and in no transport
         hint = f"; {_how_written(name)}" if left_out else ""
         known = ", ".join(Transport)
-        raise InvalidReferenceError(text, f"unknown transport {quote(name)}, expected one of {known}{hint}")
+        raise InvalidReferenceError(
+            text, f"unknown transport {quote(strip_reference(name))}, expected one of {known}{hint}"
+        )
     return parser(text, rest)
 
 

@@ -33,11 +33,17 @@ TEXT_LIMIT = 16 * 1024  # characters of one text; messages show a hundred
 # What a part of a text may stand for where hosts write: URLs, JSON, forms, HTML, mail, lines.
 _ESCAPES: tuple[tuple[str, Callable[[str], str]], ...] = (
     (r"%[0-9A-Fa-f]{2}", lambda said: chr(int(said[1:], 16))),
-    (r"\\(?:u[0-9A-Fa-f]{4}|[\"\\/])", lambda said: chr(int(said[2:], 16)) if said[2:] else said[1]),
+    (r"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[\"\\/])", lambda said: chr(int(said[2:], 16)) if said[2:] else said[1]),
     (r"\+", lambda said: " "),
     (r"&(?:#[0-9]{1,6}|#[xX][0-9A-Fa-f]{1,5}|[a-z]{2,6});", lambda said: _html(said)),
     (r"=[0-9A-Fa-f]{2}", lambda said: chr(int(said[1:], 16))),
     (r"(?:=?[\r\n]|\\[nr])\s*", lambda said: ""),
+    (r"\0", lambda said: ""),  # of UTF-16
+    (
+        r"[0-9A-Fa-f]{2}(?:[ :]?[0-9A-Fa-f]{2}){7,}",
+        lambda said: bytes.fromhex(said.replace(":", " ")).decode("latin-1"),
+    ),
+    (r"[A-Za-z0-9+/_-]{11,}", lambda said: _base64_text(said)),  # in which more may be encoded
 )
 _BASE64 = r"[A-Za-z0-9+/_-]{2,}"
 _SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
@@ -166,6 +172,13 @@ def _html(said: str) -> str:
     from html import unescape
 
     return unescape(said)
+
+
+def _base64_text(said: str) -> str:
+    """The text that a word is in base64, itself where that is none."""
+    part = said.translate(_URL_SAFE)[: len(said) // 4 * 4 + (len(said) % 4 if len(said) % 4 > 1 else 0)]
+    decoded = binascii.a2b_base64(part + "=" * (-len(part) % 4)).decode("latin-1").replace("\0", "")
+    return decoded if decoded.isascii() and decoded.isprintable() else said
 
 
 def _base64_decoded(part: str, spans: list[tuple[int, int]]) -> _View:

@@ -75,6 +75,18 @@ class LongInside(LeakCheckedTestCase):
             add(archive, "l.tar", self.long)
         self.assertEqual(self.refused(f"docker-archive:{path}", "--open-timeout=1")["type"], "timeout")
 
+    def test_a_policy_that_comes_through_a_pipe_ends_at_the_time(self) -> None:
+        path = self.directory / "policy.json"
+        os.mkfifo(path)
+        writer = os.open(path, os.O_RDWR)
+        self.addCleanup(os.close, writer)
+        for reference in ("docker://localhost:9/a:1", f"dir:{self.directory}"):  # the first is dialled early
+            with running(f"--policy={path}", "--open-timeout=1", reference) as proxy:
+                began = time.monotonic()
+                problem = proxy.line.ask("GET", "/manifest").problem()
+                self.assertLess(time.monotonic() - began, 10)
+            self.assertEqual((problem["type"], problem["status"]), ("timeout", 504))
+
     def test_an_archive_that_says_nothing_for_long_ends_at_the_time(self) -> None:
         frame = (4 << 30) - 512  # bytes that zstd passes over without a word
         skipped = self.directory / "skipped.tar.zst"

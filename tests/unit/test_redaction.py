@@ -54,6 +54,14 @@ def encodings(secret: str) -> dict[str, str]:
         "base64 percent-encoded": urllib.parse.quote(packed, safe=""),
         "every character of base64 percent-encoded": "".join(f"%{ord(each):02X}" for each in packed),
         "base64 in lines": "\\n".join(packed[place : place + 8] for place in range(0, len(packed), 8)),
+        "base64 of base64": base64.b64encode(base64.b64encode(b"u:" + raw)).decode(),
+        "base64 of percent-encoded": base64.b64encode(urllib.parse.quote(secret, safe="").encode()).decode(),
+        "hexadecimal": raw.hex(),
+        "hexadecimal in upper case": raw.hex().upper(),
+        "hexadecimal with colons": raw.hex(":"),
+        "escaped as in C": "".join(f"\\x{byte:02x}" for byte in raw),
+        "UTF-16": secret.encode("utf-16-le").decode("latin-1"),
+        "base64 of UTF-16": base64.b64encode(secret.encode("utf-16-le")).decode(),
         "in lines of JSON": "\\r\\n".join(secret[place : place + 5] for place in range(0, len(secret), 5)),
     }
 

@@ -3,7 +3,7 @@
 
 import unittest
 
-from cip.errors import ErrorCode, InvalidReferenceError, UnsupportedError
+from cip.errors import ErrorCode, InvalidReferenceError, UnsupportedError, strip_reference
 from cip.model.descriptor import parse_digest
 from cip.model.reference import (
     DockerReference,
@@ -76,6 +76,28 @@ class Docker(Refusing):
                 reference = parse_image_reference(f"docker://{text}")
                 self.assertEqual(str(reference.docker), expected)
                 self.assertEqual((reference.transport, str(reference)), (Transport.DOCKER, f"docker://{text}"))
+
+    def test_a_password_in_a_reference_is_refused_and_not_repeated(self) -> None:
+        digest = f"sha256:{'a' * 64}"
+        for text in (
+            "docker://user:PASSWORD@example.com/x",
+            "docker://user:PASSWORD@example.com:5000/x:1",
+            "docker://user:a/PASSWORD@example.com/x",
+            "docker://user:a@PASSWORD b'\"@example.com/x",
+            f"docker://user:PASSWORD@example.com/x@{digest}",
+            "docker://https://user:PASSWORD@example.com/x",
+            "DOCKER://user:PASSWORD@example.com/x",
+            "docker-daemon:user:PASSWORD@example.com/x:1",
+            "user:PASSWORD@example.com/x",
+            "https://user:PASSWORD@example.com/x",
+            "docker://example.com/x?token=PASSWORD",
+        ):
+            with self.subTest(text), self.assertRaises(InvalidReferenceError) as caught:
+                parse_image_reference(text)
+            self.assertNotIn("PASS", str(caught.exception))
+            self.assertNotIn("PASS", strip_reference(text))
+        for text in (f"docker://a.b:5000/x:1@{digest}", "oci:/a:b@c", "dir:/a:b@c?d", "containers-storage:[o@/g?]x@y"):
+            self.assertEqual(strip_reference(text), text)
 
     def test_a_reference_may_have_tag_and_digest_and_lies_in_the_scopes_of_both(self) -> None:
         both = docker(f"docker://example.com/ns/a:t@{D}")

@@ -122,6 +122,20 @@ class Requests(HelperTestCase):
         self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
         self.assert_gone(self.slow_program())
 
+    def test_a_process_that_does_not_answer_costs_no_more_than_the_time_to_open(self) -> None:
+        self.start()
+        (stopped,) = self.programs.pids[1:]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            with (
+                timed(start_timer(0.2, "--open-timeout")),
+                self.assertRaisesRegex(SourceError, "open-timeout") as caught,
+            ):
+                self.credentials("echo")
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
+
     def test_a_helper_that_was_not_named_is_refused_by_name(self) -> None:
         self.start()
         for helper in ("other", "../echo", "", "echo\n"):
