@@ -44,6 +44,7 @@ _COLLECT_AFTER = 20_000
 def run() -> NoReturn:
     """Entry point of the console script, `python3 -m cip` and the zipapp."""
     gc.set_threshold(_COLLECT_AFTER_START)
+    gc.enable()  # the installed command begins without: what is loaded stays
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback: until we serve there is nothing to clean up
     _require_stderr()

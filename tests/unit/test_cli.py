@@ -29,6 +29,18 @@ def run(*arguments: str, python: tuple[str, ...] = (), name: str = "") -> subpro
     )
 
 
+class Start(unittest.TestCase):
+    def test_who_begins_without_the_collector_has_it_again(self) -> None:
+        code = (
+            f"import gc, os, sys; gc.disable(); sys.path.insert(0, {str(ROOT)!r}); from cip.cli import run;"
+            "os._exit = lambda status: print('collects', gc.isenabled(), file=sys.stderr); run()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code, "--version"], capture_output=True, text=True, check=True
+        )
+        self.assertEqual(done.stderr, "collects True\n")
+
+
 class Usage(unittest.TestCase):
     def test_wrong_usage_is_one_line_and_status_2(self) -> None:
         for arguments in (
