@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""storage.conf: where the local image storage is, and which other stores belong to it (images.md 4.1)."""
+"""Which storage is meant, and what is wanted of it (images.md 4.1, 4.2).
+
+storage.conf says where the local image storage is and which other stores belong to it; so may the text behind
+`containers-storage:`, which only the store can tell apart.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ...errors import ConfigurationError, quote
+from ...errors import CipError, ConfigurationError, InvalidReferenceError, quote
 from ...hostconfig.paths import default_storage, parse_toml, rootless_uid, storage_files
+from ...model.descriptor import parse_digest
 from ...model.jsontree import JsonNode
+from ...model.reference import DockerReference, ImageReference, parse_docker_reference
 from ...settings import HostEnvironment, Settings
 
+SHORTEST_PREFIX = 3  # characters of an image id; anything shorter is a name
+_FULL_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
 _DRIVER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)
 _STORE_OPTIONS = ("imagestore", "additionalimagestore")  # both name a store that is only read
 _STORAGE_KEYS = ("driver", "graphroot", "runroot", "imagestore", "rootless_storage_path", "options")
+
+FindId = Callable[[str], str | None]  # the one image id that starts so, or None
 
 
 class StorageConfiguration(NamedTuple):
@@ -125,3 +135,70 @@ def _require_absolute(path: str, where: str) -> str:
     if not os.path.isabs(path) or "\0" in path:
         raise ConfigurationError(where, f"expected an absolute path, found {quote(path)}")
     return path
+
+
+class StorageName(NamedTuple):
+    """What is wanted of a store: a name, an image id, or both. An empty `image_id` is none."""
+
+    named: DockerReference | None
+    image_id: str
+
+
+def split_store(reference: ImageReference) -> tuple[StorageConfiguration | None, str]:
+    """The store in `[DRIVER@ROOT+RUNROOT:OPTION,…]`, None when the text does not begin with it; and the rest.
+
+    Raises InvalidReferenceError, ConfigurationError.
+    """
+    if not reference.path.startswith("["):
+        return None, reference.path
+    inside, bracket, rest = reference.path[1:].partition("]")
+    if not bracket:
+        raise InvalidReferenceError(reference.text, "expected ] behind the store")
+    driver, at, place = inside.partition("@")
+    if not at:
+        driver, place = "", inside
+    elif not driver:
+        raise InvalidReferenceError(reference.text, "expected the name of a storage driver before @, found nothing")
+    place, _, options = place.partition(":")
+    root, plus, run_root = place.partition("+")
+    for path in (root, run_root) if plus else (root,):
+        if not path.startswith("/"):
+            raise InvalidReferenceError(reference.text, f"expected an absolute path, found {quote(path)}")
+    where = quote(reference.text)
+    stores = parse_store_options(options.split(","), where)
+    return StorageConfiguration(parse_driver(driver, where) if driver else "", root, run_root, stores), rest
+
+
+def parse_storage_name(reference: ImageReference, rest: str, find_id: FindId) -> StorageName:
+    """What `rest`, the text behind the store, names. Raises InvalidReferenceError."""
+    image_id = ""
+    name, at, tail = rest.rpartition("@")
+    if at and not _is_digest(tail):
+        image_id = tail if _FULL_ID.fullmatch(tail) else _find(tail, find_id)
+        if not image_id:
+            raise InvalidReferenceError(reference.text, f"{quote(tail)} is neither a digest nor the id of an image")
+        rest = name
+    if not image_id and "@" not in rest and ":" not in rest:
+        image_id = _find(rest, find_id)
+        if image_id:
+            return StorageName(None, image_id)
+    if not rest:
+        if not image_id:
+            raise InvalidReferenceError(reference.text, "expected an image name or id")
+        return StorageName(None, image_id)
+    try:
+        return StorageName(parse_docker_reference(rest).tagged(), image_id)
+    except InvalidReferenceError as error:
+        raise InvalidReferenceError(reference.text, error.why) from error
+
+
+def _find(prefix: str, find_id: FindId) -> str:
+    return (find_id(prefix) or "") if len(prefix) >= SHORTEST_PREFIX else ""
+
+
+def _is_digest(text: str) -> bool:
+    try:
+        parse_digest(text)
+    except CipError:
+        return False
+    return True

@@ -38,8 +38,7 @@ from ...model.platform import choose_instance
 from ...model.reference import DockerReference, ImageIdentity, ImageReference, Transport, parse_docker_reference
 from ...settings import PlatformOptions, Settings
 from ..base import BlobAccess, PlainSource, RawManifest
-from .configuration import StorageConfiguration, load_storage
-from .storagename import StorageName, parse_storage_name, split_store
+from .configuration import StorageConfiguration, StorageName, load_storage, parse_storage_name, split_store
 from .store import LayerPlace, Store, StoredImage, StoredLayer, open_store
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ import unittest
 
 from cip.errors import CipError, InvalidReferenceError
 from cip.model.reference import parse_docker_reference, parse_image_reference
-from cip.sources.storage.configuration import StorageConfiguration
-from cip.sources.storage.storagename import StorageName, parse_storage_name, split_store
+from cip.sources.storage.configuration import StorageConfiguration, StorageName, parse_storage_name, split_store
 
 H = "0123456789abcdef" * 4
 DIGEST = f"sha256:{H}"
