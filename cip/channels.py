@@ -9,7 +9,8 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .content import CHUNK, MANIFEST_LIMIT
@@ -177,13 +178,11 @@ class _JsonChannel:
 
     def layers(self) -> tuple[Descriptor, ...] | None:
         _, data = self._fetch("GetLayerInfoPiped")
-        try:
+        with told_to_client():
             return tuple(
                 Descriptor(node["media_type"].as_str(), node["digest"].parse(parse_digest), node["size"].as_int())
                 for node in parse_json(data, "layers").items()
             )
-        except CipError as error:
-            raise refusal(error.code, str(error)) from error
 
     def referrers(self, artifact_type: str, /) -> bytes:
         return self._fetch("GetReferrers", *([artifact_type] if artifact_type else []))[1]
@@ -329,6 +328,15 @@ CHANNELS: Mapping[str, tuple[type[_HttpChannel] | type[_JsonChannel], socket.Soc
     "http": (_HttpChannel, socket.SOCK_STREAM, ()),
     "json": (_JsonChannel, socket.SOCK_SEQPACKET, ("experimental-image-proxy",)),
 }
+
+
+@contextmanager
+def told_to_client() -> Iterator[None]:
+    """Make a ClientError of what our own readers find at fault."""
+    try:
+        yield
+    except CipError as error:
+        raise refusal(error.code, str(error)) from error
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from .channels import CHANNELS, Channel, Stream, hang_up, refusal, stop
+from .channels import CHANNELS, Channel, Stream, hang_up, refusal, stop, told_to_client
 from .channels import ClientError as ClientError
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
@@ -92,15 +92,11 @@ class OpenedImage:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._manifest, self._digest = channel.manifest()
+        # the digest is that of the per-platform manifest before conversion to OCI form
+        self._manifest, self.manifest_digest = channel.manifest()
         self._parsed: Manifest | None = None
         self._layers: tuple[Descriptor, ...] | None = None
         self._listed: dict[Digest, int] = {}  # sizes of what fetched referrers name
-
-    @property
-    def manifest_digest(self) -> Digest:
-        """The sha256 digest of the per-platform manifest before conversion to OCI form."""
-        return self._digest
 
     def manifest(self) -> bytes:
         """The manifest in OCI form, at most 4 MiB."""
@@ -129,10 +125,8 @@ class OpenedImage:
     def referrers(self, artifact_type: str = "") -> tuple[Referrer, ...]:
         """What refers to the image, all or of one type; asks the registry at the first call. Raises ClientError."""
         data = self._channel.referrers(artifact_type)
-        try:
+        with told_to_client():
             entries = parse_referrers(data, "referrers")
-        except CipError as error:
-            raise refusal(error.code, str(error)) from error
         return tuple(
             Referrer(
                 entry.descriptor,
@@ -167,10 +161,8 @@ class OpenedImage:
 
     def _descriptors(self) -> Manifest:
         if self._parsed is None:
-            try:
+            with told_to_client():
                 parsed = parse_manifest(self._manifest, "", "manifest")
-            except CipError as error:
-                raise refusal(error.code, str(error)) from error
             if not isinstance(parsed, Manifest):
                 raise refusal(ErrorCode.MANIFEST_INVALID, "manifest: expected a manifest, found an index")
             self._parsed = parsed
@@ -221,7 +213,5 @@ def open_proxy(
 
 
 def _parsed_digest(digest: Digest | str) -> Digest:
-    try:
+    with told_to_client():
         return parse_digest(str(digest))
-    except CipError as error:
-        raise refusal(error.code, str(error)) from error
