@@ -25,6 +25,7 @@ OUTPUT_LIMIT = 1024 * 1024  # bytes of standard output, and of gpgv's status lin
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ZSTD_WINDOW = "128MiB"  # what zstd may keep in memory; frames that need more are refused
 STDERR_LIMIT = 4096  # bytes that are kept of what a program says about its fault
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LOOK_SECONDS = 0.1  # between two looks whether a program has ended that left its output to somebody else
 _CHUNK = 64 * 1024
 _EMPTY_HOME = "/proc/self/fdinfo"
@@ -216,6 +217,7 @@ def run_program(
                 close_fds=True,
                 restore_signals=True,
                 start_new_session=True,
+                preexec_fn=_end_with(os.getpid()),
                 bufsize=0,
             )
         )
@@ -238,6 +240,25 @@ def run_program(
                 _kill(child)
             running.discard(child)
     return ProgramResult(status, found, errors)
+
+
+def _end_with(starter: int) -> Callable[[], None]:
+    """What a child does before it becomes a program: it is killed when the thread that started it is.
+
+    So it ends with us, even where we are killed and can end nothing; its own children do not. Other threads may hold
+    locks that the child has copies of, which is why it does nothing that takes one.
+    """
+    import ctypes
+    import signal
+
+    prctl, death, kill = ctypes.CDLL(None).prctl, ctypes.c_ulong(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGKILL)
+
+    def ask_for_the_end() -> None:
+        prctl(death, kill)
+        if os.getppid() != starter:  # it has ended meanwhile
+            os._exit(1)
+
+    return ask_for_the_end
 
 
 def _converse(child: "Popen[bytes]", name: str, stdin: bytes, limit: int, deadline: float) -> tuple[bytes, bytes]:

@@ -27,6 +27,7 @@ from .. import log
 from .seccomp import Syscall, refuse_calls
 
 # linux/prctl.h, linux/landlock.h, asm-generic/unistd.h: the same numbers on every architecture we run on
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -184,6 +185,16 @@ def confine_programs() -> None:
         with suppress(OSError):
             _confine_files(call, Level.WRITE, (), (), starts_programs=True)
         refuse_calls(call, unix_sockets=False, starts_programs=True)
+
+
+def end_with_starter() -> None:
+    """Be killed, even where we are stopped, once the thread that started this process has ended. Raises OSError.
+
+    Not where that is confined with scopes of Landlock (ABI 6), which keep its last signal back too.
+    """
+    import signal
+
+    _require(_kernel()(_PRCTL, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
 
 
 def forbid_tracing() -> None:

@@ -102,10 +102,10 @@ def read_descriptor(descriptor: int, path: str, limit: int, *, code: ErrorCode |
     """
     regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
     data = bytearray()
-    deadline = None if regular else time.monotonic() + min(READ_WAIT, require_time())
+    deadline = time.monotonic() + min(READ_WAIT, require_time())  # of regular files there may be any number
     while len(data) <= limit:
         size = min(limit + 1 - len(data), _READ_SIZE)
-        if deadline is None:
+        if regular:
             part = os.pread(descriptor, size, len(data))  # whoever shares the descriptor keeps its position
         else:
             found = _read_pipe(descriptor, size, deadline)

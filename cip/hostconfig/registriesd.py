@@ -5,11 +5,13 @@ The only importer of `yaml`, and only when a policy asks for signatures: a broke
 The text is composed to nodes and never constructed to objects, so that a key that occurs twice is seen.
 """
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .. import log
+from ..content import require_time
 from ..errors import ConfigurationError, MissingDependencyError, quote_own
 from ..model.reference import DockerReference, unmatched_scope
 from ..settings import Settings
@@ -175,6 +177,15 @@ def _has_yaml() -> bool:
 # --- one file ---
 
 
+class _TimedText(io.StringIO):
+    """A text for PyYAML, which looks at no clock itself but reads a few thousand characters at once."""
+
+    def read(self, size: int | None = -1, /) -> str:
+        """The next characters. Raises SourceError (timeout)."""
+        require_time()
+        return super().read(size)
+
+
 def _parse_file(path: str, data: bytes) -> Iterator[tuple[str | None, Section]]:
     """Scopes with their sections; the scope None is `default-docker`."""
     root = _compose(path, data)
@@ -199,7 +210,7 @@ def _compose(path: str, data: bytes) -> Node | None:
         if depth > _DEPTH:
             raise ConfigurationError(path, "not valid YAML: nested too deep")
     try:
-        return yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
+        return yaml.compose(_TimedText(data.decode("utf-8")), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
     except yaml.MarkedYAMLError as error:

@@ -32,11 +32,12 @@ SCRIPTS = {
     "docker-credential-echo": 'read line; printf "%s|%s|%s" "$1" "$line" "$MARK"',
     "docker-credential-fail": "echo no; echo 'locked \u00e9' >&2; exit 3",
     "docker-credential-slow": 'echo $$ >"$MARK"; sleep 600',
+    "docker-credential-alone": 'echo $$ >"$MARK"; exec sleep 600',
     "docker-credential-loud": "head -c 3000000 /dev/zero",
     "docker-credential-big": "head -c 900000 /dev/zero",
     "docker-credential-other": "echo other",
 }
-NAMED = ("echo", "fail", "slow", "loud", "big", "none")
+NAMED = ("echo", "fail", "slow", "alone", "loud", "big", "none")
 
 
 class HelperTestCase(LeakCheckedTestCase):
@@ -332,6 +333,42 @@ class Process(HelperTestCase):
             slow = self.slow_program()
             proxy.kill()
         self.assert_gone(slow)
+        self.assert_gone(helper)
+
+    def test_one_that_is_killed_takes_what_it_runs_with_it(self) -> None:
+        """However a process ends that runs programs: it may be stopped before, or be the proxy itself, not confined."""
+        for stopped in (False, True):
+            self.programs = HelperPrograms(self.programs._variables)
+            self.start()
+            thread = threading.Thread(target=lambda: self.assertRaises(CipError, self.credentials, "alone"))
+            thread.start()
+            slow = self.slow_program()
+            if stopped:
+                os.kill(self.programs.pids[1], signal.SIGSTOP)
+            os.kill(self.programs.pids[1], signal.SIGKILL)
+            thread.join(PATIENCE)
+            self.programs.close()
+            self.assert_gone(slow)
+            self.mark.unlink()
+        code = "import sys; from cip.programs import DirectPrograms; "
+        code += "DirectPrograms(eval(sys.argv[1])).credentials('alone', 'r', purpose='test')"
+        with subprocess.Popen([sys.executable, "-c", code, repr(self.programs._variables)]) as proxy:
+            slow = self.slow_program()
+            proxy.kill()
+        self.assert_gone(slow)
+
+    def test_a_stopped_one_ends_with_a_proxy_that_may_still_signal_it(self) -> None:
+        code = (
+            "import sys; from cip.confine.remote import HelperPrograms; programs = HelperPrograms(eval(sys.argv[1]));"
+            "programs.confine(needed=True, helpers=['fail']); programs.credentials('fail', 'r', purpose='test');"
+            "print(programs.pids[1], flush=True); sys.stdin.read()"
+        )
+        command = [sys.executable, "-c", code, repr(self.programs._variables)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as proxy:
+            assert proxy.stdout is not None
+            helper = int(proxy.stdout.readline())
+            os.kill(helper, signal.SIGSTOP)
+            proxy.kill()
         self.assert_gone(helper)
 
     def test_one_that_is_gone_is_a_typed_error(self) -> None:

@@ -3,15 +3,18 @@
 
 import re
 import sys
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
 
 from cip import log
-from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError
+from cip.content import timed
+from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError, SourceError
 from cip.events import NO_EVENTS
 from cip.hostconfig import registriesd
 from cip.hostconfig.registriesd import BundleTrust, SignatureLocation, load_registries_d, unread_registries_d
+from cip.image import start_timer
 from cip.model.reference import parse_docker_reference
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
@@ -222,6 +225,15 @@ class SignatureStoresTest(unittest.TestCase):
         ):
             with self.subTest(text), self.assertRaisesRegex(ConfigurationError, reason):
                 self._place(text)
+
+    def test_very_many_scopes_end_at_the_time_to_open(self) -> None:
+        for number in range(20):
+            scopes = (f"  r{number}.io/{each}:\n    lookaside: https://s.example/{each}\n" for each in range(2000))
+            self.host.write(f"/etc/containers/registries.d/{number}.yaml", "docker:\n" + "".join(scopes))
+        began = time.monotonic()
+        with timed(start_timer(0.2, "--open-timeout")), self.assertRaisesRegex(SourceError, "--open-timeout"):
+            load_registries_d(self.host.settings())
+        self.assertLess(time.monotonic() - began, 1.5)
 
     def test_a_message_shows_no_line_of_the_file(self) -> None:
         with self.assertRaises(ConfigurationError) as caught:
