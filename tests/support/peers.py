@@ -64,7 +64,6 @@ PEERS: Mapping[str, Peer] = {
     "dpkg-buildpackage": Peer("dpkg-buildpackage", "dpkg-dev", whole=True),
     "dh": Peer("dh", "debhelper", whole=True),
     "dh_python3": Peer("dh_python3", "dh-python", whole=True),
-    "lintian": Peer("lintian", "lintian", whole=True),
     "rpmbuild": Peer("rpmbuild", "rpm", whole=True),
     "systemd-analyze": Peer("systemd-analyze", "systemd", whole=True),
 }
