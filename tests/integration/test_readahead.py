@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read-ahead for parents of the JSON protocol: each layer asked for once, in time, and none that nobody wants."""
+"""Read-ahead: each layer asked for once, in time, and none that nobody wants; faults of what was asked for early."""
 
 import time
 import unittest
@@ -10,20 +10,37 @@ from cip.model.descriptor import digest_of
 from tests.support import images
 from tests.support.faultrun import BASE
 from tests.support.jsonparent import JsonParent, json_proxy, read_error_pipe, read_to_end
-from tests.support.parent import PATIENCE
-from tests.support.registry import NAME, Exchange, FaultyHost, Strike, make_content, registry_of, status
+from tests.support.parent import PATIENCE, running
+from tests.support.registry import (
+    NAME,
+    Exchange,
+    Fault,
+    FaultyHost,
+    Strike,
+    at,
+    flipped,
+    make_content,
+    ranged,
+    registry_of,
+    status,
+)
 
 COUNT = 24
 LAYERS = [images.random_bytes(100_000, bytes([number])) for number in range(COUNT)]
 
 
-class JsonReadAhead(unittest.TestCase):
+class Served(unittest.TestCase):
     def setUp(self) -> None:
         content = make_content(10)
         manifest = images.manifest(content.config, [images.describe(layer, mediatype.OCI_LAYER) for layer in LAYERS])
         content.manifests["t"] = (mediatype.OCI_MANIFEST, manifest)
         content.blobs.update({digest_of(layer): layer for layer in LAYERS})
         self.host = self.enterContext(FaultyHost(registry_of(content)))
+
+
+class JsonReadAhead(Served):
+    def setUp(self) -> None:
+        super().setUp()
         self.parent = self.start()
 
     def start(self, *options: str) -> JsonParent:
@@ -111,6 +128,89 @@ class JsonReadAhead(unittest.TestCase):
         self.assertEqual(reply.members["details"]["type"], "blob-not-found")
         for number in range(5, COUNT):
             self.get(number)
+
+
+class FaultsOfWhatWasAskedForEarly(Served):
+    """Through both front ends: every third answer for a layer is struck, which are mostly early ones."""
+
+    def each(self, fault: Fault, *, every: int = 3) -> None:
+        def strike(exchange: Exchange) -> None:
+            numbers[0] += 1
+            (Exchange.answer if numbers[0] % every else fault)(exchange)
+
+        for front in ("http", "json"):
+            with self.subTest(front):
+                numbers = [0]
+                self.host.strikes[:] = [Strike("blob", strike, None)]
+                self.read_all_http() if front == "http" else self.read_all_json()
+
+    def options(self) -> list[str]:
+        return ["--tls-verify=false", "--retry-delay=0.01", "--idle-timeout=1", "--log-level=error"]
+
+    def read_all_json(self) -> None:
+        with json_proxy(*BASE, *self.options()) as proxy:
+            parent = proxy.parent
+            image = parent.open(f"docker://{self.host.address}/{NAME}:t")
+            for layer in LAYERS:
+                self.assertEqual(parent.fetch("GetBlob", image, str(digest_of(layer)), len(layer))[1], layer)
+
+    def read_all_http(self) -> None:
+        with running(*BASE, *self.options(), f"docker://{self.host.address}/{NAME}:t") as proxy:
+            self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
+            for layer in LAYERS:
+                self.assertEqual(proxy.line.ask("GET", f"/blobs/{digest_of(layer)}").body, layer)
+
+    def test_stall(self) -> None:
+        self.each(at(0.5, Exchange.stall), every=9)
+
+    def test_stall_before_the_answer(self) -> None:
+        self.each(Exchange.stall, every=9)
+
+    def test_cut(self) -> None:
+        self.each(at(0.5, Exchange.end))
+
+    def test_reset(self) -> None:
+        self.each(Exchange.reset)
+
+    def test_429(self) -> None:
+        self.each(status(429, Retry_After="0"))
+
+    def test_503(self) -> None:
+        self.each(status(503))
+
+    def test_cut_and_then_416(self) -> None:
+        def fault(exchange: Exchange) -> None:
+            (at(0.5, Exchange.end) if exchange.asked.first_byte is None else status(416))(exchange)
+
+        self.each(fault)
+
+    def test_wrong_bytes_or_a_wrong_range_are_told_for_the_layer_that_has_them_alone(self) -> None:
+        bad = LAYERS[7]
+        shifted = ranged(lambda first, total: f"bytes {first + 1}-{total}/{total}")
+
+        def cut(exchange: Exchange) -> None:
+            (at(0.5, Exchange.end) if exchange.asked.first_byte is None else shifted)(exchange)
+
+        for fault in (flipped(10), cut):
+
+            def strike(exchange: Exchange, fault: Fault = fault) -> None:
+                (fault if exchange.asked.target.endswith(str(digest_of(bad))) else Exchange.answer)(exchange)
+
+            self.host.strikes[:] = [Strike("blob", strike, None)]
+            with json_proxy(*BASE, *self.options()) as proxy:
+                parent = proxy.parent
+                image = parent.open(f"docker://{self.host.address}/{NAME}:t")
+                for layer in LAYERS:
+                    reply = parent.ask("GetBlob", image, str(digest_of(layer)), len(layer))
+                    ended = parent.collect(reply)[2].members if reply.members["success"] else reply.members
+                    self.assertEqual(ended["success"], layer is not bad, ended)
+            with running(*BASE, *self.options(), f"docker://{self.host.address}/{NAME}:t") as served:
+                self.assertEqual(served.line.ask("GET", "/manifest").status, 200)
+                for layer in LAYERS:
+                    answer = served.line.ask("GET", f"/blobs/{digest_of(layer)}")
+                    self.assertEqual(
+                        (answer.status, answer.body == layer), (502, False) if layer is bad else (200, True)
+                    )
 
 
 if __name__ == "__main__":
