@@ -289,6 +289,7 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for path in identity.authorities:
+        _require_file(path)
         try:
             context.load_verify_locations(cafile=path)
         except ssl.SSLError:
@@ -297,12 +298,20 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
             raise ConfigurationError(path, f"cannot be read: {error.strerror}") from error
     for certificate, key in identity.pairs:
         try:
+            _require_file(certificate)
+            _require_file(key)
             context.load_cert_chain(certificate, key, password=_no_password)
         except (ssl.SSLError, OSError, CipError) as error:
             raise ConfigurationError(
                 certificate, f"not a usable client certificate with the key {key}: {reason_of(error)}"
             ) from error
     return context, whole
+
+
+def _require_file(path: str) -> None:
+    """OpenSSL waits for ever for what a pipe or a terminal may bring. Raises ConfigurationError for such a path."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path) or os.path.samefile(path, os.devnull)):
+        raise ConfigurationError(path, "expected a regular file")
 
 
 def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
@@ -318,6 +327,7 @@ def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
     except OSError:
         indexed = False
     if whole or chosen or not indexed:
+        _require_file(os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile)
         context.set_default_verify_paths()
         return True
     context.load_verify_locations(capath=paths.capath)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS: what a failed handshake means, and handshakes with somebody who does not speak it."""
 
+import os
 import socket
 import ssl
 import tempfile
@@ -155,6 +156,27 @@ class ContextTest(LeakCheckedTestCase):
         ):
             with self.subTest(reason), self.assertRaisesRegex(ConfigurationError, reason):
                 tls._make_context(identity)
+
+    def test_what_might_never_end_is_not_read(self) -> None:
+        pipe = str(self.directory / "pipe")
+        os.mkfifo(pipe)
+        file = str(self.directory / "file")
+        Path(file).touch()
+        for path in (pipe, "/dev/ptmx"):
+            for identity in (
+                TlsIdentity(True, (path,)),
+                TlsIdentity(True, (), ((path, file),)),
+                TlsIdentity(False, (), ((file, path),)),
+            ):
+                with self.subTest(identity), self.assertRaisesRegex(ConfigurationError, "expected a regular file"):
+                    tls._make_context(identity)
+            with (
+                self.subTest(SSL_CERT_FILE=path),
+                mock.patch.dict(os.environ, {"SSL_CERT_FILE": path}),
+                self.assertRaisesRegex(ConfigurationError, "expected a regular file"),
+            ):
+                tls._make_context(TlsIdentity(), whole=True)
+        tls._make_context(TlsIdentity(True, (os.devnull,)))
 
     def test_where_the_system_has_an_index_only_that_is_read_at_first(self) -> None:
         file = self.write("all.pem")
