@@ -49,7 +49,7 @@ def installed_rust_program(package: str, version: str, binary: str) -> Path:
     """
     skip_where_asked(package)
     program = machine.cache_root() / f"{binary}-{version}"
-    command = ["install", f"{package}@{version}", "--no-track", "--root", str(_target() / "installed")]
+    command = ["install", f"{package}@{version}", "--no-track", "--force", "--root", str(_target() / "installed")]
     return _built_once(package, command, machine.cache_root(), f"installed/bin/{binary}", program)
 
 
