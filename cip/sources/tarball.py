@@ -11,13 +11,14 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..content import CHUNK, BytesReader, Reader, undo_on_error
+from ..content import BytesReader, Reader, copy_counted, undo_on_error
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
-from ..model.descriptor import Descriptor, Digest, digest_of
+from ..model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from ..model.reference import ImageReference, Transport, nameless_identity
 from ..settings import PlatformOptions
+from .archives.archive import compose_manifest
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
@@ -51,13 +52,8 @@ class TarballSource(PlainSource):
         self._files = {file.described.digest: file for file in reversed(files)}
         self._descriptors = [file.descriptor for file in files]
         self._config = _compose_config(files)
-        self._manifest = _compact(
-            {
-                "schemaVersion": 2,
-                "config": _entry(Descriptor(mediatype.OCI_CONFIG, digest_of(self._config), len(self._config))),
-                "layers": [_entry(file.described) for file in files],
-            }
-        )
+        config = Descriptor(mediatype.OCI_CONFIG, digest_of(self._config), len(self._config))
+        self._manifest = compose_manifest(config, [file.described for file in files])
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The generated manifest; there are no instances."""
@@ -152,16 +148,14 @@ def _hash(reader: Reader) -> Digest:
     import hashlib
 
     hasher = hashlib.sha256()
-    with memoryview(bytearray(CHUNK)) as buffer:
-        while count := reader.readinto(buffer):
-            hasher.update(buffer[:count])
+    copy_counted(reader, hasher.update, UNKNOWN_SIZE, "layer")
     return Digest("sha256", hasher.hexdigest())
 
 
 def _compose_config(files: Sequence[_LayerFile]) -> bytes:
     """The config as the reference implementation writes it, so that both name the image by the same digest."""
     platform = host_platforms(PlatformOptions())[-1]  # the one without a variant
-    return _compact(
+    return json.dumps(
         {
             "created": _timestamp(max(file.mtime for file in files)),
             "architecture": platform.architecture,
@@ -176,8 +170,9 @@ def _compose_config(files: Sequence[_LayerFile]) -> bytes:
                 }
                 for file in files
             ],
-        }
-    )
+        },
+        separators=(",", ":"),
+    ).encode()
 
 
 def _timestamp(nanoseconds: int) -> str:
@@ -185,11 +180,3 @@ def _timestamp(nanoseconds: int) -> str:
     seconds, fraction = divmod(min(max(nanoseconds, 0), _LAST_TIME), 10**9)
     digits = f".{fraction:09}".rstrip("0") if fraction else ""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + digits + "Z"
-
-
-def _entry(descriptor: Descriptor) -> dict[str, object]:
-    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
-
-
-def _compact(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

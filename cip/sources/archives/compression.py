@@ -45,7 +45,7 @@ _MAGIC = (
 )
 
 
-def detect_compression(head: bytes) -> Compression | None:
+def detect_compression(head: bytes | bytearray) -> Compression | None:
     """The compression of a file that starts with `head`, MAGIC_LENGTH bytes or all there are; None: uncompressed."""
     return next((compression for magic, compression in _MAGIC if head.startswith(magic)), None)
 

@@ -7,16 +7,15 @@ manifest announces them as what they are, although the reference implementation 
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...content import CHUNK, MANIFEST_LIMIT, BytesReader, OnePlace, Reader, undo_on_error
+from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, copy_counted, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
-from ...model.descriptor import Descriptor, Digest, digest_of, parse_digest
+from ...model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json
 from ...model.reference import (
     DockerReference,
@@ -29,7 +28,7 @@ from ...model.reference import (
 from ..base import BlobAccess, PlainSource, RawManifest
 from ..beneath import resolve_path
 from ..fileblob import FileBlob, whole_file
-from .archive import Archive, open_archive
+from .archive import Archive, compose_manifest, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .spool import SpooledFile, Spools
 from .tarindex import clean_name
@@ -152,13 +151,17 @@ class DockerArchiveSource(PlainSource):
     def _measure(self, member: bytes) -> _Layer:
         """A layer and the size of its plain tar, which for a compressed one only its end tells."""
         with closing(self._archive.open_member(member)) as blob:
-            compression = detect_compression(_head(blob))
+            head = bytearray(MAGIC_LENGTH)
+            blob.readinto(memoryview(head))
+            compression = detect_compression(head)
         if compression is None:
             return _Layer(member, blob.size, None)
         what = f"{self._text}: layer {member.decode('utf-8', 'backslashreplace')!r}"
         with closing(self._archive.open_member(member)) as blob:
             if streams(compression):
-                return _Layer(member, _length(DecompressingReader(blob, compression, what)), compression)
+                reader = DecompressingReader(blob, compression, what)
+                size = copy_counted(reader, lambda part: None, UNKNOWN_SIZE, what)
+                return _Layer(member, size, compression)
             self._spooled[member] = spooled = self._spools.open(
                 (id(self), member), lambda output: unpack(blob, compression, output, what, self._programs)
             )
@@ -169,15 +172,7 @@ class DockerArchiveSource(PlainSource):
     def _compose(self, diff_ids: Sequence[Digest]) -> bytes:
         config = Descriptor(mediatype.DOCKER_CONFIG, digest_of(self._config), len(self._config))
         layers = [Descriptor(mediatype.DOCKER_LAYER, digest, self._layers[digest].size) for digest in diff_ids]
-        return json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": mediatype.DOCKER_MANIFEST,
-                "config": _described(config),
-                "layers": [_described(layer) for layer in layers],
-            },
-            separators=(",", ":"),
-        ).encode()
+        return compose_manifest(config, layers, mediaType=mediatype.DOCKER_MANIFEST)
 
 
 class UnpackedBlob(OnePlace):
@@ -244,24 +239,3 @@ def _member_name(node: JsonNode) -> bytes:
     if name is None:
         node.fail(f"expected the name of a member, found {quote(node.value)}")
     return name
-
-
-def _described(descriptor: Descriptor) -> dict[str, object]:
-    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
-
-
-def _head(reader: Reader) -> bytes:
-    head = bytearray(MAGIC_LENGTH)
-    filled = 0
-    with memoryview(head) as view:
-        while count := reader.readinto(view[filled:]):
-            filled += count
-    return bytes(head[:filled])
-
-
-def _length(reader: Reader) -> int:
-    total = 0
-    with memoryview(bytearray(CHUNK)) as buffer:
-        while count := reader.readinto(buffer):
-            total += count
-    return total
