@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.bench import table
 from tests.bench.table import Row
+from tests.support.peers import require_peer
 
 BENCH = Path(__file__).with_name("run")
 
@@ -52,7 +53,22 @@ class Fleet(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         rows = [line for line in done.stdout.splitlines() if line.startswith("| HTTP")]
         self.assertEqual([row.rpartition("s |")[2] for row in rows], [" 0 |", " 0 |"], done.stdout)
-        self.assertEqual(len([line for line in done.stdout.splitlines() if " all begin within " in line]), 4)
+        self.assertEqual(len([line for line in done.stdout.splitlines() if " all begin within " in line]), 6)
+
+
+class Loss(unittest.TestCase):
+    def test_all_bytes_arrive_over_a_line_that_loses_packets(self) -> None:
+        for name in ("ip", "nft"):
+            require_peer(name)
+        done = subprocess.run(
+            [sys.executable, str(BENCH.with_name("loss")), "--short", "--only=0"],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("| 2 MiB, 0.1 % loss, cubic |", done.stdout)
 
 
 class Tables(unittest.TestCase):

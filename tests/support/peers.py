@@ -65,6 +65,8 @@ PEERS: Mapping[str, Peer] = {
     "dh": Peer("dh", "debhelper", whole=True),
     "dh_python3": Peer("dh_python3", "dh-python", whole=True),
     "rpmbuild": Peer("rpmbuild", "rpm", whole=True),
+    "ip": Peer("ip", "iproute2", whole=True),
+    "nft": Peer("nft", "nftables", whole=True),
     "systemd-analyze": Peer("systemd-analyze", "systemd", whole=True),
 }
 
