@@ -844,8 +844,8 @@ class CloseTest(BlobCase):
     def test_who_waits_for_a_silent_host_is_told_at_once(self) -> None:
         told: list[str] = []
         self.places(in_turn(Reply(b"", "hang")))
-        once = self.settings._replace(retry=RetryOptions(times=0))
-        first = self.blob(settings=once)
+        times = self.settings.times._replace(idle=0.1)
+        first = self.blob(settings=self.settings._replace(retry=RetryOptions(times=0), times=times))
         reset = ON_WAIT.set(lambda: told.append("wait"))
         self.addCleanup(ON_WAIT.reset, reset)
         again = RegistryBlob(first._descriptor, first._access, [first._candidates.current.endpoint], first._session)

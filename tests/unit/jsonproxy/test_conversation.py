@@ -507,6 +507,7 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
                 told = self.parent.reply() if waiting else self.parent.finish(reply)
                 self.assert_refused(told, "broken pipe$", "EPIPE")
 
+    @mock.patch("cip.wire.jsonproxy.methods.ANSWER_SECONDS", 0.1)
     def test_one_whose_reader_left_before_the_source_answered_is_given_up(self) -> None:
         class Unwanted(BytesReader):
             def readinto(self, buffer: memoryview, /) -> int:
@@ -545,6 +546,7 @@ class NothingWaitsForAStalledBlob(ConversationTestCase):
         self.assertEqual(found["code"], "EPIPE")
         close_all(self.parent.reply())
 
+    @mock.patch("cip.wire.jsonproxy.methods.ANSWER_SECONDS", 0.1)
     def test_a_source_is_told_that_its_reader_has_left(self) -> None:
         closed, started = threading.Event(), threading.Event()
 
