@@ -127,26 +127,24 @@ class DebianPackage(unittest.TestCase):
     def test_the_offline_half_of_the_tests_ran_in_the_build(self) -> None:
         self.assertRegex(self.log, r"Ran [1-9]\d{2,} tests")
 
-    def test_lintian_has_nothing_to_say_in_any_release(self) -> None:
+    def test_lintian_of_bookworm_has_nothing_to_say(self) -> None:
+        self.lint("bookworm", "newer-standards-version")
+
+    def test_lintian_of_trixie_has_nothing_to_say(self) -> None:
+        self.lint("trixie", "newer-standards-version")
+
+    def test_lintian_of_unstable_has_nothing_to_say(self) -> None:
+        self.lint(UNSTABLE)
+
+    def lint(self, suite: str, *suppressed: str) -> None:
         """The package follows the policy of unstable, which an older release's lintian does not know yet."""
         (changes,) = self.directory.glob("*.changes")
-        for suite in (*SUITES, UNSTABLE):
-            with (
-                self.subTest(suite),
-                copy_of(debian_root(suite, ("lintian",)), self.directory / f"{suite}-lintian") as root,
-            ):
-                for path in self.directory.glob("container-image-proxy_*"):
-                    shutil.copy(path, root / "srv")
-                suppressed = "bad-distribution-in-changes-file"
-                if suite != UNSTABLE:
-                    suppressed += ",newer-standards-version"
-                words = [
-                    "--allow-root",
-                    "--display-info",
-                    "--fail-on=error,warning,info",
-                    f"--suppress-tags={suppressed}",
-                ]
-                self.assertEqual(inside(root, "lintian", *words, f"/srv/{changes.name}").stdout, "")
+        words = ["--allow-root", "--display-info", "--fail-on=error,warning,info"]
+        words.append(f"--suppress-tags={','.join(['bad-distribution-in-changes-file', *suppressed])}")
+        with copy_of(debian_root(suite, ("lintian",)), self.directory / f"{suite}-lintian") as root:
+            for path in self.directory.glob("container-image-proxy_*"):
+                shutil.copy(path, root / "srv")
+            self.assertEqual(inside(root, "lintian", *words, f"/srv/{changes.name}").stdout, "")
 
     def test_it_serves_an_image_of_a_real_registry_in_a_bare_root(self) -> None:
         for suite, version in SUITES.items():
