@@ -223,7 +223,8 @@ def _drop_capabilities(call: Syscall) -> None:
     data = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; the same for the upper half
     _require(call(_CAPGET, header, data), "capget")
     kept = [data[0] & _KEPT_CAPABILITIES, data[1] & _KEPT_CAPABILITIES, 0, 0, 0, 0]
-    _require(call(_CAPSET, header, (ctypes.c_uint32 * 6)(*kept)), "capset")
+    if list(data) != kept:  # who has none needs no call, which a service's own filter may refuse
+        _require(call(_CAPSET, header, (ctypes.c_uint32 * 6)(*kept)), "capset")
 
 
 def _confine_files(

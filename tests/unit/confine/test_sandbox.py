@@ -32,8 +32,11 @@ class _Kernel:
         if number == _PRCTL:
             self.prctls.append(arguments[0])  # type: ignore[arg-type]
             return -self.failures.get("prctl", 0)
-        if number in (_CAPGET, _CAPSET):
+        if number == _CAPGET:
+            arguments[1][0] = self.failures.get("held", 0)  # type: ignore[index]
             return -self.failures.get("capabilities", 0)
+        if number == _CAPSET:
+            return -self.failures.get("capset", 0)
         if number == _CREATE:
             if arguments[0] is None:
                 return self.abi or -errno.ENOSYS
@@ -80,6 +83,12 @@ class Requests(unittest.TestCase):
         self.assertIs(self.run_on(_Kernel(0), Level.FULL), Level.PROCESS)
         (said,) = self.said
         self.assertIn("files stay open to this process: this kernel has no Landlock: Function not implemented", said)
+
+    def test_who_holds_no_capability_needs_none_taken(self) -> None:
+        for held, said in ((0, 0), (1 << 21, 1)):  # CAP_SYS_ADMIN
+            self.said.clear()
+            self.assertIs(self.run_on(_Kernel(7, held=held, capset=errno.EPERM), Level.WRITE), Level.WRITE)
+            self.assertEqual(len(self.said), said, self.said)
 
     def test_each_abi_is_asked_for_what_it_knows(self) -> None:
         for abi, size in ((1, 8), (2, 8), (3, 8), (4, 16), (5, 16), (6, 24), (7, 24), (9, 24)):
