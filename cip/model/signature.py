@@ -112,6 +112,7 @@ def encode_signature_blob(signature: SimpleSignature | SigstoreSignature) -> byt
 
 def _parse_sigstore_json(content: bytes, origin: str) -> SigstoreSignature:
     root = parse_json(content, origin, error=_unreadable)
+    root.require_exact_case(("mimeType", "payload", "annotations"))
     payload = root["payload"].as_str()
     annotations = root.get("annotations")
     try:

@@ -123,16 +123,19 @@ class _Fetch:
             require_uncompressed(response)
             return response.read_all(LIST_LIMIT, where)
 
-        listed = parse_json(self._repeat(ask), where).array("signatures")
+        root = parse_json(self._repeat(ask), where)
+        root.require_exact_case(("signatures",))
         found: list[RawSignature] = []
-        for entry in listed:
-            version, kind, content = (entry.get(name) for name in ("schemaVersion", "type", "content"))
-            if version is None or version.value != 2 or kind is None or kind.value != "atomic":
-                continue
+        for entry in root.array("signatures"):
+            entry.require_exact_case(("schemaVersion", "name", "type", "content"))
+            version = entry.get("schemaVersion")
             try:
-                message = base64.b64decode("" if content is None else content.as_str(), validate=True)
+                message = base64.b64decode(entry.text("content"), validate=True)
             except (binascii.Error, ValueError) as error:
                 raise _unreadable(where, "content: expected base64") from error
+            entry.text("name")
+            if (version.as_int() if version is not None else 0, entry.text("type")) != (2, "atomic"):
+                continue  # what is read of it had to be well-formed all the same
             if len(found) == LOOKASIDE_LIMIT:  # each costs a run of gpgv
                 raise _unreadable(where, f"more than {LOOKASIDE_LIMIT} signatures")
             found.append(SimpleSignature(message, f"{self._endpoint.name} (registry extension)"))

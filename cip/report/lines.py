@@ -154,4 +154,11 @@ class LineWriter:
 def _write_whole(descriptor: int, line: bytes) -> None:
     view = memoryview(line)
     while view:
-        view = view[os.write(descriptor, view) :]
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # somebody who shares the descriptor says since that nobody waits on it
+            import select
+
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()

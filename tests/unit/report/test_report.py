@@ -50,6 +50,19 @@ class Lines(PipeCase):
         self.assertNotIn("wait", found[0])
         self.assertEqual(found[0]["v"], 1)
 
+    def test_a_descriptor_that_became_one_that_does_not_wait_is_waited_for(self) -> None:
+        """Whoever shares it may say so at any time; a full pipe is no broken one."""
+        os.set_blocking(self.lines._descriptor, False)
+        self.lines.put({"text": "x" * 200_000})
+        waiting = threading.Thread(target=self.lines.write, args=({"text": "last"}, 10.0))
+        waiting.start()
+        data = b""
+        while not data.endswith(b'"last"}\n'):
+            data += os.read(self.read_end, 65536)
+        waiting.join(10)
+        self.assertEqual(len(data.splitlines()), 2)
+        self.assertEqual(self.drain(), [])
+
     def test_no_progress_of_a_blob_follows_its_end(self) -> None:
         events = follow_all([write_events(self.lines)])
         self.lines._progress = {name: b'{"event":"progress","digest":"%s"}\n' % name.encode() for name in "ab"}

@@ -54,6 +54,9 @@ class Formats(unittest.TestCase):
             ("payload without padding", sigstore(payload="YQ"), "payload: expected base64"),
             ("no type", sigstore(mimeType=None), "mimeType: expected a string, found null"),
             ("annotation of another kind", sigstore(annotations={"k": 1}), "annotations.k: expected a string"),
+            ("another reader's payload", sigstore(PayLoad={}), "ambiguous member 'PayLoad'"),
+            ("another reader's annotations", sigstore(**{"annotation\u017f": 1}), "ambiguous member"),
+            ("another reader's type", sigstore(mimetype=""), "ambiguous member 'mimetype'"),
             ("repeated key", b'\0sigstore-json\n{"payload":"","payload":""}', "payload: duplicate key"),
         ):
             with self.subTest(case), self.assertRaisesRegex(SignatureError, f"^signature s:.*{reason}") as caught:

@@ -160,6 +160,13 @@ class ExtensionTest(SignatureCase):
             (reply(200, b"["), "not valid JSON"),
             (reply(200, b"[]"), "expected an object"),
             (reply(200, b'{"signatures":[{"schemaVersion":2,"type":"atomic","content":"!"}]}'), "expected base64"),
+            (reply(200, b'{"Signatures":[]}'), "ambiguous member 'Signatures'"),
+            (reply(200, b'{"signatures":[{"type":"x","Content":1}]}'), "ambiguous member 'Content'"),
+            (reply(200, b'{"signatures":[{"schemaVersion":"2","type":"x"}]}'), "expected an integer, found a string"),
+            (reply(200, b'{"signatures":[{"schemaVersion":true,"type":"x"}]}'), "expected an integer, found a boolean"),
+            (reply(200, b'{"signatures":[{"schemaVersion":2,"type":1}]}'), "expected a string, found an integer"),
+            (reply(200, b'{"signatures":[{"schemaVersion":1,"name":[]}]}'), "expected a string, found an array"),
+            (reply(200, b'{"signatures":[{"schemaVersion":1,"content":"!"}]}'), "expected base64"),
             (reply(200, b"x" * 4194305), "larger than 4194304 bytes"),
         ):
             with self.subTest(reason):
