@@ -16,6 +16,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BUFFER = 1 << 20
+STOCK = "import http.server, urllib.request, ssl, json, hashlib"  # what any program of this shape imports
+_LEAVE = "import os; out = os.writev; os.writev = lambda fd, parts: (out(fd, parts), os._exit(0))\n"
+
+
+def installed_command(python: str, checkout: Path, *options: str, until_answer: bool = False) -> list[str]:
+    """As the packages of a checkout start it, with further `options` of the interpreter.
+
+    The command of 0.2.0 was what setuptools writes, which takes longer than the shortest, by which it is started here.
+    With `until_answer` the process leaves once the first answer is out.
+    """
+    launcher = checkout / "tests" / "packaging" / "launcher"
+    text = f"import sys; sys.path.insert(0, {str(checkout)!r}); from cip.cli import run; run()"
+    if launcher.exists():
+        text = launcher.read_text(encoding="utf-8")
+        text = text.replace("@PACKAGE@", str(checkout)).replace("@OPTIONAL@", str(checkout))
+    return [python, "-IS", *options, "-c", (_LEAVE if until_answer else "") + text]
+
+
+def first_answer(command: Sequence[str], image: str) -> tuple[bytes, str]:
+    """What the program answers to GET /manifest, and its stderr. It must leave by itself."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(b"GET /manifest HTTP/1.1\r\nHost: x\r\n\r\n")
+        with theirs:
+            done = subprocess.run(
+                [*command, f"--sockfd={theirs.fileno()}", image],
+                pass_fds=[theirs.fileno()],
+                stderr=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+        return ours.recv(_BUFFER), done.stderr
 
 
 @dataclass(frozen=True, slots=True)

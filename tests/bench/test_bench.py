@@ -40,6 +40,17 @@ class Bench(unittest.TestCase):
             self.assertIn("| checkout | package | wheel | one file, compiled | one file |", done.stdout)
 
 
+class Imports(unittest.TestCase):
+    def test_each_kind_of_module_has_its_row(self) -> None:
+        words = [sys.executable, str(BENCH.with_name("imports")), "--repeat", "1"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+        kinds = ["the interpreter", "what the bound loads", "further standard library", "ours"]
+        self.assertEqual([row[0].removeprefix("| ") for row in rows], kinds)
+        self.assertTrue(all(int(row[1]) > 5 for row in rows), done.stdout)
+
+
 class Fleet(unittest.TestCase):
     def test_a_few_machines_all_succeed(self) -> None:
         words = ["--machines", "4", "--together", "2", "--program", "HTTP"]

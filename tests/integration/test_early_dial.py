@@ -6,15 +6,20 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import sys
 import tempfile
 import threading
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.bench.consumers import first_answer, installed_command
+from tests.bench.synthetic import Handler, Layer
+from tests.bench.synthetic import Server as RegistryServer
 from tests.support.certificates import CertificateAuthority
 from tests.support.parent import PATIENCE, running
 
+ROOT = Path(__file__).resolve().parents[2]
 ABSENT = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\r\n"
 
 
@@ -127,6 +132,42 @@ class EarlyDial(unittest.TestCase):
         with self.server() as server:
             pass
         self.assertEqual(self.ask(server, "GET", "/manifest"), (502, "connection-refused"))
+
+
+class Loaded(unittest.TestCase):
+    """What serves the manifest is loaded before it, and nothing else of ours."""
+
+    LATER = (
+        "cip.confine.sandbox",
+        "cip.hostconfig.credhelper",
+        "cip.model.convert",
+        "cip.model.signature",
+        "cip.net.tunnel",
+        "cip.readahead",
+        "cip.referrers",
+        "cip.registry.blob",
+        "cip.registry.failover",
+        "cip.segments",
+        "cip.signatures",
+        "cryptography",
+        "subprocess",
+        "yaml",
+    )
+
+    def test_what_may_load_later_does(self) -> None:
+        Handler.layers = (Layer(1, 64, 0),)
+        server = RegistryServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        for end in (server.server_close, thread.join, server.shutdown):  # the last one first
+            self.addCleanup(end)
+        command = installed_command(sys.executable, ROOT, "-X", "importtime", until_answer=True)
+        options = ("--insecure-policy", "--tls-verify=false", "--log-level=error")
+        answer, told = first_answer([*command, *options], f"docker://127.0.0.1:{server.server_port}/image")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        loaded = {line.rpartition("|")[2].strip() for line in told.splitlines() if line.startswith("import time:")}
+        self.assertIn("cip.wire.httpserver", loaded)
+        self.assertEqual(sorted(loaded & set(self.LATER)), [])
 
 
 if __name__ == "__main__":
