@@ -273,9 +273,8 @@ def require_content(data: bytes, digest: Digest, what: str) -> None:
     hasher = digest.hasher()
     hasher.update(data)
     if hasher.hexdigest() != digest.encoded:
-        raise ContentMismatchError(
-            f"{what}: expected digest {digest}, found {digest.algorithm}:{hasher.hexdigest()}", digest=str(digest)
-        )
+        why = f"{what}: expected digest {digest}, found {digest.algorithm}:{hasher.hexdigest()}"
+        raise ContentMismatchError(why, digest=str(digest))
 
 
 def copy_verified(

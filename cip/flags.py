@@ -195,9 +195,8 @@ def parse_duration(text: str, *, least: float = 0.0) -> float:
         hours, minutes, rest, milliseconds = (float(part or 0) for part in match.groups())
         seconds = hours * 3600 + minutes * 60 + rest + milliseconds / 1000
     if not least <= seconds <= TIME_LIMIT:
-        raise argparse.ArgumentTypeError(
-            f"expected a time from {least:g} s to {TIME_LIMIT:.0f} s, found {quote_own(text)}"
-        )
+        why = f"expected a time from {least:g} s to {TIME_LIMIT:.0f} s, found {quote_own(text)}"
+        raise argparse.ArgumentTypeError(why)
     return seconds
 
 

@@ -140,9 +140,8 @@ class Image:
             converted = self._converted()[1]
             if converted is not None and converted.descriptor.digest == digest:
                 return converted.descriptor
-        raise NotFoundError(
-            f"{self.reference}: the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest)
-        )
+        why = f"{self.reference}: the image names no blob {digest}"
+        raise NotFoundError(why, code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest))
 
     def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
         """The blob, open for reading and not yet checked; the caller closes it.
@@ -355,21 +354,16 @@ class ImageConfig:
         """
         found = self._other_platform(self.stored()) if self.is_image() else None
         if found is not None:
-            raise NotFoundError(
-                f"{self._where}: expected an image for {self._wanted[0]}, found one for {found}",
-                code=ErrorCode.PLATFORM_NOT_FOUND,
-                phase=Phase.CONFIG,
-            )
+            why = f"{self._where}: expected an image for {self._wanted[0]}, found one for {found}"
+            raise NotFoundError(why, code=ErrorCode.PLATFORM_NOT_FOUND, phase=Phase.CONFIG)
 
     def _of_image(self) -> bytes:
         """The config blob of something that is an image (images.md 7.3)."""
         manifest = self._manifest
         if manifest.media_type == mediatype.OCI_MANIFEST and manifest.config.media_type != mediatype.OCI_CONFIG:
             kind = manifest.artifact_type or manifest.config.media_type
-            raise UnsupportedError(
-                f"{self._where}: expected an image, found an artifact of type {quote(kind)}",
-                code=ErrorCode.MEDIA_TYPE_UNSUPPORTED,
-            )
+            why = f"{self._where}: expected an image, found an artifact of type {quote(kind)}"
+            raise UnsupportedError(why, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
         return self.stored()
 
     def _tell_platform(self, config: bytes) -> None:

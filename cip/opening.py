@@ -239,9 +239,8 @@ class ImageOpener:
             if isinstance(parsed, Manifest):
                 return AcceptedManifest(parsed, raw.data, digest_of(raw.data), None, entry=entry.digest)
             index = parsed
-        raise InvalidDocumentError(
-            f"{text}: manifest", f"indexes nested deeper than {INDEX_DEPTH}", code=ErrorCode.LIMIT_EXCEEDED
-        )
+        why = f"indexes nested deeper than {INDEX_DEPTH}"
+        raise InvalidDocumentError(f"{text}: manifest", why, code=ErrorCode.LIMIT_EXCEEDED)
 
 
 def _signing_referrers(decision: Decision, judged: UnverifiedImage) -> frozenset[str]:
@@ -268,6 +267,5 @@ class _Reliable:
 def _require_sha256(digest: Digest) -> None:
     """Images of registries are named by sha256 alone, because registries serve no other (decisions.md section 10)."""
     if digest.algorithm != "sha256":
-        raise InvalidDigestError(
-            str(digest), "a manifest can only be named by sha256", code=ErrorCode.DIGEST_UNSUPPORTED
-        )
+        why = "a manifest can only be named by sha256"
+        raise InvalidDigestError(str(digest), why, code=ErrorCode.DIGEST_UNSUPPORTED)

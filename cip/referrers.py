@@ -106,9 +106,8 @@ def _manifest(listed: ReferrerList, referrer: Descriptor, where: str) -> bytes:
     """The manifest of a referrer, as large as listed and of its digest."""
     data = listed.manifest(referrer)
     if len(data) != referrer.size:
-        raise ContentMismatchError(
-            f"{where}: expected {referrer.size} bytes as listed, found {len(data)}", digest=str(referrer.digest)
-        )
+        why = f"{where}: expected {referrer.size} bytes as listed, found {len(data)}"
+        raise ContentMismatchError(why, digest=str(referrer.digest))
     require_content(data, referrer.digest, where)
     return data
 

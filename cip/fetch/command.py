@@ -123,18 +123,16 @@ class _Fetch:
         """Another instance of the index of `image`, judged by itself if its index was not accepted."""
         with closing(self._opener.open(image.reference, digest)) as other:
             if other.accepted.index_digest != image.accepted.index_digest:
-                raise CipError(
-                    f"{image.reference}: changed while it was fetched: run it again", code=ErrorCode.REGISTRY_ERROR
-                )
+                why = f"{image.reference}: changed while it was fetched: run it again"
+                raise CipError(why, code=ErrorCode.REGISTRY_ERROR)
             copy_blobs(self._blobs(other), other, writer, self._opener.events, self._progress)
             return other.accepted.data
 
     def _blobs(self, image: Image) -> Sequence[Descriptor]:
         manifest = image.accepted.manifest
         if tuple(image.layers()) != manifest.layers:
-            raise UnsupportedError(
-                f"{image.reference}: this place has the layers in another form than the image names them"
-            )
+            why = f"{image.reference}: this place has the layers in another form than the image names them"
+            raise UnsupportedError(why)
         blobs = tuple({each.digest: each for each in (manifest.config, *manifest.layers)}.values())
         self._progress.expect(sum(each.size for each in blobs))
         return blobs

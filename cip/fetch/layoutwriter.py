@@ -161,9 +161,8 @@ class LayoutWriter:
                 kept = [entry for entry in index["manifests"] if _name_of(entry) not in names and entry not in entries]
                 index["manifests"] = [*kept, *entries]
                 if len(index["manifests"]) > ENTRY_LIMIT:
-                    raise InvalidDocumentError(
-                        f"{self.path}/{INDEX_NAME}", f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED
-                    )
+                    why = f"more than {ENTRY_LIMIT} manifests"
+                    raise InvalidDocumentError(f"{self.path}/{INDEX_NAME}", why, code=ErrorCode.LIMIT_EXCEEDED)
                 self._replace(INDEX_NAME, json.dumps(index, separators=(",", ":")).encode())
         except OSError as error:
             raise write_fault(f"{self.path}/{INDEX_NAME}", error) from error
@@ -213,9 +212,8 @@ class LayoutWriter:
             with os.scandir(self._root) as found:
                 others = [entry.name for entry in found if entry.name not in ("blobs", f".{LAYOUT_NAME}.new")]
             if others:
-                raise SourceError(
-                    f"{self.path}: expected an OCI layout or an empty directory, found {quote(min(others))}"
-                ) from None
+                why = f"{self.path}: expected an OCI layout or an empty directory, found {quote(min(others))}"
+                raise SourceError(why) from None
             self._replace(LAYOUT_NAME, LAYOUT)
             return
         except OSError as error:

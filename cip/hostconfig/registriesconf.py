@@ -112,9 +112,8 @@ def _rewrite(reference: DockerReference, rule: RegistryRule, location: str, what
     try:
         physical = parse_docker_reference(text)
     except InvalidReferenceError as error:
-        raise ConfigurationError(
-            f"{rule.file}: {what}", f"makes {quote_own(text)} of {reference}: {error.why}"
-        ) from error
+        sentence = f"makes {quote_own(text)} of {reference}: {error.why}"
+        raise ConfigurationError(f"{rule.file}: {what}", sentence) from error
     if str(physical) != text:
         message = f"makes {quote_own(text)} of {reference}: expected the full name {quote_own(str(physical))}"
         raise ConfigurationError(f"{rule.file}: {what}", message)

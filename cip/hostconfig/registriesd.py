@@ -135,9 +135,8 @@ def load_registries_d(settings: Settings, *, warn: Callable[[str], None] = log.w
             earlier = default if scope is None else sections.get(scope)
             if earlier is not None:
                 what = "default-docker" if scope is None else f"docker: {quote_own(scope)}"
-                raise ConfigurationError(
-                    f"{path} line {section.line}: {what}", f"defined before in {earlier.file} line {earlier.line}"
-                )
+                message = f"defined before in {earlier.file} line {earlier.line}"
+                raise ConfigurationError(f"{path} line {section.line}: {what}", message)
             if scope is None:
                 default = section
             else:
@@ -216,9 +215,8 @@ def _compose(path: str, data: bytes) -> Node | None:
     except yaml.MarkedYAMLError as error:
         # never its text: that repeats lines of the file
         line = "" if error.problem_mark is None else f" at line {error.problem_mark.line + 1}"
-        raise ConfigurationError(
-            path, f"not valid YAML{line}: {quote_own(error.problem or 'malformed')[1:-1]}"
-        ) from error
+        why = f"not valid YAML{line}: {quote_own(error.problem or 'malformed')[1:-1]}"
+        raise ConfigurationError(path, why) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(path, "not valid YAML: a character that is not allowed") from error
     except (ValueError, OverflowError) as error:  # of chr(): PyYAML takes any eight digits for a character

@@ -54,9 +54,8 @@ def parse_digest(text: str) -> Digest:
             raise InvalidDigestError(text, f"algorithm must be one of {names}", code=ErrorCode.DIGEST_UNSUPPORTED)
         raise InvalidDigestError(text, f"expected algorithm:hex, the algorithm must be one of {names}")
     if len(encoded) != HEX_DIGITS[algorithm]:
-        raise InvalidDigestError(
-            text, f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:, found {len(encoded)}"
-        )
+        why = f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:, found {len(encoded)}"
+        raise InvalidDigestError(text, why)
     if not _LOWER_HEX.fullmatch(encoded):
         raise InvalidDigestError(text, f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:")
     return Digest(algorithm, encoded)

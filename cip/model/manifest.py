@@ -161,9 +161,8 @@ def _bounded(array: JsonNode, limit: int) -> list[JsonNode]:
     """The elements of `array`, at most `limit`."""
     nodes = list(array.items())
     if len(nodes) > limit:
-        raise InvalidDocumentError(
-            array.where, f"expected at most {limit} elements, found {len(nodes)}", code=ErrorCode.LIMIT_EXCEEDED
-        )
+        why = f"expected at most {limit} elements, found {len(nodes)}"
+        raise InvalidDocumentError(array.where, why, code=ErrorCode.LIMIT_EXCEEDED)
     return nodes
 
 

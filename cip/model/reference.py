@@ -220,9 +220,8 @@ def parse_image_reference(text: str) -> ImageReference:
         left_out = "/" in name or "." in name  # as in a host or a path, and in no transport
         hint = f"; {_how_written(name)}" if left_out else ""
         known = ", ".join(Transport)
-        raise InvalidReferenceError(
-            text, f"unknown transport {quote(strip_reference(name))}, expected one of {known}{hint}"
-        )
+        why = f"unknown transport {quote(strip_reference(name))}, expected one of {known}{hint}"
+        raise InvalidReferenceError(text, why)
     return parser(text, rest)
 
 

@@ -302,9 +302,8 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
             _require_file(key)
             context.load_cert_chain(certificate, key, password=_no_password)
         except (ssl.SSLError, OSError, CipError) as error:
-            raise ConfigurationError(
-                certificate, f"not a usable client certificate with the key {key}: {reason_of(error)}"
-            ) from error
+            why = f"not a usable client certificate with the key {key}: {reason_of(error)}"
+            raise ConfigurationError(certificate, why) from error
     return context, whole
 
 

@@ -63,9 +63,8 @@ class PartStore:
         found = os.fstat(self._directory)
         if private and (found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             os.close(self._directory)
-            raise SourceError(
-                f"{quote(path)}: no parts of blobs can be kept: expected a directory that only this user can change"
-            )
+            why = f"{quote(path)}: no parts of blobs can be kept: expected a directory that only this user can change"
+            raise SourceError(why)
         self._throw_away_old()
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess, open_rest: OpenRest) -> BlobReader:

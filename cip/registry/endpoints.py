@@ -186,9 +186,8 @@ class Endpoint:
         with self._lock:
             if self._prepared is None:
                 if self.place.blocked:
-                    raise CipError(
-                        f"{self.reference}: blocked by registries.conf", code=ErrorCode.REGISTRY_BLOCKED, host=self.name
-                    )
+                    why = f"{self.reference}: blocked by registries.conf"
+                    raise CipError(why, code=ErrorCode.REGISTRY_BLOCKED, host=self.name)
                 identity = self._identity()
                 access = self._find_access()
                 secrets = access.credentials.password, access.credentials.identity_token, access.registry_token

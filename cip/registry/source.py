@@ -45,9 +45,8 @@ def open_registry(
     named = reference.docker
     assert named is not None  # the parser of docker:// sets it
     if named.digest is not None and named.digest.algorithm != "sha256":
-        raise InvalidDigestError(
-            str(named.digest), "a manifest can only be named by sha256", code=ErrorCode.DIGEST_UNSUPPORTED
-        )
+        why = "a manifest can only be named by sha256"
+        raise InvalidDigestError(str(named.digest), why, code=ErrorCode.DIGEST_UNSUPPORTED)
     places = registries.places(named)
     endpoints = [Endpoint(place, named, settings, registries, session) for place in places]
     return RegistrySource(named, endpoints, settings, session)

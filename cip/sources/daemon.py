@@ -94,9 +94,8 @@ def open_daemon(
     host = settings.daemon_host or DEFAULT_HOST
     address = parse_daemon_host(host)
     if settings.offline and not address.path:
-        raise NetworkError(
-            f"{reference.text}: --offline forbids to ask the daemon at {address.host}", code=ErrorCode.OFFLINE
-        )
+        why = f"{reference.text}: --offline forbids to ask the daemon at {address.host}"
+        raise NetworkError(why, code=ErrorCode.OFFLINE)
     name = str(reference.image_id or reference.docker)
     export = _Export(reference.text, address, settings)
     spooled = spools.open(("docker-daemon", host, name), lambda file: export.save(name, file))

@@ -80,9 +80,8 @@ class DirectorySource(PlainSource):
         text = read_document(descriptor, what, VERSION_LIMIT)
         match = _VERSION.fullmatch(text)
         if match is None:
-            raise InvalidDocumentError(
-                what, f"expected 'Directory Transport Version: MAJOR.MINOR', found {quote(text.decode('latin-1'))}"
-            )
+            why = f"expected 'Directory Transport Version: MAJOR.MINOR', found {quote(text.decode('latin-1'))}"
+            raise InvalidDocumentError(what, why)
         if (int(match[1]), int(match[2])) > _NEWEST:
             newest = ".".join(map(str, _NEWEST))
             raise InvalidDocumentError(what, f"expected at most {newest}, found {int(match[1])}.{int(match[2])}")

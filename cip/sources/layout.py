@@ -195,9 +195,8 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str, 
     """
     if reference.index is not None:
         if reference.index >= len(entries):
-            raise InvalidReferenceError(
-                reference.text, f"expected an index below {len(entries)}, found {reference.index}"
-            )
+            sentence = f"expected an index below {len(entries)}, found {reference.index}"
+            raise InvalidReferenceError(reference.text, sentence)
         return entries[reference.index]
     if not reference.name:
         if len(entries) == 1:
@@ -208,9 +207,8 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str, 
             chosen = _of_platform(entries, where, platform)
             if chosen is not None:
                 return chosen
-        raise InvalidReferenceError(
-            reference.text, f"choose one of {len(entries)} images by :NAME or :@INDEX{_names(entries)}"
-        )
+        sentence = f"choose one of {len(entries)} images by :NAME or :@INDEX{_names(entries)}"
+        raise InvalidReferenceError(reference.text, sentence)
     named = [entry for entry in entries if name_of(entry) == reference.name]
     usable = [entry for entry in named if entry.text("mediaType") in _NAMEABLE]
     if usable:

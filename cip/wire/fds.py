@@ -139,9 +139,8 @@ class Output(BufferedIOBase):
             try:
                 count = os.writev(self._fd, buffers)
             except OSError as error:
-                raise PeerError(
-                    f"the parent closed the connection before the end of an answer: {error.strerror}"
-                ) from error
+                why = f"the parent closed the connection before the end of an answer: {error.strerror}"
+                raise PeerError(why) from error
             self.sent += count
             while buffers and count >= len(buffers[0]):
                 count -= len(buffers.pop(0))

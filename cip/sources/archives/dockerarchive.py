@@ -84,9 +84,8 @@ class DockerArchiveSource(PlainSource):
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The manifest made of the description; there are no instances."""
         if digest is not None:
-            raise NotFoundError(
-                f"{self._text}: no manifest {digest}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest)
-            )
+            why = f"{self._text}: no manifest {digest}"
+            raise NotFoundError(why, code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest))
         return RawManifest(self._manifest, mediatype.DOCKER_MANIFEST)
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BytesReader | FileBlob | UnpackedBlob:

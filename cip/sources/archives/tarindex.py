@@ -116,9 +116,8 @@ class TarIndex:
         while not headers.at_end(position):
             count += 1
             if count > MEMBER_LIMIT:
-                raise InvalidDocumentError(
-                    self._what, f"more than {MEMBER_LIMIT} members", code=ErrorCode.LIMIT_EXCEEDED
-                )
+                why = f"more than {MEMBER_LIMIT} members"
+                raise InvalidDocumentError(self._what, why, code=ErrorCode.LIMIT_EXCEEDED)
             if count % _LOOK_MEMBERS == 0:
                 require_time()
             member, following = headers.read_member(position)

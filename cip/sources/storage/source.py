@@ -124,9 +124,8 @@ class StorageSource(PlainSource):
         media_type = mediatype.DOCKER_LAYER if docker else mediatype.OCI_LAYER
         places = tuple(self._chain())
         if len(places) != len(layers):
-            raise SourceError(
-                f"{self._text}: the manifest has {len(layers)} layers, the storage {len(places)}", phase=Phase.MANIFEST
-            )
+            why = f"{self._text}: the manifest has {len(layers)} layers, the storage {len(places)}"
+            raise SourceError(why, phase=Phase.MANIFEST)
         found = []
         for place in places:
             digest = place.layer.digest
@@ -140,9 +139,8 @@ class StorageSource(PlainSource):
             self._require_diff_ids(manifest.config, found)
         elif [layer.digest for layer in found] != [layer.digest for layer in layers]:
             # Nothing that the policy accepted names these tars: whoever fills the store could serve any.
-            raise UnsupportedError(
-                f"{self._text}: an artifact's layers can be served only under the digests that its manifest names"
-            )
+            why = f"{self._text}: an artifact's layers can be served only under the digests that its manifest names"
+            raise UnsupportedError(why)
         return found
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
@@ -190,9 +188,8 @@ class StorageSource(PlainSource):
         layer_id = self._found.image.layer
         while layer_id:
             if len(found) == LAYER_LIMIT:  # also a circle
-                raise InvalidDocumentError(
-                    self._text, f"more than {LAYER_LIMIT} layers below each other", code=ErrorCode.LIMIT_EXCEEDED
-                )
+                why = f"more than {LAYER_LIMIT} layers below each other"
+                raise InvalidDocumentError(self._text, why, code=ErrorCode.LIMIT_EXCEEDED)
             found.append(self._find_layer(layer_id))
             layer_id = found[-1][0].parent
         places = [LayerPlace(*pair, tuple(found[number + 1 :])) for number, pair in enumerate(found)]

@@ -107,9 +107,8 @@ class Store:
             name = f"{self.driver}-layers/{layer.id}.tar-split.gz"
             return whole_file(self._tree.open_file(name.encode()), f"{what}: recipe")
         except FileNotFoundError as error:
-            raise UnsupportedError(
-                f"{what}: the store kept no tar-split recipe, so the tar cannot be rebuilt byte for byte"
-            ) from error
+            why = f"{what}: the store kept no tar-split recipe, so the tar cannot be rebuilt byte for byte"
+            raise UnsupportedError(why) from error
         except OSError as error:
             raise _unreadable(f"{what}: recipe", error) from error
 
@@ -123,9 +122,8 @@ class Store:
                 raise UnsupportedError(f"{what}: the store keeps it as composefs, which cannot be read without a mount")
             return self._tree.subtree(f"{base}/diff".encode(), Escape.CONFINED)
         except FileNotFoundError as error:
-            raise UnsupportedError(
-                f"{what}: the store has no directory of its files; it may be in an additional layer store"
-            ) from error
+            why = f"{what}: the store has no directory of its files; it may be in an additional layer store"
+            raise UnsupportedError(why) from error
         except OSError as error:
             raise _unreadable(what, error) from error
 
