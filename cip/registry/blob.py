@@ -29,7 +29,7 @@ from ..sources.base import BlobAccess
 from .answers import require_uncompressed
 from .endpoints import Endpoint
 from .failover import Candidate, Candidates
-from .retry import History, another_may_help
+from .retry import History
 
 if TYPE_CHECKING:
     from .session import RegistrySession
@@ -157,7 +157,10 @@ class RegistryBlob:
         if following is None:
             return False
         self._offset = self._in_try = 0
-        self._tell_source(" and ".join(bad_endpoints), following, error)
+        digest = str(self._descriptor.digest)
+        self._session.repeats.tell_source(
+            " and ".join(bad_endpoints), following.endpoint, error, digest=digest, offset=0
+        )
         self._broke_off = False
         self._candidates.current = following
         return True
@@ -290,7 +293,7 @@ class RegistryBlob:
             except CipError as error:
                 self._move_on(error, again=False)
 
-    def _ask(self, source: Candidate) -> Response:
+    def _ask(self, source: Candidate[Endpoint]) -> Response:
         endpoint = source.endpoint
         if not self._is_document and self._share != endpoint.name:
             self._drop()
@@ -318,7 +321,7 @@ class RegistryBlob:
             self._require_usable(source, response, ranged=bool(fields))
         return response
 
-    def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:
+    def _require_usable(self, source: Candidate[Endpoint], response: Response, *, ranged: bool) -> None:
         """Return when the body continues at our offset. Raises CipError, _TryAgainError."""
         host = response.origin.address
         if self._is_segment and response.status in (200, 416, 501):
@@ -344,7 +347,7 @@ class RegistryBlob:
         if self._offset:
             self._skip(source, response)
 
-    def _refusal(self, source: Candidate, response: Response) -> CipError:
+    def _refusal(self, source: Candidate[Endpoint], response: Response) -> CipError:
         return source.endpoint.refusal(response, f"blob {self._descriptor.digest}", ErrorCode.BLOB_NOT_FOUND)
 
     def _require_range(self, response: Response) -> None:
@@ -366,7 +369,7 @@ class RegistryBlob:
         why = f"blob {self._descriptor.digest}: expected the bytes from {self._offset} on, found another range"
         raise RegistryError.at(response.origin.address, why, http_status=206)
 
-    def _skip(self, source: Candidate, response: Response) -> None:
+    def _skip(self, source: Candidate[Endpoint], response: Response) -> None:
         """Read over what has been passed on already: the server ignores ranges, or could not serve one."""
         if self._skipped + self._offset > max(REREAD_MINIMUM, 2 * self._descriptor.size):
             why = f"it ignores ranges, and {self._skipped} bytes have been read in vain"
@@ -389,27 +392,30 @@ class RegistryBlob:
         self._drop()
         self._history.add(source.endpoint.name, error, self._phase)
         self._faults += 1
-        if self._cancellation.cancelled or not another_may_help(error):
+        if self._cancellation.cancelled:
             raise self._complete(error)
-        self._candidates.failed(error, may_pass=again or error.retryable, progress=self._in_try >= PROGRESS)
-        stay = self._access is BlobAccess.RAW and self._offset > 0
-        following = self._candidates.choose(error, sent_bytes=self._in_try > 0, stay=stay)
+        following = self._candidates.after(
+            error,
+            may_pass=again or error.retryable,
+            progress=self._in_try >= PROGRESS,
+            sent_bytes=self._in_try > 0,
+            stay=self._access is BlobAccess.RAW and self._offset > 0,
+        )
         if following is None:
             raise self._complete(self._candidates.final_fault(error))
         wait = self._candidates.wait_for(following)
         if wait >= self._stall.remaining() or wait >= self._limits.remaining():
             raise self._complete(self._candidates.final_fault(error))
-        self._session.repeats.tell(self._faults, error, wait, str(self._descriptor.digest))
+        digest = str(self._descriptor.digest)
+        self._session.repeats.tell(self._faults, error, wait, digest)
         if following is not source:
-            self._tell_source(source.endpoint.name, following, error)
+            self._session.repeats.tell_source(
+                source.endpoint.name, following.endpoint, error, digest=digest, offset=self._offset
+            )
         if wait:
             self._clock.sleep(wait, self._cancellation)
             self._stall.count(wait, 0)
         self._candidates.current = following
-
-    def _tell_source(self, left: str, following: Candidate, error: CipError) -> None:
-        members = {"from": left, "to": following.endpoint.name, "offset": self._offset, "reason": error.code}
-        self._session.events.emit("source", digest=str(self._descriptor.digest), **members)
 
     def _complete(self, error: CipError) -> CipError:
         error.digest = str(self._descriptor.digest)

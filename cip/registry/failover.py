@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which endpoint a blob continues at: the list of its endpoints, and how each behaved so far."""
+"""Which endpoint comes next and why, for documents and blobs alike.
+
+`Candidates` has the endpoints of one piece of work, how each behaved so far, and the decision. An endpoint is repeated
+after a fault that may pass; another fault moves on at once; a fault of this host or its user ends all. A document goes
+through them in order, each but the last asked once; a blob may come back to one, because it keeps what it has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from ..errors import CipError, ErrorCode
-from ..net.limits import Clock
-from .endpoints import Endpoint
-from .retry import Repeats
+from ..errors import CipError, ConfigurationError, ErrorCode, Phase, UsageError
+from ..net.limits import Clock, Limits
+from .retry import History, Named, Repeats
+
+_LOCAL_FAULTS = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.INTERNAL, ErrorCode.CLIENT_GONE})
+P = TypeVar("P", bound=Named)
+T = TypeVar("T")
 
 
-class Candidate:
-    """One endpoint, as this blob knows it."""
+def another_may_help(error: CipError) -> bool:
+    """Whether another endpoint may have what this one did not give: any fault but one of this host or its user."""
+    return not isinstance(error, UsageError | ConfigurationError) and error.code not in _LOCAL_FAULTS
 
-    def __init__(self, endpoint: Endpoint) -> None:
+
+class Candidate(Generic[P]):
+    """One endpoint, as this piece of work knows it."""
+
+    def __init__(self, endpoint: P) -> None:
         self.endpoint = endpoint
         self.failures = 0  # in a row
         self.excluded = False
@@ -24,24 +38,42 @@ class Candidate:
         self.fault: CipError | None = None  # the last one, while another try might help
 
 
-class Candidates:
-    """The endpoints of one blob in their order; `current` is asked or was asked last.
+class Candidates(Generic[P]):
+    """The endpoints of one piece of work in their order; `current` is asked or was asked last.
 
-    The first one is the first whose host does not want to be left alone.
+    `in_order`: as a document goes through them. Else the first one is the first whose host does not want to be left
+    alone.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], repeats: Repeats, clock: Clock) -> None:
+    def __init__(self, endpoints: Sequence[P], repeats: Repeats, clock: Clock, *, in_order: bool = False) -> None:
         self._all = [Candidate(endpoint) for endpoint in endpoints]
         self._repeats = repeats
         self._clock = clock
-        self.current = min(self._all, key=self.backoff_of)
+        self._in_order = in_order
+        self.current = self._all[0] if in_order else min(self._all, key=self.backoff_of)
+
+    def left(self) -> int:
+        """How many there are from the current one on."""
+        return len(self._all) - self._all.index(self.current)
 
     def have_another(self) -> bool:
         """Whether there is a usable endpoint besides the current one."""
         return any(other is not self.current and self._is_usable(other) for other in self._all)
 
-    def failed(self, error: CipError, *, may_pass: bool, progress: bool) -> None:
-        """Told of a fault of the current endpoint: it waits for its next turn, or is excluded for good."""
+    def after(
+        self, error: CipError, *, may_pass: bool, progress: bool = False, sent_bytes: bool = False, stay: bool = False
+    ) -> Candidate[P] | None:
+        """Where to go on after `error` of the current endpoint; None when nothing is left that may help.
+
+        It waits for its next turn where the fault `may_pass`, else it is excluded. With `progress` this fault is the
+        first in a row; see `choose` for the others.
+        """
+        if not another_may_help(error):
+            return None
+        self._failed(error, may_pass=may_pass, progress=progress)
+        return self.choose(error, sent_bytes=sent_bytes, stay=stay)
+
+    def _failed(self, error: CipError, *, may_pass: bool, progress: bool) -> None:
         current = self.current
         if may_pass:
             current.fault = error
@@ -52,29 +84,31 @@ class Candidates:
             current.excluded = True
             current.fault = None
 
-    def choose(self, error: CipError, *, sent_bytes: bool, stay: bool) -> Candidate | None:
+    def choose(self, error: CipError, *, sent_bytes: bool, stay: bool) -> Candidate[P] | None:
         """Where to go on after `error`; None when no endpoint is left. With `stay` no other endpoint may continue.
 
         The same endpoint once more when its connection was lost after it had `sent_bytes`, else the one that is ready
-        first, in the order of the list behind the current one.
+        first, in the order of the list behind the current one. In order it is the next of the list.
         """
         position = self._all.index(self.current)
-        ring = [self.current] if stay else [*self._all[position + 1 :], *self._all[: position + 1]]
+        if self._in_order and position + 1 < len(self._all):
+            return self._all[position + 1]
+        ring = [self.current] if stay or self._in_order else [*self._all[position + 1 :], *self._all[: position + 1]]
         usable = [candidate for candidate in ring if self._is_usable(candidate)]
         cut_off = error.code is ErrorCode.CONNECTION_LOST and self.current.failures == 1
         if cut_off and sent_bytes and self.current in usable:
             return self.current
         return min(usable, key=self.wait_for, default=None)
 
-    def wait_for(self, candidate: Candidate) -> float:
+    def wait_for(self, candidate: Candidate[P]) -> float:
         """Seconds until an endpoint may be asked."""
         return max(0.0, candidate.ready_at - self._clock.monotonic(), self.backoff_of(candidate))
 
-    def take_turn(self, candidate: Candidate) -> float:
+    def take_turn(self, candidate: Candidate[P]) -> float:
         """The same for a blob that is going to ask then."""
         return self._repeats.take_turn(candidate.endpoint)
 
-    def backoff_of(self, candidate: Candidate) -> float:
+    def backoff_of(self, candidate: Candidate[P]) -> float:
         """Seconds that the host of an endpoint asked everybody to wait."""
         return self._repeats.backoff_of(candidate.endpoint)
 
@@ -90,8 +124,56 @@ class Candidates:
 
     def final_fault(self, last: CipError) -> CipError:
         """The fault that says most: a later try helps when any endpoint may recover, and else the last one counts."""
+        if not another_may_help(last):
+            return last
         passing = [each.fault for each in self._all if each.fault is not None and not each.excluded]
         return passing[-1] if passing else last
 
-    def _is_usable(self, candidate: Candidate) -> bool:
+    def _is_usable(self, candidate: Candidate[P]) -> bool:
         return not candidate.excluded and candidate.failures <= self._repeats.times
+
+
+def ask_endpoints(
+    places: Sequence[P], ask: Callable[[P, Limits], T], repeats: Repeats, limits: Limits, phase: Phase
+) -> tuple[P, T]:
+    """The first answer that an endpoint gives to `ask`, and that endpoint: for documents of bounded size.
+
+    While another endpoint remains, an endpoint gets one attempt of `control_endpoint` seconds, or its share of what is
+    left of `control_document` where that is less; the last one gets all that is left, and the repeats. The last
+    endpoint's error is the result when all fail. `ask` gets the limits of its endpoint. Raises what `ask` raises.
+    """
+    clock = limits.clock
+    history = History(clock)
+    overall = history.began + limits.times.control_document
+    candidates = Candidates(places, repeats, clock, in_order=True)
+    mine = limits
+    while True:
+        current, left = candidates.current, candidates.left()
+        if not current.failures:
+            now = clock.monotonic()
+            share = min(limits.times.control_endpoint, (overall - now) / left)
+            mine = limits.until(overall if left == 1 else now + share)
+        wait = candidates.take_turn(current)
+        if 0 < wait < mine.remaining():  # else it would never be asked: one question more does the host no harm
+            clock.sleep(wait, limits.cancellation)
+        try:
+            return current.endpoint, ask(current.endpoint, mine)
+        except CipError as error:
+            history.add(current.endpoint.name, error, phase)
+            following = None
+            if not limits.cancellation.cancelled:
+                following = candidates.after(error, may_pass=error.retryable)
+            if following is None or limits.remaining() <= 0 or limits.cancellation.cancelled:
+                raise history.complete(error) from error.__cause__
+            if following is current:
+                wait = candidates.wait_for(current)
+                if wait >= mine.remaining():
+                    raise history.complete(error) from error.__cause__
+                repeats.tell(current.failures, error, wait, error.digest)
+                clock.sleep(wait, limits.cancellation)
+            candidates.current = following
+
+
+def ask_endpoint(place: P, ask: Callable[[Limits], T], repeats: Repeats, limits: Limits, phase: Phase) -> T:
+    """The answer of one endpoint, with all repeats. Raises what `ask` raises."""
+    return ask_endpoints((place,), lambda _, mine: ask(mine), repeats, limits, phase)[1]

@@ -24,7 +24,7 @@ from ..sources.base import BlobAccess, ReferrerList
 from .answers import require_uncompressed
 from .blob import RegistryBlob, read_signature_blob
 from .endpoints import Endpoint, media_type_of, read_manifest
-from .retry import ask_endpoint
+from .failover import ask_endpoint
 from .session import RegistrySession
 
 PAGE_LIMIT = 64  # pages of one list

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is tried again, when, and for how long: one engine for tokens, documents, blobs and signatures.
+"""When and how often something is tried again: tokens, documents, blobs and signatures alike.
 
-The numbers are those of decisions.md section 3. An endpoint is repeated after a fault that may pass; another fault
-moves on at once. Waiting that a registry asks for belongs to its host, so that all transfers from it wait together.
+The numbers are those of decisions.md section 3. Which endpoint is tried is decided in `failover`. Waiting that a
+registry asks for belongs to its host, so that all transfers from it wait together.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ConfigurationError, ErrorCode, Phase, UsageError
+from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, Phase
 from ..events import Events
-from ..net.limits import Clock, Limits
+from ..net.limits import Clock
 from ..settings import RetryOptions
 
 _DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
@@ -41,7 +41,6 @@ _SPACING_END = 0.05  # seconds below which there is none any more
 
 _SECONDS = r"(?a)[+-]?[0-9]+"
 _INT64 = 2**63 - 1
-T = TypeVar("T")
 Jitter = Callable[[], float]
 
 
@@ -71,9 +70,6 @@ class Named(Protocol):
     def name(self) -> str:
         """`host[:port]` as the user knows it."""
         ...
-
-
-P = TypeVar("P", bound=Named)
 
 
 def parse_retry_after(value: str | None, now: float, current: float) -> float:
@@ -206,69 +202,7 @@ class Repeats:
         """Record that something is tried again."""
         self._events.emit("retry", digest=digest, attempt=attempt, code=error.code, wait=round(wait, 3))
 
-
-def another_may_help(error: CipError) -> bool:
-    """Whether another endpoint may have what this one did not give: any fault but one of this host or its user."""
-    return not isinstance(error, UsageError | ConfigurationError) and error.code not in _LOCAL_FAULTS
-
-
-_LOCAL_FAULTS = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.INTERNAL, ErrorCode.CLIENT_GONE})
-
-
-def ask_endpoints(
-    places: Sequence[P], ask: Callable[[P, Limits], T], repeats: Repeats, limits: Limits, phase: Phase
-) -> tuple[P, T]:
-    """The first answer that an endpoint gives to `ask`, and that endpoint: for documents of bounded size.
-
-    While another endpoint remains, an endpoint gets one attempt of `control_endpoint` seconds, or its share of what is
-    left of `control_document` where that is less; the last one gets all that is left, and the repeats. The last
-    endpoint's error is the result when all fail. `ask` gets the limits of its endpoint. Raises what `ask` raises.
-    """
-    clock = limits.clock
-    history = History(clock)
-    overall = history.began + limits.times.control_document
-    for position, place in enumerate(places):
-        left = len(places) - position
-        last = left == 1
-        now = clock.monotonic()
-        share = (overall - now) / left
-        mine = limits.until(overall if last else now + min(limits.times.control_endpoint, share))
-        try:
-            return place, _ask_one(place, ask, repeats, mine, phase, history, repeats.times if last else 0)
-        except CipError as error:
-            if last or not another_may_help(error) or limits.remaining() <= 0 or limits.cancellation.cancelled:
-                raise history.complete(error) from error.__cause__
-    raise AssertionError("there is always a place")
-
-
-def ask_endpoint(place: P, ask: Callable[[Limits], T], repeats: Repeats, limits: Limits, phase: Phase) -> T:
-    """The answer of one endpoint, with all repeats. Raises what `ask` raises."""
-    return ask_endpoints((place,), lambda _, mine: ask(mine), repeats, limits, phase)[1]
-
-
-def _ask_one(
-    place: P,
-    ask: Callable[[P, Limits], T],
-    repeats: Repeats,
-    limits: Limits,
-    phase: Phase,
-    history: History,
-    times: int,
-) -> T:
-    failures = 0
-    while True:
-        wait = repeats.take_turn(place)
-        if 0 < wait < limits.remaining():  # else it would never be asked: one question more does the host no harm
-            limits.clock.sleep(wait, limits.cancellation)
-        try:
-            return ask(place, limits)
-        except CipError as error:
-            history.add(place.name, error, phase)
-            failures += 1
-            if not error.retryable or limits.cancellation.cancelled:
-                raise
-            wait = max(repeats.pause_after(place, error, failures), repeats.backoff_of(place))
-            if failures > times or wait >= limits.remaining():
-                raise
-            repeats.tell(failures, error, wait, error.digest)
-            limits.clock.sleep(wait, limits.cancellation)
+    def tell_source(self, left: str, following: Named, error: CipError, *, digest: str, offset: int) -> None:
+        """Record that a blob goes on at another endpoint than `left`."""
+        members = {"from": left, "to": following.name, "offset": offset, "reason": error.code}
+        self._events.emit("source", digest=digest, **members)

@@ -49,7 +49,7 @@ from .answers import refusal, require_uncompressed
 from .authorization import basic_authorization
 from .blob import read_signature_blob
 from .endpoints import Endpoint, media_type_of
-from .retry import ask_endpoint
+from .failover import ask_endpoint
 from .session import RegistrySession
 
 LOOKASIDE_LIMIT = 127  # signatures of one manifest, in the lookaside or kept by the registry

@@ -26,7 +26,7 @@ from ..net.url import Origin
 from ..settings import Settings
 from ..sources.base import BlobAccess, PlainSource, RawManifest, ReferrerSource
 from .endpoints import Endpoint, read_manifest
-from .retry import ask_endpoints
+from .failover import ask_endpoints
 from .session import RegistrySession
 
 if TYPE_CHECKING:

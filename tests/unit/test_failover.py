@@ -23,7 +23,7 @@ class CandidatesTest(unittest.TestCase):
         self.backoff = HostBackoff(self.clock)
         self.candidates = self.make()
 
-    def make(self) -> Candidates:
+    def make(self) -> Candidates[Endpoint]:
         repeats = Repeats(RetryOptions(), self.backoff, self.clock, RecordedEvents().events, jitter=lambda: 0.0)
         endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
         return Candidates(endpoints, repeats, self.clock)
@@ -32,8 +32,7 @@ class CandidatesTest(unittest.TestCase):
         self, error: CipError = SILENT, *, may_pass: bool = True, sent: bool = False, stay: bool = False
     ) -> str:
         """The current place fails; the name of the next one, empty for none."""
-        self.candidates.failed(error, may_pass=may_pass, progress=False)
-        following = self.candidates.choose(error, sent_bytes=sent, stay=stay)
+        following = self.candidates.after(error, may_pass=may_pass, sent_bytes=sent, stay=stay)
         if following is None:
             return ""
         self.candidates.current = following
@@ -63,7 +62,7 @@ class CandidatesTest(unittest.TestCase):
         self.assertEqual(self.candidates.wait_for(self.candidates.current), 30)
 
     def test_those_that_served_wrong_bytes_are_named_and_excluded(self) -> None:
-        served: list[Candidate] = [self.candidates.current]
+        served: list[Candidate[Endpoint]] = [self.candidates.current]
         self.next_after()
         served.append(self.candidates.current)
         for candidate in served:
@@ -81,6 +80,20 @@ class CandidatesTest(unittest.TestCase):
         self.setUp()
         self.next_after(MISSING, may_pass=False)
         self.assertIs(self.candidates.final_fault(MISSING), MISSING)
+
+    def test_a_document_goes_through_them_in_order_and_repeats_the_last_alone(self) -> None:
+        self.backoff.postpone("a", 30)
+        endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
+        self.candidates = Candidates(endpoints, self.candidates._repeats, self.clock, in_order=True)
+        self.assertEqual((self.candidates.current.endpoint.name, self.candidates.left()), ("a", 3))
+        self.assertEqual("".join(self.next_after() for _ in range(7)), "bccccc")
+        self.assertEqual(self.candidates.left(), 1)
+
+    def test_a_fault_of_this_host_ends_all_and_is_told_itself(self) -> None:
+        self.next_after(SILENT)
+        full = CipError("used up", code=ErrorCode.BUDGET_EXHAUSTED)
+        self.assertEqual(self.next_after(full), "")
+        self.assertIs(self.candidates.final_fault(full), full)
 
     def test_whether_there_is_another_one(self) -> None:
         self.assertTrue(self.candidates.have_another())

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 from cip.errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
 from cip.net.limits import Cancellation, Limits
+from cip.registry.failover import another_may_help, ask_endpoints
 from cip.registry.retry import (
     RETRY_AFTER_LIMIT,
     SPACING,
     SPACING_DECAY,
     HostBackoff,
     Repeats,
-    another_may_help,
-    ask_endpoints,
     own_delay,
     parse_retry_after,
 )
