@@ -193,9 +193,10 @@ def architecture() -> str:
     ways = ("M860 142V178", "M590 218H500V144", "M460 142V218H372", "M195 180V161H430V144")
     parts += [_arrow(way) for way in ways]
     parts.append(_text(20, 296, f"rooms: {len(ROOMS)} parts beside the core that a copy may leave out", bold=True))
+    least = 38 + 18 * max(len(rooms) for rooms in BESIDE.values())
     for index, (title, rooms) in enumerate(BESIDE.items()):
-        parts += _box(20 + 155 * index, 310, 145, title, rooms, ROOM, least=132, dashed=True)
-    return _card("One request, from argv to verified bytes", 462, parts)
+        parts += _box(20 + 155 * index, 310, 145, title, rooms, ROOM, least=least, dashed=True)
+    return _card("One request, from argv to verified bytes", 330 + least, parts)
 
 
 def _box(
