@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from .content import CHUNK, MANIFEST_LIMIT
@@ -350,10 +350,8 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 
 def hang_up(sock: socket.socket) -> None:
     """End the connection, even where an unread answer still holds a file object of it."""
-    try:
+    with suppress(OSError):  # ENOTCONN: the child was first
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # ENOTCONN: the child was first
     sock.close()
 
 

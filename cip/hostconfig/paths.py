@@ -10,6 +10,7 @@ import os
 import stat
 import time
 import tomllib
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..content import require_time
@@ -128,10 +129,8 @@ def _read_pipe(descriptor: int, size: int, deadline: float) -> bytes | None:
     poll.register(descriptor, select.POLLIN)
     while True:
         if not blocking:
-            try:
+            with suppress(BlockingIOError):
                 return os.read(descriptor, size)  # at once the end when nobody writes, which poll would never tell
-            except BlockingIOError:
-                pass
         if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
             return None
         if blocking:

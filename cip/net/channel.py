@@ -12,6 +12,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from contextlib import suppress
 
 from ..errors import NetworkError, SourceError
 from .limits import Limits
@@ -85,13 +86,11 @@ class Channel:
 
     def interrupt(self) -> None:
         """End every wait of the thread that uses this connection; from any thread."""
-        try:
+        with suppress(OSError):  # not connected any more, which is what was wanted
             if isinstance(self.sock, NestedTls):
                 self.sock.interrupt()
             else:
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its TLS state
-        except OSError:
-            pass  # not connected any more, which is what was wanted
 
     def _released(self) -> None:
         self._files -= 1

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from ..content import undo_on_error
@@ -133,10 +134,8 @@ class NestedTls:
 
     def _flush_some(self) -> None:
         """Flush what the outer connection takes now."""
-        try:
+        with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._flush()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
 
     def _flush(self) -> None:
         self._unsent += self._outgoing.read()
@@ -221,16 +220,12 @@ class TlsContexts:
         """Make what a handshake needs beforehand, in a thread, while the network is still busy connecting."""
 
         def make() -> None:
-            try:
+            with suppress(ConfigurationError):  # the handshake meets it again, where somebody can be told
                 self._context(identity)
-            except ConfigurationError:
-                pass  # the handshake meets it again, where somebody can be told
 
         if identity not in self._contexts:
-            try:
+            with suppress(RuntimeError):  # no more threads for this process: the handshake makes it
                 threading.Thread(target=make, name="prepare tls", daemon=True).start()
-            except RuntimeError:
-                pass  # no more threads for this process: the handshake makes it
 
     def trust_all(self, identity: TlsIdentity) -> bool:
         """Read every authority of the system, for an issuer that was not found; whether that may change anything."""

@@ -16,7 +16,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
@@ -53,10 +53,8 @@ OpenImage = Callable[[], "Image"]
 
 def on_socket(sock: socket.socket, open_image: OpenImage, space: TemporarySpace) -> "Conversation":
     """The conversation on a connected stream socket, which the caller closes."""
-    try:
+    with suppress(OSError):  # a smaller buffer works too
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    except OSError:
-        pass  # a smaller buffer works too
     return Conversation(sock.fileno(), sock.fileno(), open_image, space)
 
 

@@ -12,6 +12,7 @@ import binascii
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from ...content import CHUNK, OnePlace, Reader
@@ -190,10 +191,8 @@ class DirectoryFiles:
         """A descriptor of the nearest file `name`. Raises OSError."""
         directory, _, last = name.rpartition(b"/")
         if self._parent is not None and self._parent[0] == directory and last not in (b"", b".", b".."):
-            try:
+            with suppress(OSError):  # a link, or a file of a layer below: the long way knows
                 return open_regular(last, self._parent[1])
-            except OSError:
-                pass  # a link, or a file of a layer below: the long way knows
         for depth in range(len(self._below) + 1):
             try:
                 descriptor = self._tree(depth).open_file(name)

@@ -429,10 +429,9 @@ class Pipes:
             wide = self._wide < _WIDE_PIPES
             self._wide += wide
         if wide:
-            try:
+            # EPERM: this user has many pipes, or may have none that wide; a narrow one works too
+            with suppress(OSError):
                 fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, min(size, _WIDE_CAPACITY) if size > 0 else _WIDE_CAPACITY)
-            except OSError:
-                pass  # EPERM: this user has many pipes, or may have none that wide; a narrow one works too
         return read_fd, write_fd, wide
 
     def _close(self, *descriptors: int, wide: bool) -> None:
