@@ -56,13 +56,13 @@ def convert_manifest(manifest: Manifest, config: bytes, where: str) -> Converted
     encoded = encode_config(config, f"{where}: config")
     descriptor = Descriptor(mediatype.OCI_CONFIG, digest_of(encoded), len(encoded))
     layers = [_convert_layer(layer, f"{where}: manifest: layers[{at}]") for at, layer in enumerate(manifest.layers)]
-    document = {
-        "schemaVersion": 2,
-        "mediaType": mediatype.OCI_MANIFEST,
-        "config": _descriptor_members(descriptor),
-        "layers": [_descriptor_members(layer) for layer in layers],
-    }
-    return Converted(_encode(document), encoded, descriptor)
+    return Converted(compose_manifest(descriptor, layers, mediaType=mediatype.OCI_MANIFEST), encoded, descriptor)
+
+
+def compose_manifest(config: Descriptor, layers: Sequence[Descriptor], **media_type: str) -> bytes:
+    """A manifest of this config and these layers, with its own media type if one is given."""
+    entries = [_descriptor_members(each) for each in (config, *layers)]
+    return _encode({"schemaVersion": 2, **media_type, "config": entries[0], "layers": entries[1:]})
 
 
 def with_layers(manifest: bytes, layers: Sequence[Descriptor], where: str) -> bytes:
@@ -189,7 +189,12 @@ def _empty_object(node: JsonNode) -> dict[str, Any]:
 
 
 def _read_time(node: JsonNode) -> str:
-    """RFC 3339 as Go has it: no leap second, nanoseconds at most, no zeros at their end, `Z` for no offset."""
+    """RFC 3339 as Go has it: no leap second, nanoseconds at most, no zeros at their end, `Z` for no offset.
+
+    Not by `datetime`, which knows no year 0.
+    """
+    from calendar import monthrange
+
     text = node.as_str()
     match = _TIME.fullmatch(text)
     if match is None:
@@ -198,7 +203,7 @@ def _read_time(node: JsonNode) -> str:
     offset_hours, offset_minutes = int(match[9] or 0), int(match[10] or 0)
     if not (
         1 <= month <= 12
-        and 1 <= day <= _days_in(year, month)
+        and 1 <= day <= monthrange(year, month)[1]
         and hour <= 23
         and minute <= 59
         and second <= 59
@@ -209,12 +214,6 @@ def _read_time(node: JsonNode) -> str:
     fraction = (match[7] or "")[:_NANOSECOND_DIGITS].rstrip("0")
     offset = f"{match[8]}{match[9]}:{match[10]}" if offset_hours or offset_minutes else "Z"
     return text[: len("2006-01-02T15:04:05")] + (f".{fraction}" if fraction else "") + offset
-
-
-def _days_in(year: int, month: int) -> int:
-    if month == 2:
-        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
-    return 30 if month in (4, 6, 9, 11) else 31
 
 
 _NO_ROOTFS: Mapping[str, Any] = {"type": "", "diff_ids": None}

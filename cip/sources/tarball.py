@@ -15,10 +15,10 @@ from ..content import BytesReader, Reader, copy_counted, undo_on_error
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
+from ..model.convert import compose_manifest
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from ..model.reference import ImageReference, Transport, nameless_identity
 from ..settings import PlatformOptions
-from .archives.archive import compose_manifest
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ...content import MANIFEST_LIMIT, read_limited, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, quote
-from ...model.descriptor import Descriptor, Digest
+from ...model.descriptor import Digest
 from ...model.reference import ImageReference, Transport, path_identity
 from ...settings import PlatformOptions
 from ..beneath import open_regular, resolve_path
@@ -143,12 +142,3 @@ class _ArchivedLayout:
 
 def _shown(name: bytes) -> str:
     return quote(name.decode("utf-8", "backslashreplace"))
-
-
-def compose_manifest(config: Descriptor, layers: Sequence[Descriptor], **media_type: str) -> bytes:
-    """A manifest for what came without one, as the reference implementation writes it."""
-    entries = [
-        {"mediaType": each.media_type, "digest": str(each.digest), "size": each.size} for each in (config, *layers)
-    ]
-    members = {"schemaVersion": 2, **media_type, "config": entries[0], "layers": entries[1:]}
-    return json.dumps(members, separators=(",", ":")).encode()

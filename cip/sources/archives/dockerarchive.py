@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, copy_counted, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
+from ...model.convert import compose_manifest
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json
 from ...model.reference import (
@@ -28,7 +29,7 @@ from ...model.reference import (
 from ..base import BlobAccess, PlainSource, RawManifest
 from ..beneath import resolve_path
 from ..fileblob import FileBlob, whole_file
-from .archive import Archive, compose_manifest, open_archive
+from .archive import Archive, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .spool import SpooledFile, Spools
 from .tarindex import clean_name
