@@ -14,7 +14,6 @@ passed on by the caller, hashed here, and free again once both are done. What fi
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,6 +42,8 @@ def new_buffer(size: int) -> memoryview:
     """`size` bytes to fill; a large buffer's memory is the system's again as soon as nobody uses it."""
     if size < _MAPPED_FROM:
         return memoryview(bytearray(size))
+    import mmap  # for blobs only
+
     return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 

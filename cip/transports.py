@@ -67,8 +67,10 @@ class SourceOpener:
         self._early = reference, source
         return source
 
-    def call_off_dial(self) -> None:
-        """Let no connection be opened any more that nobody has asked for."""
+    def before_confinement(self) -> None:
+        """Look at what cannot be looked at later; let no connection be opened any more that nobody has asked for."""
+        if self._session is not None:
+            self._session.look_at_registries_d()
         if self._call_off is not None:
             self._call_off()
 

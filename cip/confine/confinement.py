@@ -26,7 +26,7 @@ class Sources(Protocol):
 
     def credential_helpers(self) -> frozenset[str]: ...
 
-    def call_off_dial(self) -> None: ...
+    def before_confinement(self) -> None: ...
 
 
 class Opener(Protocol):
@@ -121,7 +121,7 @@ class Confinement:
 
         helpers: frozenset[str] = frozenset()
         if self._sources is not None:
-            self._sources.call_off_dial()  # its thread began before, and would stay outside
+            self._sources.before_confinement()  # a thread that began before would stay outside
         if self._sources is not None and may_ask_helpers(self._reference, self._settings):
             helpers = self._sources.credential_helpers()
         policy = self._opener.policy if self._opener is not None else None

@@ -49,7 +49,7 @@ class RegistrySession:
         self.host_limit = HostLimit(settings.transfer.connections)
         self.silence = Silence(self.clock)
         self.signatures_asked_for = False
-        self._unread = rooms.unread_registries_d(settings)  # now: once confined, we may not look
+        self._unread: str | None = None
         self.parts: KeepsParts | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
         self._settings = settings
@@ -69,9 +69,15 @@ class RegistrySession:
         """The limits of the settings, without a deadline."""
         return Limits(self.clock, self._settings.times, cancellation or Cancellation())
 
+    def look_at_registries_d(self) -> None:
+        """See whether it can be read, for a warning at the end; before the process is confined, which may not look."""
+        if self._unread is None:
+            self._unread = rooms.unread_registries_d(self._settings)
+
     def close(self) -> None:
         """Close idle connections; those in use are closed when their work ends."""
         self.network.pool.close()
+        self.look_at_registries_d()
         if self._unread and not self.signatures_asked_for:
             log.warning("%s", self._unread)
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session: what images of one process share, and what they do not."""
 
-from cip import rooms
+from unittest import mock
+
+from cip import log, rooms
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.url import Origin
 from cip.registry.session import RegistrySession
@@ -40,3 +42,16 @@ class SessionTest(LeakCheckedTestCase):
         session = RegistrySession(Settings(), RecordedEvents().events, rooms.DirectPrograms())
         self.assertGreater(session.clock.time(), 1_700_000_000)
         session.close()
+
+    def test_what_is_wrong_with_registries_d_is_seen_before_the_confinement_and_told_at_the_end(self) -> None:
+        for asked, told in ((False, 1), (True, 0)):
+            with self.subTest(signatures_asked_for=asked), mock.patch.object(log, "warning") as warning:
+                session = RegistrySession(Settings(), RecordedEvents().events, rooms.DirectPrograms())
+                with mock.patch.object(
+                    rooms, "unread_registries_d", create=True, side_effect=["not read", "seen again"]
+                ):
+                    session.look_at_registries_d()
+                    self.assertEqual(warning.call_count, 0)
+                    session.signatures_asked_for = asked
+                    session.close()
+                self.assertEqual([call.args for call in warning.call_args_list], [("%s", "not read")] * told)
