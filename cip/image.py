@@ -34,6 +34,7 @@ from .model.platform import contradiction
 from .sources.base import BlobAccess, ImageSource, OpenBlob
 
 if TYPE_CHECKING:
+    from .model.convert import Converted
     from .readahead import ReadAhead
     from .referrers import ImageReferrers, ServedReferrer
 
@@ -74,7 +75,7 @@ class Image:
         self._ahead_limit = 0
         self._ahead_connections = 0
         self._ahead_guess = False
-        self._served: tuple[ServedManifest, BlobInMemory | None] | None = None
+        self._served: tuple[ServedManifest, Converted | None] | None = None
         self._lock = threading.Lock()
         manifest = accepted.manifest
         self._config = ImageConfig(reference, manifest, source.open_blob, wanted, events)
@@ -138,8 +139,8 @@ class Image:
             return found
         if self.accepted.manifest.media_type == mediatype.DOCKER_MANIFEST:
             converted = self._converted()[1]
-            if converted is not None and converted.descriptor.digest == digest:
-                return converted.descriptor
+            if converted is not None and converted.config_descriptor.digest == digest:
+                return converted.config_descriptor
         why = f"{self.reference}: the image names no blob {digest}"
         raise NotFoundError(why, code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest))
 
@@ -151,8 +152,8 @@ class Image:
         """
         descriptor = self.describe_blob(digest)
         converted = self._served[1] if self._served is not None else None
-        if converted is not None and converted.descriptor == descriptor:
-            return BytesReader(converted.data)
+        if converted is not None and converted.config_descriptor == descriptor:
+            return BytesReader(converted.config)
         self._prepare_blobs()
         listed = self._listed if digest not in self._blobs else None
         timer = start_timer(self._blob_seconds or math.inf, "--deadline")
@@ -239,26 +240,18 @@ class Image:
     def _where(self, part: str) -> str:
         return f"{self.reference}: {part}"
 
-    def _converted(self) -> "tuple[ServedManifest, BlobInMemory | None]":
+    def _converted(self) -> "tuple[ServedManifest, Converted | None]":
+        """The manifest in OCI form, and what it was made by, whose config is a blob that the source does not have."""
         if self._served is None:
-            accepted = self.accepted
-            if accepted.manifest.media_type == mediatype.OCI_MANIFEST:
-                served = ServedManifest(accepted.data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
-                self._served = (served, None)
-                return self._served
-            from .model.convert import convert_manifest
+            accepted, converted = self.accepted, None
+            if accepted.manifest.media_type != mediatype.OCI_MANIFEST:
+                from .model.convert import convert_manifest
 
-            converted = convert_manifest(accepted.manifest, self._config.stored(), self.reference)
-            served = ServedManifest(converted.manifest, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
-            self._served = (served, BlobInMemory(converted.config_descriptor, converted.config))
+                converted = convert_manifest(accepted.manifest, self._config.stored(), self.reference)
+            data = converted.manifest if converted is not None else accepted.data
+            served = ServedManifest(data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
+            self._served = served, converted
         return self._served
-
-
-class BlobInMemory(NamedTuple):
-    """A blob that exists nowhere in the source: the config of a converted manifest."""
-
-    descriptor: Descriptor
-    data: bytes
 
 
 class AcceptedManifest(NamedTuple):
