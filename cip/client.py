@@ -21,13 +21,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
+from . import rooms
 from .channels import CHANNELS, Channel, Stream, hang_up, refusal, stop, told_to_client
 from .channels import ClientError as ClientError
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
 from .model.descriptor import Descriptor, Digest, parse_digest
 from .model.manifest import Manifest, parse_manifest
-from .model.referrers import SUBJECT_KEY, VERIFIED_KEY, parse_referrers
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
@@ -126,13 +126,13 @@ class OpenedImage:
         """What refers to the image, all or of one type; asks the registry at the first call. Raises ClientError."""
         data = self._channel.referrers(artifact_type)
         with told_to_client():
-            entries = parse_referrers(data, "referrers")
+            entries = rooms.parse_referrers(data, "referrers")
         return tuple(
             Referrer(
                 entry.descriptor,
                 entry.artifact_type,
-                entry.descriptor.annotations.get(SUBJECT_KEY, ""),
-                entry.descriptor.annotations.get(VERIFIED_KEY, "no"),
+                entry.descriptor.annotations.get(rooms.SUBJECT_KEY, ""),
+                entry.descriptor.annotations.get(rooms.VERIFIED_KEY, "no"),
             )
             for entry in entries
         )

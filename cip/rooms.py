@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .fetch.command import parse_destination as parse_destination
     from .hostconfig.credhelper import ask_helper as ask_helper
     from .hostconfig.registriesd import unread_registries_d as unread_registries_d
+    from .model.referrers import SUBJECT_KEY as SUBJECT_KEY
+    from .model.referrers import VERIFIED_KEY as VERIFIED_KEY
+    from .model.referrers import parse_referrers as parse_referrers
     from .model.signature import parse_signature_blob as parse_signature_blob
     from .partial.store import open_part_store as open_part_store
     from .programs import DirectPrograms as DirectPrograms
@@ -83,10 +86,10 @@ ROOMS = (
     Room("openpgp", ("trust.openpgp",), "`signedBy` in a policy", ("signatures", "programs")),
     Room("programs", ("programs", "hostconfig.credhelper"), "credential helpers; what runs gpgv and zstd"),
     Room("sigstore", ("trust.sigstore",), "`sigstoreSigned` in a policy", _SIGNED),
-    Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore", "signatures")),
+    Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore", "signatures", "referrers")),
     Room(
         "referrers",
-        ("referrers", "registry.referrers", "sources.layoutreferrers"),
+        ("referrers", "registry.referrers", "sources.layoutreferrers", "model.referrers"),
         "`GET /referrers`; bundles",
         ("signatures",),
     ),
@@ -101,7 +104,7 @@ ROOMS = (
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
     Room("early", ("early",), "a connection that is made while the rest is loaded"),
     Room("segments", ("segments",), "`--segments`: a large blob over several connections"),
-    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures")),
+    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers")),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`", ("programs",)),
     Room("client", ("client", "channels"), "the Python client"),
 )
@@ -205,6 +208,9 @@ OFFERS = {
     "parse_sigstore_signed": Offer("trust.sigstore.requirement", "sigstoreSigned", _dependency),
     "candidates_among": Offer("trust.bundle.requirement", "Sigstore bundles", _dependency),
     "find_bundles": Offer("referrers", "Sigstore bundles", _dependency),
+    "parse_referrers": Offer("model.referrers", "referrers", _dependency),
+    "SUBJECT_KEY": Offer("model.referrers"),  # who parses has the room
+    "VERIFIED_KEY": Offer("model.referrers"),
     "RegistryReferrers": Offer("registry.referrers", instead=_nothing),
     "LayoutReferrers": Offer("sources.layoutreferrers", instead=_nothing),
     "ImageReferrers": Offer("referrers", "/referrers", _dependency),
