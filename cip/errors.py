@@ -6,7 +6,8 @@ HTTP, JSON or exit codes: `wire.status` and `cli` translate, each from one table
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
@@ -221,6 +222,18 @@ class CipError(Exception):
         if self.code is ErrorCode.REGISTRY_ERROR and self.http_status is not None:
             return self.http_status >= 500 or self.http_status in _RETRYABLE_STATUS
         return self.code in _RETRYABLE
+
+
+@contextmanager
+def failing(phase: Phase | None = None, digest: object = None) -> Iterator[None]:
+    """Fill in what an error of the block does not know itself: in which phase it is, and about which digest."""
+    try:
+        yield
+    except CipError as error:
+        error.phase = error.phase or phase
+        if digest is not None:
+            error.digest = error.digest or str(digest)
+        raise
 
 
 class UsageError(CipError):

@@ -23,6 +23,7 @@ from .errors import (
     Phase,
     SourceError,
     UnsupportedError,
+    failing,
     quote,
 )
 from .events import Events, failure
@@ -313,12 +314,8 @@ class ImageConfig:
         """
         if self._stored is None:
             descriptor = self._manifest.config
-            try:
-                with closing(self._open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
-                    data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where)
-            except CipError as error:
-                error.phase = error.phase or Phase.CONFIG
-                raise
+            with failing(Phase.CONFIG), closing(self._open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
+                data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where)
             with self._lock:
                 first, self._stored = self._stored is None, self._stored or data
             if first:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
 from ..content import BlobAccess, BlobReader, start_thread, undo_on_error
-from ..errors import CipError, Phase
+from ..errors import Phase, failing
 from ..events import Events
 from ..image import Image
 from ..model.descriptor import Descriptor
@@ -89,14 +89,10 @@ class _Copies:
         def follow(reader: BlobReader) -> BlobReader:
             return self._events.follow(reader, descriptor, self._image.reference)
 
-        try:
+        with failing(Phase.BLOB, descriptor.digest):
             if self._writer.copy(descriptor, open_rest_of, follow, moved):
                 self._progress.blob(continued=known > 0)
                 return
-        except CipError as error:
-            error.digest = error.digest or str(descriptor.digest)
-            error.phase = error.phase or Phase.BLOB
-            raise
         self._progress.reused(descriptor.size)
         self._events.emit(
             "done", image=self._image.reference, digest=str(descriptor.digest), bytes=descriptor.size, seconds=0.0

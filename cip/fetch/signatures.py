@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 
 from .. import log
 from ..content import read_blob, require_content
-from ..errors import CipError, ErrorCode, MissingDependencyError, NotFoundError, Phase, SignatureError
+from ..errors import CipError, ErrorCode, MissingDependencyError, NotFoundError, Phase, SignatureError, failing
 from ..image import Image
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
@@ -42,11 +42,8 @@ def keep_signatures(
     """
     kept = _Kept(writer, sources, image, offline)
     for digest in judged:
-        try:
+        with failing(Phase.SIGNATURE):
             kept.keep(digest)
-        except CipError as error:
-            error.phase = error.phase or Phase.SIGNATURE
-            raise
     return kept.entries, kept.count
 
 

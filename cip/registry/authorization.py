@@ -14,7 +14,7 @@ from email.message import Message
 from typing import NamedTuple, cast
 
 from .. import log
-from ..errors import AuthenticationError, CipError, ErrorCode, Phase, redacted
+from ..errors import AuthenticationError, CipError, ErrorCode, Phase, failing, redacted
 from ..model.jsontree import parse_json
 from ..net.limits import Clock, Limits
 from ..net.opener import Opener, Request, require_no_downgrade
@@ -314,11 +314,8 @@ class Authorization(urllib.request.BaseHandler):
             return req.authorize(basic_authorization(self._access.credentials))
         if self._given:
             return req.authorize(f"Bearer {self._given}")
-        try:
+        with failing(Phase.TOKEN):
             token = self._fetch(req, challenge)
-        except CipError as error:
-            error.phase = error.phase or Phase.TOKEN
-            raise
         req.fresh = True
         return req.authorize(f"Bearer {token.value}")
 

@@ -89,15 +89,13 @@ class Silence:
             owed.append(now)
         if silent:
             ON_WAIT.get()()
+        silent = False
         try:
             yield
         except CipError as error:
-            self._end(host, now, silent=error.code is ErrorCode.TIMEOUT)
+            silent = error.code is ErrorCode.TIMEOUT
             raise
-        else:
-            self._end(host, now, silent=False)
-
-    def _end(self, host: str, began: float, *, silent: bool) -> None:
-        with self._lock:
-            self._asked[host].remove(began)
-            (self._silent.add if silent else self._silent.discard)(host)
+        finally:
+            with self._lock:
+                owed.remove(now)
+                (self._silent.add if silent else self._silent.discard)(host)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .. import rooms
 from ..content import BlobReader, require_content
-from ..errors import CipError, ErrorCode, InvalidDigestError, Phase
+from ..errors import ErrorCode, InvalidDigestError, Phase, failing
 from ..hostconfig.registriesconf import RegistriesConfig
 from ..model import mediatype
 from ..model.descriptor import Descriptor, Digest
@@ -140,11 +140,8 @@ class RegistrySource(PlainSource):
         def ask(endpoint: Endpoint, limits: Limits) -> RawManifest:
             return self._ask(endpoint, digest, limits)
 
-        try:
+        with failing(digest=digest):
             served_by, manifest = ask_endpoints(self._endpoints, ask, self._session.repeats, self._limits(), phase)
-        except CipError as error:
-            error.digest = error.digest or (str(digest) if digest is not None else None)
-            raise
         self._prefer(served_by)
         return manifest
 

@@ -18,8 +18,8 @@ from ..errors import (
     InvalidReferenceError,
     NotFoundError,
     Phase,
-    SourceError,
     UnsupportedError,
+    failing,
     quote,
 )
 from ..hostconfig.machine import host_platforms
@@ -121,11 +121,8 @@ class LayoutSource(PlainSource):
         self._files.close()
 
     def _read(self, digest: Digest) -> bytes:
-        try:
+        with failing(Phase.MANIFEST):
             blob = self._files.open_blob(digest)
-        except (NotFoundError, SourceError) as error:
-            error.phase = Phase.MANIFEST
-            raise
         with closing(blob):
             return read_limited(blob, MANIFEST_LIMIT, f"{self._text}: manifest {digest}")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ...content import CHUNK, LEAN_CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
-from ...errors import CipError, ContentMismatchError, Phase
+from ...errors import CipError, ContentMismatchError, Phase, failing
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
 from .pipes import Cancel, Job, Transfer, Write
 
@@ -99,19 +99,16 @@ class Work:
         access = BlobAccess.RAW if self._asked is None else BlobAccess.VERIFIED
         ON_WAIT.set(transfer.answer)  # of this thread, which ends with the work
         try:
-            self._reader = reader = self._handle.image.open_blob(self._expected.digest, access)
-            chunk = self._share.take()
-            try:
-                if not self._cancelled:
-                    self._copy(reader, transfer.write, chunk)
-            finally:
-                self._share.give_back(chunk)
-                self._reader = None
-                reader.close()
-        except CipError as error:
-            error.digest = error.digest or str(self._expected.digest)
-            error.phase = error.phase or Phase.BLOB
-            raise
+            with failing(Phase.BLOB, self._expected.digest):
+                self._reader = reader = self._handle.image.open_blob(self._expected.digest, access)
+                chunk = self._share.take()
+                try:
+                    if not self._cancelled:
+                        self._copy(reader, transfer.write, chunk)
+                finally:
+                    self._share.give_back(chunk)
+                    self._reader = None
+                    reader.close()
         finally:
             self._handle.release()
 
