@@ -320,8 +320,7 @@ def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, C
 
 
 def _load_policy(settings: Settings) -> Policy:
-    from .trust.policy import accept_anything_policy, parse_policy, unmatched_scopes
-    from .trust.requirements import PolicyReaders
+    from .trust.policy import PolicyReaders, accept_anything_policy, parse_policy, unmatched_scopes
 
     if settings.policy.source is PolicySource.ACCEPT_ANYTHING:
         return accept_anything_policy()

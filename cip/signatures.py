@@ -16,7 +16,7 @@ from .model.descriptor import Digest
 from .model.signature import FoundBundles, RawSignature, SigstoreSignature
 from .settings import Settings
 from .sources.base import ImageSource
-from .trust.requirements import BundleRules, UnverifiedImage
+from .trust.policy import BundleRules, UnverifiedImage
 
 T = TypeVar("T")
 

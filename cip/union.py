@@ -41,9 +41,8 @@ from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
 from .sources.base import BlobAccess, ImageSource, PlainSource, RawManifest, ReferrerSource, open_rest, read_over
-from .sources.beneath import resolve_path
 from .sources.directory import DirectorySource, open_directory
-from .sources.fileblob import FileBlob
+from .sources.files import FileBlob, resolve_path
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
 
 if TYPE_CHECKING:

@@ -34,10 +34,9 @@ from ..model.reference import (
 from ..net.tls import missing_authorities
 from ..net.url import parse_origin
 from ..settings import PolicySource, Settings
-from ..sources.beneath import resolve_path
+from ..sources.files import resolve_path
 from ..trust.evaluation import select_requirements
-from ..trust.policy import Policy, accept_anything_policy, parse_policy, unmatched_scopes
-from ..trust.requirements import PolicyReaders, Requirement
+from ..trust.policy import Policy, PolicyReaders, Requirement, accept_anything_policy, parse_policy, unmatched_scopes
 from ..trust.signed.materials import Material
 from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
 

@@ -22,7 +22,7 @@ from ..model.manifest import Index, parse_manifest
 from ..model.reference import Transport, parse_image_reference
 from ..opening import INDEX_DEPTH, ImageOpener
 from ..settings import Settings
-from ..sources.beneath import resolve_path
+from ..sources.files import resolve_path
 from .copies import copy_blobs
 from .layoutwriter import LayoutWriter
 from .progress import Progress

@@ -28,7 +28,7 @@ from ..partial.blob import PartialBlob
 from ..partial.part import Part
 from ..partial.store import PartStore
 from ..sources.base import OpenRest
-from ..sources.fileblob import read_document
+from ..sources.files import read_document
 from ..sources.layout import ENTRY_LIMIT, INDEX_NAME
 
 LAYOUT_NAME = "oci-layout"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..errors import CipError, ErrorCode
 from ..model.descriptor import Digest
 from ..trust.evaluation import Audit, Decision
-from ..trust.requirements import SignatureResult
+from ..trust.policy import SignatureResult
 from .lines import VERSION, LineWriter
 
 LINE_LIMIT = 64 * 1024  # bytes

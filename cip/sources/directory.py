@@ -13,8 +13,7 @@ from ..errors import ErrorCode, InvalidDocumentError, Phase, quote
 from ..model.descriptor import Descriptor, Digest
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from .base import BlobAccess, PlainSource, RawManifest
-from .beneath import Tree, resolve_path
-from .fileblob import FileBlob, read_document, refused, whole_file
+from .files import FileBlob, Tree, read_document, refused, resolve_path, whole_file
 
 if TYPE_CHECKING:
     from ..model.signature import RawSignature

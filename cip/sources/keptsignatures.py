@@ -19,8 +19,7 @@ from ..model.descriptor import Descriptor, Digest, read_descriptor
 from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, SigstoreSignature, parse_signature_blob
-from .beneath import Tree
-from .fileblob import read_document, reason
+from .files import Tree, read_document, reason
 from .layout import INDEX_NAME, LayoutFiles, name_of
 
 ARTIFACT_TYPE = "application/vnd.container-image-proxy.signatures.v1"

@@ -31,8 +31,7 @@ from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from ..settings import PlatformOptions, Settings
 from .base import BlobAccess, PlainSource, RawManifest, ReferrerSource
-from .beneath import Tree, resolve_path
-from .fileblob import FileBlob, read_document, refused, whole_file
+from .files import FileBlob, Tree, read_document, refused, resolve_path, whole_file
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)

@@ -26,7 +26,7 @@ from ..model.referrers import (
     too_many,
 )
 from .base import BlobAccess
-from .fileblob import FileBlob
+from .files import FileBlob
 
 
 class LayoutReferrers:

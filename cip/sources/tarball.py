@@ -22,8 +22,7 @@ from ..settings import PlatformOptions
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
-from .beneath import open_regular
-from .fileblob import FileBlob, reason, refused, whole_file
+from .files import FileBlob, open_regular, reason, refused, whole_file
 
 if TYPE_CHECKING:
     from ..programs import Programs

@@ -12,12 +12,11 @@ from typing import NamedTuple, Protocol
 from ..errors import CipError, PolicyRejectedError, quote
 from ..model.descriptor import Digest, digest_of
 from ..model.reference import ImageIdentity
-from .policy import Policy
-from .requirements import Acceptance, Requirement, SignatureResult, name_of
-from .requirements import GpgvOutcome as GpgvOutcome
-from .requirements import RunGpgv as RunGpgv
-from .requirements import TrustTools as TrustTools
-from .requirements import UnverifiedImage as UnverifiedImage
+from .policy import Acceptance, Policy, Requirement, SignatureResult, name_of
+from .policy import GpgvOutcome as GpgvOutcome
+from .policy import RunGpgv as RunGpgv
+from .policy import TrustTools as TrustTools
+from .policy import UnverifiedImage as UnverifiedImage
 
 # These refusals do not depend on the bytes that are judged, so no other manifest of the image can fare better.
 _HOPELESS = frozenset({"deny", "noverify", "unimpl", "dependency"})

@@ -7,7 +7,6 @@ from typing import Any
 
 from cip.model import mediatype
 from cip.model.descriptor import Digest, digest_of
-from cip.model.referrers import SIGNING_PREDICATE, fallback_tag
 
 from . import images
 
@@ -15,7 +14,7 @@ BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 EMPTY_CONFIG = b"{}"
 SIGNING: Mapping[str, str] = {
     "dev.sigstore.bundle.content": "dsse-envelope",
-    "dev.sigstore.bundle.predicateType": SIGNING_PREDICATE,
+    "dev.sigstore.bundle.predicateType": "https://sigstore.dev/cosign/sign/v1",
 }
 
 
@@ -64,4 +63,4 @@ def entries_of(data: bytes) -> list[dict[str, Any]]:
 
 def tag_of(digest: Digest) -> str:
     """The fallback tag."""
-    return fallback_tag(digest)
+    return f"{digest.algorithm}-{digest.encoded}"

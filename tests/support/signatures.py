@@ -10,7 +10,7 @@ from cip.errors import ConfigurationError
 from cip.model.descriptor import digest_of
 from cip.model.reference import ImageIdentity, Transport, docker_identity, nameless_identity, parse_docker_reference
 from cip.trust.evaluation import TrustTools, UnverifiedImage
-from cip.trust.requirements import GpgvOutcome
+from cip.trust.policy import GpgvOutcome
 
 from . import openpgp
 

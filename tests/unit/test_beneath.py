@@ -4,7 +4,7 @@
 import os
 import unittest
 
-from cip.sources.beneath import Escape, Tree
+from cip.sources.files import Escape, Tree
 from tests.support.leaks import LeakCheckedTestCase
 
 

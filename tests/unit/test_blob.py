@@ -21,7 +21,7 @@ from cip.net.response import Response
 from cip.registry import blob
 from cip.registry.blob import RegistryBlob, parse_content_range
 from cip.registry.endpoints import Endpoint
-from cip.registry.hosts import GIVE_WAY_SECONDS
+from cip.registry.session import GIVE_WAY_SECONDS
 from cip.settings import RetryOptions, Settings, TimeLimits, TransferLimits
 from cip.sources.base import BlobAccess
 from tests.support.host import make_host

@@ -30,8 +30,7 @@ from cip.trust.evaluation import (
     require_index_or_instance,
     select_requirements,
 )
-from cip.trust.policy import Policy, parse_policy
-from cip.trust.requirements import Acceptance, Requirement, SignatureResult, name_of
+from cip.trust.policy import Acceptance, Policy, Requirement, SignatureResult, name_of, parse_policy
 from tests.support.roomed import needs_rooms
 from tests.support.signatures import DIGEST, docker, tools, unverified
 

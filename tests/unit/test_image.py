@@ -341,7 +341,7 @@ class Indexes(ImageCase):
         """The opener holds what was accepted against what it would serve."""
         other = Digest("sha256", "0" * 64)
         for source in (self.source(), self.plain()):
-            with mock.patch("cip.trust.requirements.digest_of", return_value=other):
+            with mock.patch("cip.trust.policy.digest_of", return_value=other):
                 with self.assertRaisesRegex(PolicyRejectedError, "the decision is not about this image"):
                     self.open(source)
             self.assertEqual(source.closed, 1)

@@ -6,7 +6,7 @@ import unittest
 
 from cip.errors import ErrorCode, InvalidReferenceError, SourceError
 from cip.model.reference import ImageReference, Transport, parse_image_reference
-from cip.sources.beneath import resolve_path
+from cip.sources.files import resolve_path
 from tests.support.leaks import LeakCheckedTestCase
 
 

@@ -9,8 +9,7 @@ import unittest
 from typing import Any
 
 from cip.errors import ConfigurationError, ErrorCode
-from cip.trust.policy import POLICY_LIMIT, accept_anything_policy, parse_policy
-from cip.trust.requirements import InsecureAcceptAnything, Reject
+from cip.trust.policy import POLICY_LIMIT, InsecureAcceptAnything, Reject, accept_anything_policy, parse_policy
 from tests.support.roomed import needs_rooms
 
 ACCEPT = '{"type":"insecureAcceptAnything"}'

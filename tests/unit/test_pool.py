@@ -10,7 +10,7 @@ from cip.net.connection import FAILED_SECONDS, IDLE_SECONDS, Connection, Connect
 from cip.net.limits import Cancellation, Limits
 from cip.net.tls import TlsContexts, TlsIdentity
 from cip.net.url import Origin
-from cip.registry.hosts import GIVE_WAY_SECONDS, HostLimit
+from cip.registry.session import GIVE_WAY_SECONDS, HostLimit
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock

@@ -14,8 +14,7 @@ from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, quote
 from ...model.descriptor import Digest
 from ...model.reference import ImageReference, Transport, path_identity
 from ...settings import PlatformOptions
-from ..beneath import open_regular, resolve_path
-from ..fileblob import FileBlob, refused, whole_file
+from ..files import FileBlob, open_regular, refused, resolve_path, whole_file
 from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
 from .compression import MAGIC_LENGTH, detect_compression, unpack
 from .spool import Spools

@@ -27,8 +27,7 @@ from ...model.reference import (
     parse_docker_reference,
 )
 from ..base import BlobAccess, PlainSource, RawManifest
-from ..beneath import resolve_path
-from ..fileblob import FileBlob, whole_file
+from ..files import FileBlob, resolve_path, whole_file
 from .archive import Archive, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .spool import SpooledFile, Spools

@@ -10,7 +10,7 @@ from functools import partial
 
 from ...content import undo_on_error
 from ...temporary import TemporaryFile, TemporarySpace
-from ..fileblob import refused
+from ..files import refused
 
 
 class Spools:

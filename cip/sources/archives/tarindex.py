@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ...content import require_time
 from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote
-from ..fileblob import reason, refused
+from ..files import reason, refused
 
 BLOCK = 512
 MEMBER_LIMIT = 1_000_000

@@ -21,8 +21,7 @@ from ...content import undo_on_error
 from ...errors import ConfigurationError, ErrorCode, NotFoundError, SourceError, UnsupportedError, quote
 from ...model.descriptor import Digest, parse_digest
 from ...model.jsontree import JsonNode, parse_json
-from ..beneath import Escape, Tree
-from ..fileblob import FileBlob, read_document, reason, whole_file
+from ..files import Escape, FileBlob, Tree, read_document, reason, whole_file
 from .tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
 
 LIST_LIMIT = 64 * 1024 * 1024  # bytes of images.json and layers.json

@@ -20,8 +20,7 @@ from ...errors import ContentMismatchError, ErrorCode, InvalidDocumentError, Sou
 from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
 from ..archives.compression import Compression, DecompressingReader
-from ..beneath import Tree, open_regular
-from ..fileblob import FileBlob, refused
+from ..files import FileBlob, Tree, open_regular, refused
 
 LINE_LIMIT = 16 * 1024 * 1024  # bytes of one line of a recipe
 ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare

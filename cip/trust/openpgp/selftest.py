@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64decode
 
 from ...errors import MissingDependencyError, SignatureError
-from ..requirements import RunGpgv
+from ..policy import RunGpgv
 from ..signed.requirement import VerificationRecord
 from .keyring import merge_key_rings
 from .simplesigning import verify_message

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn, Protocol
 from ...errors import InvalidReferenceError, SignatureError, quote
 from ...model.jsontree import JsonNode
 from ...model.reference import DockerReference, parse_docker_reference, require_name_prefix
-from ..requirements import NOT_SHARED, PolicyReaders
+from ..policy import NOT_SHARED, PolicyReaders
 
 
 class IdentityMatcher(Protocol):

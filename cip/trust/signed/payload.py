@@ -12,7 +12,7 @@ from ...errors import SignatureError
 from ...model.descriptor import Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ...model.reference import DockerReference
-from ..requirements import Acceptance, UnverifiedImage, name_of
+from ..policy import Acceptance, UnverifiedImage, name_of
 from .matching import IdentityMatcher, require_identity
 from .requirement import VerificationRecord
 

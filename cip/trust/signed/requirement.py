@@ -10,7 +10,7 @@ from ...content import require_time
 from ...errors import CipError, MissingDependencyError, Phase, PolicyRejectedError, SignatureError, SourceError
 from ...model.jsontree import JsonNode
 from ...model.signature import FoundBundles, RawSignature
-from ..requirements import Acceptance, BundleRecord, BundleRules, SignatureResult, TrustTools, UnverifiedImage
+from ..policy import Acceptance, BundleRecord, BundleRules, SignatureResult, TrustTools, UnverifiedImage
 from .matching import parse_identity_matcher
 
 _REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all

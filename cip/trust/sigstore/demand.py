@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...errors import SignatureError
-from ..requirements import TrustTools
+from ..policy import TrustTools
 from ..signed.materials import Material
 from .certificates import CertificateIdentity
 from .keys import PublicKey, load_public_key

@@ -14,7 +14,7 @@ from ... import rooms
 from ...errors import CipError, SignatureError, UnsupportedError, quote
 from ...model.jsontree import JsonNode
 from ...model.signature import SIGSTORE_MIME_TYPE, FoundBundles, SigstoreSignature
-from ..requirements import Acceptance, PolicyReaders, SignatureResult, TrustTools, UnverifiedImage
+from ..policy import Acceptance, PolicyReaders, SignatureResult, TrustTools, UnverifiedImage
 from ..signed.armor import decode_base64
 from ..signed.matching import IdentityMatcher, parse_signed_identity
 from ..signed.materials import parse_materials

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ...errors import SignatureError
-from ..requirements import TrustTools
+from ..policy import TrustTools
 from ..signed.armor import pem_blocks
 from ..signed.materials import Material
 from ..signed.requirement import VerificationRecord

@@ -10,7 +10,7 @@ from cip.hostconfig.paths import parse_toml
 from cip.model.jsontree import parse_json
 from cip.model.reference import ImageReference, Transport
 from cip.settings import HostEnvironment
-from cip.sources.fileblob import FileBlob
+from cip.sources.files import FileBlob
 from cip.sources.storage.configuration import _Values, parse_storage_name, split_store
 from cip.sources.storage.store import _read_image, _read_layer, item_file_name
 from cip.sources.storage.tarsplit import LayerFiles, RebuiltLayer, measure_recipe

@@ -18,8 +18,7 @@ from cip.model.reference import Transport, path_identity
 from cip.model.signature import FoundBundles, SigstoreBundle, SigstoreSignature
 from cip.report.audit import audit_record
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
-from cip.trust.policy import parse_policy
-from cip.trust.requirements import BundleRules, PolicyReaders, SignatureResult, UnverifiedImage
+from cip.trust.policy import BundleRules, PolicyReaders, SignatureResult, UnverifiedImage, parse_policy
 from tests.support.bundles import DIGEST, IMAGE, PREDICATE, SUBJECT_URI, V1, World, authority_entry, statement
 from tests.support.signatures import docker, tools
 from tests.support.sigstore import OIDC_ISSUER, b64, new_key, public_pem, sign, signature_of, sigstore_payload
@@ -460,7 +459,7 @@ class ImportTest(unittest.TestCase):
 import sys
 from cip.trust.evaluation import ImageRejectedError, require_accepted
 from cip.trust.policy import parse_policy
-from cip.trust.requirements import UnverifiedImage
+from cip.trust.policy import UnverifiedImage
 from tests.support.signatures import docker, tools
 policy = parse_policy(b'{{"default": [{{"type": "sigstoreSigned", "keyPath": "{KEY}"}}]}}', "p")
 try:

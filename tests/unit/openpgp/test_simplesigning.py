@@ -9,7 +9,7 @@ from cip.model.signature import SigstoreSignature, SimpleSignature
 from cip.programs import GpgvResult
 from cip.trust.openpgp.keyring import KeyRing
 from cip.trust.openpgp.simplesigning import SignedBy, verify_message
-from cip.trust.requirements import SignatureResult
+from cip.trust.policy import SignatureResult
 from cip.trust.signed.matching import MatchRepoDigestOrExact
 from cip.trust.signed.materials import Material
 from cip.trust.signed.requirement import VerificationRecord

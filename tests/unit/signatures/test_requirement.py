@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cip.content import timed
 from cip.errors import ErrorCode, NetworkError, Phase, PolicyRejectedError, SignatureError, SourceError
 from cip.model.signature import SimpleSignature, parse_signature_blob
-from cip.trust.requirements import Acceptance, SignatureResult
+from cip.trust.policy import Acceptance, SignatureResult
 from cip.trust.signed.requirement import VerificationRecord, require_one_accepted
 from tests.support.roomed import needs_rooms
 from tests.support.signatures import unverified

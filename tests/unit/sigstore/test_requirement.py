@@ -11,8 +11,7 @@ from unittest import mock
 from cip.errors import ConfigurationError, ErrorCode
 from cip.model.signature import SigstoreSignature, SimpleSignature, parse_signature_blob
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
-from cip.trust.policy import parse_policy
-from cip.trust.requirements import PolicyReaders, SignatureResult
+from cip.trust.policy import PolicyReaders, SignatureResult, parse_policy
 from tests.support.peers import skip_where_asked
 from tests.support.signatures import DIGEST, NOW, OTHER_DIGEST, REFERENCE, docker, tools, unverified
 

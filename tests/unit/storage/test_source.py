@@ -476,7 +476,7 @@ class Refusals(StorageTestCase):
         self.assertIs(caught.exception.code, ErrorCode.BLOB_NOT_FOUND)
 
     def test_what_may_not_be_read_says_how_it_could_be(self) -> None:
-        with mock.patch("cip.sources.beneath.Tree.open_file", side_effect=PermissionError(13, "Permission denied")):
+        with mock.patch("cip.sources.files.Tree.open_file", side_effect=PermissionError(13, "Permission denied")):
             with self.assertRaisesRegex(SourceError, "images.json: permission denied; .*podman unshare"):
                 self.open()
 

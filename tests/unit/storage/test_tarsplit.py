@@ -11,8 +11,7 @@ from unittest import mock
 
 from cip.content import BytesReader, read_limited
 from cip.errors import CipError, ErrorCode, InvalidDocumentError, SourceError
-from cip.sources.beneath import Escape, Tree
-from cip.sources.fileblob import whole_file
+from cip.sources.files import Escape, Tree, whole_file
 from cip.sources.storage import tarsplit
 from cip.sources.storage.tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
 from tests.support import images, storage

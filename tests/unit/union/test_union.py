@@ -18,7 +18,7 @@ from cip.programs import DirectPrograms
 from cip.settings import Settings
 from cip.sources.archives.spool import Spools
 from cip.sources.base import BlobAccess, RawManifest
-from cip.sources.fileblob import FileBlob
+from cip.sources.files import FileBlob
 from cip.temporary import TemporarySpace
 from cip.union import open_with_local_sources
 from tests.support import images
