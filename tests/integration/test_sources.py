@@ -532,7 +532,7 @@ class ArchivesTest(SourcesTestCase):
                 self.assertEqual(len(found), 4 * len(layers))
 
     def test_a_file_that_is_cut_while_it_is_served_never_looks_complete(self) -> None:
-        made = images.big(self.directory / "big")
+        made = images.big(self.directory / "big", size=16_000_000)
         archive = self.directory / "big.tar"
         archive.write_bytes(images.oci_archive(made.layout))
         path = made.layout.blob_path(made.layer.digest)
@@ -540,7 +540,8 @@ class ArchivesTest(SourcesTestCase):
             with self.subTest(name), running("--insecure-policy", name, status=1) as proxy:
                 self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
                 proxy.line.send(f"GET /blobs/{made.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                # It has begun to send, and cannot go on before we read: far less than the blob fits into the socket.
+                # It has begun to send, and cannot go on before we read: far less than the blob fits into the socket and
+                # its three buffers.
                 self.assertTrue(select.select([proxy.line.sock], [], [], PATIENCE)[0])
                 os.truncate(file, 1_000_000)
                 answer = proxy.line.answer()

@@ -226,9 +226,9 @@ class BlobFixture(NamedTuple):
     content: bytes
 
 
-def big(path: Path) -> BlobFixture:
-    """BIG: a layer of BIG_SIZE bytes that do not compress."""
-    return _one_layer(path, random_bytes(BIG_SIZE, b"BIG"))
+def big(path: Path, *, size: int = BIG_SIZE) -> BlobFixture:
+    """BIG: a layer of `size` bytes that do not compress."""
+    return _one_layer(path, random_bytes(size, b"BIG"))
 
 
 def bad(path: Path, *, size: int = BIG_SIZE) -> BlobFixture:
