@@ -7,13 +7,14 @@ One broken file does not hide what the others say: each part is read by itself, 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from .. import rooms
-from ..errors import CipError, ErrorCode, NotFoundError
+from ..errors import CipError, ErrorCode, NotFoundError, PolicyRejectedError
 from ..hostconfig.authfile import DescriptorFiles, plan_credentials
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.machine import host_platforms
@@ -36,7 +37,16 @@ from ..net.url import parse_origin
 from ..settings import PolicySource, Settings
 from ..sources.files import resolve_path
 from ..trust.evaluation import select_requirements
-from ..trust.policy import Policy, PolicyReaders, Requirement, accept_anything_policy, parse_policy, unmatched_scopes
+from ..trust.policy import (
+    Policy,
+    PolicyReaders,
+    Requirement,
+    TrustTools,
+    UnverifiedImage,
+    accept_anything_policy,
+    parse_policy,
+    unmatched_scopes,
+)
 from ..trust.signed.materials import Material
 from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
 
@@ -151,10 +161,15 @@ class _Explainer:
         selection = select_requirements(policy, identity)
         requirements = tuple(_requirement_view(each) for each in selection.requirements)
         where = f"{policy.where}, scope {selection.scope}"
-        for requirement in requirements:
+        for requirement, view in zip(selection.requirements, requirements, strict=True):
             if requirement.kind == "reject":
                 self._refusals.append(f"{where}, rejects every image")
-            for key in requirement.keys:
+            elif not requirement.verifies:  # asks for no signature, so nothing but what it says now
+                try:
+                    requirement.check(UnverifiedImage(identity, b""), TrustTools(_unasked, _unasked, time.time), [])
+                except PolicyRejectedError as error:
+                    self._refusals.append(f"{where}: {error}")
+            for key in view.keys:
                 self._require_key_file(key, where)
         if self._settings.policy.require_signed and not any(each.verifies for each in requirements):
             self._refusals.append(f"--require-signed is given, and {where}, asks for no signature")
@@ -302,6 +317,10 @@ class _Explainer:
         others = len(usable) - 1
         more = f", or from {others} other place{'s' if others > 1 else ''}" if others else ""
         return f"from {usable[0].location}{more}"
+
+
+def _unasked(*what: object) -> NoReturn:
+    raise AssertionError(f"an explanation asks nobody: {what}")
 
 
 def _requirement_view(requirement: Requirement) -> RequirementView:

@@ -49,6 +49,7 @@ from tests.support.sigstorecases import SigstoreCases, sigstore_signed
 from tests.support.simpleblobs import MATCH, NAME, Requirement, SimpleBlobs, ring_sources, signed_by
 
 SEED = 20261123
+CHANGED = 3000 if "CIP_TEST_LONG" in os.environ else 300  # certificates
 MIXED = 260  # generated combinations of requirements, keys, identities and signatures
 MANIFEST = images.MANIFEST_M
 PLATFORM = ("--override-os", "linux", "--override-arch", "amd64")  # as the settings of ours
@@ -415,6 +416,15 @@ class SigstoreTest(DifferentialCase):
         rows = "5.1 base64, 5.3 headers, 5.6 hosts, 5.6 text, D10 constraints, D10 leaf, D10 small"
         rows += ", D13, D5, D9 body, D9 entry"
         self.require_agreement(250, least_accepted=60, rows=rows)
+
+    def test_certificates_with_a_changed_byte(self) -> None:
+        """Signed all the same, by an authority that writes what it likes: whatever the library cannot read refuses."""
+        cases, chance = SigstoreCases(MANIFEST, int(time.time()), SEED), random.Random(SEED)
+        for number in range(CHANGED):
+            leaf = cases.changed_leaf(chance)
+            self.compare_directory(f"{number}", [sigstore_signed(cases.trusting_fulcio())], [stored(leaf)])
+        self.assertEqual([each for each in self.differences.unmeant if "ours accepts" in each], [])
+        self.assertGreater(self.differences.counts[True], CHANGED // 10)
 
     def test_members_of_a_stored_signature_that_only_another_reader_takes_for_known_ones(self) -> None:
         cases = SigstoreCases(MANIFEST, int(time.time()), SEED)

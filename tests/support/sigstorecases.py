@@ -10,7 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from cip.model.descriptor import digest_of
 from cip.model.signature import SigstoreSignature
@@ -47,6 +47,7 @@ from .sigstore import (
     usages,
 )
 from .simpleblobs import MATCH, NAME, Requirement, flip
+from .stamps import der
 
 FLIPS = 10  # random single bits of each part of one good signature
 _DAY = 86400
@@ -351,6 +352,30 @@ class SigstoreCases:
     def _certified(self, leaf: Issued, **options: Any) -> SigstoreSignature:
         return certified(leaf, self.log, text=options.pop("text", self.text), **options)
 
+    def changed_leaf(self, chance: random.Random) -> SigstoreSignature:
+        """A signature with a certificate of every extension there is, a byte of which is another one."""
+        web = x509.UniformResourceIdentifier("https://github.com/o/r/.github/workflows/w.yml@refs/heads/main")
+        point = x509.DistributionPoint([web], None, None, None)
+        more = [
+            (x509.AuthorityKeyIdentifier.from_issuer_public_key(self.root.key.public_key()), False),
+            (x509.SubjectKeyIdentifier(b"1234"), False),
+            (x509.CRLDistributionPoints([point]), False),
+            (x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, web)]), False),
+            (x509.CertificatePolicies([x509.PolicyInformation(ObjectIdentifier("1.2.3.4"), None)]), False),
+        ]
+        san = names(EMAIL, hosts=["h.example"], addresses=["10.0.0.1"], others=[web])
+        leaf = fulcio_leaf(self.root, san=san, more=chance.sample(more, chance.randrange(len(more) + 1)))
+        content = bytearray(leaf.certificate.tbs_certificate_bytes)
+        content[chance.randrange(len(content))] = chance.choice(
+            (*b"\0\x01\x7f\x80\xff*.@ #\x0c\x13\x30", chance.randrange(256))
+        )
+        signature = self.root.key.sign(bytes(content), ec.ECDSA(hashes.SHA256()))
+        algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+        changed = pem(der(0x30, bytes(content) + algorithm + der(3, b"\0" + signature)), "CERTIFICATE")
+        made = sign(leaf.key, self.text)
+        annotations = {BUNDLE: self.log.entry(self.text, made, changed), CERTIFICATE: changed.decode()}
+        return signature_of(self.text, made, annotations)
+
     def _fulcio(self) -> Iterator[tuple[str, Requirement, SigstoreSignature]]:
         good = fulcio_leaf(self.root)
         signature = self._certified(good)
@@ -384,6 +409,25 @@ class SigstoreCases:
         for name, san in (
             ("case", names("Signer@example.com")),
             ("URI", names(others=[uri])),
+            *(
+                (f"beside URI {text!r}", names(EMAIL, others=[x509.UniformResourceIdentifier(text)]))
+                for text in (
+                    "https://github.com/o/r/.github/workflows/w.yml@refs/heads/a%20b",
+                    "spiffe://example.com:80/x?y#z",
+                    f"mailto:{EMAIL}",
+                    "*\x03",
+                    "https://a b/",
+                    "https://a..b/",
+                    "https://a./",
+                    "https://a:b/",
+                    "https:///x",
+                    "https://a/%zz",
+                    "https://a/\x7f",
+                    ":x",
+                    "1:x",
+                    "",
+                )
+            ),
             ("host", names(hosts=["example.com"])),
             ("two", names("other@example.com", EMAIL)),
             ("and another kind", names(EMAIL, others=[other])),

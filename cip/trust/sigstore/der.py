@@ -8,7 +8,7 @@ past its parent, nothing behind the end; INTEGER, OID, BOOLEAN and NULL in their
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, NoReturn
 
@@ -23,6 +23,14 @@ BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, UTF8_STRING = 0x01, 0x02,
 GENERALIZED_TIME, SEQUENCE, SET = 0x18, 0x30, 0x31
 CONTEXT_0, CONTEXT_1 = 0xA0, 0xA1  # constructed
 _CONSTRUCTED = 0x20
+_NAME_TEXTS: Mapping[int, Callable[[bytes], object]] = {  # what the reference reads in names, by tag
+    UTF8_STRING: lambda content: content.decode("utf-8"),
+    0x12: lambda content: _match(rb"[0-9 ]*", content),  # NumericString
+    0x13: lambda content: _match(rb"[A-Za-z0-9 '()+,./:=?*&-]*", content),  # PrintableString
+    0x14: lambda content: None,  # T61String
+    0x16: lambda content: content.decode("ascii"),  # IA5String
+    0x1E: lambda content: _match(rb"(?s)(?:[^\xd8-\xdf].)*", content),  # BMPString
+}
 _TIME = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:(\.\d{0,8}[1-9]))?Z")
 
 
@@ -98,6 +106,22 @@ def parse_der(data: bytes) -> Element:
     if len(found) != 1:
         _fail(f"expected one element, found {len(found)}")
     return found[0]
+
+
+def require_name(name: Element) -> None:
+    """Return only if `name` is an X.501 name whose texts are what their tags say. Raises ValueError."""
+    for part in name.expect(SEQUENCE).children:
+        for attribute in part.expect(SET).children:
+            number, value = attribute.expect(SEQUENCE).children
+            number.expect(OID)
+            if value.tag not in _NAME_TEXTS:
+                _fail(f"a text in a name with tag {value.tag:#04x}")
+            _NAME_TEXTS[value.tag](value.content)
+
+
+def _match(pattern: bytes, content: bytes) -> None:
+    if not re.fullmatch(pattern, content):
+        _fail("a text in a name that its tag does not allow")
 
 
 def utc_seconds(year: int, month: int, day: int, hour: int, minute: int, second: int) -> float:

@@ -7,13 +7,14 @@ each in its one canonical encoding. Its documented exceptions become SignatureEr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ...errors import MissingDependencyError, SignatureError, quote
 from ..signed.armor import pem_blocks
-from .der import OID, SEQUENCE, parse_der
+from .der import INTEGER, OID, SEQUENCE, parse_der, require_name
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -45,6 +46,9 @@ _USAGES = {
     "nonRepudiation": "content_commitment",
     "keyCertSign": "key_cert_sign",
 }
+_HOST = r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?::[0-9]*)?)?(?=[/?#]|\Z)"
+_URI = rf"(?:[A-Za-z][A-Za-z0-9+.-]*:(?:(?!//)|//{_HOST})(?:[!-$&-~]|%[0-9A-Fa-f]{{2}})*)?"
+_POLICY_MAPPINGS, _NO_MAPPINGS = "2.5.29.33", b"\x30\0"
 _PURPOSE = "check a sigstore signature"
 
 
@@ -275,6 +279,15 @@ def load_certificate(der: bytes) -> Certificate:
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
+    signed, outer, _ = parse_der(der).children
+    # RFC 5280 4.1: version, serial number, signature, issuer, validity, subject, subjectPublicKeyInfo
+    _, serial, inner, issuer, _, subject, spki, *_ = signed.children
+    if inner != outer:
+        raise ValueError("two different signature algorithms")
+    if serial.expect(INTEGER).content[0] >= 0x80:
+        raise ValueError("a negative serial number")
+    require_name(issuer)
+    require_name(subject)
     try:
         handle = x509.load_der_x509_certificate(der)
         version, extensions = handle.version, list(handle.extensions)
@@ -294,15 +307,13 @@ def load_certificate(der: bytes) -> Certificate:
         each.oid.dotted_string: each.value.value if isinstance(each.value, x509.UnrecognizedExtension) else b""
         for each in extensions
     }
+    for pair in parse_der(values.get(_POLICY_MAPPINGS, _NO_MAPPINGS)).expect(SEQUENCE).children:
+        for policy in pair.expect(SEQUENCE).children:
+            policy.expect(OID)
     known: dict[type, Any] = {type(each.value): each.value for each in extensions}
     constraints, usage = known.get(x509.BasicConstraints), known.get(x509.KeyUsage)
     purposes = known.get(x509.ExtendedKeyUsage)
     names: list[Any] = list(known.get(x509.SubjectAlternativeName, ()))
-    signed, outer, _ = parse_der(der).children
-    # RFC 5280 4.1: version, serial number, signature, issuer, validity, subject, subjectPublicKeyInfo
-    _, _, inner, issuer, _, subject, spki, *_ = signed.children
-    if inner != outer:
-        raise ValueError("two different signature algorithms")
     return Certificate(
         der=der,
         serial=handle.serial_number,
@@ -330,10 +341,14 @@ def load_certificate(der: bytes) -> Certificate:
 
 
 def _names(names: Sequence[Any], kind: type[Any]) -> tuple[str, ...]:
-    """The values of one kind. Raises ValueError for what RFC 5280 4.2.1.6 rules out: other than ASCII, a network."""
+    """The values of one kind. Raises ValueError for what RFC 5280 4.2.1.6 rules out: other than ASCII, a network.
+
+    And for a URI that is none, because the reference then reads nothing of the certificate.
+    """
     found = tuple(str(name.value) for name in names if isinstance(name, kind))
     for text in found:
-        if not text.isascii() or (kind.__name__ == "IPAddress" and "/" in text):
+        malformed = {"IPAddress": "/" in text, "UniformResourceIdentifier": not re.fullmatch(_URI, text)}
+        if not text.isascii() or malformed.get(kind.__name__):
             raise ValueError(f"malformed subject alternative name {quote(text)}")
     return found
 

@@ -259,6 +259,13 @@ class PolicyTest(ExplainCase):
         self.assertRegex(found.verdict, "^refused: .*policy.json, scope default, rejects every image")
         self.assertEqual((), found.errors)
 
+    def test_a_requirement_that_nothing_fulfils_is_a_refusal(self) -> None:
+        base_layer = {"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}}
+        self._policy({"type": "insecureAcceptAnything"}, base_layer)
+        self.assertRegex(
+            self.explain().verdict, "^refused: .*policy.json, scope docker:example.com/os: signedBaseLayer"
+        )
+
     def test_a_demand_for_signatures_that_the_policy_does_not_make_is_a_refusal(self) -> None:
         settings = self.settings()._replace(policy=PolicyOptions(require_signed=True))
         self.assertRegex(

@@ -12,6 +12,7 @@ from cip.trust.sigstore.der import (
     OID_LIMIT,
     SEQUENCE,
     parse_der,
+    require_name,
 )
 from tests.support.peers import skip_where_asked
 
@@ -136,6 +137,42 @@ class DerTest(unittest.TestCase):
                 parse_der(der(0x18, text)).time()
         with self.assertRaisesRegex(ValueError, "expected an element with tag 0x18, found 0x17"):
             parse_der(der(0x17, b"20231114221320Z")).time()
+
+    def test_texts_in_a_name_are_what_their_tags_say(self) -> None:
+        def name(tag: int, content: bytes) -> bytes:
+            return sequence(der(0x31, sequence(oid("2.5.4.3"), der(tag, content))))
+
+        for tag, content in (
+            (0x0C, "é".encode()),
+            (0x12, b"1 2"),
+            (0x13, b"A b.(c)?"),
+            (0x14, b"\xff"),
+            (0x16, b"a@b"),
+            (0x1E, b"\0a\x26\x3a"),
+        ):
+            require_name(parse_der(name(tag, content)))
+        for tag, content in (
+            (0x0C, b"\xe9"),
+            (0x12, b"x"),
+            (0x13, b"a@b"),
+            (0x13, b"a\n"),
+            (0x16, b"\x80"),
+            (0x1E, b"\0"),
+            (0x1E, b"\xd8\x3d\xde\x00"),
+            (0x0D, b"x"),
+            (0x04, b"x"),
+            (0x8C, b"x"),
+        ):
+            with self.subTest(tag=tag, content=content), self.assertRaises(ValueError):
+                require_name(parse_der(name(tag, content)))
+        for other in (
+            der(0x31),
+            sequence(sequence()),
+            sequence(der(0x31, sequence(integer(1), der(0x0C)))),
+            sequence(der(0x31, sequence(oid("2.5.4.3")))),
+        ):
+            with self.subTest(other), self.assertRaises(ValueError):
+                require_name(parse_der(other))
 
     def test_members_are_taken_in_order_and_none_may_be_left(self) -> None:
         fields = parse_der(sequence(integer(1), der(OCTET_STRING))).fields()

@@ -17,7 +17,19 @@ from cryptography import x509  # noqa: E402
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: E402
 
-from tests.support.sigstore import SIGNED_AT, Issued, authority, issue, names, new_key, public_pem, root, sign, spki  # noqa: E402
+from tests.support.sigstore import (  # noqa: E402
+    SIGNED_AT,
+    Issued,
+    authority,
+    issue,
+    names,
+    new_key,
+    public_pem,
+    raw_extension,
+    root,
+    sign,
+    spki,
+)
 
 
 def load(issued: Issued) -> Certificate:
@@ -120,6 +132,21 @@ class CertificateTest(unittest.TestCase):
         ):
             with self.subTest(case), self.assertRaises(ValueError):
                 load_certificate(text)
+
+    def test_what_the_reference_reads_nothing_of_is_refused(self) -> None:
+        """Go stops at a negative serial number, at a URI that is none, and at a malformed list of policies."""
+        der = root(serial=0x7F00).certificate.public_bytes(serialization.Encoding.DER)
+        load_certificate(der)
+        with self.assertRaisesRegex(ValueError, "negative serial number"):
+            load_certificate(der.replace(b"\x02\x02\x7f\0", b"\x02\x02\xff\0", 1))
+        mappings = {"good": "300a3008060255040602550a", "a number": "30053003020101", "not a list": "0500"}
+        for case, value in mappings.items():
+            issued = root(extensions=[(raw_extension("2.5.29.33", bytes.fromhex(value)), False)])
+            with self.subTest(case):
+                if case == "good":
+                    load(issued)
+                else:
+                    self.assertRaises(ValueError, load, issued)
 
     def test_extension_that_the_package_stumbles_over_is_refused(self) -> None:
         """A TLS feature with a number of no name is a KeyError inside `cryptography`."""
