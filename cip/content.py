@@ -422,11 +422,13 @@ class TimedReader:
 
 
 class OnePlace:
-    """What the reader of a blob answers that is in one place only."""
+    """What the reader of a blob answers that is in one place only, which `_what` names if nothing else does."""
+
+    _what = ""
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """`error`, whose message names the place."""
-        return error
+        """`error`, with the place."""
+        return error.served_by(self._what) if self._what else error
 
     def restart(self, error: ContentMismatchError) -> bool:
         """There is no other place."""

@@ -19,15 +19,7 @@ from enum import StrEnum
 from functools import partial
 
 from ..content import MANIFEST_LIMIT, OnePlace, read_limited, require_time, undo_on_error
-from ..errors import (
-    ContentMismatchError,
-    ErrorCode,
-    InvalidReferenceError,
-    NotFoundError,
-    Phase,
-    SourceError,
-    quote_own,
-)
+from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, Phase, SourceError, quote_own
 from ..model.descriptor import Digest
 from ..model.reference import ImageReference
 
@@ -241,10 +233,6 @@ class FileBlob(OnePlace):
     def rewind(self) -> None:
         """Go back to the first byte."""
         self._position = self._start
-
-    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Name the file."""
-        return error.served_by(self._what)
 
     def close(self) -> None:
         """Release the file."""

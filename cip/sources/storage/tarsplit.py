@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from ...content import CHUNK, OnePlace, Reader
-from ...errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
+from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote
 from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
 from ..archives.compression import Compression, DecompressingReader
@@ -74,10 +74,6 @@ class RebuiltLayer(OnePlace):
                     break
                 filled += count
             return filled
-
-    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Name the file."""
-        return error.served_by(self._what)
 
     def close(self) -> None:
         """Release recipe, directories and the current file."""
