@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
-from .content import timed, undo_on_error
+from .content import start_timer, timed, undo_on_error
 from .errors import CipError, ErrorCode, UsageError, redact_with
 from .events import NO_EVENTS, Events
 from .options import Command, Invocation, parse_arguments
@@ -267,9 +267,10 @@ def _core(
     redact_with(sources.secrets.redact)
     policy = _dial_early(invocation, sources) if asked else None
     from .opening import ImageOpener
-    from .trust.evaluation import TrustTools
+    from .trust.evaluation import TrustTools, no_audit
 
     tools = TrustTools(_read_key_file, programs.verify, time.time)
+    audit = audit or no_audit
     opener = ImageOpener(settings, sources, tools, lambda: policy or _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
 
@@ -286,7 +287,6 @@ def _core(
 
 def _dial_early(invocation: Invocation, sources: SourceOpener) -> Policy | None:
     """The policy, and once it was read a connection on its way; None when whoever opens the image will be refused."""
-    from .image import start_timer
     from .model.reference import parse_image_reference
 
     try:
@@ -299,14 +299,15 @@ def _dial_early(invocation: Invocation, sources: SourceOpener) -> Policy | None:
     return policy
 
 
-def _records(invocation: Invocation, stack: ExitStack) -> tuple[Events, Audit, Callable[[], None], InWriters | None]:
+def _records(
+    invocation: Invocation, stack: ExitStack
+) -> tuple[Events, Audit | None, Callable[[], None], InWriters | None]:
     """Where events and decisions are told, what writes the last of them, and what reaches those who write."""
-    from .trust.evaluation import no_audit
     from .wire.fds import adopt_writer
 
     if invocation.events_fd is None and invocation.audit_fd is None and not invocation.journal:
-        return NO_EVENTS, no_audit, lambda: None, None
-    audit: Audit = no_audit
+        return NO_EVENTS, None, lambda: None, None
+    audit: Audit | None = None
     records = rooms.Records()
     stack.callback(records.close)
     if invocation.journal:

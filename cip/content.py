@@ -14,6 +14,7 @@ passed on by the caller, hashed here, and free again once both are done. What fi
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ from enum import StrEnum
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol, Self
 
-from .errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError
+from .errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
@@ -231,6 +232,20 @@ def start_thread(run: Callable[[], object], name: str) -> Thread:
     except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack
         raise CipError(f"cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED) from error
     return thread
+
+
+def start_timer(seconds: float, option: str) -> Callable[[], float]:
+    """The seconds left, SourceError when there are none: a registry or an archive may have very much to look at."""
+    ends = time.monotonic() + seconds
+
+    def require_time() -> float:
+        left = ends - time.monotonic()
+        if left <= 0:
+            why = f"not done within the {seconds:g} s of {option}"
+            raise SourceError(why, code=ErrorCode.TIMEOUT)
+        return left
+
+    return require_time
 
 
 @contextmanager

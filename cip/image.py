@@ -8,24 +8,13 @@ for.
 
 import math
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import log, rooms
-from .content import MANIFEST_LIMIT, BlobReader, BytesReader, TimedReader, read_blob, timed
-from .errors import (
-    CipError,
-    ErrorCode,
-    InvalidDocumentError,
-    NotFoundError,
-    Phase,
-    SourceError,
-    UnsupportedError,
-    failing,
-    quote,
-)
+from .content import MANIFEST_LIMIT, BlobReader, BytesReader, TimedReader, read_blob, start_timer, timed
+from .errors import CipError, ErrorCode, InvalidDocumentError, NotFoundError, Phase, UnsupportedError, failing, quote
 from .events import Events, failure
 from .model import mediatype
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, Platform
@@ -267,20 +256,6 @@ class AcceptedManifest(NamedTuple):
     index_digest: Digest | None
     entry: Digest | None = None
     signed_by: frozenset[str] = frozenset()  # digests of referrers whose bundles the policy took for signatures
-
-
-def start_timer(seconds: float, option: str) -> Callable[[], float]:
-    """The seconds left, SourceError when there are none: a registry or an archive may have very much to look at."""
-    ends = time.monotonic() + seconds
-
-    def require_time() -> float:
-        left = ends - time.monotonic()
-        if left <= 0:
-            why = f"not done within the {seconds:g} s of {option}"
-            raise SourceError(why, code=ErrorCode.TIMEOUT)
-        return left
-
-    return require_time
 
 
 class ImageConfig:

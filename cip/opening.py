@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import log, rooms
-from .content import require_content, timed, undo_on_error
+from .content import require_content, start_timer, timed, undo_on_error
 from .errors import (
     CipError,
     ErrorCode,
@@ -22,7 +22,7 @@ from .errors import (
 )
 from .events import Events, failure
 from .hostconfig.machine import host_platforms
-from .image import AcceptedManifest, Image, start_timer
+from .image import AcceptedManifest, Image
 from .model.descriptor import Descriptor, Digest, Platform, digest_of
 from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance

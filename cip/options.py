@@ -10,6 +10,7 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from . import __version__, rooms
@@ -176,6 +177,9 @@ def version_text() -> str:
     )
 
 
+_Formatter = partial(argparse.HelpFormatter, width=80)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
@@ -190,7 +194,8 @@ def _values_of(options: Sequence[str]) -> Mapping[str, Any]:
     The parser knows those that are given: to tell it of all of them takes as long as the whole of a request.
     """
     given = {option.partition("=")[0].removeprefix("--") for option in options}
-    parser = _Parser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    # its help is not shown, and so the width of the terminal, for which it loads four modules, does not matter
+    parser = _Parser(prog=PROGRAM, add_help=False, allow_abbrev=False, formatter_class=_Formatter)
     for name in given:
         kind = _BY_NAME[name].kind
         action = "append" if kind is Kind.TEXTS else "store"

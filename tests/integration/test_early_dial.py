@@ -146,7 +146,6 @@ class Loaded(unittest.TestCase):
         "cip.readahead",
         "cip.referrers",
         "cip.registry.blob",
-        "cip.registry.failover",
         "cip.segments",
         "cip.signatures",
         "cryptography",

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from cip.confine.helper import AT_ONCE
 from cip.confine.remote import HelperPrograms
-from cip.content import timed
+from cip.content import start_timer, timed
 from cip.errors import CipError, ErrorCode, MissingDependencyError, SourceError
-from cip.image import start_timer
 from cip.programs import DirectPrograms
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE, ROOT

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-from cip.content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
+from cip.content import BlobAccess, BlobReader, BytesReader, Release, copy_verified, start_timer
 from cip.errors import (
     CipError,
     ContentMismatchError,
@@ -24,7 +24,7 @@ from cip.errors import (
     UsageError,
 )
 from cip.events import NO_EVENTS
-from cip.image import Image, start_timer
+from cip.image import Image
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.reference import ImageIdentity, ImageReference, Transport, docker_identity, parse_docker_reference
@@ -217,7 +217,7 @@ class Opening(ImageCase):
             opener.prepare()
 
     def test_judging_signatures_ends_with_the_time_to_open(self) -> None:
-        with mock.patch("cip.image.time.monotonic", side_effect=[0.0, 1.0, 181.0]):
+        with mock.patch("cip.content.time.monotonic", side_effect=[0.0, 1.0, 181.0]):
             require_time = start_timer(180.0, "--open-timeout")
             require_time()
             with self.assertRaisesRegex(SourceError, "not done within the 180 s of --open-timeout") as caught:
@@ -231,7 +231,7 @@ class Opening(ImageCase):
         source = self.plain()
         source.found = [SimpleSignature(b"\xa3", "place")]
         with (
-            mock.patch("cip.image.time.monotonic", side_effect=[0.0, 181.0]),
+            mock.patch("cip.content.time.monotonic", side_effect=[0.0, 181.0]),
             self.assertRaisesRegex(PolicyRejectedError, "not done within the 180 s") as caught,
         ):
             self.open(source, SIGNED.replace(b'"keyPath":"/missing"', b'"keyData":"%s"' % base64.b64encode(RING)))

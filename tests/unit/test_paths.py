@@ -4,10 +4,9 @@ import threading
 import unittest
 from unittest import mock
 
-from cip.content import timed
+from cip.content import start_timer, timed
 from cip.errors import ConfigurationError, ErrorCode, SourceError
 from cip.hostconfig import paths
-from cip.image import start_timer
 from cip.settings import CredentialOptions, HostEnvironment, PolicyOptions, PolicySource, Settings
 from tests.support.host import make_host
 

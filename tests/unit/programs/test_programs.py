@@ -9,9 +9,8 @@ import time
 import unittest
 from pathlib import Path
 
-from cip.content import timed
+from cip.content import start_timer, timed
 from cip.errors import ErrorCode, MissingDependencyError, SourceError
-from cip.image import start_timer
 from cip.programs import STDERR_LIMIT, DirectPrograms, GpgvResult, ProgramResult, Running, run_program
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from unittest import mock
 
 from cip import log
-from cip.content import timed
+from cip.content import start_timer, timed
 from cip.errors import ConfigurationError, ErrorCode, MissingDependencyError, SourceError
 from cip.events import NO_EVENTS
 from cip.hostconfig import registriesd
 from cip.hostconfig.registriesd import BundleTrust, SignatureLocation, load_registries_d, unread_registries_d
-from cip.image import start_timer
 from cip.model.reference import parse_docker_reference
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
