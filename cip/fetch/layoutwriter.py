@@ -28,7 +28,7 @@ from ..partial.blob import PartialBlob
 from ..partial.part import Part
 from ..partial.store import PartStore
 from ..sources.base import OpenRest
-from ..sources.files import read_document
+from ..sources.files import open_regular, read_document
 from ..sources.layout import ENTRY_LIMIT, INDEX_NAME
 
 LAYOUT_NAME = "oci-layout"
@@ -72,16 +72,15 @@ class LayoutWriter:
         """Whether the blob is there and right; one that is wrong is removed. Raises SourceError."""
         name = _blob_name(descriptor.digest)
         try:
-            file = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=self._root)
+            with open(open_regular(os.fsencode(name), self._root), "rb", buffering=0) as file:
+                right = os.fstat(file.fileno()).st_size == descriptor.size
+                if right:
+                    found = hashlib.file_digest(file, descriptor.digest.hasher)
+                    right = found.hexdigest() == descriptor.digest.encoded
         except FileNotFoundError:
             return False
         except OSError as error:
             raise write_fault(f"{self.path}/{name}", error) from error
-        with open(file, "rb", buffering=0) as opened:
-            right = os.fstat(file).st_size == descriptor.size
-            if right:
-                found = hashlib.file_digest(opened, descriptor.digest.hasher)
-                right = found.hexdigest() == descriptor.digest.encoded
         if not right:
             log.warning("%s/%s: damaged, and fetched again", self.path, name)
             with suppress(FileNotFoundError):
@@ -275,7 +274,9 @@ class LayoutWriter:
     def _replace(self, name: str, data: bytes) -> None:
         """Put `data` in the place of the file `name`, at once or not at all. Raises OSError."""
         new = f".{name}.new"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o644, dir_fd=self._root)
+        with suppress(FileNotFoundError):  # of a run that was killed; were it a link, another file would be written to
+            os.unlink(new, dir_fd=self._root)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644, dir_fd=self._root)
         with open(descriptor, "wb", buffering=0) as file:
             file.write(data)
             os.fsync(descriptor)

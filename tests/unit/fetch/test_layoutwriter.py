@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import threading
+from collections.abc import Callable
 from unittest import mock
 
 from cip import log
@@ -81,10 +82,20 @@ class Blobs(WriterCase):
             self.assertTrue(self.copy(self.writer()))
             self.assertEqual(self.blob(), CONTENT)
         self.assertEqual(len(self.warnings), 4)
-        path.unlink()
-        path.symlink_to("/etc/passwd")
-        with self.assertRaises(SourceError):
-            self.copy(self.writer())
+        others: tuple[Callable[[], object], ...] = (lambda: path.symlink_to("/etc/passwd"), path.mkdir)
+        for make in (*others, lambda: os.mkfifo(path)):
+            path.rmdir() if path.is_dir() else path.unlink()
+            make()
+            with self.assertRaisesRegex(SourceError, "not a regular file"):
+                self.copy(self.writer())
+
+    def test_what_a_killed_run_left_is_never_written_to(self) -> None:
+        victim = self.directory / "victim"
+        victim.write_bytes(b"untouched")
+        self.writer()
+        os.link(victim, self.path / ".index.json.new")
+        self.writer().add_entries([{"digest": "x"}])
+        self.assertEqual(victim.read_bytes(), b"untouched")
 
     def test_an_empty_blob(self) -> None:
         self.writer().write(b"", digest_of(b""))
