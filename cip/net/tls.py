@@ -283,8 +283,9 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for path in identity.authorities:
+    for path in (*identity.authorities, *(path for pair in identity.pairs for path in pair)):
         _require_file(path)
+    for path in identity.authorities:
         try:
             context.load_verify_locations(cafile=path)
         except ssl.SSLError:
@@ -293,8 +294,6 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
             raise ConfigurationError(path, f"cannot be read: {error.strerror}") from error
     for certificate, key in identity.pairs:
         try:
-            _require_file(certificate)
-            _require_file(key)
             context.load_cert_chain(certificate, key, password=_no_password)
         except (ssl.SSLError, OSError, CipError) as error:
             why = f"not a usable client certificate with the key {key}: {reason_of(error)}"

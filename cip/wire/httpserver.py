@@ -30,7 +30,7 @@ from ..model.mediatype import OCI_INDEX
 from ..net.lines import REQUEST_BODY_LIMIT, REQUESTS, Chunks, EndedError, Lines, MalformedError, framing_of, words_of
 from ..temporary import TemporarySpace
 from .fds import Output, receive_into
-from .problem import RequestFault, encode, frames_of, http_status, one_line, problem, seconds_to_wait
+from .problem import RequestFault, encode, http_status, one_line, problem, seconds_to_wait, unforeseen
 from .target import artifact_type_of, parse_target
 
 if TYPE_CHECKING:
@@ -146,9 +146,8 @@ class Conversation(BaseHTTPRequestHandler):
             self._tell(RequestFault(error.status, str(error)))
         except CipError as error:
             self._tell(error)
-        except Exception as error:  # a mistake of ours: the one broad except of this front end
-            log.error("internal error: %s", frames_of(error))
-            self._tell(CipError("internal error"))
+        except Exception as error:  # the one broad except of this front end
+            self._tell(unforeseen(error))
 
     def parse_request(self) -> bool:
         """Read a request to its end: the base takes the head, and looks neither at its framing nor at Host."""

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors as both wire protocols tell them: one table from code to HTTP status and JSON class."""
 
+import errno
 import json
+import os
 from collections.abc import Mapping, Sequence
 
+from .. import log
 from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, InvalidInputError
 
 PROBLEM_LIMIT = 8192  # bytes of a problem document as JSON (decisions.md section 4)
@@ -80,9 +83,7 @@ def http_status(error: CipError) -> int:
 
 def json_class(error: CipError) -> str:
     """The `error_code` of a JSON reply, the `code` of an error pipe; retryable exactly when the error says so."""
-    if error.code is ErrorCode.CLIENT_GONE:
-        return "EPIPE"
-    return "retryable" if error.retryable else "other"
+    return "EPIPE" if error.code is ErrorCode.CLIENT_GONE else "retryable" if error.retryable else "other"
 
 
 def title(code: ErrorCode) -> str:
@@ -120,9 +121,8 @@ def problem(error: CipError, *, limit: int = PROBLEM_LIMIT) -> dict[str, object]
 
 def seconds_to_wait(error: CipError) -> float | None:
     """The `retry_after` of `error`, at most `RETRY_AFTER_LIMIT`: a registry chose it, and JSON knows no infinity."""
-    if error.retry_after is None or 0 <= error.retry_after <= RETRY_AFTER_LIMIT:
-        return error.retry_after
-    return RETRY_AFTER_LIMIT
+    stated = error.retry_after
+    return stated if stated is None or 0 <= stated <= RETRY_AFTER_LIMIT else RETRY_AFTER_LIMIT
 
 
 def encode(members: Mapping[str, object]) -> bytes:
@@ -137,23 +137,30 @@ def public_text(text: str) -> str:
 
 def one_line(error: CipError) -> str:
     """What the log says of `error`: its sentence, and how often and how long was tried where that was not once."""
-    tries = error.attempts
-    if len(tries) < 2:
-        return public_text(str(error))
+    text, tries = public_text(str(error)), error.attempts
     least = "at least " if len(tries) == ATTEMPTS_TOLD else ""
-    return f"{public_text(str(error))} (tried {least}{len(tries)} times in {tries[-1].at:.1f} s)"
+    return text if len(tries) < 2 else f"{text} (tried {least}{len(tries)} times in {tries[-1].at:.1f} s)"
 
 
-def frames_of(error: Exception) -> str:
-    """Where a mistake of ours was raised, for the log; without its message, which may hold what must not be shown."""
-    import os
-    import traceback
+def unforeseen(error: Exception) -> CipError:
+    """What a parent is told of an exception that is no CipError; a mistake of ours is logged."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        why = "this process has all the memory or all the open files that it may have: raise its limits"
+        return CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
+    log.error("internal error: %s", _frames_of(error))
+    return CipError("internal error")
 
-    frames = (
-        f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
-        for frame in reversed(traceback.extract_tb(error.__traceback__))
-    )
-    return f"{type(error).__name__} at {', called from '.join(frames)}"
+
+def _frames_of(error: Exception) -> str:
+    """Where it was raised, without its message, which may hold what must not be shown.
+
+    Nothing is imported for it: that would fail where descriptors or memory are gone.
+    """
+    frames, at = [], error.__traceback__
+    while at is not None:
+        frames.append(f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno} {at.tb_frame.f_code.co_name}")
+        at = at.tb_next
+    return f"{type(error).__name__} at {', called from '.join(reversed(frames))}"
 
 
 def _told(attempt: Attempt) -> dict[str, object]:

@@ -32,7 +32,7 @@ from typing import NamedTuple, TypeVar
 from ... import log
 from ...content import start_thread, undo_on_error
 from ...errors import CipError, ErrorCode, InvalidInputError, PeerError, Phase
-from ..problem import frames_of
+from ..problem import unforeseen
 from .packets import ERROR_OBJECT_LIMIT, encode_error_object
 
 PIPE_ID_LIMIT = 2**32 - 1  # clients keep ids in 32 bits
@@ -453,14 +453,16 @@ class Pipes:
 
 
 def outcome_of(action: Callable[[], T]) -> T | CipError:
-    """What `action` returns, or the error it raises; a mistake of ours is logged and becomes `internal error`."""
+    """What `action` returns, or the error that it raises; nothing is raised, for somebody waits for the outcome."""
+    failed = CipError("internal error")  # made before: there may be no memory left when it is needed
     try:
         return action()
     except CipError as error:
         return error
     except Exception as error:  # the one broad except of this front end
-        log.error("internal error: %s", frames_of(error))
-        return CipError("internal error")
+        with suppress(Exception):
+            return unforeseen(error)
+        return failed
 
 
 def _conclude(transfer: Transfer, error: CipError | None) -> None:

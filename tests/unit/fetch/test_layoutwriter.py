@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable
+from functools import partial
 from unittest import mock
 
 from cip import log
@@ -82,8 +82,8 @@ class Blobs(WriterCase):
             self.assertTrue(self.copy(self.writer()))
             self.assertEqual(self.blob(), CONTENT)
         self.assertEqual(len(self.warnings), 4)
-        others: tuple[Callable[[], object], ...] = (lambda: path.symlink_to("/etc/passwd"), path.mkdir)
-        for make in (*others, lambda: os.mkfifo(path)):
+        link, pipe = partial(path.symlink_to, "/etc/passwd"), partial(os.mkfifo, path)
+        for make in (link, path.mkdir, pipe):
             path.rmdir() if path.is_dir() else path.unlink()
             make()
             with self.assertRaisesRegex(SourceError, "not a regular file"):

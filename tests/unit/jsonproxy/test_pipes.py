@@ -244,6 +244,30 @@ class FinishTypePipes(PipesTestCase):
         self.assertNotIn("secret", str(logged.call_args))
         os.close(opened.read_fd)
 
+    def test_a_transfer_ends_where_nothing_more_can_be_had(self) -> None:
+        """No memory, no descriptors, also where what tells of it needs some."""
+
+        def fail(error: Exception) -> None:
+            raise error
+
+        exhausted: tuple[Exception, ...] = (MemoryError(), OSError(errno.EMFILE, "x"), OSError(errno.ENOMEM, "x"))
+        for error in exhausted:
+            opened = self.pipes.feed(lambda _: fail(error), 5)  # noqa: B023
+            self.assertEqual(read_to_end(opened.read_fd), b"")
+            told = self.wait(self.pipes.finish(opened.pipe_id))
+            self.assertIs(told and told.code, ErrorCode.LIMIT_EXCEEDED)
+            raw = self.pipes.feed_raw(lambda _: fail(error), 5)  # noqa: B023
+            self.assertEqual(read_to_end(raw.data_fd), b"")
+            os.close(raw.error_fd)
+        no_files = mock.patch("builtins.__import__", side_effect=exhausted[1])
+        no_log = mock.patch("cip.log.error", side_effect=MemoryError)
+        for patch in (no_files, no_log):
+            with patch:
+                opened = self.pipes.feed(lambda _: fail(ValueError()), 5)
+                self.assertEqual(read_to_end(opened.read_fd), b"")
+            told = self.wait(self.pipes.finish(opened.pipe_id))
+            self.assertIs(told and told.code, ErrorCode.INTERNAL)
+
     def test_an_id_is_forgotten_when_it_is_finished(self) -> None:
         opened = self.pipes.feed_bytes(b"")
         self.assertIsNone(self.pipes.collect(self.pipes.finish(opened.pipe_id)))
