@@ -7,6 +7,7 @@ One broken file does not hide what the others say: each part is read by itself, 
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -32,7 +33,6 @@ from ..model.reference import (
     parse_image_reference,
     path_identity,
 )
-from ..net.tls import missing_authorities
 from ..net.url import parse_origin
 from ..settings import PolicySource, Settings
 from ..sources.files import resolve_path
@@ -345,3 +345,20 @@ def _key_names(value: object) -> Iterator[str]:
     elif isinstance(value, tuple):
         for each in value:
             yield from _key_names(each)
+
+
+def missing_authorities() -> str:
+    """Where the system's certificate authorities were looked for, when there is none at all; empty when there are some.
+
+    What the files hold is not looked at.
+    """
+    paths = ssl.get_default_verify_paths()
+    try:
+        found = bool(paths.cafile and os.path.getsize(paths.cafile)) or bool(paths.capath and os.listdir(paths.capath))
+    except OSError:
+        found = False
+    wanted = (
+        os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile,
+        os.environ.get(paths.openssl_capath_env) or paths.openssl_capath,
+    )
+    return "" if found else ", ".join(wanted)

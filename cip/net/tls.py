@@ -327,23 +327,6 @@ def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
     return False
 
 
-def missing_authorities() -> str:
-    """Where the system's certificate authorities were looked for, when there is none at all; empty when there are some.
-
-    What the files hold is not looked at.
-    """
-    paths = ssl.get_default_verify_paths()
-    try:
-        found = bool(paths.cafile and os.path.getsize(paths.cafile)) or bool(paths.capath and os.listdir(paths.capath))
-    except OSError:
-        found = False
-    wanted = (
-        os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile,
-        os.environ.get(paths.openssl_capath_env) or paths.openssl_capath,
-    )
-    return "" if found else ", ".join(wanted)
-
-
 def _no_password() -> str:
     raise ConfigurationError("client key", "it is encrypted, expected one without a password")
 

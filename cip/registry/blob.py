@@ -15,10 +15,9 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..content import read_blob, undo_on_error
+from ..content import undo_on_error
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
@@ -421,14 +420,3 @@ class RegistryBlob:
         error.digest = str(self._descriptor.digest)
         error.offset = self._offset
         return self._history.complete(error)
-
-
-def read_signature_blob(
-    descriptor: Descriptor, endpoint: Endpoint, session: RegistrySession, until: float, limit: int, what: str
-) -> bytes:
-    """A blob of at most `limit` bytes that `endpoint` has, verified, before the time `until`.
-
-    Raises ContentMismatchError, InvalidDocumentError (limit-exceeded), SourceError.
-    """
-    with closing(RegistryBlob(descriptor, BlobAccess.VERIFIED, (endpoint,), session, signature_until=until)) as blob:
-        return read_blob(blob, descriptor, limit, what)

@@ -22,10 +22,11 @@ from ..net.url import Url, join_url
 from ..settings import Settings
 from ..sources.base import BlobAccess, ReferrerList
 from .answers import require_uncompressed
-from .blob import RegistryBlob, read_signature_blob
+from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of, read_manifest
 from .failover import ask_endpoint
 from .session import RegistrySession
+from .signatures import read_signature_blob
 
 PAGE_LIMIT = 64  # pages of one list
 SHOWN_DIGITS = 12  # of a tag, in a sentence

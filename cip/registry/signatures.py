@@ -12,10 +12,12 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TypeVar
 from urllib.parse import unquote
 
 from .. import log
+from ..content import BlobAccess, read_blob
 from ..errors import (
     CipError,
     ConfigurationError,
@@ -47,7 +49,7 @@ from ..net.url import Url, parse_url
 from ..settings import Credentials, Settings
 from .answers import refusal, require_uncompressed
 from .authorization import basic_authorization
-from .blob import read_signature_blob
+from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of
 from .failover import ask_endpoint
 from .session import RegistrySession
@@ -251,3 +253,14 @@ class _Fetch:
 
 def _unreadable(where: str, why: str) -> SignatureError:
     return SignatureError(f"{where}: {why}", phase=Phase.SIGNATURE, reason="fetch")
+
+
+def read_signature_blob(
+    descriptor: Descriptor, endpoint: Endpoint, session: RegistrySession, until: float, limit: int, what: str
+) -> bytes:
+    """A blob of at most `limit` bytes that `endpoint` has, verified, before the time `until`.
+
+    Raises ContentMismatchError, InvalidDocumentError (limit-exceeded), SourceError.
+    """
+    with closing(RegistryBlob(descriptor, BlobAccess.VERIFIED, (endpoint,), session, signature_until=until)) as blob:
+        return read_blob(blob, descriptor, limit, what)
