@@ -11,7 +11,8 @@ place. The layer that comes next may fill up to the user's limit, the others FIR
 than LAYERS of them; what the parent was handed and leaves unread counts among these, beyond the limit for one. A layer
 is handed over as it is, so nothing is requested twice; one that failed early is forgotten and asked for again when the
 parent wants it, and nothing more is begun before the parent asks for another. Of a parent that is not known to want
-them all, those that it has left more than LEFT_BEHIND places behind are given up.
+them all, those that it has left more than LEFT_BEHIND places behind are given up. One that begins with the largest
+layers is followed by size, as composefs asks for them.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class ReadAhead:
         # For each place the next one at or behind it whose layer was neither asked for nor given up, as far as known.
         self._wanted = list(range(len(self._order) + 1))
         self._following = len(self._order)  # the place behind the layer that the parent asked for last
+        self._asked: set[Digest] = set()  # up to one more than LAYERS
         self._early: dict[Digest, _EarlyBlob] = {}
         self._handed = _Amount()  # bytes that the parent was handed and has not read
 
@@ -75,7 +77,7 @@ class ReadAhead:
             if digest in self._places:
                 self._forget(digest)
                 self._access = access
-                self._follow(self._places[digest], expected=early is not None)
+                self._follow(digest, expected=early is not None)
                 self._work.notify(len(self._queue))
         reader: BlobReader | None = None
         if early is not None and early.access is access:
@@ -122,13 +124,32 @@ class ReadAhead:
         else:
             threading.Thread(target=self._run, args=(early,), name="read-ahead", daemon=True).start()
 
-    def _follow(self, place: int, *, expected: bool) -> None:
-        """Begin what comes behind the layer at `place`, if the parent asks for one behind the other."""
+    def _follow(self, digest: Digest, *, expected: bool) -> None:
+        """Begin what comes behind a layer, if the parent asks for one behind the other."""
+        place = self._places[digest]
         in_order = expected or (place > 0 and self._wanted[place - 1] != place - 1)
+        if len(self._asked) <= LAYERS:
+            self._asked.add(digest)
+        if not (in_order or self._guess) and self._sort():
+            place, in_order = self._places[digest], True
         self._following = place + 1 if in_order or self._guess else len(self._order)
         if in_order and not self._guess:
             self._give_up([digest for digest in self._early if self._places[digest] < place - LEFT_BEHIND])
         self._begin_following()
+
+    def _sort(self) -> bool:
+        """Put the layers in order of size if those asked for are the largest; some at once may have been swapped."""
+        if not 2 <= len(self._asked) <= LAYERS:
+            return False
+        order = tuple(sorted(self._order, key=lambda digest: -self._layers[digest].size))
+        if order == self._order or self._asked != set(order[: len(self._asked)]):
+            return False
+        self._order = order
+        self._places = {digest: place for place, digest in enumerate(order)}
+        self._wanted = list(range(len(order) + 1))
+        for digest in self._asked:
+            self._forget(digest)
+        return True
 
     def _give_up_failed(self) -> None:
         self._give_up([digest for digest, each in self._early.items() if each.failed])

@@ -154,11 +154,12 @@ class ReadAheadCase(ThreadCheckedCase):
     def test_threads_are_as_many_as_connections_not_as_layers(self) -> None:
         image = self.image(60, 64)
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
-        with mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start) as start:
+        counted = mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start)
+        with counted as start, mock.patch("cip.readahead.IDLE_SECONDS", 30):  # or a pause of this process lets them end
             for digest in image.order:
                 reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
                 self.assertEqual(_read(reader), image.blobs[digest])
-        self.assertLess(start.call_count, 20)  # a pause of this process may let one end
+        self.assertLess(start.call_count, 20)
         ahead.close()
 
     def test_what_has_arrived_makes_room_for_the_next_but_not_for_all(self) -> None:
@@ -361,6 +362,34 @@ class UnknownParentCase(ThreadCheckedCase):
             self.ask(ahead, image, place)
         self.assertTrue(self.quiet())
         self.assertEqual(len(image.opened), 6)
+
+    def test_a_parent_that_asks_for_the_largest_first_is_followed_by_size(self) -> None:
+        blobs = [bytes([number]) * (1000 * (number * 7 % 40 + 1)) for number in range(40)]
+        by_size = sorted(range(40), key=lambda place: -len(blobs[place]))
+        for access in BlobAccess:
+            for first in (0, 1):  # two at once may have been swapped
+                image = _Image(blobs)
+                ahead = self.ahead(image)
+                for place in (by_size[first], by_size[1 - first]):
+                    self.ask(ahead, image, place, access)
+                self.assertTrue(self.quiet())
+                self.assertEqual(set(image.opened), {image.order[place] for place in by_size[: 2 + LAYERS]})
+                for place in by_size[2:]:
+                    self.assertEqual(self.ask(ahead, image, place, access), blobs[place])
+                self.assertEqual(sorted(image.opened), sorted(image.order), "each once")
+                self.assertEqual(image.accesses, {access})
+
+    def test_layers_that_are_not_the_largest_or_only_one_of_them_are_not_followed_by_size(self) -> None:
+        image = _Image([bytes([number]) * (1000 * (number * 7 % 40 + 1)) for number in range(40)])
+        by_size = sorted(range(40), key=lambda place: -len(image.blobs[image.order[place]]))
+        for places in ((0,), (0, 2), (1, 2), (2, 5, 4)):
+            asked = [by_size[place] for place in places]
+            ahead = self.ahead(image)
+            image.opened.clear()
+            for place in asked:
+                self.ask(ahead, image, place)
+            self.assertTrue(self.quiet())
+            self.assertEqual(image.opened, [image.order[place] for place in asked])
 
     def test_a_jump_ends_it(self) -> None:
         image = self.image(60)
