@@ -273,12 +273,10 @@ class UnionSource(PlainSource):
 
     def _offline(self, what: str, digest: Digest | None) -> NetworkError:
         asked = ", ".join(place.text for place in self._places) or "none could be opened"
-        return NetworkError(
-            f"{self._text}: no {what} in the local sources ({asked}), and --offline forbids to ask the registry",
-            code=ErrorCode.OFFLINE,
-            phase=None if digest is not None else Phase.MANIFEST,
-            digest=str(digest) if digest is not None else None,
-        )
+        why = f"{self._text}: no {what} in the local sources ({asked}), and --offline forbids to ask the registry"
+        error = NetworkError(why, code=ErrorCode.OFFLINE, phase=None if digest else Phase.MANIFEST)
+        error.digest = str(digest) if digest else None
+        return error
 
 
 class LocalBlob:

@@ -248,8 +248,7 @@ class _Race:
         while True:
             now = time.monotonic()
             if waiting and (now >= next_start or not self._pending):
-                winner = self._start(waiting.pop(0))
-                if winner is not None:
+                if winner := self._start(waiting.pop(0)):
                     return winner
                 next_start = now + delay
                 continue
@@ -260,8 +259,7 @@ class _Race:
             self._limits.cancellation.require(host)
             wake = min(end, next_start, now + POLL) if waiting else min(end, now + POLL)
             for descriptor, _ in self._poll.poll(max(0.0, wake - now) * 1000 + 1):
-                winner = self._finish(descriptor)
-                if winner is not None:
+                if winner := self._finish(descriptor):
                     return winner
 
     def close(self) -> None:
