@@ -67,6 +67,10 @@ class Updaters:
         self._plain[host] = f'[[registry]]\nlocation="{host}"\ninsecure=true\n'
         self._write("registries.conf", "".join(self._plain.values()))
 
+    def trust(self, host: str, authority: str) -> None:
+        """Let both proxies believe this authority, a PEM text, for a registry."""
+        self._write(f"certs.d/{host}/ca.crt", authority)
+
     def start(self, proxy: str, command: Sequence[str | Path], flags: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start a program that finds `proxy` as skopeo, in a session of its own; `flags` are for ours alone."""
         environment = clean_environment(self.home)
