@@ -17,6 +17,7 @@ class EarlySocketTest(unittest.TestCase):
 
     def setUp(self) -> None:
         self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(5)  # seconds
         self.addCleanup(self.server.close)
         self.origin = Origin("https", "127.0.0.1", self.server.getsockname()[1])
         self.limits = Limits(Clock(), TimeLimits(), Cancellation())
