@@ -94,13 +94,11 @@ class Image:
         for layer in self._layers:
             if layer.size == UNKNOWN_SIZE:
                 raise UnsupportedError(f"{self._where(f'layer {layer.digest}')}: cannot be rebuilt from its storage")
-        from .model.convert import convert_manifest, with_layers
-
         if accepted.manifest.media_type == mediatype.OCI_MANIFEST:
-            data = with_layers(accepted.data, self._layers, self._where("manifest"))
+            data = rooms.with_layers(accepted.data, self._layers, self._where("manifest"))
         else:
             stored = accepted.manifest._replace(layers=self._layers)
-            data = convert_manifest(stored, self._config.stored(), self.reference).manifest
+            data = rooms.convert_manifest(stored, self._config.stored(), self.reference).manifest
         return ServedManifest(data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
 
     def config(self) -> bytes:
@@ -235,9 +233,7 @@ class Image:
         if self._served is None:
             accepted, converted = self.accepted, None
             if accepted.manifest.media_type != mediatype.OCI_MANIFEST:
-                from .model.convert import convert_manifest
-
-                converted = convert_manifest(accepted.manifest, self._config.stored(), self.reference)
+                converted = rooms.convert_manifest(accepted.manifest, self._config.stored(), self.reference)
             data = converted.manifest if converted is not None else accepted.data
             served = ServedManifest(data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
             self._served = served, converted
@@ -302,15 +298,11 @@ class ImageConfig:
 
         Raises UnsupportedError for an artifact, whose config is none, and what `stored` raises.
         """
-        from .model.convert import encode_config
-
-        return encode_config(self._of_image(), self._where)
+        return rooms.encode_config(self._of_image(), self._where)
 
     def inner(self) -> bytes:
         """The `config` object inside the config, as the deprecated GetConfig answers. Raises as `encoded`."""
-        from .model.convert import encode_inner_config
-
-        return encode_inner_config(self._of_image(), self._where)
+        return rooms.encode_inner_config(self._of_image(), self._where)
 
     def require_platform(self) -> None:
         """Return unless the config says that the image is for none of the wanted platforms. Reads the config.

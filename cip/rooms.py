@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from .fetch.command import parse_destination as parse_destination
     from .hostconfig.credhelper import ask_helper as ask_helper
     from .hostconfig.registriesd import unread_registries_d as unread_registries_d
+    from .model.convert import compose_manifest as compose_manifest
+    from .model.convert import convert_manifest as convert_manifest
+    from .model.convert import encode_config as encode_config
+    from .model.convert import encode_inner_config as encode_inner_config
+    from .model.convert import with_layers as with_layers
     from .model.referrers import SUBJECT_KEY as SUBJECT_KEY
     from .model.referrers import VERIFIED_KEY as VERIFIED_KEY
     from .model.referrers import parse_referrers as parse_referrers
@@ -93,6 +98,7 @@ ROOMS = (
         "`GET /referrers`; bundles",
         ("signatures",),
     ),
+    Room("convert", ("model.convert",), "Docker's manifests in OCI form; `GetFullConfig`"),
     Room("archives", ("sources.archives",), "`oci-archive:`, `docker-archive:`"),
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
@@ -196,6 +202,11 @@ OFFERS = {
     "open_tarball": Offer("sources.tarball", "tarball:", _transport),
     "open_with_local_sources": Offer("union", "--local-source"),
     "with_signatures": Offer("signatures", instead=lambda image, *where: image),  # nothing that verifies would ask
+    "convert_manifest": Offer("model.convert", "a Docker manifest in OCI form", _dependency),
+    "compose_manifest": Offer("model.convert", "a manifest for what has none", _dependency),
+    "with_layers": Offer("model.convert", "a manifest with other layers", _dependency),
+    "encode_config": Offer("model.convert", "GetFullConfig", _dependency),
+    "encode_inner_config": Offer("model.convert", "GetConfig", _dependency),
     "fetch_signatures": Offer("registry.signatures", *_SIGNATURES),
     "locations_of_signatures": Offer("registry.signatures", *_SIGNATURES),
     "read_directory_signatures": Offer("sources.keptsignatures", *_SIGNATURES),

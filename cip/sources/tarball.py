@@ -11,11 +11,11 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import rooms
 from ..content import BytesReader, Reader, copy_counted, undo_on_error
 from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
-from ..model.convert import compose_manifest
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from ..model.reference import ImageReference, Transport, nameless_identity
 from ..settings import PlatformOptions
@@ -52,7 +52,7 @@ class TarballSource(PlainSource):
         self._descriptors = [file.descriptor for file in files]
         self._config = _compose_config(files)
         config = Descriptor(mediatype.OCI_CONFIG, digest_of(self._config), len(self._config))
-        self._manifest = compose_manifest(config, [file.described for file in files])
+        self._manifest = rooms.compose_manifest(config, [file.described for file in files])
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The generated manifest; there are no instances."""

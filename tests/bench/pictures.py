@@ -165,7 +165,7 @@ def overview() -> str:
 BESIDE: Mapping[str, Sequence[str]] = {
     "commands": ("explain", "fetch"),
     "the process": ("confine", "programs", "report"),
-    "wire": ("jsonproxy", "client"),
+    "wire": ("jsonproxy", "convert", "client"),
     "image": ("signatures", "openpgp", "sigstore", "bundle", "referrers"),
     "source": ("archives", "daemon", "tarball", "storage", "union", "early"),
     "the copy": ("readahead", "segments", "partial"),

@@ -348,6 +348,7 @@ class Indexes(ImageCase):
 
 
 class Serving(ImageCase):
+    @needs_rooms("convert")
     def test_a_docker_manifest_is_converted_and_its_config_is_served(self) -> None:
         source = self.plain(images.MANIFEST_S, mediatype.DOCKER_MANIFEST)
         image = self.open(source)
@@ -356,6 +357,7 @@ class Serving(ImageCase):
         self.assertEqual(self.read(image, images.DIGEST_C), images.CONFIG_C)
         self.assertEqual(image.layers()[0].media_type, mediatype.DOCKER_LAYER)
 
+    @needs_rooms("convert")
     def test_a_converted_config_is_served_whatever_was_asked_first(self) -> None:
         config = b"{}"
         manifest = images.manifest(config, [images.LAYER_T], media_type=mediatype.DOCKER_MANIFEST)
@@ -375,6 +377,7 @@ class Serving(ImageCase):
         self.assertEqual(caught.exception.code, "blob-not-in-image")
         self.assertEqual(source.asked, ["manifest top"])
 
+    @needs_rooms("convert")
     def test_configs_of_images_and_artifacts(self) -> None:
         image = self.open(self.plain())
         self.assertEqual(image.config(), images.CONFIG_C)

@@ -14,6 +14,7 @@ from cip.model.descriptor import Descriptor, Platform
 from cip.model.manifest import Manifest
 from cip.sources.base import BlobAccess
 from tests.support import images
+from tests.support.roomed import needs_rooms
 
 AMD64, ARM64 = Platform("amd64", "linux", ""), Platform("arm64", "linux", "")
 
@@ -44,6 +45,7 @@ class ImageConfigTest(unittest.TestCase):
     def tell(self, event: str, **members: object) -> None:
         self.told.append({"event": event, **members})
 
+    @needs_rooms("convert")
     def test_it_is_read_once(self) -> None:
         config = self.config()
         self.assertEqual([config.stored(), config.encoded(), config.stored()], [images.CONFIG_C] * 3)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
+from ... import rooms
 from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, copy_counted, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
-from ...model.convert import compose_manifest
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json
 from ...model.reference import (
@@ -171,7 +171,7 @@ class DockerArchiveSource(PlainSource):
     def _compose(self, diff_ids: Sequence[Digest]) -> bytes:
         config = Descriptor(mediatype.DOCKER_CONFIG, digest_of(self._config), len(self._config))
         layers = [Descriptor(mediatype.DOCKER_LAYER, digest, self._layers[digest].size) for digest in diff_ids]
-        return compose_manifest(config, layers, mediaType=mediatype.DOCKER_MANIFEST)
+        return rooms.compose_manifest(config, layers, mediaType=mediatype.DOCKER_MANIFEST)
 
 
 class UnpackedBlob(OnePlace):
