@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ..errors import ErrorCode, SignatureError
+from ..errors import ErrorCode, SignatureError, quote
 from .jsontree import parse_json
 
 SIGNATURE_LIMIT = 4 * 1024 * 1024  # bytes of one signature (registry.md 6.7)
@@ -94,7 +94,7 @@ def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
         return SimpleSignature(content, origin)
     if newline and name == b"sigstore-json":
         return _parse_sigstore_json(content, origin)
-    raise _unreadable(origin, f"unknown format name {name[:40]!r}")
+    raise _unreadable(origin, f"unknown format name {quote(name)}")
 
 
 def encode_signature_blob(signature: SimpleSignature | SigstoreSignature) -> bytes:

@@ -68,16 +68,21 @@ class Endpoint:
         """The answer to GET of `path` below `/v2/<repository>/`, authenticated when it has to be; any status."""
         return self.get_path(f"/v2/{self.reference.path}/{path}", limits, fields)
 
-    def get_path(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None) -> Response:
-        """The same for a whole path. The caller closes the answer. Raises SourceError, ConfigurationError."""
+    def get_path(
+        self, path: str, limits: Limits, fields: Mapping[str, str] | None = None, *, shown: str = ""
+    ) -> Response:
+        """The same for a whole path, for messages `shown`. The caller closes the answer.
+
+        Raises SourceError, ConfigurationError.
+        """
         wanted = {**_API_FIELDS, **(fields or {})}
-        response = self._send(path, wanted, limits, challenged=True)
+        response = self._send(path, wanted, limits, challenged=True, shown=shown)
         _, authorization = self._prepare()
         if response.status not in (403, 404) or not authorization.waits or not self.is_here(response):
             return response
         if self._is_challenged(limits, authorization):
             response.close()
-            return self._send(path, wanted, limits, challenged=True)
+            return self._send(path, wanted, limits, challenged=True, shown=shown)
         response.note = f"; the credentials of {authorization.source} were never asked for"
         return response
 
@@ -144,7 +149,9 @@ class Endpoint:
         except InvalidInputError as error:
             raise SourceError(f"{self.reference}: {error}", code=ErrorCode.REFERENCE_INVALID, host=self.name) from error
 
-    def _send(self, path: str, fields: Mapping[str, str], limits: Limits, *, challenged: bool) -> Response:
+    def _send(
+        self, path: str, fields: Mapping[str, str], limits: Limits, *, challenged: bool, shown: str = ""
+    ) -> Response:
         """Ask over the scheme that the endpoint is known to speak, or find it out (decisions.md section 2).
 
         Nothing secret can be sent while it is unknown: an authorization needs a challenge, and that an answer.
@@ -153,7 +160,7 @@ class Endpoint:
         origin = self._origin()
         if self.place.namespace:  # distribution-spec, "Registry Proxying"
             path += ("&" if "?" in path else "?") + encode_form([("ns", self.place.namespace)])
-        request = Request(Url(origin, path), fields, challenged=challenged)
+        request = Request(Url(origin, path, shown), fields, challenged=challenged)
         known = self._scheme is not None  # now: another thread may find it out meanwhile
         try:
             return opener.ask(request, limits)
@@ -167,7 +174,7 @@ class Endpoint:
             by_proxy = self._session.network.choose_proxy(plain) is not None
             if not _may_speak_plain(error, by_proxy=by_proxy):
                 raise
-            request = Request(Url(plain, path), fields, challenged=challenged)
+            request = Request(Url(plain, path, shown), fields, challenged=challenged)
             return opener.ask(request, limits)
         finally:
             if self._scheme is None and request.received:

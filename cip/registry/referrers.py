@@ -99,10 +99,10 @@ class RegistryReferrers:
 
 
 class _Page(NamedTuple):
-    """One answer of the API; `following` is the path of the next page, empty at the last."""
+    """One answer of the API; `following` is the next page, None behind the last."""
 
     data: bytes
-    following: str
+    following: Url | None
 
 
 class _Listed:
@@ -150,7 +150,7 @@ class _Listed:
 
     def _by_api(self, digest: Digest, limits: Limits) -> tuple[Referrer, ...] | None:
         """All pages; None where the first answer means that there is no API."""
-        path = f"/v2/{self._endpoint.reference.path}/referrers/{digest}"
+        path, shown = f"/v2/{self._endpoint.reference.path}/referrers/{digest}", ""
         where = f"{self._endpoint.name}: referrers of {self._endpoint.reference.path}@{digest}"
         seen: list[str] = []
         found: list[Referrer] = []
@@ -159,18 +159,18 @@ class _Listed:
                 why = "a page that was there before" if path in seen else f"more than {PAGE_LIMIT} pages"
                 raise RegistryError(f"{where}: expected an end of the list, found {why}", host=self._endpoint.name)
             seen.append(path)
-            page = self._page(path, where, limits, first=len(seen) == 1)
+            page = self._page(path, shown, where, limits, first=len(seen) == 1)
             if page is None:
                 return None
             found += parse_referrers(page.data, where)
             if len(found) > ENTRY_LIMIT:
                 raise too_many(where)
-            path = page.following
+            path, shown = (page.following.target, page.following.shown) if page.following else ("", "")
         return tuple(found)
 
-    def _page(self, path: str, where: str, whole: Limits, *, first: bool) -> _Page | None:
+    def _page(self, path: str, shown: str, where: str, whole: Limits, *, first: bool) -> _Page | None:
         def ask(limits: Limits) -> _Page | None:
-            response = self._endpoint.get_path(path, limits, _ACCEPT)
+            response = self._endpoint.get_path(path, limits, _ACCEPT, shown=shown)
             announced = media_type_of(response)
             if first and (response.status in _NO_API or (response.status == 200 and announced != mediatype.OCI_INDEX)):
                 response.discard()  # such as the page of a user interface
@@ -191,11 +191,11 @@ class _Listed:
 
         return self._repeat(ask, whole)
 
-    def _following(self, response: Response, where: str) -> str:
-        """Where the answer says that the next page is, as a path of this registry (distribution-spec, RFC 8288)."""
+    def _following(self, response: Response, where: str) -> Url | None:
+        """Where the answer says that the next page is, at this registry (distribution-spec, RFC 8288)."""
         links = next_links(response.headers.get_all("link", []))
         if not links:
-            return ""
+            return None
         try:
             urls = {join_url(response.asked, link) for link in links}
         except InvalidInputError as error:
@@ -206,11 +206,11 @@ class _Listed:
             raise RegistryError(f"{where}: expected it at the same registry, found {why}", host=self._endpoint.name)
         return self._without_namespace(url)
 
-    def _without_namespace(self, url: Url) -> str:
-        """The path and query; `ns` is added again to each request of an endpoint that needs it."""
+    def _without_namespace(self, url: Url) -> Url:
+        """The same page; `ns` is added again to each request of an endpoint that needs it."""
         if not self._endpoint.place.namespace:
-            return url.target
-        return url.with_query("&".join(part for part in url.query.split("&") if not part.startswith("ns="))).target
+            return url
+        return url.with_query("&".join(part for part in url.query.split("&") if not part.startswith("ns=")))
 
     def _by_tag(self, digest: Digest, whole: Limits) -> tuple[Referrer, ...] | None:
         """What the index under the fallback tag lists; None where there is no such tag."""

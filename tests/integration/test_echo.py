@@ -155,6 +155,31 @@ def tokens(said: str) -> Iterator[bytes]:
     yield answer("200 OK", said)
 
 
+def later(said: str) -> Iterator[bytes]:
+    """What is asked for once the manifest was right: lists of referrers and of signatures, and signatures."""
+    word = re.sub(r"[\r\n]", " ", said)
+    name = re.sub(r"[^A-Za-z0-9-]", "-", said)[:60].strip("-") or "x"
+    path = urllib.parse.quote(word, safe="%")
+    entry = {"mediaType": MANIFEST, "digest": _DIGEST, "size": 10}
+    for link in (word, f"http://{name}/x", f"/{path}", path, f"//{name}/", f"ftp://{name}", f"/v2/x?{path}"):
+        page = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
+        yield answer("200 OK", page, f"Content-Type: {INDEX}", f'Link: <{link}>; rel="next"')
+    for entries in (said, [said], [{**entry, "size": said}], [{**entry, "digest": f"sha256:{said}"}], [{said: 1}]):
+        page = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+        yield answer("200 OK", page, f"Content-Type: {INDEX}")
+    stored: Mapping[str, object] = {"mimeType": "x/y", "payload": "", "annotations": {}}
+    for blob in (
+        f"\0{said}\n",
+        f"\0sigstore-json\n{said}",
+        *(f"\0sigstore-json\n{json.dumps({**stored, key: said})}" for key in stored),
+        f"\0sigstore-json\n{json.dumps({said: 1})}",
+        f"\x90{said}",
+    ):
+        yield answer("200 OK", blob.encode("latin-1", "replace"))
+    for listed in (said, [said], [{"schemaVersion": said}], [{"content": said}], [{"type": said, "Type": said}]):
+        yield answer("200 OK", json.dumps({"signatures": listed}))
+
+
 class Case(NamedTuple):
     """What one image name stands for: who answers, and with what."""
 
@@ -197,6 +222,12 @@ class EchoTest(unittest.TestCase):
             return case.raw if through_proxy else answer("404 None")
         if asked.target.startswith("/token"):
             return case.raw if case.role == "token" else answer("200 OK", json.dumps({"token": self.token}))
+        if asked.target == "/v2/":
+            return answer("200 OK", b"", *self.ping)
+        if asked.target.startswith("/lookaside"):
+            return case.raw
+        if case.role == "later" and asked.target.endswith("/manifests/1") and "authorization" in asked.fields:
+            return answer("200 OK", document(), f"Content-Type: {MANIFEST}")
         if case.role == "cdn" and not asked.target.startswith("/elsewhere"):
             place = f"http://{self.hosts[1].address}/elsewhere/{number[0] if number else ''}"
             return answer("307 There", b"", f"Location: {place}")
@@ -218,7 +249,8 @@ class EchoTest(unittest.TestCase):
         for held in secrets:
             forms = list(encodings(held).values())
             for turn, said in enumerate(forms):  # each part whole and in one other encoding, the next part in the next
-                for number, raw in enumerate(parts(said, registry, cdn)):
+                answers = later(said) if "later" in roles else parts(said, registry, cdn)
+                for number, raw in enumerate(answers):
                     if not turn or number % (len(forms) - 1) == turn - 1:
                         self.cases += [Case(role, raw) for role in roles]
                 self.cases += [Case("token", raw) for raw in tokens(said) if "token" in roles]
@@ -244,7 +276,7 @@ class EchoTest(unittest.TestCase):
                 reply = proxy.parent.ask("OpenImage", f"docker://{name}/case-{number}:1")
                 heard.append(json.dumps(reply.members, ensure_ascii=False))
                 if reply.members["success"]:
-                    for method in ("GetFullConfig", "GetLayerInfoPiped"):
+                    for method in ("GetFullConfig", "GetLayerInfoPiped", "GetReferrers"):
                         told = proxy.parent.ask(method, reply.members["value"])
                         heard.append(json.dumps(told.members, ensure_ascii=False))
                     proxy.parent.ask("CloseImage", reply.members["value"])
@@ -267,6 +299,7 @@ class EchoTest(unittest.TestCase):
                     found += [line for view in views for run in runs if run in view.lower()]
         self.assertEqual([each[:400] for each in dict.fromkeys(found)][:6], [], f"{len(set(found))} lines")
 
+    ping: Sequence[str] = ()  # fields of the answer to `/v2/`
     token = "t0k3n-of-the-token-server.abc_XYZ"
 
     def entry(self, password: str) -> dict[str, str]:
@@ -278,6 +311,29 @@ class EchoTest(unittest.TestCase):
         self.assertTrue(any(value.startswith("Bearer ") for value in self.told), self.told)
         self.assertTrue(any(value.startswith("Basic ") for value in self.told), self.told)
         self.search(output, password, self.token)
+        self.assertIn("[redacted]", output)
+
+    def test_password_and_token_echoed_behind_a_manifest(self) -> None:
+        password = "Tr0mb0ne&C0rd/42"
+        output = self.run_cases([password, self.token], self.entry(password), ("later",))
+        self.search(output, password, self.token)
+        self.assertIn("[redacted]", output)
+
+    def test_password_and_token_echoed_in_signatures(self) -> None:
+        password = "Tr0mb0ne&C0rd/42"
+        requirement = {"type": "sigstoreSigned", "keyPath": "/nonexistent"}
+        (self.configuration / "policy.json").write_text(json.dumps({"default": [requirement]}), encoding="ascii")
+        (self.configuration / "registries.d").mkdir()
+        output = ""
+        for attachments, self.ping in (("true", ()), ("false", ()), ("false", ("X-Registry-Supports-Signatures: 1",))):
+            stores = (
+                f"  lookaside: http://{self.hosts[0].address}/lookaside\n  use-sigstore-attachments: {attachments}\n"
+            )
+            (self.configuration / "registries.d" / "a.yaml").write_text(f"default-docker:\n{stores}", encoding="ascii")
+            self.cases.clear()
+            heard = self.run_cases([password, self.token], self.entry(password), ("later",))
+            self.search(heard, password, self.token)
+            output += heard
         self.assertIn("[redacted]", output)
 
     def test_identity_token_echoed_by_the_token_server(self) -> None:
