@@ -323,11 +323,7 @@ def certificate_directories(host: str, settings: Settings) -> tuple[str, ...]:
     """Where the certificates for `host[:port]` may lie; the first directory that exists counts (registry.md 5.1)."""
     if settings.cert_dir is not None:
         return (settings.cert_dir,)
-    bases = (
-        os.path.join(_home_directory(settings.environment), "certs.d"),
-        os.path.join(ADMIN_DIRECTORY, "certs.d"),
-        DOCKER_CERTIFICATES,
-    )
+    bases = (f"{_home_directory(settings.environment)}/certs.d", f"{ADMIN_DIRECTORY}/certs.d", DOCKER_CERTIFICATES)
     return tuple(os.path.join(base, host) for base in bases)
 
 

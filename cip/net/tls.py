@@ -16,6 +16,7 @@ from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phas
 from .limits import POLL, Cancellation, Limits
 from .url import Origin
 
+CERTIFICATES_LIMIT = 4 * 1024 * 1024  # bytes of all files for one host; each MiB takes a second and 5 MiB of memory
 RECORD = 16 * 1024 + 512  # bytes, the largest record and what belongs to it
 T = TypeVar("T")
 # TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
@@ -283,8 +284,7 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for path in (*identity.authorities, *(path for pair in identity.pairs for path in pair)):
-        _require_file(path)
+    _require_files(*identity.authorities, *(path for pair in identity.pairs for path in pair))
     for path in identity.authorities:
         try:
             context.load_verify_locations(cafile=path)
@@ -301,10 +301,14 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
     return context, whole
 
 
-def _require_file(path: str) -> None:
-    """OpenSSL waits for ever for what a pipe or a terminal may bring. Raises ConfigurationError for such a path."""
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path) or os.path.samefile(path, os.devnull)):
-        raise ConfigurationError(path, "expected a regular file")
+def _require_files(*paths: str) -> None:
+    """OpenSSL reads without an end: what a pipe or a terminal may bring, and any length. Raises ConfigurationError."""
+    there = [path for path in paths if os.path.exists(path)]
+    for path in there:
+        if not (os.path.isfile(path) or os.path.isdir(path) or os.path.samefile(path, os.devnull)):
+            raise ConfigurationError(path, "expected a regular file")
+    if sum(map(os.path.getsize, there)) > CERTIFICATES_LIMIT:
+        raise ConfigurationError(there[-1], f"expected at most {CERTIFICATES_LIMIT} bytes of certificates, found more")
 
 
 def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
@@ -315,12 +319,11 @@ def _trust_system(context: ssl.SSLContext, *, whole: bool) -> bool:
     """
     paths = ssl.get_default_verify_paths()
     chosen = paths.cafile is not None and paths.cafile != paths.openssl_cafile  # SSL_CERT_FILE
-    try:
+    indexed = False
+    with suppress(OSError):  # ENOENT, EACCES: nothing to look up in
         indexed = paths.capath is not None and any(name.endswith(".0") for name in os.listdir(paths.capath))
-    except OSError:
-        indexed = False
     if whole or chosen or not indexed:
-        _require_file(os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile)
+        _require_files(os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile)
         context.set_default_verify_paths()
         return True
     context.load_verify_locations(capath=paths.capath)

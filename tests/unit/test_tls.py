@@ -178,6 +178,15 @@ class ContextTest(LeakCheckedTestCase):
                 tls._make_context(TlsIdentity(), whole=True)
         tls._make_context(TlsIdentity(True, (os.devnull,)))
 
+    def test_very_many_or_very_long_certificates_are_refused(self) -> None:
+        files = tuple(str(self.directory / f"{number}.crt") for number in range(3))
+        for file in files:
+            Path(file).write_text("\n" * (tls.CERTIFICATES_LIMIT // 3))
+        tls._make_context(TlsIdentity(True, files))
+        Path(files[1]).write_text("\n" * (tls.CERTIFICATES_LIMIT // 2))
+        with self.assertRaisesRegex(ConfigurationError, "2.crt: expected at most 4194304 bytes"):
+            tls._make_context(TlsIdentity(True, files))
+
     def test_where_the_system_has_an_index_only_that_is_read_at_first(self) -> None:
         file = self.write("all.pem")
         for name, indexed, chosen in (("x.pem", False, False), ("12345678.0", True, False), ("x.0", True, True)):
