@@ -696,16 +696,29 @@ class ClockTest(BlobCase):
         self.assertAlmostEqual(self.clock.now - began, L / 10, delta=2)
 
 
+def close_once_read(reader: RegistryBlob) -> threading.Thread:
+    """A thread that closes `reader` while another one reads from it, however late that begins."""
+
+    def close() -> None:
+        ends = time.monotonic() + 30
+        while not reader._busy and time.monotonic() < ends:
+            time.sleep(0.001)
+        reader.close()
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    return thread
+
+
 class CloseTest(BlobCase):
     def test_another_thread_can_end_a_read_that_waits(self) -> None:
         self.places(in_turn(reply(200, CONTENT[:1000], {"Content-Length": str(L)}, then="hang")))
         reader = self.blob(settings=self.settings._replace(times=TimeLimits()))
         reader.readinto(memoryview(bytearray(1000)))
-        timer = threading.Timer(0.02, reader.close)
-        timer.start()
+        closing = close_once_read(reader)
         with self.assertRaisesRegex(NetworkError, "given up by the caller"):
             reader.readinto(memoryview(bytearray(1000)))
-        timer.join()
+        closing.join()
         with self.assertRaisesRegex(NetworkError, "closed"):
             reader.readinto(memoryview(bytearray(1000)))
 
@@ -724,11 +737,10 @@ class CloseTest(BlobCase):
         first.readinto(memoryview(bytearray(1)))
         endpoints = [each.endpoint for each in first._candidates._all]
         waiting = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, first._session)
-        timer = threading.Timer(0.02, waiting.close)
-        timer.start()
+        closing = close_once_read(waiting)
         with self.assertRaisesRegex(NetworkError, "given up by the caller"):
             waiting.readinto(memoryview(bytearray(1)))
-        timer.join()
+        closing.join()
         first.close()
         self.assertEqual(len(self.origins.asked), 1)
 
