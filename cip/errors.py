@@ -111,10 +111,9 @@ def strip_url(text: str) -> str:
 
 
 # What stands in front of a host or a digest that is none, up to the last @, and a query; files may be named so.
-_NO_REFERENCE = (
-    r"(?is)\A(docker://|docker-daemon:)?(?!(?:oci|dir|oci-archive|docker-archive|tarball|containers-storage):)"
-    r"(?:[^:]*:.*@(?!sha[0-9]+:|[a-z0-9+._-]+:[0-9a-f]{32}))?([^?]*)(?:\?.*)?"
-)
+_FILES = "oci|dir|oci-archive|docker-archive|tarball|containers-storage"
+_NO_PART = r"(?:[^:]*:.*@(?!sha[0-9]+:|[a-z0-9+._-]+:[0-9a-f]{32}))?([^?]*)(?:\?.*)?"
+_NO_REFERENCE = rf"(?is)\A(docker://|docker-daemon:)?(?!(?:{_FILES}):){_NO_PART}"
 
 
 def strip_reference(text: str) -> str:

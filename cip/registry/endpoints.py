@@ -68,9 +68,7 @@ class Endpoint:
         """The answer to GET of `path` below `/v2/<repository>/`, authenticated when it has to be; any status."""
         return self.get_path(f"/v2/{self.reference.path}/{path}", limits, fields)
 
-    def get_path(
-        self, path: str, limits: Limits, fields: Mapping[str, str] | None = None, *, shown: str = ""
-    ) -> Response:
+    def get_path(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None, shown: str = "") -> Response:
         """The same for a whole path, for messages `shown`. The caller closes the answer.
 
         Raises SourceError, ConfigurationError.
