@@ -6,6 +6,7 @@
  * What matters: the child inherits its end and nothing else; an answer is used only when its status is 200 and all of
  * its length arrived; the exit status of the child is looked at. An error's body is a problem document (RFC 9457).
  */
+#define _GNU_SOURCE /* strcasestr */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
