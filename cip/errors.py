@@ -2,7 +2,7 @@
 """The whole error hierarchy: what went wrong, as facts that both wire protocols can tell.
 
 An exception here knows its code, the facts of its cause and one sentence for people. It knows nothing of
-HTTP, JSON or exit codes: `wire.status` and `cli` translate, each from one table.
+HTTP, JSON or exit codes: `wire.problem` and `cli` translate.
 """
 
 import re

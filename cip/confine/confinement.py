@@ -30,7 +30,7 @@ class Sources(Protocol):
 
 
 class Opener(Protocol):
-    """What this needs of `image.ImageOpener`."""
+    """What this needs of `opening.ImageOpener`."""
 
     @property
     def policy(self) -> Policy | None: ...

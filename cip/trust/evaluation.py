@@ -118,7 +118,7 @@ def require_accepted(
     """Return only if every requirement that applies accepts `image` (containers-policy.json(5), signatures.md 2.1).
 
     With `require_signed` one of them must have verified a signature. Raises ImageRejectedError, whose `reason` is the
-    class of signatures.md in lower case, and what `image.signatures` or `tools` raise beside CipError.
+    class of signatures.md in lower case, and what `signatures` of the image or `tools` raise beside CipError.
     """
     selection = select_requirements(policy, image.identity)
     results: list[RequirementResult] = []

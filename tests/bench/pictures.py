@@ -186,7 +186,7 @@ def architecture() -> str:
         parts += _box(20 + 190 * index, 50, 160, title, lines, CORE, least=92)
         if index:
             parts.append(_arrow(f"M{190 * index - 10} 96h28"))
-    copy = ("content.py, hashing.py: a thread hashes,", "the last bytes wait for size and digest")
+    copy = ("content.py: a thread hashes,", "the last bytes wait for size and digest")
     parts += _box(590, 180, 350, "verified copy", copy, CORE)
     parent = ("holds the other end of the socket:", "asks, and reads what was verified")
     parts += _box(20, 180, 350, "parent", parent, GROUND)

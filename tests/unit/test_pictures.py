@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import unittest
 from pathlib import Path
 from xml.etree import ElementTree
@@ -46,6 +47,11 @@ class Pictures(unittest.TestCase):
                 with self.subTest(path.name, text=element.text):
                     box = min(around, key=lambda rect: rect[2] - rect[0])
                     self.assertTrue(box[0] + 6 < left and left + length < box[2], (left, length, box))
+
+    def test_every_file_in_the_architecture_is_there(self) -> None:
+        named = re.findall(r"[a-z/]+(?:\.py|/)", re.sub(r"<[^>]*>", " ", pictures.architecture()))
+        self.assertGreater(len(named), 8)
+        self.assertEqual([name for name in named if not (ROOT / "cip" / name).exists()], [])
 
     def test_every_room_stands_in_the_architecture_once(self) -> None:
         named = sorted(name for names in pictures.BESIDE.values() for name in names)

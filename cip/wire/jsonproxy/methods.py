@@ -30,7 +30,7 @@ MANIFESTS_LIMIT = 16 * 1024 * 1024  # bytes of those of all open images; each ta
 
 
 class Opener(Protocol):
-    """What this front end needs of `image.ImageOpener`."""
+    """What this front end needs of `opening.ImageOpener`."""
 
     def prepare(self) -> None: ...
 

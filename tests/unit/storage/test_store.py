@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One directory of a local storage: how its files are named, and what its lists say (images.md 4.3).
 
-What becomes of images and layers is in test_storage.py.
+What becomes of images and layers is in test_source.py.
 """
 
 import json
