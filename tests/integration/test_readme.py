@@ -37,7 +37,7 @@ class Blocks(unittest.TestCase):
         (self.directory / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
         self.environment = {**os.environ, "CONTAINERS_POLICY_JSON": str(self.directory / "policy.json")}
 
-    def run_block(self, command: list[str], text: str = "") -> str:
+    def run_block(self, command: list[str], text: str = "", status: int = 0) -> str:
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -48,8 +48,8 @@ class Blocks(unittest.TestCase):
             check=False,
             env=self.environment,
         )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        return done.stdout
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        return done.stderr if status else done.stdout
 
     def test_shell_blocks(self) -> None:
         found = blocks("sh")
@@ -67,13 +67,21 @@ class Blocks(unittest.TestCase):
         self.assertRegex(block, "python3 demo.py --.* docker://")
         self.assertTrue(self.run_block(["sh", "-eu"], re.sub(r"docker://\S+", f"oci:{layout.path}:t", block)))
 
-    def test_python_blocks(self) -> None:
+    def test_python_blocks_and_the_manual_pages_take_no_error_for_a_manifest(self) -> None:
         layout = images.f1(self.directory / "layout")
-        found = blocks("python")
-        self.assertGreaterEqual(len(found), 2)
+        page = (ROOT / "cip" / "man" / "container-image-proxy.7").read_text(encoding="utf-8").replace("\\-", "-")
+        example = page.partition(".SH EXAMPLES")[2].partition(".EX\n")[2].partition(".EE\n")[0]
+        self.assertIn('["container-image-proxy", ', example)
+        example = example.replace('["container-image-proxy", ', f'["{sys.executable}", "-m", "cip", ')
+        example = example.replace('"docker://example.com/os:9"', "IMAGE")
+        found = [example, *blocks("python")]
+        self.assertGreaterEqual(len(found), 3)
         for block in found:
             with self.subTest(block):
                 self.run_block([sys.executable, "-c", f"IMAGE = {f'oci:{layout.path}:t'!r}\n{block}"])
+                absent = f"IMAGE = {f'oci:{layout.path}:absent'!r}\n{block}"
+                said = self.run_block([sys.executable, "-c", absent], status=1)
+                self.assertIn("no image is named 'absent'", said)
 
     def test_configuration_blocks_parse(self) -> None:
         for block in blocks("toml"):
