@@ -23,7 +23,7 @@ from .. import log
 from ..content import require_time, timed
 from ..errors import CipError, ErrorCode, SourceError, quote
 from ..programs import DirectPrograms, ProgramResult
-from .sandbox import confine_programs, end_with_starter, forbid_tracing
+from .sandbox import confine_programs, forbid_tracing, go_on_at_end_of_starter
 
 REQUEST_LIMIT = 64 * 1024  # bytes of one request
 SETUP_LIMIT = 4 * 1024 * 1024  # bytes of the environment of credential helpers, which a kernel bounds by 2 MiB or so
@@ -38,7 +38,7 @@ _STACK_SIZE = 256 * 1024  # bytes
 def main(descriptor: int) -> None:
     """Serve requests on the SEQPACKET socket `descriptor` until its end."""
     forbid_tracing()
-    end_with_starter()
+    go_on_at_end_of_starter()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what our starter blocked is its own affair
     threading.stack_size(_STACK_SIZE)
     log.set_threshold(log.Level.SILENT)

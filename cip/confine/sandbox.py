@@ -187,14 +187,15 @@ def confine_programs() -> None:
         refuse_calls(call, unix_sockets=False, starts_programs=True)
 
 
-def end_with_starter() -> None:
-    """Be killed, even where we are stopped, once the thread that started this process has ended. Raises OSError.
+def go_on_at_end_of_starter() -> None:
+    """Be continued, where we are stopped, once the thread that started this process has ended. Raises OSError.
 
-    Not where that is confined with scopes of Landlock (ABI 6), which keep its last signal back too.
+    Then we end by ourselves, and what runs for us with all its children; killed we could not. Not where the starter is
+    confined with scopes of Landlock (ABI 6): those keep its last signal back too.
     """
     import signal
 
-    _require(_kernel()(_PRCTL, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    _require(_kernel()(_PRCTL, _PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0), "prctl")
 
 
 def forbid_tracing() -> None:
