@@ -61,6 +61,7 @@ class Unit(unittest.TestCase):
 
     def test_systemd_knows_every_line(self) -> None:
         done = analyze("verify", "--man=no", str(self.unit))
+        self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual([line for line in done.stderr.splitlines() if self.unit.name in line], [], done.stderr)
 
     def test_systemd_says_that_little_is_exposed(self) -> None:

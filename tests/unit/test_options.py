@@ -125,6 +125,9 @@ class Values(unittest.TestCase):
         self.assertEqual(parse("--sockfd=5", "--events-fd=1", IMAGE).events_fd, 1)
 
     def test_malformed_values_are_refused_with_the_option_and_what_was_expected(self) -> None:
+        def like(word: str) -> str:
+            return f"did you mean {word}. " if knows(word) else ""  # a copy does not recommend what it lacks
+
         for arguments, reason in (
             (["--sockfd", "x"], "--sockfd: expected a number from 0, found 'x'"),
             (["--sockfd", "-1"], "--sockfd: expected a number"),
@@ -143,7 +146,8 @@ class Values(unittest.TestCase):
             (["--poli", "x"], "unknown option '--poli'"),
             (["--polcy", "x"], "unknown option '--polcy'; did you mean --policy. see --help all$"),
             (["--creds-secret=hunter2"], "^[^h]*unknown option '--creds-secret'; see --help all$"),
-            (["explian"], "^expected one image name, found 2; did you mean explain. see --help$"),
+            (["explian"], f"^expected one image name, found 2; {like('explain')}see --help$"),
+            (["--ofline"], f"^unknown option '--ofline'; {like('--offline')}see --help all$"),
             (["--json"], "--json: (expected together with explain|not part of this copy)"),
         ):
             with self.subTest(arguments), self.assertRaisesRegex(UsageError, reason):
