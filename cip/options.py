@@ -237,8 +237,7 @@ def _like(given: str, known: Sequence[str]) -> str:
     """A question for whoever misspelt a word that is `known`; never repeats what was given, which may be a secret."""
     from difflib import get_close_matches
 
-    known = list(filter(rooms.knows, known))
-    return "".join(f"did you mean {word}? " for word in get_close_matches(given, known, n=1, cutoff=0.75))
+    return "".join(f"did you mean {word}? " for word in get_close_matches(given, filter(rooms.knows, known), 1, 0.75))
 
 
 def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settings:
