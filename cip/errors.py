@@ -153,6 +153,11 @@ def quote_own(text: object) -> str:
     return _cut(strip_url(repr(text)))
 
 
+def system_reason(error: OSError | ValueError) -> str:
+    """Why the system, or Python before it, refused, in lower case."""
+    return (getattr(error, "strerror", None) or str(error) or "unknown error").lower()
+
+
 def _cut(shown: str) -> str:
     return shown if len(shown) <= QUOTE_LIMIT else shown[: QUOTE_LIMIT - 1] + "…"
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .content import require_time
-from .errors import ErrorCode, MissingDependencyError, SourceError, quote
+from .errors import ErrorCode, MissingDependencyError, SourceError, quote, system_reason
 from .settings import HELPER_PREFIX
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def run_program(
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise MissingDependencyError(argv[0], purpose) from error
     except OSError as error:  # ENOEXEC, E2BIG, EAGAIN
-        raise SourceError(f"{argv[0]}: cannot be started: {error.strerror}", code=ErrorCode.INTERNAL) from error
+        raise SourceError(f"{argv[0]}: cannot be started: {system_reason(error)}", code=ErrorCode.INTERNAL) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     with child:
@@ -351,5 +351,5 @@ def memory_file(stack: ExitStack, name: str, content: bytes) -> int:
         while position < len(content):
             position += os.pwrite(descriptor, content[position:], position)
     except OSError as error:
-        raise SourceError(f"memory for {quote(name)}: {error.strerror}", code=ErrorCode.INTERNAL) from error
+        raise SourceError(f"memory for {quote(name)}: {system_reason(error)}", code=ErrorCode.INTERNAL) from error
     return descriptor

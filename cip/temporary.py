@@ -11,7 +11,7 @@ import os
 import threading
 from contextlib import suppress
 
-from .errors import ErrorCode, SourceError, quote
+from .errors import ErrorCode, SourceError, quote, system_reason
 
 RESERVE = 256 * 1024**2  # bytes of a file system that are left to others
 _LOOK_BYTES = 16 * 1024**2  # written, to all files together, between two looks at how much room there is
@@ -98,5 +98,4 @@ class TemporaryFile:
 def writing_fault(error: OSError, what: str) -> SourceError:
     """The typed error for a temporary file that cannot be made or written: no room has a code of its own."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    reason = (error.strerror or "cannot be written").lower()
-    return SourceError(f"{what}: {reason}", code=ErrorCode.STORAGE_FULL if full else None)
+    return SourceError(f"{what}: {system_reason(error)}", code=ErrorCode.STORAGE_FULL if full else None)

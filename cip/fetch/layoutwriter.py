@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 
 from .. import log
 from ..content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
-from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
+from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote, system_reason
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
 from ..model.jsontree import parse_json
@@ -288,7 +288,7 @@ def write_fault(where: str, error: OSError) -> SourceError:
     """The typed error for what could not be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     code = ErrorCode.STORAGE_FULL if full else None
-    return SourceError(f"{where}: {(error.strerror or 'cannot be written').lower()}", code=code)
+    return SourceError(f"{where}: {system_reason(error)}", code=code)
 
 
 def _blob_name(digest: Digest) -> str:

@@ -27,11 +27,12 @@ from ..errors import (
     InvalidInputError,
     InvalidReferenceError,
     quote_own,
+    system_reason,
 )
 from ..model.jsontree import JsonNode, parse_json
 from ..model.reference import require_name_prefix, unmatched_scope
 from ..settings import HELPER_PREFIX, Credentials, Settings
-from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present, reason_of
+from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
 
@@ -166,7 +167,7 @@ class DescriptorFiles:
                         raise ConfigurationError(path, "expected a file, found a directory")
                     self._contents[descriptor] = read_descriptor(descriptor, path, AUTH_FILE_LIMIT)
                 except OSError as error:
-                    raise ConfigurationError(path, f"cannot be read: {reason_of(error)}") from error
+                    raise ConfigurationError(path, f"cannot be read: {system_reason(error)}") from error
             return self._contents[descriptor]
 
 

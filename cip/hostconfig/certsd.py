@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import log
-from ..errors import ConfigurationError, InvalidInputError, quote_own
+from ..errors import ConfigurationError, InvalidInputError, quote_own, system_reason
 from ..settings import Settings
-from .paths import ConfigurationFile, certificate_directories, reason_of
+from .paths import ConfigurationFile, certificate_directories
 
 
 class Certificates(NamedTuple):
@@ -46,7 +46,7 @@ def find_certificates(host: str, settings: Settings, *, warn: Callable[[str], No
         except PermissionError:
             warn(f"{directory}: permission denied, not used")
         except (OSError, ValueError) as error:
-            raise ConfigurationError(directory, f"cannot be listed: {reason_of(error)}") from error
+            raise ConfigurationError(directory, f"cannot be listed: {system_reason(error)}") from error
         looked_at.append(ConfigurationFile(directory, "certificates", names is not None))
         if names is not None:
             found = _collect(directory, names)

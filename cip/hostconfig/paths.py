@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..content import require_time
-from ..errors import QUOTE_LIMIT, ConfigurationError, ErrorCode, quote_own
+from ..errors import QUOTE_LIMIT, ConfigurationError, ErrorCode, quote_own, system_reason
 from ..model.jsontree import JsonNode
 from ..settings import HostEnvironment, PolicySource, Settings
 
@@ -149,12 +149,7 @@ def is_present(path: str, *, code: ErrorCode | None = None) -> bool:
 
 
 def _why(error: OSError | ValueError) -> str:
-    return f"cannot be read: {reason_of(error)}"
-
-
-def reason_of(error: OSError | ValueError) -> str:
-    """Why the system, or Python before it, does not open a path."""
-    return ((error.strerror if isinstance(error, OSError) else str(error)) or "unknown error").lower()
+    return f"cannot be read: {system_reason(error)}"
 
 
 # --- places ---

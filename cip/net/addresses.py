@@ -23,7 +23,7 @@ from ipaddress import ip_address, ip_network
 from itertools import zip_longest
 from typing import NamedTuple
 
-from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted
+from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
 from .limits import POLL, Limits
 from .url import Origin
 
@@ -223,7 +223,7 @@ def connect_local(path: str, limits: Limits) -> socket.socket:
         sock.connect(path)
     except OSError as error:
         sock.close()
-        why = (error.strerror or str(error)).lower()
+        why = system_reason(error)
         if isinstance(error, TimeoutError):
             raise NetworkError.at(path, why, code=ErrorCode.TIMEOUT, phase=Phase.CONNECT) from error
         raise SourceError.at(path, why, phase=Phase.CONNECT) from error

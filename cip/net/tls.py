@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from ..content import undo_on_error
-from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted
+from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
 from .limits import POLL, Cancellation, Limits
 from .url import Origin
 
@@ -291,7 +291,7 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
         except ssl.SSLError:
             continue  # registry.md 5.1: a file without a certificate is silently useless
         except OSError as error:
-            raise ConfigurationError(path, f"cannot be read: {error.strerror}") from error
+            raise ConfigurationError(path, f"cannot be read: {system_reason(error)}") from error
     for certificate, key in identity.pairs:
         try:
             context.load_cert_chain(certificate, key, password=_no_password)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from .. import log
+from ..errors import system_reason
 
 BLOCK = 1024 * 1024  # bytes under one sum
 SYNC_EVERY = 64  # blocks after which they are on disk, whatever becomes of the machine
@@ -82,7 +83,7 @@ class Part:
                     self._append(piece)
             except OSError as error:
                 self.fault = error
-                log.debug("%s: no more of it is kept: %s", self.where, reason(error))
+                log.debug("%s: no more of it is kept: %s", self.where, system_reason(error))
 
     def discard(self) -> None:
         """Delete what is here: it is wrong."""
@@ -180,8 +181,3 @@ class Part:
         if not (block + 1) % SYNC_EVERY:
             os.fdatasync(data)
             os.fdatasync(sums)
-
-
-def reason(error: OSError) -> str:
-    """Why the system refused, in lower case."""
-    return (error.strerror or "unknown error").lower()

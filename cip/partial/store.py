@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 from .. import log
 from ..content import BlobAccess, BlobReader
-from ..errors import CipError, SourceError, quote
+from ..errors import CipError, SourceError, quote, system_reason
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..sources.base import OpenRest
 from .blob import PartialBlob
-from .part import BLOCK, Part, reason
+from .part import BLOCK, Part
 
 MINIMUM = 4 * BLOCK  # bytes of a blob from which on it is worth two files
 AGE_LIMIT = 7 * 24 * 3600.0  # seconds since a part was last used
@@ -59,7 +59,7 @@ class PartStore:
                 os.mkdir(path, 0o700)
             self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise SourceError(f"{quote(path)}: no parts of blobs can be kept: {reason(error)}") from error
+            raise SourceError(f"{quote(path)}: no parts of blobs can be kept: {system_reason(error)}") from error
         found = os.fstat(self._directory)
         if private and (found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             os.close(self._directory)
@@ -81,7 +81,7 @@ class PartStore:
         try:
             return self.claim(descriptor)
         except OSError as error:
-            log.debug("%s: blob %s is not kept: %s", self.path, descriptor.digest, reason(error))
+            log.debug("%s: blob %s is not kept: %s", self.path, descriptor.digest, system_reason(error))
             return None
 
     def claim(self, descriptor: Descriptor) -> Part | None:
@@ -185,7 +185,7 @@ class PartStore:
                     if now - entry.used_at > AGE_LIMIT:
                         self._remove_unused(entry.stem)
         except OSError as error:
-            log.debug("%s: %s", self.path, reason(error))
+            log.debug("%s: %s", self.path, system_reason(error))
 
     def _remove_unused(self, stem: str) -> bool:
         """Delete a part unless somebody has it; whether it is gone."""

@@ -12,7 +12,7 @@ import os
 import socket
 
 from .. import log
-from ..errors import UsageError
+from ..errors import UsageError, system_reason
 
 SOCKET = "/run/systemd/journal/socket"
 TEXT_LIMIT = 8 * 1024  # bytes of one field
@@ -38,7 +38,7 @@ class Journal:
             self._socket.connect(path)
         except OSError as error:
             self._socket.close()
-            raise UsageError(f"--journal: {path}: expected a running journal, found: {error.strerror}") from error
+            raise UsageError(f"--journal: {path}: expected a running journal, found: {system_reason(error)}") from error
         self._dropped = 0
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import partial
 
 from ..content import MANIFEST_LIMIT, OnePlace, read_limited, require_time, undo_on_error
-from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, Phase, SourceError, quote_own
+from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, Phase, SourceError, quote_own, system_reason
 from ..model.descriptor import Digest
 from ..model.reference import ImageReference
 
@@ -195,7 +195,7 @@ def resolve_path(reference: ImageReference) -> str:
         raise InvalidReferenceError(reference.text, "the path has no form in the file system's encoding") from error
     except OSError as error:
         where = quote_own(os.fsdecode(error.filename or path))
-        why = (error.strerror or str(error)).lower()
+        why = system_reason(error)
         raise SourceError(f"{reference.text}: {where}: {why}", phase=Phase.MANIFEST) from error
 
 
@@ -226,7 +226,7 @@ class FileBlob(OnePlace):
             try:
                 count = os.preadv(self._descriptor, [buffer[:wanted]], self._position)
             except OSError as error:
-                raise SourceError(f"{self._what}: {reason(error)}") from error
+                raise SourceError(f"{self._what}: {system_reason(error)}") from error
         self._position += count
         return count
 
@@ -255,11 +255,6 @@ def read_document(descriptor: int, what: str, limit: int = MANIFEST_LIMIT) -> by
         return read_limited(blob, limit, what)
 
 
-def reason(error: OSError) -> str:
-    """Why the system refused, in lower case."""
-    return (error.strerror or "cannot be read").lower()
-
-
 @contextmanager
 def refused(
     what: str, missing: ErrorCode | None = None, *, digest: Digest | None = None, phase: Phase | None = None
@@ -271,4 +266,4 @@ def refused(
     except OSError as error:
         if missing is not None and isinstance(error, FileNotFoundError):
             raise NotFoundError(f"{what}: no such file", code=missing, digest=named, phase=phase) from error
-        raise SourceError(f"{what}: {reason(error)}", digest=named, phase=phase) from error
+        raise SourceError(f"{what}: {system_reason(error)}", digest=named, phase=phase) from error

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from ..content import MANIFEST_LIMIT, read_blob
-from ..errors import CipError, ErrorCode, InvalidDocumentError, SignatureError, SourceError
+from ..errors import CipError, ErrorCode, InvalidDocumentError, SignatureError, SourceError, system_reason
 from ..model.descriptor import Descriptor, Digest, read_descriptor
 from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, SigstoreSignature, parse_signature_blob
-from .files import Tree, read_document, reason
+from .files import Tree, read_document
 from .layout import INDEX_NAME, LayoutFiles, name_of
 
 ARTIFACT_TYPE = "application/vnd.container-image-proxy.signatures.v1"
@@ -50,7 +50,7 @@ def read_directory_signatures(tree: Tree, prefix: str, where: str) -> Sequence[R
         except FileNotFoundError:
             return found
         except OSError as error:
-            raise _unreadable(f"{what}: {reason(error)}") from error
+            raise _unreadable(f"{what}: {system_reason(error)}") from error
         if len(found) == DIRECTORY_COUNT_LIMIT:
             os.close(descriptor)
             raise _unreadable(f"{what}: more than {DIRECTORY_COUNT_LIMIT} signatures")

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import rooms
 from ..content import BytesReader, Reader, copy_counted, undo_on_error
-from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, SourceError, UnsupportedError, quote
+from ..errors import (
+    ErrorCode,
+    InvalidReferenceError,
+    NotFoundError,
+    SourceError,
+    UnsupportedError,
+    quote,
+    system_reason,
+)
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
@@ -22,7 +30,7 @@ from ..settings import PlatformOptions
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
-from .files import FileBlob, open_regular, reason, refused, whole_file
+from .files import FileBlob, open_regular, refused, whole_file
 
 if TYPE_CHECKING:
     from ..programs import Programs
@@ -108,7 +116,7 @@ def _open_layer(reference: ImageReference, path: str, spools: Spools, programs: 
     try:
         descriptor = open_regular(os.fsencode(os.path.realpath(path)))
     except (OSError, UnicodeEncodeError) as error:
-        why = reason(error) if isinstance(error, OSError) else "no form in the file system's encoding"
+        why = system_reason(error) if isinstance(error, OSError) else "no form in the file system's encoding"
         raise SourceError(f"{what}: {why}") from error
     with refused(what), undo_on_error(partial(os.close, descriptor)):
         facts = os.fstat(descriptor)

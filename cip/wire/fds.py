@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedIOBase
 
 from ..content import undo_on_error
-from ..errors import ErrorCode, PeerError
+from ..errors import ErrorCode, PeerError, system_reason
 
 _STDERR = 2
 
@@ -139,7 +139,7 @@ class Output(BufferedIOBase):
             try:
                 count = os.writev(self._fd, buffers)
             except OSError as error:
-                why = f"the parent closed the connection before the end of an answer: {error.strerror}"
+                why = f"the parent closed the connection before the end of an answer: {system_reason(error)}"
                 raise PeerError(why) from error
             self.sent += count
             while buffers and count >= len(buffers[0]):
@@ -155,4 +155,4 @@ def receive_into(fd: int, view: memoryview) -> int:
     except ConnectionResetError:
         return 0  # the parent left without reading all it asked for
     except OSError as error:
-        raise PeerError(f"reading requests: {error.strerror}") from error
+        raise PeerError(f"reading requests: {system_reason(error)}") from error

@@ -151,7 +151,7 @@ class ContextTest(LeakCheckedTestCase):
     def test_unusable_files_stop_the_request(self) -> None:
         pair = (str(self.write("c.cert")), str(self.write("c.key")))
         for identity, reason in (
-            (TlsIdentity(True, (str(self.directory / "none.crt"),)), "none.crt: cannot be read: No such file"),
+            (TlsIdentity(True, (str(self.directory / "none.crt"),)), "none.crt: cannot be read: no such file"),
             (TlsIdentity(True, (), (pair,)), "c.cert: not a usable client certificate with the key .*c.key"),
         ):
             with self.subTest(reason), self.assertRaisesRegex(ConfigurationError, reason):

@@ -15,8 +15,8 @@ from array import array
 from typing import NamedTuple
 
 from ...content import require_time
-from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote
-from ..files import reason, refused
+from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote, system_reason
+from ..files import refused
 
 BLOCK = 512
 MEMBER_LIMIT = 1_000_000
@@ -266,7 +266,7 @@ def _read(descriptor: int, position: int, size: int, what: str) -> bytes:
     try:
         return os.pread(descriptor, size, position)
     except OSError as error:
-        raise SourceError(f"{what}: {reason(error)}") from error
+        raise SourceError(f"{what}: {system_reason(error)}") from error
 
 
 def clean_name(name: bytes) -> bytes | None:

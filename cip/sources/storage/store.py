@@ -18,10 +18,10 @@ from functools import partial
 from typing import NamedTuple
 
 from ...content import undo_on_error
-from ...errors import ConfigurationError, ErrorCode, NotFoundError, SourceError, UnsupportedError, quote
+from ...errors import ConfigurationError, ErrorCode, NotFoundError, SourceError, UnsupportedError, quote, system_reason
 from ...model.descriptor import Digest, parse_digest
 from ...model.jsontree import JsonNode, parse_json
-from ..files import Escape, FileBlob, Tree, read_document, reason, whole_file
+from ..files import Escape, FileBlob, Tree, read_document, whole_file
 from .tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
 
 LIST_LIMIT = 64 * 1024 * 1024  # bytes of images.json and layers.json
@@ -290,4 +290,4 @@ def _unreadable(what: str, error: OSError) -> SourceError:
     hint = ""
     if isinstance(error, PermissionError):
         hint = "; the store of a user is readable inside `podman unshare`, that of the system by root"
-    return SourceError(f"{what}: {reason(error)}{hint}")
+    return SourceError(f"{what}: {system_reason(error)}{hint}")

@@ -31,7 +31,7 @@ from typing import NamedTuple, TypeVar
 
 from ... import log
 from ...content import start_thread, undo_on_error
-from ...errors import CipError, ErrorCode, InvalidInputError, PeerError, Phase
+from ...errors import CipError, ErrorCode, InvalidInputError, PeerError, Phase, system_reason
 from ..problem import unforeseen
 from .packets import ERROR_OBJECT_LIMIT, encode_error_object
 
@@ -422,7 +422,7 @@ class Pipes:
         try:
             read_fd, write_fd = os.pipe()
         except OSError as error:
-            raise CipError(f"cannot make a pipe: {error.strerror}", code=ErrorCode.LIMIT_EXCEEDED) from error
+            raise CipError(f"cannot make a pipe: {system_reason(error)}", code=ErrorCode.LIMIT_EXCEEDED) from error
         if 0 <= size <= _DEFAULT_CAPACITY:
             return read_fd, write_fd, False
         with self._lock:

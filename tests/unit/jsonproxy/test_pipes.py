@@ -297,7 +297,7 @@ class FinishTypePipes(PipesTestCase):
 
     def test_a_system_without_pipes_or_threads_is_told_and_leaves_nothing(self) -> None:
         for target, error, reason in (
-            ("os.pipe", OSError(24, "Too many open files"), "cannot make a pipe: Too many open files"),
+            ("os.pipe", OSError(24, "Too many open files"), "cannot make a pipe: too many open files"),
             ("threading.Thread.start", RuntimeError("can't start new thread"), "cannot start a thread"),
         ):
             with self.subTest(target), mock.patch(target, side_effect=error):
@@ -308,7 +308,7 @@ class FinishTypePipes(PipesTestCase):
 
     def test_a_system_that_has_one_pipe_but_not_two_gets_the_first_back(self) -> None:
         with mock.patch("os.pipe", side_effect=[os.pipe(), OSError(23, "Too many open files in system")]):
-            with self.assertRaisesRegex(CipError, "cannot make a pipe: Too many open files in system"):
+            with self.assertRaisesRegex(CipError, "cannot make a pipe: too many open files in system"):
                 self.pipes.feed_raw(lambda transfer: self.fail("it ran"), 1_000_000)
 
 

@@ -100,7 +100,7 @@ class Entries(JournalCase):
 
 class Unavailable(JournalCase):
     def test_without_a_journal_the_flag_is_refused(self) -> None:
-        with self.assertRaisesRegex(UsageError, "--journal: /nonexistent: .*found: No such file"):
+        with self.assertRaisesRegex(UsageError, "--journal: /nonexistent: .*found: no such file"):
             Journal("/nonexistent")
 
     def test_a_journal_that_takes_nothing_holds_up_nobody(self) -> None:
