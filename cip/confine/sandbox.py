@@ -144,11 +144,6 @@ def confine(
     return reached
 
 
-def landlock_abi() -> int:
-    """The version of Landlock that this kernel has; 0 for none."""
-    return max(0, _kernel()(_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION))
-
-
 def _kernel() -> Syscall:
     import ctypes
 

@@ -267,10 +267,6 @@ def log_of(number: int, change: Change) -> Change:
     return lambda document: change(document["tlogs"][number])
 
 
-def no_change(document: Any) -> None:
-    """Leaves it."""
-
-
 _V02 = "application/vnd.dev.sigstore.bundle+json;version=0.2"
 _V01 = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 _LEAF = "verificationMaterial.certificate.rawBytes"

@@ -325,11 +325,6 @@ def _bodies() -> Iterator[Row]:
     yield Row("blob", "more than --max-bytes", CUT, layer=LARGE, json="budget-exhausted", options=("--max-bytes=1M",))
 
 
-def _ignoring(exchange: Exchange) -> None:
-    """All of it, whatever was asked for."""
-    exchange.answer(Given(200, exchange.given.body))
-
-
 def _ranges() -> Iterator[Row]:
     cut = ("blob", at(0.3, END), 1)
     for name, fault, times, outcome in (
