@@ -455,7 +455,6 @@ class RegistryTest(DifferentialCase):
     """`docker://` through a real registry: names, lookaside, attachments, lists, mirrors."""
 
     host: str
-    home_of_keys: GpgHome
     key: str
     sigstore: SigstoreCases
 
