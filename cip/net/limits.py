@@ -87,7 +87,8 @@ class Limits(NamedTuple):
 
     def expired(self, limit: float, phase: Phase | None, host: str, via: str, what: str) -> NetworkError:
         """The error for a step that took longer than `limit`, or than the deadline let it."""
-        within = f"within {limit:g} s" if self.remaining() > 0.001 else "within the time for this request"
+        left = f"the time for this request (--open-timeout, --stall-timeout {self.times.stall:g} s, --deadline)"
+        within = f"within {limit:g} s" if self.remaining() > 0.001 else f"within {left}"
         return NetworkError.at(host, f"{what} {within} ({via})", code=ErrorCode.TIMEOUT, phase=phase)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
