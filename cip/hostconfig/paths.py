@@ -78,7 +78,12 @@ def read_configuration(path: str, limit: int = CONFIGURATION_LIMIT, *, code: Err
 
 
 def read_if_present(path: str, limit: int = CONFIGURATION_LIMIT, *, code: ErrorCode | None = None) -> bytes | None:
-    """As `read_configuration`, but None when there is no such file. A dangling link is no file."""
+    """As `read_configuration`, but None when there is no such file. A dangling link is no file.
+
+    Where there is no time at all, only regular files are opened: who writes to a pipe would lose its only reader.
+    """
+    if not require_time() and os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigurationError(path, "expected a regular file", code=code)
     try:
         # not blocking: opening a pipe that nobody writes to would never return
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -106,14 +111,11 @@ def read_descriptor(descriptor: int, path: str, limit: int, *, code: ErrorCode |
     deadline = time.monotonic() + min(READ_WAIT, require_time())  # of regular files there may be any number
     while len(data) <= limit:
         size = min(limit + 1 - len(data), _READ_SIZE)
-        if regular:
-            part = os.pread(descriptor, size, len(data))  # whoever shares the descriptor keeps its position
-        else:
-            found = _read_pipe(descriptor, size, deadline)
-            if found is None:
-                require_time()
-                raise ConfigurationError(path, f"no end of file within {READ_WAIT:g} s", code=code)
-            part = found
+        # at a place of its own: whoever shares the descriptor keeps its position
+        part = os.pread(descriptor, size, len(data)) if regular else _read_pipe(descriptor, size, deadline)
+        if part is None:
+            require_time()
+            raise ConfigurationError(path, f"no end of file within {READ_WAIT:g} s", code=code)
         if not part:
             return bytes(data)
         data += part

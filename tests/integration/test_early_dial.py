@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import sys
@@ -99,6 +100,23 @@ class EarlyDial(unittest.TestCase):
         with self.server() as server:
             self.assertEqual(self.ask(server, "GET", "/blobs/sha256:abc"), (400, "digest-invalid"))
             self.assertEqual((server.connections, server.requests), (1, 0))
+
+    def test_is_made_with_a_policy_from_a_file(self) -> None:
+        policy = self.certificates.parent / "policy.json"
+        policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}', encoding="ascii")
+        with self.server() as server:
+            self.assertEqual(
+                self.ask(server, "GET", "/blobs/sha256:abc", f"--policy={policy}"), (400, "digest-invalid")
+            )
+            self.assertEqual((server.connections, server.requests), (1, 0))
+
+    def test_leaves_a_policy_that_comes_through_a_pipe_to_the_request(self) -> None:
+        pipe = Path(self.enterContext(tempfile.TemporaryDirectory()), "pipe")
+        os.mkfifo(pipe)
+        with self.server() as server:
+            text = '{"default": [{"type": "insecureAcceptAnything"}]}'
+            threading.Thread(target=pipe.write_text, args=(text,), daemon=True).start()
+            self.assertEqual(self.ask(server, "GET", "/manifest", f"--policy={pipe}"), (404, "image-not-found"))
 
     def test_that_dies_before_its_first_answer_is_replaced_unseen(self) -> None:
         with self.server(dying=1) as server:
