@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from .. import log
-from ..content import BlobAccess, BlobReader, BytesReader, Release, copy_verified
+from ..content import MANIFEST_LIMIT, BlobAccess, BlobReader, BytesReader, Release, copy_verified
 from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote, system_reason
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
@@ -29,7 +29,7 @@ from ..partial.part import Part
 from ..partial.store import PartStore
 from ..sources.base import OpenRest
 from ..sources.files import open_regular, read_document
-from ..sources.layout import ENTRY_LIMIT, INDEX_NAME
+from ..sources.layout import INDEX_NAME, entries_of
 
 LAYOUT_NAME = "oci-layout"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -159,10 +159,13 @@ class LayoutWriter:
                 names = {_name_of(entry) for entry in entries} - {None}
                 kept = [entry for entry in index["manifests"] if _name_of(entry) not in names and entry not in entries]
                 index["manifests"] = [*kept, *entries]
-                if len(index["manifests"]) > ENTRY_LIMIT:
-                    why = f"more than {ENTRY_LIMIT} manifests"
-                    raise InvalidDocumentError(f"{self.path}/{INDEX_NAME}", why, code=ErrorCode.LIMIT_EXCEEDED)
-                self._replace(INDEX_NAME, json.dumps(index, separators=(",", ":")).encode())
+                data = json.dumps(index, separators=(",", ":")).encode()
+                where = f"{self.path}/{INDEX_NAME}"
+                if len(data) > MANIFEST_LIMIT:
+                    why = f"larger than {MANIFEST_LIMIT} bytes with the new entries"
+                    raise InvalidDocumentError(where, why, code=ErrorCode.LIMIT_EXCEEDED)
+                entries_of(data, where)  # what its readers would refuse is not written
+                self._replace(INDEX_NAME, data)
         except OSError as error:
             raise write_fault(f"{self.path}/{INDEX_NAME}", error) from error
 
@@ -259,9 +262,9 @@ class LayoutWriter:
         except FileNotFoundError:
             return {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}  # type: ignore[dict-item]
         root = parse_json(read_document(descriptor, where), where)
-        root["manifests"].items()
-        found: dict[str, list[object]] = root.value
-        return found
+        listed = root["manifests"]
+        manifests = [] if listed.is_null() else [entry.value for entry in listed.items()]
+        return {**root.value, "manifests": manifests}
 
     def _sync(self, name: str) -> None:
         """Let the names in a directory be on disk. Raises OSError."""

@@ -16,11 +16,10 @@ from contextlib import closing
 from ..content import MANIFEST_LIMIT, read_blob
 from ..errors import CipError, ErrorCode, InvalidDocumentError, SignatureError, SourceError, system_reason
 from ..model.descriptor import Descriptor, Digest, read_descriptor
-from ..model.jsontree import parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.signature import SIGNATURE_LIMIT, RawSignature, SignatureAllowance, SigstoreSignature, parse_signature_blob
 from .files import Tree, read_document
-from .layout import INDEX_NAME, LayoutFiles, name_of
+from .layout import INDEX_NAME, LayoutFiles, entries_of, name_of
 
 ARTIFACT_TYPE = "application/vnd.container-image-proxy.signatures.v1"
 SIGNATURE_TYPE = "application/vnd.container-image-proxy.signature.v1"
@@ -78,7 +77,7 @@ def read_layout_signatures(files: LayoutFiles, digest: Digest, where: str) -> Se
 def _named(files: LayoutFiles, where: str) -> dict[str, Descriptor]:
     """The entries of the index by their names; of several with one name the first."""
     found: dict[str, Descriptor] = {}
-    for entry in parse_json(files.read_index(), f"{where}: {INDEX_NAME}")["manifests"].items():
+    for entry in entries_of(files.read_index(), f"{where}: {INDEX_NAME}"):
         name = name_of(entry)
         if name is not None:
             found.setdefault(name, read_descriptor(entry))

@@ -73,14 +73,7 @@ class LayoutSource(PlainSource):
         self._top: RawManifest | None = None
         self._referrers: ReferrerSource | None = None
         where = f"{reference.text}: {INDEX_NAME}"
-        root = parse_json(files.read_index(), where)
-        root.require_exact_case(("manifests",))
-        listed = root["manifests"]
-        entries = () if listed.is_null() else tuple(listed.items())
-        if len(entries) > ENTRY_LIMIT:
-            raise InvalidDocumentError(where, f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED)
-        for entry in entries:
-            entry.require_exact_case(_ENTRY_KEYS)
+        entries = entries_of(files.read_index(), where)
         chosen = _choose(reference, entries, where, platform)
         self._descriptor = read_descriptor(chosen)
         self._entries = entries
@@ -172,10 +165,8 @@ class _DirectoryFiles:
         what = f"{self._text}: blob {digest}"
         name = f"{digest.algorithm}/{digest.encoded}".encode()
         with refused(what, ErrorCode.BLOB_NOT_FOUND, digest=digest):
-            if self._shared is not None:
-                descriptor = self._shared.open_file(name)
-            else:
-                descriptor = self._tree.open_file(b"blobs/" + name)
+            shared = self._shared
+            descriptor = shared.open_file(name) if shared is not None else self._tree.open_file(b"blobs/" + name)
         return whole_file(descriptor, what)
 
     def close(self) -> None:
@@ -209,9 +200,8 @@ def _choose(reference: ImageReference, entries: Sequence[JsonNode], where: str, 
     usable = [entry for entry in named if entry.text("mediaType") in _NAMEABLE]
     if usable:
         return _of_platform(usable, where, platform) or usable[0]
-    wrong_types = [entry.text("mediaType") for entry in named]
-    if wrong_types:
-        shown = ", ".join(quote(found) for found in wrong_types[:_NAMES_SHOWN])
+    if named:
+        shown = ", ".join(quote(entry.text("mediaType")) for entry in named[:_NAMES_SHOWN])
         message = f"{where}: {quote(reference.name)} names no image, but something of type {shown}"
         raise UnsupportedError(message, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
     why = f"no image is named {quote(reference.name)}{_names(entries)}"
@@ -239,6 +229,19 @@ def _of_platform(entries: Sequence[JsonNode], where: str, platform: PlatformOpti
     except NotFoundError as error:
         raise NotFoundError(f"{where}: {error}", code=error.code, phase=Phase.MANIFEST) from error
     return images[index.entries.index(chosen)]
+
+
+def entries_of(data: bytes, where: str) -> tuple[JsonNode, ...]:
+    """The entries of the index `data`, which no two readers take differently. Raises InvalidDocumentError."""
+    root = parse_json(data, where)
+    root.require_exact_case(("manifests",))
+    listed = root["manifests"]
+    entries = () if listed.is_null() else tuple(listed.items())
+    if len(entries) > ENTRY_LIMIT:
+        raise InvalidDocumentError(where, f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED)
+    for entry in entries:
+        entry.require_exact_case(_ENTRY_KEYS)
+    return entries
 
 
 def name_of(entry: JsonNode) -> str | None:

@@ -14,7 +14,6 @@ from ..content import MANIFEST_LIMIT, read_blob, read_limited, require_content
 from ..errors import CipError
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
-from ..model.jsontree import parse_json
 from ..model.referrers import (
     ENTRY_LIMIT,
     LIST_LIMIT,
@@ -27,6 +26,7 @@ from ..model.referrers import (
 )
 from .base import BlobAccess
 from .files import FileBlob
+from .layout import entries_of
 
 
 class LayoutReferrers:
@@ -51,10 +51,9 @@ class LayoutReferrers:
     def referrers(self, digest: Digest) -> _Listed:
         """The entries whose own subject is `digest`, or all that the index under the fallback tag lists."""
         where = f"{self._text}: index.json"
-        nodes = list(parse_json(self._read_index(), where)["manifests"].items())
         tag = fallback_tag(digest)
         entries = []
-        for node in nodes:
+        for node in entries_of(self._read_index(), where):
             entry = read_referrer(node)
             named = entry.descriptor.annotations.get(REF_NAME)
             if named == tag and entry.descriptor.media_type == mediatype.OCI_INDEX:

@@ -8,22 +8,33 @@ import fcntl
 import json
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from unittest import mock
 
 from cip import log
-from cip.content import BlobReader, BytesReader
+from cip.content import MANIFEST_LIMIT, BlobReader, BytesReader
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError
 from cip.fetch.layoutwriter import LAYOUT, LayoutWriter, write_fault
 from cip.model.descriptor import Descriptor, Digest, digest_of
+from cip.model.reference import Transport, parse_image_reference, path_identity
 from cip.partial.part import BLOCK
-from cip.sources.layout import ENTRY_LIMIT
+from cip.settings import PlatformOptions
+from cip.sources.keptsignatures import read_layout_signatures
+from cip.sources.layout import ENTRY_LIMIT, LayoutFiles, LayoutSource
+from cip.sources.layoutreferrers import LayoutReferrers
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 
 CONTENT = images.random_bytes(2 * BLOCK + 5, b"writer")
 DESCRIPTOR = Descriptor("", digest_of(CONTENT), len(CONTENT))
 NAME = "org.opencontainers.image.ref.name"
+IMAGE = parse_image_reference("oci:/x")
+INDEX_READERS: tuple[Callable[[LayoutFiles], object], ...] = (
+    lambda files: LayoutSource(IMAGE, path_identity(Transport.OCI, "/x"), files, PlatformOptions()),
+    lambda files: read_layout_signatures(files, DESCRIPTOR.digest, "x"),
+    lambda files: LayoutReferrers("x", files.read_index, files.open_blob).referrers(DESCRIPTOR.digest),
+)
 
 
 class WriterCase(LeakCheckedTestCase):
@@ -162,6 +173,35 @@ class Index(WriterCase):
                 with self.assertRaises(InvalidDocumentError):
                     writer.add_entries([self.entry("a")])
                 self.assertEqual((self.path / "index.json").read_text(), text)
+
+    def test_what_its_readers_would_refuse_is_not_written(self) -> None:
+        room = json.dumps({"manifests": [], "x": "y" * (MANIFEST_LIMIT - 40)})
+        self.assertLess(len(room), MANIFEST_LIMIT)
+        folded = ('{"manifests": [], "Manifests": []}', '{"manifests": [{"Digest": "x"}]}', '{"manifests": ["x"]}')
+        for text in folded:
+            files = mock.Mock(**{"read_index.return_value": text.encode()})
+            for number, read in enumerate(INDEX_READERS):
+                with (
+                    self.subTest(text, number=number),
+                    self.assertRaisesRegex(CipError, "ambiguous|expected an object"),
+                ):
+                    read(files)
+        for text in (*folded, room):
+            with self.subTest(text[:40]):
+                writer = self.writer()
+                (self.path / "index.json").write_text(text)
+                with self.assertRaisesRegex(InvalidDocumentError, "ambiguous|expected an object|larger than"):
+                    writer.add_entries([self.entry("a")])
+                self.assertEqual((self.path / "index.json").read_text(), text)
+
+    def test_what_is_replaced_may_have_been_wrong_and_the_list_absent(self) -> None:
+        wrong = {**self.entry("a"), "Digest": "x"}
+        for text in (json.dumps({"manifests": [wrong]}), '{"manifests": null}'):
+            with self.subTest(text):
+                writer = self.writer()
+                (self.path / "index.json").write_text(text)
+                writer.add_entries([self.entry("a")])
+                self.assertEqual(self.entries(), [self.entry("a")])
 
     def test_too_many_entries_are_refused(self) -> None:
         writer = self.writer()
