@@ -90,13 +90,16 @@ def error(message: str, *arguments: object) -> None:
     _write(Level.ERROR, message, arguments)
 
 
+def printable(line: str) -> str:
+    """`line`, escaped where it is needed: a second line would be a forged one, and a terminal obeys sequences."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+
+
 def _write(level: Level, message: str, arguments: tuple[object, ...]) -> None:
     if level < _Stream.threshold:
         return
     text = message % arguments if arguments else message
-    line = f"{PROGRAM}: {level.name}: {text}"
-    if not line.isprintable():  # a second line would be a forged one, and a terminal obeys escape sequences
-        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    line = printable(f"{PROGRAM}: {level.name}: {text}")
     data = line.encode("utf-8", "backslashreplace")[: LINE_LIMIT - 1] + b"\n"
     with _Stream.lock:
         if not (_tell_dropped() and _put(data)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from .. import log
 from ..errors import strip_url
 from ..hostconfig.certsd import Certificates
 from ..hostconfig.paths import ConfigurationFile
@@ -110,11 +111,11 @@ class Explanation(NamedTuple):
             "warnings": list(self.warnings),
             "errors": list(self.errors),
         }
-        return json.dumps(members, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(members, indent=2) + "\n"
 
     def to_text(self) -> str:
         """The same for people."""
-        return "\n".join(_text_lines(self)) + "\n"
+        return "\n".join(map(log.printable, _text_lines(self))) + "\n"  # paths and names are whatever files hold
 
 
 # --- JSON ---

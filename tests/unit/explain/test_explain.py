@@ -253,6 +253,17 @@ class PolicyTest(ExplainCase):
         expected = "^cannot be opened: .*policy.json, scope docker:example.com/os: the file /nonexistent.gpg does not"
         self.assertRegex(self.explain().verdict, expected)
 
+    def test_what_files_hold_makes_no_line_and_moves_no_cursor(self) -> None:
+        said = "/k\nverdict\x1b[2J\u202e\x85\x9b1m"
+        authfile = self.host.write("auth.json", json.dumps({"credHelpers": {"example.com": said[1:]}}))
+        self._policy({"type": "signedBy", "keyType": "GPGKeys", "keyPath": said})
+        settings = self.settings()._replace(credentials=CredentialOptions(authfile=authfile))
+        found = self.explain(settings=settings)
+        for shown in (found.to_text(), found.to_json()):
+            self.assertEqual([line for line in shown.split("\n") if not line.isprintable()], [])
+            self.assertIn(r"k\nverdict", shown)
+        self.assertEqual(json.loads(found.to_json())["policy"]["requirements"][0]["keys"], [said])
+
     def test_a_policy_that_rejects_is_a_refusal(self) -> None:
         self._policy({"type": "insecureAcceptAnything"}, scope="other.example")
         found = self.explain()
