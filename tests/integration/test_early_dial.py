@@ -110,13 +110,16 @@ class EarlyDial(unittest.TestCase):
             )
             self.assertEqual((server.connections, server.requests), (1, 0))
 
-    def test_leaves_a_policy_that_comes_through_a_pipe_to_the_request(self) -> None:
-        pipe = Path(self.enterContext(tempfile.TemporaryDirectory()), "pipe")
-        os.mkfifo(pipe)
-        with self.server() as server:
-            text = '{"default": [{"type": "insecureAcceptAnything"}]}'
-            threading.Thread(target=pipe.write_text, args=(text,), daemon=True).start()
-            self.assertEqual(self.ask(server, "GET", "/manifest", f"--policy={pipe}"), (404, "image-not-found"))
+    def test_leaves_what_comes_through_a_pipe_to_the_request(self) -> None:
+        policy = '{"default": [{"type": "insecureAcceptAnything"}]}'
+        rules = "[[registry]]\nprefix = 'x.example'\nlocation = 'y.example'\n"
+        for option, text, others in (("--policy", policy, ()), ("--registries-conf", rules, ("--insecure-policy",))):
+            with self.subTest(option), self.server() as server, tempfile.TemporaryDirectory() as scratch:
+                pipe = Path(scratch, "pipe")
+                os.mkfifo(pipe)
+                threading.Thread(target=pipe.write_text, args=(text,), daemon=True).start()
+                answer = self.ask(server, "GET", "/manifest", f"{option}={pipe}", *others)
+                self.assertEqual(answer, (404, "image-not-found"))
 
     def test_that_dies_before_its_first_answer_is_replaced_unseen(self) -> None:
         with self.server(dying=1) as server:
