@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401 - some libffi keep their own file open from the first import on, in whichever test
 import os
 import tempfile
 import threading
