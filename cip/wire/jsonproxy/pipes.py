@@ -210,7 +210,7 @@ class Pipes:
         self._named: dict[int, Feed] = {}  # until FinishPipe
         self._open: set[Feed] = set()  # until the write end is closed
         self._unsettled: set[_Raw] = set()
-        self._stopped = False
+        self._stopped = self._closed = False
         self._job_there = threading.Condition(self._lock)
         self._jobs: deque[Callable[[], None]] = deque()  # for threads that are idle
         self._idle = 0  # threads without a job
@@ -316,8 +316,11 @@ class Pipes:
         self._bell.ring()
 
     def close(self) -> None:
-        """Let go of what `fileno` is; workers may still be running."""
+        """Let go of what `fileno` is, and of threads without a transfer; others may still be running."""
         self._readers.close()
+        with self._lock:
+            self._closed = True
+            self._job_there.notify_all()
 
     def _watch(self, transfer: Transfer, size: int, cancel: Cancel, digest: str | None) -> None:
         transfer.left, transfer.cancel, transfer.digest = size, cancel, digest
@@ -393,7 +396,7 @@ class Pipes:
             with self._lock:
                 self._idle += 1
                 while not self._jobs:
-                    if not (self._job_there.wait(IDLE_SECONDS) or self._jobs):
+                    if self._closed or not (self._job_there.wait(IDLE_SECONDS) or self._jobs):
                         self._idle -= 1
                         return
                 run = self._jobs.popleft()
