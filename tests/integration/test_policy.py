@@ -258,6 +258,8 @@ class DirectoryTest(PolicyCase):
     def test_flipped_bytes_of_a_signature_never_open_the_image(self) -> None:
         """Every position of a sample, one proxy that is asked again after each flip: a failed open is tried anew.
 
+        An image that was opened is kept, so what comes behind it is for another proxy.
+
         But for the few bytes that nothing signs (subpackets that are not hashed, how deflate is written): there gpgv
         has verified the very text that was signed.
         """
@@ -265,16 +267,21 @@ class DirectoryTest(PolicyCase):
         good = file.read_bytes()
         text = self.verified_text(good)
         self.assertTrue(text)
+        positions = list(range(0, len(good), 9))
         opened = 0
+        while positions:
+            with self.proxy(f"dir:{self.image}", self.by("main")) as (proxy, _):
+                while positions:
+                    position = positions.pop(0)
+                    flipped = good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :]
+                    file.write_bytes(flipped)
+                    if proxy.line.ask("GET", "/manifest").status != 403:
+                        self.assertEqual(self.verified_text(flipped), text, position)
+                        opened += 1
+                        break
+        self.assertLess(opened, 4)
+        file.write_bytes(good)
         with self.proxy(f"dir:{self.image}", self.by("main")) as (proxy, _):
-            for position in range(0, len(good), 9):
-                flipped = good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :]
-                file.write_bytes(flipped)
-                if proxy.line.ask("GET", "/manifest").status != 403:
-                    self.assertEqual(self.verified_text(flipped), text, position)
-                    opened += 1
-            self.assertLess(opened, 4)
-            file.write_bytes(good)
             self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
 
     def test_x06_manifest_that_is_replaced_after_it_was_accepted_is_not_served(self) -> None:
