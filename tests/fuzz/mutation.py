@@ -188,7 +188,7 @@ def mutate_json(random: Random, data: bytes) -> bytes:
         return data
     for _ in range(random.randint(1, _STEPS)):
         value = _change(random, value)
-    parts: list[str] = []
+    parts = _Text()
     comma, colon = (" , ", " : ") if random.random() < 0.2 else (",", ":")
     try:
         _write(value, comma, colon, parts)
@@ -252,8 +252,21 @@ def _replacement(random: Random, value: Any) -> Any:
     return random.choice(_VALUES)
 
 
-def _write(value: Any, comma: str, colon: str, parts: list[str]) -> None:
+class _Text(list[str]):
+    """Pieces of a text that are dropped once there is more than an input may have: changes can double it many times."""
+
+    size = 0
+
+    def append(self, part: str, /) -> None:
+        if self.size <= MAXIMUM:
+            super().append(part)
+            self.size += len(part)
+
+
+def _write(value: Any, comma: str, colon: str, parts: _Text) -> None:
     """Append the JSON text of `value` to `parts`, piece by piece: nested texts are not copied at every level."""
+    if parts.size > MAXIMUM:
+        return
     if not isinstance(value, list):
         parts.append(json.dumps(value))
         return
