@@ -20,9 +20,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from . import log
-from .content import ON_WAIT, BlobReader
+from .content import ON_WAIT, BlobReader, start_thread
 from .errors import CipError, ContentMismatchError, NetworkError
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 from .sources.base import BlobAccess, OpenBlob
@@ -117,12 +118,12 @@ class ReadAhead:
             return self._queue.popleft()
 
     def _start(self, early: _EarlyBlob) -> None:
-        """Give a blob to an idle thread or to a new one; with the lock held. Raises RuntimeError when there is none."""
+        """Give a blob to an idle thread or to a new one; with the lock held. Raises CipError when there is none."""
         if self._idle:
             self._idle -= 1
             self._queue.append(early)
         else:
-            threading.Thread(target=self._run, args=(early,), name="read-ahead", daemon=True).start()
+            start_thread(partial(self._run, early), "read-ahead")
 
     def _follow(self, digest: Digest, *, expected: bool) -> None:
         """Begin what comes behind a layer, if the parent asks for one behind the other."""
@@ -196,7 +197,7 @@ class ReadAhead:
             begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill, self._handed)
             try:
                 self._start(begun)
-            except RuntimeError as error:  # no more threads for this process
+            except CipError as error:
                 log.debug("read-ahead: %s", error)
                 break
             early[digest] = begun

@@ -16,9 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from . import log
-from .content import BlobReader
+from .content import BlobReader, start_thread
 from .errors import CipError, ContentMismatchError, NetworkError
 from .model.descriptor import Descriptor
 
@@ -153,8 +154,8 @@ class SegmentedBlob:
         while len(self._segments) < together and self._next < self._descriptor.size and not self._winding_down:
             segment = _Segment(self._next, min(self._next + self._step, self._descriptor.size))
             try:
-                threading.Thread(target=self._fill, args=(segment,), name="segment", daemon=True).start()
-            except RuntimeError as error:  # no more threads for this process
+                start_thread(partial(self._fill, segment), "segment")
+            except CipError as error:
                 log.debug("segments: %s", error)
                 return
             self._next = segment.end

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from ..content import undo_on_error
+from ..content import start_thread, undo_on_error
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
 from .limits import POLL, Cancellation, Limits
 from .url import Origin
@@ -225,8 +225,8 @@ class TlsContexts:
                 self._context(identity)
 
         if identity not in self._contexts:
-            with suppress(RuntimeError):  # no more threads for this process: the handshake makes it
-                threading.Thread(target=make, name="prepare tls", daemon=True).start()
+            with suppress(CipError):  # no more threads for this process: the handshake makes it
+                start_thread(make, "prepare tls")
 
     def trust_all(self, identity: TlsIdentity) -> bool:
         """Read every authority of the system, for an issuer that was not found; whether that may change anything."""

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from enum import StrEnum
+from functools import partial
 from io import FileIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...content import CHUNK, Reader, require_time
-from ...errors import CipError, ErrorCode, InvalidDocumentError, SourceError
+from ...content import CHUNK, Reader, require_time, start_thread
+from ...errors import CipError, InvalidDocumentError, SourceError
 from ...temporary import TemporaryFile
 
 if TYPE_CHECKING:
@@ -212,14 +212,11 @@ def _unpack_by_program(source: Reader, output: TemporaryFile, what: str, program
         stack.callback(unpacked.close)
         for work in (feeder, runner):
             # each with the limit of what this is done for: what is unpacked may be nothing for as long as one likes
-            thread = threading.Thread(target=copy_context().run, args=(work.run,), name="zstd")
             try:
-                thread.start()
-            except RuntimeError as error:  # EAGAIN: the limit on processes
+                stack.callback(start_thread(partial(copy_context().run, work.run), "zstd").join)
+            except CipError as error:
                 work.close()
-                work.error = SourceError(f"{what}: cannot start a thread: {error}", code=ErrorCode.LIMIT_EXCEEDED)
-            else:
-                stack.callback(thread.join)
+                work.error = SourceError(f"{what}: {error}", code=error.code)
         stack.callback(unpacked.close)  # first: who writes to a pipe that nobody reads ends
         copy_to_file(unpacked, output, what)
     for fault in (feeder.error, runner.error):
