@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from . import log
-from .content import start_thread
+from .content import start_thread, undo_on_error
 from .errors import CipError
 from .hostconfig.proxyenv import choose_proxy, describe_way
 from .hostconfig.registriesconf import RegistriesConfig, load_registries
@@ -44,22 +44,18 @@ def dial_early(
     named = reference.docker
     if settings.offline or settings.local_sources or named is None:
         return None
-    registries, early = load_registries(settings), None
+    registries = load_registries(settings)
     place = registries.places(named)[0]
-    if not place.blocked and not place.is_insecure(settings.tls_verify):
-        origin = parse_origin("https", place.host)
-        proxy = choose_proxy(settings.environment, origin.scheme, origin.host, origin.port)
-        nearest = origin if proxy is None else Origin("http", proxy.host, proxy.port)
-        early = EarlySocket(nearest, Limits(Clock(), settings.times, Cancellation()), describe_way(proxy))
-    try:
-        source = open_source(reference, registries)
-        if early is not None:
-            source.dial(early.dial)
-    except BaseException:
-        if early is not None:
-            early.close()
-        raise
-    return None if early is None else early.limits.cancellation.cancel
+    if place.blocked or place.is_insecure(settings.tls_verify):
+        open_source(reference, registries)
+        return None
+    origin = parse_origin("https", place.host)
+    proxy = choose_proxy(settings.environment, origin.scheme, origin.host, origin.port)
+    nearest = origin if proxy is None else Origin("http", proxy.host, proxy.port)
+    early = EarlySocket(nearest, Limits(Clock(), settings.times, Cancellation()), describe_way(proxy))
+    with undo_on_error(early.close):
+        open_source(reference, registries).dial(early.dial)
+    return early.limits.cancellation.cancel
 
 
 class EarlySocket:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from .. import log
-from ..content import MANIFEST_LIMIT, BlobAccess, BlobReader, BytesReader, Release, copy_verified
+from ..content import MANIFEST_LIMIT, BlobAccess, BlobReader, BytesReader, Release, copy_verified, undo_on_error
 from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote, system_reason
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
@@ -58,15 +58,12 @@ class LayoutWriter:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise write_fault(path, error) from error
-        try:
-            with self._locked():
-                self._require_layout()
-        except OSError as error:
-            self.close()
-            raise write_fault(path, error) from error
-        except BaseException:
-            self.close()
-            raise
+        with undo_on_error(self.close):
+            try:
+                with self._locked():
+                    self._require_layout()
+            except OSError as error:
+                raise write_fault(path, error) from error
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there and right; one that is wrong is removed. Raises SourceError."""
