@@ -66,6 +66,28 @@ class FetchCase(unittest.TestCase):
         (self.scratch / "registries.d").mkdir()
         self.place = f"--registries.d={self.scratch}/registries.d"
 
+    def require(self, requirement: Mapping[str, Any]) -> None:
+        policy = self.scratch / "policy.json"
+        policy.write_text(json.dumps({"default": [requirement]}))
+        self.policy = (f"--policy={policy}",)
+
+    def sign_in_lookaside(self) -> bytes:
+        """Sign the image where registries.d has signatures looked for, and demand that; the signature."""
+        require_peer("gpgv")
+        home = self.enterContext(GpgHome())
+        key = home.create_key("main")
+        (self.scratch / "main.gpg").write_bytes(home.export_all(key))
+        digest = digest_of(self.content.index)
+        store = self.scratch / "lookaside" / f"{NAME}@sha256={digest.encoded}"
+        store.mkdir(parents=True)
+        message = home.sign_as(payload(self.image.removeprefix("docker://"), str(digest)), key)
+        (store / "signature-1").write_bytes(message)
+        (self.scratch / "registries.d" / "all.yaml").write_text(
+            f"default-docker:\n  lookaside: file://{self.scratch}/lookaside\n"
+        )
+        self.require({"type": "signedBy", "keyType": "GPGKeys", "keyPath": str(self.scratch / "main.gpg")})
+        return message
+
     def command(self, *options: str, image: str = "", destination: str = "") -> list[str]:
         words = [*self.policy, self.place, "--tls-verify=false", *PLATFORM, *HURRY, *options]
         return [*MODULE, "fetch", *words, image or self.image, destination or f"oci:{self.layout}"]
@@ -403,11 +425,6 @@ class Offline(FetchCase):
             self.assertEqual(answer.status, 403)
             self.assertRegex(answer.problem()["detail"], words)
 
-    def require(self, requirement: Mapping[str, Any]) -> None:
-        policy = self.scratch / "policy.json"
-        policy.write_text(json.dumps({"default": [requirement]}))
-        self.policy = (f"--policy={policy}",)
-
     def forget(self, suffix: str) -> None:
         """Take the entries whose name ends so out of the index."""
         path = self.layout / "index.json"
@@ -421,19 +438,7 @@ class Offline(FetchCase):
         self.accept()
 
     def test_signatures_of_a_lookaside(self) -> None:
-        require_peer("gpgv")
-        home = self.enterContext(GpgHome())
-        key = home.create_key("main")
-        (self.scratch / "main.gpg").write_bytes(home.export_all(key))
-        digest = digest_of(self.content.index)
-        store = self.scratch / "lookaside" / f"{NAME}@sha256={digest.encoded}"
-        store.mkdir(parents=True)
-        message = home.sign_as(payload(self.image.removeprefix("docker://"), str(digest)), key)
-        (store / "signature-1").write_bytes(message)
-        (self.scratch / "registries.d" / "all.yaml").write_text(
-            f"default-docker:\n  lookaside: file://{self.scratch}/lookaside\n"
-        )
-        self.require({"type": "signedBy", "keyType": "GPGKeys", "keyPath": str(self.scratch / "main.gpg")})
+        message = self.sign_in_lookaside()
         self.assertIn(", 1 signature\n", self.fetch())
         (self.scratch / "registries.d" / "all.yaml").unlink()
         self.accept()

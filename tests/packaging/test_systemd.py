@@ -11,13 +11,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from cip.model.descriptor import digest_of
 from tests.integration.test_fetch import FetchCase
 from tests.support import restricted
 from tests.support.parent import ROOT
 from tests.support.peers import clean_environment, require_peer
-from tests.support.registry import NAME
-from tests.support.signatures import GpgHome, payload
 
 EXPOSURE = 15  # tenths; what systemd calls "OK" begins at 1 and ends at 5
 PAGE = (ROOT / "cip" / "man" / "container-image-proxy.1").read_text(encoding="utf-8").replace("\\-", "-")
@@ -78,20 +75,7 @@ class Restricted(FetchCase):
         return ("unshare", "--mount", sys.executable, "-I", restricted.__file__, json.dumps(wanted))
 
     def test_an_image_is_judged_and_fetched_and_the_process_confines_itself_as_well(self) -> None:
-        require_peer("gpgv")
-        home = self.enterContext(GpgHome())
-        key = home.create_key("main")
-        (self.scratch / "main.gpg").write_bytes(home.export_all(key))
-        digest = digest_of(self.content.index)
-        store = self.scratch / "lookaside" / f"{NAME}@sha256={digest.encoded}"
-        store.mkdir(parents=True)
-        message = home.sign_as(payload(self.image.removeprefix("docker://"), str(digest)), key)
-        (store / "signature-1").write_bytes(message)
-        places = f"default-docker:\n  lookaside: file://{self.scratch}/lookaside\n"
-        (self.scratch / "registries.d" / "default.yaml").write_text(places)
-        requirement = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": f"{self.scratch}/main.gpg"}
-        (self.scratch / "policy.json").write_text(json.dumps({"default": [requirement]}))
-        self.policy = (f"--policy={self.scratch}/policy.json",)
+        self.sign_in_lookaside()
         self.layout.mkdir()
         temporary = self.scratch / "tmp"
         temporary.mkdir()
