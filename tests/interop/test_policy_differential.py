@@ -307,6 +307,40 @@ class PolicyTextTest(DifferentialCase):
         ours = self.ours.judge(policy, image)
         self.assertEqual((ours.accepted, "images of this scope are refused" in ours.words), (False, True))
 
+    def test_storages_select_the_same_scope(self) -> None:
+        """A storage is named by the text of its root, whatever links lead there."""
+        root, link, away = self.home / "storage", self.home / "to-storage", self.home / "away" / "deep"
+        away.mkdir(parents=True)
+        (self.home / "to-away").symlink_to(away)
+        link.symlink_to(root)
+        store = f"{root}+{self.home}/run"
+        with Judge("copy", home=self.home) as judge:
+            stored = judge.ask(
+                source=f"dir:{self.image(())}", destination=f"containers-storage:[vfs@{store}]vendor.com/a/b:v1"
+            )
+        self.assertEqual(stored["error"], "")
+        image_id = json.loads((root / "vfs-images" / "images.json").read_text())[0]["id"]
+        name, digest = "vendor.com/a/b", stored["digest"]
+        stores = (
+            *(f"vfs@{path}" for path in (root, link, f"{root}/", f"{self.home}/./x/../storage")),
+            f"vfs@{self.home}/to-away/../storage",
+            str(link),
+        )
+        names = (f"{name}:v1", f"{name}@{digest}", f"{name}:v1@{digest}", f"{name}:v1@{image_id}", image_id[:12])
+        opened = [f"[{place}+{self.home}/run]{names[0]}" for place in stores]
+        opened += [f"[vfs@{link}+{self.home}/run]{each}" for each in names]
+        scopes = [f"[{driver}{path}]" for path in (root, link, f"{root}/") for driver in ("vfs@", "overlay@", "")]
+        scopes += [
+            f"[vfs@{path}]{each}" for path in (root, link) for each in (*names[:-1], name, "vendor.com", f"@{image_id}")
+        ]
+        accept, reject = [{"type": "insecureAcceptAnything"}], [{"type": "reject"}]
+        for image in opened:
+            for scope in scopes:
+                for default, inside in ((accept, reject), (reject, accept)):
+                    policy = {"default": default, "transports": {"containers-storage": {scope: inside}}}
+                    self.compare(f"{image} {scope}", json.dumps(policy).encode(), f"containers-storage:{image}")
+        self.require_agreement(400, least_accepted=150)
+
 
 class SimpleSigningTest(DifferentialCase):
     blobs: dict[str, bytes]

@@ -32,7 +32,8 @@ FindId = Callable[[str], str | None]  # the one image id that starts so, or None
 class StorageConfiguration(NamedTuple):
     """The host's local storage. An empty `driver` is to be found out from what lies in `root`.
 
-    `image_stores` are read beside `root`, in order; all paths are absolute.
+    `image_stores` are read beside `root`, in order. All paths are absolute and clean, and only what a file of the host
+    names is freed of links: `root` is how policies name the storage, whatever links lead there.
     """
 
     driver: str
@@ -61,8 +62,8 @@ def load_storage(settings: Settings) -> StorageConfiguration:
     driver = environment.get("STORAGE_DRIVER")
     return StorageConfiguration(
         parse_driver(driver, "STORAGE_DRIVER") if driver else values.driver,
-        values.root or (values.rootless_root if uid else "") or default_root,
-        values.run_root or default_run_root,
+        values.root or (values.rootless_root if uid else "") or _clean(default_root),
+        values.run_root or _clean(default_run_root),
         stores,
     )
 
@@ -128,13 +129,23 @@ def _path(node: JsonNode | None, environment: HostEnvironment) -> str:
         name = match[1] or match[2]
         return known.get(name) or environment.get(name)
 
-    return _require_absolute(_VARIABLE.sub(replace, node.as_str()), node.where)
+    path = _VARIABLE.sub(replace, node.as_str())
+    clean = _require_absolute(path, node.where)
+    try:
+        return _clean(os.path.realpath(path, strict=True))
+    except OSError:  # nothing is there
+        return clean
 
 
 def _require_absolute(path: str, where: str) -> str:
     if not os.path.isabs(path) or "\0" in path:
         raise ConfigurationError(where, f"expected an absolute path, found {quote(path)}")
-    return path
+    return _clean(path)
+
+
+def _clean(path: str) -> str:
+    """`path` in its shortest form, by its text alone."""
+    return "/" + os.path.normpath(path).lstrip("/")
 
 
 class StorageName(NamedTuple):
@@ -166,7 +177,8 @@ def split_store(reference: ImageReference) -> tuple[StorageConfiguration | None,
             raise InvalidReferenceError(reference.text, f"expected an absolute path, found {quote(path)}")
     where = quote(reference.text)
     stores = parse_store_options(options.split(","), where)
-    return StorageConfiguration(parse_driver(driver, where) if driver else "", root, run_root, stores), rest
+    named = parse_driver(driver, where) if driver else ""
+    return StorageConfiguration(named, _clean(root), _clean(run_root) if plus else "", stores), rest
 
 
 def parse_storage_name(reference: ImageReference, rest: str, find_id: FindId) -> StorageName:

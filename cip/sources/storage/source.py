@@ -8,7 +8,6 @@ config with its diff ids: the layers that the store records must be the ones tha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import zip_longest
@@ -243,7 +242,7 @@ def open_storage(reference: ImageReference, settings: Settings) -> StorageSource
             places = ", ".join(store.root for store in stores) or f"{configured.root}, which does not exist"
             raise ImageAbsentError(f"{reference.text}: no such image in {places}", phase=Phase.MANIFEST)
         driver = next((store.driver for store in stores), configured.driver)
-        source = StorageSource(reference.text, found, stores, f"[{driver}@{os.path.realpath(configured.root)}]")
+        source = StorageSource(reference.text, found, stores, f"[{driver}@{configured.root}]")
         opened.pop_all()
         return source
 

@@ -45,6 +45,17 @@ class StorageConfTest(unittest.TestCase):
         found = load_storage(self.host.settings({"CONTAINERS_STORAGE_CONF_OVERRIDE": last}))
         self.assertEqual(("/two", ("/images",)), (found.root, found.image_stores))
 
+    def test_the_root_is_written_as_policies_name_it(self) -> None:
+        """As the image library does: what a file names is freed of links, other places keep theirs and are clean."""
+        (self.host.root / "link").symlink_to(self.host.root)
+        link = f"{self.host.root}/link"
+        (self.host.root / "here").mkdir()
+        for written, found in (("/here/../here/", "/here"), ("//here", "/here"), ("/x/.././here", "/link/here")):
+            self.host.write(CONF, f'[storage]\ngraphroot="{link}{written}"\n')
+            self.assertEqual(f"{self.host.root}{found}", load_storage(self.host.settings()).root)
+        user = load_storage(self.host.settings({"XDG_DATA_HOME": f"{link}/x/..//"}, uid=1000))
+        self.assertEqual(f"{link}/containers/storage", user.root)
+
     def test_places_in_system_files_are_root_s(self) -> None:
         self.host.write(CONF, '[storage]\ndriver="vfs"\ngraphroot="/system"\n')
         user = self.host.settings({"USER": "me"}, uid=1000)

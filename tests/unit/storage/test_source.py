@@ -244,7 +244,9 @@ class Finding(StorageTestCase):
         link = self.directory / "link"
         link.symlink_to(self.storage.root)
         place, digest = f"[overlay@{self.storage.root}]", digest_of(self.manifest)
-        found = self.open(place=f"[overlay@{link}]").identity
+        linked = self.open(place=f"[overlay@{self.directory}/x/.././/link/]").identity
+        self.assertEqual(linked.identity, f"[overlay@{link}]{NAME}@{image_id}")
+        found = self.open().identity
         self.assertEqual(found.identity, f"{place}{NAME}@{image_id}")
         self.assertEqual(
             found.scopes,
