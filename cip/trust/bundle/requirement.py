@@ -18,8 +18,8 @@ from ...model.signature import FoundBundles, SigstoreBundle
 from ..policy import Acceptance, BundleRecord, BundleRules, TrustTools, UnverifiedImage, name_of
 from ..signed.matching import IdentityMatcher, MatchDigest, kind_of
 from ..signed.materials import Material
-from ..signed.requirement import VerificationRecord, fetch_bundle_rules
-from ..sigstore.demand import BundleDemand, load_keys, load_log_keys
+from ..signed.requirement import VerificationRecord, fetch_bundle_rules, told_to_each
+from ..sigstore.signers import FulcioSource, KeySource, PkiSource, TrustSource, load_keys, load_log_keys
 from .bundle import Bundle, Envelope, parse_bundle
 from .trustedroot import TrustedRoot, parse_trusted_root
 from .verify import BundleTrust, require_bundle_about
@@ -30,13 +30,31 @@ Check = Callable[[VerificationRecord], Acceptance]
 
 
 def candidates_among(
-    found: FoundBundles, demand: BundleDemand, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
+    found: FoundBundles, source: TrustSource, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
 ) -> tuple[list[tuple[Check, VerificationRecord]], list[str]]:
     """The checks of those bundles that may be signatures, and the predicates of those that state something else.
 
     A check raises SignatureError, MissingDependencyError.
     """
-    judge = _Judge(demand, matcher, image, tools)
+
+    def load() -> tuple[BundleRules, BundleTrust]:
+        rules = fetch_bundle_rules(image)
+        return rules, load_trust(source, rules, tools)
+
+    loaded = told_to_each(load)  # for the first bundle that could be read
+
+    def check_of(bundle: Bundle | SignatureError) -> Check:
+        def check(verification: VerificationRecord) -> Acceptance:
+            if isinstance(bundle, SignatureError):
+                raise bundle
+            rules, trust = loaded()
+            require_bundle_about(bundle, trust, image.manifest, verification)
+            _require_identity(matcher, rules, verification)
+            payload = bundle.content.payload if isinstance(bundle.content, Envelope) else b""
+            return Acceptance(digest_of(image.manifest), name_of(image.identity), payload)
+
+        return check
+
     checks: list[tuple[Check, VerificationRecord]] = []
     attestations = list(found.attestations)
     for each in found.bundles:
@@ -46,7 +64,7 @@ def candidates_among(
             continue
         verification = VerificationRecord(each.origin, KIND)
         verification.bundle = BundleRecord(each.digest)
-        checks.append((judge.check_of(bundle), verification))
+        checks.append((check_of(bundle), verification))
     return checks, attestations
 
 
@@ -59,66 +77,30 @@ def _read(found: SigstoreBundle) -> Bundle | SignatureError:
         return error
 
 
-class _Judge:
-    """One requirement about one manifest; trust material is loaded for the first bundle that could be read."""
-
-    def __init__(
-        self, demand: BundleDemand, matcher: IdentityMatcher, image: UnverifiedImage, tools: TrustTools
-    ) -> None:
-        self._demand = demand
-        self._matcher = matcher
-        self._image = image
-        self._tools = tools
-        self._rules = BundleRules()
-        self._trust: BundleTrust | SignatureError | None = None
-
-    def check_of(self, bundle: Bundle | SignatureError) -> Check:
-        def check(verification: VerificationRecord) -> Acceptance:
-            if isinstance(bundle, SignatureError):
-                raise bundle
-            require_bundle_about(bundle, self._loaded(), self._image.manifest, verification)
-            self._require_identity(verification)
-            manifest, identity = self._image.manifest, self._image.identity
-            payload = bundle.content.payload if isinstance(bundle.content, Envelope) else b""
-            return Acceptance(digest_of(manifest), name_of(identity), payload)
-
-        return check
-
-    def _loaded(self) -> BundleTrust:
-        if self._trust is None:
-            try:
-                self._rules = fetch_bundle_rules(self._image)
-                self._trust = load_trust(self._demand, self._rules, self._tools)
-            except SignatureError as error:
-                self._trust = error
-        if isinstance(self._trust, SignatureError):
-            raise self._trust
-        return self._trust
-
-    def _require_identity(self, verification: VerificationRecord) -> None:
-        """V12: return only if the signed digest is enough."""
-        rules = self._rules
-        assert verification.bundle is not None
-        if isinstance(self._matcher, MatchDigest):
-            verification.bundle = verification.bundle._replace(identity=kind_of(self._matcher))
-        elif rules.by_digest:
-            verification.bundle = verification.bundle._replace(identity=BY_DIGEST, identity_file=rules.identity_file)
-        else:
-            raise SignatureError(_name_is_missing(verification, self._matcher, rules), reason="identity")
+def _require_identity(matcher: IdentityMatcher, rules: BundleRules, verification: VerificationRecord) -> None:
+    """V12: return only if the signed digest is enough."""
+    assert verification.bundle is not None
+    if isinstance(matcher, MatchDigest):
+        verification.bundle = verification.bundle._replace(identity=kind_of(matcher))
+    elif rules.by_digest:
+        verification.bundle = verification.bundle._replace(identity=BY_DIGEST, identity_file=rules.identity_file)
+    else:
+        raise SignatureError(_name_is_missing(verification, matcher, rules), reason="identity")
 
 
-def load_trust(demand: BundleDemand, rules: BundleRules, tools: TrustTools) -> BundleTrust:
-    """The material that `demand` and `rules` name. Raises SignatureError (`keycfg`, `bundle`), MissingDependencyError.
+def load_trust(source: TrustSource, rules: BundleRules, tools: TrustTools) -> BundleTrust:
+    """The material that `source` and `rules` name. Raises SignatureError (`keycfg`, `bundle`), MissingDependencyError.
 
     A trusted root of registries.d takes the place of what the policy says about authorities and logs; it never adds a
     demand, so with keys it counts only where the policy names the key of a log (bundles.md 4.1).
     """
-    if demand.attachments_only:
-        raise SignatureError(f"{demand.attachments_only} works with attachments only", reason="bundle")
-    root = demand.root
-    if root is None and rules.trusted_root and (demand.identity is not None or demand.log_keys):
+    if isinstance(source, PkiSource):
+        raise SignatureError("pki works with attachments only", reason="bundle")
+    identity = source.identity if isinstance(source, FulcioSource) else None
+    log_keys, root, log_entries, timestamps = source.logging
+    if root is None and rules.trusted_root and (identity is not None or log_keys):
         root = Material(f"sigstore-trusted-root {rules.trusted_root}", path=rules.trusted_root)
-    if demand.identity is not None and root is None:
+    if identity is not None and root is None:
         where = f' under "{rules.scope}" in {rules.identity_file}' if rules.scope else ""
         setting = f'"sigstore-trusted-root"{where}, or ' if rules.scope else ""
         raise SignatureError(
@@ -126,11 +108,10 @@ def load_trust(demand: BundleDemand, rules: BundleRules, tools: TrustTools) -> B
             f"{setting}trustedRootPath in a file given with --policy",
             reason="keycfg",
         )
-    keys = tuple(load_keys(demand.keys, tools))
+    keys = tuple(load_keys(source.keys, tools)) if isinstance(source, KeySource) else ()
     loaded = _load_root(root, tools) if root is not None else None
-    log_keys = tuple(load_log_keys(demand.log_keys, tools)) if loaded is None else ()
-    logged = loaded is not None or bool(log_keys)
-    return BundleTrust(keys, demand.identity, loaded, log_keys, demand.log_entries if logged else 0, demand.timestamps)
+    logs = tuple(load_log_keys(log_keys, tools)) if loaded is None else ()
+    return BundleTrust(keys, identity, loaded, logs, log_entries if loaded or logs else 0, timestamps)
 
 
 def _load_root(material: Material, tools: TrustTools) -> TrustedRoot:

@@ -32,17 +32,7 @@ class VerificationRecord:
     def result(self, refusal: CipError | None = None) -> SignatureResult:
         """The record of an accepted signature, or of one refused by `refusal`."""
         reason, detail = (refusal.reason or refusal.code, str(refusal)) if refusal else ("", "")
-        return SignatureResult(
-            self.source,
-            self.kind,
-            refusal is None,
-            reason,
-            detail,
-            self.key,
-            self.certificate,
-            self.claims,
-            self.bundle,
-        )
+        return SignatureResult(accepted=refusal is None, reason=reason, detail=detail, **vars(self))
 
 
 class SignedBaseLayer(NamedTuple):
@@ -86,6 +76,24 @@ def _fetched(fetch: Callable[[], T]) -> T:
             f"the signatures cannot be fetched: {error}",
             **error.facts(reason="fetch", phase=error.phase or Phase.SIGNATURE),
         ) from error
+
+
+def told_to_each(load: Callable[[], T]) -> Callable[[], T]:
+    """`load`, called for the first who asks; what it returns, or its SignatureError, is told to each."""
+    outcome: list[T | SignatureError] = []
+
+    def told() -> T:
+        if not outcome:
+            try:
+                outcome.append(load())
+            except SignatureError as error:
+                outcome.append(error)
+        found = outcome[0]
+        if isinstance(found, SignatureError):
+            raise found
+        return found
+
+    return told
 
 
 def require_one_accepted(

@@ -19,10 +19,17 @@ from ..signed.armor import decode_base64
 from ..signed.matching import IdentityMatcher, parse_signed_identity
 from ..signed.materials import parse_materials
 from ..signed.payload import SIGSTORE_TYPE, accept_payload
-from ..signed.requirement import VerificationRecord, fetch_bundles, fetch_signatures, no_signature, require_one_accepted
+from ..signed.requirement import (
+    VerificationRecord,
+    fetch_bundles,
+    fetch_signatures,
+    no_signature,
+    require_one_accepted,
+    told_to_each,
+)
 from .certificates import CertificateIdentity
 from .keys import PublicKey
-from .signers import Evidence, FulcioSource, KeySource, PkiSource, TrustMaterial, TrustSource
+from .signers import Evidence, FulcioSource, KeySource, Logging, PkiSource, Signers, TrustSource
 
 PREDICATES_SHOWN = 3
 COUNT_LIMIT = 4  # log entries or time stamps that a policy may demand
@@ -50,9 +57,9 @@ class SigstoreSigned(NamedTuple):
         signatures = fetch_signatures(image)
         found = fetch_bundles(image)
         sigstore = [each for each in signatures if isinstance(each, SigstoreSignature)]
-        material = _Loaded(self.source, tools)
+        load = told_to_each(lambda: self.source.load(tools))
         candidates: list[tuple[Check, VerificationRecord]] = [
-            (self._check_of(each, material, image), VerificationRecord(each.origin, "sigstore"))
+            (self._check_of(each, load, image), VerificationRecord(each.origin, "sigstore"))
             for each in sigstore
             if each.mime_type == SIGSTORE_MIME_TYPE
         ]
@@ -65,11 +72,11 @@ class SigstoreSigned(NamedTuple):
             raise no_signature(image, "sigstore signature", others + _advice(image))
         return require_one_accepted(candidates, lambda check, verification: check(verification), seen)
 
-    def _check_of(self, signature: SigstoreSignature, material: _Loaded, image: UnverifiedImage) -> Check:
+    def _check_of(self, signature: SigstoreSignature, load: Callable[[], Signers], image: UnverifiedImage) -> Check:
         def check(verification: VerificationRecord) -> Acceptance:
-            signers = material()
+            signers = load()
             evidence = Evidence(signature.payload, _signature_bytes(signature), signature.annotations)
-            payload = _signed_payload(signers.signers(evidence, verification), evidence, verification)
+            payload = _signed_payload(signers(evidence, verification), evidence, verification)
             return accept_payload(payload, SIGSTORE_TYPE, image, self.matcher, verification)
 
         return check
@@ -78,7 +85,7 @@ class SigstoreSigned(NamedTuple):
         self, found: FoundBundles, image: UnverifiedImage, tools: TrustTools
     ) -> tuple[Sequence[tuple[Check, VerificationRecord]], Sequence[str]]:
         try:
-            return rooms.candidates_among(found, self.source.bundle_demand(), self.matcher, image, tools)
+            return rooms.candidates_among(found, self.source, self.matcher, image, tools)
         except UnsupportedError as error:
             refusal = SignatureError(str(error), reason="bundle")
 
@@ -88,25 +95,6 @@ class SigstoreSigned(NamedTuple):
         return [
             (refuse, VerificationRecord(each.origin, "sigstore-bundle")) for each in found.bundles
         ], found.attestations
-
-
-class _Loaded:
-    """The trust material for attachments, loaded for the first of them; a failure is told for each."""
-
-    def __init__(self, source: TrustSource, tools: TrustTools) -> None:
-        self._source = source
-        self._tools = tools
-        self._outcome: TrustMaterial | SignatureError | None = None
-
-    def __call__(self) -> TrustMaterial:
-        if self._outcome is None:
-            try:
-                self._outcome = self._source.load(self._tools)
-            except SignatureError as error:
-                self._outcome = error
-        if isinstance(self._outcome, SignatureError):
-            raise self._outcome
-        return self._outcome
 
 
 def parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> SigstoreSigned:
@@ -125,41 +113,38 @@ def parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> SigstoreSig
             node.fail("pki goes with no Rekor key and no trusted root")
         source = _parse_pki(node["pki"])
     else:
-        source = _parse_keys(node)
+        source = KeySource(parse_materials(node, _KEY_SOURCES) or (), _parse_logging(node))
     return SigstoreSigned(source, parse_signed_identity(node, readers, digest_allowed=True))
 
 
-def _parse_keys(node: JsonNode) -> KeySource:
-    logs = parse_materials(node, _REKOR_SOURCES)
-    root = parse_materials(node, _ROOT_SOURCES)
-    if logs is not None and root is not None:
-        node.fail("expected a Rekor key or a trusted root, found both")
-    entries, stamps = _counts(node, rooted=root is not None)
-    return KeySource(
-        parse_materials(node, _KEY_SOURCES) or (), logs or (), root[0] if root is not None else None, entries, stamps
-    )
-
-
 def _parse_fulcio(requirement: JsonNode, readers: PolicyReaders) -> FulcioSource:
-    logs = parse_materials(requirement, _REKOR_SOURCES)
-    root = parse_materials(requirement, _ROOT_SOURCES)
+    logging = _parse_logging(requirement)
     node = requirement["fulcio"]
     readers.refuse_own(node, _SUBJECTS[1:])
     node.require_only((*_CA_SOURCES, "oidcIssuer", *_SUBJECTS))
     anchors = parse_materials(node, _CA_SOURCES)
-    if root is not None and (anchors is not None or logs is not None):
-        node.fail("a trusted root goes with neither caPath, caData nor a Rekor key")
-    if root is None and logs is None:
+    if logging.root is not None and anchors is not None:
+        node.fail("a trusted root goes with neither caPath nor caData")
+    if logging.root is None and not logging.log_keys:
         requirement.fail(f"fulcio needs one of {', '.join(_REKOR_SOURCES)}, found none")
-    if root is None and anchors is None:
+    if logging.root is None and anchors is None:
         node.fail("expected one of caPath, caData, found none")
-    entries, stamps = _counts(requirement, rooted=root is not None)
-    if not entries and not stamps:
+    if not logging.log_entries and not logging.timestamps:
         requirement.fail("fulcio with requireLogEntries 0 needs requireTimestamps, or no time would be proven")
-    identity = _parse_identity(node, readers)
-    return FulcioSource(
-        anchors[0] if anchors else None, identity, logs or (), root[0] if root else None, entries, stamps
-    )
+    return FulcioSource(anchors[0] if anchors else None, _parse_identity(node, readers), logging)
+
+
+def _parse_logging(node: JsonNode) -> Logging:
+    """Which logs, and how many log entries and time stamps a bundle needs; only a trusted root names who makes them."""
+    logs, root = parse_materials(node, _REKOR_SOURCES), parse_materials(node, _ROOT_SOURCES)
+    if logs is not None and root is not None:
+        node.fail("expected a Rekor key or a trusted root, found both")
+    counts = []
+    for name, default in zip(_COUNTS, (1, 0), strict=True):
+        if node.has(name) and root is None:
+            node[name].fail(f"expected it beside one of {', '.join(_ROOT_SOURCES)}, found none")
+        counts.append(node[name].as_int(minimum=0, maximum=COUNT_LIMIT) if node.has(name) else default)
+    return Logging(logs or (), root[0] if root is not None else None, *counts)
 
 
 def _parse_identity(node: JsonNode, readers: PolicyReaders) -> CertificateIdentity:
@@ -173,18 +158,6 @@ def _parse_identity(node: JsonNode, readers: PolicyReaders) -> CertificateIdenti
     if len(names) > 1:
         node.fail(f"expected one subject, found {' and '.join(names)}")
     return CertificateIdentity(issuer, *(_text(node[name]) if name in present else "" for name in _SUBJECTS))
-
-
-def _counts(node: JsonNode, *, rooted: bool) -> tuple[int, int]:
-    """How many log entries and time stamps a bundle needs; only a trusted root names who makes them."""
-    for name in _COUNTS:
-        if node.has(name) and not rooted:
-            node[name].fail(f"expected it beside one of {', '.join(_ROOT_SOURCES)}, found none")
-    entries, stamps = (
-        node[name].as_int(minimum=0, maximum=COUNT_LIMIT) if node.has(name) else default
-        for name, default in zip(_COUNTS, (1, 0), strict=True)
-    )
-    return entries, stamps
 
 
 def _parse_pki(node: JsonNode) -> PkiSource:

@@ -2,13 +2,13 @@
 """Who may have signed an attachment: keys, or certificates with or without a transparency log (signatures.md 5).
 
 Each kind of signer is what the policy says, and, once loaded, what finds the keys that may verify a signature. The
-same policy about bundles is a `BundleDemand`.
+same policy is what bundles are held against, by a room of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from ...errors import SignatureError
 from ..policy import TrustTools
@@ -23,8 +23,7 @@ from .certificates import (
     require_oidc_issuer,
     require_path,
 )
-from .demand import BundleDemand, load_keys, load_log_keys
-from .keys import Certificate, PublicKey, load_certificate
+from .keys import Certificate, PublicKey, load_certificate, load_public_key
 from .logs import only_pem_block, read_log_entry, require_entry_about
 
 CHAIN_LIMIT = 32  # certificates in a chain annotation or an intermediates file
@@ -41,150 +40,143 @@ class Evidence(NamedTuple):
     annotations: Mapping[str, str]
 
 
-class TrustMaterial(Protocol):
-    """Loaded trust material: who may have signed."""
-
-    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
-        """The keys that may verify this signature, one of which must. Raises SignatureError."""
-        ...
+# Loaded trust material: the keys that may verify a signature, one of which must. Raises SignatureError.
+Signers = Callable[[Evidence, VerificationRecord], Sequence[PublicKey]]
 
 
-class TrustSource(Protocol):
-    """What the policy says about signers, not loaded yet."""
+class Logging(NamedTuple):
+    """Where a signature must have been seen; of an attachment one of `log_keys` tells, where there are any.
 
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """Read every file it names. Raises SignatureError (`keycfg`), MissingDependencyError."""
-        ...
+    The rest is about bundles (bundles.md 4.2): `root` names logs and authorities in the place of keys, `log_entries`
+    and `timestamps` count different ones of them.
+    """
 
-    def bundle_demand(self) -> BundleDemand:
-        """The same about bundles."""
-        ...
+    log_keys: tuple[Material, ...] = ()
+    root: Material | None = None
+    log_entries: int = 1
+    timestamps: int = 0
 
 
 class KeySource(NamedTuple):
-    """Public keys; with `log_keys` each signature must be logged for the key that made it."""
+    """Public keys; where keys of logs are named, each signature must be logged for the key that made it."""
 
     keys: tuple[Material, ...]
-    log_keys: tuple[Material, ...]
-    root: Material | None = None  # of logs and timestamp authorities, for bundles
-    log_entries: int = 1
-    timestamps: int = 0
+    logging: Logging = Logging()
 
-    def bundle_demand(self) -> BundleDemand:
-        """A bundle with one of the keys."""
-        return BundleDemand(self.keys, None, self.log_keys, self.root, self.log_entries, self.timestamps)
+    def load(self, tools: TrustTools) -> Signers:
+        """All keys; one bad one refuses (signatures.md K04). Raises SignatureError (`keycfg`), MissingDependencyError.
 
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """All keys; one bad one refuses (signatures.md K04)."""
-        if self.root is not None:
-            raise _only_for_bundles(self.root)
-        return _Keys(load_keys(self.keys, tools), load_log_keys(self.log_keys, tools))
+        Certificate and chain are ignored (signatures.md 5.3); the log entry too unless a log key is configured.
+        """
+        if self.logging.root is not None:
+            raise _only_for_bundles(self.logging.root)
+        keys, log_keys = load_keys(self.keys, tools), load_log_keys(self.logging.log_keys, tools)
 
+        def signers(evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
+            if not log_keys:
+                return keys
+            entry = read_log_entry(_annotation(evidence, _LOG_ENTRY, "rekor"), log_keys)
+            for key in keys:
+                if key.spki == entry.signer:
+                    require_entry_about(entry, evidence.payload, evidence.signature, key.spki)
+                    return [key]
+            raise SignatureError("the log entry is about another key", reason="rekor")
 
-class _Keys(NamedTuple):
-    keys: Sequence[PublicKey]
-    log_keys: Sequence[PublicKey]
-
-    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
-        """Certificate and chain are ignored (signatures.md 5.3); the log entry too unless a log key is configured."""
-        if not self.log_keys:
-            return self.keys
-        entry = read_log_entry(_annotation(evidence, _LOG_ENTRY, "rekor"), self.log_keys)
-        for key in self.keys:
-            if key.spki == entry.signer:
-                require_entry_about(entry, evidence.payload, evidence.signature, key.spki)
-                return [key]
-        raise SignatureError("the log entry is about another key", reason="rekor")
+        return signers
 
 
 class FulcioSource(NamedTuple):
-    """Short-lived certificates of a certificate authority that asked an OIDC issuer who the signer is."""
+    """Short-lived certificates of a certificate authority that asked an OIDC issuer who the signer is.
+
+    With a trusted root there are no anchors.
+    """
 
     anchors: Material | None
     identity: CertificateIdentity
-    log_keys: tuple[Material, ...]
-    root: Material | None = None  # of everything, for bundles; then there are no anchors and log keys
-    log_entries: int = 1
-    timestamps: int = 0
+    logging: Logging
 
-    def bundle_demand(self) -> BundleDemand:
-        """A bundle with a certificate for the identity."""
-        return BundleDemand((), self.identity, self.log_keys, self.root, self.log_entries, self.timestamps)
+    def load(self, tools: TrustTools) -> Signers:
+        """The anchors and the log keys. Raises as those of `KeySource`.
 
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """The anchors and the log keys."""
+        Log entry first: it gives the time at which the path must be valid (signatures.md 5.5).
+        """
         if self.anchors is None:
-            raise _only_for_bundles(self.root)
-        return _Fulcio(self.identity, _load_anchors(self.anchors, tools), load_log_keys(self.log_keys, tools))
-
-
-class _Fulcio(NamedTuple):
-    identity: CertificateIdentity
-    anchors: Sequence[Certificate]
-    log_keys: Sequence[PublicKey]
-
-    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
-        """Log entry first: it gives the time at which the path must be valid (signatures.md 5.5)."""
-        entry = read_log_entry(_annotation(evidence, _LOG_ENTRY, "rekor"), self.log_keys)
-        der = only_pem_block(_annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace"))
-        require_entry_about(entry, evidence.payload, evidence.signature, der)
-        leaf = _leaf(der)
-        require_path(leaf, _chain(evidence), self.anchors, entry.time, names_exempt=True)
+            raise _only_for_bundles(self.logging.root)
+        anchors, log_keys = _load_anchors(self.anchors, tools), load_log_keys(self.logging.log_keys, tools)
         wanted = self.identity
-        if wanted == CertificateIdentity(wanted.oidc_issuer, wanted.email):  # beside other names, as upstream has it
-            require_oidc_issuer(leaf, wanted.oidc_issuer)
-            require_email(leaf, wanted.email)
-        else:
-            require_identity(leaf, wanted)
-        subject = wanted.email or wanted.subject or wanted.build_signer_uri
-        verification.certificate = {"issuer": wanted.oidc_issuer, "subject": subject}
-        return [leaf.public_key()]
+
+        def signers(evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
+            entry = read_log_entry(_annotation(evidence, _LOG_ENTRY, "rekor"), log_keys)
+            der = only_pem_block(_annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace"))
+            require_entry_about(entry, evidence.payload, evidence.signature, der)
+            leaf = _leaf(der)
+            require_path(leaf, _chain(evidence), anchors, entry.time, names_exempt=True)
+            if wanted == CertificateIdentity(wanted.oidc_issuer, wanted.email):  # beside other names, as upstream
+                require_oidc_issuer(leaf, wanted.oidc_issuer)
+                require_email(leaf, wanted.email)
+            else:
+                require_identity(leaf, wanted)
+            subject = wanted.email or wanted.subject or wanted.build_signer_uri
+            verification.certificate = {"issuer": wanted.oidc_issuer, "subject": subject}
+            return [leaf.public_key()]
+
+        return signers
 
 
 class PkiSource(NamedTuple):
-    """Certificates of an ordinary authority, valid now; an empty subject is not asked for."""
+    """Certificates of an ordinary authority, valid now; an empty subject is not asked for. No bundle fulfils it."""
 
     anchors: Material
     intermediates: Material | None
     subject_email: str
     subject_hostname: str
 
-    def bundle_demand(self) -> BundleDemand:
-        """No bundle fulfils it."""
-        return BundleDemand(attachments_only="pki")
+    def load(self, tools: TrustTools) -> Signers:
+        """Roots and intermediates. Raises as those of `KeySource`.
 
-    def load(self, tools: TrustTools) -> TrustMaterial:
-        """Roots and intermediates."""
+        The path must be valid now; the log entry is ignored (signatures.md 5.6).
+        """
         intermediates = self.intermediates.load(tools.read_file) if self.intermediates else b""
         name = self.intermediates.name if self.intermediates else ""
         try:
             extra = _all_certificates(intermediates)
         except ValueError as error:
             raise SignatureError(f"{name}: {error}", reason="keycfg") from error
-        return _Pki(self, _load_anchors(self.anchors, tools), extra, tools.now())
+        anchors, now = _load_anchors(self.anchors, tools), tools.now()
+
+        def signers(evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
+            text = _annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace").strip()
+            block = next(pem_blocks(text), None)
+            if block is None or block.content is None or block.end != len(text) or not text.startswith(b"-----BEGIN "):
+                raise SignatureError("certificate annotation: expected exactly one certificate", reason="untrusted")
+            leaf = _leaf(block.content)
+            require_path(leaf, [*extra, *_chain(evidence)], anchors, now, names_exempt=False)
+            if self.subject_email:
+                require_email(leaf, self.subject_email)
+            if self.subject_hostname:
+                require_hostname(leaf, self.subject_hostname)
+            subject = " ".join(filter(None, (self.subject_email, self.subject_hostname)))
+            verification.certificate = {"issuer": self.anchors.name, "subject": subject}
+            return [leaf.public_key()]
+
+        return signers
 
 
-class _Pki(NamedTuple):
-    source: PkiSource
-    anchors: Sequence[Certificate]
-    intermediates: Sequence[Certificate]
-    now: float
+TrustSource = KeySource | FulcioSource | PkiSource
 
-    def signers(self, evidence: Evidence, verification: VerificationRecord) -> Sequence[PublicKey]:
-        """The path must be valid now; the log entry is ignored (signatures.md 5.6)."""
-        text = _annotation(evidence, _CERTIFICATE, "untrusted").encode("utf-8", "replace").strip()
-        block = next(pem_blocks(text), None)
-        if block is None or block.content is None or block.end != len(text) or not text.startswith(b"-----BEGIN "):
-            raise SignatureError("certificate annotation: expected exactly one certificate", reason="untrusted")
-        leaf = _leaf(block.content)
-        require_path(leaf, [*self.intermediates, *_chain(evidence)], self.anchors, self.now, names_exempt=False)
-        if self.source.subject_email:
-            require_email(leaf, self.source.subject_email)
-        if self.source.subject_hostname:
-            require_hostname(leaf, self.source.subject_hostname)
-        subject = " ".join(filter(None, (self.source.subject_email, self.source.subject_hostname)))
-        verification.certificate = {"issuer": self.source.anchors.name, "subject": subject}
-        return [leaf.public_key()]
+
+def load_keys(materials: Sequence[Material], tools: TrustTools) -> list[PublicKey]:
+    """All keys; one bad one refuses. Raises SignatureError (`keycfg`), MissingDependencyError."""
+    return [load_public_key(each.load(tools.read_file), each.name) for each in materials]
+
+
+def load_log_keys(materials: Sequence[Material], tools: TrustTools) -> list[PublicKey]:
+    """Keys of logs. Raises as `load_keys`."""
+    keys = load_keys(materials, tools)
+    for material, key in zip(materials, keys, strict=True):
+        if key.kind != "ecdsa":  # signatures.md 5.4
+            raise SignatureError(f"{material.name}: expected an ECDSA key of a log", reason="keycfg")
+    return keys
 
 
 def _only_for_bundles(root: Material | None) -> SignatureError:

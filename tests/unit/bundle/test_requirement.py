@@ -400,7 +400,7 @@ class GrammarTest(unittest.TestCase):
             ("expected a text, found an empty one", {**root, "fulcio": fulcio(subjectURI="")}),
             ("requireLogEntries 0 needs requireTimestamps", {**root, "fulcio": fulcio(), "requireLogEntries": 0}),
             ("trusted root goes with neither caPath", {**root, "fulcio": fulcio(caPath="/ca")}),
-            ("trusted root goes with neither", {**root, "fulcio": fulcio(), "rekorPublicKeyPath": LOG}),
+            ("a Rekor key or a trusted root, found both", {**root, "fulcio": fulcio(), "rekorPublicKeyPath": LOG}),
             ("expected a Rekor key or a trusted root, found both", {**root, "keyPath": KEY, "rekorPublicKeyPath": LOG}),
             ("found trustedRootPath and trustedRootData", {**root, "keyPath": KEY, "trustedRootData": "e30="}),
             ("requireTimestamps: expected it beside one of", {"keyPath": KEY, "requireTimestamps": 1}),

@@ -22,7 +22,7 @@ if {"openpgp", "sigstore"} <= {*present()}:
     from cip.trust.openpgp.simplesigning import SignedBy
     from cip.trust.sigstore.certificates import CertificateIdentity
     from cip.trust.sigstore.requirement import SigstoreSigned
-    from cip.trust.sigstore.signers import FulcioSource, KeySource, PkiSource
+    from cip.trust.sigstore.signers import FulcioSource, KeySource, Logging, PkiSource
 
 KEY = "a2V5"  # "key"
 
@@ -217,7 +217,7 @@ class SigstoreSignedTest(PolicyCase):
                 self.refuse(words, text)
         [parsed] = parse(fulcio(signedIdentity="absent")).default
         rekor = (Material("rekorPublicKeyPath '/rekor'", path="/rekor"),)
-        source = FulcioSource(Material("caPath '/ca'", path="/ca"), CertificateIdentity("i", "e"), rekor)
+        source = FulcioSource(Material("caPath '/ca'", path="/ca"), CertificateIdentity("i", "e"), Logging(rekor))
         self.assertEqual(parsed, SigstoreSigned(source, MatchRepoDigestOrExact()))
         self.assertTrue(parsed.verifies)
 
@@ -283,10 +283,10 @@ class SigstoreSignedTest(PolicyCase):
     def test_keys_with_and_without_a_log(self) -> None:
         [plain] = parse(sigstore(keyDatas=[KEY, KEY])).default
         keys = tuple(Material(f"keyDatas[{number}] of the policy", content=b"key") for number in (0, 1))
-        self.assertEqual(plain.source, KeySource(keys, ()))
+        self.assertEqual(plain.source, KeySource(keys))
         [logged] = parse(sigstore(keyPath="/k", rekorPublicKeyDatas=[KEY])).default
         log = (Material("rekorPublicKeyDatas[0] of the policy", content=b"key"),)
-        self.assertEqual(logged.source, KeySource((Material("keyPath '/k'", path="/k"),), log))
+        self.assertEqual(logged.source, KeySource((Material("keyPath '/k'", path="/k"),), Logging(log)))
 
 
 if __name__ == "__main__":
