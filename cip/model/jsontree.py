@@ -201,29 +201,25 @@ class JsonNode:
             raise self._origin[1](self.where, str(error)) from error
 
 
-def parse_json(
-    data: bytes, document: str, *, error: DocumentError = InvalidDocumentError, node_limit: int = NODE_LIMIT
-) -> JsonNode:
+def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
     """The one JSON value that `data` holds. `document` names it in messages; `error` makes the exception to raise.
 
     Raises what `error` makes: not UTF-8, a byte order mark, not JSON, trailing text, a duplicate key, NaN or an
     infinite number, an integer of thousands of digits, nesting deeper than `DEPTH_LIMIT`, and (limit-exceeded) more
-    than `node_limit` values and keys, which are counted before anything is made of them. A lone surrogate written as
+    than `NODE_LIMIT` values and keys, which are counted before anything is made of them. A lone surrogate written as
     an escape passes here and is refused by `as_str`; `refuse_surrogates` looks for it everywhere.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as fault:
         raise error(document, f"not valid UTF-8 at byte {fault.start}") from fault
-    return parse_json_text(text, document, error=error, node_limit=node_limit)
+    return parse_json_text(text, document, error=error)
 
 
-def parse_json_text(
-    text: str, document: str, *, error: DocumentError = InvalidDocumentError, node_limit: int = NODE_LIMIT
-) -> JsonNode:
+def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
     """As `parse_json`, for text that is already decoded."""
-    if _has_too_many_nodes(text, node_limit):
-        fault = error(document, f"more than {node_limit} values and keys")
+    if _has_too_many_nodes(text, NODE_LIMIT):
+        fault = error(document, f"more than {NODE_LIMIT} values and keys")
         fault.code = ErrorCode.LIMIT_EXCEEDED
         raise fault
     duplicates = 0

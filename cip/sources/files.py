@@ -230,9 +230,9 @@ class FileBlob(OnePlace):
         self._position += count
         return count
 
-    def rewind(self) -> None:
-        """Go back to the first byte."""
-        self._position = self._start
+    def rewind(self, position: int = 0) -> None:
+        """Go back to the first byte, or to the one at `position`."""
+        self._position = self._start + position
 
     def close(self) -> None:
         """Release the file."""

@@ -197,7 +197,7 @@ class StorageSource(PlainSource):
     def _find_layer(self, layer_id: str) -> tuple[StoredLayer, Store]:
         """A layer in the image's own store, or in any other: a layer may stand on one of an additional store."""
         for store in (self._found.store, *self._stores):
-            layer = store.layers().get(layer_id)
+            layer = store.layer(layer_id)
             if layer is not None:
                 return layer, store
         raise SourceError(f"{self._text}: the storage has no layer {layer_id}", phase=Phase.MANIFEST)
@@ -265,35 +265,42 @@ def _images(stores: Sequence[Store]) -> Iterator[tuple[StoredImage, Store]]:
 
 def _find_id(prefix: str, stores: Sequence[Store]) -> str | None:
     """The one image id that starts with `prefix`."""
-    found = {image.id for image, _ in _images(stores) if image.id.startswith(prefix)}
+    found: set[str] = set()
+    for image, _ in _images(stores):
+        if image.id.startswith(prefix) and len(found) < 2:
+            found.add(image.id)
     return found.pop() if len(found) == 1 else None
 
 
 def _find_image(text: str, name: StorageName, stores: Sequence[Store], platform: PlatformOptions) -> _Found | None:
-    """The image that `name` names (images.md 4.2, steps 4 and 5)."""
-    if name.image_id:
-        for image, store in _images(stores):
-            if image.id == name.image_id and (name.named is None or _has_repository(image, name.named)):
-                return _Found(image, store, name.named)
-        return None
+    """The image that `name` names (images.md 4.2, steps 4 and 5); lists are read to their ends, seldom twice."""
     named = name.named
-    assert named is not None  # there is a name or an id
+    found: _Found | None = None
+    candidate: _Found | None = None
     for image, store in _images(stores):
-        if str(named) in image.names:
-            return _Found(image, store, named)
-    if named.digest is None:
-        return None
-    candidates = [
-        _Found(image, store, named)
-        for image, store in _images(stores)
-        if str(named.digest) in image.manifests and _has_repository(image, named)
-    ]
-    if len(candidates) > 1:
-        instance = _chosen_instance(text, candidates[0], named.digest, platform)
-        for candidate in candidates:
-            if instance is not None and str(instance) in candidate.image.manifests:
-                return candidate
-    return candidates[0] if candidates else None
+        if name.image_id:
+            right = image.id == name.image_id and (named is None or _has_repository(image, named))
+        else:
+            right = str(named) in image.names
+        if right and found is None:
+            found = _Found(image, store, named)
+        if candidate is None and not name.image_id and _keeps(image, named):
+            candidate = _Found(image, store, named)
+    if found is not None or candidate is None or named is None or named.digest is None:
+        return found
+    instance = _chosen_instance(text, candidate, named.digest, platform)
+    if instance is not None and str(instance) not in candidate.image.manifests:
+        for image, store in _images(stores):
+            if str(instance) in image.manifests and _keeps(image, named):
+                return _Found(image, store, named)
+    return candidate
+
+
+def _keeps(image: StoredImage, named: DockerReference | None) -> bool:
+    """Whether the image has a manifest with the digest of `named`, and a name in its repository."""
+    if named is None or named.digest is None or str(named.digest) not in image.manifests:
+        return False
+    return _has_repository(image, named)
 
 
 def _has_repository(image: StoredImage, named: DockerReference) -> bool:

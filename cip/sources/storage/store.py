@@ -2,7 +2,8 @@
 """Reads the directories of a local image storage: its images, its layers, what is kept with them (images.md 4.3).
 
 Only reads: a store that does not exist is empty and stays so. The locks of the store are shared ones, held while its
-lists are read and no longer; files that are open keep their content whatever happens to the store.
+lists are opened and no longer; a writer puts a new file in the place of a list, so one that is open keeps its content
+whatever happens to the store. No list is kept in memory, but for where each layer's record begins.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
 from ...content import undo_on_error
 from ...errors import ConfigurationError, ErrorCode, NotFoundError, SourceError, UnsupportedError, quote, system_reason
 from ...model.descriptor import Digest, parse_digest
-from ...model.jsontree import JsonNode, parse_json
-from ..files import Escape, FileBlob, Tree, read_document, whole_file
+from ...model.jsontree import JsonNode
+from ..files import Escape, FileBlob, Tree, whole_file
+from .records import RecordList
 from .tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
 
-LIST_LIMIT = 64 * 1024 * 1024  # bytes of images.json and layers.json
-LIST_NODE_LIMIT = 8_000_000  # values and keys of each: the host's own words about tens of thousands of layers
 LOCK_WAIT = 15.0  # seconds for a writer to finish
 DRIVERS = ("overlay", "vfs")
 _OTHER_DRIVERS = ("btrfs", "zfs", "aufs", "devicemapper")
@@ -64,28 +64,36 @@ class Store:
         self._text = text
         self._tree = tree
         self._run_root = run_root
-        self._images: Sequence[StoredImage] | None = None
-        self._layers: Mapping[str, StoredLayer] | None = None
+        self._images: Sequence[RecordList] | None = None
+        self._layers: Sequence[tuple[RecordList, Mapping[int, int]]] | None = None
+        self._opened = ExitStack()
 
-    def images(self) -> Sequence[StoredImage]:
-        """All images. Raises SourceError, InvalidDocumentError."""
+    def images(self) -> Iterator[StoredImage]:
+        """All images, read from the list as it was at first. Raises SourceError, InvalidDocumentError."""
         if self._images is None:
             directory = f"{self.driver}-images"
             with self._locked(f"{directory}/images.lock"):
-                nodes = self._read_list(self._tree, f"{directory}/images.json")
-            self._images = tuple(_read_image(node) for node in nodes)
-        return self._images
+                self._images = self._open_lists(self._tree, f"{directory}/images.json")
+        return (_read_image(node) for each in self._images for _, node in each.records())
 
-    def layers(self) -> Mapping[str, StoredLayer]:
-        """All layers by id. Raises SourceError, InvalidDocumentError."""
+    def layer(self, layer_id: str) -> StoredLayer | None:
+        """The layer with this id; None when there is none. Raises SourceError, InvalidDocumentError."""
         if self._layers is None:
             directory = f"{self.driver}-layers"
+            volatile = f"{directory}/volatile-layers.json"
             with self._locked(f"{directory}/layers.lock"):
-                nodes = list(self._read_list(self._tree, f"{directory}/layers.json"))
-                nodes += self._read_list(self._tree, f"{directory}/volatile-layers.json")
-            nodes += self._read_transient_layers(directory)
-            self._layers = {layer.id: layer for layer in map(_read_layer, nodes)}
-        return self._layers
+                lists = [*self._open_lists(self._tree, f"{directory}/layers.json", volatile)]
+            lists += self._open_transient_lists(volatile)
+            # Hashes, because as many ids would be three times as long; the record tells whether it is the one.
+            indexes = [{hash(_read_layer(node).id): where for where, node in each.records()} for each in lists]
+            self._layers = tuple(zip(lists, indexes, strict=True))[::-1]
+        for records, places in self._layers:
+            where = places.get(hash(layer_id))
+            if where is not None:
+                layer = _read_layer(next(records.records(where))[1])
+                if layer.id == layer_id:
+                    return layer
+        return None
 
     def open_item(self, image: StoredImage, key: str) -> FileBlob:
         """What is kept with an image under `key`. Raises NotFoundError (blob-not-found), SourceError."""
@@ -127,7 +135,8 @@ class Store:
             raise _unreadable(what, error) from error
 
     def close(self) -> None:
-        """Release the root."""
+        """Release the root and the lists."""
+        self._opened.close()
         self._tree.close()
 
     def _exists(self, path: str) -> bool:
@@ -137,19 +146,22 @@ class Store:
             return False
         return True
 
-    def _read_list(self, tree: Tree, path: str) -> Iterator[JsonNode]:
-        what = f"{self._text}: {path.rpartition('/')[2]}"
-        try:
-            descriptor = tree.open_file(path.encode())
-        except FileNotFoundError:
-            return iter(())
-        except OSError as error:
-            raise _unreadable(what, error) from error
-        root = parse_json(read_document(descriptor, what, LIST_LIMIT), what, node_limit=LIST_NODE_LIMIT)
-        return iter(()) if root.is_null() else root.items()
+    def _open_lists(self, tree: Tree, *paths: str) -> Sequence[RecordList]:
+        """Those of the lists that exist; they are closed with the store."""
+        found = []
+        for path in paths:
+            what = f"{self._text}: {path.rpartition('/')[2]}"
+            try:
+                found.append(RecordList(whole_file(tree.open_file(path.encode()), what), what))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _unreadable(what, error) from error
+            self._opened.callback(found[-1].close)
+        return found
 
-    def _read_transient_layers(self, directory: str) -> Sequence[JsonNode]:
-        """Layers that a transient store keeps under its run root."""
+    def _open_transient_lists(self, path: str) -> Sequence[RecordList]:
+        """The layers that a transient store keeps under its run root."""
         if not self._run_root:
             return ()
         try:
@@ -157,7 +169,7 @@ class Store:
         except OSError:
             return ()  # most stores have none, and none of ours would be there
         with closing(tree):
-            return tuple(self._read_list(tree, f"{directory}/volatile-layers.json"))
+            return self._open_lists(tree, path)
 
     @contextmanager
     def _locked(self, path: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 
 import gzip
 import os
+from contextlib import closing
 from typing import cast
 
 from cip.content import BytesReader
@@ -10,8 +11,9 @@ from cip.hostconfig.paths import parse_toml
 from cip.model.jsontree import parse_json
 from cip.model.reference import ImageReference, Transport
 from cip.settings import HostEnvironment
-from cip.sources.files import FileBlob
+from cip.sources.files import FileBlob, whole_file
 from cip.sources.storage.configuration import _Values, parse_storage_name, split_store
+from cip.sources.storage.records import RecordList
 from cip.sources.storage.store import _read_image, _read_layer, item_file_name
 from cip.sources.storage.tarsplit import LayerFiles, RebuiltLayer, measure_recipe
 
@@ -61,7 +63,12 @@ def _packed_recipe(data: bytes) -> None:
 
 def _lists(data: bytes) -> None:
     """images.json and layers.json: ids become parts of paths; the files of items are only opened below them."""
-    for node in parse_json(data, "list").items():
+    descriptor = os.memfd_create("list")
+    os.write(descriptor, data)
+    with closing(RecordList(whole_file(descriptor, "list"), "list")) as found:
+        nodes = [node for _, node in found.records()]
+    assert [node.value for node in nodes] == (parse_json(data, "list").value or [])
+    for node in nodes:
         image = _read_image(node)
         for item in image.items:
             name = item_file_name(item)

@@ -459,7 +459,7 @@ class Refusals(StorageTestCase):
         path = self.storage.root / "overlay-images/images.json"
         for text, reason in (
             ("x", "images.json: not valid JSON"),
-            ("{}", "expected an array"),
+            ("{}", "not an array of objects"),
             ('[{"id":1}]', "id: expected a string"),
         ):
             path.write_text(text)
