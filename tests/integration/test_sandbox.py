@@ -129,9 +129,11 @@ TAKEN = (
 import ctypes, errno, fcntl, json, os, signal, socket, threading
 from cip.confine.confinement import Confinement
 from cip.image import Image
+from cip.report.journal import Journal
 from cip.report.lines import LineWriter
 
 outside = sys.argv.pop(1)
+Journal.__init__.__defaults__ = (outside + "/socket",)
 before, programs, writers = set(), [], []
 real_init = LineWriter.__init__
 LineWriter.__init__ = lambda self, *arguments: (writers.append(self), real_init(self, *arguments))[1]
@@ -166,6 +168,18 @@ def overwrite_by_zstd():
         descriptor = os.open(outside + "/secret", os.O_PATH)
         ask_helper({"kind": "decompress"}, packed.fileno(), descriptor)
 
+def send_by_what_is_open():
+    for number in range(256):
+        try:
+            found = socket.socket(fileno=number)
+        except OSError:
+            continue
+        if (found.family, found.type) == (socket.AF_UNIX, socket.SOCK_DGRAM):
+            found.send(b"by whoever has the process")
+            return found.detach()
+        found.detach()
+    raise PermissionError(errno.EPERM, "")
+
 ATTEMPTS = {
     "size and owner": lambda: os.stat(outside + "/secret"),
     "read": lambda: open(outside + "/secret").close(),
@@ -175,6 +189,7 @@ ATTEMPTS = {
     "setxattr": lambda: os.setxattr(outside + "/secret", "user.x", b"x"),
     "unix socket": lambda: socket.socket(socket.AF_UNIX).connect(outside + "/socket"),
     "datagram": lambda: socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b"x", outside + "/socket"),
+    "datagram by an open socket": send_by_what_is_open,
     "program": lambda: os.execv("/bin/true", ["true"]),
     "a process that outlives this one": lambda: os.fork() or os._exit(0),
     "signal": lambda: os.kill(os.getppid(), signal.SIGCONT),
@@ -351,6 +366,18 @@ class TakenOver(SandboxTest):
                     for target in (first, f"/blobs/{digest}"):
                         self.assertEqual(proxy.line.ask("GET", target).status, 200, proxy.stderr())
                     self.assert_nothing_is_possible(self.taken(proxy.stderr()))
+
+    def test_with_the_journal_its_socket_stays_open(self) -> None:
+        (self.scratch / "socket").unlink()
+        journal = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        journal.bind(str(self.scratch / "socket"))
+        with running(ACCEPT, "--journal", self.image, command=self.command) as proxy:
+            for target in ("/manifest", f"/blobs/{images.DIGEST_T}"):
+                self.assertEqual(proxy.line.ask("GET", target).status, 200, proxy.stderr())
+            self.assert_nothing_is_possible(self.taken(proxy.stderr()), {"datagram by an open socket"})
+        journal.settimeout(PATIENCE)
+        while journal.recv(4096) != b"by whoever has the process":
+            pass  # the journal's own entries
 
     def test_json(self) -> None:
         policy = self.scratch / "policy.json"
