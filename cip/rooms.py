@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .fetch.command import fetch as fetch
     from .fetch.command import parse_destination as parse_destination
     from .hostconfig.credhelper import ask_helper as ask_helper
+    from .hostconfig.credhelper import choose_helper as choose_helper
     from .hostconfig.registriesd import unread_registries_d as unread_registries_d
     from .model.convert import compose_manifest as compose_manifest
     from .model.convert import convert_manifest as convert_manifest
@@ -235,6 +236,9 @@ OFFERS = {
     "parse_destination": Offer("fetch.command", "fetch"),
     "fetch": Offer("fetch.command", "fetch"),
     "ask_helper": Offer("hostconfig.credhelper", "credential helpers", _dependency),
+    "choose_helper": Offer(
+        "hostconfig.credhelper", instead=lambda found, name, warn: found.get(name.partition("/")[0])
+    ),
     "DirectPrograms": Offer("programs", instead=lambda variables=None: _NoPrograms()),
 }
 

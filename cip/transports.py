@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import log, rooms
-from .errors import CipError, UsageError
+from . import rooms
+from .errors import UsageError
 from .events import Events
 from .model.reference import ImageReference, Transport
 from .net.redaction import Secrets
@@ -74,18 +74,6 @@ class SourceOpener:
         if self._call_off is not None:
             self._call_off()
 
-    def credential_helpers(self) -> frozenset[str]:
-        """The credential helpers that the configuration names at present; a broken one names none."""
-        from .hostconfig.authfile import named_helpers
-        from .hostconfig.registriesconf import load_registries
-
-        try:
-            helpers = load_registries(self._settings).credential_helpers
-        except CipError as error:  # told by whoever opens an image
-            log.debug("%s", error)
-            return frozenset()
-        return named_helpers(self._settings, helpers, self._registry_session().descriptor_files)
-
     def close(self) -> None:
         """Close idle connections."""
         if self._session is not None:
@@ -93,7 +81,8 @@ class SourceOpener:
         if self._parts is not None:
             self._parts.close()
 
-    def _registry_session(self) -> RegistrySession:
+    def registry_session(self) -> RegistrySession:
+        """What all registry images share."""
         if self._session is None:
             from .registry.session import RegistrySession
 
@@ -106,7 +95,7 @@ class SourceOpener:
         from .registry.source import open_registry
 
         registries = registries or load_registries(self._settings)
-        return open_registry(reference, registries, self._settings, self._registry_session())
+        return open_registry(reference, registries, self._settings, self.registry_session())
 
     def _open_docker(self, reference: ImageReference) -> ImageSource:
         if not self._settings.local_sources:

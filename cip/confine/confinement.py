@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from .. import log
-from ..errors import ErrorCode, UnsupportedError
-from ..hostconfig.paths import auth_files, certificate_directories
+from ..errors import CipError, ErrorCode, UnsupportedError
+from ..hostconfig.authfile import AuthDocument, DescriptorFiles
+from ..hostconfig.paths import AuthFile, auth_files, certificate_directories
+from ..hostconfig.registriesconf import FILE_HELPER, load_registries
 from ..model.reference import Transport, parse_image_reference
 from ..settings import SandboxMode, Settings
 from ..trust.policy import Policy
@@ -21,10 +23,16 @@ if TYPE_CHECKING:
 _WRITER_SECONDS = 1.0  # for a thread that writes records to confine itself; one whose reader is stuck is told of
 
 
+class Session(Protocol):
+    """What this needs of `registry.session.RegistrySession`."""
+
+    descriptor_files: DescriptorFiles
+
+
 class Sources(Protocol):
     """What this needs of `transports.SourceOpener`."""
 
-    def credential_helpers(self) -> frozenset[str]: ...
+    def registry_session(self) -> Session: ...
 
     def before_confinement(self) -> None: ...
 
@@ -123,7 +131,7 @@ class Confinement:
         if self._sources is not None:
             self._sources.before_confinement()  # a thread that began before would stay outside
         if self._sources is not None and may_ask_helpers(self._reference, self._settings):
-            helpers = self._sources.credential_helpers()
+            helpers = _helpers(self._settings, self._sources.registry_session().descriptor_files)
         policy = self._opener.policy if self._opener is not None else None
         needed = may_verify(policy) or may_decompress(self._reference, self._settings)
         self.programs.confine(needed=needed, helpers=helpers)
@@ -146,3 +154,27 @@ def _read_later(reference: str, settings: Settings) -> list[str]:
         paths += certificates if settings.cert_dir else map(os.path.dirname, certificates)
         paths += [file.path for file in auth_files(settings)[0]]
     return paths
+
+
+def _helpers(settings: Settings, files: DescriptorFiles) -> frozenset[str]:
+    """Every credential helper that configuration names at present.
+
+    A file that cannot be used names none: whoever needs it is told why.
+    """
+    found: set[str] = set()
+    try:
+        found.update(load_registries(settings).credential_helpers)
+        for place in auth_files(settings)[0] if FILE_HELPER in found else ():
+            found.update(_helpers_in(place, files))
+    except CipError as error:
+        log.debug("%s", error)
+    return frozenset(found - {FILE_HELPER})
+
+
+def _helpers_in(place: AuthFile, files: DescriptorFiles) -> set[str]:
+    try:
+        data = files.read(place.path)
+        return {node.as_str() for node in AuthDocument(place, data).helpers.values()} if data else set()
+    except CipError as error:
+        log.debug("%s", error)
+        return set()

@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 
 from .. import rooms
 from ..errors import CipError, ErrorCode, NotFoundError, PolicyRejectedError
-from ..hostconfig.authfile import DescriptorFiles, plan_credentials
+from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.certsd import find_certificates
 from ..hostconfig.machine import host_platforms
 from ..hostconfig.paths import ConfigurationFile, is_present, policy_candidates, policy_path, read_configuration
@@ -48,6 +48,7 @@ from ..trust.policy import (
     unmatched_scopes,
 )
 from ..trust.signed.materials import Material
+from .credentials import plan_credentials
 from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
 
 T = TypeVar("T")

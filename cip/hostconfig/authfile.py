@@ -4,10 +4,6 @@
 `credential-helpers` of registries.conf lists the sources in order; the first that has something wins. A helper that
 fails makes room for the next source; a broken file does not. Nothing here puts a secret into a message: neither the
 content of a file nor the output of a helper is ever quoted.
-
-A key of `credHelpers` is a registry; here it may also have `*` for whole labels of the host, and the beginning of a
-repository's path, as people wish of podman (container-libs#416). The key that says most counts: the longest path, then
-the most labels.
 """
 
 import base64
@@ -15,22 +11,13 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import log, rooms
-from ..errors import (
-    AuthenticationError,
-    CipError,
-    ConfigurationError,
-    ErrorCode,
-    InvalidInputError,
-    InvalidReferenceError,
-    quote_own,
-    system_reason,
-)
+from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote_own, system_reason
 from ..model.jsontree import JsonNode, parse_json
-from ..model.reference import require_name_prefix, unmatched_scope
+from ..model.reference import unmatched_scope
 from ..settings import HELPER_PREFIX, Credentials, Settings
 from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
 from .registriesconf import FILE_HELPER, RegistriesConfig
@@ -39,34 +26,10 @@ from .registriesfile import require_helper_name
 if TYPE_CHECKING:
     from ..programs import Programs
 
-_LABEL = r"(?:\*|[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)"
-_HELPER_HOST = rf"(?a){_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?"
 HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io"})
 _DESCRIPTOR = r"(?a)/(?:proc/self|dev)/fd/([0-9]{1,9})"
 _HUB_NAMES = HUB_ALIASES | {"docker.io"}
 _HUB = "index.docker.io"
-
-
-def helper_key(keys: Iterable[str], name: str) -> str | None:
-    """The key of `credHelpers` that decides for the repository `name`, `host[:port]/path`; None when none matches."""
-    return max((key for key in keys if _matches(key, name)), key=_weight, default=None)
-
-
-def goes_beyond_podman(key: str) -> bool:
-    """Whether podman would pass a key of `credHelpers` over that matches here."""
-    return "*" in key or "/" in key
-
-
-def unmatched_helper_key(key: str) -> str:
-    """Why a key of `credHelpers` can never match, empty when it may."""
-    host, slash, path = key.partition("/")
-    if not re.fullmatch(_HELPER_HOST, host):
-        return "expected a host without a scheme, with * for whole labels at most"
-    try:
-        require_name_prefix("host.example" + slash + path)
-    except InvalidReferenceError:
-        return "expected the beginning of a repository path behind the host, without wildcards"
-    return ""
 
 
 def without_scheme(key: str) -> str:
@@ -94,29 +57,6 @@ def unmatched_auth_key(key: str, *, legacy: bool) -> str:
     return "expected no tag and no digest" if any(mark in stripped[len(host) :] for mark in ":@") else ""
 
 
-def _matches(key: str, name: str) -> bool:
-    host, _, path = key.partition("/")
-    registry, _, repository = name.partition("/")
-    labels, wanted = host.split("."), registry.split(".")
-    same = len(labels) == len(wanted) and all(
-        _is_label(label, found) for label, found in zip(labels, wanted, strict=True)
-    )
-    return same and (not path or f"{repository}/".startswith(f"{path}/"))
-
-
-def _is_label(label: str, found: str) -> bool:
-    """Whether a label of a key is `found`; the last one has the port, which no wildcard stands for."""
-    if not label.startswith("*"):
-        return label == found
-    return label[1:].partition(":")[2] == found.partition(":")[2] and label[1:2] in ("", ":")
-
-
-def _weight(key: str) -> tuple[int, int, str]:
-    host, _, path = key.partition("/")
-    literal = sum(not label.startswith("*") for label in host.split("."))
-    return len(path.split("/")) if path else 0, literal, key
-
-
 class FoundCredentials(NamedTuple):
     """Credentials with their origin.
 
@@ -128,20 +68,6 @@ class FoundCredentials(NamedTuple):
     source: str = ""
     key: str = ""
     looked_at: tuple[str, ...] = ()
-
-
-class CredentialPlan(NamedTuple):
-    """What a search would present, found without running a helper: `kind` is `none`, `password`, `token` or `helper`.
-
-    For `helper` nobody knows the answer before it runs; `helper` is the program, and `source` the file that names it.
-    `files` are those that were looked at.
-    """
-
-    kind: str
-    source: str = ""
-    key: str = ""
-    helper: str = ""
-    files: tuple[ConfigurationFile, ...] = ()
 
 
 class DescriptorFiles:
@@ -183,7 +109,7 @@ def find_credentials(
     def ask(helper: str, registry: str, origin: str) -> Credentials | None:
         return rooms.ask_helper(helper, registry, origin, programs)
 
-    search = _Search(name, settings, fd_cache, ask, log.warning)
+    search = Search(name, settings, fd_cache, ask, log.warning)
     found = search.run(registries.credential_helpers)
     if found is None and search.failures:
         why = f"no credentials for {name}: {'; '.join(search.failures)}; looked at {', '.join(search.looked_at)}"
@@ -191,63 +117,11 @@ def find_credentials(
     return (found or FoundCredentials(Credentials()))._replace(looked_at=tuple(search.looked_at))
 
 
-def named_helpers(settings: Settings, helpers: Sequence[str], fd_cache: DescriptorFiles) -> frozenset[str]:
-    """Every credential helper that `helpers` of registries.conf and the auth files name at present.
-
-    A file that cannot be used names none: whoever needs it is told why.
-    """
-    found = {helper for helper in helpers if helper != FILE_HELPER}
-    for place in auth_files(settings)[0] if FILE_HELPER in helpers else ():
-        try:
-            data = fd_cache.read(place.path)
-            if data:
-                found.update(node.as_str() for node in _AuthDocument(place, data).helpers.values())
-        except CipError as error:
-            log.debug("%s", error)
-    return frozenset(found)
-
-
-def plan_credentials(
-    name: str,
-    *,
-    settings: Settings,
-    registries: RegistriesConfig,
-    fd_cache: DescriptorFiles,
-    warn: Callable[[str], None] = log.warning,
-) -> CredentialPlan:
-    """As `find_credentials`, but the search ends at the first helper that would be run. Raises ConfigurationError."""
-
-    def stop(helper: str, registry: str, origin: str) -> Credentials | None:
-        raise _WouldRunError(helper, registry, origin)
-
-    search = _Search(name, settings, fd_cache, stop, warn)
-    kind, source, key, program = "none", "", "", ""
-    try:
-        found = search.run(registries.credential_helpers)
-    except _WouldRunError as would:
-        kind, source, key, program = "helper", would.origin, would.registry, HELPER_PREFIX + would.helper
-    else:
-        if found is not None:
-            kind = "token" if found.credentials.identity_token else "password"
-            source, key = found.source, found.key
-    return CredentialPlan(kind, source, key, program, tuple(search.files))
-
-
-class _WouldRunError(Exception):
-    """The search reached a helper that must not be run."""
-
-    def __init__(self, helper: str, registry: str, origin: str) -> None:
-        super().__init__(helper)
-        self.helper = helper
-        self.registry = registry
-        self.origin = origin
-
-
 AskHelper = Callable[[str, str, str], Credentials | None]  # (helper, registry, who names it) -> what it knows
 
 
-class _Search:
-    """One lookup: what was looked at, and what failed on the way."""
+class Search:
+    """One lookup of the credentials for the repository `name`: what was looked at, and what failed on the way."""
 
     def __init__(
         self, name: str, settings: Settings, files: DescriptorFiles, ask: AskHelper, warn: Callable[[str], None]
@@ -265,6 +139,7 @@ class _Search:
         self.failures: list[str] = []
 
     def run(self, helpers: tuple[str, ...]) -> FoundCredentials | None:
+        """What the first of the sources `helpers` has; None when none has anything. Raises ConfigurationError."""
         for helper in helpers:
             try:
                 in_files = helper == FILE_HELPER
@@ -295,21 +170,19 @@ class _Search:
             if data == b"":  # as a login that was interrupted leaves it, and as podman reads it
                 self._warn(f"{place.path}: empty, it counts as absent")
             elif data is not None:
-                found = self._in_file(place, _AuthDocument(place, data))
+                found = self._in_file(place, AuthDocument(place, data))
                 if found is not None:
                     return found
         return None
 
-    def _in_file(self, place: AuthFile, document: "_AuthDocument") -> FoundCredentials | None:
+    def _in_file(self, place: AuthFile, document: "AuthDocument") -> FoundCredentials | None:
         for remark in document.remarks:
             self._warn(remark)
-        helper_for = helper_key(document.helpers, self._name)
-        if helper_for is not None:
-            helper = document.helpers[helper_for]
-            if goes_beyond_podman(helper_for):
-                self._warn(f"{helper.where}: podman knows no wildcards and no paths in the keys of credHelpers")
-            # Final for this file, whatever it answers: `auths` may hold what was there before the helper came.
-            return self._from_helper(require_helper_name(helper), place.path)
+        if document.helpers:
+            helper = rooms.choose_helper(document.helpers, self._name, self._warn)
+            if helper is not None:
+                # Final for this file, whatever it answers: `auths` may hold what was there before the helper came.
+                return self._from_helper(require_helper_name(helper), place.path)
         key = document.matching_key(self._name, self.registry)
         credentials = Credentials() if key is None else document.decode(key, self._warn)
         if key is not None and not credentials.is_anonymous():
@@ -330,7 +203,7 @@ class _Entry(NamedTuple):
     identity_token: str
 
 
-class _AuthDocument:
+class AuthDocument:
     """A parsed file: entries by key, helpers by registry. Raises ConfigurationError for anything of a wrong type."""
 
     def __init__(self, place: AuthFile, data: bytes) -> None:
@@ -368,10 +241,6 @@ class _AuthDocument:
             why = unmatched_auth_key(key, legacy=self._legacy)
             if why:
                 yield f"{entry.where}: the key of no repository: {why}"
-        for key, helper in self.helpers.items():
-            why = unmatched_helper_key(key)
-            if why:
-                yield f"{helper.where}: the key of no repository: {why}"
 
     def _normal_key(self, key: str) -> str:
         return _normal_registry(effective_key(key, legacy=self._legacy))

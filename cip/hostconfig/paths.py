@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration files: which ones are read, in which order, and how; the one place that knows.
+"""Configuration files: which ones are read, in which order, and how; rooms know the places of theirs.
 
 The places are those of current container tools (registry.md 2.2, 3.2, 5.1, 7.1; signatures.md 1.1): the user's
 directory, then the administrator's, then the vendor's. Only a file that does not exist makes room for the next
@@ -162,10 +162,11 @@ def user_directory(environment: HostEnvironment) -> str:
     configured = environment.get("XDG_CONFIG_HOME")
     if os.path.isabs(configured):
         return os.path.join(configured, "containers")
-    return _home_directory(environment)
+    return home_directory(environment)
 
 
-def _home_directory(environment: HostEnvironment) -> str:
+def home_directory(environment: HostEnvironment) -> str:
+    """`~/.config/containers`, where some files lie whatever XDG_CONFIG_HOME says."""
     return os.path.join(environment.home, ".config", "containers")
 
 
@@ -223,13 +224,16 @@ def registries_files(settings: Settings) -> list[LayeredFile]:
     option = "--registries-conf" if settings.registries_conf else "CONTAINERS_REGISTRIES_CONF"
     # The variable, unlike the option, stands for all of the configuration.
     alone = bool(named) and not settings.registries_conf
-    return _layered_files(settings.environment, "registries", named, option, alone=alone)
+    return layered_files(settings.environment, "registries", named, option, alone=alone)
 
 
-def _layered_files(
+def layered_files(
     environment: HostEnvironment, stem: str, named: str, option: str, *, alone: bool
 ) -> list[LayeredFile]:
-    """The files of STEM.conf: the first that there is, or the one that `option` names; drop-ins; the override."""
+    """The files of STEM.conf: the first that there is, or the one that `option` names; drop-ins; the override.
+
+    Raises ConfigurationError.
+    """
     role, own = f"{stem}.conf", user_directory(environment) + "/"
     found = []
     for path in [named] if named else [os.path.join(base, role) for base in _base_directories(environment)]:
@@ -249,7 +253,7 @@ def _drop_ins(environment: HostEnvironment, stem: str) -> tuple[str, ...]:
     """The files that are laid over STEM.conf, in order. Raises ConfigurationError."""
     found: dict[str, str] = {}
     for directory in _drop_in_directories(environment, stem):
-        for name in _list_directory(directory, ".conf"):
+        for name in list_directory(directory, ".conf"):
             found[name] = os.path.join(directory, name)
     # bytes, because that is how the other tools sort; a name that is no UTF-8 has a place too
     return tuple(found[name] for name in sorted(found, key=os.fsencode))
@@ -270,7 +274,7 @@ def _drop_in_directories(environment: HostEnvironment, stem: str) -> list[str]:
     return found
 
 
-def _list_directory(directory: str, suffix: str) -> list[str]:
+def list_directory(directory: str, suffix: str) -> list[str]:
     """Names with `suffix` that are not directories, sorted by their bytes; links count, wherever they lead.
 
     Nothing for a directory that does not exist. Raises ConfigurationError.
@@ -320,48 +324,8 @@ def certificate_directories(host: str, settings: Settings) -> tuple[str, ...]:
     """Where the certificates for `host[:port]` may lie; the first directory that exists counts (registry.md 5.1)."""
     if settings.cert_dir is not None:
         return (settings.cert_dir,)
-    bases = (f"{_home_directory(settings.environment)}/certs.d", f"{ADMIN_DIRECTORY}/certs.d", DOCKER_CERTIFICATES)
+    bases = (f"{home_directory(settings.environment)}/certs.d", f"{ADMIN_DIRECTORY}/certs.d", DOCKER_CERTIFICATES)
     return tuple(os.path.join(base, host) for base in bases)
-
-
-def registries_d_directory(settings: Settings) -> str:
-    """The one directory of registries.d that is read; it need not exist (registry.md 7.1)."""
-    if settings.registries_d is not None:
-        return settings.registries_d
-    user = os.path.join(_home_directory(settings.environment), "registries.d")
-    return user if is_present(user) else os.path.join(ADMIN_DIRECTORY, "registries.d")
-
-
-def registries_d_files(settings: Settings) -> tuple[str, ...]:
-    """The files of registries.d, sorted. Raises ConfigurationError."""
-    directory = registries_d_directory(settings)
-    return tuple(os.path.join(directory, name) for name in _list_directory(directory, ".yaml"))
-
-
-def default_lookaside(environment: HostEnvironment) -> str:
-    """The URL of the directory where signatures lie when registries.d names none."""
-    if rootless_uid(environment, environment.euid) == 0:
-        return f"file://{STATE_DIRECTORY}/sigstore"
-    home = environment.home.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-    return f"file://{home}/.local/share/containers/sigstore"
-
-
-def storage_files(environment: HostEnvironment) -> list[LayeredFile]:
-    """The files of storage.conf, found as those of registries.conf are."""
-    named = environment.get("CONTAINERS_STORAGE_CONF")
-    return _layered_files(environment, "storage", named, "CONTAINERS_STORAGE_CONF", alone=bool(named))
-
-
-def default_storage(environment: HostEnvironment) -> tuple[str, str]:
-    """The root of the local image storage and its run root, where no storage.conf names them (images.md 4.1)."""
-    uid = rootless_uid(environment, environment.uid)
-    if uid == 0:
-        return os.path.join(STATE_DIRECTORY, "storage"), os.path.join(RUN_DIRECTORY, "storage")
-    data = environment.get("XDG_DATA_HOME")
-    base = data if os.path.isabs(data) else os.path.join(environment.home, ".local", "share")
-    runtime = environment.get("XDG_RUNTIME_DIR")
-    run_base = runtime if os.path.isabs(runtime) else f"/tmp/storage-run-{uid}"
-    return os.path.join(base, "containers", "storage"), os.path.join(run_base, "containers")
 
 
 def parse_toml(path: str, data: bytes) -> JsonNode:

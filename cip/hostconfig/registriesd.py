@@ -6,6 +6,7 @@ The text is composed to nodes and never constructed to objects, so that a key th
 """
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from .. import log
 from ..content import require_time
 from ..errors import ConfigurationError, MissingDependencyError, quote_own
 from ..model.reference import DockerReference, unmatched_scope
-from ..settings import Settings
-from .paths import ConfigurationFile, default_lookaside, read_configuration, registries_d_directory, registries_d_files
+from ..settings import HostEnvironment, Settings
+from . import paths
+from .paths import ConfigurationFile, read_configuration
 
 BY_DIGEST = "by-digest"
 _IDENTITIES = ("refuse", BY_DIGEST)  # of `sigstore-bundle-identity`
@@ -126,8 +128,8 @@ def load_registries_d(settings: Settings, *, warn: Callable[[str], None] = log.w
     """
     sections: dict[str, Section] = {}
     default: Section | None = None
-    paths = registries_d_files(settings)
-    for path in paths:
+    files = _files(settings)
+    for path in files:
         for scope, section in _parse_file(path, read_configuration(path)):
             why = unmatched_scope(scope) if scope is not None else ""
             if why:
@@ -141,13 +143,12 @@ def load_registries_d(settings: Settings, *, warn: Callable[[str], None] = log.w
                 default = section
             else:
                 sections[scope] = section
-    files = tuple(ConfigurationFile(path, "registries.d", True) for path in paths)
-    directory = registries_d_directory(settings)
+    directory = _directory(settings)
     return SignatureStores(
         sections,
         default,
-        default_lookaside(settings.environment),
-        files or (ConfigurationFile(directory, "registries.d", False),),
+        _default_lookaside(settings.environment),
+        tuple(ConfigurationFile(path, "registries.d", bool(files)) for path in files or (directory,)),
         directory,
     )
 
@@ -158,12 +159,12 @@ def unread_registries_d(settings: Settings) -> str:
     For images whose policy asks for no signature: those that need one are refused (decisions.md section 2).
     """
     try:
-        present = bool(registries_d_files(settings))
+        present = bool(_files(settings))
     except ConfigurationError as error:
         return f"{error} (no harm to images whose policy asks for no signature)"
     if not present or _has_yaml():
         return ""
-    directory = registries_d_directory(settings)
+    directory = _directory(settings)
     return f"{directory}: not read, because PyYAML is not installed: an image that needs a signature will be refused"
 
 
@@ -171,6 +172,31 @@ def _has_yaml() -> bool:
     from importlib.machinery import PathFinder
 
     return PathFinder.find_spec("yaml") is not None
+
+
+# --- places ---
+
+
+def _directory(settings: Settings) -> str:
+    """The one directory of registries.d that is read; it need not exist (registry.md 7.1)."""
+    if settings.registries_d is not None:
+        return settings.registries_d
+    user = os.path.join(paths.home_directory(settings.environment), "registries.d")
+    return user if paths.is_present(user) else os.path.join(paths.ADMIN_DIRECTORY, "registries.d")
+
+
+def _files(settings: Settings) -> tuple[str, ...]:
+    """The files of registries.d, sorted. Raises ConfigurationError."""
+    directory = _directory(settings)
+    return tuple(os.path.join(directory, name) for name in paths.list_directory(directory, ".yaml"))
+
+
+def _default_lookaside(environment: HostEnvironment) -> str:
+    """The URL of the directory where signatures lie when registries.d names none."""
+    if paths.rootless_uid(environment, environment.euid) == 0:
+        return f"file://{paths.STATE_DIRECTORY}/sigstore"
+    home = environment.home.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    return f"file://{home}/.local/share/containers/sigstore"
 
 
 # --- one file ---

@@ -11,13 +11,7 @@ from unittest import mock
 
 from cip import log, rooms
 from cip.errors import ConfigurationError, InvalidInputError
-from cip.hostconfig.authfile import (
-    CredentialPlan,
-    DescriptorFiles,
-    FoundCredentials,
-    find_credentials,
-    plan_credentials,
-)
+from cip.hostconfig.authfile import DescriptorFiles, FoundCredentials, find_credentials
 from cip.hostconfig.registriesconf import FILE_HELPER, RegistriesConfig
 from cip.settings import CredentialOptions, Credentials
 from tests.support.host import make_host
@@ -66,6 +60,17 @@ class AuthFileCase(unittest.TestCase):
             programs=programs or rooms.DirectPrograms(),
             fd_cache=self.descriptor_files,
         )
+
+    def require_warnings(self, member: str, expected: Mapping[str, str], entries: Mapping[str, object]) -> None:
+        """Look at a file whose `member` has these `entries`: of each key the warning that is `expected`, if any."""
+        with mock.patch.object(log, "warning") as warning:
+            self.find("other.io:5/x", json.dumps({member: entries}))
+        said = [str(call.args[0]) for call in warning.mock_calls]
+        for key, why in expected.items():
+            about = [line for line in said if f"{member}['{key}']" in line or f"{member}.{key}:" in line]
+            with self.subTest(key):
+                self.assertEqual(bool(why), bool(about), said)
+                self.assertTrue(not why or why in about[0], about)
 
 
 class KeyTest(AuthFileCase):
@@ -257,24 +262,7 @@ class FileTest(AuthFileCase):
             "localhost:5000/x": "",
             "docker.io/ns": "",
         }
-        helpers = {
-            "https://r.io": "without a scheme",
-            "r.io/*": "without wildcards",
-            "a*.r.io": "whole labels",
-            "*": "",
-            "*.r.io:5000/ns": "",
-            "r.io/ns/": "the beginning of a repository path",
-        }
-        file = json.dumps({"auths": {key: {} for key in auths}, "credHelpers": dict.fromkeys(helpers, "x")})
-        with mock.patch.object(log, "warning") as warning:
-            self.find("other.io:5/x", file)
-        said = [str(call.args[0]) for call in warning.mock_calls]
-        for place, keys in (("auths", auths), ("credHelpers", helpers)):
-            for key, why in keys.items():
-                about = [line for line in said if f"{place}['{key}']" in line or f"{place}.{key}:" in line]
-                with self.subTest(key):
-                    self.assertEqual(bool(why), bool(about), said)
-                    self.assertTrue(not why or why in about[0], about)
+        self.require_warnings("auths", auths, {key: {} for key in auths})
 
     def test_the_search_ends_at_the_first_file_that_has_something(self) -> None:
         docker = self.host.write("~/.docker/config.json", auths_of({"r.io": "docker:1", "s.io": "docker:2"}))
@@ -339,39 +327,6 @@ class DescriptorTest(AuthFileCase):
         ):
             with self.subTest(path), self.assertRaisesRegex(ConfigurationError, reason):
                 self._find_in(path)
-
-
-class PlanTest(AuthFileCase):
-    def _plan(self, file: str, helpers: Sequence[str] = (FILE_HELPER,)) -> CredentialPlan:
-        self.path = self.host.write("/run/containers/0/auth.json", file)
-        self.warnings: list[str] = []
-        return plan_credentials(
-            "r.io/x",
-            settings=self.host.settings(),
-            registries=RegistriesConfig(credential_helpers=tuple(helpers)),
-            fd_cache=self.descriptor_files,
-            warn=self.warnings.append,
-        )
-
-    def test_a_plan_says_what_would_be_used_and_nothing_secret(self) -> None:
-        token = json.dumps({"auths": {"r.io": {"auth": packed(f"u:{SECRET}"), "identitytoken": SECRET}}})
-        by_helper = '{"credHelpers":{"r.io":"ok"}}'
-        for case, file, helpers, expected in (
-            ("password", auths_of({"r.io": f"u:{SECRET}"}), [FILE_HELPER], ("password", "FILE", "r.io", "")),
-            ("token", token, [FILE_HELPER], ("token", "FILE", "r.io", "")),
-            ("none", "{}", [FILE_HELPER], ("none", "", "", "")),
-            ("helper of the file", by_helper, [FILE_HELPER], ("helper", "FILE", "r.io", "docker-credential-ok")),
-            ("helper", "{}", [FILE_HELPER, "h"], ("helper", "registries.conf", "r.io", "docker-credential-h")),
-        ):
-            with self.subTest(case):
-                plan = self._plan(file, helpers)
-                self.assertEqual(expected, (plan.kind, plan.source.replace(self.path, "FILE"), plan.key, plan.helper))
-                self.assertNotIn(SECRET, repr(plan))
-
-    def test_an_entry_without_a_colon_is_warned_about(self) -> None:
-        self._plan(json.dumps({"auths": {"r.io": {"auth": packed(SECRET)}}}))
-        self.assertRegex(self.warnings[0], r"auths\['r.io'\].auth: ignored, expected base64 of USER:PASSWORD")
-        self.assertNotIn(SECRET, self.warnings[0])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from unittest import mock
 from cip.content import start_timer, timed
 from cip.errors import ConfigurationError, ErrorCode, SourceError
 from cip.hostconfig import paths
-from cip.settings import CredentialOptions, HostEnvironment, PolicyOptions, PolicySource, Settings
+from cip.settings import CredentialOptions, PolicyOptions, PolicySource, Settings
 from tests.support.host import make_host
 
 
@@ -320,44 +320,6 @@ class OtherPlacesTest(unittest.TestCase):
             found,
         )
         self.assertEqual(("/certs",), paths.certificate_directories("r.io", settings._replace(cert_dir="/certs")))
-
-    def test_one_directory_of_registries_d_counts(self) -> None:
-        settings = self.host.settings({"XDG_CONFIG_HOME": "/xdg"})
-        admin = self.host.write("/etc/containers/registries.d/a.yaml")
-        self.host.write("/etc/containers/registries.d/b.yml")
-        self.assertEqual((admin,), paths.registries_d_files(settings))
-        user = self.host.write("~/.config/containers/registries.d/u.yaml")
-        self.assertEqual((user,), paths.registries_d_files(settings))
-        mine = self.host.write("mine.d/m.yaml")
-        self.assertEqual((mine,), paths.registries_d_files(settings._replace(registries_d=os.path.dirname(mine))))
-        self.assertEqual((), paths.registries_d_files(settings._replace(registries_d="/nonexistent")))
-
-    def test_the_default_lookaside_is_a_directory_of_the_host_or_the_user(self) -> None:
-        self.assertEqual(
-            f"file://{self.host.root}/var/lib/containers/sigstore", paths.default_lookaside(self.host.environment())
-        )
-        user = self.host.environment(uid=9)._replace(home="/home/a#b%")
-        self.assertEqual("file:///home/a%23b%25/.local/share/containers/sigstore", paths.default_lookaside(user))
-        rootless = self.host.environment({"_CONTAINERS_ROOTLESS_UID": "0"}, uid=9)
-        self.assertIn("/var/lib/", paths.default_lookaside(rootless))
-
-    def test_storage_conf_is_found_as_registries_conf_is(self) -> None:
-        def found(environment: HostEnvironment) -> list[tuple[str, bool]]:
-            return [(file.path, file.users) for file in paths.storage_files(environment) if file.required is not None]
-
-        environment = self.host.environment()
-        self.assertEqual([], found(environment))
-        system = self.host.write("usr/share/containers/storage.conf")
-        self.assertEqual([(system, False)], found(environment))
-        theirs = self.host.write("etc/containers/storage.conf.d/a.conf")
-        ours = self.host.write("home/.config/containers/storage.conf.d/b.conf")
-        own = self.host.write("home/.config/containers/storage.conf")
-        self.assertEqual([(own, True), (theirs, False), (ours, True)], found(environment))
-        named = self.host.environment({"CONTAINERS_STORAGE_CONF": system, "CONTAINERS_STORAGE_CONF_OVERRIDE": "/o"})
-        self.assertEqual([(system, True), ("/o", True)], found(named))
-        missing = self.host.environment({"CONTAINERS_STORAGE_CONF": "/no/such"})
-        with self.assertRaisesRegex(ConfigurationError, "/no/such: no such file, though CONTAINERS_STORAGE_CONF"):
-            paths.storage_files(missing)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ...errors import CipError, ConfigurationError, InvalidReferenceError, quote
-from ...hostconfig.paths import default_storage, parse_toml, rootless_uid, storage_files
+from ...hostconfig import paths
+from ...hostconfig.paths import LayeredFile, parse_toml, rootless_uid
 from ...model.descriptor import parse_digest
 from ...model.jsontree import JsonNode
 from ...model.reference import DockerReference, ImageReference, parse_docker_reference
@@ -52,7 +53,7 @@ def load_storage(settings: Settings) -> StorageConfiguration:
         if data is not None:
             # The places that system files name are root's; a user's own files may name others.
             values.lay_over(parse_toml(file.path, data), environment, places=file.users or uid == 0)
-    default_root, default_run_root = default_storage(environment)
+    default_root, default_run_root = _default_storage(environment)
     stores = values.stores
     from_environment = environment.get("STORAGE_OPTS")
     if from_environment:
@@ -66,6 +67,24 @@ def load_storage(settings: Settings) -> StorageConfiguration:
         values.run_root or _clean(default_run_root),
         stores,
     )
+
+
+def storage_files(environment: HostEnvironment) -> list[LayeredFile]:
+    """The files of storage.conf, found as those of registries.conf are."""
+    named = environment.get("CONTAINERS_STORAGE_CONF")
+    return paths.layered_files(environment, "storage", named, "CONTAINERS_STORAGE_CONF", alone=bool(named))
+
+
+def _default_storage(environment: HostEnvironment) -> tuple[str, str]:
+    """The root of the local image storage and its run root, where no storage.conf names them (images.md 4.1)."""
+    uid = rootless_uid(environment, environment.uid)
+    if uid == 0:
+        return os.path.join(paths.STATE_DIRECTORY, "storage"), os.path.join(paths.RUN_DIRECTORY, "storage")
+    data = environment.get("XDG_DATA_HOME")
+    base = data if os.path.isabs(data) else os.path.join(environment.home, ".local", "share")
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    run_base = runtime if os.path.isabs(runtime) else f"/tmp/storage-run-{uid}"
+    return os.path.join(base, "containers", "storage"), os.path.join(run_base, "containers")
 
 
 def parse_driver(name: str, where: str) -> str:

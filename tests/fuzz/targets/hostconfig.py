@@ -5,7 +5,8 @@ import os
 import traceback
 
 from cip.errors import CipError
-from cip.hostconfig.authfile import DescriptorFiles, plan_credentials
+from cip.explain.credentials import plan_credentials
+from cip.hostconfig.authfile import DescriptorFiles
 from cip.hostconfig.credhelper import _read_answer as read_helper_answer
 from cip.hostconfig.proxyenv import choose_proxy
 from cip.hostconfig.registriesconf import RegistriesConfig

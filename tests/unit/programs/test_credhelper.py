@@ -67,6 +67,17 @@ class HelperTest(AuthFileCase):
         other = self.host.write("~/.docker/config.json", auths_of({"r.io": "o:q"}))
         self.assertEqual(other, self.find("r.io/ns/img", file, programs=programs).source)
 
+    def test_keys_that_can_never_match_are_warned_about(self) -> None:
+        keys = {
+            "https://r.io": "without a scheme",
+            "r.io/*": "without wildcards",
+            "a*.r.io": "whole labels",
+            "*": "",
+            "*.r.io:5000/ns": "",
+            "r.io/ns/": "the beginning of a repository path",
+        }
+        self.require_warnings("credHelpers", keys, dict.fromkeys(keys, "x"))
+
     def test_keys_with_wildcards_and_paths_name_helpers_as_people_wish_of_podman(self) -> None:  # container-libs#416
         right = PlayedHelpers(ok=self.RIGHT)
         for key, name, matches in (

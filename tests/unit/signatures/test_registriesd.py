@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows M12 and M13 of registry.md 10.9, signatures.md G30, X08, and the rules of registry.md 7.1."""
 
+import os
 import re
 import sys
 import time
@@ -17,6 +18,7 @@ from cip.hostconfig.registriesd import BundleTrust, SignatureLocation, load_regi
 from cip.model.reference import parse_docker_reference
 from cip.programs import DirectPrograms
 from cip.registry.session import RegistrySession
+from cip.settings import HostEnvironment, Settings
 from tests.support.host import make_host
 
 try:
@@ -238,6 +240,37 @@ class SignatureStoresTest(unittest.TestCase):
         with self.assertRaises(ConfigurationError) as caught:
             self._place("default-docker:\n  lookaside: https://u:hunter2-sig@h/\n  x: 'open")
         self.assertNotIn("hunter2", str(caught.exception))
+
+
+class PlacesTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.host = make_host(self)
+
+    def _files(self, settings: Settings) -> tuple[str, ...]:
+        return tuple(file.path for file in load_registries_d(settings).files if file.read)
+
+    def _lookaside(self, environment: HostEnvironment) -> str:
+        return load_registries_d(Settings(environment)).fallback
+
+    def test_one_directory_of_registries_d_counts(self) -> None:
+        settings = self.host.settings({"XDG_CONFIG_HOME": "/xdg"})
+        admin = self.host.write("/etc/containers/registries.d/a.yaml")
+        self.host.write("/etc/containers/registries.d/b.yml")
+        self.assertEqual((admin,), self._files(settings))
+        user = self.host.write("~/.config/containers/registries.d/u.yaml")
+        self.assertEqual((user,), self._files(settings))
+        mine = self.host.write("mine.d/m.yaml")
+        self.assertEqual((mine,), self._files(settings._replace(registries_d=os.path.dirname(mine))))
+        self.assertEqual((), self._files(settings._replace(registries_d="/nonexistent")))
+
+    def test_the_default_lookaside_is_a_directory_of_the_host_or_the_user(self) -> None:
+        self.assertEqual(
+            f"file://{self.host.root}/var/lib/containers/sigstore", self._lookaside(self.host.environment())
+        )
+        user = self.host.environment(uid=9)._replace(home="/home/a#b%")
+        self.assertEqual("file:///home/a%23b%25/.local/share/containers/sigstore", self._lookaside(user))
+        rootless = self.host.environment({"_CONTAINERS_ROOTLESS_UID": "0"}, uid=9)
+        self.assertIn("/var/lib/", self._lookaside(rootless))
 
 
 class WithoutYamlTest(unittest.TestCase):

@@ -4,7 +4,8 @@
 import unittest
 
 from cip.errors import ConfigurationError
-from cip.sources.storage.configuration import load_storage, parse_driver, parse_store_options
+from cip.settings import HostEnvironment
+from cip.sources.storage.configuration import load_storage, parse_driver, parse_store_options, storage_files
 from tests.support.host import make_host
 
 CONF = "etc/containers/storage.conf"
@@ -98,6 +99,24 @@ class StorageConfTest(unittest.TestCase):
                 load_storage(self.host.settings())
         with self.assertRaisesRegex(ConfigurationError, "STORAGE_DRIVER: expected the name"):
             parse_driver("a/b", "STORAGE_DRIVER")
+
+    def test_storage_conf_is_found_as_registries_conf_is(self) -> None:
+        def found(environment: HostEnvironment) -> list[tuple[str, bool]]:
+            return [(file.path, file.users) for file in storage_files(environment) if file.required is not None]
+
+        environment = self.host.environment()
+        self.assertEqual([], found(environment))
+        system = self.host.write("usr/share/containers/storage.conf")
+        self.assertEqual([(system, False)], found(environment))
+        theirs = self.host.write("etc/containers/storage.conf.d/a.conf")
+        ours = self.host.write("home/.config/containers/storage.conf.d/b.conf")
+        own = self.host.write("home/.config/containers/storage.conf")
+        self.assertEqual([(own, True), (theirs, False), (ours, True)], found(environment))
+        named = self.host.environment({"CONTAINERS_STORAGE_CONF": system, "CONTAINERS_STORAGE_CONF_OVERRIDE": "/o"})
+        self.assertEqual([(system, True), ("/o", True)], found(named))
+        missing = self.host.environment({"CONTAINERS_STORAGE_CONF": "/no/such"})
+        with self.assertRaisesRegex(ConfigurationError, "/no/such: no such file, though CONTAINERS_STORAGE_CONF"):
+            storage_files(missing)
 
 
 if __name__ == "__main__":
