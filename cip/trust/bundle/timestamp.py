@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 from ...errors import SignatureError
 from ..sigstore.certificates import STAMPING_PURPOSES, TIME_STAMPING, require_path
 from ..sigstore.der import (
+    ABSENT,
     BOOLEAN,
     CONTEXT_0,
     CONTEXT_1,
@@ -21,6 +22,7 @@ from ..sigstore.der import (
     NULL,
     OCTET_STRING,
     OID,
+    OPTIONAL,
     SEQUENCE,
     SET,
     Element,
@@ -102,11 +104,8 @@ def _signer_certificate(stamp: _Stamp, authority: Authority) -> Certificate | No
     Where the root lists the authority's own certificate it can be no other. Extended purposes of the certificate itself
     are looked at later, and then refuse instead of passing it over.
     """
-    identifier = stamp.signer.fields()
-    identifier.take(INTEGER)
-    name = identifier.take(SEQUENCE).fields()
-    named = (name.take(SEQUENCE).raw, name.take(INTEGER).integer())
-    name.end()
+    issuer, serial = stamp.signer.members(INTEGER, SEQUENCE, more=True)[1].members(SEQUENCE, INTEGER)
+    named = (issuer.raw, serial.integer())
     listed = authority.chain[:1] if not authority.chain[0].is_authority else stamp.certificates
     certificate = next((each for each in listed if (each.issuer, each.serial) == named), None)
     if certificate is None:
@@ -127,28 +126,23 @@ def _signer_certificate(stamp: _Stamp, authority: Authority) -> Certificate | No
 
 def _read_response(data: bytes) -> _Stamp:
     """Checks 1 to 3. Raises ValueError."""
-    response = parse_der(data).fields()
-    status = response.take(SEQUENCE).fields().take(INTEGER).integer()
+    response = parse_der(data)
+    status = response.members(SEQUENCE, more=True)[0].members(INTEGER, more=True)[0].integer()
     if status != 0:
         _fail(f"status {status}, expected 0 (granted)")
-    token = response.take(SEQUENCE).fields()
-    response.end()
-    _require_oid(token.take(OID), _SIGNED_DATA)
-    signed_data = _only(token.take(CONTEXT_0)).fields()
-    token.end()
-    signed_data.take(INTEGER)
-    signed_data.take(SET)
-    encapsulated = signed_data.take(SEQUENCE).fields()
-    _require_oid(encapsulated.take(OID), _TST_INFO)
-    content = _only(encapsulated.take(CONTEXT_0)).expect(OCTET_STRING).content
-    encapsulated.end()
-    embedded = signed_data.maybe(CONTEXT_0)
-    certificates = embedded.children if embedded else ()
+    _, token = response.members(SEQUENCE, SEQUENCE)
+    kind, signed_data = token.members(OID, CONTEXT_0)
+    _require_oid(kind, _SIGNED_DATA)
+    # version and digest algorithms, the content, certificates, revocation lists, signers
+    _, _, encapsulated, embedded, _, listed = _only(signed_data).members(
+        INTEGER, SET, SEQUENCE, CONTEXT_0 | OPTIONAL, CONTEXT_1 | OPTIONAL, SET
+    )
+    kind, wrapped = encapsulated.members(OID, CONTEXT_0)
+    _require_oid(kind, _TST_INFO)
+    content = _only(wrapped).expect(OCTET_STRING).content
+    certificates, signers = embedded.children, listed.children
     if len(certificates) > _CERTIFICATE_LIMIT:
         _fail(f"{len(certificates)} certificates, expected at most {_CERTIFICATE_LIMIT}")
-    signed_data.maybe(CONTEXT_1)  # revocation lists
-    signers = signed_data.take(SET).children
-    signed_data.end()
     if len(signers) != 1:
         _fail(f"{len(signers)} signers, expected one")
     time, imprint_hash, imprint = _read_info(content)
@@ -164,60 +158,43 @@ def _read_response(data: bytes) -> _Stamp:
 
 def _read_info(content: bytes) -> tuple[float, str, bytes]:
     """Time and imprint of a TSTInfo (RFC 3161 2.4.2); the rest is only read for its form."""
-    fields = parse_der(content).fields()
-    version = fields.take(INTEGER).integer()
-    if version != 1:
-        _fail(f"version {version}, expected 1")
-    fields.take(OID).oid()
-    imprint = fields.take(SEQUENCE).fields()
-    imprint_hash = _hash(imprint.take(SEQUENCE))
-    digest = imprint.take(OCTET_STRING).content
-    imprint.end()
-    fields.take(INTEGER).integer()  # the serial number
-    time = fields.take(GENERALIZED_TIME).time()
-    fields.maybe(SEQUENCE)  # accuracy
-    fields.maybe(BOOLEAN)  # ordering
-    nonce = fields.maybe(INTEGER)
-    if nonce is not None:
-        nonce.integer()
-    fields.maybe(CONTEXT_0)  # name of the authority
-    extensions = fields.maybe(CONTEXT_1)
-    fields.end()
-    for each in extensions.children if extensions else ():
-        extension = each.fields()
-        number = extension.take(OID).oid()
-        if extension.maybe(BOOLEAN) is not None:
-            _fail(f"a critical extension {number}")
-    return time, imprint_hash, digest
+    # policy, serial number; where they are there accuracy, ordering, nonce, name of the authority, extensions
+    version, policy, imprint, serial, time, _, _, nonce, _, extensions = parse_der(content).members(
+        *(INTEGER, OID, SEQUENCE, INTEGER, GENERALIZED_TIME),
+        *(each | OPTIONAL for each in (SEQUENCE, BOOLEAN, INTEGER, CONTEXT_0, CONTEXT_1)),
+    )
+    if version.integer() != 1:
+        _fail(f"version {version.integer()}, expected 1")
+    policy.oid()
+    for number in (serial, nonce):
+        if number is not ABSENT:
+            number.integer()
+    algorithm, digest = imprint.members(SEQUENCE, OCTET_STRING)
+    for each in extensions.children:
+        name, critical = each.members(OID, BOOLEAN | OPTIONAL, more=True)
+        if critical is not ABSENT:
+            _fail(f"a critical extension {name.oid()}")
+        name.oid()
+    return time.time(), _hash(algorithm), digest.content
 
 
 def _read_signer(element: Element) -> _Signer:
     """A SignerInfo (RFC 5652 5.3) with signed attributes, each type once with one value (check 5)."""
-    fields = element.fields()
-    fields.take(INTEGER)
-    fields.take(SEQUENCE)  # the signer's name, read before
-    hash_name = _hash(fields.take(SEQUENCE))
-    attributes: dict[str, Element] = {}
-    listed = fields.maybe(CONTEXT_0)
-    if listed is None:
+    # version, the signer's name, which was read before, and at the end attributes that are not signed
+    _, _, digest, listed, signing, signature, _ = element.members(
+        INTEGER, SEQUENCE, SEQUENCE, CONTEXT_0 | OPTIONAL, SEQUENCE, OCTET_STRING, CONTEXT_1 | OPTIONAL
+    )
+    if listed is ABSENT:
         _fail("no signed attributes")
+    attributes: dict[str, Element] = {}
     for each in listed.children:
-        attribute = each.fields()
-        kind = attribute.take(OID).oid()
-        values = attribute.take(SET).children
-        attribute.end()
-        if kind in attributes or len(values) != 1:
-            _fail(f"attribute {kind} more than once or without one value")
-        attributes[kind] = values[0]
-    algorithm = fields.take(SEQUENCE).fields()
-    name = algorithm.take(OID).oid()
-    algorithm.maybe(NULL)
-    algorithm.end()
-    signature = fields.take(OCTET_STRING).content
-    fields.maybe(CONTEXT_1)  # attributes that are not signed
-    fields.end()
+        kind, values = each.members(OID, SET)
+        if kind.oid() in attributes or len(values.children) != 1:
+            _fail(f"attribute {kind.oid()} more than once or without one value")
+        attributes[kind.oid()] = values.children[0]
+    algorithm, _ = signing.members(OID, NULL | OPTIONAL)
     # signed as a SET OF, not with the tag that it has here (RFC 5652 5.4)
-    return _Signer(hash_name, attributes, bytes((SET,)) + listed.raw[1:], name, signature)
+    return _Signer(_hash(digest), attributes, bytes((SET,)) + listed.raw[1:], algorithm.oid(), signature.content)
 
 
 def _require_signed(signer: _Signer, stamp: _Stamp, certificate: Certificate) -> None:
@@ -255,23 +232,21 @@ def _require_certificate_named(attributes: dict[str, Element], certificate: Cert
     chosen, hash_name = (newer, "sha256") if newer is not None else (older, "sha1")
     if chosen is None:
         _fail("no attribute names the authority's certificate")
-    first = chosen.fields().take(SEQUENCE).children
+    first = chosen.members(SEQUENCE, more=True)[0].children
     if not first:
         _fail("the attribute that names the authority's certificate is empty")
-    identifier = first[0].fields()
-    algorithm = identifier.maybe(SEQUENCE) if newer is not None else None
-    if algorithm is not None:
+    algorithm, digest = first[0].members(SEQUENCE | OPTIONAL, OCTET_STRING, more=True)
+    if algorithm is not ABSENT:
+        if newer is None:
+            _fail("the attribute that names the authority's certificate by SHA-1 names another hash")
         hash_name = _hash(algorithm)
-    digest = identifier.take(OCTET_STRING).content
-    if digest != hashlib.new(hash_name, certificate.der, usedforsecurity=False).digest():
+    if digest.content != hashlib.new(hash_name, certificate.der, usedforsecurity=False).digest():
         _fail("the signed attributes name another certificate")
 
 
 def _hash(algorithm: Element) -> str:
-    fields = algorithm.fields()
-    name = fields.take(OID).oid()
-    fields.maybe(NULL)
-    fields.end()
+    kind, _ = algorithm.members(OID, NULL | OPTIONAL)
+    name = kind.oid()
     if name not in _HASHES:
         _fail(f"hash {name}, expected SHA-256, SHA-384 or SHA-512")
     return _HASHES[name]

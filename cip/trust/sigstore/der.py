@@ -8,7 +8,7 @@ past its parent, nothing behind the end; INTEGER, OID, BOOLEAN and NULL in their
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, NoReturn
 
@@ -22,6 +22,7 @@ _LENGTH_BYTES = 3
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, UTF8_STRING = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C
 GENERALIZED_TIME, SEQUENCE, SET = 0x18, 0x30, 0x31
 CONTEXT_0, CONTEXT_1 = 0xA0, 0xA1  # constructed
+OPTIONAL = 0x100  # beside the tag of a member that may be missing
 _CONSTRUCTED = 0x20
 _NAME_TEXTS: Mapping[int, Callable[[bytes], object]] = {  # what the reference reads in names, by tag
     UTF8_STRING: lambda content: content.decode("utf-8"),
@@ -48,9 +49,23 @@ class Element(NamedTuple):
             _fail(f"expected an element with tag {tag:#04x}, found {self.tag:#04x}")
         return self
 
-    def fields(self, tag: int = SEQUENCE) -> Fields:
-        """The members of a SEQUENCE, to be taken in order."""
-        return Fields(self.expect(tag).children)
+    def members(self, *tags: int, more: bool = False) -> list[Element]:
+        """The members of a SEQUENCE, with these tags in this order; ABSENT stands for an OPTIONAL one that is missing.
+
+        What is left behind them is an error unless there may be `more`.
+        """
+        left = list(reversed(self.expect(SEQUENCE).children))
+        found = []
+        for tag in tags:
+            if tag & OPTIONAL and not (left and left[-1].tag == tag ^ OPTIONAL):
+                found.append(ABSENT)
+            elif left:
+                found.append(left.pop().expect(tag & ~OPTIONAL))
+            else:
+                _fail(f"expected an element with tag {tag:#04x}, found none")
+        if left and not more:
+            _fail(f"unexpected element with tag {left[-1].tag:#04x}")
+        return found
 
     def integer(self) -> int:
         """The value of an INTEGER."""
@@ -78,26 +93,7 @@ class Element(NamedTuple):
         return utc_seconds(*(int(each) for each in match.groups()[:6])) + float(match[7] or 0)
 
 
-class Fields:
-    """The members of a SEQUENCE, taken in order; what is left at the end is an error."""
-
-    def __init__(self, elements: Sequence[Element]) -> None:
-        self._left = list(reversed(elements))
-
-    def take(self, tag: int) -> Element:
-        """The next member, which must have this tag."""
-        if not self._left:
-            _fail(f"expected an element with tag {tag:#04x}, found none")
-        return self._left.pop().expect(tag)
-
-    def maybe(self, tag: int) -> Element | None:
-        """The next member if it has this tag."""
-        return self._left.pop() if self._left and self._left[-1].tag == tag else None
-
-    def end(self) -> None:
-        """Nothing may be left."""
-        if self._left:
-            _fail(f"unexpected element with tag {self._left[-1].tag:#04x}")
+ABSENT = Element(0, b"", b"", ())
 
 
 def parse_der(data: bytes) -> Element:

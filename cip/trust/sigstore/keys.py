@@ -119,7 +119,7 @@ def load_key(der: bytes, *, pkcs1: bool = False) -> PublicKey:
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     if not pkcs1:
-        algorithm = parse_der(der).fields().take(SEQUENCE).fields().take(OID).oid()
+        algorithm = parse_der(der).members(SEQUENCE, more=True)[0].members(OID, more=True)[0].oid()
         if algorithm not in _KEY_ALGORITHMS:
             known = _KNOWN_ALGORITHMS.get(algorithm)
             shown = f"{algorithm} ({known})" if known else algorithm

@@ -123,7 +123,7 @@ def _der(data: bytes) -> str:
         assert not element.children or b"".join(each.raw for each in element.children) == element.content
         pending.extend(element.children)
         try:
-            _READERS.get(element.tag, Element.fields)(element)
+            _READERS[element.tag](element) if element.tag in _READERS else element.members(more=True)
         except ValueError as error:
             told.append(str(error)[:30])
     return " ".join(sorted(set(told)))

@@ -2,6 +2,7 @@
 import unittest
 
 from cip.trust.sigstore.der import (
+    ABSENT,
     ARC_LIMIT,
     DEPTH_LIMIT,
     ELEMENT_LIMIT,
@@ -10,6 +11,7 @@ from cip.trust.sigstore.der import (
     OCTET_STRING,
     OID,
     OID_LIMIT,
+    OPTIONAL,
     SEQUENCE,
     parse_der,
     require_name,
@@ -175,20 +177,19 @@ class DerTest(unittest.TestCase):
                 require_name(parse_der(other))
 
     def test_members_are_taken_in_order_and_none_may_be_left(self) -> None:
-        fields = parse_der(sequence(integer(1), der(OCTET_STRING))).fields()
-        self.assertIsNone(fields.maybe(OCTET_STRING))
-        self.assertEqual(fields.take(INTEGER).integer(), 1)
-        with self.assertRaisesRegex(ValueError, "unexpected element with tag 0x04"):
-            fields.end()
-        with self.assertRaisesRegex(ValueError, "expected an element with tag 0x02, found 0x04"):
-            parse_der(sequence(der(OCTET_STRING))).fields().take(INTEGER)
-        fields = parse_der(sequence(der(OCTET_STRING))).fields()
-        self.assertEqual(fields.take(OCTET_STRING).tag, OCTET_STRING)
-        fields.end()
-        with self.assertRaisesRegex(ValueError, "expected an element with tag 0x02, found none"):
-            fields.take(INTEGER)
-        with self.assertRaisesRegex(ValueError, "expected an element with tag 0x30, found 0x02"):
-            parse_der(integer(1)).fields()
+        both = parse_der(sequence(integer(1), der(OCTET_STRING)))
+        absent, number, text = both.members(OCTET_STRING | OPTIONAL, INTEGER, OCTET_STRING | OPTIONAL)
+        self.assertIs(absent, ABSENT)
+        self.assertEqual((number.integer(), text.tag), (1, OCTET_STRING))
+        self.assertEqual(both.members(INTEGER, more=True)[0].integer(), 1)
+        for words, element, tags in (
+            ("unexpected element with tag 0x04", both, [INTEGER]),
+            ("expected an element with tag 0x02, found 0x04", parse_der(sequence(der(OCTET_STRING))), [INTEGER]),
+            ("expected an element with tag 0x02, found none", parse_der(sequence()), [INTEGER]),
+            ("expected an element with tag 0x30, found 0x02", parse_der(integer(1)), [INTEGER]),
+        ):
+            with self.subTest(words), self.assertRaisesRegex(ValueError, words):
+                element.members(*tags)
         for read in ("integer", "oid"):
             with self.subTest(read), self.assertRaisesRegex(ValueError, "found 0x04"):
                 getattr(parse_der(der(OCTET_STRING, b"\1")), read)()
