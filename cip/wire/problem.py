@@ -125,9 +125,9 @@ def seconds_to_wait(error: CipError) -> float | None:
     return stated if stated is None or 0 <= stated <= RETRY_AFTER_LIMIT else RETRY_AFTER_LIMIT
 
 
-def encode(members: Mapping[str, object]) -> bytes:
-    """`members` as compact JSON; pure ASCII, so a cut or a stray byte cannot make it something else."""
-    return json.dumps(members, separators=(",", ":")).encode("ascii")
+def encode(value: object) -> bytes:
+    """`value` as compact JSON; pure ASCII, so a cut or a stray byte cannot make it something else."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 def public_text(text: str) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -15,9 +14,9 @@ from ... import log
 from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
 from ...model.descriptor import Digest
 from ...model.jsontree import JsonNode
-from ..problem import one_line
+from ..problem import encode, one_line
 from .packets import PACKET_LIMIT, parse_request, read_digest, read_number, read_text
-from .pipes import Feed, Opened, Pipes, outcome_of
+from .pipes import Feed, Pipes, outcome_of
 from .replies import Owed, Replies, Reply
 from .transfers import Handle, Share, Work
 
@@ -147,9 +146,6 @@ class Requests:
             why = f"expected at most {MANIFESTS_LIMIT} bytes of manifests of open images, found more: close some"
             raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
 
-    def _open_image_optional(self, reference: str) -> Reply:
-        return self._open_image(reference, optional=True)
-
     def _close_image(self, image_id: int) -> Reply:
         self._handle(image_id).release()
         del self._images[image_id]
@@ -157,60 +153,55 @@ class Requests:
 
     def _get_manifest(self, image_id: int) -> Reply:
         manifest = self._handle(image_id).image.manifest
-        return _piped(self._pipes.feed_bytes(manifest.data), str(manifest.digest))
+        return self._piped(manifest.data, str(manifest.digest))
 
     def _get_full_config(self, image_id: int) -> Reply:
-        return _piped(self._pipes.feed_bytes(self._handle(image_id).image.config()))
+        return self._piped(self._handle(image_id).image.config())
 
     def _get_config(self, image_id: int) -> Reply:
-        return _piped(self._pipes.feed_bytes(self._handle(image_id).image.inner_config()))
+        return self._piped(self._handle(image_id).image.inner_config())
 
     def _get_layer_info(self, image_id: int) -> Reply:
         return Reply(_layer_info(self._handle(image_id).image))
 
     def _get_layer_info_piped(self, image_id: int) -> Reply:
-        layers = _layer_info(self._handle(image_id).image)
-        return _piped(self._pipes.feed_bytes(json.dumps(layers, separators=(",", ":")).encode("ascii")))
+        return self._piped(encode(_layer_info(self._handle(image_id).image)))
 
     def _get_referrers(self, image_id: int, artifact_type: str | None = None) -> Reply:
         if artifact_type == "":
             raise InvalidInputError("GetReferrers: expected an artifact type, found an empty one")
-        index, count = self._handle(image_id).image.referrers(artifact_type)
-        return _piped(self._pipes.feed_bytes(index), count)
+        return self._piped(*self._handle(image_id).image.referrers(artifact_type))
 
     def _get_referrer_manifest(self, image_id: int, digest: Digest) -> Reply:
         served = self._handle(image_id).image.referrer_manifest(digest)
-        return _piped(self._pipes.feed_bytes(served.data), served.media_type)
+        return self._piped(served.data, served.media_type)
 
-    def _get_blob(self, image_id: int, digest: Digest, size: int) -> Reply:
+    def _get_blob(self, image_id: int, digest: Digest, size: int | None = None) -> Reply:
+        """A blob of the `size` that the parent expects, else one that the parent judges."""
         handle = self._handle(image_id)
         expected = handle.image.describe_blob(digest)
-        opened = Work(handle, expected, self._share, size).begin(self._pipes.feed)
-        until = self._arrival + ANSWER_SECONDS
-        return Reply(expected.size, opened.pipe_id, (opened.read_fd,), opened.transfer, until)
-
-    def _get_raw_blob(self, image_id: int, digest: Digest) -> Reply:
-        handle = self._handle(image_id)
-        expected = handle.image.describe_blob(digest)
-        opened = Work(handle, expected, self._share, None).begin(self._pipes.feed_raw)
-        until = self._arrival + ANSWER_SECONDS
-        return Reply(expected.size, 0, (opened.data_fd, opened.error_fd), opened.transfer, until)
+        feed = self._pipes.feed_raw if size is None else self._pipes.feed
+        opened = Work(handle, expected, self._share, size).begin(feed)
+        return Reply(expected.size, opened, self._arrival + ANSWER_SECONDS)
 
     def _finish_pipe(self, pipe_id: int) -> Feed:
         return self._pipes.finish(pipe_id)
+
+    def _piped(self, data: bytes, value: object = None) -> Reply:
+        return Reply(value, self._pipes.feed_bytes(data))
 
 
 _IMAGE = (read_number,)
 _METHODS: Mapping[str, _Method] = {
     "Initialize": _Method((), Requests._initialize, always=True),
     "OpenImage": _Method((read_text,), Requests._open_image),
-    "OpenImageOptional": _Method((read_text,), Requests._open_image_optional),
+    "OpenImageOptional": _Method((read_text,), partial(Requests._open_image, optional=True)),
     "CloseImage": _Method(_IMAGE, Requests._close_image),
     "GetManifest": _Method(_IMAGE, Requests._get_manifest),
     "GetFullConfig": _Method(_IMAGE, Requests._get_full_config),
     "GetConfig": _Method(_IMAGE, Requests._get_config),
     "GetBlob": _Method((read_number, read_digest, read_number), Requests._get_blob),
-    "GetRawBlob": _Method((read_number, read_digest), Requests._get_raw_blob),
+    "GetRawBlob": _Method((read_number, read_digest), Requests._get_blob),
     "GetLayerInfo": _Method(_IMAGE, Requests._get_layer_info),
     "GetLayerInfoPiped": _Method(_IMAGE, Requests._get_layer_info_piped),
     # not of upstream's protocol: a client that wants them takes an error for "not there" (bundles.md section 5)
@@ -219,10 +210,6 @@ _METHODS: Mapping[str, _Method] = {
     "FinishPipe": _Method((read_number,), Requests._finish_pipe, always=True, surplus=True),
     "Shutdown": _Method((), None, always=True, surplus=True),
 }
-
-
-def _piped(opened: Opened, value: object = None) -> Reply:
-    return Reply(value, opened.pipe_id, (opened.read_fd,))
 
 
 def _layer_info(image: Image) -> list[dict[str, object]]:

@@ -55,19 +55,11 @@ def _nothing() -> None:
 
 
 class Opened(NamedTuple):
-    """A new pipe for the parent. `read_fd` belongs to the caller."""
+    """A transfer and the read ends of its pipes, which belong to the caller; a raw one has an error pipe and no id."""
 
-    pipe_id: int
-    read_fd: int
     transfer: Transfer
-
-
-class OpenedRaw(NamedTuple):
-    """The two new pipes of a raw transfer. Both descriptors belong to the caller."""
-
-    data_fd: int
-    error_fd: int
-    transfer: Transfer
+    fds: tuple[int, ...]
+    pipe_id: int = 0
 
 
 class Bell:
@@ -89,49 +81,14 @@ class Bell:
 
     def hush(self) -> None:
         """Make the descriptor unreadable again."""
-        try:
+        with suppress(BlockingIOError):  # it was not ringing
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return  # it was not ringing
 
     def close(self) -> None:
         """Release the descriptor."""
         with self._lock:
             os.close(self._fd)
             self._fd = -1
-
-
-class _Readers:
-    """Tells when pipes have lost their readers.
-
-    An epoll, because a poll keeps what it waits for open: the parent would not see the end of a pipe. What is not
-    watched, or not any more, finds out by its next write.
-    """
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-
-    def fileno(self) -> int:
-        """What to poll for reading."""
-        return self._epoll.fileno()
-
-    def watch(self, write_fd: int) -> None:
-        """Tell once when this pipe has no reader any more."""
-        with suppress(OSError, ValueError):  # too many are watched on this system; `close` was called
-            self._epoll.register(write_fd, select.EPOLLONESHOT)  # an error is told without being asked for
-
-    def forget(self, write_fd: int) -> None:
-        """To be called before it is closed: an entry lives as long as any copy of the descriptor, even in a child."""
-        with suppress(OSError, ValueError):
-            self._epoll.unregister(write_fd)
-
-    def gone(self) -> list[int]:
-        """The write ends whose readers have gone, each told once."""
-        return [fd for fd, _ in self._epoll.poll(0)]
-
-    def close(self) -> None:
-        """Release the descriptor."""
-        self._epoll.close()
 
 
 class Transfer:
@@ -180,30 +137,27 @@ class Transfer:
 class Feed(Transfer):
     """A finish-type pipe. `error` counts once it has `ended`; the write end is the worker's until it is `idle`."""
 
-    def __init__(self, write_fd: int, ring: Callable[[], None], *, wide: bool) -> None:
-        super().__init__(write_fd, ring, wide=wide)
-        self.ended = False
-        self.idle = False
-        self.error: CipError | None = None
+    ended = idle = False
+    error: CipError | None = None
 
 
 class _Raw(Transfer):
     """A raw transfer, whose write ends its worker closes; `error_fd` is negative when `give_up` has closed it."""
 
-    def __init__(self, write_fd: int, error_fd: int, ring: Callable[[], None], *, wide: bool) -> None:
-        super().__init__(write_fd, ring, wide=wide)
-        self.error_fd = error_fd
+    error_fd = -1
 
 
 class Pipes:
     """All pipes of one conversation. `bell` rings whenever a source has answered or a finish-type pipe has ended.
 
     What polls `fileno` for reading calls `give_up`, from whichever thread, so that those whose readers have gone end.
+    Behind it is an epoll, because a poll keeps what it waits for open: the parent would not see the end of a pipe. What
+    is not watched, or not any more, finds out by its next write.
     """
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
-        self._readers = _Readers()
+        self._epoll = select.epoll()
         self._lock = threading.Lock()
         self._ids = count(1)
         self._wide = self._workers = 0
@@ -217,16 +171,15 @@ class Pipes:
 
     def fileno(self) -> int:
         """Readable when a reader has gone."""
-        return self._readers.fileno()
+        return self._epoll.fileno()
 
     def feed_bytes(self, data: bytes) -> Opened:
         """A finish-type pipe with `data` in it. Raises CipError (limit-exceeded) when the system has no more pipes."""
         opened, feed = self._open_feed(len(data))
         rest = memoryview(data)[_write_at_once(feed.write_fd, data) :]
         if len(rest):
-            self._work(feed, opened, lambda transfer: transfer.write(rest))
-        else:
-            self._end(feed, None)
+            return self._work(opened, lambda transfer: transfer.write(rest), partial(self._end, feed))
+        self._end(feed, None)
         return opened
 
     def feed(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> Opened:
@@ -238,44 +191,31 @@ class Pipes:
         """
         opened, feed = self._open_feed(size)
         self._watch(feed, size, cancel, digest)
-        self._work(feed, opened, job)
-        return opened
+        return self._work(opened, job, partial(self._end, feed))
 
-    def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> OpenedRaw:
+    def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> Opened:
         """A data pipe that `job` fills, and an error pipe that stays empty if it succeeds. Otherwise as `feed`."""
         data_read, data_write, wide = self._make_pipe(size)
         with undo_on_error(partial(self._close, data_read, data_write, wide=wide)):
             error_read, error_write, _ = self._make_pipe(ERROR_OBJECT_LIMIT)
-        raw = _Raw(data_write, error_write, self._bell.ring, wide=wide)
+        raw = _Raw(data_write, self._bell.ring, wide=wide)
+        raw.error_fd = error_write
         with self._lock:
             self._unsettled.add(raw)
         self._watch(raw, size, cancel, digest)
+        return self._work(Opened(raw, (data_read, error_read)), job, partial(self._end_raw, raw))
 
-        def run() -> None:
-            outcome = outcome_of(lambda: job(raw))
-            self._settle(raw, outcome if isinstance(outcome, CipError) else None)
-            self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
-
-        try:
-            self._start(run)
-        except CipError:
-            with self._lock:
-                self._unsettled.discard(raw)
-            self._close(data_read, data_write, error_read, error_write, wide=wide)
-            raise
-        return OpenedRaw(data_read, error_read, raw)
-
-    def announce(self, transfer: Transfer, pipe_id: int = 0) -> CipError | None:
+    def announce(self, opened: Opened) -> CipError | None:
         """To be called once, before the reply that hands out its pipes is sent: the error it has to say instead.
 
         What fails later is told by FinishPipe or by the error pipe; a pipe that was refused has no id any more.
         """
         with self._lock:
-            if transfer.refusal is None:
-                transfer.answered = True
+            if opened.transfer.refusal is None:
+                opened.transfer.answered = True
             else:
-                self._named.pop(pipe_id, None)
-            return transfer.refusal
+                self._named.pop(opened.pipe_id, None)
+            return opened.transfer.refusal
 
     def finish(self, pipe_id: int) -> Feed:
         """Forget the id of a pipe; `collect` has its verdict once it has ended. Raises InvalidInputError."""
@@ -297,7 +237,7 @@ class Pipes:
         FinishPipe and error pipes are told at once. The worker ends when its source does, and is called off.
         """
         with self._lock:  # from the question on: until it is over no number can become that of another pipe
-            gone = self._readers.gone()
+            gone = [fd for fd, _ in self._epoll.poll(0)]  # each is told once
             feeds = [feed for feed in self._open if feed.write_fd in gone and feed.left > 0 and not feed.ended]
             raws = [raw for raw in self._unsettled if raw.write_fd in gone and raw.left > 0]
             for feed in feeds:
@@ -317,7 +257,7 @@ class Pipes:
 
     def close(self) -> None:
         """Let go of what `fileno` is, and of threads without a transfer; others may still be running."""
-        self._readers.close()
+        self._epoll.close()
         with self._lock:
             self._closed = True
             self._job_there.notify_all()
@@ -325,7 +265,14 @@ class Pipes:
     def _watch(self, transfer: Transfer, size: int, cancel: Cancel, digest: str | None) -> None:
         transfer.left, transfer.cancel, transfer.digest = size, cancel, digest
         if size > 0:
-            self._readers.watch(transfer.write_fd)
+            with suppress(OSError, ValueError):  # too many are watched on this system; `close` was called
+                # an error is told without being asked for
+                self._epoll.register(transfer.write_fd, select.EPOLLONESHOT)
+
+    def _forget(self, write_fd: int) -> None:
+        """To be called before it is closed: an entry lives as long as any copy of the descriptor, even in a child."""
+        with suppress(OSError, ValueError):
+            self._epoll.unregister(write_fd)
 
     def stop(self) -> None:
         """End for good: each unfinished raw transfer is told so, and nothing is kept open for FinishPipe."""
@@ -347,29 +294,31 @@ class Pipes:
                 pipe_id = next(self._ids) % PIPE_ID_LIMIT or PIPE_ID_LIMIT
             self._named[pipe_id] = feed
             self._open.add(feed)
-        return Opened(pipe_id, read_fd, feed), feed
+        return Opened(feed, (read_fd,), pipe_id), feed
 
-    def _work(self, feed: Feed, opened: Opened, job: Job) -> None:
+    def _work(self, opened: Opened, job: Job, end: Callable[[CipError | None], None]) -> Opened:
+        """Let `job` fill the pipe, in a thread, and `end` hear how. Raises CipError, and nothing is left open then."""
+
         def run() -> None:
-            outcome = outcome_of(lambda: job(feed))
-            self._end(feed, outcome if isinstance(outcome, CipError) else None)
+            outcome = outcome_of(lambda: job(opened.transfer))
+            end(outcome if isinstance(outcome, CipError) else None)
 
         try:
             self._start(run)
         except CipError as error:
-            os.close(opened.read_fd)
+            for descriptor in opened.fds:
+                os.close(descriptor)
             with self._lock:
-                del self._named[opened.pipe_id]
-            self._end(feed, error)
+                self._named.pop(opened.pipe_id, None)
+            end(error)
             raise
+        return opened
 
     def _start(self, run: Callable[[], None]) -> None:
         """Run it in a thread, an idle one or a new one. Raises CipError (limit-exceeded)."""
         with self._lock:
             if self._workers >= WORKER_LIMIT:
-                why = (
-                    f"expected at most {WORKER_LIMIT} pipes that are being filled, found more: read some to their ends"
-                )
+                why = f"expected at most {WORKER_LIMIT} pipes that are being filled, found more: read some to the end"
                 raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
             self._workers += 1
             if self._idle:
@@ -411,7 +360,7 @@ class Pipes:
                 self._close_feed(feed)
         self._bell.ring()
 
-    def _settle(self, raw: _Raw, error: CipError | None) -> None:
+    def _end_raw(self, raw: _Raw, error: CipError | None) -> None:
         with self._lock:
             if raw in self._unsettled:  # else `give_up` or `stop` has spoken
                 self._unsettled.discard(raw)
@@ -419,6 +368,7 @@ class Pipes:
                     _tell(raw.error_fd, error)
                 _conclude(raw, _without_frames(error))
         self._bell.ring()
+        self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
 
     def _make_pipe(self, size: int) -> tuple[int, int, bool]:
         """Read end, write end, and whether the pipe is a wide one."""
@@ -441,7 +391,7 @@ class Pipes:
         """Close those that are not closed, which are negative; called without the lock."""
         for descriptor in descriptors:
             if descriptor >= 0:
-                self._readers.forget(descriptor)
+                self._forget(descriptor)
                 os.close(descriptor)
         with self._lock:
             self._wide -= wide
@@ -451,7 +401,7 @@ class Pipes:
         if feed.idle and feed in self._open:
             self._open.discard(feed)
             self._wide -= feed.wide
-            self._readers.forget(feed.write_fd)
+            self._forget(feed.write_fd)
             os.close(feed.write_fd)
 
 
@@ -484,10 +434,8 @@ def _without_frames(error: CipError | None) -> CipError | None:
 
 def _tell(error_fd: int, error: CipError) -> None:
     """Write the error object, which the empty pipe takes whole."""
-    try:
+    with suppress(BrokenPipeError):  # the parent does not want to know
         os.write(error_fd, encode_error_object(error))
-    except BrokenPipeError:
-        return  # the parent does not want to know
 
 
 def _write_at_once(descriptor: int, data: bytes) -> int:

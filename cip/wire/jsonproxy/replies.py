@@ -21,23 +21,26 @@ from ... import log
 from ...content import start_thread
 from ...errors import CipError, ErrorCode
 from .packets import encode_failure, encode_success
-from .pipes import Bell, Feed, Pipes, Transfer
+from .pipes import Bell, Feed, Opened, Pipes
 
 OWED_LIMIT = 64  # replies; beyond it requests stay in the socket
 HANG_UP_GRACE = 0.3  # seconds in which the thread of the requests may notice by itself that the parent is gone
 
 
 class Reply(NamedTuple):
-    """What a method answers; `fds` are read ends, which are closed once they are sent.
+    """What a method answers; the read ends of what was `opened` are closed once they are sent.
 
-    With a `transfer` it may wait for the source until the moment `until` of the monotonic clock.
+    It may wait for the source of a blob until the moment `until` of the monotonic clock.
     """
 
     value: object = None
-    pipe_id: int = 0
-    fds: tuple[int, ...] = ()
-    transfer: Transfer | None = None
-    until: float = 0.0
+    opened: Opened | None = None
+    until: float | None = None
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that it hands out."""
+        return self.opened.fds if self.opened is not None else ()
 
 
 class Packet(NamedTuple):
@@ -116,9 +119,7 @@ class Replies:
     def _wait(self, *, hang_up: threading.Thread) -> None:
         """Wait until there may be something to send. Raises BrokenPipeError when the parent has gone."""
         head = self._owed[0] if self._owed else None
-        until = None
-        if self._packet is None and isinstance(head, Reply) and head.transfer is not None:
-            until = head.until
+        until = head.until if self._packet is None and isinstance(head, Reply) else None
         if self._poll(select.POLLOUT if self._packet is not None else 0, until) & (select.POLLHUP | select.POLLERR):
             hang_up.join(HANG_UP_GRACE)  # it sees the end of the socket itself, unless it waits for a source
             if hang_up.is_alive() or self._complete:
@@ -155,10 +156,10 @@ class Replies:
             if not head.ended:
                 return False
             head = self._pipes.collect(head) or Reply()
-        elif isinstance(head, Reply) and head.transfer is not None:
-            if not head.transfer.is_known and time.monotonic() < head.until:
+        elif isinstance(head, Reply) and head.opened is not None and head.until is not None:
+            if not head.opened.transfer.is_known and time.monotonic() < head.until:
                 return False
-            refusal = self._pipes.announce(head.transfer, head.pipe_id)
+            refusal = self._pipes.announce(head.opened)
             if refusal is not None:
                 _close_all(head.fds)
                 head = refusal
@@ -187,7 +188,7 @@ class Replies:
 def _packet_of(outcome: Reply | CipError) -> Packet:
     if isinstance(outcome, Reply):
         try:
-            return Packet(encode_success(outcome.value, outcome.pipe_id), outcome.fds)
+            return Packet(encode_success(outcome.value, outcome.opened.pipe_id if outcome.opened else 0), outcome.fds)
         except CipError as error:
             _close_all(outcome.fds)
             outcome = error

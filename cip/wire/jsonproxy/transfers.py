@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ...content import CHUNK, LEAN_CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
 from ...errors import CipError, ContentMismatchError, Phase, failing
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
-from .pipes import Cancel, Job, Transfer, Write
+from .pipes import Cancel, Job, Opened, Transfer, Write
 
 if TYPE_CHECKING:
     from ...image import Image
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 WIDE = 8  # transfers at once that read CHUNK bytes at a time, and hash in a thread of their own
 _LEAN_FROM = 64  # transfers at once from which on the others read LEAN_CHUNK
 _NARROW_CHUNK = 64 * 1024
-
-T = TypeVar("T")
 
 
 class Handle:
@@ -86,7 +84,7 @@ class Work:
         self._reader: BlobReader | None = None
         self._cancelled = False
 
-    def begin(self, feed: Callable[[Job, int, Cancel, str], T]) -> T:
+    def begin(self, feed: Callable[[Job, int, Cancel, str], Opened]) -> Opened:
         """Start the worker that fills the pipe of `feed`. Raises CipError when there can be none."""
         self._handle.retain()
         try:

@@ -6,11 +6,10 @@ import select
 import threading
 import unittest
 import weakref
-from functools import partial
 from unittest import mock
 
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidInputError, Phase
-from cip.wire.jsonproxy.pipes import Bell, Feed, Pipes, Transfer, _Readers
+from cip.wire.jsonproxy.pipes import Bell, Feed, Pipes, Transfer
 from tests.support.jsonparent import has_nothing, read_error_pipe, read_exactly, read_to_end
 from tests.support.leaks import LeakCheckedTestCase, await_end
 from tests.support.parent import PATIENCE
@@ -49,17 +48,17 @@ class FinishTypePipes(PipesTestCase):
         for size in (0, 1, 4096, 65536, 300_000):
             with self.subTest(size), mock.patch("threading.Thread.start", side_effect=AssertionError("a thread")):
                 opened = self.pipes.feed_bytes(b"x" * size)
-                self.assertEqual(len(read_exactly(opened.read_fd, size)), size)
-                self.assertTrue(has_nothing(opened.read_fd))
+                self.assertEqual(len(read_exactly(opened.fds[0], size)), size)
+                self.assertTrue(has_nothing(opened.fds[0]))
                 self.assertIsNone(self.pipes.collect(self.pipes.finish(opened.pipe_id)))
-                self.assertEqual(read_to_end(opened.read_fd), b"")
+                self.assertEqual(read_to_end(opened.fds[0]), b"")
 
     def test_a_thread_that_is_done_takes_the_next_transfer(self) -> None:
         with mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start) as start:
             for _ in range(40):
                 opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"x")), 1)
                 self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
-                self.assertEqual(read_to_end(opened.read_fd), b"x")
+                self.assertEqual(read_to_end(opened.fds[0]), b"x")
         self.assertLess(start.call_count, 20)  # one that is not scheduled for long is not there for the next
 
     def test_one_that_waits_for_its_reader_delays_no_other(self) -> None:
@@ -67,21 +66,21 @@ class FinishTypePipes(PipesTestCase):
         for _ in range(8):
             opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"x")), 1)
             self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
-            self.assertEqual(read_to_end(opened.read_fd), b"x")
+            self.assertEqual(read_to_end(opened.fds[0]), b"x")
             waiting.append(self.pipes.feed(lambda transfer: transfer.write(memoryview(bytes(3 << 20))), 3 << 20))
         for opened in waiting:
-            self.assertEqual(len(read_exactly(opened.read_fd, 3 << 20)), 3 << 20)
+            self.assertEqual(len(read_exactly(opened.fds[0], 3 << 20)), 3 << 20)
             self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
-            os.close(opened.read_fd)
+            os.close(opened.fds[0])
 
     def test_long_content_does_not_wait_for_its_reader(self) -> None:
         data = os.urandom(3_000_000)
         opened = self.pipes.feed_bytes(data)
         feed = self.pipes.finish(opened.pipe_id)
         self.assertFalse(feed.ended)
-        self.assertEqual(read_exactly(opened.read_fd, len(data)), data)
+        self.assertEqual(read_exactly(opened.fds[0], len(data)), data)
         self.assertIsNone(self.wait(feed))
-        self.assertEqual(read_to_end(opened.read_fd), b"")
+        self.assertEqual(read_to_end(opened.fds[0]), b"")
 
     def test_content_waits_in_a_pipe_of_one_page_too(self) -> None:
         real = os.pipe
@@ -95,19 +94,19 @@ class FinishTypePipes(PipesTestCase):
             opened = self.pipes.feed_bytes(b"y" * 50_000)
         feed = self.pipes.finish(opened.pipe_id)
         self.assertFalse(feed.ended)
-        self.assertEqual(read_exactly(opened.read_fd, 50_000), b"y" * 50_000)
+        self.assertEqual(read_exactly(opened.fds[0], 50_000), b"y" * 50_000)
         self.assertIsNone(self.wait(feed))
-        os.close(opened.read_fd)
+        os.close(opened.fds[0])
 
     def test_success_stays_open_until_it_is_collected(self) -> None:
         opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"abc")), 3)
-        self.assertEqual(read_exactly(opened.read_fd, 3), b"abc")
+        self.assertEqual(read_exactly(opened.fds[0], 3), b"abc")
         feed = self.pipes.finish(opened.pipe_id)
         while not feed.ended:
             select.select([self.bell], [], [], PATIENCE)
-        self.assertTrue(has_nothing(opened.read_fd))
+        self.assertTrue(has_nothing(opened.fds[0]))
         self.assertIsNone(self.pipes.collect(feed))
-        self.assertEqual(read_to_end(opened.read_fd), b"")
+        self.assertEqual(read_to_end(opened.fds[0]), b"")
 
     def test_failure_closes_at_once_and_is_told_later(self) -> None:
         def job(transfer: Transfer) -> None:
@@ -115,7 +114,7 @@ class FinishTypePipes(PipesTestCase):
             raise ContentMismatchError("not what it should be")
 
         opened = self.pipes.feed(job, 10)
-        self.assertEqual(read_to_end(opened.read_fd), b"abc")
+        self.assertEqual(read_to_end(opened.fds[0]), b"abc")
         error = self.wait(self.pipes.finish(opened.pipe_id))
         self.assertEqual(str(error), "not what it should be")
         assert error is not None
@@ -123,7 +122,7 @@ class FinishTypePipes(PipesTestCase):
 
     def test_a_reader_that_leaves_is_told_with_broken_pipe(self) -> None:
         opened = self.pipes.feed_bytes(b"x" * 3_000_000)
-        os.close(opened.read_fd)
+        os.close(opened.fds[0])
         error = self.wait(self.pipes.finish(opened.pipe_id))
         assert error is not None
         self.assertEqual(error.code, ErrorCode.CLIENT_GONE)
@@ -138,8 +137,8 @@ class FinishTypePipes(PipesTestCase):
             go_on.wait(PATIENCE)
 
         opened = self.pipes.feed(job, 10, cancelled.set)
-        self.assertEqual(read_exactly(opened.read_fd, 3), b"abc")
-        os.close(opened.read_fd)
+        self.assertEqual(read_exactly(opened.fds[0], 3), b"abc")
+        os.close(opened.fds[0])
         feed = self.pipes.finish(opened.pipe_id)
         self.assertRegex(str(self.wait(feed)), "broken pipe$")
         self.assertTrue(cancelled.wait(PATIENCE))
@@ -157,7 +156,7 @@ class FinishTypePipes(PipesTestCase):
         big = memoryview(bytes(3_000_000))
         for job in (lambda transfer: go_on.wait(PATIENCE), lambda transfer: transfer.write(big)):
             opened = self.pipes.feed(job, 3_000_000, go_on.set, "sha256:x")
-            os.close(opened.read_fd)
+            os.close(opened.fds[0])
             error = self.wait(self.pipes.finish(opened.pipe_id))
             assert error is not None
             told.append((str(error), error.code, error.phase, error.digest))
@@ -174,8 +173,8 @@ class FinishTypePipes(PipesTestCase):
                     go_on.wait(PATIENCE)  # such as for its digest
 
                 opened = self.pipes.feed(job, size, _fail)
-                self.assertEqual(read_exactly(opened.read_fd, 3), b"abc")
-                os.close(opened.read_fd)
+                self.assertEqual(read_exactly(opened.fds[0], 3), b"abc")
+                os.close(opened.fds[0])
                 if size < 0:
                     self.assert_nobody_has_left()
                 self.pipes.give_up()
@@ -198,24 +197,23 @@ class FinishTypePipes(PipesTestCase):
 
         with mock.patch("cip.wire.jsonproxy.pipes.os.write", write_and_leave):
             opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"abc")), 3, _fail)
-            reads.append(opened.read_fd)
+            reads.append(opened.fds[0])
             self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
 
     def test_a_reader_that_leaves_after_the_end_does_not_change_it(self) -> None:
         opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"abc")), 10, _fail)
         feed = self.pipes.finish(opened.pipe_id)
         self.join_workers()
-        os.close(opened.read_fd)
+        os.close(opened.fds[0])
         self.assertTrue(select.select([self.pipes], [], [], PATIENCE)[0])
         self.pipes.give_up()
         self.assertIsNone(self.wait(feed))
 
     def test_a_system_that_watches_no_more_pipes_is_good_enough(self) -> None:
-        with mock.patch.object(self.pipes, "_readers") as readers:
-            readers.watch = partial(_Readers.watch, readers)
-            readers._epoll.register.side_effect = OSError(errno.ENOSPC, "No space left on device")
+        with mock.patch.object(self.pipes, "_epoll") as epoll:
+            epoll.register.side_effect = OSError(errno.ENOSPC, "No space left on device")
             opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
-        os.close(opened.read_fd)
+        os.close(opened.fds[0])
         self.assertRegex(str(self.wait(self.pipes.finish(opened.pipe_id))), "broken pipe$")
 
     def test_a_pipe_that_is_over_holds_nothing_that_its_work_needed(self) -> None:
@@ -230,7 +228,7 @@ class FinishTypePipes(PipesTestCase):
         self.join_workers()
         self.assertIsNone(gone())
         self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
-        os.close(opened.read_fd)
+        os.close(opened.fds[0])
 
     def test_a_mistake_of_ours_is_logged_and_told_as_internal(self) -> None:
         def job(transfer: Transfer) -> None:
@@ -242,7 +240,7 @@ class FinishTypePipes(PipesTestCase):
         self.assertEqual((str(error), error and error.code), ("internal error", ErrorCode.INTERNAL))
         self.assertRegex(logged.call_args.args[1], r"KeyError at test_pipes\.py:\d+ job")
         self.assertNotIn("secret", str(logged.call_args))
-        os.close(opened.read_fd)
+        os.close(opened.fds[0])
 
     def test_a_transfer_ends_where_nothing_more_can_be_had(self) -> None:
         """No memory, no descriptors, also where what tells of it needs some."""
@@ -253,18 +251,18 @@ class FinishTypePipes(PipesTestCase):
         exhausted: tuple[Exception, ...] = (MemoryError(), OSError(errno.EMFILE, "x"), OSError(errno.ENOMEM, "x"))
         for error in exhausted:
             opened = self.pipes.feed(lambda _: fail(error), 5)  # noqa: B023
-            self.assertEqual(read_to_end(opened.read_fd), b"")
+            self.assertEqual(read_to_end(opened.fds[0]), b"")
             told = self.wait(self.pipes.finish(opened.pipe_id))
             self.assertIs(told and told.code, ErrorCode.LIMIT_EXCEEDED)
             raw = self.pipes.feed_raw(lambda _: fail(error), 5)  # noqa: B023
-            self.assertEqual(read_to_end(raw.data_fd), b"")
-            os.close(raw.error_fd)
+            self.assertEqual(read_to_end(raw.fds[0]), b"")
+            os.close(raw.fds[1])
         no_files = mock.patch("builtins.__import__", side_effect=exhausted[1])
         no_log = mock.patch("cip.log.error", side_effect=MemoryError)
         for patch in (no_files, no_log):
             with patch:
                 opened = self.pipes.feed(lambda _: fail(ValueError()), 5)
-                self.assertEqual(read_to_end(opened.read_fd), b"")
+                self.assertEqual(read_to_end(opened.fds[0]), b"")
             told = self.wait(self.pipes.finish(opened.pipe_id))
             self.assertIs(told and told.code, ErrorCode.INTERNAL)
 
@@ -274,7 +272,7 @@ class FinishTypePipes(PipesTestCase):
         for unknown in (opened.pipe_id, 0, 99, 2**32 + opened.pipe_id):
             with self.subTest(unknown), self.assertRaisesRegex(InvalidInputError, f"no unfinished pipe {unknown}$"):
                 self.pipes.finish(unknown)
-        os.close(opened.read_fd)
+        os.close(opened.fds[0])
 
     def test_ids_stay_small_and_unique_when_they_wrap_around(self) -> None:
         first = self.pipes.feed_bytes(b"")
@@ -282,18 +280,18 @@ class FinishTypePipes(PipesTestCase):
         later = [self.pipes.feed_bytes(b"") for _ in range(4)]
         self.assertEqual([first.pipe_id, *(each.pipe_id for each in later)], [1, 2**32 - 2, 2**32 - 1, 2, 3])
         for opened in (first, *later):
-            os.close(opened.read_fd)
+            os.close(opened.fds[0])
 
     def test_only_so_many_pipes_are_wide(self) -> None:
         opened = [self.pipes.feed_bytes(b"x" * 100_000) for _ in range(40)]
-        sizes = [fcntl.fcntl(each.read_fd, fcntl.F_GETPIPE_SZ) for each in opened]
+        sizes = [fcntl.fcntl(each.fds[0], fcntl.F_GETPIPE_SZ) for each in opened]
         self.assertEqual([size > 65536 for size in sizes], [True] * 32 + [False] * 8)
         feed = self.pipes.finish(opened[0].pipe_id)
         self.pipes.collect(feed)
         again = self.pipes.feed_bytes(b"x" * 100_000)
-        self.assertGreater(fcntl.fcntl(again.read_fd, fcntl.F_GETPIPE_SZ), 65536)
+        self.assertGreater(fcntl.fcntl(again.fds[0], fcntl.F_GETPIPE_SZ), 65536)
         for each in (*opened, again):
-            os.close(each.read_fd)
+            os.close(each.fds[0])
 
     def test_a_system_without_pipes_or_threads_is_told_and_leaves_nothing(self) -> None:
         for target, error, reason in (
@@ -315,8 +313,8 @@ class FinishTypePipes(PipesTestCase):
 class RawTransfers(PipesTestCase):
     def test_a_success_leaves_the_error_pipe_empty(self) -> None:
         opened = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(b"abc")), 3)
-        self.assertEqual(read_to_end(opened.data_fd), b"abc")
-        self.assertIsNone(read_error_pipe(opened.error_fd))
+        self.assertEqual(read_to_end(opened.fds[0]), b"abc")
+        self.assertIsNone(read_error_pipe(opened.fds[1]))
 
     def test_a_failure_is_in_the_error_pipe_before_the_data_ends(self) -> None:
         def job(transfer: Transfer) -> None:
@@ -324,17 +322,17 @@ class RawTransfers(PipesTestCase):
             raise ContentMismatchError("too short")
 
         opened = self.pipes.feed_raw(job, 10)
-        self.assertEqual(read_to_end(opened.data_fd), b"abc")
-        self.assertFalse(has_nothing(opened.error_fd))
-        found = read_error_pipe(opened.error_fd)
+        self.assertEqual(read_to_end(opened.fds[0]), b"abc")
+        self.assertFalse(has_nothing(opened.fds[1]))
+        found = read_error_pipe(opened.fds[1])
         assert found is not None
         self.assertEqual((found["code"], found["message"]), ("other", "too short"))
         self.assertEqual(found["details"]["type"], "content-mismatch")
 
     def test_a_reader_that_leaves_is_told_so(self) -> None:
         opened = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
-        os.close(opened.data_fd)
-        found = read_error_pipe(opened.error_fd)
+        os.close(opened.fds[0])
+        found = read_error_pipe(opened.fds[1])
         assert found is not None
         self.assertEqual(found["code"], "EPIPE")
         self.assertRegex(found["message"], "broken pipe$")
@@ -350,10 +348,10 @@ class RawTransfers(PipesTestCase):
                         raise CipError("closed")
 
                 opened = self.pipes.feed_raw(job, 10, cancelled.set)
-                os.close(opened.data_fd)
+                os.close(opened.fds[0])
                 self.assertTrue(select.select([self.pipes], [], [], PATIENCE)[0])
                 self.pipes.give_up()
-                found = read_error_pipe(opened.error_fd)
+                found = read_error_pipe(opened.fds[1])
                 assert found is not None
                 self.assertEqual(found["code"], "EPIPE")
                 self.assertTrue(cancelled.wait(PATIENCE))
@@ -370,22 +368,22 @@ class RawTransfers(PipesTestCase):
             go_on.wait(PATIENCE)
 
         opened = self.pipes.feed_raw(job, 3, _fail)
-        self.assertEqual(read_exactly(opened.data_fd, 3), b"abc")
-        os.close(opened.data_fd)
+        self.assertEqual(read_exactly(opened.fds[0], 3), b"abc")
+        os.close(opened.fds[0])
         self.assertTrue(select.select([self.pipes], [], [], PATIENCE)[0])
         self.pipes.give_up()
         go_on.set()
-        self.assertIsNone(read_error_pipe(opened.error_fd))
+        self.assertIsNone(read_error_pipe(opened.fds[1]))
 
     def test_without_another_thread_a_source_is_not_called_off(self) -> None:
         go_on = threading.Event()
         opened = self.pipes.feed_raw(lambda transfer: go_on.wait(PATIENCE), 10, go_on.set)
-        os.close(opened.data_fd)
+        os.close(opened.fds[0])
         with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
             self.pipes.give_up()
         self.assertFalse(go_on.is_set())
         go_on.set()
-        self.assertIsNotNone(read_error_pipe(opened.error_fd))
+        self.assertIsNotNone(read_error_pipe(opened.fds[1]))
 
     def test_what_is_closed_is_watched_no_more_although_a_child_has_a_copy_of_it(self) -> None:
         """Else its number, by then that of another pipe, would be told."""
@@ -400,7 +398,7 @@ class RawTransfers(PipesTestCase):
             with self.assertRaises(CipError), mock.patch("cip.wire.jsonproxy.pipes.os.close") as closed:
                 self.pipes.feed_raw(lambda transfer: None, 10)
         given_back = [call.args[0] for call in closed.call_args_list]
-        for descriptor in (raw.data_fd, raw.error_fd, fed.read_fd, given_back[0]):
+        for descriptor in (raw.fds[0], raw.fds[1], fed.fds[0], given_back[0]):
             os.close(descriptor)
         self.assert_nobody_has_left()
         for descriptor in (*copies, *given_back[1:]):
@@ -408,16 +406,16 @@ class RawTransfers(PipesTestCase):
 
     def test_a_closed_error_pipe_changes_nothing(self) -> None:
         opened = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
-        os.close(opened.error_fd)
-        self.assertEqual(len(read_to_end(opened.data_fd)), 3_000_000)
+        os.close(opened.fds[1])
+        self.assertEqual(len(read_to_end(opened.fds[0])), 3_000_000)
 
         def answer_and_fail(transfer: Transfer) -> None:
             transfer.answer()
             _fail()
 
         failed = self.pipes.feed_raw(answer_and_fail, 3)
-        os.close(failed.error_fd)
-        self.assertEqual(read_to_end(failed.data_fd), b"")
+        os.close(failed.fds[1])
+        self.assertEqual(read_to_end(failed.fds[0]), b"")
 
 
 class Stopping(PipesTestCase):
@@ -432,16 +430,16 @@ class Stopping(PipesTestCase):
         slow = self.pipes.feed_raw(stalled, 10)
         undrained = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(bytes(3_000_000))), 3_000_000)
         done = self.pipes.feed_raw(lambda transfer: transfer.write(memoryview(b"abc")), 3)
-        self.assertEqual(read_to_end(done.data_fd), b"abc")
+        self.assertEqual(read_to_end(done.fds[0]), b"abc")
         self.pipes.stop()
         for opened in (slow, undrained):
-            self.assertFalse(has_nothing(opened.error_fd), "it must be told before the data pipe closes")
-        self.assertIsNone(read_error_pipe(done.error_fd))
+            self.assertFalse(has_nothing(opened.fds[1]), "it must be told before the data pipe closes")
+        self.assertIsNone(read_error_pipe(done.fds[1]))
         go_on.set()
-        os.close(undrained.data_fd)
-        self.assertEqual(read_to_end(slow.data_fd), b"abc")
+        os.close(undrained.fds[0])
+        self.assertEqual(read_to_end(slow.fds[0]), b"abc")
         for opened in (slow, undrained):
-            found = read_error_pipe(opened.error_fd)
+            found = read_error_pipe(opened.fds[1])
             assert found is not None
             self.assertEqual(found["code"], "other")
             self.assertEqual(found["message"], "the proxy was stopped before this transfer ended")
@@ -451,10 +449,10 @@ class Stopping(PipesTestCase):
         finished = self.pipes.feed_bytes(b"abc")
         running = self.pipes.feed(lambda transfer: go_on.wait(PATIENCE), 3)
         self.pipes.stop()
-        self.assertEqual(read_to_end(finished.read_fd), b"abc")
-        self.assertTrue(has_nothing(running.read_fd))
+        self.assertEqual(read_to_end(finished.fds[0]), b"abc")
+        self.assertTrue(has_nothing(running.fds[0]))
         go_on.set()
-        self.assertEqual(read_to_end(running.read_fd), b"")
+        self.assertEqual(read_to_end(running.fds[0]), b"")
 
     def test_a_worker_may_end_after_the_bell_was_closed(self) -> None:
         go_on = threading.Event()
@@ -467,11 +465,11 @@ class Stopping(PipesTestCase):
         for each in (pipes, other, bell):
             each.close()
         late = pipes.feed(lambda transfer: None, 3)  # of a conversation that is not over yet
-        os.close(late.read_fd)
+        os.close(late.fds[0])
         go_on.set()
-        self.assertEqual(read_to_end(running.read_fd), b"")
-        self.assertIsNone(read_error_pipe(opened.error_fd))
-        os.close(opened.data_fd)
+        self.assertEqual(read_to_end(running.fds[0]), b"")
+        self.assertIsNone(read_error_pipe(opened.fds[1]))
+        os.close(opened.fds[0])
 
 
 def _fail() -> None:
