@@ -12,28 +12,32 @@ than LAYERS of them; what the parent was handed and leaves unread counts among t
 is handed over as it is, so nothing is requested twice; one that failed early is forgotten and asked for again when the
 parent wants it, and nothing more is begun before the parent asks for another. Of a parent that is not known to want
 them all, those that it has left more than LEFT_BEHIND places behind are given up. One that begins with the largest
-layers is followed by size, as composefs asks for them.
+layers is followed by size, as composefs asks for them. However many images are open, the IMAGES that were asked last
+alone have layers that nobody asked for, and what was handed over counts for all of them together.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 from . import log
-from .content import ON_WAIT, BlobReader, start_thread
+from .content import ON_WAIT, BlobReader, new_buffer, start_thread
 from .errors import CipError, ContentMismatchError, NetworkError
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 from .sources.base import BlobAccess, OpenBlob
 
 CONNECTIONS = 3
+IMAGES = 2  # of one process that read ahead
 LAYERS = 16  # that are on their way or have arrived, and were not asked for yet
 LEFT_BEHIND = 2 * LAYERS  # places; a parent that asks for several at a time may swap some
 FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
 OTHERS = 3 * FIRST_FILL  # bytes of all but the next one; the rest of them waits in the kernel
-BLOCK = 64 * 1024  # bytes read at once
+BLOCK = 128 * 1024  # bytes read at once; a buffer that is the system's again when it was handed out
 IDLE_SECONDS = 0.2  # after which a thread without a layer ends
 
 
@@ -67,11 +71,12 @@ class ReadAhead:
         self._following = len(self._order)  # the place behind the layer that the parent asked for last
         self._asked: set[Digest] = set()  # up to one more than LAYERS
         self._early: dict[Digest, _EarlyBlob] = {}
-        self._handed = _Amount()  # bytes that the parent was handed and has not read
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """The blob: the one on its way if there is one, else a fresh one. Raises as `ImageSource.open_blob`."""
         digest = descriptor.digest
+        if digest in self._places:
+            _Process.use(self)
         with self._lock:
             early = self._early.pop(digest, None)
             self._give_up_failed()
@@ -89,12 +94,17 @@ class ReadAhead:
         return reader if reader is not None else self._open_blob(descriptor, access)
 
     def close(self) -> None:
-        """Forget everything that nobody asked for."""
+        """Read nothing more ahead."""
+        with self._lock:
+            self._closed = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of everything that nobody asked for, until the parent asks for a layer again."""
         with self._lock:
             forgotten = list(self._early.values())
             self._early.clear()
             self._following = len(self._order)
-            self._closed = True
             self._work.notify_all()
         for early in forgotten:
             early.close()
@@ -180,7 +190,7 @@ class ReadAhead:
         early, underway = self._early, 0
         first = place = self._next_wanted(self._following)
         # A parent that reads one blob after the other has one of them; one that opens many leaves them all in memory.
-        others = max(0, self._handed.bytes - self._limit)
+        others = max(0, _Process.handed - self._limit)
         for digest, each in early.items():  # one pass, for each layer comes here twice
             if each.failed:
                 return
@@ -194,7 +204,7 @@ class ReadAhead:
             more = 0 if is_next else self._first_fill
             if underway >= self._at_once or len(early) >= LAYERS or others + more > self._others:
                 break
-            begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill, self._handed)
+            begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill)
             try:
                 self._start(begun)
             except CipError as error:
@@ -208,35 +218,50 @@ class ReadAhead:
             following.allow(self._limit)
 
 
-class _Amount:
-    """A number of bytes that many blobs change; safe from any thread."""
+class _Process:
+    """What all images of this process have together; safe from any thread."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.bytes = 0
+    lock = threading.Lock()
+    handed = 0  # bytes that the parent was handed and has not read
+    images: ClassVar[list[weakref.ref[ReadAhead]]] = []  # that read ahead, the one asked last at the end
 
-    def add(self, count: int) -> None:
-        """So many more."""
-        with self._lock:
-            self.bytes += count
+    @classmethod
+    def hand(cls, count: int) -> None:
+        """So many bytes more were handed over, or fewer."""
+        with cls.lock:
+            cls.handed += count
+
+    @classmethod
+    def use(cls, image: ReadAhead) -> None:
+        """An image is asked for a layer, and the one that was left alone for longest forgets what it has."""
+        with cls.lock:
+            cls.images = [each for each in cls.images if each() not in (image, None)] + [weakref.ref(image)]
+            left = cls.images.pop(0)() if len(cls.images) > IMAGES else None
+        if left is not None:
+            left.forget()
+
+
+class _Block:
+    """Bytes on their way: those before `filled` are there, those before `taken` were handed out."""
+
+    def __init__(self, size: int) -> None:
+        self.data = new_buffer(size)
+        self.filled = self.taken = 0
 
 
 class _EarlyBlob:
     """One blob that nobody has asked for yet; once taken, a reader."""
 
-    def __init__(
-        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, handed: _Amount
-    ) -> None:
+    def __init__(self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int) -> None:
         self.access = access
         self._open_blob = open_blob
         self._descriptor = descriptor
         self._digest = descriptor.digest
         self._fill = fill
         self._changed = threading.Condition()
-        self._blocks: deque[memoryview] = deque()
+        self._blocks: deque[_Block] = deque()
         self._held = 0  # bytes that were read early
         self._unread = 0  # of them those that are still here
-        self._handed = handed
         self._reader: BlobReader | None = None
         self._error: CipError | None = None
         self._ended = False
@@ -274,7 +299,7 @@ class _EarlyBlob:
         with self._changed:
             failed = self._error
             self._taken = True
-            self._handed.add(self._unread)
+            _Process.hand(self._unread)
             self._changed.notify_all()
             while self._reader is None and not self._idle:
                 self._changed.wait()
@@ -342,15 +367,16 @@ class _EarlyBlob:
         """So many bytes more in the buffer; called with the lock held."""
         self._unread += count
         if self._taken:
-            self._handed.add(count)
+            _Process.hand(count)
 
     def _pop(self, buffer: memoryview) -> int:
-        block = self._blocks.popleft()
-        count = min(len(block), len(buffer))
-        buffer[:count] = block[:count]
+        block = self._blocks[0]
+        count = min(block.filled - block.taken, len(buffer))
+        buffer[:count] = block.data[block.taken : block.taken + count]
+        block.taken += count
         self._count(-count)
-        if count < len(block):
-            self._blocks.appendleft(block[count:])
+        if block.taken == block.filled:
+            self._blocks.popleft()  # it may be filled further, and comes back then
         return count
 
     def run(self) -> None:
@@ -373,20 +399,23 @@ class _EarlyBlob:
             self._reader = reader
             self._changed.notify_all()
         size = self._descriptor.size
-        block = memoryview(bytearray(BLOCK if size == UNKNOWN_SIZE else min(BLOCK, size + 1)))
+        block = _Block(BLOCK if size == UNKNOWN_SIZE else min(BLOCK, size + 1))
         while self._wait_for_room():
-            if not len(block):
-                block = memoryview(bytearray(BLOCK))
-            count = reader.readinto(block)
+            if block.filled == len(block.data):  # before the next is made: a read of a byte must cost a byte
+                block = _Block(BLOCK)
+            count = reader.readinto(block.data[block.filled :])
             with self._changed:
+                if self._closed:
+                    return
                 if not count:
                     self._ended = True
                     return
-                self._blocks.append(block[:count])
+                if not self._blocks or self._blocks[-1] is not block:
+                    self._blocks.append(block)
+                block.filled += count
                 self._held += count
                 self._count(count)
                 self._changed.notify_all()
-            block = block[count:]  # a block is filled before the next is made: small reads must not cost a block each
 
     def _wait_for_room(self) -> bool:
         """Whether to read on: not once the parent reads itself. What is complete has its end still to be read."""

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import tracemalloc
 import unittest
 from unittest import mock
 
 from cip.content import ON_WAIT, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor, Digest, digest_of
-from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, LAYERS, OTHERS, ReadAhead
+from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, IMAGES, LAYERS, OTHERS, ReadAhead, _Process
 from cip.sources.base import BlobAccess
 
 
@@ -100,12 +102,15 @@ def _settle(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped
 class ThreadCheckedCase(unittest.TestCase):
     def setUp(self) -> None:
         self.before = threading.active_count()
+        self.handed = _Process.handed
         self.made: list[ReadAhead] = []
 
     def tearDown(self) -> None:
         for ahead in self.made:
             ahead.close()
         self.assertTrue(_settle(lambda: threading.active_count() == self.before), threading.enumerate())
+        gc.collect()
+        self.assertEqual(_Process.handed, self.handed)
 
     def image(self, count: int, size: int = 10_000) -> _Image:
         return _Image([bytes([index]) * size for index in range(count)])
@@ -219,13 +224,14 @@ class ReadAheadCase(ThreadCheckedCase):
         ahead.close()
 
     def test_small_reads_cost_no_more_memory_than_their_bytes(self) -> None:
-        image = self.image(2, 300_000)
-        image.step = 100
+        image = self.image(2, 30_000)
+        image.step = 1  # a chunk of a body, a record of TLS
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
-        self.assertTrue(_settle(lambda: threading.active_count() == self.before))
-        blocks = {id(block.obj) for block in ahead._early[image.order[1]]._blocks}
-        self.assertLessEqual(len(blocks), 300_000 // BLOCK + 1)
+        self.assertTrue(_settle(lambda: threading.active_count() == self.before, 30))
+        self.assertLess(tracemalloc.get_traced_memory()[0], 30_000 + 2 * BLOCK)
         self.assertEqual(_read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)), image.blobs[image.order[1]])
         ahead.close()
 
@@ -451,13 +457,39 @@ class UnknownParentCase(ThreadCheckedCase):
         for digest in image.order:
             readers.append(ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED))
             _settle(lambda: all(each.is_whole for each in ahead._early.values()))
-            held = ahead._handed.bytes + sum(each.reserved for each in ahead._early.values())
+            held = _Process.handed + sum(each.reserved for each in ahead._early.values())
             self.assertLessEqual(held, 4 * FIRST_FILL)
         for digest, reader in zip(image.order, readers, strict=True):
             self.assertEqual(_read(reader), image.blobs[digest])
             reader.close()
-        self.assertEqual(ahead._handed.bytes, 0)
+        self.assertEqual(_Process.handed, self.handed)
         ahead.close()
+
+    def test_many_images_hold_no_more_than_a_few_asked_last(self) -> None:
+        images = [_Image([bytes([number, place]) * 300_000 for place in range(4)]) for number in range(5 * IMAGES)]
+        self.made = [ReadAhead(image.open_blob, image.layers(), 1 << 20, 64, guess=True) for image in images]
+        for ahead, image in zip(self.made, images, strict=True):
+            ahead.open_blob(image.descriptor(image.order[0]), BlobAccess.VERIFIED).close()
+            self.assertTrue(_settle(lambda ahead=ahead: all(each.is_whole for each in ahead._early.values())))
+        holding = [bool(ahead._early) for ahead in self.made]
+        self.assertEqual(holding, [False] * 4 * IMAGES + [True] * IMAGES)
+        for ahead, image in zip(self.made, images, strict=True):  # what was forgotten is asked for again
+            reader = ahead.open_blob(image.descriptor(image.order[1]), BlobAccess.VERIFIED)
+            self.assertEqual(_read(reader), image.blobs[image.order[1]])
+            reader.close()
+
+    def test_what_was_handed_over_counts_for_all_images(self) -> None:
+        images = [_Image([bytes([number, place]) * 300_000 for place in range(9)]) for number in range(6)]
+        limit = 1 << 20
+        self.made = [ReadAhead(image.open_blob, image.layers(), limit, 64, guess=True) for image in images]
+        readers = []
+        for ahead, image in zip(self.made, images, strict=True):
+            for digest in image.order:
+                readers.append(ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED))
+                _settle(lambda ahead=ahead: all(each.is_whole for each in ahead._early.values()))
+        self.assertLessEqual(_Process.handed, 2 * limit + OTHERS)
+        for reader in readers:
+            reader.close()
 
     def test_a_layer_costs_the_same_among_many_in_whatever_order(self) -> None:
         class Counting(list[int]):
