@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
@@ -40,14 +40,32 @@ class ClientError(Exception):
         self.problem = dict(problem or {})
 
 
-class _HttpChannel:
-    """GET /manifest, GET /blobs/<digest>, POST /quit, spoken to one child. As the other one, it raises ClientError."""
+class _Channel:
+    """One connection to a child. Its methods raise ClientError."""
+
+    def __init__(self, sock: socket.socket, child: subprocess.Popen[bytes]) -> None:
+        self._sock = sock
+        self._child = child
+
+    def _gone(self) -> ClientError:
+        """The connection ended, or carried something that is no answer."""
+        hang_up(self._sock)
+        try:
+            status = self._child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return refusal(ErrorCode.INTERNAL, "the proxy gave no answer")
+        how = f"ended with exit status {status}" if status >= 0 else f"was ended by signal {-status}"
+        code = ErrorCode.REQUEST_INVALID if status == 2 else ErrorCode.INTERNAL
+        return refusal(code, f"the proxy {how} before it answered, see its log")
+
+
+class _HttpChannel(_Channel):
+    """GET /manifest, GET /blobs/<digest>, POST /quit, spoken to one child."""
 
     def __init__(self, sock: socket.socket, child: subprocess.Popen[bytes], reference: str) -> None:
         import http.client
 
-        self._sock = sock
-        self._child = child
+        super().__init__(sock, child)
         self.failures = (http.client.HTTPException, OSError, ValueError)
         self._connection = http.client.HTTPConnection("localhost")
         self._connection.sock = sock
@@ -91,7 +109,7 @@ class _HttpChannel:
 
     def close(self) -> None:
         if self._last is not None:
-            self._last.drop()
+            self._last.response.close()
         self._connection.close()
 
     def _ask(self, method: str, target: str) -> HTTPResponse:
@@ -99,20 +117,20 @@ class _HttpChannel:
             self._connection.request(method, target)
             response = self._connection.getresponse()
         except self.failures as error:
-            raise _gone(self._sock, self._child) from error
+            raise self._gone() from error
         if response.status != 200:
-            raise _told_error(_parse(self._body(response)), retryable=False)
+            raise _told_error(_parse(self._body(response)))
         return response
 
     def _body(self, response: HTTPResponse) -> bytes:
         try:
             data = response.read(MANIFEST_LIMIT + 1)
         except self.failures as error:
-            raise _gone(self._sock, self._child) from error
+            raise self._gone() from error
         complete = not response.length and len(data) <= MANIFEST_LIMIT
         response.close()
         if not complete:
-            raise _gone(self._sock, self._child)
+            raise self._gone()
         return data
 
 
@@ -124,19 +142,19 @@ class _HttpStream:
 
     def __init__(self, channel: _HttpChannel, response: HTTPResponse) -> None:
         self._channel = channel
-        self._response = response
+        self.response = response
         self._closed = False
         self.ended = False
 
     def receive(self, buffer: memoryview, /) -> int:
         try:
-            return self._response.readinto(buffer)
+            return self.response.readinto(buffer)
         except self._channel.failures as error:
             raise self._cut_short("") from error
 
     def finish(self, received: int, /) -> None:
-        if self._response.length:
-            raise self._cut_short(f" after {received} of {received + self._response.length} bytes")
+        if self.response.length:
+            raise self._cut_short(f" after {received} of {received + self.response.length} bytes")
         self.ended = True
 
     def close(self) -> None:
@@ -150,23 +168,18 @@ class _HttpStream:
             while not self.ended:
                 if not self.receive(scrap):
                     self.finish(0)
-        self._response.close()
-
-    def drop(self) -> None:
-        """Let go of the connection."""
-        self._response.close()
+        self.response.close()
 
     def _cut_short(self, where: str) -> ClientError:
         detail = f"the blob ended{where or ' early'}: it could not be fetched or is not what it should be, see the log"
         return refusal(ErrorCode.CONTENT_MISMATCH, detail)
 
 
-class _JsonChannel:
+class _JsonChannel(_Channel):
     """The protocol of `skopeo experimental-image-proxy`; safe to use from several threads."""
 
     def __init__(self, sock: socket.socket, child: subprocess.Popen[bytes], reference: str) -> None:
-        self._sock = sock
-        self._child = child
+        super().__init__(sock, child)
         self._lock = threading.Lock()
         self._streams: set[Stream] = set()
         self.ask("Initialize")
@@ -224,11 +237,9 @@ class _JsonChannel:
         with self._lock:
             self._send(method, self._image, *arguments)
             reply = self._receive(1)
-            try:
+            with open(reply.fds[0], "rb") as pipe:
                 self._send("FinishPipe", reply.pipe_id)
-                data = _read_limited(reply.fds[0])
-            finally:
-                os.close(reply.fds[0])
+                data = _read_limited(pipe)
             self._receive(0)
         return reply.value, data
 
@@ -239,16 +250,16 @@ class _JsonChannel:
         try:
             self._sock.send(packet)
         except OSError as error:
-            raise _gone(self._sock, self._child) from error
+            raise self._gone() from error
 
     def _receive(self, descriptors: int) -> _Reply:
         try:
             data, fds, _, _ = socket.recv_fds(self._sock, PACKET_LIMIT, 2, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
-            raise _gone(self._sock, self._child) from error
+            raise self._gone() from error
         try:
             if not data:
-                raise _gone(self._sock, self._child)
+                raise self._gone()
             members = _parse(data)
             if members.get("success") is not True:
                 raise _failure(members)
@@ -261,13 +272,12 @@ class _JsonChannel:
             raise
 
 
-class _Reply:
+class _Reply(NamedTuple):
     """A successful reply; `fds` belong to the caller."""
 
-    def __init__(self, value: Any, pipe_id: int, fds: list[int]) -> None:
-        self.value = value
-        self.pipe_id = pipe_id
-        self.fds = fds
+    value: Any
+    pipe_id: int
+    fds: list[int]
 
 
 class _PipeStream:
@@ -297,7 +307,7 @@ class _RawStream:
 
     def __init__(self, channel: _JsonChannel, fds: list[int], digest: Digest) -> None:
         self._channel = channel
-        self._pipe, self._errors = (io.FileIO(fd) for fd in fds)
+        self._pipe, self._errors = io.FileIO(fds[0]), io.BufferedReader(io.FileIO(fds[1]))
         self._digest = digest
         self._hasher = digest.hasher()
 
@@ -307,14 +317,12 @@ class _RawStream:
         return count
 
     def finish(self, received: int, /) -> None:
-        data = _read_limited(self._errors.fileno())
+        data = _read_limited(self._errors)
         if data:
             raise _failure(_parse(data))
         if self._hasher.hexdigest() != self._digest.encoded:
-            raise refusal(
-                ErrorCode.CONTENT_MISMATCH,
-                f"blob {self._digest}: found {self._digest.algorithm}:{self._hasher.hexdigest()}",
-            )
+            found = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
+            raise refusal(ErrorCode.CONTENT_MISMATCH, f"blob {self._digest}: found {found}")
 
     def close(self) -> None:
         self._pipe.close()
@@ -355,14 +363,12 @@ def hang_up(sock: socket.socket) -> None:
     sock.close()
 
 
-def _read_limited(fd: int) -> bytes:
-    """Everything up to the end of the pipe `fd`."""
-    data = bytearray()
-    while part := os.read(fd, CHUNK):
-        data += part
-        if len(data) > MANIFEST_LIMIT:
-            raise refusal(ErrorCode.LIMIT_EXCEEDED, f"larger than {MANIFEST_LIMIT} bytes")
-    return bytes(data)
+def _read_limited(pipe: BinaryIO) -> bytes:
+    """Everything up to the end of `pipe`."""
+    data = pipe.read(MANIFEST_LIMIT + 1)
+    if len(data) > MANIFEST_LIMIT:
+        raise refusal(ErrorCode.LIMIT_EXCEEDED, f"larger than {MANIFEST_LIMIT} bytes")
+    return data
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -385,13 +391,13 @@ def _failure(members: Mapping[str, Any]) -> ClientError:
     """The error of a failed reply or of an error pipe; programs other than ours have no `details`."""
     details = members.get("details")
     if isinstance(details, dict):
-        return _told_error(details, retryable=False)
+        return _told_error(details)
     code = members.get("error_code", members.get("code"))
     detail = members.get("error", members.get("message", ""))
     return _told_error({"detail": detail}, retryable=code == "retryable")
 
 
-def _told_error(problem: Mapping[str, Any], *, retryable: bool) -> ClientError:
+def _told_error(problem: Mapping[str, Any], *, retryable: bool = False) -> ClientError:
     """The error that a problem document tells."""
     return ClientError(
         str(problem.get("type", ErrorCode.INTERNAL)),
@@ -399,18 +405,6 @@ def _told_error(problem: Mapping[str, Any], *, retryable: bool) -> ClientError:
         str(problem.get("detail") or "the proxy gave an answer that does not parse"),
         problem,
     )
-
-
-def _gone(sock: socket.socket, child: subprocess.Popen[bytes]) -> ClientError:
-    """The connection, at whose other end `child` is, ended or carried something that is no answer."""
-    hang_up(sock)
-    try:
-        status = child.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        return refusal(ErrorCode.INTERNAL, "the proxy gave no answer")
-    how = f"ended with exit status {status}" if status >= 0 else f"was ended by signal {-status}"
-    code = ErrorCode.REQUEST_INVALID if status == 2 else ErrorCode.INTERNAL
-    return refusal(code, f"the proxy {how} before it answered, see its log")
 
 
 def refusal(code: ErrorCode, detail: str) -> ClientError:
