@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from .errors import ErrorCode, SourceError, quote, system_reason
 
@@ -31,12 +32,10 @@ class TemporarySpace:
         """An empty file, for the caller to close. Raises SourceError."""
         from tempfile import TemporaryFile as UnlinkedFile
 
-        try:
+        with writing(f"temporary file in {quote(self._directory)} (--tmpdir)"):
             # O_TMPFILE where the file system has it, otherwise a file that is unlinked at once.
             with UnlinkedFile(dir=self._directory, buffering=0) as file:
                 return TemporaryFile(os.dup(file.fileno()), self)
-        except OSError as error:
-            raise writing_fault(error, f"temporary file in {quote(self._directory)} (--tmpdir)") from error
 
     def take(self, count: int, what: str) -> bool:
         """Count so many bytes more, and say whether to look at the room; the caller owes `give_back`.
@@ -72,13 +71,11 @@ class TemporaryFile:
         """Append `part`. Raises SourceError (limit-exceeded, storage-full), naming `what` is written."""
         is_due = self._space.take(len(part), what) or not self._size
         self._size += len(part)
-        try:
+        with writing(f"{what}: writing the temporary file below --tmpdir"):
             if is_due:
                 self._require_room(what)
             while part:
                 part = part[os.write(self.descriptor, part) :]
-        except OSError as error:
-            raise writing_fault(error, f"{what}: writing the temporary file below --tmpdir") from error
 
     def close(self) -> None:
         """Free the file; safe to call twice."""
@@ -95,7 +92,11 @@ class TemporaryFile:
                 raise SourceError(f"{what}: {why}", code=ErrorCode.STORAGE_FULL)
 
 
-def writing_fault(error: OSError, what: str) -> SourceError:
-    """The typed error for a temporary file that cannot be made or written: no room has a code of its own."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return SourceError(f"{what}: {system_reason(error)}", code=ErrorCode.STORAGE_FULL if full else None)
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Make a typed error of what the system refuses to have made or written: no room has a code of its own."""
+    try:
+        yield
+    except OSError as error:
+        code = ErrorCode.STORAGE_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
+        raise SourceError(f"{what}: {system_reason(error)}", code=code) from error

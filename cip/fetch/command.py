@@ -89,7 +89,8 @@ class _Fetch:
                 signatures = self._copy(image, writer, destination, every_platform)
         name = f"oci:{destination.path}" + (f":{destination.tag}" if destination.tag else "")
         top = image.accepted.index_digest or image.accepted.digest
-        return f"{name}: {top}, {self._progress.summary(time.monotonic() - began)}, {_count(signatures, 'signature')}"
+        sums = self._progress.summary(time.monotonic() - began)
+        return f"{name}: {top}, {sums}, {signatures} signature{'' if signatures == 1 else 's'}"
 
     def _copy(self, image: Image, writer: LayoutWriter, destination: Destination, every_platform: bool) -> int:
         accepted = image.accepted
@@ -157,7 +158,3 @@ class _Fetch:
                     require_content(raw.data, descriptor.digest, f"{image.reference}: index {descriptor.digest}")
                     documents[descriptor.digest] = raw.data
                     pending.append((raw.data, raw.media_type or descriptor.media_type, depth + 1))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

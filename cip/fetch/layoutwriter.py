@@ -8,7 +8,6 @@ write to one layout; each blob is fetched by one of them, and the others wait fo
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 
 from .. import log
 from ..content import MANIFEST_LIMIT, BlobAccess, BlobReader, BytesReader, Release, copy_verified, undo_on_error
-from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote, system_reason
+from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
 from ..model.jsontree import parse_json
@@ -30,6 +29,7 @@ from ..partial.store import PartStore
 from ..sources.base import OpenRest
 from ..sources.files import open_regular, read_document
 from ..sources.layout import INDEX_NAME, entries_of
+from ..temporary import writing
 
 LAYOUT_NAME = "oci-layout"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -52,32 +52,26 @@ class LayoutWriter:
         self._stall = stall
         self._stores: dict[str, PartStore] = {}
         self._lock = threading.Lock()
-        try:
+        with writing(path):
             with suppress(FileExistsError):
                 os.mkdir(path)
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise write_fault(path, error) from error
-        with undo_on_error(self.close):
-            try:
-                with self._locked():
-                    self._require_layout()
-            except OSError as error:
-                raise write_fault(path, error) from error
+        with undo_on_error(self.close), writing(path), self._locked():
+            self._require_layout()
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there and right; one that is wrong is removed. Raises SourceError."""
         name = _blob_name(descriptor.digest)
-        try:
-            with open(open_regular(os.fsencode(name), self._root), "rb", buffering=0) as file:
+        with writing(f"{self.path}/{name}"):
+            try:
+                file_descriptor = open_regular(os.fsencode(name), self._root)
+            except FileNotFoundError:
+                return False
+            with open(file_descriptor, "rb", buffering=0) as file:
                 right = os.fstat(file.fileno()).st_size == descriptor.size
                 if right:
                     found = hashlib.file_digest(file, descriptor.digest.hasher)
                     right = found.hexdigest() == descriptor.digest.encoded
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise write_fault(f"{self.path}/{name}", error) from error
         if not right:
             log.warning("%s/%s: damaged, and fetched again", self.path, name)
             with suppress(FileNotFoundError):
@@ -132,7 +126,9 @@ class LayoutWriter:
                 except ContentMismatchError as error:
                     if not reader.restart(error):  # nothing has left: every place may be tried, however much was read
                         raise
-            self._finish(self._require_kept(blob, descriptor), descriptor.digest)
+            part = self._require_kept(blob, descriptor)
+            with writing(part.where):
+                part.publish(_blob_name(descriptor.digest), self._root)
         finally:
             reader.close()
         return True
@@ -148,23 +144,21 @@ class LayoutWriter:
 
     def add_entries(self, entries: Sequence[Mapping[str, object]]) -> None:
         """Add named entries to the index, each in the place of one that has its name. Raises SourceError."""
-        try:
+        where = f"{self.path}/{INDEX_NAME}"
+        with writing(where):
             for algorithm in self._stores:
                 self._sync(f"blobs/{algorithm}")
             with self._locked():
-                index = self._read_index()
+                index = self._read_index(where)
                 names = {_name_of(entry) for entry in entries} - {None}
                 kept = [entry for entry in index["manifests"] if _name_of(entry) not in names and entry not in entries]
                 index["manifests"] = [*kept, *entries]
                 data = json.dumps(index, separators=(",", ":")).encode()
-                where = f"{self.path}/{INDEX_NAME}"
                 if len(data) > MANIFEST_LIMIT:
                     why = f"larger than {MANIFEST_LIMIT} bytes with the new entries"
                     raise InvalidDocumentError(where, why, code=ErrorCode.LIMIT_EXCEEDED)
                 entries_of(data, where)  # what its readers would refuse is not written
                 self._replace(INDEX_NAME, data)
-        except OSError as error:
-            raise write_fault(f"{self.path}/{INDEX_NAME}", error) from error
 
     def close(self) -> None:
         """Release the directory."""
@@ -172,19 +166,13 @@ class LayoutWriter:
             store.close()
         os.close(self._root)
 
-    def _finish(self, part: Part, digest: Digest) -> None:
-        """Move the verified part to its place. Raises SourceError."""
-        try:
-            part.publish(_blob_name(digest), self._root)
-        except OSError as error:
-            raise write_fault(part.where, error) from error
-
     def _require_kept(self, blob: PartialBlob, descriptor: Descriptor) -> Part:
         """The part of the blob, while all that arrived could be kept. Raises SourceError."""
         if blob.part is None:
             raise SourceError(f"{self.path}: blob {descriptor.digest}: another process has its part now")
         if blob.part.fault is not None:
-            raise write_fault(blob.part.where, blob.part.fault)
+            with writing(blob.part.where):
+                raise blob.part.fault
         return blob.part
 
     def _store(self, digest: Digest) -> PartStore:
@@ -194,11 +182,8 @@ class LayoutWriter:
             if store is None:
                 path = f"blobs/{digest.algorithm}"
                 for name in ("blobs", path):
-                    try:
-                        with suppress(FileExistsError):
-                            os.mkdir(name, dir_fd=self._root)
-                    except OSError as error:
-                        raise write_fault(f"{self.path}/{name}", error) from error
+                    with writing(f"{self.path}/{name}"), suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=self._root)
                 store = PartStore(f"{self.path}/{path}", 0, minimum=0, private=False)
                 self._stores[digest.algorithm] = store
             return store
@@ -215,18 +200,14 @@ class LayoutWriter:
                 raise SourceError(why) from None
             self._replace(LAYOUT_NAME, LAYOUT)
             return
-        except OSError as error:
-            raise write_fault(where, error) from error
         version = parse_json(read_document(descriptor, where), where)["imageLayoutVersion"].as_str()
         if version.partition(".")[0] != "1":
             raise InvalidDocumentError(where, f"expected imageLayoutVersion 1, found {quote(version)}")
 
     def _claim(self, store: PartStore, descriptor: Descriptor) -> Part | None:
         """The part, None when it is in use or not ours. Raises SourceError."""
-        try:
+        with writing(f"{store.path}: blob {descriptor.digest}"):
             return store.claim(descriptor)
-        except OSError as error:
-            raise write_fault(f"{store.path}: blob {descriptor.digest}", error) from error
 
     def _part_size(self, digest: Digest) -> int:
         name = f"blobs/{digest.algorithm}/{digest.algorithm}-{digest.encoded}.part"
@@ -252,8 +233,7 @@ class LayoutWriter:
         finally:
             fcntl.flock(self._root, fcntl.LOCK_UN)
 
-    def _read_index(self) -> dict[str, list[object]]:
-        where = f"{self.path}/{INDEX_NAME}"
+    def _read_index(self, where: str) -> dict[str, list[object]]:
         try:
             descriptor = os.open(INDEX_NAME, os.O_RDONLY | _FLAGS, dir_fd=self._root)
         except FileNotFoundError:
@@ -282,13 +262,6 @@ class LayoutWriter:
             os.fsync(descriptor)
         os.rename(new, name, src_dir_fd=self._root, dst_dir_fd=self._root)
         os.fsync(self._root)
-
-
-def write_fault(where: str, error: OSError) -> SourceError:
-    """The typed error for what could not be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    code = ErrorCode.STORAGE_FULL if full else None
-    return SourceError(f"{where}: {system_reason(error)}", code=code)
 
 
 def _blob_name(digest: Digest) -> str:

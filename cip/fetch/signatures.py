@@ -19,7 +19,7 @@ from ..image import Image
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
 from ..model.manifest import Manifest, parse_manifest
-from ..model.reference import ImageReference, Transport, parse_image_reference
+from ..model.reference import Transport, parse_image_reference
 from ..model.referrers import NotABundleError, bundle_layer, fallback_tag
 from ..model.signature import SIGNATURE_LIMIT, SimpleSignature, encode_signature_blob
 from ..sources.base import BlobAccess, ImageSource, RawManifest, ReferrerList
@@ -69,7 +69,9 @@ class _Kept:
 
     def _keep_attached(self, tag: str) -> set[bytes]:
         """The manifest that sigstore tags with the digest, and its layers; their content."""
-        with _Opened(self._sources, self._tagged(tag)) as source:
+        named = self._reference.docker
+        assert named is not None  # the parser of docker:// sets it
+        with closing(self._sources.open(parse_image_reference(f"docker://{named.name}:{tag}"))) as source:
             raw = self._manifest(source)
             if raw is None:
                 return set()
@@ -170,24 +172,6 @@ class _Kept:
             if self._offline and error.code is ErrorCode.OFFLINE:
                 return None
             raise
-
-    def _tagged(self, tag: str) -> ImageReference:
-        named = self._reference.docker
-        assert named is not None  # the parser of docker:// sets it
-        return parse_image_reference(f"docker://{named.name}:{tag}")
-
-
-class _Opened:
-    """A source that is closed behind the block."""
-
-    def __init__(self, sources: SourceOpener, reference: ImageReference) -> None:
-        self._source = sources.open(reference)
-
-    def __enter__(self) -> ImageSource:
-        return self._source
-
-    def __exit__(self, *_: object) -> None:
-        self._source.close()
 
 
 def descriptor_of(media_type: str, data: bytes) -> dict[str, object]:

@@ -223,10 +223,8 @@ class FileBlob(OnePlace):
         with self._lock:
             if self._descriptor is None:
                 raise SourceError(f"{self._what}: closed while it was read", code=ErrorCode.INTERNAL)
-            try:
+            with refused(self._what):
                 count = os.preadv(self._descriptor, [buffer[:wanted]], self._position)
-            except OSError as error:
-                raise SourceError(f"{self._what}: {system_reason(error)}") from error
         self._position += count
         return count
 

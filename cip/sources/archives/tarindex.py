@@ -15,7 +15,7 @@ from array import array
 from typing import NamedTuple
 
 from ...content import require_time
-from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote, system_reason
+from ...errors import ErrorCode, InvalidDocumentError, quote
 from ..files import refused
 
 BLOCK = 512
@@ -263,10 +263,8 @@ class _Headers:
 
 
 def _read(descriptor: int, position: int, size: int, what: str) -> bytes:
-    try:
+    with refused(what):
         return os.pread(descriptor, size, position)
-    except OSError as error:
-        raise SourceError(f"{what}: {system_reason(error)}") from error
 
 
 def clean_name(name: bytes) -> bytes | None:

@@ -15,7 +15,7 @@ from unittest import mock
 from cip import log
 from cip.content import MANIFEST_LIMIT, BlobReader, BytesReader
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError
-from cip.fetch.layoutwriter import LAYOUT, LayoutWriter, write_fault
+from cip.fetch.layoutwriter import LAYOUT, LayoutWriter
 from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.reference import Transport, parse_image_reference, path_identity
 from cip.partial.part import BLOCK
@@ -23,6 +23,7 @@ from cip.settings import PlatformOptions
 from cip.sources.keptsignatures import read_layout_signatures
 from cip.sources.layout import ENTRY_LIMIT, LayoutFiles, LayoutSource
 from cip.sources.layoutreferrers import LayoutReferrers
+from cip.temporary import writing
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -133,9 +134,16 @@ class Blobs(WriterCase):
         part.close()
 
     def test_faults_of_the_disk_are_told_by_their_codes(self) -> None:
-        self.assertIs(write_fault("x", OSError(errno.ENOSPC, "No space left on device")).code, ErrorCode.STORAGE_FULL)
-        self.assertIs(write_fault("x", OSError(errno.EDQUOT, "Quota")).code, ErrorCode.STORAGE_FULL)
-        self.assertIsNot(write_fault("x", OSError(errno.EIO, "Input/output")).code, ErrorCode.STORAGE_FULL)
+        for number, code in (
+            (errno.ENOSPC, ErrorCode.STORAGE_FULL),
+            (errno.EDQUOT, ErrorCode.STORAGE_FULL),
+            (errno.EFBIG, ErrorCode.STORAGE_FULL),
+            (errno.EIO, ErrorCode.SOURCE_UNAVAILABLE),
+        ):
+            with self.subTest(number), self.assertRaisesRegex(SourceError, "^x: what it says$") as raised:
+                with writing("x"):
+                    raise OSError(number, "What it says")
+            self.assertIs(raised.exception.code, code)
         writer = self.writer()
         with mock.patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "No space left on device")):
             with self.assertRaises(CipError) as caught:
