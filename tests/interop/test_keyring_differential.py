@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from cip.errors import SignatureError
 from cip.model.descriptor import digest_of
 from cip.programs import DirectPrograms
@@ -23,14 +25,26 @@ from cip.trust.openpgp.keyring import merge_key_rings
 from cip.trust.openpgp.packets import SIGNATURE, Packet, read_packets
 from cip.trust.openpgp.simplesigning import verify_message
 from cip.trust.signed.requirement import VerificationRecord
-from tests.support import images
+from tests.support import images, keypackets
 from tests.support.judge import Judge
+from tests.support.keypackets import (
+    KEY,
+    SUBKEY,
+    Made,
+    ed25519_body,
+    fingerprint,
+    key_text,
+    signature,
+    signature_body,
+    subpacket,
+)
 from tests.support.peers import require_peer
 from tests.support.signatures import GpgHome, KeyOptions, payload
 from tests.support.simpleblobs import MATCH, NAME, signed_by
 
 SEED = 20261128
 REORDERINGS = 2000 if "CIP_TEST_LONG" in os.environ else 150
+HISTORIES = 5000 if "CIP_TEST_LONG" in os.environ else 300
 _MADE, _LATER, _USED = "20200601T000000", "20200615T000000", "20200701T000000"
 Block = list[Packet]
 # subpackets (RFC 4880 5.2.3): nothing, not exportable, an issuer that does not exist, an expiry of the key, a torn one
@@ -184,6 +198,65 @@ def reordered(block: Block, stranger: Block, chance: random.Random) -> Block:
     return ring
 
 
+_CREATED = 1590000000  # in 2020
+_REVOKER = Ed25519PrivateKey.generate()
+# Subpackets that a self-signature may have (RFC 4880 5.2.3): expiries of signature and key, usage, what is critical
+_SAID = (
+    *(subpacket(kind, seconds.to_bytes(4, "big")) for kind in (3, 9) for seconds in (0, 86400, 86400, 4 * 10**8)),
+    *(subpacket(27, usage) for usage in (b"", b"\0", b"\2", b"\x0c")),
+    *(subpacket(kind | critical, b"\0") for kind in (7, 25, 100) for critical in (0, 128)),
+    *(subpacket(20 | critical, b"\x80\0\0\0\0\x05\0\x01a@b.cv") for critical in (0, 128)),
+    subpacket(12, b"\x80\x16" + bytes.fromhex(fingerprint(ed25519_body(_REVOKER, _CREATED)))),
+)
+
+
+class History:
+    """A key of one's own making with signatures about it of every kind, and a message that it or its subkey signed."""
+
+    def __init__(self, chance: random.Random, text: bytes) -> None:
+        self._chance = chance
+        self._secret, subkey = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        self._key = ed25519_body(self._secret, _CREATED)
+        body, name = ed25519_body(subkey, _CREATED), b"maker <maker@example.com>"
+        ring = keypackets.packet(KEY, self._key)
+        if chance.random() < 0.3:
+            ring += self._signed(0x1F)
+        if chance.random() < 0.05:
+            ring += self._signed(0x20)
+        ring += keypackets.packet(keypackets.NAME, name)
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            ring += self._signed(chance.choice((0x10, 0x13, 0x13)), keypackets.NAME, name)
+        if chance.random() < 0.05:
+            ring += self._signed(0x30, keypackets.NAME, name)
+        ring += keypackets.packet(SUBKEY, body)
+        for _ in range(chance.choice((1, 2, 2, 3))):
+            ring += self._signed(0x18, SUBKEY, body, self._back(subkey, body))
+        if chance.random() < 0.08:
+            ring += self._signed(0x28, SUBKEY, body)
+        self.ring = ring
+        signer, whole = (subkey, body) if chance.random() < 0.7 else (self._secret, self._key)
+        issuer = bytes.fromhex(fingerprint(whole))[-8:]
+        how = Made(hashed=subpacket(2, (_CREATED + 10**7).to_bytes(4, "big")), secret=signer)
+        literal = b"\xcb\xff" + (len(text) + 6).to_bytes(4, "big") + b"b\0\0\0\0\0" + text
+        signed = keypackets.packet(SIGNATURE, signature_body(0, text, issuer, how))
+        self.message = b"\x90\x0d\x03\0\x08\x16" + issuer + b"\1" + literal + signed
+
+    def _signed(self, kind: int, tag: int = KEY, target: bytes = b"", more: bytes = b"") -> bytes:
+        """A signature by the key itself, seldom one that is broken, with a few of `_SAID`."""
+        chance = self._chance
+        time = subpacket(2, (_CREATED + chance.choice((0, 1, 1, 1000))).to_bytes(4, "big"))
+        said = b"".join(chance.choice(_SAID) for _ in range(chance.choice((0, 0, 1, 1, 2))))
+        secret = self._secret if chance.random() < 0.95 else _REVOKER
+        return signature(kind, self._key, tag, target, Made(hashed=time + said + more, secret=secret))
+
+    def _back(self, subkey: Ed25519PrivateKey, body: bytes) -> bytes:
+        """By which a subkey agrees; sometimes there is none, or a broken one."""
+        secret = self._chance.choice((subkey,) * 8 + (_REVOKER,))
+        how = Made(hashed=subpacket(2, _CREATED.to_bytes(4, "big")), secret=secret)
+        back = signature_body(0x19, key_text(self._key) + key_text(body), bytes.fromhex(fingerprint(body))[-8:], how)
+        return subpacket(32, back) if self._chance.random() < 0.9 else b""
+
+
 class ReorderingTest(unittest.TestCase):
     home: Path
     rings: Rings
@@ -235,6 +308,21 @@ class ReorderingTest(unittest.TestCase):
         # a test that cannot fail is none: both answers occur, and there are orders that only an import accepts
         self.assertGreater(counts["reordered", True, True], REORDERINGS // 20)
         self.assertGreater(counts["reordered", False, False], REORDERINGS // 5)
+
+    def test_no_history_of_a_key_is_accepted_that_an_import_refuses(self) -> None:
+        counts: Counter[tuple[bool, bool]] = Counter()
+        wrong = []
+        chance, text = random.Random(SEED), payload(NAME, str(digest_of(images.MANIFEST_M)))
+        for number in range(HISTORIES):
+            made = History(chance, text)
+            refusal, theirs = self.ours(made.ring, made.message), self.theirs(made.ring, made.message)
+            counts[not refusal, theirs] += 1
+            if not refusal and not theirs:
+                wrong.append(f"{number}: {made.ring.hex()} {made.message.hex()}")
+        print(f"histories of keys (ours accepts, skopeo accepts): {dict(counts)}", flush=True)
+        self.assertEqual("\n".join(wrong), "")
+        self.assertGreater(counts[True, True], HISTORIES // 10)
+        self.assertGreater(counts[False, False], HISTORIES // 5)
 
     def test_no_spelling_of_armor_is_accepted_that_an_import_refuses(self) -> None:
         counts: Counter[tuple[bool, bool]] = Counter()

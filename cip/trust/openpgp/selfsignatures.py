@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether each signature of a key stands behind the packet that it signs (RFC 4880 5.2.4, 11.1).
 
-An import moves one that does not to where it belongs, and drops what is not to leave its own key ring. gpgv overlooks
-the first and believes the second, and so a revocation or an expiry. A ring with either is refused: each signature is
+An import moves one that does not to where it belongs, and drops what is not to leave its own key ring, and all but the
+newest of those that bind one subkey. gpgv overlooks the first, believes the second and goes back to an older binding
+where the newest has expired, and so a revocation or an expiry. A ring with any of it is refused: each signature is
 hashed with the packet that it stands behind, and the first 16 bits of the hash must be those that the signature states.
 """
 
@@ -23,9 +24,9 @@ _BEHIND = {
     USER_ATTRIBUTE: _ABOUT_NAMES,
 }
 _CLASSES = frozenset().union(*_BEHIND.values())  # an import drops the others and gpgv does not look at them
-_CERTIFICATION_REVOCATION, _DIRECT = 0x30, 0x1F
+_BINDING, _CERTIFICATION_REVOCATION, _DIRECT = 0x18, 0x30, 0x1F
 _HASHES = {1: "md5", 2: "sha1", 3: "ripemd160", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}  # RFC 4880 9.4
-_EXPORTABLE, _ISSUER, _ISSUER_FINGERPRINT = 4, 16, 33  # subpackets (RFC 4880 5.2.3.1, RFC 9580 5.2.3.35)
+_EXPIRY, _EXPORTABLE, _ISSUER, _ISSUER_FINGERPRINT = 3, 4, 16, 33  # subpackets (RFC 4880 5.2.3.1, RFC 9580 5.2.3.35)
 _REMEDY = "import the file with gpg and export it once"
 
 
@@ -39,6 +40,7 @@ class _Signature(NamedTuple):
     left: bytes
     issuers: frozenset[bytes]
     is_local: bool
+    expires: bool
 
 
 def require_in_place(block: Sequence[Packet], key_id: bytes) -> bool:
@@ -50,9 +52,10 @@ def require_in_place(block: Sequence[Packet], key_id: bytes) -> bool:
     is_named = False
     hash_of = _hasher(block[0], block[0])
     target = block[0]
+    bindings: list[_Signature] = []
     for packet in block[1:]:
         if packet.tag != SIGNATURE:
-            target, hash_of = packet, _hasher(block[0], packet)
+            target, hash_of, bindings = packet, _hasher(block[0], packet), []
             continue
         signature = _read_signature(packet.body)
         is_own = not signature.issuers or key_id in signature.issuers
@@ -63,6 +66,9 @@ def require_in_place(block: Sequence[Packet], key_id: bytes) -> bool:
             raise ValueError(f"{what} is not exportable, so an import would drop it: {_REMEDY}")
         if signature.kind not in _BEHIND[target.tag] or hash_of(signature)[:2] != signature.left:
             raise ValueError(f"{what} does not stand behind what it signs: {_REMEDY}")
+        bindings += [signature] * (signature.kind == _BINDING)
+        if len(bindings) > 1 and any(each.expires for each in bindings):  # an import keeps the newest, expired or not
+            raise ValueError(f"several signatures bind one subkey, and one of them expires: {_REMEDY}")
         is_named = is_named or (target.tag == USER_ID and signature.kind != _CERTIFICATION_REVOCATION)
     return is_named
 
@@ -114,7 +120,7 @@ def _read_signature(body: bytes) -> _Signature:
     version = number(body, 0, 1)
     if version in (2, 3):
         number(body, 17, 2)
-        return _Signature(version, body[2], body[16], body[2:7], body[17:19], frozenset({body[7:15]}), False)
+        return _Signature(version, body[2], body[16], body[2:7], body[17:19], frozenset({body[7:15]}), False, False)
     if version != 4:
         raise ValueError(f"expected signatures of version 4 or 3, found version {version}")
     end = 6 + number(body, 4, 2)
@@ -133,6 +139,7 @@ def _read_signature(body: bytes) -> _Signature:
         any(
             kind == _EXPORTABLE and content[:1] in (b"", b"\0") for kind, content in said
         ),  # an import reads both areas
+        any(kind == _EXPIRY for kind, _ in said),
     )
 
 

@@ -314,6 +314,18 @@ class PlaceTest(RingCase):
             ):
                 self.refuse("class 0x13 is not exportable", key(ONE) + signature(0x13, ONE, NAME, WHO, local))
 
+    def test_subkey_whose_newest_binding_may_have_expired_refuses_the_ring(self) -> None:
+        """An import keeps the newest alone; gpgv goes back to an older one."""
+        expiring = signature(0x18, ONE, SUBKEY, SUB, Made(hashed=subpacket(3, b"\0\0\0\1")))
+        lasting = signature(0x18, ONE, SUBKEY, SUB, Made(hashed=subpacket(9, b"\0\0\0\1")))
+        head = key(ONE) + packet(SUBKEY, SUB)
+        for blob in (head + lasting + expiring, head + expiring + lasting, head + lasting + lasting + expiring):
+            self.refuse("several signatures bind one subkey, and one of them expires: import", blob)
+        other = packet(SUBKEY, TWO) + signature(0x18, ONE, SUBKEY, TWO, Made(hashed=subpacket(3, b"\0\0\0\1")))
+        for blob in (head + expiring, head + lasting + lasting, head + expiring + other, head + lasting + other):
+            with self.subTest(blob.hex()[-8:]):
+                self.assertEqual(merge_key_rings([("a", blob)]).packets, blob)
+
     def test_signature_whose_place_cannot_be_known_refuses_the_ring(self) -> None:
         for case, blob, words in (
             ("unknown hash", signature(0x13, ONE, NAME, WHO, Made(algorithm=99)), "hash algorithm 99, which cannot"),
