@@ -337,15 +337,36 @@ def _parse(path: str, data: bytes) -> dict[str, object]:
     if sum(line.count(b".") ** 2 for line in data.split(b"\n")) > _DOTS:
         raise ConfigurationError(path, "not valid TOML: keys of too many parts")
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
+        values = tomllib.loads(data.decode("utf-8-sig"), parse_float=_finite)
+        _require_64_bits(values)
+        return values
     except UnicodeDecodeError as error:
         raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(path, _complaint(str(error))) from error
-    except ValueError as error:  # of int(), which takes no more than some thousand digits
-        raise ConfigurationError(path, "not valid TOML: a number that is too long") from error
+    except ValueError as error:  # also of int(), which takes no more than some thousand digits
+        raise ConfigurationError(path, "not valid TOML: a number that is too large") from error
     except RecursionError as error:
         raise ConfigurationError(path, "not valid TOML: nested too deep") from error
+
+
+def _finite(text: str) -> float:
+    """The float, which other tools refuse where it is none of 64 bits. Raises ValueError."""
+    number = float(text)
+    if abs(number) == float("inf") and "inf" not in text:
+        raise ValueError(text)
+    return number
+
+
+def _require_64_bits(values: object) -> None:
+    """Return only if each integer has 64 bits, as TOML demands of all readers. Raises ValueError."""
+    pending = [values]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict | list):
+            pending.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(value)
 
 
 def _complaint(text: str) -> str:

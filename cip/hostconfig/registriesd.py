@@ -25,8 +25,7 @@ _LOOKASIDES = ("lookaside", "sigstore", "lookaside-staging", "sigstore-staging")
 Node = Any  # a node of yaml: the classes are known only where it is imported
 _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
-_NULL = frozenset({"", "~", "null"})
-_STRING_TAG, _MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_STRING_TAG, _NULL_TAG, _MERGE_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "merge"))
 _SCHEME = r"(?a)(file|https?)://"
 _FLOW = rb"[][{}]"
 _DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
@@ -317,16 +316,16 @@ def _flag(path: str, node: Node, what: str) -> bool | None:
     text = _text(path, node, what)
     if text is None:
         return None
-    if node.tag != _STRING_TAG or node.style is None:
-        if text.lower() in _TRUE:
-            return True
-        if text.lower() in _FALSE:
-            return False
+    word = text.lower()
+    # PyYAML takes `y` and `n` for texts; the other tools know no mixed case
+    plain = node.tag != _STRING_TAG or (node.style is None and word in ("y", "n"))
+    if plain and word in _TRUE | _FALSE and text in (word, word.capitalize(), word.upper()):
+        return word in _TRUE
     raise _invalid(path, node, what, "true or false", text)
 
 
 def _is_null(node: Node) -> bool:
-    return node.id == "scalar" and node.style is None and str(node.value).lower() in _NULL
+    return bool(node.tag == _NULL_TAG)
 
 
 def _kind(node: Node) -> str:

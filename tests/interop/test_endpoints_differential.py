@@ -113,6 +113,9 @@ class Generator:
         "[registry]\nlocation = 'a.io'",
         "registry = 1",
         "aliases = 1",
+        "x = 9223372036854775808",
+        "x = [[{y = [-9223372036854775809]}]]",
+        "x = 1e400",
     )
     FLAWED_TABLES = (
         "[aliases]\n'a:1' = 'x.io/a'",

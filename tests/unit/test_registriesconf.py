@@ -174,7 +174,7 @@ MALFORMED: tuple[tuple[str, str, str], ...] = (
     ("C32 value", "[aliases]\n'a'='x/y'", "aliases.a: expected a repository with its host"),
     ("C32 tag", "[aliases]\n'a'='x.io/y:1'", "expected a repository with its host, without tag and digest"),
     ("not TOML", "[[registry]]\nlocation = ex.com", "not valid TOML at line 2 column 12: "),
-    ("endless number", "a = " + "9" * 5000, "not valid TOML: a number that is too long"),
+    ("endless number", "a = " + "9" * 5000, "not valid TOML: a number that is too large"),
     ("key twice", "[[registry]]\nlocation='a.io'\nlocation='b.io'", "not valid TOML at line 3"),
     (
         "key twice, in two spellings",

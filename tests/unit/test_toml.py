@@ -20,7 +20,10 @@ class TomlTest(unittest.TestCase):
             (b"a = 1\nb = = 2", "not valid TOML at line 2 column 5: invalid value"),
             (b"a = 1\na = 2", "not valid TOML at"),
             (b"a = " + b"[" * 100_000, "not valid TOML: nested too deep"),
-            (b"a = " + b"9" * 5000, "not valid TOML: a number that is too long"),
+            (b"a = " + b"9" * 5000, "not valid TOML: a number that is too large"),
+            (b"a = 9223372036854775808", "not valid TOML: a number that is too large"),
+            (b"[[a]]\nb = [{c = [-9223372036854775809]}]", "not valid TOML: a number that is too large"),
+            (b"a = -1e400", "not valid TOML: a number that is too large"),
             (b"a" + b".a" * 2001 + b" = 1", "not valid TOML: keys of too many parts"),
         ):
             with self.subTest(data[:20]), self.assertRaisesRegex(ConfigurationError, f"^/etc/x.conf: {reason}"):

@@ -195,6 +195,8 @@ class SignatureStoresTest(unittest.TestCase):
             ("URL as list", "default-docker:\n  lookaside: [x]", "line 2: default-docker: lookaside: expected"),
             ("no boolean", "default-docker:\n  use-sigstore-attachments: maybe", "true or false, found 'maybe'"),
             ("quoted boolean", "default-docker:\n  use-sigstore-attachments: 'true'", "true or false"),
+            ("boolean as a text", "default-docker:\n  use-sigstore-attachments: !!str true", "true or false"),
+            ("boolean in mixed case", "default-docker:\n  use-sigstore-attachments: tRue", "true or false"),
             ("key twice", "docker: {}\ndocker: {}", "line 2: the file: the key 'docker' occurs twice"),
             ("scope twice", "docker:\n  a.io: {}\n  a.io: {}", "line 3: docker: the key 'a.io' occurs twice"),
             (
