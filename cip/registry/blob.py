@@ -300,10 +300,7 @@ class RegistryBlob:
             self._share = endpoint.name
         self._stall.begin_try()
         self._in_try = 0
-        wait = self._candidates.take_turn(source)
-        if 0 < wait < min(self._stall.remaining(), self._limits.remaining()):
-            self._clock.sleep(wait, self._cancellation)
-            self._stall.count(wait, 0)
+        self._candidates.await_turn(lambda: min(self._stall.remaining(), self._limits.remaining()), self._sleep)
         began = self._clock.monotonic()
         self._try_limits = self._limits
         if self._is_document and self._candidates.have_another():
@@ -412,9 +409,12 @@ class RegistryBlob:
                 source.endpoint.name, following.endpoint, error, digest=digest, offset=self._offset
             )
         if wait:
-            self._clock.sleep(wait, self._cancellation)
-            self._stall.count(wait, 0)
+            self._sleep(wait)
         self._candidates.current = following
+
+    def _sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds, self._cancellation)
+        self._stall.count(seconds, 0)
 
     def _complete(self, error: CipError) -> CipError:
         error.digest = str(self._descriptor.digest)

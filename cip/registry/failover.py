@@ -104,9 +104,9 @@ class Candidates(Generic[P]):
         """Seconds until an endpoint may be asked."""
         return max(0.0, candidate.ready_at - self._clock.monotonic(), self.backoff_of(candidate))
 
-    def take_turn(self, candidate: Candidate[P]) -> float:
-        """The same for a blob that is going to ask then."""
-        return self._repeats.take_turn(candidate.endpoint)
+    def await_turn(self, patience: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        """Sleep until the current endpoint may be asked, if that is within `patience`."""
+        self._repeats.await_turn(self.current.endpoint, patience, sleep)
 
     def backoff_of(self, candidate: Candidate[P]) -> float:
         """Seconds that the host of an endpoint asked everybody to wait."""
@@ -153,9 +153,7 @@ def ask_endpoints(
             now = clock.monotonic()
             share = min(limits.times.control_endpoint, (overall - now) / left)
             mine = limits.until(overall if left == 1 else now + share)
-        wait = candidates.take_turn(current)
-        if 0 < wait < mine.remaining():  # else it would never be asked: one question more does the host no harm
-            clock.sleep(wait, limits.cancellation)
+        candidates.await_turn(mine.remaining, lambda wait: clock.sleep(wait, limits.cancellation))
         try:
             return current.endpoint, ask(current.endpoint, mine)
         except CipError as error:

@@ -106,13 +106,15 @@ class HostBackoff:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._until: dict[str, float] = {}
+        self._wished: dict[str, float] = {}  # until when the host itself wants to be left alone
+        self._until: dict[str, float] = {}  # the same with the turns that were taken
         self._spacing: dict[str, float] = {}
 
     def postpone(self, host: str, seconds: float) -> None:
         """Leave `host` alone for `seconds` from now, and ask it at least SPACING apart then, or so many seconds."""
         until = self._clock.monotonic() + seconds
         with self._lock:
+            self._wished[host] = max(until, self._wished.get(host, until))
             self._until[host] = max(until, self._until.get(host, until))
             self._spacing[host] = min(SPACING, seconds)
 
@@ -127,8 +129,13 @@ class HostBackoff:
                 self._spacing[host] = spacing * SPACING_DECAY
             return turn - now
 
+    def is_postponed(self, host: str) -> bool:
+        """Whether `host` wants to be left alone still; a turn that was taken before it said so is void."""
+        with self._lock:
+            return self._wished.get(host, 0.0) > self._clock.monotonic()
+
     def remaining(self, host: str) -> float:
-        """Seconds that `host` is still to be left alone."""
+        """Seconds until `host` may be asked."""
         with self._lock:
             return max(0.0, self._until.get(host, 0.0) - self._clock.monotonic())
 
@@ -194,9 +201,15 @@ class Repeats:
         """Seconds that the host of `place` asked everybody to wait."""
         return self._backoff.remaining(place.name)
 
-    def take_turn(self, place: Named) -> float:
-        """The same for a caller that is going to ask then."""
-        return self._backoff.take_turn(place.name, self._jitter)
+    def await_turn(self, place: Named, patience: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        """Sleep until `place` may be asked, also by what its host says to others meanwhile.
+
+        Not where that is beyond the seconds of `patience`: it would never be asked, and one question more does no harm.
+        """
+        while 0 < (wait := self._backoff.take_turn(place.name, self._jitter)) < patience():
+            sleep(wait)
+            if not self._backoff.is_postponed(place.name):
+                break
 
     def tell(self, attempt: int, error: CipError, wait: float, digest: str | None) -> None:
         """Record that something is tried again."""

@@ -195,6 +195,26 @@ class OnePlaceTest(EngineCase):
         self.assertEqual(waits[:4], [2, 3, 3.9, 4.71])
         self.assertLess(waits[-1], 2 + SPACING / (1 - SPACING_DECAY))
 
+    def test_a_turn_that_was_taken_before_the_host_wished_to_wait_is_void(self) -> None:
+        self.backoff.postpone("h", 2)
+        repeats = Repeats(RetryOptions(), self.backoff, self.clock, self.events.events, jitter=lambda: 0.5)
+        told = [10.0, 20.0]  # what another connection is told while this one waits for its turn
+
+        def sleep(seconds: float) -> None:
+            self.clock.now += seconds - 0.5
+            if told:
+                self.backoff.postpone("h", told.pop(0))
+            self.clock.now += 0.5
+
+        for expected in (31, 32, 32.9):  # 2, 1.5 + 10, 11 + 20, then as they come
+            repeats.await_turn(Place("h"), lambda: 100, sleep)
+            self.assertAlmostEqual(self.clock.now - self.began, expected)
+
+    def test_a_turn_beyond_the_time_there_is_is_not_waited_for(self) -> None:
+        self.backoff.postpone("h", 30)
+        repeats = Repeats(RetryOptions(), self.backoff, self.clock, self.events.events)
+        repeats.await_turn(Place("h"), lambda: 29, lambda _: self.fail("it waited in vain"))
+
     def test_no_wish_to_wait_means_no_wait(self) -> None:
         place = Place("h", [throttled(0), throttled(0)])
         self.assertEqual(self.ask(place), "from h")
