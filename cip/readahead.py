@@ -3,7 +3,9 @@
 
 Rules: the layers behind the one that the parent asks for are opened early, in the order of the manifest and for the
 same access, at most CONNECTIONS at a time, each by a thread that fills a bounded buffer, waits while there is no room,
-and then takes the next layer: a thread for each would cost more than a small layer. A parent that may have some of the
+and then takes the next layer: a thread for each would cost more than a small layer. The first one begins alone, and
+each answer allows one more: of many machines at a registry that refuses what is too much, each would meet as many
+refusals as it asks at once. A parent that may have some of the
 layers already has to ask for one behind the other first, and for one that is not expected nothing more is begun. One
 connection to a source is always left: a layer that waits with a full buffer keeps its own, and what the parent asks
 for must not wait for it. A layer that has arrived whole has given its connection back, and the next one takes its
@@ -21,7 +23,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -57,7 +59,8 @@ class ReadAhead:
         self._access = BlobAccess.VERIFIED  # of the layer that the parent asked for last
         self._first_fill = min(FIRST_FILL, limit)
         self._others = min(OTHERS, limit)  # bytes
-        self._at_once = min(CONNECTIONS, connections - 1)
+        self._most_at_once = min(CONNECTIONS, connections - 1)
+        self._at_once = min(1, self._most_at_once)
         self._layers = {layer.digest: layer for layer in layers}
         self._order = tuple(self._layers)
         self._places = {digest: place for place, digest in enumerate(self._order)}
@@ -91,7 +94,10 @@ class ReadAhead:
             reader = early.take()
         elif early is not None:
             early.close()
-        return reader if reader is not None else self._open_blob(descriptor, access)
+        if reader is not None:
+            return reader
+        reader = self._open_blob(descriptor, access)
+        return reader if self._at_once == self._most_at_once else _ToldReader(reader, self._answered)
 
     def close(self) -> None:
         """Read nothing more ahead."""
@@ -108,6 +114,13 @@ class ReadAhead:
             self._work.notify_all()
         for early in forgotten:
             early.close()
+
+    def _answered(self) -> None:
+        """Told that a layer has bytes: one more may be on its way."""
+        with self._lock:
+            if self._at_once < self._most_at_once:
+                self._at_once += 1
+                self._begin_following()
 
     def _run(self, early: _EarlyBlob | None) -> None:
         """A thread: one blob after the other."""
@@ -204,7 +217,7 @@ class ReadAhead:
             more = 0 if is_next else self._first_fill
             if underway >= self._at_once or len(early) >= LAYERS or others + more > self._others:
                 break
-            begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill)
+            begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill, self._answered)
             try:
                 self._start(begun)
             except CipError as error:
@@ -249,12 +262,37 @@ class _Block:
         self.filled = self.taken = 0
 
 
+class _ToldReader:
+    """A blob that tells its first bytes."""
+
+    def __init__(self, reader: BlobReader, tell: Callable[[], object]) -> None:
+        self._reader = reader
+        self._tell: Callable[[], object] | None = tell
+        self.blame, self.restart, self.close = reader.blame, reader.restart, reader.close
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob as the source states it."""
+        return self._reader.size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next bytes."""
+        count = self._reader.readinto(buffer)
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
+        return count
+
+
 class _EarlyBlob:
     """One blob that nobody has asked for yet; once taken, a reader."""
 
-    def __init__(self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int) -> None:
+    def __init__(
+        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, answered: Callable[[], object]
+    ) -> None:
         self.access = access
         self._open_blob = open_blob
+        self._answered = answered
         self._descriptor = descriptor
         self._digest = descriptor.digest
         self._fill = fill
@@ -394,7 +432,7 @@ class _EarlyBlob:
                 reader.close()
 
     def _read_early(self) -> None:
-        reader = self._open_blob(self._descriptor, self.access)
+        reader = _ToldReader(self._open_blob(self._descriptor, self.access), self._answered)
         with self._changed:
             self._reader = reader
             self._changed.notify_all()

@@ -29,8 +29,8 @@ class _Reader(BytesReader):
         self.restarts = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
-        if self.image.stalled and not self.closed.wait(0 if not self.image.stalled.is_set() else 30):
-            pass
+        if self.image.stalled.is_set() and self.taken >= self.image.stalled_at:
+            self.closed.wait(30)
         if self.closed.is_set():
             raise NetworkError("closed")
         if self.image.broken:
@@ -65,6 +65,7 @@ class _Image:
         self.absent: set[Digest] = set()  # layers whose opening fails
         self.step = BLOCK  # bytes that one read brings at most
         self.stalled = threading.Event()
+        self.stalled_at = 0  # bytes of a layer that come nevertheless
         self._lock = threading.Lock()
 
     def layers(self) -> tuple[Descriptor, ...]:
@@ -150,11 +151,36 @@ class ReadAheadCase(ThreadCheckedCase):
     def test_at_most_three_blobs_are_on_their_way(self) -> None:
         image = self.image(10)
         image.stalled.set()
+        image.step = image.stalled_at = 1
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
-        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).readinto(memoryview(bytearray(1)))
         self.assertTrue(_settle(lambda: len(image.readers) == 1 + CONNECTIONS))
         self.assertEqual(set(image.opened), set(image.order[: 1 + CONNECTIONS]))
         ahead.close()
+
+    def test_the_first_one_begins_alone_and_each_answer_allows_one_more(self) -> None:
+        image = self.image(10)
+        image.stalled.set()
+        image.step, image.stalled_at = 1, 2
+        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        self.made.append(ahead)
+        early = threading.Event()
+        first = image.open_blob
+
+        def open_blob(descriptor: Descriptor, access: BlobAccess) -> _Reader:
+            if descriptor.digest != image.order[0]:
+                self.assertTrue(early.wait(5))
+            return first(descriptor, access)
+
+        ahead._open_blob = open_blob
+        reader = ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED)
+        self.assertEqual(len(ahead._early), 1, "until there is any answer")
+        reader.readinto(memoryview(bytearray(1)))
+        self.assertEqual(len(ahead._early), 2, "the answer of what the parent asked for")
+        reader.readinto(memoryview(bytearray(1)))
+        self.assertEqual(len(ahead._early), 2, "which counts once")
+        early.set()
+        self.assertTrue(_settle(lambda: len(ahead._early) == 3), "that of one asked for early")
 
     def test_threads_are_as_many_as_connections_not_as_layers(self) -> None:
         image = self.image(60, 64)
@@ -327,8 +353,9 @@ class ReadAheadCase(ThreadCheckedCase):
     def test_closing_ends_threads_that_stand_in_a_read(self) -> None:
         image = self.image(4)
         image.stalled.set()
+        image.step = image.stalled_at = 1
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
-        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
+        ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).readinto(memoryview(bytearray(1)))
         self.assertTrue(_settle(lambda: len(image.readers) == 4))
         ahead.close()
 
