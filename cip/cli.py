@@ -149,12 +149,12 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
     opener, confinement, last_words = _core(invocation, stack, asked=sock is not None and _asks_for_content(sock))
     from .wire import httpserver  # here, because a connection may be on its way by now
 
-    space = opener.sources.space
+    make_file = opener.sources.make_file
     if sock is not None:
-        conversation = httpserver.on_socket(sock, open_image, space)
+        conversation = httpserver.on_socket(sock, open_image, make_file)
     else:
         assert streams is not None
-        conversation = httpserver.Conversation(*streams, open_image, space)
+        conversation = httpserver.Conversation(*streams, open_image, make_file)
     stack.callback(conversation.close)
     status = _converse(conversation, confinement, last_words)
     if streams is not None and not told and status == EXIT_SERVED and not conversation.was_asked:

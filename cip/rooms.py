@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from .sources.layoutreferrers import LayoutReferrers as LayoutReferrers
     from .sources.storage.source import open_storage as open_storage
     from .sources.tarball import open_tarball as open_tarball
-    from .temporary import TemporarySpace
     from .trust.bundle.requirement import candidates_among as candidates_among
     from .trust.openpgp.selftest import require_reliable as require_reliable
     from .trust.openpgp.simplesigning import parse_signed_by as parse_signed_by
@@ -100,7 +99,7 @@ ROOMS = (
         ("signatures",),
     ),
     Room("convert", ("model.convert",), "Docker's manifests in OCI form; `GetFullConfig`"),
-    Room("archives", ("sources.archives",), "`oci-archive:`, `docker-archive:`"),
+    Room("archives", ("sources.archives", "temporary"), "`oci-archive:`, `docker-archive:`"),
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
     Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
@@ -273,9 +272,9 @@ if not TYPE_CHECKING:  # which knows the names from above
         return _load(name, OFFERS[name])
 
 
-def spools(space: "TemporarySpace", what: str) -> "Spools":
+def spools(settings: "Settings", what: str) -> "Spools":
     """The temporary files of the process, which `what` asks for. Raises UnsupportedError."""
-    made: Spools = _load("Spools", Offer("sources.archives.spool", what, _transport))(space)
+    made: Spools = _load("open_spools", Offer("sources.archives.spool", what, _transport))(settings)
     return made
 
 

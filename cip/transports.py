@@ -13,7 +13,6 @@ from .model.reference import ImageReference, Transport
 from .net.redaction import Secrets
 from .settings import Settings
 from .sources.base import ImageSource
-from .temporary import TemporarySpace
 
 if TYPE_CHECKING:
     from .hostconfig.registriesconf import RegistriesConfig
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from .registry.session import RegistrySession
     from .registry.source import RegistrySource
     from .sources.archives.spool import Spools
+    from .temporary import TemporaryFile
 
 
 class SourceOpener:
@@ -38,7 +38,6 @@ class SourceOpener:
         self._session: RegistrySession | None = None
         self._call_off: Callable[[], None] | None = None
         self._early: tuple[ImageReference, RegistrySource] | None = None  # opened before anybody opens it
-        self.space = TemporarySpace(settings.tmpdir, settings.tmp_limit)
         self._spools: Spools | None = None
         self._parts: PartStore | None = None
         if settings.partial_dir is not None:  # now, because a confined process cannot make a directory any more
@@ -74,6 +73,10 @@ class SourceOpener:
         if self._call_off is not None:
             self._call_off()
 
+    def make_file(self) -> TemporaryFile:
+        """An empty file without a name, for the caller to close. Raises SourceError, UnsupportedError."""
+        return self._shared_spools("temporary files").space.make()
+
     def close(self) -> None:
         """Close idle connections."""
         if self._session is not None:
@@ -104,12 +107,17 @@ class SourceOpener:
             early, self._early = self._early, None
             return early[1] if early is not None and early[0] == reference else self._open_registry(reference)
         return rooms.open_with_local_sources(
-            reference, self._settings, self._open_registry, self._events, self._programs, self._shared_spools(reference)
+            reference,
+            self._settings,
+            self._open_registry,
+            self._events,
+            self._programs,
+            self._shared_spools(f"{reference.transport}:"),
         )
 
-    def _shared_spools(self, reference: ImageReference) -> Spools:
+    def _shared_spools(self, what: str) -> Spools:
         if self._spools is None:
-            self._spools = rooms.spools(self.space, f"{reference.transport}:")
+            self._spools = rooms.spools(self._settings, what)
         return self._spools
 
     def _open_layout(self, reference: ImageReference) -> ImageSource:
@@ -118,7 +126,7 @@ class SourceOpener:
         return open_layout(reference, self._settings)
 
     def _open_oci_archive(self, reference: ImageReference) -> ImageSource:
-        spools = self._shared_spools(reference)
+        spools = self._shared_spools(f"{reference.transport}:")
         return rooms.open_oci_archive(reference, spools, self._programs, self._settings.platform)
 
     def _open_directory(self, reference: ImageReference) -> ImageSource:
@@ -127,16 +135,18 @@ class SourceOpener:
         return open_directory(reference)
 
     def _open_docker_archive(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_docker_archive(reference, self._shared_spools(reference), self._programs)
+        return rooms.open_docker_archive(reference, self._shared_spools(f"{reference.transport}:"), self._programs)
 
     def _open_daemon(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_daemon(reference, self._settings, self._shared_spools(reference), self._programs)
+        return rooms.open_daemon(
+            reference, self._settings, self._shared_spools(f"{reference.transport}:"), self._programs
+        )
 
     def _open_storage(self, reference: ImageReference) -> ImageSource:
         return rooms.open_storage(reference, self._settings)
 
     def _open_tarball(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_tarball(reference, self._shared_spools(reference), self._programs)
+        return rooms.open_tarball(reference, self._shared_spools(f"{reference.transport}:"), self._programs)
 
 
 _OPENERS = {

@@ -28,13 +28,13 @@ from ..errors import CipError, ErrorCode, NotFoundError, PeerError, SourceError,
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
 from ..model.mediatype import OCI_INDEX
 from ..net.lines import REQUEST_BODY_LIMIT, REQUESTS, Chunks, EndedError, Lines, MalformedError, framing_of, words_of
-from ..temporary import TemporarySpace
 from .fds import Output, receive_into
 from .problem import RequestFault, encode, http_status, one_line, problem, seconds_to_wait, unforeseen
 from .target import artifact_type_of, parse_target
 
 if TYPE_CHECKING:
     from ..image import Image
+    from ..temporary import TemporaryFile
 
 EXIT_SERVED = 0
 EXIT_FAILED = 1
@@ -49,27 +49,28 @@ _EVERYWHERE = ("GET", "HEAD", "POST", "OPTIONS")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+,;=0-9A-Za-z._~%-]*)(?::[0-9]*)?", re.ASCII)
 
 OpenImage = Callable[[], "Image"]
+MakeFile = Callable[[], "TemporaryFile"]
 
 
-def on_socket(sock: socket.socket, open_image: OpenImage, space: TemporarySpace) -> "Conversation":
+def on_socket(sock: socket.socket, open_image: OpenImage, make_file: MakeFile) -> "Conversation":
     """The conversation on a connected stream socket, which the caller closes."""
     with suppress(OSError):  # a smaller buffer works too
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    return Conversation(sock.fileno(), sock.fileno(), open_image, space)
+    return Conversation(sock.fileno(), sock.fileno(), open_image, make_file)
 
 
 class Conversation(BaseHTTPRequestHandler):
     """One connection from its first request to its end, in the thread that calls `begin` and `run`.
 
     `open_image` is called at the first request that needs it, and again after a failure; a success is kept until
-    `close`. `space` is for blobs of unknown size that an HTTP/1.0 parent asks for.
+    `close`. `make_file` is for blobs of unknown size that an HTTP/1.0 parent asks for.
     """
 
     protocol_version = "HTTP/1.1"  # the base's own closes after each answer
     default_request_version = "HTTP/1.1"  # with the base's own a fault in the first line is answered without a head
     raw_requestline: bytes
 
-    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, space: TemporarySpace) -> None:
+    def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, make_file: MakeFile) -> None:
         # Not the base's, which wants a socket and ends with the conversation: nobody could look at it from beside.
         self._lines = Lines(lambda view: receive_into(input_fd, view), REQUESTS)
         self._output = Output(output_fd)
@@ -77,7 +78,7 @@ class Conversation(BaseHTTPRequestHandler):
         self.wfile = self._output
         self._output_fd = output_fd
         self._open_image = open_image
-        self._space = space
+        self._make_file = make_file
         self._image: Image | None = None
         self._headers_buffer: list[bytes] = []
         self._answering = False
@@ -331,7 +332,7 @@ class Conversation(BaseHTTPRequestHandler):
     def _send_spooled(self, reader: BlobReader, expected: Descriptor) -> None:
         """Learn the size first, in a file without a name."""
         try:
-            file = self._space.make()
+            file = self._make_file()
         except SourceError as error:
             raise RequestFault(
                 505, f"the size of this blob is not known, so it needs HTTP/1.1 or room in --tmpdir: {error}"

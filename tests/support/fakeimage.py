@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple, NoReturn, cast
 
 from cip.content import BlobAccess, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, ErrorCode, NotFoundError
@@ -31,6 +31,11 @@ DIGEST_BIG = digest_of(BIG)
 BAD = bytes([BIG[0] ^ 1]) + BIG[1:]
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 OpenBlob = Callable[[], BlobReader]
+
+
+def no_file() -> NoReturn:
+    """Stands for what makes a temporary file, where no blob is of unknown size."""
+    raise AssertionError("a temporary file is made")
 
 
 class Manifest(NamedTuple):

@@ -23,11 +23,10 @@ from cip.content import BlobReader, BytesReader  # noqa: E402  (importable from 
 from cip.errors import ErrorCode, NetworkError, NotFoundError  # noqa: E402
 from cip.image import Image  # noqa: E402
 from cip.model.descriptor import UNKNOWN_SIZE, digest_of  # noqa: E402
-from cip.temporary import TemporarySpace  # noqa: E402
 from cip.wire import httpserver  # noqa: E402
 from cip.wire.fds import adopt_socket  # noqa: E402
 from cip.wire.jsonproxy.conversation import Conversation  # noqa: E402
-from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeImage, Manifest, Stalled  # noqa: E402
+from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeImage, Manifest, Stalled, no_file  # noqa: E402
 from tests.support.images import CONFIG_C, LAYER_T, describe, manifest  # noqa: E402
 from tests.support.referrers import carrier  # noqa: E402
 
@@ -105,8 +104,7 @@ def main(arguments: list[str]) -> int:
                 with Conversation(sock, opener) as by_json:
                     return converse(by_json)
             reference = arguments[-1]
-            space = TemporarySpace("/nonexistent", 0)
-            return converse(httpserver.on_socket(sock, lambda: opener.open(reference), space))
+            return converse(httpserver.on_socket(sock, lambda: opener.open(reference), no_file))
         return misbehave(sock, scenario, speaks_json)
 
 

@@ -28,14 +28,14 @@ from cip.errors import (
 )
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from cip.model.mediatype import OCI_INDEX, OCI_MANIFEST
-from cip.temporary import TemporarySpace
 from cip.wire import httpserver
 from cip.wire.fds import adopt_streams
-from tests.support.fakeimage import ServedReferrer
+from tests.support.fakeimage import ServedReferrer, no_file
 from tests.support.parent import PATIENCE, Line
 
 if TYPE_CHECKING:
     from cip.image import Image
+    from cip.temporary import TemporaryFile
 
 MANIFEST = b'{"schemaVersion":2}'
 LAYER = b"x" * 10240
@@ -138,21 +138,21 @@ class Conversations(unittest.TestCase):
         self.settled: list[list[object]] = []
         self.status: int | None = None
 
+    def make_file(self) -> "TemporaryFile":
+        return no_file()
+
     def settle(self) -> None:
         """What is done between the two halves of a conversation; keeps which blobs had been opened then."""
         self.settled.append(list(self.image.opened))
 
     @contextlib.contextmanager
-    def serving(
-        self, open_image: Callable[[], FakeImage] | None = None, *, status: int | None = 0, tmpdir: str = "/tmp"
-    ) -> Iterator[Line]:
+    def serving(self, open_image: Callable[[], FakeImage] | None = None, *, status: int | None = 0) -> Iterator[Line]:
         """A line to a server; `status` is the exit status it must end with once the line is closed (None: whatever)."""
         ours, theirs = socket.socketpair()
         opener = cast("Callable[[], Image]", open_image or (lambda: self.image))
 
         def serve() -> None:
-            space = TemporarySpace(tmpdir, 1 << 30)
-            with theirs, contextlib.closing(httpserver.on_socket(theirs, opener, space)) as conversation:
+            with theirs, contextlib.closing(httpserver.on_socket(theirs, opener, self.make_file)) as conversation:
                 if conversation.begin():
                     self.settle()
                     conversation.run()
@@ -486,24 +486,6 @@ class Http10(Conversations):
             for _ in range(2):
                 answer = line.ask("GET", "/manifest", "Connection: keep-alive", version="1.0")
                 self.assertEqual((answer.body, answer.field("Connection")), (MANIFEST, "keep-alive"))
-
-    def test_blob_of_unknown_size_gets_a_length_c9(self) -> None:
-        target = self.image.with_blob(BIG, size=UNKNOWN_SIZE, reader=FakeReader(BIG, size=UNKNOWN_SIZE))
-        with self.serving() as line:
-            answer = line.ask("GET", target, version="1.0")
-            self.assertEqual((answer.framing, answer.body == BIG), ("length", True))
-
-    def test_blob_of_unknown_size_that_is_wrong_is_an_honest_error(self) -> None:
-        target = self.image.with_blob(BIG, size=UNKNOWN_SIZE, reader=FakeReader(BIG[1:], size=UNKNOWN_SIZE))
-        with self.serving() as line:
-            self.assertEqual(line.ask("GET", target, version="1.0").problem()["type"], "content-mismatch")
-
-    def test_blob_of_unknown_size_without_room_for_it_is_refused(self) -> None:
-        target = self.image.with_blob(LAYER, size=UNKNOWN_SIZE, reader=FakeReader(LAYER, size=UNKNOWN_SIZE))
-        with self.serving(tmpdir="/nowhere") as line:
-            problem = line.ask("GET", target, version="1.0").problem()
-        self.assertEqual(problem["status"], 505)
-        self.assertRegex(problem["detail"], "needs HTTP/1.1 or room in --tmpdir: temporary file in .*no such file")
 
 
 class Requests(Conversations):
@@ -893,8 +875,7 @@ class Streams(unittest.TestCase):
         def serve() -> None:
             opener = cast("Callable[[], Image]", lambda: image)
             with adopt_streams(input_fd, output_fd) as streams:
-                space = TemporarySpace("/tmp", 1)
-                conversation = httpserver.Conversation(*streams, opener, space)
+                conversation = httpserver.Conversation(*streams, opener, no_file)
                 assert conversation.begin()
                 conversation.run()
                 statuses.append(conversation.exit_status)

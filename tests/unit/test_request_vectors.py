@@ -15,8 +15,8 @@ from unittest import mock
 from cip import log
 from cip.errors import ErrorCode, NotFoundError
 from cip.model.descriptor import Digest, digest_of
-from cip.temporary import TemporarySpace
 from cip.wire import httpserver
+from tests.support.fakeimage import no_file
 
 if TYPE_CHECKING:
     from cip.image import Image
@@ -68,7 +68,7 @@ def converse(data: bytes) -> tuple[bytes, int]:
         statuses: list[int] = []
 
         def serve() -> None:
-            conversation = httpserver.on_socket(theirs, lambda: cast("Image", _Manifest()), TemporarySpace("/tmp", 1))
+            conversation = httpserver.on_socket(theirs, lambda: cast("Image", _Manifest()), no_file)
             with contextlib.closing(conversation):
                 if conversation.begin():
                     conversation.run()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 
 from ...content import undo_on_error
+from ...settings import Settings
 from ...temporary import TemporaryFile, TemporarySpace
 from ..files import refused
 
@@ -17,7 +18,7 @@ class Spools:
     """The temporary files of one process in `space`; each is filled once and freed when nobody uses it."""
 
     def __init__(self, space: TemporarySpace) -> None:
-        self._space = space
+        self.space = space
         self._lock = threading.Lock()
         self._files: dict[Hashable, _SharedFile] = {}
 
@@ -37,7 +38,7 @@ class Spools:
             return SpooledFile(shared.file.descriptor, release)
 
     def _filled(self, fill: Callable[[TemporaryFile], None]) -> TemporaryFile:
-        file = self._space.make()
+        file = self.space.make()
         with undo_on_error(file.close):
             fill(file)
         return file
@@ -50,6 +51,11 @@ class Spools:
             del self._files[key]
         if shared.file is not None:
             shared.file.close()
+
+
+def open_spools(settings: Settings) -> Spools:
+    """Those of a process with these settings, in `--tmpdir`."""
+    return Spools(TemporarySpace(settings.tmpdir, settings.tmp_limit))
 
 
 class _SharedFile:

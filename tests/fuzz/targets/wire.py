@@ -2,7 +2,6 @@
 """Targets of what the parent asks, on both protocols."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -11,10 +10,10 @@ from cip.errors import ErrorCode, NotFoundError
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.net.lines import REQUESTS, Lines
-from cip.temporary import TemporarySpace
 from cip.wire.httpserver import Conversation as HttpConversation
 from cip.wire.jsonproxy.methods import _METHODS as JSON_METHODS
 from cip.wire.jsonproxy.packets import encode_success, parse_request
+from tests.support.fakeimage import no_file
 
 from ..engine import Target
 from ..mutation import mutate_json
@@ -71,8 +70,7 @@ class _Conversation(HttpConversation):
     """Keeps the methods of what it answered, the last one perhaps because it is faulty."""
 
     def __init__(self, input_fd: int, output_fd: int) -> None:
-        space = TemporarySpace(tempfile.gettempdir(), 1 << 20)
-        super().__init__(input_fd, output_fd, lambda: cast("Image", _Image()), space)
+        super().__init__(input_fd, output_fd, lambda: cast("Image", _Image()), no_file)
         self.methods: list[str] = []
 
     def handle_one_request(self) -> None:
