@@ -6,7 +6,8 @@ It takes three requests over a socket pair: verify (key ring, message), decompre
 one is confined with what it runs: it changes no file and reaches nobody, for gpgv and zstd read what strangers wrote.
 Command lines and environments are its own. Descriptors are used
 as they are and never opened anew by a path, which would give more rights than the sender has. It cannot be traced and
-leaves no core, for it sees credentials. It ends with its socket, and everything that it runs ends before.
+leaves no core, for it sees credentials. It ends with its socket, and everything that it runs ends before. Killed, it
+takes along the programs that it started, but nobody is left to end what those started.
 """
 
 from __future__ import annotations

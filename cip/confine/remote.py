@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
@@ -15,8 +16,8 @@ from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, q
 from ..programs import OUTPUT_LIMIT, SEARCH_PATH, DirectPrograms, GpgvResult, ProgramResult, memory_file, seconds_left
 from ..settings import HELPER_PREFIX
 
-_GRACE = 1.0  # seconds beyond a program's own time-out until the helper process counts as dead
-_END_SECONDS = 2.0  # in which it may end by itself
+_GRACE = 1.0  # seconds to take a request, and beyond a program's own time-out, until the process counts as dead
+_END_SECONDS = 2.0  # in which all may end by themselves
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module as load; "
     "load(sys.argv[2]).main(int(sys.argv[3]))"
@@ -54,9 +55,12 @@ class HelperPrograms:
 
     def close(self) -> None:
         """End the helper processes, with all that they run, and reap them."""
-        for process in (self._tools, self._credentials):
-            if process is not None:
-                process.close()
+        processes = [each for each in (self._tools, self._credentials) if each is not None]
+        for process in processes:
+            process.control.close()
+        ends = time.monotonic() + _END_SECONDS
+        for process in processes:
+            process.wait(max(ends - time.monotonic(), 0))
 
     def abandon(self) -> None:
         """Kill what runs in this process's own name; a helper process sees our end by itself. From any thread."""
@@ -112,8 +116,9 @@ class _Process:
                 cwd="/",
                 env={"PATH": SEARCH_PATH, "LC_ALL": "C"},
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,
+                process_group=0,  # which is orphaned by our end; the kernel continues it then, if it is stopped
             )
+            ours.settimeout(_GRACE)
             _send_setup(ours, helpers, variables)
             stack.pop_all()
         self.control = ours
@@ -123,17 +128,16 @@ class _Process:
         """Its number."""
         return self._child.pid
 
-    def close(self) -> None:
-        """End it, with all that it runs, and reap it."""
+    def wait(self, seconds: float) -> None:
+        """Reap it, which ends with its socket; kill it if that takes longer."""
         from subprocess import TimeoutExpired
 
-        self.control.close()
-        try:
-            self._child.wait(_END_SECONDS)
-        except TimeoutExpired:
-            with suppress(PermissionError):  # a confined process sends no signal: it is seen to end no more
+        with suppress(TimeoutExpired, PermissionError):  # a confined process sends no signal: it is seen to end no more
+            try:
+                self._child.wait(seconds)
+            except TimeoutExpired:
                 self._child.kill()
-                self._child.wait()
+                self._child.wait(_END_SECONDS)
 
 
 def _send_setup(control: socket.socket, helpers: Sequence[str], variables: Mapping[str, str]) -> None:
@@ -163,8 +167,7 @@ def _ask(
         try:
             with theirs:
                 socket.send_fds(process.control, [json.dumps(request).encode()], [theirs.fileno(), *passed])
-            ours.settimeout(float(str(request["seconds"])) + _GRACE)
-            head, content = _read_reply(ours, name)
+            head, content = _read_reply(ours, name, time.monotonic() + float(str(request["seconds"])) + _GRACE)
         except OSError as error:
             require_time()
             raise _gone(name, error.strerror or str(error)) from error
@@ -185,10 +188,14 @@ def _origin() -> tuple[str, str]:
     return root, module
 
 
-def _read_reply(reply: socket.socket, name: str) -> tuple[Mapping[str, object], bytes]:
-    """Raises SourceError, OSError."""
+def _read_reply(reply: socket.socket, name: str, ends: float) -> tuple[Mapping[str, object], bytes]:
+    """What has come whole at `ends`, a time of the monotonic clock. Raises SourceError, OSError."""
     data = bytearray()
-    while part := reply.recv(65536):
+    while True:
+        reply.settimeout(max(ends - time.monotonic(), 1e-3))
+        part = reply.recv(65536)
+        if not part:
+            break
         data += part
         if len(data) > 2 * OUTPUT_LIMIT + 65536:  # gpgv's status lines and its output
             raise SourceError(f"{name}: printed too much", code=ErrorCode.LIMIT_EXCEEDED)

@@ -185,11 +185,13 @@ def confine_programs() -> None:
 def go_on_at_end_of_starter() -> None:
     """Be continued, where we are stopped, once the thread that started this process has ended. Raises OSError.
 
-    Then we end by ourselves, and what runs for us with all its children; killed we could not. Not where the starter is
-    confined with scopes of Landlock (ABI 6): those keep its last signal back too.
+    Then we end by ourselves, and what runs for us with all its children; killed we could not. Scopes of Landlock (ABI
+    6) keep back the last signal of a starter, but not what the kernel sends to a process group whose session ends:
+    SIGHUP, which must not end us, and SIGCONT.
     """
     import signal
 
+    signal.signal(signal.SIGHUP, lambda *_: None)  # unlike SIG_IGN not inherited by programs
     _require(_kernel()(_PRCTL, _PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0), "prctl")
 
 

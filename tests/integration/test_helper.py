@@ -17,7 +17,9 @@ import threading
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
+from cip.confine import remote
 from cip.confine.helper import AT_ONCE
 from cip.confine.remote import HelperPrograms
 from cip.content import start_timer, timed
@@ -357,19 +359,80 @@ class Process(HelperTestCase):
             proxy.kill()
         self.assert_gone(slow)
 
-    def test_a_stopped_one_ends_with_a_proxy_that_may_still_signal_it(self) -> None:
+    def test_a_stopped_one_ends_with_its_proxy_and_so_does_what_it_runs(self) -> None:
+        """Also where that is confined and sends no signal any more, not even its last one."""
         code = (
-            "import sys; from cip.confine.remote import HelperPrograms; programs = HelperPrograms(eval(sys.argv[1]));"
-            "programs.confine(needed=True, helpers=['fail']); programs.credentials('fail', 'r', purpose='test');"
-            "print(programs.pids[1], flush=True); sys.stdin.read()"
+            "import sys, threading; from cip.confine.remote import HelperPrograms; from cip.confine import sandbox;"
+            "programs = HelperPrograms(eval(sys.argv[1])); programs.confine(needed=True, helpers=['slow']);"
+            "ask = lambda: programs.credentials('slow', 'r', purpose='test');"
+            "threading.Thread(target=ask, daemon=True).start(); print(programs.pids[1], flush=True);"
+            "sys.stdin.readline(); {confine}; print(flush=True); sys.stdin.read()"
         )
-        command = [sys.executable, "-c", code, repr(self.programs._variables)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as proxy:
-            assert proxy.stdout is not None
-            helper = int(proxy.stdout.readline())
-            os.kill(helper, signal.SIGSTOP)
-            proxy.kill()
-        self.assert_gone(helper)
+        confined = "sandbox.confine(sandbox.Level.FULL, writable=[], readable=[], unix_sockets=False)"
+        for confine in ("0", confined):
+            command = [sys.executable, "-c", code.format(confine=confine), repr(self.programs._variables)]
+            with (
+                self.subTest(confine),
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                ) as proxy,
+            ):
+                assert proxy.stdout is not None and proxy.stdin is not None
+                helper = int(proxy.stdout.readline())
+                slow = self.slow_program()
+                proxy.stdin.write(b"\n")
+                proxy.stdin.flush()
+                proxy.stdout.readline()
+                os.kill(helper, signal.SIGSTOP)
+                proxy.kill()
+                self.assert_gone(slow)
+                self.assert_gone(helper)
+            self.mark.unlink()
+
+    def test_stopped_ones_are_waited_for_no_longer_than_one(self) -> None:
+        self.start()
+        stopped = self.programs.pids
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        waited: list[float] = []
+        real = subprocess.Popen.wait
+
+        def wait(child: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+            waited.append(-1 if timeout is None else timeout)
+            return real(child, timeout)
+
+        with mock.patch.object(subprocess.Popen, "wait", wait), mock.patch.object(remote, "_END_SECONDS", 0.5):
+            self.programs.close()
+        self.assertNotIn(-1, waited)
+        self.assertLess(sum(seconds for seconds in waited if seconds < 0.5), 0.5)
+        for pid in stopped:
+            self.assert_gone(pid)
+
+    def test_a_request_that_nobody_takes_and_an_answer_that_drips_have_a_limit(self) -> None:
+        self.start()
+        (stopped,) = self.programs.pids[1:]
+        os.kill(stopped, signal.SIGSTOP)
+        assert self.programs._credentials is not None
+        control = self.programs._credentials.control
+        with contextlib.suppress(TimeoutError):
+            for _ in range(100_000):
+                control.send(b"{}")
+        with self.assertRaisesRegex(SourceError, "the process that runs programs is gone: timed out"):
+            self.credentials("echo")
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            end = threading.Event()
+
+            def drip() -> None:
+                while not end.wait(0.02):
+                    theirs.send(b"x")
+
+            thread = threading.Thread(target=drip)
+            thread.start()
+            with self.assertRaises(TimeoutError):
+                remote._read_reply(ours, "gpgv", time.monotonic() + 0.3)
+            end.set()
+            thread.join()
 
     def test_one_that_is_gone_is_a_typed_error(self) -> None:
         self.start()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -243,6 +244,11 @@ def needs_landlock(test: unittest.TestCase, abi: int = 1) -> None:
         test.skipTest(f"needs Landlock ABI {abi}, this kernel has {ABI}")
 
 
+def continue_process(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # the kernel has done it, unless its new parent is of this session
+        os.kill(pid, signal.SIGCONT)
+
+
 class SandboxTest(unittest.TestCase):
     def setUp(self) -> None:
         self.scratch = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="cip-sandbox-")))
@@ -423,6 +429,9 @@ class Levels(SandboxTest):
                 process = Path("/proc", str(proxy.process.pid))
                 children = "".join((task / "children").read_text() for task in (process / "task").iterdir())
                 self.assertEqual(bool(children), expected)
+                for child in map(int, children.split()):
+                    os.kill(child, signal.SIGSTOP)  # which does not keep the proxy from its end
+                    self.addCleanup(continue_process, child)
 
     def test_a_credential_helper_that_is_named_too_late_is_refused_by_name(self) -> None:
         content = make_content(1000)
