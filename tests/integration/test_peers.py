@@ -138,7 +138,7 @@ class PeersTest(LeakCheckedTestCase):
             ours.send(b'{"method":"Initialize","args":[]}')
             answer = json.loads(ours.recv(32768))
             self.assertTrue(answer["success"])
-            self.assertEqual("0.2.3", answer["value"])
+            self.assertRegex(answer["value"], r"^0\.2\.[0-9]+$")  # 3 in Debian 12, 6 in 13
             ours.send(b'{"method":"Shutdown","args":[]}')
 
     def test_a_certificate_can_be_out_of_date(self) -> None:

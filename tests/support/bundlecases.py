@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cip.trust.bundle.bundle import Bundle, Envelope, parse_bundle
@@ -61,6 +61,7 @@ from .sigstore import (
     pem,
     public_pem,
     raw_extension,
+    rsa_key,
     spki,
 )
 from .stamps import StampAuthority, der, integer, oid, sequence, usage
@@ -225,12 +226,6 @@ def chain_of(*chosen: Callable[[World], Issued], media_type: str) -> Make:
         return world.bundle(change=change)
 
     return make
-
-
-@functools.cache
-def rsa_key(bits: int, exponent: int = 65537) -> Any:
-    """Made once: RSA keys take long."""
-    return rsa.generate_private_key(exponent, bits)
 
 
 @functools.cache
@@ -1178,7 +1173,11 @@ def stamper(kind: str) -> StampAuthority:
         "odd name": {"extensions": [*usage(), (x509.SubjectAlternativeName([other_name("x")]), True)]},
         "under old root": {"anchor": _under_old_root()},
     }
-    keys = {"rsa": lambda: rsa_key(2048), "rsa-1024": lambda: rsa_key(1024), "p224": lambda: kept("p224")}
+    keys: dict[str, Callable[[], Any]] = {
+        "rsa": lambda: rsa_key(2048),
+        "rsa-1024": lambda: rsa_key(1024),
+        "p224": lambda: kept("p224"),
+    }
     return StampAuthority(kind, **(options[kind] if kind in options else {"key": keys[kind]()}))
 
 

@@ -98,6 +98,7 @@ def _apt_options(name: str, suite: str) -> Sequence[str]:
         "Dir::Etc::preferences": "/dev/null",
         "Dir::Etc::preferencesparts": "/dev/null",
         "Acquire::Languages": "none",
+        "Acquire::Check-Valid-Until": "false",  # a mirror may stand still for weeks; who signed its lists is checked
         "APT::Sandbox::User": "root",
     }
     options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]

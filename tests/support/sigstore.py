@@ -6,6 +6,7 @@ Needs the package `cryptography`, which the virtual environment of tests/run has
 
 import base64
 import datetime
+import functools
 import hashlib
 import ipaddress
 import json
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from cip.model.signature import SIGSTORE_MIME_TYPE, SigstoreSignature
@@ -42,6 +43,24 @@ def sigstore_payload(reference: str = REFERENCE, digest: str = DIGEST, **changes
 def new_key(curve: ec.EllipticCurve | None = None) -> ec.EllipticCurvePrivateKey:
     """A new ECDSA key, P-256 unless told otherwise."""
     return ec.generate_private_key(curve or ec.SECP256R1())
+
+
+@functools.cache
+def rsa_key(bits: int, exponent: int = 65537) -> rsa.RSAPrivateKey:
+    """The one RSA key of this length: of two fixed primes, because looking for new ones takes a second."""
+    first, second = {1024: (761, 15), 2048: (1037, 309), 3072: (3797, 3069), 4096: (899, 4047)}[bits]
+    p, q = (3 << bits // 2 - 2) + first, (7 << bits // 2 - 3) + second
+    d = pow(exponent, -1, (p - 1) * (q - 1))
+    public = rsa.RSAPublicNumbers(exponent, p * q)
+    return rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public).private_key(
+        unsafe_skip_rsa_key_validation=True
+    )
+
+
+def dsa_key() -> dsa.DSAPrivateKey:
+    """A DSA key that nothing is to accept, of numbers that have the right lengths."""
+    parameters = dsa.DSAParameterNumbers(1 << 2047 | 1, 1 << 255 | 1, 2)
+    return dsa.DSAPrivateNumbers(3, dsa.DSAPublicNumbers(8, parameters)).private_key()
 
 
 def spki(key: PrivateKey) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from cip.model.descriptor import digest_of
@@ -31,6 +31,7 @@ from .sigstore import (
     b64,
     certified,
     der_string,
+    dsa_key,
     fulcio_leaf,
     intermediate,
     issue,
@@ -40,6 +41,7 @@ from .sigstore import (
     public_pem,
     raw_extension,
     root,
+    rsa_key,
     sign,
     signature_of,
     sigstore_payload,
@@ -128,7 +130,7 @@ class SigstoreCases:
 
     def _keys(self) -> Iterator[tuple[str, Requirement, SigstoreSignature]]:
         text = self.text
-        strong, edwards = rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()
+        strong, edwards = rsa_key(2048), ed25519.Ed25519PrivateKey.generate()
         p384 = new_key(ec.SECP384R1())
         for name, key in (
             ("P-224", new_key(ec.SECP224R1())),
@@ -137,7 +139,7 @@ class SigstoreCases:
             ("P-521", new_key(ec.SECP521R1())),
             ("RSA", strong),
             ("Ed25519", edwards),
-            ("RSA-1024", rsa.generate_private_key(65537, 1024)),
+            ("RSA-1024", rsa_key(1024)),
             ("secp256k1", new_key(ec.SECP256K1())),
         ):
             yield name, self.trusting(key), self.signed(key)
@@ -159,7 +161,7 @@ class SigstoreCases:
         yield "other mime type", self.trusting(), attachment
 
     def _key_files(self) -> Iterator[tuple[str, Requirement, SigstoreSignature]]:
-        strong = rsa.generate_private_key(65537, 2048)
+        strong = rsa_key(2048)
         good, der = public_pem(self.key), spki(self.key)
         public = serialization.PublicFormat
         pkcs1 = strong.public_key().public_bytes(serialization.Encoding.DER, public.PKCS1)
@@ -184,7 +186,7 @@ class SigstoreCases:
             ("trailing byte", pem(der + b"\0", "PUBLIC KEY"), self.key),
             ("compressed point", pem(head + point, "PUBLIC KEY"), self.key),
             ("Ed448", public_pem(ed448.Ed448PrivateKey.generate()), self.key),
-            ("DSA", public_pem(dsa.generate_private_key(2048)), self.key),
+            ("DSA", public_pem(dsa_key()), self.key),
             ("label", pem(der, "SOMETHING"), self.key),
             ("garbage", b"x", self.key),
         ):
@@ -271,7 +273,7 @@ class SigstoreCases:
         yield "entry for the other key", both, self._with_entry(entry(self.text, self.made, public_pem(self.other)))
         p384 = Log(new_key(ec.SECP384R1()))
         yield "P-384 log", self.trusting_log(p384.key), self._with_entry(p384.entry(self.text, self.made, key))
-        for kind in (rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()):
+        for kind in (rsa_key(2048), ed25519.Ed25519PrivateKey.generate()):
             log = Log(kind)
             signature = self._with_entry(log.entry(self.text, self.made, key))
             yield type(kind).__name__, self.trusting_log(kind), signature
@@ -532,12 +534,9 @@ class SigstoreCases:
             extensions=[*authority(), (names(EMAIL), False), (raw_extension(ISSUER_V1, OIDC_ISSUER.encode()), False)],
         )
         yield "leaf is the anchor", self.trusting_fulcio(lonely), self._certified(lonely)
-        small = root("small", key=rsa.generate_private_key(65537, 1024))
+        small = root("small", key=rsa_key(1024))
         yield "small anchor", self.trusting_fulcio(small), self._certified(fulcio_leaf(small))
-        for kind, key in (
-            ("RSA", rsa.generate_private_key(65537, 2048)),
-            ("Ed25519", ed25519.Ed25519PrivateKey.generate()),
-        ):
+        for kind, key in (("RSA", rsa_key(2048)), ("Ed25519", ed25519.Ed25519PrivateKey.generate())):
             anchor = root(kind, key=key)
             yield f"{kind} anchor", self.trusting_fulcio(anchor), self._certified(fulcio_leaf(anchor))
         for algorithm in (hashes.SHA384(), hashes.SHA512(), hashes.SHA224()):

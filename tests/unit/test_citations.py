@@ -54,8 +54,11 @@ def complaints(text: str, rules: dict[str, set[str]]) -> Iterator[str]:
 
 
 class CitationsTest(unittest.TestCase):
-    def setUp(self) -> None:
-        self.rules = {path.stem: sections(path.read_text(encoding="utf-8")) for path in SPEC.glob("*.md")}
+    rules: dict[str, set[str]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.rules = {path.stem: sections(path.read_text(encoding="utf-8")) for path in SPEC.glob("*.md")}
 
     def test_every_citation_in_the_package_leads_somewhere(self) -> None:
         found = []

@@ -169,7 +169,8 @@ def absent_libraries(sources: Mapping[str, str]) -> Iterator[str]:
         for module in sorted(importers):
             if part_of(module) is not None and module not in sources:
                 continue  # went with its room
-            imports = _imports(sources.get(module, ""), module, is_package=False)
+            text = sources.get(module, "")
+            imports = _imports(text, module, is_package=False) if library.rpartition(".")[2] in text else ()
             if not any(f"{each.name}.".startswith(f"{library}.") for each in imports):
                 yield f"{module}: expected it to import {library}"
 
@@ -193,12 +194,14 @@ def _imports(text: str, module: str, *, is_package: bool) -> Iterator[Import]:
 
 def _walk(node: ast.AST, at_import_time: bool, for_types: bool) -> Iterator[tuple[ast.AST, bool, bool]]:
     """All nodes below; what stands in a function does not run at import, what stands under TYPE_CHECKING never."""
-    for child in ast.iter_child_nodes(node):
+    nodes = [(node, at_import_time, for_types)]
+    for node, at_import_time, for_types in nodes:  # which grows meanwhile
         later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        never = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and child in node.body
-        flags = at_import_time and not later and not never, for_types or never
-        yield child, *flags
-        yield from _walk(child, *flags)
+        guarded = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else ()
+        for child in ast.iter_child_nodes(node):
+            never = child in guarded
+            nodes.append((child, at_import_time and not later and not never, for_types or never))
+    yield from nodes[1:]
 
 
 def _dotted(name: str) -> str:

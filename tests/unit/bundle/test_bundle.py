@@ -25,12 +25,11 @@ from tests.support.bundlecases import (
     judge,
     made,
     put,
-    rsa_key,
     several,
     the_key,
 )
 from tests.support.bundles import IMAGE, PREDICATE, V1, V2, World
-from tests.support.sigstore import OIDC_ISSUER, SIGNED_AT, b64, spki
+from tests.support.sigstore import OIDC_ISSUER, SIGNED_AT, b64, rsa_key, spki
 
 WORLD = World()
 STEP = 1 if "CIP_TEST_LONG" in os.environ else 7  # every so many bytes of a long text a bit is flipped

@@ -10,9 +10,8 @@ from cip.trust.bundle.bundle import InclusionProof
 from cip.trust.bundle.statement import parse_statement, peeked_predicate, pre_authentication_encoding
 from cip.trust.bundle.tlog import note_key_id, parse_checkpoint, require_inclusion
 from cip.trust.sigstore.keys import load_key
-from tests.support.bundlecases import rsa_key
 from tests.support.bundles import leaf_hash, note_line, statement, tree_path, tree_root
-from tests.support.sigstore import b64, new_key, spki
+from tests.support.sigstore import b64, new_key, rsa_key, spki
 
 ROOT = bytes.fromhex("00d21829a5503145348abcf712513eacf2a274211ad83e970202bb5b6d80b286")
 HEAD = "log.lab\n5\nANIYKaVQMUU0irz3ElE+rPKidCEa2D6XAgK7W22AsoY=\n"

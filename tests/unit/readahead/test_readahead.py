@@ -437,7 +437,7 @@ class UnknownParentCase(ThreadCheckedCase):
         self.assertEqual(len(image.opened), before + 1)
 
     def test_what_was_left_behind_is_given_up(self) -> None:
-        image = self.image(100, 3 << 20)
+        image = self.image(56, 2 << 20)
         ahead = self.ahead(image)
         for place in (0, 1, 50, 51):
             self.ask(ahead, image, place)

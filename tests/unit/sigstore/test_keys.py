@@ -27,6 +27,7 @@ from tests.support.sigstore import (  # noqa: E402
     public_pem,
     raw_extension,
     root,
+    rsa_key,
     sign,
     spki,
 )
@@ -45,7 +46,7 @@ class PublicKeyTest(unittest.TestCase):
 
     def test_rsa_keys_have_2048_bits_at_least(self) -> None:
         for bits, accepted in ((1024, False), (2048, True), (3072, True)):
-            private = rsa.generate_private_key(65537, bits)
+            private = rsa_key(bits)
             pem = private.public_key().public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
             )
@@ -58,7 +59,7 @@ class PublicKeyTest(unittest.TestCase):
 
     def test_rsa_exponent_that_only_costs_time_is_refused(self) -> None:
         """24 signatures by keys with exponents of 3,000 bits cost 24 s of processor time; such keys load no more."""
-        modulus = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
+        modulus = rsa_key(3072).public_key().public_numbers().n
         for exponent, bits in ((2**31 - 1, 0), (2**31 + 1, 32), (2**3000 + 1, 3001)):
             with self.subTest(bits):
                 pem = (

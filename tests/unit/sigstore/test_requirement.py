@@ -19,7 +19,7 @@ skip_where_asked("cryptography")  # packagers without it: the requirement refuse
 
 from cryptography import x509  # noqa: E402
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding  # noqa: E402
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier  # noqa: E402
 
 from tests.support.sigstore import (  # noqa: E402
@@ -37,6 +37,7 @@ from tests.support.sigstore import (  # noqa: E402
     b64,
     certified,
     der_string,
+    dsa_key,
     fulcio_leaf,
     intermediate,
     issue,
@@ -46,6 +47,7 @@ from tests.support.sigstore import (  # noqa: E402
     public_pem,
     raw_extension,
     root,
+    rsa_key,
     sign,
     signature_of,
     signed,
@@ -102,7 +104,7 @@ class KeyTest(SigstoreCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.key, cls.other = new_key(), new_key()
-        cls.rsa = rsa.generate_private_key(65537, 2048)
+        cls.rsa = rsa_key(2048)
 
     key: Any
     other: Any
@@ -175,8 +177,8 @@ class KeyTest(SigstoreCase):
         for case, content, words in (
             ("secp256k1", public_pem(new_key(ec.SECP256K1())), "unsupported curve secp256k1"),
             ("Ed448", public_pem(ed448.Ed448PrivateKey.generate()), r"1\.3\.101\.113 \(Ed448\) is not supported"),
-            ("DSA", public_pem(dsa.generate_private_key(2048)), r"1\.2\.840\.10040\.4\.1 \(DSA\) is not supported"),
-            ("RSA-1024", public_pem(rsa.generate_private_key(65537, 1024)), "1024 bits, expected at least 2048"),
+            ("DSA", public_pem(dsa_key()), r"1\.2\.840\.10040\.4\.1 \(DSA\) is not supported"),
+            ("RSA-1024", public_pem(rsa_key(1024)), "1024 bits, expected at least 2048"),
             ("certificate", root().pem, "found 'CERTIFICATE'"),
             (
                 "private key",
@@ -444,7 +446,7 @@ class RekorTest(SigstoreCase):
                     self.refuse("rekor", "one PEM block with nothing behind it", self.trusting(), signature)
 
     def test_pkcs1_policy_key_is_compared_in_its_other_form(self) -> None:
-        key = rsa.generate_private_key(65537, 2048)
+        key = rsa_key(2048)
         der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
         policy = {"keyData": b64(pem(der, "RSA PUBLIC KEY")), "rekorPublicKeyData": b64(public_pem(self.log.key))}
         made = sign(key, self.text)
@@ -523,7 +525,7 @@ class RekorTest(SigstoreCase):
         )
 
     def test_r08_log_keys_are_ecdsa(self) -> None:
-        for key in (rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()):
+        for key in (rsa_key(2048), ed25519.Ed25519PrivateKey.generate()):
             log = Log(key)
             signature = self.with_entry(log.entry(self.text, self.made, public_pem(self.key)))
             with self.subTest(type(key).__name__):
@@ -764,12 +766,12 @@ class FulcioTest(SigstoreCase):
                 )
 
     def test_certificate_signed_with_sha1_or_by_a_small_key_is_refused(self) -> None:
-        small = root("small", key=rsa.generate_private_key(65537, 1024))
+        small = root("small", key=rsa_key(1024))
         self.deny("untrusted", "RSA key of 1024 bits", self.leaf(issuer=small), small)
 
     def test_authorities_of_every_kind_of_key_are_accepted(self) -> None:
         for name, key in (
-            ("RSA", rsa.generate_private_key(65537, 2048)),
+            ("RSA", rsa_key(2048)),
             ("Ed25519", ed25519.Ed25519PrivateKey.generate()),
             ("P-384", new_key(ec.SECP384R1())),
         ):
