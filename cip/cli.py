@@ -321,15 +321,14 @@ def _records(
 
 
 def _load_policy(settings: Settings) -> Policy:
-    from .trust.policy import PolicyReaders, accept_anything_policy, parse_policy, unmatched_scopes
+    from .trust.policy import accept_anything_policy, parse_policy, unmatched_scopes
 
     if settings.policy.source is PolicySource.ACCEPT_ANYTHING:
         return accept_anything_policy()
     from .hostconfig.paths import policy_path, read_configuration
 
     path = policy_path(settings)
-    readers = PolicyReaders.of(settings.policy.source)
-    policy = parse_policy(read_configuration(path, code=ErrorCode.POLICY_INVALID), path, readers)
+    policy = parse_policy(read_configuration(path, code=ErrorCode.POLICY_INVALID), path, settings.policy.source)
     for remark in unmatched_scopes(policy):
         log.warning("%s", remark)
     return policy

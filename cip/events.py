@@ -2,7 +2,7 @@
 """What a run tells about itself: the two ways out that the core is handed (decisions.md section 6)."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .content import BlobReader
 from .errors import CipError
@@ -18,11 +18,11 @@ class Emit(Protocol):
     def __call__(self, event: str, **members: object) -> None: ...
 
 
-class Events(NamedTuple):
+class Events:
     """Takes the events of a run. `follow` wraps the reader of a blob of an image, so that its progress is told."""
 
-    emit: Emit
-    follow: Callable[[BlobReader, Descriptor, str], BlobReader]
+    def __init__(self, emit: Emit, follow: Callable[[BlobReader, Descriptor, str], BlobReader]) -> None:
+        self.emit, self.follow = emit, follow
 
 
 def _forget(event: str, **members: object) -> None: ...

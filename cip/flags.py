@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of options: names, kinds of values, and the help that is made of it.
+"""The table of options: names, what reads a value, and the help that is made of it.
 
 Not argparse's own help, which shows a value that stands behind `=` only as if a blank could stand there.
 """
@@ -7,123 +7,12 @@ Not argparse's own help, which shows a value that stands behind `=` only as if a
 import argparse
 import re
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from .errors import quote_own
 from .log import Level
-from .settings import SandboxMode
 
 T = TypeVar("T")
-
-
-class Kind(StrEnum):
-    """How an option's value is written."""
-
-    FLAG = "flag"  # present or absent, `--x=false` allowed
-    TEXT = "text"
-    TEXTS = "texts"  # may be repeated
-    ASCII = "ascii"  # printable
-    NUMBER = "number"  # an integer from 0
-    SIZE = "size"  # bytes, with k, M or G (1024)
-    TIME = "time"  # seconds, or 1m30s
-    TIMEOUT = "timeout"  # the same, above 0
-    LOG_LEVEL = "log level"
-    MODE = "mode"  # of the sandbox
-    LEVEL = "level"  # of the sandbox, optional behind `=`
-
-
-class Option(NamedTuple):
-    """A row of the table. `help` is one line; options without one are accepted, not advertised."""
-
-    name: str
-    kind: Kind
-    metavar: str
-    help: str
-
-
-COMMON = "Common"
-# by what they are about; the first group is what `--help` shows
-GROUPS: Mapping[str, tuple[Option, ...]] = {
-    COMMON: (
-        Option("sockfd", Kind.NUMBER, "N", "serve the socket that is descriptor N (default: stdin and stdout)"),
-        Option("policy", Kind.TEXT, "FILE", "signature policy instead of the host's policy.json"),
-        Option("insecure-policy", Kind.FLAG, "", "accept any image, read no policy"),
-        Option("authfile", Kind.TEXT, "FILE", "credentials, instead of the places that podman uses"),
-        Option("creds", Kind.TEXT, "USER[:PASS]", "credentials for the registry"),
-        Option("tls-verify", Kind.FLAG, "", "verify TLS; =false also allows plain HTTP"),
-        Option("cert-dir", Kind.TEXT, "DIR", "CA (*.crt) and client certificates (*.cert, *.key)"),
-        # the Rust crate containers-image-proxy looks for it in the help, and uses it where it is
-        Option("user-agent-prefix", Kind.ASCII, "TEXT", "in front of the user agent"),
-        Option("quiet", Kind.FLAG, "", "write nothing to stderr"),
-        Option("debug", Kind.FLAG, "", "the same as --log-level=debug"),
-        Option("version", Kind.FLAG, "", "print the version, and what this copy has"),
-        Option("help", Kind.FLAG, "", "print this text; --help all prints every option"),
-    ),
-    "Trust": (
-        Option("require-signed", Kind.FLAG, "", "refuse images that no signature was verified for"),
-        Option("audit-fd", Kind.NUMBER, "N", "write trust decisions to this descriptor, as JSON lines"),
-        Option("require-audit", Kind.FLAG, "", "serve no image whose decision was not written to --audit-fd"),
-    ),
-    "Access to registries": (
-        Option("username", Kind.TEXT, "USER", "user for the registry, with --password"),
-        Option("password", Kind.TEXT, "PASS", "password for the registry, with --username"),
-        Option("registry-token", Kind.TEXT, "TOKEN", "bearer token for the registry"),
-        Option("no-creds", Kind.FLAG, "", "be anonymous"),
-        Option("registries-conf", Kind.TEXT, "FILE", "instead of the host's registries.conf"),
-        Option("registries.d", Kind.TEXT, "DIR", "where signatures are found, instead of the host's"),
-    ),
-    "Which image, and from where": (
-        Option("override-os", Kind.TEXT, "OS", "choose this platform from an index"),
-        Option("override-arch", Kind.TEXT, "ARCH", "choose this platform from an index"),
-        Option("override-variant", Kind.TEXT, "VARIANT", "choose this platform from an index"),
-        Option("require-platform", Kind.FLAG, "", "refuse an image whose config is for another platform"),
-        Option("local-source", Kind.TEXTS, "REF", "docker: take blobs from here first (repeatable)"),
-        Option("offline", Kind.FLAG, "", "docker: use --local-source only, never the network"),
-        Option("shared-blob-dir", Kind.TEXT, "DIR", "oci: where the blobs are"),
-        Option("daemon-host", Kind.TEXT, "URL", "docker-daemon: its socket"),
-    ),
-    "Time and repeats": (
-        Option("connect-timeout", Kind.TIMEOUT, "TIME", "to connect (15)"),
-        Option("idle-timeout", Kind.TIMEOUT, "TIME", "without a byte (20)"),
-        Option("open-timeout", Kind.TIMEOUT, "TIME", "to open an image (180)"),
-        Option("stall-timeout", Kind.TIMEOUT, "TIME", "without progress of a blob, over all places (110)"),
-        Option("deadline", Kind.TIME, "TIME", "for one request, all in all (0: none)"),
-        Option("min-rate", Kind.SIZE, "SIZE", "bytes a second below which a blob has stalled (1024)"),
-        Option("retry-times", Kind.NUMBER, "N", "repeats per place (4)"),
-        Option("retry-delay", Kind.TIME, "TIME", "fixed delay before a repeat (doubles from 0.5)"),
-    ),
-    "Amounts": (
-        Option("max-rate", Kind.SIZE, "SIZE", "bytes a second from the network (0: no limit)"),
-        Option("max-bytes", Kind.SIZE, "SIZE", "bytes from the network in all (0: no limit)"),
-        Option("connections", Kind.NUMBER, "N", "connections per registry (64)"),
-        Option("read-ahead", Kind.SIZE, "SIZE", "per blob while the parent is busy (8M, 0: none)"),
-        Option("tmpdir", Kind.TEXT, "DIR", "for compressed archives (default: /var/tmp)"),
-        Option("tmp-limit", Kind.SIZE, "SIZE", "of all temporary files (16G)"),
-        Option("segments", Kind.NUMBER, "N", "connections for one large blob, where one is slow (1)"),
-        Option("partial-dir", Kind.TEXT, "DIR", "keep what arrived of large blobs here, for the next run"),
-        Option("partial-limit", Kind.SIZE, "SIZE", "of all that is kept there (4G, 0: no limit)"),
-    ),
-    "Confinement": (
-        Option("sandbox", Kind.MODE, "MODE", "auto or off (default: auto)"),
-        Option("require-sandbox", Kind.LEVEL, "[=LEVEL]", "fail unless confined: process, write or full"),
-    ),
-    "What is told": (
-        Option("log-level", Kind.LOG_LEVEL, "LEVEL", "debug, info, warning or error (default: warning)"),
-        Option("events-fd", Kind.NUMBER, "N", "write progress to this descriptor, as JSON lines"),
-        Option("journal", Kind.FLAG, "", "tell the systemd journal of faults and decisions"),
-    ),
-    "Of one command": (
-        Option("json", Kind.FLAG, "", "explain: print JSON"),
-        Option("all", Kind.FLAG, "", "fetch: every platform of an index"),
-    ),
-    "": (
-        Option("command-timeout", Kind.TIME, "TIME", ""),
-        Option("decryption-key", Kind.TEXTS, "KEY", ""),
-        Option("tls-details", Kind.TEXT, "FILE", ""),
-    ),
-}
-OPTIONS = tuple(option for group in GROUPS.values() for option in group)
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 TIME_LIMIT = 1_000_000.0  # seconds; waiting calls of the kernel take no more than 24 days
@@ -141,25 +30,11 @@ _LEVELS = {
 }
 
 
-def describe_options(is_known: Callable[[str], bool], *, everything: bool) -> list[str]:
-    """The lines of the help, of all options or of the common ones; of those alone that this copy has."""
-    lines: list[str] = []
-    for title, group in GROUPS.items():
-        if title == COMMON or (title and everything):
-            lines += ["", f"{title}:"]
-            for option in group:
-                if not is_known(f"--{option.name}"):
-                    continue
-                glue = "" if option.kind is Kind.LEVEL else " "
-                left = f"--{option.name}{glue}{option.metavar}".rstrip()
-                lines.append(f"  {left:<29} {option.help}")
-    return lines
-
-
 # --- kinds of values: a text to a value; what they raise is told with the name of the option ---
 
 
-def _switch(text: str) -> bool:
+def flag(text: str) -> bool:
+    """Present or absent, `--x=false` allowed."""
     if text not in _TRUE | _FALSE:
         raise argparse.ArgumentTypeError(f"expected true or false, found {quote_own(text)}")
     return text in _TRUE
@@ -210,16 +85,126 @@ def _one_of(choices: Mapping[str, T]) -> Callable[[str], T]:
     return choose
 
 
-TYPES: Mapping[Kind, Callable[[str], Any]] = {
-    Kind.FLAG: _switch,
-    Kind.TEXT: str,
-    Kind.TEXTS: str,
-    Kind.ASCII: _ascii,
-    Kind.NUMBER: _number,
-    Kind.SIZE: _size,
-    Kind.TIME: parse_duration,
-    Kind.TIMEOUT: lambda text: parse_duration(text, least=TIMEOUT_MINIMUM),
-    Kind.LOG_LEVEL: _one_of(_LEVELS),
-    Kind.MODE: _one_of({mode.value: mode for mode in SandboxMode}),
-    Kind.LEVEL: _one_of({"": "process", "process": "process", "write": "write", "full": "full"}),
+def texts(text: str) -> str:
+    """A text, and the option may be repeated."""
+    return text
+
+
+def _timeout(text: str) -> float:
+    return parse_duration(text, least=TIMEOUT_MINIMUM)
+
+
+_log_level = _one_of(_LEVELS)
+_mode = _one_of({"auto": True, "off": False})
+level = _one_of({"": "process", "process": "process", "write": "write", "full": "full"})  # optional behind `=`
+
+
+# --- the table ---
+
+
+class Option(NamedTuple):
+    """A row of the table. `help` is one line; options without one are accepted, not advertised."""
+
+    name: str
+    parse: Callable[[str], Any]
+    metavar: str
+    help: str
+
+
+COMMON = "Common"
+# by what they are about; the first group is what `--help` shows
+GROUPS: Mapping[str, tuple[Option, ...]] = {
+    COMMON: (
+        Option("sockfd", _number, "N", "serve the socket that is descriptor N (default: stdin and stdout)"),
+        Option("policy", str, "FILE", "signature policy instead of the host's policy.json"),
+        Option("insecure-policy", flag, "", "accept any image, read no policy"),
+        Option("authfile", str, "FILE", "credentials, instead of the places that podman uses"),
+        Option("creds", str, "USER[:PASS]", "credentials for the registry"),
+        Option("tls-verify", flag, "", "verify TLS; =false also allows plain HTTP"),
+        Option("cert-dir", str, "DIR", "CA (*.crt) and client certificates (*.cert, *.key)"),
+        # the Rust crate containers-image-proxy looks for it in the help, and uses it where it is
+        Option("user-agent-prefix", _ascii, "TEXT", "in front of the user agent"),
+        Option("quiet", flag, "", "write nothing to stderr"),
+        Option("debug", flag, "", "the same as --log-level=debug"),
+        Option("version", flag, "", "print the version, and what this copy has"),
+        Option("help", flag, "", "print this text; --help all prints every option"),
+    ),
+    "Trust": (
+        Option("require-signed", flag, "", "refuse images that no signature was verified for"),
+        Option("audit-fd", _number, "N", "write trust decisions to this descriptor, as JSON lines"),
+        Option("require-audit", flag, "", "serve no image whose decision was not written to --audit-fd"),
+    ),
+    "Access to registries": (
+        Option("username", str, "USER", "user for the registry, with --password"),
+        Option("password", str, "PASS", "password for the registry, with --username"),
+        Option("registry-token", str, "TOKEN", "bearer token for the registry"),
+        Option("no-creds", flag, "", "be anonymous"),
+        Option("registries-conf", str, "FILE", "instead of the host's registries.conf"),
+        Option("registries.d", str, "DIR", "where signatures are found, instead of the host's"),
+    ),
+    "Which image, and from where": (
+        Option("override-os", str, "OS", "choose this platform from an index"),
+        Option("override-arch", str, "ARCH", "choose this platform from an index"),
+        Option("override-variant", str, "VARIANT", "choose this platform from an index"),
+        Option("require-platform", flag, "", "refuse an image whose config is for another platform"),
+        Option("local-source", texts, "REF", "docker: take blobs from here first (repeatable)"),
+        Option("offline", flag, "", "docker: use --local-source only, never the network"),
+        Option("shared-blob-dir", str, "DIR", "oci: where the blobs are"),
+        Option("daemon-host", str, "URL", "docker-daemon: its socket"),
+    ),
+    "Time and repeats": (
+        Option("connect-timeout", _timeout, "TIME", "to connect (15)"),
+        Option("idle-timeout", _timeout, "TIME", "without a byte (20)"),
+        Option("open-timeout", _timeout, "TIME", "to open an image (180)"),
+        Option("stall-timeout", _timeout, "TIME", "without progress of a blob, over all places (110)"),
+        Option("deadline", parse_duration, "TIME", "for one request, all in all (0: none)"),
+        Option("min-rate", _size, "SIZE", "bytes a second below which a blob has stalled (1024)"),
+        Option("retry-times", _number, "N", "repeats per place (4)"),
+        Option("retry-delay", parse_duration, "TIME", "fixed delay before a repeat (doubles from 0.5)"),
+    ),
+    "Amounts": (
+        Option("max-rate", _size, "SIZE", "bytes a second from the network (0: no limit)"),
+        Option("max-bytes", _size, "SIZE", "bytes from the network in all (0: no limit)"),
+        Option("connections", _number, "N", "connections per registry (64)"),
+        Option("read-ahead", _size, "SIZE", "per blob while the parent is busy (8M, 0: none)"),
+        Option("tmpdir", str, "DIR", "for compressed archives (default: /var/tmp)"),
+        Option("tmp-limit", _size, "SIZE", "of all temporary files (16G)"),
+        Option("segments", _number, "N", "connections for one large blob, where one is slow (1)"),
+        Option("partial-dir", str, "DIR", "keep what arrived of large blobs here, for the next run"),
+        Option("partial-limit", _size, "SIZE", "of all that is kept there (4G, 0: no limit)"),
+    ),
+    "Confinement": (
+        Option("sandbox", _mode, "MODE", "auto or off (default: auto)"),
+        Option("require-sandbox", level, "[=LEVEL]", "fail unless confined: process, write or full"),
+    ),
+    "What is told": (
+        Option("log-level", _log_level, "LEVEL", "debug, info, warning or error (default: warning)"),
+        Option("events-fd", _number, "N", "write progress to this descriptor, as JSON lines"),
+        Option("journal", flag, "", "tell the systemd journal of faults and decisions"),
+    ),
+    "Of one command": (
+        Option("json", flag, "", "explain: print JSON"),
+        Option("all", flag, "", "fetch: every platform of an index"),
+    ),
+    "": (
+        Option("command-timeout", parse_duration, "TIME", ""),
+        Option("decryption-key", texts, "KEY", ""),
+        Option("tls-details", str, "FILE", ""),
+    ),
 }
+OPTIONS = tuple(option for group in GROUPS.values() for option in group)
+
+
+def describe_options(is_known: Callable[[str], bool], *, everything: bool) -> list[str]:
+    """The lines of the help, of all options or of the common ones; of those alone that this copy has."""
+    lines: list[str] = []
+    for title, group in GROUPS.items():
+        if title == COMMON or (title and everything):
+            lines += ["", f"{title}:"]
+            for option in group:
+                if not is_known(f"--{option.name}"):
+                    continue
+                glue = "" if option.parse is level else " "
+                left = f"--{option.name}{glue}{option.metavar}".rstrip()
+                lines.append(f"  {left:<29} {option.help}")
+    return lines

@@ -37,7 +37,6 @@ from .trust.evaluation import (
     ImageRejectedError,
     InstanceUnavailableError,
     RunGpgv,
-    Subject,
     TrustTools,
     UnverifiedImage,
     require_accepted,
@@ -64,7 +63,7 @@ class ImageOpener:
     ) -> None:
         self._settings = settings
         self.sources = sources
-        self._tools = tools._replace(run_gpgv=_Reliable(tools.run_gpgv))
+        self._tools = TrustTools(tools.read_file, _Reliable(tools.run_gpgv), tools.now)
         self._load_policy = load_policy
         self.events = events
         self._audit = audit
@@ -183,7 +182,7 @@ class ImageOpener:
             return decision
 
         decision = self._judge(text, source, digests, digest, decide)
-        accepted = judged[1] if decision.requirements[-1].subject is Subject.INSTANCE else unverified
+        accepted = judged[1] if decision.requirements[-1].subject == "instance" else unverified
         return chosen[0]._replace(signed_by=_signing_referrers(decision, accepted))
 
     def _judge(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from . import __version__, rooms
 from .errors import UsageError, quote_own
-from .flags import OPTIONS, TYPES, Kind, describe_options
+from .flags import OPTIONS, describe_options, flag, level, texts
 from .log import PROGRAM, Level
 from .settings import (
     CredentialOptions,
@@ -24,11 +24,9 @@ from .settings import (
     PolicyOptions,
     PolicySource,
     RetryOptions,
-    SandboxMode,
     SandboxOptions,
     Settings,
     TimeLimits,
-    TlsVerify,
     TransferLimits,
 )
 
@@ -122,7 +120,7 @@ def _require_own_command(arguments: Sequence[str]) -> None:
                 f" it has there, found {quote_own(argument)}; install skopeo for the others"
             )
         option = _BY_NAME.get(argument[2:])
-        if option is not None and option.kind not in (Kind.FLAG, Kind.LEVEL) and pending:
+        if option is not None and option.parse not in (flag, level) and pending:
             pending.pop()
 
 
@@ -197,9 +195,8 @@ def _values_of(options: Sequence[str]) -> Mapping[str, Any]:
     # its help is not shown, and so the width of the terminal, for which it loads four modules, does not matter
     parser = _Parser(prog=PROGRAM, add_help=False, allow_abbrev=False, formatter_class=_Formatter)
     for name in given:
-        kind = _BY_NAME[name].kind
-        action = "append" if kind is Kind.TEXTS else "store"
-        parser.add_argument(f"--{name}", dest=name, type=TYPES[kind], action=action)
+        parse = _BY_NAME[name].parse
+        parser.add_argument(f"--{name}", dest=name, type=parse, action="append" if parse is texts else "store")
     return {**dict.fromkeys(_BY_NAME), **vars(parser.parse_args(options))}
 
 
@@ -223,8 +220,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             given = argument.partition("=")[0]
             meant = _like(given, [f"--{known}" for known in _BY_NAME])
             raise UsageError(f"unknown option {quote_own(given)}; {meant}see --help all")
-        if not equals and option.kind in (Kind.FLAG, Kind.LEVEL):
-            text = "true" if option.kind is Kind.FLAG else ""
+        if not equals and option.parse in (flag, level):
+            text = "true" if option.parse is flag else ""
         elif not equals and not pending:
             raise UsageError(f"--{name}: expected a value behind it")
         elif not equals:
@@ -255,7 +252,6 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
         times=_given(TimeLimits(), values, "-timeout"),
         retry=RetryOptions(_or(values["retry-times"], RetryOptions().times), values["retry-delay"]),
         transfer=transfer._replace(connections=max(1, transfer.connections), segments=max(1, transfer.segments)),
-        tls_verify={None: TlsVerify.UNSET, True: TlsVerify.REQUIRED, False: TlsVerify.DISABLED}[values["tls-verify"]],
         local_sources=tuple(values["local-source"] or ()),
         sandbox=_sandbox(values),
         decryption_keys=values["decryption-key"] is not None,
@@ -291,10 +287,10 @@ def _credentials(values: Mapping[str, Any], environment: HostEnvironment) -> Cre
 
 
 def _sandbox(values: Mapping[str, Any]) -> SandboxOptions:
-    mode, required = _or(values["sandbox"], SandboxMode.AUTO), values["require-sandbox"]
-    if required is not None and mode is SandboxMode.OFF:
+    wanted, required = _or(values["sandbox"], True), values["require-sandbox"]
+    if required is not None and not wanted:
         raise UsageError("--require-sandbox contradicts --sandbox=off: expected one of them")
-    return SandboxOptions(mode, required)
+    return SandboxOptions(wanted, required)
 
 
 def _log_level(values: Mapping[str, Any]) -> Level:

@@ -8,7 +8,7 @@ was left out, what it would have done is refused by a typed error that names it.
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 
@@ -60,17 +60,15 @@ if TYPE_CHECKING:
     from .wire.jsonproxy.conversation import Conversation as Conversation
 
 
-class Room(NamedTuple):
+class Room:
     """A part that can be left out.
 
     `modules` are the packages and modules that it consists of, seen from this one, `gives` is what people get from it,
     `needs` are the rooms without which it does not work.
     """
 
-    name: str
-    modules: tuple[str, ...]
-    gives: str
-    needs: tuple[str, ...] = ()
+    def __init__(self, name: str, modules: tuple[str, ...], gives: str, needs: tuple[str, ...] = ()) -> None:
+        self.name, self.modules, self.gives, self.needs = name, modules, gives, needs
 
 
 _SIGNED = ("signatures",)
@@ -110,7 +108,7 @@ ROOMS = (
     Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
     Room("early", ("early",), "a connection that is made while the rest is loaded"),
     Room("segments", ("segments",), "`--segments`: a large blob over several connections"),
-    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers")),
+    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers", "archives")),
     Room("confine", ("confine",), "the sandbox, `--require-sandbox`", ("programs",)),
     Room("client", ("client", "channels"), "the Python client"),
 )
@@ -177,16 +175,20 @@ def _dependency(what: str) -> UnsupportedError:
     return UnsupportedError(what, code=ErrorCode.DEPENDENCY_MISSING)
 
 
-class Offer(NamedTuple):
+class Offer:
     """What a room offers: the module that has it, and what is said where the room is absent.
 
     `what` it would have done is refused by `refuse`, unless `instead` stands for it.
     """
 
-    module: str
-    what: str = ""
-    refuse: Callable[[str], CipError] = UsageError
-    instead: Callable[..., object] | None = None
+    def __init__(
+        self,
+        module: str,
+        what: str = "",
+        refuse: Callable[[str], CipError] = UsageError,
+        instead: Callable[..., object] | None = None,
+    ) -> None:
+        self.module, self.what, self.refuse, self.instead = module, what, refuse, instead
 
 
 def _nothing(*given: object, **named: object) -> None:

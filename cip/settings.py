@@ -15,14 +15,6 @@ from .errors import UsageError
 HELPER_PREFIX = "docker-credential-"  # of the program of a credential helper, which is searched in PATH
 
 
-class TlsVerify(StrEnum):
-    """`--tls-verify`: given as true, given as false, or left to registries.conf."""
-
-    UNSET = "unset"
-    REQUIRED = "required"
-    DISABLED = "disabled"
-
-
 class PolicySource(StrEnum):
     """Where the signature policy comes from: the host, a named file, or `--insecure-policy`."""
 
@@ -160,17 +152,13 @@ class TransferLimits(NamedTuple):
     segments: int = 1  # connections for one large blob
 
 
-class SandboxMode(StrEnum):
-    """`--sandbox`: confine the process as far as the kernel lets us, or not at all."""
-
-    AUTO = "auto"
-    OFF = "off"
-
-
 class SandboxOptions(NamedTuple):
-    """Confinement; `required` is the level (process, write, full) below which the program refuses to serve."""
+    """Confinement as far as the kernel lets us, unless it is not `wanted`.
 
-    mode: SandboxMode = SandboxMode.AUTO
+    `required` is the level (process, write, full) below which the program refuses to serve.
+    """
+
+    wanted: bool = True
     required: str | None = None
 
 
@@ -184,7 +172,7 @@ class Settings(NamedTuple):
     times: TimeLimits = TimeLimits()
     retry: RetryOptions = RetryOptions()
     transfer: TransferLimits = TransferLimits()
-    tls_verify: TlsVerify = TlsVerify.UNSET
+    tls_verify: bool | None = None  # None leaves it to registries.conf
     cert_dir: str | None = None
     registries_conf: str | None = None
     registries_d: str | None = None

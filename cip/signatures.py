@@ -13,10 +13,10 @@ from . import rooms
 from .errors import CipError
 from .hostconfig.registriesd import load_registries_d
 from .model.descriptor import Digest
-from .model.signature import FoundBundles, RawSignature, SigstoreSignature
+from .model.signature import BundleRules, FoundBundles, RawSignature, SigstoreSignature
 from .settings import Settings
 from .sources.base import ImageSource
-from .trust.policy import BundleRules, UnverifiedImage
+from .trust.policy import UnverifiedImage
 
 T = TypeVar("T")
 

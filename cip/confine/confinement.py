@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from .. import log
@@ -13,11 +14,12 @@ from ..hostconfig.authfile import AuthDocument, DescriptorFiles
 from ..hostconfig.paths import AuthFile, auth_files, certificate_directories
 from ..hostconfig.registriesconf import FILE_HELPER, load_registries
 from ..model.reference import Transport, parse_image_reference
-from ..settings import SandboxMode, Settings
+from ..settings import Settings
 from ..trust.policy import Policy
-from .remote import HelperPrograms
 
 if TYPE_CHECKING:
+    from ..programs import DirectPrograms, GpgvResult, ProgramResult
+    from .remote import Process
     from .sandbox import Level
 
 _WRITER_SECONDS = 1.0  # for a thread that writes records to confine itself; one whose reader is stuck is told of
@@ -47,6 +49,93 @@ class Opener(Protocol):
 InWriters = Callable[[Callable[[], object], float], bool]  # runs a call in each thread that writes records, in so long
 
 
+class HelperPrograms:
+    """Runs programs directly until `confine`, and through helper processes, where there are some, from then on.
+
+    What does either is loaded when it is asked for.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._lock = threading.Lock()
+        self._direct: DirectPrograms | None = None
+        self._confined = self._ended = False
+        self._tools: Process | None = None
+        self._credentials: Process | None = None
+
+    def confine(self, *, needed: bool, helpers: Iterable[str] = ()) -> None:
+        """Run nothing directly any more; start a helper process if gpgv or zstd can be `needed`. Raises OSError.
+
+        Another one asks the credential helpers `helpers`; further ones are refused from now on.
+        """
+        named = sorted(helpers)
+        if self._confined or not (needed or named):
+            self._confined = True
+            return
+        from .remote import Process
+
+        if needed:
+            self._tools = Process((), {})
+        if named:
+            # Their environment may hold secrets: it travels in memory.
+            self._credentials = Process(named, self._variables)
+        self._confined = True
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The numbers of the helper processes."""
+        return tuple(each.pid for each in (self._tools, self._credentials) if each is not None)
+
+    def close(self) -> None:
+        """End the helper processes, with all that they run, and reap them."""
+        processes = [each for each in (self._tools, self._credentials) if each is not None]
+        if processes:
+            from .remote import close
+
+            close(processes)
+
+    def abandon(self) -> None:
+        """Kill what runs in this process's own name; a helper process sees our end by itself. From any thread."""
+        with self._lock:
+            self._ended = True
+            if self._direct is not None:
+                self._direct.abandon()
+
+    def verify(self, keyring: bytes, message: bytes) -> GpgvResult:
+        """As `Programs.verify` says."""
+        if not self._confined:
+            return self._directly().verify(keyring, message)
+        from .remote import verify
+
+        return verify(self._tools, keyring, message)
+
+    def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
+        """As `Programs.decompress` says."""
+        if not self._confined:
+            return self._directly().decompress(source, output, seconds, purpose=purpose)
+        from .remote import decompress
+
+        return decompress(self._tools, source, output, seconds, purpose)
+
+    def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
+        """As `Programs.credentials` says."""
+        if not self._confined:
+            return self._directly().credentials(helper, registry, purpose=purpose)
+        from .remote import credentials
+
+        return credentials(self._credentials, helper, registry, purpose)
+
+    def _directly(self) -> DirectPrograms:
+        from ..programs import DirectPrograms
+
+        with self._lock:
+            if self._direct is None:
+                self._direct = DirectPrograms(self._variables)
+                if self._ended:
+                    self._direct.abandon()  # nothing is started any more
+            return self._direct
+
+
 class Confinement:
     """Gives up what is not needed any more, once; to be called by the main thread, which holds the conversation.
 
@@ -62,7 +151,7 @@ class Confinement:
         self._limited_reads = limited_reads
         self._settings = settings
         self._reference = reference
-        self._applied = settings.sandbox.mode is SandboxMode.OFF
+        self._applied = not settings.sandbox.wanted
         self._sources: Sources | None = None
         self._opener: Opener | None = None
         self._in_writers: InWriters | None = None

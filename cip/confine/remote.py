@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy's side of the helper processes: starts them, asks them, ends them."""
+"""The proxy's side of a helper process: starts it, asks it, ends it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from ..content import require_time
 from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
-from ..programs import OUTPUT_LIMIT, SEARCH_PATH, DirectPrograms, GpgvResult, ProgramResult, memory_file, seconds_left
+from ..programs import OUTPUT_LIMIT, SEARCH_PATH, GpgvResult, ProgramResult, memory_file, seconds_left
 from ..settings import HELPER_PREFIX
 
 _GRACE = 1.0  # seconds to take a request, and beyond a program's own time-out, until the process counts as dead
@@ -24,77 +24,7 @@ _START = (
 )
 
 
-class HelperPrograms:
-    """Runs programs directly until `confine`, and through helper processes, where there are some, from then on."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = variables
-        self._direct: DirectPrograms | None = DirectPrograms(variables)
-        self._tools: _Process | None = None
-        self._credentials: _Process | None = None
-
-    def confine(self, *, needed: bool, helpers: Iterable[str] = ()) -> None:
-        """Run nothing directly any more; start a helper process if gpgv or zstd can be `needed`. Raises OSError.
-
-        Another one asks the credential helpers `helpers`; further ones are refused from now on.
-        """
-        if self._direct is None:
-            return
-        named = sorted(helpers)
-        if needed:
-            self._tools = _Process((), {})
-        if named:
-            # Their environment may hold secrets: it travels in memory.
-            self._credentials = _Process(named, self._variables)
-        self._direct = None
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The numbers of the helper processes."""
-        return tuple(each.pid for each in (self._tools, self._credentials) if each is not None)
-
-    def close(self) -> None:
-        """End the helper processes, with all that they run, and reap them."""
-        processes = [each for each in (self._tools, self._credentials) if each is not None]
-        for process in processes:
-            process.control.close()
-        ends = time.monotonic() + _END_SECONDS
-        for process in processes:
-            process.wait(max(ends - time.monotonic(), 0))
-
-    def abandon(self) -> None:
-        """Kill what runs in this process's own name; a helper process sees our end by itself. From any thread."""
-        if self._direct is not None:
-            self._direct.running.kill()
-
-    def verify(self, keyring: bytes, message: bytes) -> GpgvResult:
-        """As `Programs.verify` says."""
-        if self._direct is not None:
-            return self._direct.verify(keyring, message)
-        with ExitStack() as stack:
-            passed = [memory_file(stack, name, data) for name, data in (("ring", keyring), ("message", message))]
-            request = {"kind": "verify", "seconds": seconds_left()}
-            head, content = _ask(self._tools, "gpgv", "check an OpenPGP signature", request, passed)
-        lines = _number(head, "lines")
-        return GpgvResult(_number(head, "status"), content[:lines], content[lines:])
-
-    def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
-        """As `Programs.decompress` says."""
-        if self._direct is not None:
-            return self._direct.decompress(source, output, seconds, purpose=purpose)
-        request = {"kind": "decompress", "seconds": seconds}
-        return _number(_ask(self._tools, "zstd", purpose, request, [source, output])[0], "status")
-
-    def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
-        """As `Programs.credentials` says."""
-        if self._direct is not None:
-            return self._direct.credentials(helper, registry, purpose=purpose)
-        request = {"kind": "credentials", "helper": helper, "registry": registry, "seconds": seconds_left()}
-        head, content = _ask(self._credentials, HELPER_PREFIX + helper, purpose, request)
-        return ProgramResult(_number(head, "status"), content, str(head.get("stderr", "")).encode("latin-1", "replace"))
-
-
-class _Process:
+class Process:
     """One helper process and our end of its socket."""
 
     def __init__(self, helpers: Sequence[str], variables: Mapping[str, str]) -> None:
@@ -140,6 +70,38 @@ class _Process:
                 self._child.wait(_END_SECONDS)
 
 
+def close(processes: Sequence[Process]) -> None:
+    """End them, with all that they run, and reap them."""
+    for process in processes:
+        process.control.close()
+    ends = time.monotonic() + _END_SECONDS
+    for process in processes:
+        process.wait(max(ends - time.monotonic(), 0))
+
+
+def verify(process: Process | None, keyring: bytes, message: bytes) -> GpgvResult:
+    """As `Programs.verify` says."""
+    with ExitStack() as stack:
+        passed = [memory_file(stack, name, data) for name, data in (("ring", keyring), ("message", message))]
+        request = {"kind": "verify", "seconds": seconds_left()}
+        head, content = _ask(process, "gpgv", "check an OpenPGP signature", request, passed)
+    lines = _number(head, "lines")
+    return GpgvResult(_number(head, "status"), content[:lines], content[lines:])
+
+
+def decompress(process: Process | None, source: int, output: int, seconds: float, purpose: str) -> int:
+    """As `Programs.decompress` says."""
+    request = {"kind": "decompress", "seconds": seconds}
+    return _number(_ask(process, "zstd", purpose, request, [source, output])[0], "status")
+
+
+def credentials(process: Process | None, helper: str, registry: str, purpose: str) -> ProgramResult:
+    """As `Programs.credentials` says."""
+    request = {"kind": "credentials", "helper": helper, "registry": registry, "seconds": seconds_left()}
+    head, content = _ask(process, HELPER_PREFIX + helper, purpose, request)
+    return ProgramResult(_number(head, "status"), content, str(head.get("stderr", "")).encode("latin-1", "replace"))
+
+
 def _send_setup(control: socket.socket, helpers: Sequence[str], variables: Mapping[str, str]) -> None:
     """Tell a new process what it serves. Raises OSError."""
     if not helpers:
@@ -154,7 +116,7 @@ def _send_setup(control: socket.socket, helpers: Sequence[str], variables: Mappi
 
 
 def _ask(
-    process: _Process | None, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = ()
+    process: Process | None, name: str, purpose: str, request: Mapping[str, object], passed: Sequence[int] = ()
 ) -> tuple[Mapping[str, object], bytes]:
     """Head and content of the answer. Raises MissingDependencyError, SourceError."""
     if process is None:

@@ -39,7 +39,6 @@ from ..sources.files import resolve_path
 from ..trust.evaluation import select_requirements
 from ..trust.policy import (
     Policy,
-    PolicyReaders,
     Requirement,
     TrustTools,
     UnverifiedImage,
@@ -159,10 +158,10 @@ class _Explainer:
         policy = self._try(self._load_policy)
         if policy is None:
             return None
-        selection = select_requirements(policy, identity)
-        requirements = tuple(_requirement_view(each) for each in selection.requirements)
-        where = f"{policy.where}, scope {selection.scope}"
-        for requirement, view in zip(selection.requirements, requirements, strict=True):
+        scope, applied = select_requirements(policy, identity)
+        requirements = tuple(_requirement_view(each) for each in applied)
+        where = f"{policy.where}, scope {scope}"
+        for requirement, view in zip(applied, requirements, strict=True):
             if requirement.kind == "reject":
                 self._refusals.append(f"{where}, rejects every image")
             elif not requirement.verifies:  # asks for no signature, so nothing but what it says now
@@ -174,7 +173,7 @@ class _Explainer:
                 self._require_key_file(key, where)
         if self._settings.policy.require_signed and not any(each.verifies for each in requirements):
             self._refusals.append(f"--require-signed is given, and {where}, asks for no signature")
-        return PolicyView(policy.where, policy.sha256, selection.scope, str(identity.transport), requirements)
+        return PolicyView(policy.where, policy.sha256, scope, str(identity.transport), requirements)
 
     def _require_key_file(self, key: str, where: str) -> None:
         if os.path.isabs(key) and self._try(lambda: is_present(key)) is False:
@@ -192,7 +191,7 @@ class _Explainer:
                 if candidate == found:
                     break
         data = read_configuration(found, code=ErrorCode.POLICY_INVALID)
-        policy = parse_policy(data, found, PolicyReaders.of(self._settings.policy.source))
+        policy = parse_policy(data, found, self._settings.policy.source)
         for remark in unmatched_scopes(policy):
             self._warn(remark)
         return policy

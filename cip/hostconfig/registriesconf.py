@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .. import log
 from ..errors import CipError, ConfigurationError, ErrorCode, InvalidReferenceError, quote_own
 from ..model.reference import DEFAULT_DOMAIN, DockerReference, parse_docker_reference
-from ..settings import Settings, TlsVerify
+from ..settings import Settings
 from .paths import ConfigurationFile, registries_files
 from .registriesfile import Location, RegistryRule, parse_registries_file
 
@@ -40,9 +40,9 @@ class ConfiguredEndpoint(NamedTuple):
         """What answers for it, perhaps with a port."""
         return HUB_HOST if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
 
-    def is_insecure(self, switch: TlsVerify) -> bool:
-        """Whether certificates are not checked and plain HTTP is allowed; `switch` goes first (registry.md 5.2)."""
-        return self.insecure if switch is TlsVerify.UNSET else switch is TlsVerify.DISABLED
+    def is_insecure(self, tls_verify: bool | None) -> bool:
+        """Whether certificates are not checked and plain HTTP is allowed; the option goes first (registry.md 5.2)."""
+        return self.insecure if tls_verify is None else not tls_verify
 
 
 class RegistriesConfig(NamedTuple):

@@ -5,16 +5,13 @@ Key names match in any case, as in the Go tools, but one key in two spellings is
 refused here too, where it has no effect as well: a file is either right or it stops the request.
 """
 
-import re
 from typing import NamedTuple, NoReturn
 
 from ..errors import InvalidReferenceError, quote_own
 from ..model.jsontree import JsonNode, fold_key
-from ..model.reference import DockerReference, parse_docker_reference, unmatched_scope
+from ..model.reference import DockerReference, is_host, parse_docker_reference, unmatched_scope
 from .paths import parse_toml
 
-_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_DOMAIN = rf"(?a){_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?"
 _TOP_KEYS = (
     "unqualified-search-registries",
     "credential-helpers",
@@ -92,7 +89,7 @@ def parse_registries_file(path: str, data: bytes) -> ParsedFile:
     root = _Table(parse_toml(path, data), _TOP_KEYS, warnings)
     _refuse_v1(root)
     for entry in root.array("unqualified-search-registries"):
-        if not re.fullmatch(_DOMAIN, _location(entry)):
+        if not is_host(_location(entry)):
             entry.fail(f"expected a host name, found {quote_own(entry.as_str())}")
     mode = root.text("short-name-mode")
     if mode and mode not in _SHORT_NAME_MODES:

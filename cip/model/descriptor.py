@@ -14,7 +14,7 @@ from ..errors import ErrorCode, InvalidDigestError, InvalidDocumentError, quote
 from .jsontree import JsonNode
 
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}  # image-spec descriptor.md, "Registered Algorithms"
-_SHAPE = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
+_SHAPE = r"(?a)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+"
 _LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that names an entry of a layout
 UNKNOWN_SIZE = -1  # of what a local store rebuilds without having recorded its size, or a server does not state
@@ -50,7 +50,7 @@ def parse_digest(text: str) -> Digest:
         raise InvalidDigestError(text, "expected algorithm:hex")
     if algorithm not in HEX_DIGITS:
         names = ", ".join(HEX_DIGITS)
-        if _SHAPE.fullmatch(text):
+        if re.fullmatch(_SHAPE, text):
             raise InvalidDigestError(text, f"algorithm must be one of {names}", code=ErrorCode.DIGEST_UNSUPPORTED)
         raise InvalidDigestError(text, f"expected algorithm:hex, the algorithm must be one of {names}")
     if len(encoded) != HEX_DIGITS[algorithm]:

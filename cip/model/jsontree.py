@@ -24,7 +24,7 @@ _KIND = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"
 # Go's JSON decoder folds these two letters to ASCII; a key that another reader takes for a known one is an attack.
 _FOLDS = str.maketrans({"\u017f": "s", "\u212a": "k"})
 # A string with all that it holds, or what stands in front of, or behind, each further value or key.
-_STRING_OR_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[,:\[{]', re.DOTALL)
+_STRING_OR_MARK = r'(?s)"(?:[^"\\]++|\\.)*+"?|[,:\[{]'
 _SURROGATE = "[\ud800-\udfff]"
 _DUPLICATE = object()  # stands in for the value of a key that occurred twice
 
@@ -301,7 +301,7 @@ def _has_too_many_nodes(text: str, limit: int) -> bool:
     if sum(map(text.count, ",:[{")) <= limit:
         return False
     nodes = 0
-    for match in _STRING_OR_MARK.finditer(text):
+    for match in re.finditer(_STRING_OR_MARK, text):
         nodes += text[match.start()] != '"'
         if nodes > limit:
             return True

@@ -16,11 +16,10 @@ DEFAULT_DOMAIN = "docker.io"
 _HUB_ALIAS = "index.docker.io"
 NAME_LIMIT = 255  # bytes of domain and path together
 
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+# Labels and components begin and end with a letter or a digit, as they do with what stands between them.
 _ADDRESS = r"\[[0-9A-Fa-f:]{2,39}\]"  # of IPv6
-_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|{_ADDRESS})(?::[0-9]+)?", re.ASCII)
-_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_DOMAIN = re.compile(rf"(?:[A-Za-z0-9]+(?:(?:\.|-+)[A-Za-z0-9]+)*|{_ADDRESS})(?::[0-9]+)?", re.ASCII)
+_PATH = re.compile(r"[a-z0-9]+(?:(?:[./]|__?|-+)[a-z0-9]+)*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _HEX_ID = "[0-9a-f]+"
 _WORDS = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
@@ -139,9 +138,14 @@ def require_name_prefix(text: str) -> str:
     InvalidReferenceError.
     """
     domain, slash, path = text.partition("/")
-    if "[" in domain or not _DOMAIN.fullmatch(domain) or (slash and not _PATH.fullmatch(path)):
+    if not is_host(domain) or (slash and not _PATH.fullmatch(path)):
         raise InvalidReferenceError(text, "expected a host, or a host and the beginning of a repository path")
     return text
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` is a host with an optional port, and no address of IPv6."""
+    return "[" not in text and bool(_DOMAIN.fullmatch(text))
 
 
 def unmatched_scope(scope: str) -> str:

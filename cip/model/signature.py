@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures as they are stored: container formats to values; what they claim is read in `trust`."""
+"""Signatures as they are stored, container formats to values, and what becomes known of them.
+
+What they claim is read in `trust`.
+"""
 
 import base64
 import binascii
@@ -129,3 +132,44 @@ def _parse_sigstore_json(content: bytes, origin: str) -> SigstoreSignature:
 
 def _unreadable(where: str, why: str) -> SignatureError:
     return SignatureError(f"signature {where}: {why}", code=ErrorCode.POLICY_REJECTED, reason="fetch")
+
+
+class BundleRecord(NamedTuple):
+    """What became known of one bundle (bundles.md 4.4).
+
+    `digest` is that of the bundle; `log` and `times` are the verified entries and times, ready for JSON; `identity`
+    says why a bundle without a name was enough, `identity_file` which file allows it.
+    """
+
+    digest: str
+    log: tuple[Mapping[str, object], ...] = ()
+    times: tuple[Mapping[str, object], ...] = ()
+    identity: str = ""
+    identity_file: str = ""
+
+
+class SignatureResult(NamedTuple):
+    """What became of one signature. What it claims is recorded only when its signer was believed."""
+
+    source: str
+    kind: str
+    accepted: bool = False
+    reason: str = ""
+    detail: str = ""
+    key: str = ""
+    certificate: Mapping[str, str] | None = None
+    claims: Mapping[str, str] | None = None
+    bundle: BundleRecord | None = None
+
+
+class BundleRules(NamedTuple):
+    """What configuration says about bundles under the requested name (bundles.md 4.1).
+
+    `by_digest`: a bundle, which names no repository, may fulfil a requirement, as `identity_file` says. `scope` is the
+    section that could say so, empty where the transport has no names. `trusted_root` is a path, or empty.
+    """
+
+    by_digest: bool = False
+    identity_file: str = ""
+    trusted_root: str = ""
+    scope: str = ""

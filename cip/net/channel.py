@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ..errors import NetworkError, SourceError
 from .limits import Limits
-from .lines import ANSWERS, Lines
+from .lines import Answers, Lines
 from .tls import NO_IDENTITY, NestedTls, Socket, TlsIdentity, protocol_error, reason_of
 
 
@@ -33,7 +33,7 @@ class Channel:
         self.host = host
         self.via = via
         self._identity = identity
-        self.lines = Lines(self.recv_into, ANSWERS, self._released)
+        self.lines = Lines(self.recv_into, Answers, self._released)
         self._is_tls = isinstance(sock, ssl.SSLSocket | NestedTls)
         self._poll = select.poll()
         self._files = 0

@@ -25,7 +25,6 @@ _UNBOUNDED = 10**18 - 1  # 18 digits
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LINE_END = re.compile(rb"\r?\n")
 _HEAD_END = re.compile(rb"\r?\n(\r?\n)")
-_FIELD_NAME = re.compile(_TOKEN)
 _CHUNK = rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?"
 
 
@@ -44,7 +43,7 @@ class EndedError(Exception):
     """The connection ended inside a message."""
 
 
-class Grammar(NamedTuple):
+class Grammar:
     """What the messages of one side look like. Limits are in bytes where nothing else is said."""
 
     first_line: re.Pattern[bytes]
@@ -62,37 +61,43 @@ class Grammar(NamedTuple):
     length_limit: int
 
 
-REQUESTS = Grammar(
-    re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]"),
-    "METHOD TARGET HTTP/1.1",
-    re.compile(rb"(?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r?\n)*"),
-    first_limit=REQUEST_LINE_LIMIT,
-    field_count=100,
-    empty_lines=8,
-    first_at_once=True,  # who speaks another protocol may wait for an answer now
-    bare_line_feeds=False,
-    chunk_line_limit=HEAD_LIMIT,
-    chunk_lines_limit=HEAD_LIMIT,
-    repeated_length=False,
-    length_digits=HEAD_LIMIT,
-    length_limit=REQUEST_BODY_LIMIT,
-)
-# control characters in a field may stay (RFC 9110, 5.5), a later minor version is read as 1.1 (2.5)
-ANSWERS = Grammar(
-    re.compile(rb"HTTP/1\.[0-9] [1-9][0-9]{2}(?: [^\x00\r\n]*)?"),
-    "HTTP/1.1 STATUS REASON",
-    re.compile(rb"(?:" + _TOKEN + rb":[^\x00\r\n]*\r?\n)*"),
-    first_limit=HEAD_LIMIT,
-    field_count=256,
-    empty_lines=0,
-    first_at_once=False,  # what breaks off in its head is told as lost
-    bare_line_feeds=True,
-    chunk_line_limit=CHUNK_LINE_LIMIT,
-    chunk_lines_limit=_UNBOUNDED,
-    repeated_length=True,
-    length_digits=18,
-    length_limit=_UNBOUNDED,
-)
+class Requests(Grammar):
+    """What a parent sends."""
+
+    first_line = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]")
+    expected = "METHOD TARGET HTTP/1.1"
+    fields = re.compile(rb"(?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r?\n)*")
+    first_limit = REQUEST_LINE_LIMIT
+    field_count = 100
+    empty_lines = 8
+    first_at_once = True  # who speaks another protocol may wait for an answer now
+    bare_line_feeds = False
+    chunk_line_limit = HEAD_LIMIT
+    chunk_lines_limit = HEAD_LIMIT
+    repeated_length = False
+    length_digits = HEAD_LIMIT
+    length_limit = REQUEST_BODY_LIMIT
+
+
+class Answers(Grammar):
+    """What a server sends.
+
+    Control characters in a field may stay (RFC 9110, 5.5), a later minor version is read as 1.1 (2.5).
+    """
+
+    first_line = re.compile(rb"HTTP/1\.[0-9] [1-9][0-9]{2}(?: [^\x00\r\n]*)?")
+    expected = "HTTP/1.1 STATUS REASON"
+    fields = re.compile(rb"(?:" + _TOKEN + rb":[^\x00\r\n]*\r?\n)*")
+    first_limit = HEAD_LIMIT
+    field_count = 256
+    empty_lines = 0
+    first_at_once = False  # what breaks off in its head is told as lost
+    bare_line_feeds = True
+    chunk_line_limit = CHUNK_LINE_LIMIT
+    chunk_lines_limit = _UNBOUNDED
+    repeated_length = True
+    length_digits = 18
+    length_limit = _UNBOUNDED
 
 
 class Lines:
@@ -105,7 +110,10 @@ class Lines:
     closed = False
 
     def __init__(
-        self, receive_into: Callable[[memoryview], int], grammar: Grammar, released: Callable[[], None] = lambda: None
+        self,
+        receive_into: Callable[[memoryview], int],
+        grammar: type[Grammar],
+        released: Callable[[], None] = lambda: None,
     ) -> None:
         self._receive_into = receive_into
         self._released = released
@@ -212,7 +220,7 @@ class Lines:
         name = rest.partition(b":")[0]
         if rest[:1] in (b" ", b"\t"):
             raise MalformedError("header field: folded over two lines")
-        if not _FIELD_NAME.fullmatch(name):
+        if not re.fullmatch(_TOKEN, name):
             raise MalformedError("header field: expected a name and a colon right behind it")
         raise MalformedError(f"header field {quote(name[:80])}: contains a control character")
 
@@ -266,7 +274,7 @@ class Framing(NamedTuple):
     chunked: bool
 
 
-def framing_of(headers: Message, minor: int, grammar: Grammar) -> Framing:
+def framing_of(headers: Message, minor: int, grammar: type[Grammar]) -> Framing:
     """How the body behind a head of HTTP/1.`minor` ends (RFC 9112, 6.3). Raises MalformedError for every doubt."""
     lengths = headers.get_all("content-length", [])
     codings = headers.get_all("transfer-encoding", [])

@@ -14,7 +14,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
-from typing import NamedTuple, Self, cast
+from typing import Self, cast
 
 from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, RegistryError, SourceError
@@ -30,7 +30,6 @@ from .url import Origin, Url, join_url
 REQUEST_LIMIT = 10  # requests in one chain of redirects
 _KEEPING_METHOD = frozenset({307, 308})
 _NO_FIELDS: Mapping[str, str] = {}
-_FORBIDDEN_IN_FIELD = re.compile(r"[^\t\x20-\x7e]")
 _BEYOND_ASCII = r"[\x80-\xff]"
 _SECRET_FIELDS = ("Authorization", "Proxy-Authorization")
 
@@ -88,15 +87,20 @@ class Request(urllib.request.Request):
         return made
 
 
-class Network(NamedTuple):
+class Network:
     """What all connections of one process share."""
 
-    pool: ConnectionPool
-    new_connection: Callable[[Route], Connection]
-    budget: Budget
-    choose_proxy: Callable[[Origin], Proxy | None]
-    user_agent: str
-    secrets: Secrets
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        new_connection: Callable[[Route], Connection],
+        budget: Budget,
+        choose_proxy: Callable[[Origin], Proxy | None],
+        user_agent: str,
+        secrets: Secrets,
+    ) -> None:
+        self.pool, self.new_connection, self.budget = pool, new_connection, budget
+        self.choose_proxy, self.user_agent, self.secrets = choose_proxy, user_agent, secrets
 
 
 class Opener(urllib.request.OpenerDirector):
@@ -185,7 +189,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
 
             fields.update(proxy_authorization(route.proxy))
         for name, value in fields.items():
-            if _FORBIDDEN_IN_FIELD.search(value):  # `putheader` lets a fold pass
+            if not (value.isascii() and value.replace("\t", "").isprintable()):  # `putheader` lets a fold pass
                 why = f"{route.origin.address}: field {name}: contains a character that a field cannot have"
                 raise RegistryError(why, code=ErrorCode.REQUEST_INVALID)
         self._network.secrets.keep_sent((fields[name] for name in _SECRET_FIELDS if name in fields), req.form)

@@ -15,7 +15,6 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
-from typing import NamedTuple
 
 from ..errors import strip_url
 from .url import decode_form
@@ -60,7 +59,7 @@ class Secrets:
         self._lock = threading.Lock()
         self._kept: dict[str, None] = {}  # credentials, in the order of their last use
         self._tokens: dict[str, None] = {}  # those that were made for us, likewise
-        self._forms: _Forms | None = None  # made when they are needed
+        self._forms: tuple[frozenset[str], tuple[str, ...]] | None = None  # made when they are needed
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -101,10 +100,10 @@ class Secrets:
         if not text or not (self._kept or self._tokens):
             return text
         with self._lock:
-            forms = self._forms = self._forms or _forms((*self._kept, *self._tokens))
+            runs, short = self._forms = self._forms or _forms((*self._kept, *self._tokens))
         hidden = bytearray(len(text))
         for view, spans in _views(text):
-            for secret in forms.short:
+            for secret in short:
                 start = view.find(secret)
                 if start >= 0 and len(secret) < SHORT:
                     return LEFT_OUT
@@ -112,19 +111,13 @@ class Secrets:
                     _hide(hidden, spans, start, start + len(secret))
                     start = view.find(secret, start + 1)
             for start in range(len(view) - RUN + 1):
-                if view[start : start + RUN] in forms.runs:
+                if view[start : start + RUN] in runs:
                     _hide(hidden, spans, start, start + RUN)
         return _masked(text, hidden)
 
 
-class _Forms(NamedTuple):
+def _forms(secrets: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
     """What is looked for: every run of the longer secrets, and the shorter ones whole; in lower case."""
-
-    runs: frozenset[str]
-    short: tuple[str, ...]
-
-
-def _forms(secrets: Iterable[str]) -> _Forms:
     runs: set[str] = set()
     short: set[str] = set()
     for secret in secrets:
@@ -133,7 +126,7 @@ def _forms(secrets: Iterable[str]) -> _Forms:
             if len(form) < RUN:
                 short.add(form)
             runs.update(form[start : start + RUN] for start in range(len(form) - RUN + 1))
-    return _Forms(frozenset(runs), tuple(sorted(short, key=len)))
+    return frozenset(runs), tuple(sorted(short, key=len))
 
 
 def _views(text: str) -> Iterator[_View]:

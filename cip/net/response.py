@@ -17,7 +17,7 @@ from ..errors import CipError, NetworkError, RegistryError, quote
 from ..model.descriptor import UNKNOWN_SIZE
 from .channel import Channel
 from .limits import Budget, Limits
-from .lines import ANSWERS, Chunks, EndedError, MalformedError, framing_of, words_of
+from .lines import Answers, Chunks, EndedError, MalformedError, framing_of, words_of
 from .url import Origin, Url
 
 INTERIM_LIMIT = 8  # heads that may come for one answer
@@ -80,7 +80,7 @@ class Response(http.client.HTTPResponse):
             if self._method in ("HEAD", "CONNECT") or self.status in (204, 304):
                 self.length, self.chunked = 0, False
             else:
-                self.length, self.chunked = framing_of(self.headers, minor, ANSWERS)
+                self.length, self.chunked = framing_of(self.headers, minor, Answers)
         except (EndedError, MalformedError, http.client.HTTPException) as error:
             raise self._fault(error) from error
         self.size = UNKNOWN_SIZE if self.length is None else self.length

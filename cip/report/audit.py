@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import CipError, ErrorCode
 from ..model.descriptor import Digest
 from ..trust.evaluation import Audit, Decision
-from ..trust.policy import SignatureResult
 from .lines import VERSION, LineWriter
+
+if TYPE_CHECKING:
+    from ..model.signature import SignatureResult
 
 LINE_LIMIT = 64 * 1024  # bytes
 SIGNATURES = 32  # of one decision

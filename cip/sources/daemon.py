@@ -36,7 +36,7 @@ from ..net.redaction import Secrets
 from ..net.response import Response
 from ..net.tls import TlsContexts, TlsIdentity
 from ..net.url import Origin, Url
-from ..settings import Settings, TlsVerify
+from ..settings import Settings
 from ..temporary import TemporaryFile
 from .archives.archive import Archive
 from .archives.compression import copy_to_file
@@ -174,7 +174,7 @@ class _Export:
 
 def _identity(text: str, settings: Settings) -> TlsIdentity:
     """System roots, and from `--cert-dir` `ca.pem` beside them, `cert.pem` with `key.pem` for ourselves."""
-    verify = settings.tls_verify is not TlsVerify.DISABLED
+    verify = settings.tls_verify is not False
     if not verify:
         log.warning("%s: the certificate of the daemon is not verified (--tls-verify=false)", text)
     if settings.cert_dir is None:

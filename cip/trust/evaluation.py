@@ -6,35 +6,25 @@ an absent tool are refusals. Requirement lists of several scopes are never merge
 """
 
 from collections.abc import Callable, Collection
-from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..errors import CipError, PolicyRejectedError, quote
 from ..model.descriptor import Digest, digest_of
 from ..model.reference import ImageIdentity
-from .policy import Acceptance, Policy, Requirement, SignatureResult, name_of
+from .policy import Acceptance, Policy, Requirement, name_of
 from .policy import GpgvOutcome as GpgvOutcome
 from .policy import RunGpgv as RunGpgv
 from .policy import TrustTools as TrustTools
 from .policy import UnverifiedImage as UnverifiedImage
 
+if TYPE_CHECKING:
+    from ..model.signature import SignatureResult
+
 # These refusals do not depend on the bytes that are judged, so no other manifest of the image can fare better.
 _HOPELESS = frozenset({"deny", "noverify", "unimpl", "dependency"})
 
 
-class Subject(StrEnum):
-    """Which manifest of an image was judged."""
-
-    IMAGE = "image"
-    INDEX = "index"
-    INSTANCE = "instance"
-
-
-class Selection(NamedTuple):
-    """The requirement list that applies; `scope` tells people which: `default`, `docker:quay.io/ns`, `docker:`."""
-
-    scope: str
-    requirements: tuple[Requirement, ...]
+Subject = Literal["image", "index", "instance"]  # which manifest of an image was judged
 
 
 class RequirementResult(NamedTuple):
@@ -59,7 +49,7 @@ class Decision(NamedTuple):
     sha256: str
     scope: str
     requirements: tuple[RequirementResult, ...]
-    signatures: tuple[SignatureResult, ...]
+    signatures: tuple["SignatureResult", ...]
     looked_for: tuple[str, ...] | None
     acceptances: tuple[Acceptance, ...]
 
@@ -103,30 +93,33 @@ class InstanceUnavailableError(Exception):
         self.cause = cause
 
 
-def select_requirements(policy: Policy, identity: ImageIdentity) -> Selection:
-    """The one list that applies (signatures.md 1.3): exact name, namespaces, the transport's `""`, the default."""
+def select_requirements(policy: Policy, identity: ImageIdentity) -> tuple[str, tuple[Requirement, ...]]:
+    """The scope and the one list that applies (signatures.md 1.3): exact name, namespaces, the transport's `""`.
+
+    The scope tells people which: `docker:quay.io/ns`, `docker:`, or `default`.
+    """
     scopes = policy.transports.get(identity.transport, {})
     for scope in (identity.identity, *identity.scopes, ""):
         if scope in scopes:
-            return Selection(f"{identity.transport}:{scope}", scopes[scope])
-    return Selection("default", policy.default)
+            return f"{identity.transport}:{scope}", scopes[scope]
+    return "default", policy.default
 
 
 def require_accepted(
-    policy: Policy, image: UnverifiedImage, tools: TrustTools, *, require_signed: bool, subject: Subject = Subject.IMAGE
+    policy: Policy, image: UnverifiedImage, tools: TrustTools, *, require_signed: bool, subject: Subject = "image"
 ) -> Decision:
     """Return only if every requirement that applies accepts `image` (containers-policy.json(5), signatures.md 2.1).
 
     With `require_signed` one of them must have verified a signature. Raises ImageRejectedError, whose `reason` is the
     class of signatures.md in lower case, and what `signatures` of the image or `tools` raise beside CipError.
     """
-    selection = select_requirements(policy, image.identity)
+    scope, requirements = select_requirements(policy, image.identity)
     results: list[RequirementResult] = []
     acceptances: list[Acceptance] = []
     seen: list[SignatureResult] = []
     refusal: PolicyRejectedError | None = None
     searched = False
-    for requirement in selection.requirements:
+    for requirement in requirements:
         searched = searched or requirement.verifies
         try:
             acceptances.append(requirement.check(image, tools, seen))
@@ -136,13 +129,13 @@ def require_accepted(
             break
         results.append(RequirementResult(subject, requirement.kind, True))
     if refusal is None:
-        refusal = _refusal_of_the_whole(selection, require_signed)
+        refusal = _refusal_of_the_whole(requirements, require_signed)
     decision = Decision(
         refusal is None,
         image.identity,
         policy.where,
         policy.sha256,
-        selection.scope,
+        scope,
         tuple(results),
         tuple(seen),
         tuple(image.looked_for() if image.looked_for else ()) if searched else None,
@@ -168,7 +161,7 @@ def require_index_or_instance(
     judge; the decision has the results of both. Raises ImageRejectedError, InstanceUnavailableError.
     """
     try:
-        return require_accepted(policy, index, tools, require_signed=require_signed, subject=Subject.INDEX)
+        return require_accepted(policy, index, tools, require_signed=require_signed, subject="index")
     except ImageRejectedError as error:
         if error.reason in _HOPELESS:
             raise
@@ -178,7 +171,7 @@ def require_index_or_instance(
     except CipError as error:
         raise InstanceUnavailableError(first.decision, error) from error
     try:
-        second = require_accepted(policy, chosen, tools, require_signed=require_signed, subject=Subject.INSTANCE)
+        second = require_accepted(policy, chosen, tools, require_signed=require_signed, subject="instance")
     except ImageRejectedError as error:
         error.decision = _joined(first.decision, error.decision)
         if error.reason == "nosig" != first.reason:
@@ -196,7 +189,7 @@ def require_complete(
     A second look by whoever acts on a decision, so that a step that was forgotten on the way refuses. A requirement
     that verifies must show what was signed about that digest. Raises PolicyRejectedError (`digest`).
     """
-    requirements = select_requirements(policy, identity).requirements
+    requirements = select_requirements(policy, identity)[1]
     acceptances = decision.acceptances
     if not decision.accepted or not acceptances or len(acceptances) != len(requirements):
         raise _incomplete(f"{len(acceptances)} of {len(requirements)} requirements said what they accepted")
@@ -213,10 +206,10 @@ def _incomplete(why: str) -> PolicyRejectedError:
     return PolicyRejectedError(f"the decision is not about this image: {why}", reason="digest")
 
 
-def _refusal_of_the_whole(selection: Selection, require_signed: bool) -> PolicyRejectedError | None:
-    if not selection.requirements:  # parsing refuses it; silence is not consent here either (signatures.md 2.1)
+def _refusal_of_the_whole(requirements: Collection[Requirement], require_signed: bool) -> PolicyRejectedError | None:
+    if not requirements:  # parsing refuses it; silence is not consent here either (signatures.md 2.1)
         return PolicyRejectedError("the policy lists no requirement", reason="deny")
-    if require_signed and not any(requirement.verifies for requirement in selection.requirements):
+    if require_signed and not any(requirement.verifies for requirement in requirements):
         return PolicyRejectedError("--require-signed: no requirement verifies a signature", reason="noverify")
     return None
 

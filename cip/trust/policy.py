@@ -12,7 +12,6 @@ Those that verify signatures live in rooms (`signed`, `openpgp`, `sigstore`), im
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -24,44 +23,13 @@ from ..model.reference import ImageIdentity, unmatched_scope
 from ..settings import PolicySource
 
 if TYPE_CHECKING:
-    from ..model.signature import FoundBundles, RawSignature
+    from ..model.signature import BundleRules, FoundBundles, RawSignature, SignatureResult
 
 NOT_SHARED = "this program knows it, skopeo and podman do not: use --policy"
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
 BUILT_IN = "--insecure-policy"
 _SCOPELESS = frozenset({"", "ostree"})  # known, and their scopes not looked at
 _ATOMIC = r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?"
-
-
-class PolicyReaders(StrEnum):
-    """Who reads a policy file. What this program alone knows would make skopeo and podman refuse every image."""
-
-    SHARED = "shared"
-    OWN = "own"  # given with --policy
-
-    @classmethod
-    def of(cls, source: PolicySource) -> "PolicyReaders":
-        """Who reads a policy from there."""
-        return cls.OWN if source is PolicySource.FILE else cls.SHARED
-
-    def refuse_own(self, node: JsonNode, names: Sequence[str]) -> None:
-        """Fail at `node` for a member of `names` in a file that others read, too."""
-        for name in names:
-            if self is PolicyReaders.SHARED and node.has(name):
-                node.fail(f"unknown member {name!r} ({NOT_SHARED})")
-
-
-class BundleRules(NamedTuple):
-    """What configuration says about bundles under the requested name (bundles.md 4.1).
-
-    `by_digest`: a bundle, which names no repository, may fulfil a requirement, as `identity_file` says. `scope` is the
-    section that could say so, empty where the transport has no names. `trusted_root` is a path, or empty.
-    """
-
-    by_digest: bool = False
-    identity_file: str = ""
-    trusted_root: str = ""
-    scope: str = ""
 
 
 def _never_looked_for() -> "Sequence[RawSignature]":
@@ -75,15 +43,15 @@ class UnverifiedImage(NamedTuple):
     raises CipError when the list cannot be had whole; so is `bundles`, apart from them, because only `sigstoreSigned`
     takes such. `looked_for`, asked afterwards, names the places that were searched; an empty answer means that
     configuration gave none, None that the caller cannot tell. `bundle_rules` is asked when there is a bundle. Where
-    `bundles` is None none are looked for.
+    `bundles` is None none are looked for, and where `bundle_rules` is, none are allowed anything.
     """
 
     identity: ImageIdentity
     manifest: bytes
-    signatures: "Callable[[], Sequence[RawSignature]]" = _never_looked_for
+    signatures: Callable[[], Sequence["RawSignature"]] = _never_looked_for
     looked_for: Callable[[], Sequence[str]] | None = None
-    bundles: "Callable[[], FoundBundles] | None" = None
-    bundle_rules: Callable[[], BundleRules] = BundleRules
+    bundles: Callable[[], "FoundBundles"] | None = None
+    bundle_rules: Callable[[], "BundleRules"] | None = None
 
 
 class GpgvOutcome(Protocol):
@@ -100,44 +68,15 @@ class GpgvOutcome(Protocol):
 RunGpgv = Callable[[bytes, bytes], GpgvOutcome]  # (key ring, message)
 
 
-class TrustTools(NamedTuple):
+class TrustTools:
     """The outside world, handed in.
 
     `read_file(path)` is a whole key file (raises CipError); `run_gpgv(keyring, message)` (raises CipError);
     `now()` is in seconds since 1970.
     """
 
-    read_file: Callable[[str], bytes]
-    run_gpgv: RunGpgv
-    now: Callable[[], float]
-
-
-class SignatureResult(NamedTuple):
-    """What became of one signature. What it claims is recorded only when its signer was believed."""
-
-    source: str
-    kind: str
-    accepted: bool = False
-    reason: str = ""
-    detail: str = ""
-    key: str = ""
-    certificate: Mapping[str, str] | None = None
-    claims: Mapping[str, str] | None = None
-    bundle: "BundleRecord | None" = None
-
-
-class BundleRecord(NamedTuple):
-    """What became known of one bundle (bundles.md 4.4).
-
-    `digest` is that of the bundle; `log` and `times` are the verified entries and times, ready for JSON; `identity`
-    says why a bundle without a name was enough, `identity_file` which file allows it.
-    """
-
-    digest: str
-    log: tuple[Mapping[str, object], ...] = ()
-    times: tuple[Mapping[str, object], ...] = ()
-    identity: str = ""
-    identity_file: str = ""
+    def __init__(self, read_file: Callable[[str], bytes], run_gpgv: RunGpgv, now: Callable[[], float]) -> None:
+        self.read_file, self.run_gpgv, self.now = read_file, run_gpgv, now
 
 
 class Acceptance(NamedTuple):
@@ -170,7 +109,7 @@ class Requirement(Protocol):
         """Whether accepting means that a signature was verified (`--require-signed`)."""
         ...
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: "list[SignatureResult]") -> Acceptance:
         """What of `image` is accepted; each signature looked at is added to `seen`.
 
         Raises PolicyRejectedError whose `reason` is the class of signatures.md in lower case.
@@ -178,36 +117,38 @@ class Requirement(Protocol):
         ...
 
 
-class Absent(NamedTuple):
+class Absent:
     """A requirement that this copy of the program cannot check: refuses."""
 
-    kind: str
-    why: str
-    verifies: bool = False
+    verifies = False
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
+    def __init__(self, kind: str, why: str) -> None:
+        self.kind = kind
+        self._why = why
+
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: "list[SignatureResult]") -> Acceptance:
         """Refuse."""
-        raise PolicyRejectedError(self.why, code=ErrorCode.DEPENDENCY_MISSING, reason="dependency")
+        raise PolicyRejectedError(self._why, code=ErrorCode.DEPENDENCY_MISSING, reason="dependency")
 
 
-class InsecureAcceptAnything(NamedTuple):
+class InsecureAcceptAnything:
     """`insecureAcceptAnything`: accepts."""
 
-    kind: str = "insecureAcceptAnything"
-    verifies: bool = False
+    kind = "insecureAcceptAnything"
+    verifies = False
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: "list[SignatureResult]") -> Acceptance:
         """Accept."""
         return Acceptance(digest_of(image.manifest), name_of(image.identity), b"")
 
 
-class Reject(NamedTuple):
+class Reject:
     """`reject`: refuses."""
 
-    kind: str = "reject"
-    verifies: bool = False
+    kind = "reject"
+    verifies = False
 
-    def check(self, image: UnverifiedImage, tools: TrustTools, seen: list[SignatureResult]) -> Acceptance:
+    def check(self, image: UnverifiedImage, tools: TrustTools, seen: "list[SignatureResult]") -> Acceptance:
         """Refuse."""
         raise PolicyRejectedError("images of this scope are refused", reason="deny")
 
@@ -233,7 +174,7 @@ def accept_anything_policy() -> Policy:
     return Policy(BUILT_IN, "", (InsecureAcceptAnything(),), MappingProxyType({}))
 
 
-def parse_policy(data: bytes, where: str, readers: PolicyReaders = PolicyReaders.SHARED) -> Policy:
+def parse_policy(data: bytes, where: str, origin: PolicySource = PolicySource.HOST) -> Policy:
     """The policy that `data` holds; `where` is its path. Raises ConfigurationError (`policy-invalid`).
 
     Only in a file that no other program reads are the words allowed that this program alone knows (bundles.md 4.2).
@@ -247,9 +188,9 @@ def parse_policy(data: bytes, where: str, readers: PolicyReaders = PolicyReaders
     if root.has("transports"):
         for transport, scopes in root["transports"].members():
             transports[transport] = MappingProxyType(
-                {scope: _parse_scope(transport, scope, node, readers) for scope, node in scopes.members()}
+                {scope: _parse_scope(transport, scope, node, origin) for scope, node in scopes.members()}
             )
-    default = _parse_requirements(root["default"], readers)
+    default = _parse_requirements(root["default"], origin)
     return Policy(where, digest_of(data).encoded, default, MappingProxyType(transports))
 
 
@@ -263,48 +204,48 @@ def unmatched_scopes(policy: Policy) -> Iterator[str]:
                 yield f"{where} is the scope of no image: {why}"
 
 
-def _parse_scope(transport: str, scope: str, node: JsonNode, readers: PolicyReaders) -> tuple[Requirement, ...]:
+def _parse_scope(transport: str, scope: str, node: JsonNode, origin: PolicySource) -> tuple[Requirement, ...]:
     fault = scope_fault(transport, scope)
     if fault:
         node.fail(fault)
-    return _parse_requirements(node, readers)
+    return _parse_requirements(node, origin)
 
 
-def _parse_requirements(node: JsonNode, readers: PolicyReaders) -> tuple[Requirement, ...]:
+def _parse_requirements(node: JsonNode, origin: PolicySource) -> tuple[Requirement, ...]:
     """A list that is never empty: no requirement is no consent (signatures.md 1.2)."""
-    requirements = tuple(_parse_requirement(item, readers) for item in node.items())
+    requirements = tuple(_parse_requirement(item, origin) for item in node.items())
     if not requirements:
         node.fail("expected at least one requirement, found none")
     return requirements
 
 
-def _parse_requirement(node: JsonNode, readers: PolicyReaders) -> Requirement:
+def _parse_requirement(node: JsonNode, origin: PolicySource) -> Requirement:
     kind = node["type"].as_str()
     if kind not in _PARSERS:
         node["type"].fail(f"expected one of {', '.join(_PARSERS)}, found {quote(kind)}")
-    return _PARSERS[kind](node, readers)
+    return _PARSERS[kind](node, origin)
 
 
-def _parse_accept(node: JsonNode, readers: PolicyReaders) -> Requirement:
+def _parse_accept(node: JsonNode, origin: PolicySource) -> Requirement:
     node.require_only(("type",))
     return InsecureAcceptAnything()
 
 
-def _parse_reject(node: JsonNode, readers: PolicyReaders) -> Requirement:
+def _parse_reject(node: JsonNode, origin: PolicySource) -> Requirement:
     node.require_only(("type",))
     return Reject()
 
 
-def _parse_signed_base_layer(node: JsonNode, readers: PolicyReaders) -> Requirement:
+def _parse_signed_base_layer(node: JsonNode, origin: PolicySource) -> Requirement:
     return _or_absent(node, rooms.parse_signed_base_layer)
 
 
-def _parse_signed_by(node: JsonNode, readers: PolicyReaders) -> Requirement:
+def _parse_signed_by(node: JsonNode, origin: PolicySource) -> Requirement:
     return _or_absent(node, rooms.parse_signed_by)
 
 
-def _parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> Requirement:
-    return _or_absent(node, lambda node: rooms.parse_sigstore_signed(node, readers))
+def _parse_sigstore_signed(node: JsonNode, origin: PolicySource) -> Requirement:
+    return _or_absent(node, lambda node: rooms.parse_sigstore_signed(node, origin))
 
 
 def _or_absent(node: JsonNode, parse: Callable[[JsonNode], Requirement]) -> Requirement:
@@ -316,13 +257,23 @@ def _or_absent(node: JsonNode, parse: Callable[[JsonNode], Requirement]) -> Requ
 
 
 # Imports inside the parsers: a policy that verifies nothing must not cost what verifying costs.
-_PARSERS: Mapping[str, Callable[[JsonNode, PolicyReaders], Requirement]] = {
+_PARSERS: Mapping[str, Callable[[JsonNode, PolicySource], Requirement]] = {
     "insecureAcceptAnything": _parse_accept,
     "reject": _parse_reject,
     "signedBaseLayer": _parse_signed_base_layer,
     "signedBy": _parse_signed_by,
     "sigstoreSigned": _parse_sigstore_signed,
 }
+
+
+def refuse_own(node: JsonNode, names: Sequence[str], origin: PolicySource) -> None:
+    """Fail at `node` for a member of `names` in a file that others read, too.
+
+    What this program alone knows, as it may stand in a file of `--policy`, would make them refuse every image.
+    """
+    for name in names:
+        if origin is not PolicySource.FILE and node.has(name):
+            node.fail(f"unknown member {name!r} ({NOT_SHARED})")
 
 
 def _invalid(where: str, why: str) -> ConfigurationError:

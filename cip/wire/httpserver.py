@@ -20,14 +20,14 @@ from contextlib import closing, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from .. import __version__, log
 from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, SourceError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
 from ..model.mediatype import OCI_INDEX
-from ..net.lines import REQUEST_BODY_LIMIT, REQUESTS, Chunks, EndedError, Lines, MalformedError, framing_of, words_of
+from ..net.lines import REQUEST_BODY_LIMIT, Chunks, EndedError, Lines, MalformedError, Requests, framing_of, words_of
 from .fds import Output, receive_into
 from .problem import RequestFault, encode, http_status, one_line, problem, seconds_to_wait, unforeseen
 from .target import artifact_type_of, parse_target
@@ -72,7 +72,7 @@ class Conversation(BaseHTTPRequestHandler):
 
     def __init__(self, input_fd: int, output_fd: int, open_image: OpenImage, make_file: MakeFile) -> None:
         # Not the base's, which wants a socket and ends with the conversation: nobody could look at it from beside.
-        self._lines = Lines(lambda view: receive_into(input_fd, view), REQUESTS)
+        self._lines = Lines(lambda view: receive_into(input_fd, view), Requests)
         self._output = Output(output_fd)
         self.rfile = cast("BufferedIOBase", self._lines)
         self.wfile = self._output
@@ -187,11 +187,11 @@ class Conversation(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer by the table of resources, which knows their methods."""
-        resource, name = _find_resource(parse_target(self._target))
-        if self.command not in resource.methods:
-            raise _not_allowed(self.command, resource.methods)
+        methods, answer, name = _find_resource(parse_target(self._target))
+        if self.command not in methods:
+            raise _not_allowed(self.command, methods)
         try:
-            resource.answer(self, name)
+            answer(self, name)
         except TimeoutError as error:  # the base takes one for a parent that is too slow, and would end in silence
             raise RuntimeError("a time-out that nobody has told") from error
 
@@ -203,14 +203,14 @@ class Conversation(BaseHTTPRequestHandler):
 
     def do_OPTIONS(self) -> None:
         """Tell the methods of a resource, or of all."""
-        methods = _EVERYWHERE if self._target == "*" else _find_resource(parse_target(self._target))[0].methods
+        methods = _EVERYWHERE if self._target == "*" else _find_resource(parse_target(self._target))[0]
         self._start(HTTPStatus.NO_CONTENT, {"Allow": ", ".join(methods)})
 
     # --- requests ---
 
     def _read_past_body(self) -> None:
         """Take the body, which no request of ours needs. Raises MalformedError, RequestFault, EndedError."""
-        framing = framing_of(self.headers, self._minor, REQUESTS)
+        framing = framing_of(self.headers, self._minor, Requests)
         if not (framing.chunked or framing.length):
             return
         self._require_known_expectation()  # else whether its body will come is not known
@@ -397,30 +397,21 @@ def _not_allowed(method: str, methods: Sequence[str]) -> RequestFault:
     return RequestFault(405, why, code=ErrorCode.METHOD_NOT_ALLOWED, allowed=methods)
 
 
-class _Resource(NamedTuple):
-    """What a path names, and how it is answered."""
-
-    methods: tuple[str, ...]
-    answer: Callable[[Conversation, str], None]
-
-
+# what a path names: methods, and how it is answered
 _READ = ("GET", "HEAD", "OPTIONS")
 _RESOURCES = {
-    "manifest": _Resource(_READ, Conversation._answer_manifest),
-    "referrers": _Resource(_READ, Conversation._answer_referrers),
-    "quit": _Resource(("POST", "OPTIONS"), Conversation._answer_quit),
+    "manifest": (_READ, Conversation._answer_manifest),
+    "referrers": (_READ, Conversation._answer_referrers),
+    "quit": (("POST", "OPTIONS"), Conversation._answer_quit),
 }
-_DIRECTORIES = {
-    "blobs": _Resource(_READ, Conversation._answer_blob),
-    "referrers": _Resource(_READ, Conversation._answer_referrer),
-}
+_DIRECTORIES = {"blobs": (_READ, Conversation._answer_blob), "referrers": (_READ, Conversation._answer_referrer)}
 
 
-def _find_resource(path: str) -> tuple[_Resource, str]:
-    """The resource at `path` and the name inside it. Raises NotFoundError (path-unknown)."""
+def _find_resource(path: str) -> tuple[tuple[str, ...], Callable[[Conversation, str], None], str]:
+    """Methods and answer of the resource at `path`, and the name inside it. Raises NotFoundError (path-unknown)."""
     first, slash, name = path.removeprefix("/").partition("/")
     resource = (_DIRECTORIES if slash else _RESOURCES).get(first)
     if resource is None or "/" in name:
         why = f"path {quote(path)}: expected /manifest, /blobs/DIGEST, /referrers, /referrers/DIGEST or /quit"
         raise NotFoundError(why, code=ErrorCode.PATH_UNKNOWN)
-    return resource, name
+    return *resource, name

@@ -10,7 +10,6 @@ from ..errors import quote
 from .problem import RequestFault
 
 PARAMETER = "artifactType"
-_VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 _ABSOLUTE = r"(?a)(?i:https?)://[^/?#]+([/?].*)?"
 _HALF_ESCAPE = r"%(?![0-9A-Fa-f]{2})"
 
@@ -22,7 +21,7 @@ def parse_target(target: str) -> str:
     Any query is left out, and so is the authority of the absolute form. Raises RequestFault (400), without the query,
     which may be a secret.
     """
-    if not _VISIBLE.fullmatch(target):
+    if " " in target or not (target and target.isascii() and target.isprintable()):
         raise RequestFault(400, f"target {_shown(target)}: expected visible ASCII characters")
     if not target.startswith("/"):
         match = re.fullmatch(_ABSOLUTE, target)

@@ -20,8 +20,8 @@ from pathlib import Path
 from unittest import mock
 
 from cip.confine import remote
+from cip.confine.confinement import HelperPrograms
 from cip.confine.helper import AT_ONCE
-from cip.confine.remote import HelperPrograms
 from cip.content import start_timer, timed
 from cip.errors import CipError, ErrorCode, MissingDependencyError, SourceError
 from cip.programs import DirectPrograms
@@ -324,7 +324,8 @@ class Process(HelperTestCase):
 
     def test_a_proxy_that_is_killed_leaves_nothing_behind(self) -> None:
         code = (
-            "import sys; from cip.confine.remote import HelperPrograms; programs = HelperPrograms(eval(sys.argv[1]));"
+            "import sys; from cip.confine.confinement import HelperPrograms;"
+            "programs = HelperPrograms(eval(sys.argv[1]));"
             "programs.confine(needed=True, helpers=['slow']); print(programs.pids[1], flush=True);"
             "programs.credentials('slow', 'r', purpose='test')"
         )
@@ -362,7 +363,8 @@ class Process(HelperTestCase):
     def test_a_stopped_one_ends_with_its_proxy_and_so_does_what_it_runs(self) -> None:
         """Also where that is confined and sends no signal any more, not even its last one."""
         code = (
-            "import sys, threading; from cip.confine.remote import HelperPrograms; from cip.confine import sandbox;"
+            "import sys, threading; from cip.confine.confinement import HelperPrograms;"
+            "from cip.confine import sandbox;"
             "programs = HelperPrograms(eval(sys.argv[1])); programs.confine(needed=True, helpers=['slow']);"
             "ask = lambda: programs.credentials('slow', 'r', purpose='test');"
             "threading.Thread(target=ask, daemon=True).start(); print(programs.pids[1], flush=True);"

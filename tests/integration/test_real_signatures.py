@@ -6,10 +6,9 @@ import re
 import unittest
 
 from cip.errors import ErrorCode, MissingDependencyError, PolicyRejectedError, SignatureError
-from cip.model.signature import SimpleSignature, parse_signature_blob
+from cip.model.signature import SignatureResult, SimpleSignature, parse_signature_blob
 from cip.programs import DirectPrograms, GpgvResult
 from cip.trust.openpgp.simplesigning import SignedBy
-from cip.trust.policy import SignatureResult
 from cip.trust.signed.matching import MatchRepoDigestOrExact
 from cip.trust.signed.materials import Material
 from tests.support.peers import require_peer

@@ -32,7 +32,7 @@ from cip.model import mediatype
 from cip.model.descriptor import Digest, digest_of
 from cip.opening import ImageOpener
 from cip.programs import DirectPrograms
-from cip.settings import PlatformOptions, Settings, TlsVerify
+from cip.settings import PlatformOptions, Settings
 from cip.transports import SourceOpener
 from cip.trust.evaluation import TrustTools, no_audit
 from cip.trust.policy import parse_policy
@@ -512,7 +512,7 @@ class RegistryTest(DifferentialCase):
         cls.ours = Ours(
             Settings(
                 platform=PlatformOptions(os="linux", architecture="amd64"),
-                tls_verify=TlsVerify.DISABLED,
+                tls_verify=False,
                 registries_d=str(cls.registries_d),
                 registries_conf=str(cls.conf),
             )

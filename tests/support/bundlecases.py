@@ -16,11 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from cip.model.signature import BundleRecord
 from cip.trust.bundle.bundle import Bundle, Envelope, parse_bundle
 from cip.trust.bundle.statement import parse_statement, require_subject
 from cip.trust.bundle.trustedroot import parse_trusted_root
 from cip.trust.bundle.verify import BundleTrust, require_bundle_about, require_signed
-from cip.trust.policy import BundleRecord
 from cip.trust.signed.requirement import VerificationRecord
 from cip.trust.sigstore.certificates import CertificateIdentity
 from cip.trust.sigstore.keys import PublicKey, load_key, load_public_key

@@ -24,7 +24,7 @@ from cip.net.opener import Request
 from cip.net.response import Response
 from cip.net.tls import NotTlsError
 from cip.registry.endpoints import Endpoint
-from cip.settings import CredentialOptions, Settings, TlsVerify
+from cip.settings import CredentialOptions, Settings
 from tests.support.host import make_host
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import Asked, FakeClock, Origins, RecordedEvents, Reply, Script, reply
@@ -66,7 +66,7 @@ class EndpointCase(LeakCheckedTestCase):
         *,
         logical: str | None = None,
         credentials: CredentialOptions | None = None,
-        tls_verify: TlsVerify = TlsVerify.UNSET,
+        tls_verify: bool | None = None,
         insecure: bool = False,
         blocked: bool = False,
     ) -> Endpoint:
@@ -419,7 +419,7 @@ class SchemeTest(EndpointCase):
 
     def test_secure_endpoints_never_speak_http(self) -> None:
         self.origins.add("http://r.example:80", lambda asked: reply(200))
-        for verify, insecure in ((TlsVerify.UNSET, False), (TlsVerify.REQUIRED, True)):  # registry.md M6
+        for verify, insecure in ((None, False), (True, True)):  # registry.md M6
             with self.subTest(verify), self.assertRaises(NetworkError):
                 self.status(self.endpoint(tls_verify=verify, insecure=insecure))
         self.assertEqual(self.origins.asked, [])
@@ -448,7 +448,7 @@ class SchemeTest(EndpointCase):
             self.assertEqual(self.status(endpoint), 200)
 
     def test_insecure_ones_speak_https_if_they_can(self) -> None:
-        for verify, insecure in ((TlsVerify.UNSET, True), (TlsVerify.DISABLED, False)):
+        for verify, insecure in ((None, True), (False, False)):
             with self.subTest(verify):
                 self.origins.asked.clear()
                 self.origins.add("https://r.example:443", lambda asked: reply(500))

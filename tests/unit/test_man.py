@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cip
 from cip.errors import ErrorCode
-from cip.flags import OPTIONS, Kind, parse_duration
+from cip.flags import OPTIONS, flag, level, parse_duration
 from cip.model.reference import Transport
 from cip.options import help_text
 from cip.settings import RetryOptions, TimeLimits, TransferLimits
@@ -99,7 +99,7 @@ class Completions(unittest.TestCase):
         zsh, fish = text("container-image-proxy.zsh"), text("container-image-proxy.fish")
         for option in OPTIONS:
             with self.subTest(option.name):
-                takes_value = option.kind not in (Kind.FLAG, Kind.LEVEL)
+                takes_value = option.parse not in (flag, level)
                 self.assertEqual(bool(re.search(rf"--{re.escape(option.name)}=\[", zsh)), takes_value)
                 self.assertEqual(bool(re.search(rf"-l {re.escape(option.name)}( -[rx])", fish)), takes_value)
 

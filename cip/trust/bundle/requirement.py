@@ -14,8 +14,8 @@ from ... import log
 from ...errors import SignatureError
 from ...model.descriptor import digest_of
 from ...model.referrers import SIGNING_PREDICATE
-from ...model.signature import FoundBundles, SigstoreBundle
-from ..policy import Acceptance, BundleRecord, BundleRules, TrustTools, UnverifiedImage, name_of
+from ...model.signature import BundleRecord, BundleRules, FoundBundles, SigstoreBundle
+from ..policy import Acceptance, TrustTools, UnverifiedImage, name_of
 from ..signed.matching import IdentityMatcher, MatchDigest, kind_of
 from ..signed.materials import Material
 from ..signed.requirement import VerificationRecord, fetch_bundle_rules, told_to_each

@@ -12,8 +12,8 @@ from typing import NamedTuple, NoReturn
 
 from ...errors import CipError, MissingDependencyError, PolicyRejectedError, SignatureError, quote
 from ...model.jsontree import JsonNode
-from ...model.signature import OPENPGP_FIRST, SimpleSignature
-from ..policy import Acceptance, RunGpgv, SignatureResult, TrustTools, UnverifiedImage
+from ...model.signature import OPENPGP_FIRST, SignatureResult, SimpleSignature
+from ..policy import Acceptance, RunGpgv, TrustTools, UnverifiedImage
 from ..signed.matching import IdentityMatcher, parse_signed_identity
 from ..signed.materials import Material, parse_materials
 from ..signed.payload import SIMPLE_SIGNING_TYPE, accept_payload

@@ -13,7 +13,8 @@ from typing import NamedTuple, NoReturn, Protocol
 from ...errors import InvalidReferenceError, SignatureError, quote
 from ...model.jsontree import JsonNode
 from ...model.reference import DockerReference, parse_docker_reference, require_name_prefix
-from ..policy import NOT_SHARED, PolicyReaders
+from ...settings import PolicySource
+from ..policy import NOT_SHARED
 
 
 class IdentityMatcher(Protocol):
@@ -137,7 +138,7 @@ def parse_identity_matcher(node: JsonNode) -> IdentityMatcher:
 
 
 def parse_signed_identity(
-    requirement: JsonNode, readers: PolicyReaders = PolicyReaders.SHARED, *, digest_allowed: bool = False
+    requirement: JsonNode, origin: PolicySource = PolicySource.HOST, *, digest_allowed: bool = False
 ) -> IdentityMatcher:
     """The `signedIdentity` of a requirement; missing is the default, `null` is an error (signatures.md 2.2).
 
@@ -147,7 +148,7 @@ def parse_signed_identity(
         return MatchRepoDigestOrExact()
     node = requirement["signedIdentity"]
     if digest_allowed and node["type"].as_str() == kind_of(MatchDigest()):
-        if readers is PolicyReaders.SHARED:
+        if origin is not PolicySource.FILE:
             node["type"].fail(f"expected one of {', '.join(_PARSERS)}, found 'matchDigest' ({NOT_SHARED})")
         node.require_only(("type",))
         return MatchDigest()

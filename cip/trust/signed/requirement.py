@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 from ...content import require_time
 from ...errors import CipError, MissingDependencyError, Phase, PolicyRejectedError, SignatureError, SourceError
 from ...model.jsontree import JsonNode
-from ...model.signature import FoundBundles, RawSignature
-from ..policy import Acceptance, BundleRecord, BundleRules, SignatureResult, TrustTools, UnverifiedImage
+from ...model.signature import BundleRecord, BundleRules, FoundBundles, RawSignature, SignatureResult
+from ..policy import Acceptance, TrustTools, UnverifiedImage
 from .matching import parse_identity_matcher
 
 _REASONS_SHOWN = 6  # of many refused signatures, in the sentence for people; the record has all
@@ -65,7 +65,7 @@ def fetch_bundles(image: UnverifiedImage) -> FoundBundles:
 
 def fetch_bundle_rules(image: UnverifiedImage) -> BundleRules:
     """What configuration says about bundles; one that cannot be read refuses, too."""
-    return _fetched(image.bundle_rules)
+    return _fetched(image.bundle_rules or BundleRules)
 
 
 def _fetched(fetch: Callable[[], T]) -> T:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from ... import rooms
 from ...errors import CipError, SignatureError, UnsupportedError, quote
 from ...model.jsontree import JsonNode
-from ...model.signature import SIGSTORE_MIME_TYPE, FoundBundles, SigstoreSignature
-from ..policy import Acceptance, PolicyReaders, SignatureResult, TrustTools, UnverifiedImage
+from ...model.signature import SIGSTORE_MIME_TYPE, FoundBundles, SignatureResult, SigstoreSignature
+from ...settings import PolicySource
+from ..policy import Acceptance, TrustTools, UnverifiedImage, refuse_own
 from ..signed.armor import decode_base64
 from ..signed.matching import IdentityMatcher, parse_signed_identity
 from ..signed.materials import parse_materials
@@ -97,9 +98,9 @@ class SigstoreSigned(NamedTuple):
         ], found.attestations
 
 
-def parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> SigstoreSigned:
+def parse_sigstore_signed(node: JsonNode, origin: PolicySource) -> SigstoreSigned:
     """The requirement that `node` holds (signatures.md 2.2, D3; bundles.md 4.2). Raises what `node` raises."""
-    readers.refuse_own(node, _OWN_MEMBERS)
+    refuse_own(node, _OWN_MEMBERS, origin)
     node.require_only(("type", *_KEY_SOURCES, "fulcio", "pki", *_REKOR_SOURCES, *_OWN_MEMBERS, "signedIdentity"))
     present = [name for name in (*_KEY_SOURCES, "fulcio", "pki") if node.has(name)]
     if len(present) != 1:
@@ -107,20 +108,20 @@ def parse_sigstore_signed(node: JsonNode, readers: PolicyReaders) -> SigstoreSig
         node.fail(f"expected one of {', '.join(_KEY_SOURCES)}, fulcio, pki, found {found}")
     source: TrustSource
     if present[0] == "fulcio":
-        source = _parse_fulcio(node, readers)
+        source = _parse_fulcio(node, origin)
     elif present[0] == "pki":
         if any(node.has(name) for name in (*_REKOR_SOURCES, *_OWN_MEMBERS)):
             node.fail("pki goes with no Rekor key and no trusted root")
         source = _parse_pki(node["pki"])
     else:
         source = KeySource(parse_materials(node, _KEY_SOURCES) or (), _parse_logging(node))
-    return SigstoreSigned(source, parse_signed_identity(node, readers, digest_allowed=True))
+    return SigstoreSigned(source, parse_signed_identity(node, origin, digest_allowed=True))
 
 
-def _parse_fulcio(requirement: JsonNode, readers: PolicyReaders) -> FulcioSource:
+def _parse_fulcio(requirement: JsonNode, origin: PolicySource) -> FulcioSource:
     logging = _parse_logging(requirement)
     node = requirement["fulcio"]
-    readers.refuse_own(node, _SUBJECTS[1:])
+    refuse_own(node, _SUBJECTS[1:], origin)
     node.require_only((*_CA_SOURCES, "oidcIssuer", *_SUBJECTS))
     anchors = parse_materials(node, _CA_SOURCES)
     if logging.root is not None and anchors is not None:
@@ -131,7 +132,7 @@ def _parse_fulcio(requirement: JsonNode, readers: PolicyReaders) -> FulcioSource
         node.fail("expected one of caPath, caData, found none")
     if not logging.log_entries and not logging.timestamps:
         requirement.fail("fulcio with requireLogEntries 0 needs requireTimestamps, or no time would be proven")
-    return FulcioSource(anchors[0] if anchors else None, _parse_identity(node, readers), logging)
+    return FulcioSource(anchors[0] if anchors else None, _parse_identity(node, origin), logging)
 
 
 def _parse_logging(node: JsonNode) -> Logging:
@@ -147,9 +148,9 @@ def _parse_logging(node: JsonNode) -> Logging:
     return Logging(logs or (), root[0] if root is not None else None, *counts)
 
 
-def _parse_identity(node: JsonNode, readers: PolicyReaders) -> CertificateIdentity:
+def _parse_identity(node: JsonNode, origin: PolicySource) -> CertificateIdentity:
     issuer = _text(node["oidcIssuer"])
-    if readers is PolicyReaders.SHARED:
+    if origin is not PolicySource.FILE:
         return CertificateIdentity(issuer, _text(node["subjectEmail"]))
     present = [name for name in _SUBJECTS if node.has(name)]
     if not present:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cip.errors import CipError, SignatureError
+from cip.model.signature import BundleRecord
 from cip.trust.bundle.bundle import Bundle, Envelope, parse_bundle
 from cip.trust.bundle.timestamp import verified_time
 from cip.trust.bundle.tlog import note_key_id, parse_checkpoint
 from cip.trust.bundle.trustedroot import TrustedRoot, parse_trusted_root
 from cip.trust.bundle.verify import BundleTrust, require_signed
-from cip.trust.policy import BundleRecord
 from cip.trust.signed.requirement import VerificationRecord
 from cip.trust.sigstore.certificates import CertificateIdentity
 from cip.trust.sigstore.der import GENERALIZED_TIME, INTEGER, OID, Element, parse_der

@@ -2,7 +2,7 @@
 """Bytes in memory as the streams that parsers read."""
 
 from cip.net.limits import Cancellation, Clock, Limits
-from cip.net.lines import ANSWERS, Lines
+from cip.net.lines import Answers, Lines
 from cip.settings import TimeLimits
 
 
@@ -31,7 +31,7 @@ class PiecewiseChannel:
     limits = Limits(Clock(), TimeLimits(), Cancellation())
 
     def __init__(self, data: bytes, piece: int) -> None:
-        self.lines = Lines(PiecewiseStream(data, piece).receive_into, ANSWERS)
+        self.lines = Lines(PiecewiseStream(data, piece).receive_into, Answers)
         self.sent = bytearray()
 
     def makefile(self, mode: str) -> Lines:

@@ -47,7 +47,7 @@ def _policy(data: bytes) -> None:
     """policy.json; one that was accepted judges every name by at least one requirement."""
     policy = parse_policy(data, "/policy.json")
     for transport in Transport:
-        assert select_requirements(policy, docker_identity(transport, _REFERENCE)).requirements
+        assert select_requirements(policy, docker_identity(transport, _REFERENCE))[1]
 
 
 def _payload(data: bytes) -> None:

@@ -9,7 +9,7 @@ from cip.content import BlobAccess, BytesReader
 from cip.errors import ErrorCode, NotFoundError
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Digest, digest_of
-from cip.net.lines import REQUESTS, Lines
+from cip.net.lines import Lines, Requests
 from cip.wire.httpserver import Conversation as HttpConversation
 from cip.wire.jsonproxy.methods import _METHODS as JSON_METHODS
 from cip.wire.jsonproxy.packets import encode_success, parse_request
@@ -86,7 +86,7 @@ def _converse(data: bytes, *, pieces: bool) -> tuple[_Conversation, bytes]:
         os.lseek(asked, 0, os.SEEK_SET)
         conversation = _Conversation(asked, told)
         if pieces:
-            lines = Lines(PiecewiseStream(data, 61).receive_into, REQUESTS)
+            lines = Lines(PiecewiseStream(data, 61).receive_into, Requests)
             conversation._lines, conversation.rfile = lines, cast("Any", lines)
         conversation.run()
         return conversation, os.pread(told, os.fstat(told).st_size, 0)

@@ -15,10 +15,11 @@ from unittest import mock
 from cip import log, rooms
 from cip.errors import ConfigurationError, ErrorCode, RegistryError, UnsupportedError
 from cip.model.reference import Transport, path_identity
-from cip.model.signature import FoundBundles, SigstoreBundle, SigstoreSignature
+from cip.model.signature import BundleRules, FoundBundles, SignatureResult, SigstoreBundle, SigstoreSignature
 from cip.report.audit import audit_record
+from cip.settings import PolicySource
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
-from cip.trust.policy import BundleRules, PolicyReaders, SignatureResult, UnverifiedImage, parse_policy
+from cip.trust.policy import TrustTools, UnverifiedImage, parse_policy
 from tests.support.bundles import DIGEST, IMAGE, PREDICATE, SUBJECT_URI, V1, World, authority_entry, statement
 from tests.support.signatures import docker, tools
 from tests.support.sigstore import OIDC_ISSUER, b64, new_key, public_pem, sign, signature_of, sigstore_payload
@@ -62,7 +63,7 @@ class BundleCase(unittest.TestCase):
         *bundles: bytes | SigstoreBundle,
         requirements: Sequence[Mapping[str, Any]] = (BY_KEY,),
         rules: BundleRules = ALLOWED,
-        readers: PolicyReaders = PolicyReaders.OWN,
+        readers: PolicySource = PolicySource.FILE,
         signatures: Sequence[SigstoreSignature] = (),
         files: Mapping[str, bytes] | None = None,
         found: FoundBundles | None = None,
@@ -245,7 +246,7 @@ class RootTest(BundleCase):
             'set "sigstore-trusted-root" under "docker: registry.example.com/os" in /etc/containers/registries.d, or '
             "trustedRootPath in a file given with --policy"
         )
-        self.refused("keycfg", words, bundle, requirements=[old], rules=REFUSED, readers=PolicyReaders.SHARED)
+        self.refused("keycfg", words, bundle, requirements=[old], rules=REFUSED, readers=PolicySource.HOST)
         rules = ALLOWED._replace(trusted_root=ROOT)
         uri = {"fulcio": fulcio(caPath="/not/there"), "rekorPublicKeyPath": "/nor/this"}
         self.accepted(bundle, requirements=[uri], rules=rules)
@@ -324,11 +325,12 @@ class RootTest(BundleCase):
 
         requirement = {"trustedRootPath": "/not/there", "fulcio": fulcio()}
         parsed = parse_policy(
-            json.dumps({"default": [{"type": "sigstoreSigned", **requirement}]}).encode(), "p", PolicyReaders.OWN
+            json.dumps({"default": [{"type": "sigstoreSigned", **requirement}]}).encode(), "p", PolicySource.FILE
         )
         image = UnverifiedImage(docker(NAME), IMAGE, lambda: ())
         with self.assertRaises(ImageRejectedError) as caught:
-            require_accepted(parsed, image, tools({})._replace(read_file=read), require_signed=False)
+            own = tools({})
+            require_accepted(parsed, image, TrustTools(read, own.run_gpgv, own.now), require_signed=False)
         self.assertEqual(caught.exception.reason, "nosig")
         self.refused("keycfg", "/not/there", self.world.bundle().data, requirements=[requirement])
 
@@ -366,7 +368,7 @@ class AbsentTest(BundleCase):
 
 class GrammarTest(unittest.TestCase):
     def refuse(
-        self, words: str, readers: PolicyReaders = PolicyReaders.OWN, kind: str = "sigstoreSigned", **members: Any
+        self, words: str, readers: PolicySource = PolicySource.FILE, kind: str = "sigstoreSigned", **members: Any
     ) -> None:
         text = json.dumps({"default": [{"type": kind, **members}]}).encode()
         with self.assertRaisesRegex(ConfigurationError, words) as caught:
@@ -374,7 +376,7 @@ class GrammarTest(unittest.TestCase):
         self.assertIs(caught.exception.code, ErrorCode.POLICY_INVALID)
 
     def test_p04b_p05b_a_file_that_others_read_stays_as_they_know_it(self) -> None:
-        shared = PolicyReaders.SHARED
+        shared = PolicySource.HOST
         know = r"\(this program knows it, skopeo and podman do not: use --policy\)"
         digest: dict[str, Any] = {"signedIdentity": {"type": "matchDigest"}}
         self.refuse(f"expected one of matchExact.*, found 'matchDigest' {know}", shared, keyPath=KEY, **digest)
@@ -423,7 +425,7 @@ class GrammarTest(unittest.TestCase):
 
     def test_build_signer_alone_is_a_subject(self) -> None:
         told = {"trustedRootPath": ROOT, "fulcio": fulcio(subjectURI=None, buildSignerURI="https://b")}
-        parse_policy(json.dumps({"default": [{"type": "sigstoreSigned", **told}]}).encode(), "p", PolicyReaders.OWN)
+        parse_policy(json.dumps({"default": [{"type": "sigstoreSigned", **told}]}).encode(), "p", PolicySource.FILE)
 
 
 AUDIT: Mapping[str, Any] = {"reference": "r", "digest": "sha256:d", "index_digest": None, "time": 1.0}

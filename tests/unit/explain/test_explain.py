@@ -16,7 +16,7 @@ from cip.errors import ConfigurationError, InvalidReferenceError, NotFoundError,
 from cip.explain.resolve import explain
 from cip.explain.view import Explanation
 from cip.model.reference import ImageIdentity, Transport, parse_docker_reference
-from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, PolicySource, Settings, TlsVerify
+from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, PolicySource, Settings
 from cip.sources.storage import source as storage
 from tests.support.host import make_host
 
@@ -139,7 +139,7 @@ files
         )
 
     def test_the_flag_about_tls_overrides_every_place(self) -> None:
-        for flag, expected in ((TlsVerify.REQUIRED, [False, False]), (TlsVerify.DISABLED, [True, True])):
+        for flag, expected in ((True, [False, False]), (False, [True, True])):
             found = self.explain(settings=self.settings()._replace(tls_verify=flag))
             self.assertEqual(expected, [endpoint.insecure for endpoint in found.endpoints])
 

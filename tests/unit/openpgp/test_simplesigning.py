@@ -5,11 +5,10 @@ import unittest
 from collections.abc import Iterator
 
 from cip.errors import ErrorCode, PolicyRejectedError, SignatureError, SourceError
-from cip.model.signature import SigstoreSignature, SimpleSignature
+from cip.model.signature import SignatureResult, SigstoreSignature, SimpleSignature
 from cip.programs import GpgvResult
 from cip.trust.openpgp.keyring import KeyRing
 from cip.trust.openpgp.simplesigning import SignedBy, verify_message
-from cip.trust.policy import SignatureResult
 from cip.trust.signed.matching import MatchRepoDigestOrExact
 from cip.trust.signed.materials import Material
 from cip.trust.signed.requirement import VerificationRecord

@@ -8,9 +8,10 @@ from unittest import mock
 
 from cip.errors import CipError
 from cip.model.descriptor import parse_digest
+from cip.model.signature import SignatureResult
 from cip.report.audit import LINE_LIMIT, SIGNATURES, audit_record, write_audit
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
-from cip.trust.policy import Policy, SignatureResult, accept_anything_policy
+from cip.trust.policy import Policy, accept_anything_policy
 from tests.support.signatures import DIGEST, REFERENCE, tools, unverified
 from tests.unit.test_evaluation import Scripted
 

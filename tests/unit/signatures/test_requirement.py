@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from cip.content import timed
 from cip.errors import ErrorCode, NetworkError, Phase, PolicyRejectedError, SignatureError, SourceError
-from cip.model.signature import SimpleSignature, parse_signature_blob
-from cip.trust.policy import Acceptance, SignatureResult
+from cip.model.signature import SignatureResult, SimpleSignature, parse_signature_blob
+from cip.trust.policy import Acceptance
 from cip.trust.signed.requirement import VerificationRecord, require_one_accepted
 from tests.support.roomed import needs_rooms
 from tests.support.signatures import unverified

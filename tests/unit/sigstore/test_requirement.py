@@ -9,9 +9,10 @@ from typing import Any
 from unittest import mock
 
 from cip.errors import ConfigurationError, ErrorCode
-from cip.model.signature import SigstoreSignature, SimpleSignature, parse_signature_blob
+from cip.model.signature import SignatureResult, SigstoreSignature, SimpleSignature, parse_signature_blob
+from cip.settings import PolicySource
 from cip.trust.evaluation import Decision, ImageRejectedError, require_accepted
-from cip.trust.policy import PolicyReaders, SignatureResult, parse_policy
+from cip.trust.policy import parse_policy
 from tests.support.peers import skip_where_asked
 from tests.support.signatures import DIGEST, NOW, OTHER_DIGEST, REFERENCE, docker, tools, unverified
 
@@ -74,7 +75,7 @@ class SigstoreCase(unittest.TestCase):
         files: Mapping[str, bytes] | None = None,
         now: float = NOW,
         identity: str = REFERENCE,
-        readers: PolicyReaders = PolicyReaders.SHARED,
+        readers: PolicySource = PolicySource.HOST,
     ) -> Decision:
         return require_accepted(
             parse_policy(policy_of(**policy), "policy.json", readers),
@@ -586,10 +587,10 @@ class FulcioTest(SigstoreCase):
             del policy["fulcio"]["subjectEmail"]
             if reason:
                 with self.assertRaisesRegex(ImageRejectedError, "expected a certificate for") as caught:
-                    self.judge(policy, certified(leaf, self.log), readers=PolicyReaders.OWN)
+                    self.judge(policy, certified(leaf, self.log), readers=PolicySource.FILE)
                 self.assertEqual(caught.exception.reason, reason)
             else:
-                [result] = self.judge(policy, certified(leaf, self.log), readers=PolicyReaders.OWN).signatures
+                [result] = self.judge(policy, certified(leaf, self.log), readers=PolicySource.FILE).signatures
                 self.assertEqual(result.certificate, {"issuer": OIDC_ISSUER, "subject": f"URI:{uri}"})
         with self.assertRaisesRegex(ConfigurationError, "use --policy"):
             parse_policy(policy_of(**policy), "policy.json")
