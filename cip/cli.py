@@ -133,8 +133,8 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
         with undo_on_error(image.close):
             if confinement is not None:
                 confinement.require()
-                image.before_blobs(confinement.apply)
-        image.expect_all_layers()
+                image.prepare_blobs = confinement.apply
+        image.wants_all_layers = True
         return image
 
     sock = streams = None

@@ -34,7 +34,6 @@ _MAPPED_FROM = 128 * 1024  # bytes; of larger pieces that are freed once, malloc
 _LOOK_SECONDS = 1.0  # between two looks at whether the thread that is waited for still lives
 _NOTHING = memoryview(b"")
 CHUNK = 1024 * 1024  # bytes read at once
-LEAN_CHUNK = 16 * 1024  # bytes read at once where very many blobs are copied beside each other
 TAIL = 64 * 1024  # bytes held back until the digest matched
 WHOLE = 256 * 1024  # bytes; blobs up to this are verified before their first byte leaves
 

@@ -153,7 +153,7 @@ def quote_own(text: object) -> str:
     return _cut(strip_url(repr(text)))
 
 
-def system_reason(error: OSError | ValueError) -> str:
+def system_reason(error: Exception) -> str:
     """Why the system, or Python before it, refused, in lower case."""
     return (getattr(error, "strerror", None) or str(error) or "unknown error").lower()
 

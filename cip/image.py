@@ -43,7 +43,13 @@ class ServedManifest(NamedTuple):
 
 
 class Image:
-    """One accepted image. Safe to use from several threads; `close` leaves open readers alone."""
+    """One accepted image. Safe to use from several threads; `close` leaves open readers alone.
+
+    Whoever opens it may set `prepare_blobs`, to be called before each blob is opened, which may need further threads;
+    `blob_seconds`, which a blob takes at most from its opening on, wherever it is (0: no limit); `ahead`, the bytes of
+    the next layer that are requested before it is asked for (0: none) and how many connections its source has; and
+    `wants_all_layers`, so that the parent need not ask for two in a row before.
+    """
 
     def __init__(
         self,
@@ -59,12 +65,11 @@ class Image:
         self.accepted = accepted
         self._events = events
         self._listed: ImageReferrers | None = None  # what refers to the image, once the parent has asked
-        self._ahead: ReadAhead | None = None
-        self._prepare_blobs: Callable[[], object] = tuple
-        self._blob_seconds = 0.0
-        self._ahead_limit = 0
-        self._ahead_connections = 0
-        self._ahead_guess = False
+        self._early_layers: ReadAhead | None = None
+        self.prepare_blobs: Callable[[], object] = tuple
+        self.blob_seconds = 0.0
+        self.ahead = (0, 0)
+        self.wants_all_layers = False
         self._served: tuple[ServedManifest, Converted | None] | None = None
         self._lock = threading.Lock()
         manifest = accepted.manifest
@@ -122,7 +127,7 @@ class Image:
 
     def describe_blob(self, digest: Digest) -> Descriptor:
         """The descriptor of a blob that this image names. Raises NotFoundError (blob-not-in-image)."""
-        found = self._blobs.get(digest) or self._listed_blob(digest)
+        found = self._blobs.get(digest) or (self._listed.find_blob(digest) if self._listed is not None else None)
         if found is not None:
             return found
         if self.accepted.manifest.media_type == mediatype.DOCKER_MANIFEST:
@@ -142,21 +147,21 @@ class Image:
         converted = self._served[1] if self._served is not None else None
         if converted is not None and converted.config_descriptor == descriptor:
             return BytesReader(converted.config)
-        self._prepare_blobs()
+        self.prepare_blobs()
         listed = self._listed if digest not in self._blobs else None
-        timer = start_timer(self._blob_seconds or math.inf, "--deadline")
+        timer = start_timer(self.blob_seconds or math.inf, "--deadline")
         try:
             is_config = descriptor == self.accepted.manifest.config and self._config.is_image()
             if is_config and access is BlobAccess.VERIFIED:
                 reader: BlobReader = BytesReader(self._config.stored())  # small, and looked at before it is passed on
             else:
-                ahead = self._read_ahead() if self._ahead_limit and listed is None else None
+                ahead = self._read_ahead() if self.ahead[0] and listed is None else None
                 with timed(timer):
                     reader = (listed or ahead or self.source).open_blob(descriptor, access)
         except CipError as error:
             self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
             raise
-        if self._blob_seconds:
+        if self.blob_seconds:
             reader = TimedReader(reader, timer)
         return self._events.follow(reader, descriptor, self.reference)
 
@@ -174,30 +179,10 @@ class Image:
         """
         return self._referrers().manifest(digest)
 
-    def limit_blobs(self, seconds: float) -> None:
-        """From now on a blob takes at most so many seconds from its opening on, wherever it is; 0: no limit."""
-        self._blob_seconds = seconds
-
-    def before_blobs(self, prepare: Callable[[], object]) -> None:
-        """Have `prepare` called before a blob is opened, which may need further threads; it may be called again."""
-        self._prepare_blobs = prepare
-
-    def read_ahead(self, limit: int, connections: int) -> None:
-        """From now on request layers before they are asked for, `limit` bytes of the next one; 0 changes nothing.
-
-        The source has so many connections.
-        """
-        self._ahead_limit = limit
-        self._ahead_connections = connections
-
-    def expect_all_layers(self) -> None:
-        """The parent need not ask for two layers in a row before another one is requested ahead."""
-        self._ahead_guess = True
-
     def close(self) -> None:
         """Release the source."""
-        if self._ahead is not None:
-            self._ahead.close()
+        if self._early_layers is not None:
+            self._early_layers.close()
         self.source.close()
 
     def _referrers(self) -> "ImageReferrers":
@@ -210,20 +195,13 @@ class Image:
                 self._listed = self._listed or listed
         return self._listed
 
-    def _listed_blob(self, digest: Digest) -> Descriptor | None:
-        return self._listed.find_blob(digest) if self._listed is not None else None
-
     def _read_ahead(self) -> "ReadAhead | None":
         with self._lock:
-            if self._ahead is None:
-                self._ahead = rooms.ReadAhead(
-                    self.source.open_blob,
-                    self._layers,
-                    self._ahead_limit,
-                    self._ahead_connections,
-                    guess=self._ahead_guess,
+            if self._early_layers is None:
+                self._early_layers = rooms.ReadAhead(
+                    self.source.open_blob, self._layers, *self.ahead, guess=self.wants_all_layers
                 )
-            return self._ahead
+            return self._early_layers
 
     def _where(self, part: str) -> str:
         return f"{self.reference}: {part}"

@@ -116,12 +116,12 @@ class ImageOpener:
         with undo_on_error(source.close):
             accepted = self._accept(text, source, instance)
             image = Image(text, source, accepted, self.events, self._wanted if instance is None else ())
-            image.limit_blobs(self._settings.times.deadline)
+            image.blob_seconds = self._settings.times.deadline
             if self._settings.platform.required:
                 image.require_platform()
             if source.identity.transport is Transport.DOCKER:
                 limits = self._settings.transfer
-                image.read_ahead(limits.read_ahead, limits.connections)
+                image.ahead = limits.read_ahead, limits.connections
             return image, accepted.manifest
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 
+END_SECONDS = 1.0  # for the last look; a terminal that nobody reads is left
 INTERVAL = 0.2  # seconds between two bars
 WINDOW = 8.0  # seconds that the rate is taken over
 _NARROW = 60  # columns below which there is no bar, only figures
@@ -39,7 +40,7 @@ class Progress:
             self._ended = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(END_SECONDS)
             self._thread = None
 
     def expect(self, count: int) -> None:

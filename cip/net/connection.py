@@ -35,6 +35,7 @@ from .tls import NO_IDENTITY, Socket, TlsContexts, TlsIdentity
 from .url import Origin
 
 IDLE_SECONDS = 60.0  # an idle connection is not used again after that
+IDLE_LIMIT = 16  # connections, where one route may not have more
 FAILED_SECONDS = 3.0  # for which the failure of a connection that was expected is that of its first user
 
 
@@ -187,12 +188,15 @@ def judge_name(route: Route, reached: frozenset[AddressClass] | None) -> None:
 
 
 class ConnectionPool:
-    """At most `limit` connections for each route, idle ones included; safe from any thread."""
+    """At most `limit` connections for each route, idle ones included; safe from any thread.
+
+    Of all routes together at most IDLE_LIMIT are idle: a registry may send us to another host for each blob.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = max(1, limit)
         self._changed = threading.Condition()
-        self._idle: dict[Route, deque[Connection]] = {}
+        self._idle: deque[Connection] = deque()  # the one given back last at the end
         self._open: dict[Route, int] = {}
         self._expected: set[Route] = set()
         self._failed: dict[Route, tuple[float, CipError]] = {}  # when and why one that was expected did not arrive
@@ -212,13 +216,13 @@ class ConnectionPool:
                 if error is not None and now - failed_at <= FAILED_SECONDS:
                     raise error
                 expected = route in self._expected
-                found = None if expected else self._pop(route, now)
+                found = None if expected else self._pop(route)
                 if found is None and not expected and self._open.get(route, 0) < self._limit:
                     self._open[route] = self._open.get(route, 0) + 1
                     return None
                 if found is None:
                     self._changed.wait(POLL)
-            if found is not None and not (fresh or found.is_stale()):
+            if found is not None and not (fresh or now - found.idle_since > IDLE_SECONDS or found.is_stale()):
                 return found
             if found is not None:
                 self.forget(route, found)
@@ -248,11 +252,12 @@ class ConnectionPool:
         """Keep a connection whose last answer was read to its end."""
         connection.idle_since = now
         with self._changed:
-            if not self._closed:
-                self._idle.setdefault(connection.route, deque()).append(connection)
-                self._changed.notify()
-                return
-        self.forget(connection.route, connection)
+            self._idle.append(connection)
+            surplus = self._closed or len(self._idle) > max(IDLE_LIMIT, self._limit)
+            left = self._idle.popleft() if surplus else None
+            self._changed.notify()
+        if left is not None:
+            self.forget(left.route, left)
 
     def forget(self, route: Route, connection: Connection | None) -> None:
         """Close a connection, or give up opening one; somebody else may open one instead."""
@@ -266,28 +271,23 @@ class ConnectionPool:
             self._open[route] -= connections
             self._changed.notify()
 
-    def drop_idle(self, route: Route) -> None:
-        """Close what is idle on `route`."""
+    def drop_idle(self, route: Route | None = None) -> None:
+        """Close what is idle, on `route` alone if one is given."""
         with self._changed:
-            idle = self._idle.pop(route, ())
-        for connection in idle:
-            self.forget(route, connection)
+            idle = [each for each in self._idle if route in (each.route, None)]
+            for each in idle:
+                self._idle.remove(each)
+        for each in idle:
+            self.forget(each.route, each)
 
     def close(self) -> None:
         """Close what is idle; connections in use are closed when they are given back."""
-        with self._changed:
-            self._closed = True
-            routes = list(self._idle)
-        for route in routes:
-            self.drop_idle(route)
+        self._closed = True
+        self.drop_idle()
 
-    def _pop(self, route: Route, now: float) -> Connection | None:
+    def _pop(self, route: Route) -> Connection | None:
         """The one used last: it is the least likely to have been closed by the other side."""
-        kept = self._idle.get(route)
-        while kept:
-            connection = kept.pop()
-            if now - connection.idle_since <= IDLE_SECONDS:
-                return connection
-            connection.close()
-            self._open[route] -= 1
-        return None
+        found = next((each for each in reversed(self._idle) if each.route == route), None)
+        if found is not None:
+            self._idle.remove(found)
+        return found

@@ -17,6 +17,7 @@ from .limits import POLL, Cancellation, Limits
 from .url import Origin
 
 CERTIFICATES_LIMIT = 4 * 1024 * 1024  # bytes of all files for one host; each MiB takes a second and 5 MiB of memory
+SESSIONS_LIMIT = 64  # kept for origins, of some KB each; those kept first go first
 RECORD = 16 * 1024 + 512  # bytes, the largest record and what belongs to it
 T = TypeVar("T")
 # TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
@@ -216,6 +217,8 @@ class TlsContexts:
         session: ssl.SSLSession | None = getattr(sock, "session", None)
         if session is not None:
             self._sessions[origin, identity] = session
+            if len(self._sessions) > SESSIONS_LIMIT:
+                del self._sessions[next(iter(self._sessions))]
 
     def prepare(self, identity: TlsIdentity) -> None:
         """Make what a handshake needs beforehand, in a thread, while the network is still busy connecting."""

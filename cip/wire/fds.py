@@ -31,7 +31,7 @@ def adopt_socket(fd: int, kind: socket.SocketKind) -> socket.socket:
         sock = socket.socket(fileno=fd)  # the kernel names family and type
     except (OSError, OverflowError, ValueError) as error:
         hint = "; a parent hands over one end of a socketpair by --sockfd N"
-        raise _unusable(fd, _reason(error) + (hint if isinstance(error, OSError) else "")) from error
+        raise _unusable(fd, system_reason(error) + (hint if isinstance(error, OSError) else "")) from error
     try:
         with undo_on_error(sock.detach):
             if sock.type != kind:
@@ -40,7 +40,7 @@ def adopt_socket(fd: int, kind: socket.SocketKind) -> socket.socket:
             sock.setblocking(True)
             sock.set_inheritable(False)
     except OSError as error:
-        raise _unusable(fd, _reason(error)) from error
+        raise _unusable(fd, system_reason(error)) from error
     return sock
 
 
@@ -78,7 +78,7 @@ def adopt_writer(fd: int, option: str) -> int:
         os.set_blocking(fd, True)
         os.set_inheritable(fd, False)
     except (OSError, OverflowError) as error:
-        raise PeerError(f"{option} {fd}: {_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
+        raise PeerError(f"{option} {fd}: {system_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
     return fd
 
 
@@ -86,7 +86,7 @@ def _require_open(fd: int, needed: int, what: str) -> None:
     try:
         mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
     except (OSError, OverflowError, ValueError) as error:
-        raise PeerError(f"{what}: {_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
+        raise PeerError(f"{what}: {system_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
     if mode not in (needed, os.O_RDWR):
         direction = "reading" if needed == os.O_RDONLY else "writing"
         raise PeerError(f"{what}: expected it to be open for {direction}", code=ErrorCode.REQUEST_INVALID)
@@ -99,12 +99,6 @@ def _duplicate(fd: int) -> int:
 
 def _unusable(fd: int, why: str) -> PeerError:
     return PeerError(f"descriptor {fd}: {why}", code=ErrorCode.REQUEST_INVALID)
-
-
-def _reason(error: Exception) -> str:
-    """The system's words, in the lower case of our messages."""
-    text = getattr(error, "strerror", None) or str(error)
-    return text[:1].lower() + text[1:]
 
 
 class Output(BufferedIOBase):

@@ -844,7 +844,7 @@ class CloseTest(BlobCase):
                 self.assertEqual(self.read(idle), CONTENT[100:])
                 self.assertEqual(len(self.origins.asked), before + 1)
                 pool = idle._session.network.pool
-                self.assertEqual(sum(pool._open.values()), sum(map(len, pool._idle.values())))
+                self.assertEqual(sum(pool._open.values()), len(pool._idle))
 
     def test_a_blob_that_is_read_does_not_give_way(self) -> None:
         idle, _ = self.idle(BlobAccess.VERIFIED, "bytes")

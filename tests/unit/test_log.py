@@ -20,7 +20,7 @@ class LogLines(unittest.TestCase):
     def setUp(self) -> None:
         self.read_end, self.write_end = os.pipe()
         stream = mock.patch.multiple(
-            log._Stream, threshold=log.Level.INFO, descriptor=self.write_end, dropped=0, warned=set()
+            log._Stream, threshold=log.Level.INFO, descriptor=self.write_end, dropped=0, torn=b"", warned=set()
         )
         stream.start()
         self.addCleanup(stream.stop)
@@ -85,6 +85,42 @@ class LogLines(unittest.TestCase):
         log._Stream.dropped = 3
         log.tell_dropped()
         self.assertIn(b"WARNING: 3 log lines", self.written())
+
+    def test_a_line_that_has_to_wait_stops_no_other_and_not_the_end(self) -> None:
+        log._Stream.dropped = 1
+        with log._Stream.lock:
+            log.error("not in turn")
+            log.warning("neither")
+            log.tell_dropped()
+        log.error("later")
+        self.assertRegex(self.written(), rb"(?s)^[^\n]*: 1 log lines were dropped[^\n]*\n[^\n]*ERROR: later\n$")
+
+    def test_a_line_of_which_only_a_part_was_taken_ends_before_the_next(self) -> None:
+        write = os.write
+        with mock.patch("os.write", lambda descriptor, data: write(descriptor, data[:30])):
+            log.error("torn")
+        log.error("whole")
+        self.assertEqual(self.written(), b"container-image-proxy: ERROR: \ncontainer-image-proxy: ERROR: whole\n")
+
+    def test_a_terminal_that_nobody_reads_stops_nothing(self) -> None:
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cip import log; log.own_stderr(); "
+            "[log.error('x' * (number * 37 % 4000)) for number in range(2000)]; print(log._Stream.dropped > 0)"
+        )
+        far, near = os.openpty()
+        self.addCleanup(os.close, far)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", code],
+                stdout=subprocess.PIPE,
+                stderr=near,
+                text=True,
+                timeout=30,
+                check=True,
+            )
+        finally:
+            os.close(near)
+        self.assertEqual(done.stdout, "True\n")
 
     def test_another_writer_on_the_same_pipe_cannot_make_us_wait(self) -> None:
         code = (

@@ -3,12 +3,13 @@
 
 import socket
 import threading
+from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError
 from cip.net.channel import Channel
-from cip.net.connection import FAILED_SECONDS, IDLE_SECONDS, Connection, ConnectionPool, Route
+from cip.net.connection import FAILED_SECONDS, IDLE_LIMIT, IDLE_SECONDS, Connection, ConnectionPool, Route
 from cip.net.limits import Cancellation, Limits
-from cip.net.tls import TlsContexts, TlsIdentity
+from cip.net.tls import SESSIONS_LIMIT, TlsContexts, TlsIdentity
 from cip.net.url import Origin
 from cip.registry.session import GIVE_WAY_SECONDS, HostLimit
 from cip.settings import TimeLimits
@@ -148,6 +149,26 @@ class PoolTest(LeakCheckedTestCase):
             self.pool.take(ROUTE, self.limits)
         for connection in held:
             self.pool.forget(ROUTE, connection)
+
+    def test_many_hosts_leave_few_idle_ones_and_those_used_last(self) -> None:
+        """A registry that sends us to another host for each layer made the process run out of descriptors."""
+        routes = [ROUTE._replace(origin=Origin("https", f"h{number}", 443)) for number in range(3 * IDLE_LIMIT)]
+        connections = [self.take_new(route) for route in routes]
+        for connection in connections:
+            self.pool.give_back(connection, self.clock.now)
+        self.assertEqual(
+            [each.sock is not None for each in connections], [False] * 2 * IDLE_LIMIT + [True] * IDLE_LIMIT
+        )
+        self.assertIsNone(self.pool.take(routes[0], self.limits))
+        self.assertIs(self.pool.take(routes[-1], self.limits), connections[-1])
+        for route in (routes[0], routes[-1]):
+            self.pool.forget(route, None)
+
+    def test_sessions_of_many_hosts_are_not_all_kept(self) -> None:
+        contexts = TlsContexts()
+        for number in range(2 * SESSIONS_LIMIT):
+            contexts.remember(mock.Mock(session=object()), Origin("https", f"h{number}", 443), TlsIdentity())
+        self.assertEqual(len(contexts._sessions), SESSIONS_LIMIT)
 
     def test_what_comes_back_after_the_end_is_closed(self) -> None:
         connection = self.take_new()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...content import CHUNK, LEAN_CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
+from ...content import CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
 from ...errors import CipError, ContentMismatchError, Phase, failing
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
 from .pipes import Cancel, Job, Opened, Transfer, Write
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ...image import Image
 
 WIDE = 8  # transfers at once that read CHUNK bytes at a time, and hash in a thread of their own
-_LEAN_FROM = 64  # transfers at once from which on the others read LEAN_CHUNK
+_LEAN_FROM = 64  # transfers at once from which on the others read _LEAN_CHUNK
+_LEAN_CHUNK = 16 * 1024
 _NARROW_CHUNK = 64 * 1024
 
 
@@ -61,7 +62,7 @@ class Share:
             if self._wide < WIDE:
                 self._wide += 1
                 return CHUNK
-            return _NARROW_CHUNK if self._running <= _LEAN_FROM else LEAN_CHUNK
+            return _NARROW_CHUNK if self._running <= _LEAN_FROM else _LEAN_CHUNK
 
     def give_back(self, chunk: int) -> None:
         """One fewer."""
