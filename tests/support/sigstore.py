@@ -242,6 +242,22 @@ def raw_extension(number: str, value: bytes) -> x509.UnrecognizedExtension:
     return x509.UnrecognizedExtension(ObjectIdentifier(number), value)
 
 
+_ANY_POLICY = b"\6\4\x55\x1d\x20\0"
+_POLICIES = (raw_extension("2.5.29.32", b"\x30\x08\x30\6" + _ANY_POLICY), False)
+# requireExplicitPolicy without and with a policy, inhibitPolicyMapping, a mapping of any policy (RFC 5280 4.2.1.5, .11)
+POLICY_RULES = (
+    [(raw_extension("2.5.29.36", b"\x30\3\x80\1\0"), False)],
+    [_POLICIES, (raw_extension("2.5.29.36", b"\x30\3\x80\1\0"), False)],
+    [(raw_extension("2.5.29.36", b"\x30\3\x81\1\0"), False)],
+    [_POLICIES, (raw_extension("2.5.29.33", b"\x30\x0e\x30\x0c" + _ANY_POLICY * 2), False)],
+)
+NEVER_CRITICAL = (
+    ("2.5.29.14", b"\4\1x"),
+    ("2.5.29.35", b"\x30\3\x80\1x"),
+    ("1.3.6.1.5.5.7.1.1", bytes.fromhex("3014301206082b06010505073001") + b"\x86\6http:x"),
+)
+
+
 def fulcio_extensions(
     *, san: Any = None, issuer_v1: bytes | None = OIDC_ISSUER.encode(), issuer_v2: bytes | None = None, eku: Any = None
 ) -> list[Any]:

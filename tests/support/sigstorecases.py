@@ -22,7 +22,9 @@ from .sigstore import (
     CHAIN,
     EMAIL,
     ISSUER_V1,
+    NEVER_CRITICAL,
     OIDC_ISSUER,
+    POLICY_RULES,
     SIGNATURE,
     SIGNED_AT,
     Issued,
@@ -481,6 +483,11 @@ class SigstoreCases:
         ):
             changed = signature._replace(annotations={**signature.annotations, CHAIN: text})
             yield f"chain of {name}", self.trusting_fulcio(), changed
+        for number, value in NEVER_CRITICAL:
+            stranger = root("stranger", extensions=[*authority(), (raw_extension(number, value), True)])
+            text = stranger.text + self.root.text
+            changed = signature._replace(annotations={**signature.annotations, CHAIN: text})
+            yield f"chain with a stranger, {number} critical", self.trusting_fulcio(), changed
         unknown = (raw_extension("1.2.3.4", b"x"), True)
         server = (usages(ExtendedKeyUsageOID.SERVER_AUTH), False)
         constraint = x509.NameConstraints([x509.RFC822Name("example.com")], None)
@@ -492,6 +499,11 @@ class SigstoreCases:
             ("unknown critical", [*authority(), unknown]),
             ("server only", [*authority(), server]),
             ("name constraints", [*authority(), (constraint, True)]),
+            *((f"rules about policies {number}", [*authority(), *rules]) for number, rules in enumerate(POLICY_RULES)),
+            *(
+                (f"{number} marked critical", [*authority(), (raw_extension(number, value), True)])
+                for number, value in NEVER_CRITICAL
+            ),
         ):
             between = intermediate(self.root, extensions=extensions)
             yield (
@@ -522,6 +534,9 @@ class SigstoreCases:
             ("two", usages(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CODE_SIGNING)),
         ):
             yield f"leaf for {name}", self.trusting_fulcio(), self._certified(fulcio_leaf(self.root, eku=eku))
+        for place, rules in enumerate(POLICY_RULES):
+            leaf = fulcio_leaf(self.root, more=rules)
+            yield f"leaf with rules about policies {place}", self.trusting_fulcio(), self._certified(leaf)
         yield (
             "leaf with unknown critical",
             self.trusting_fulcio(),

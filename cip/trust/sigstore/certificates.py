@@ -20,6 +20,7 @@ _READ_EXTENSIONS = frozenset(  # those that may be critical: basicConstraints, k
     f"2.5.29.{number}" for number in (15, 17, 19, 31, 32, 37)
 )
 _ALTERNATIVE_NAME, _NAME_CONSTRAINTS = "2.5.29.17", "2.5.29.30"
+_POLICY_RULES = frozenset({"2.5.29.33", "2.5.29.36"})  # policyMappings, policyConstraints: they make paths invalid
 CODE_SIGNING, TIME_STAMPING, ANY_PURPOSE = "1.3.6.1.5.5.7.3.3", "1.3.6.1.5.5.7.3.8", "2.5.29.37.0"
 SIGNING_PURPOSES = frozenset({CODE_SIGNING, ANY_PURPOSE})
 STAMPING_PURPOSES = frozenset({TIME_STAMPING, ANY_PURPOSE})
@@ -155,6 +156,8 @@ def _require_usable(
         raise _untrusted(f"{what} is valid until {certificate.not_after:.0f}, judged at {time:.0f}")
     if certificate.purposes is not None and not certificate.purposes & purposes:
         raise _untrusted(f"{what} is not for {_PURPOSES[min(purposes)]}")
+    if certificate.extensions.keys() & _POLICY_RULES:
+        raise _untrusted(f"{what} has rules about policies, which are not supported")
     unread = certificate.critical - _READ_EXTENSIONS
     if unread:
         raise _untrusted(f"{what} has an unknown critical extension {min(unread)}")

@@ -49,6 +49,8 @@ _USAGES = {
 _HOST = r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?::[0-9]*)?)?(?=[/?#]|\Z)"
 _URI = rf"(?:[A-Za-z][A-Za-z0-9+.-]*:(?:(?!//)|//{_HOST})(?:[!-$&-~]|%[0-9A-Fa-f]{{2}})*)?"
 _POLICY_MAPPINGS, _NO_MAPPINGS = "2.5.29.33", b"\x30\0"
+# subjectKeyIdentifier, authorityKeyIdentifier, authorityInfoAccess (RFC 5280 4.2): else the reference reads nothing
+_NEVER_CRITICAL = frozenset({"2.5.29.14", "2.5.29.35", "1.3.6.1.5.5.7.1.1"})
 _PURPOSE = "check a sigstore signature"
 
 
@@ -303,6 +305,9 @@ def load_certificate(der: bytes) -> Certificate:
         raise ValueError(quote(str(error))) from error
     if version is not x509.Version.v3:
         raise ValueError("expected a version 3 certificate")
+    critical = frozenset(each.oid.dotted_string for each in extensions if each.critical)
+    if critical & _NEVER_CRITICAL:
+        raise ValueError(f"extension {min(critical & _NEVER_CRITICAL)} is marked critical, which none may do")
     values = {
         each.oid.dotted_string: each.value.value if isinstance(each.value, x509.UnrecognizedExtension) else b""
         for each in extensions
@@ -326,7 +331,7 @@ def load_certificate(der: bytes) -> Certificate:
         path_length=constraints.path_length if constraints is not None else None,
         usages=None if usage is None else frozenset(name for name, each in _USAGES.items() if getattr(usage, each)),
         purposes=None if purposes is None else frozenset(each.dotted_string for each in purposes),
-        critical=frozenset(each.oid.dotted_string for each in extensions if each.critical),
+        critical=critical,
         extensions=values,
         emails=_names(names, x509.RFC822Name),
         hosts=_names(names, x509.DNSName),

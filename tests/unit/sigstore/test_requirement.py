@@ -29,7 +29,9 @@ from tests.support.sigstore import (  # noqa: E402
     CHAIN,
     EMAIL,
     ISSUER_V1,
+    NEVER_CRITICAL,
     OIDC_ISSUER,
+    POLICY_RULES,
     SIGNATURE,
     SIGNED_AT,
     Issued,
@@ -765,6 +767,25 @@ class FulcioTest(SigstoreCase):
                     self.leaf(issuer=anchor),
                     anchor,
                 )
+
+    def test_rules_about_policies_are_refused_wherever_they_stand(self) -> None:
+        """They need not be critical to make a path invalid."""
+        for rules in POLICY_RULES:
+            anchor = root("ruled", extensions=[*authority(), *rules])
+            middle = intermediate(self.root, extensions=[*authority(), *rules])
+            for leaf, anchors, chain in (
+                (self.leaf(more=rules), [], []),
+                (self.leaf(issuer=anchor), [anchor], []),
+                (self.leaf(issuer=middle), [], [middle, self.root]),
+            ):
+                with self.subTest(rules=rules):
+                    self.deny("untrusted", "rules about policies", leaf, *anchors, chain=chain)
+
+    def test_certificate_that_the_reference_cannot_read_spoils_its_chain(self) -> None:
+        for number, value in NEVER_CRITICAL:
+            stranger = root("stranger", extensions=[*authority(), (raw_extension(number, value), True)])
+            with self.subTest(number):
+                self.deny("untrusted", f"{number} is marked critical", self.leaf(), chain=[stranger, self.root])
 
     def test_certificate_signed_with_sha1_or_by_a_small_key_is_refused(self) -> None:
         small = root("small", key=rsa_key(1024))
