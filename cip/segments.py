@@ -5,7 +5,8 @@ Rules. A blob begins as one stream. Once PROBE bytes have shown its rate, and th
 asked for in segments, one single range each, while the stream goes on to where they begin; it ends there once the first
 of them has bytes. The reader gets everything in order, and at most HELD bytes wait for it. After TRIED segments it is
 seen whether they brought GAIN; otherwise one stream goes on alone, and so it does from wherever a segment fails: a
-server without ranges, one that counts connections, a fault. Every segment continues and changes its place by itself.
+server without ranges, one that counts connections, a fault. Every segment continues and changes its place by itself,
+and is told its number, so that several places may take turns.
 Of the one stream time counts only while we wait for it: a slow parent is no slow line. In segments all of it counts: a
 slow parent needs none.
 """
@@ -33,7 +34,8 @@ GAIN = 1.3  # times the rate of one stream
 _BLOCK = 256 * 1024  # bytes read at once
 _REMEMBERED = 64  # readers that are asked who served wrong bytes
 
-OpenRange = Callable[[int, int | None], BlobReader]  # from this byte on, up to that one (None: the end)
+# from this byte on, up to that one (None: the end), which is so manieth a segment (0: none)
+OpenRange = Callable[[int, int | None, int], BlobReader]
 
 
 class SegmentedBlob:
@@ -65,7 +67,7 @@ class SegmentedBlob:
         self._bytes, self._seconds = 0, 0.0  # of the one stream that is measured
         self._arrived = 0  # bytes of segments
         self._tried_from = 0.0, 0  # when the stream ended, and what had arrived by then
-        self._consumed = 0  # segments
+        self._begun = self._consumed = 0  # segments
         self._winding_down = False
 
     @property
@@ -112,7 +114,7 @@ class SegmentedBlob:
     def _read_stream(self, buffer: memoryview) -> int | None:
         """The next bytes of the one stream; None where the segments go on instead."""
         if self._stream is None:
-            self._stream = self._opened(self._open_range(self._position, None))
+            self._stream = self._opened(self._open_range(self._position, None, 0))
         if self._stream_ends is None:
             return self._stream.readinto(buffer)
         left = self._stream_ends - self._position
@@ -152,7 +154,8 @@ class SegmentedBlob:
         """As many as there may be, one fewer while the stream has its connection."""
         together = self._connections - (self._stream is not None)
         while len(self._segments) < together and self._next < self._descriptor.size and not self._winding_down:
-            segment = _Segment(self._next, min(self._next + self._step, self._descriptor.size))
+            self._begun += 1
+            segment = _Segment(self._begun, self._next, min(self._next + self._step, self._descriptor.size))
             try:
                 start_thread(partial(self._fill, segment), "segment")
             except CipError as error:
@@ -210,7 +213,7 @@ class SegmentedBlob:
         """Fetch one segment, in a thread of its own."""
         reader: BlobReader | None = None
         try:
-            reader = self._opened(self._open_range(segment.start, segment.end))
+            reader = self._opened(self._open_range(segment.start, segment.end, segment.number))
             with self._changed:
                 segment.reader = reader
             view = memoryview(segment.data)
@@ -237,7 +240,8 @@ class SegmentedBlob:
 class _Segment:
     """The bytes from `start` to `end`; those before `filled` have arrived, those before `taken` were handed out."""
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, number: int, start: int, end: int) -> None:
+        self.number = number
         self.start = start
         self.end = end
         self.data = bytearray(end - start)

@@ -51,11 +51,7 @@ def parse_content_range(value: str) -> tuple[int, int, int] | None:
 
 
 class _TryAgainError(Exception):
-    """A fault that is not retryable by its code, but may pass when the same registry is asked anew."""
-
-    def __init__(self, error: CipError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    """Has a fault that is not retryable by its code, but may pass when the same registry is asked anew."""
 
 
 class RegistryBlob:
@@ -64,7 +60,7 @@ class RegistryBlob:
     One thread reads; `close` may come from any thread and ends a read that waits. A config has the time limits of a
     document; so has a signature, which is told by the moment of `session.clock` at which it must be there. What lies
     before `offset` is here already: reading begins there. Before `end` it ends, if that is given; then it is a segment,
-    which is had as a single range or not at all.
+    which is had as a single range or not at all. `failed` gets the names of the endpoints that do.
     """
 
     def __init__(
@@ -77,6 +73,7 @@ class RegistryBlob:
         signature_until: float | None = None,
         offset: int = 0,
         end: int | None = None,
+        failed: set[str] | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._access = access
@@ -99,6 +96,7 @@ class RegistryBlob:
             self._limits = self._limits.until(signature_until)
         self._try_limits = self._limits  # of the present try
         self._candidates = Candidates(endpoints, session.repeats, session.clock)
+        self._failed = failed if failed is not None else set()
         self._response: Response | None = None
         self._share = ""  # the host of whose limit we have a share
         self._offset = offset
@@ -135,7 +133,8 @@ class RegistryBlob:
             self._leave()
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Complete the error with the endpoints that served bytes."""
+        """Complete the error with the endpoints that served bytes. Of segments this process has enough then."""
+        self._session.trusts_segments &= not self._is_segment
         bad_endpoints = self._candidates.bad_endpoints()
         if bad_endpoints:  # else there was nothing to read, and who named the blob is wrong
             error = error.served_by(" and ".join(bad_endpoints))
@@ -288,7 +287,7 @@ class RegistryBlob:
             try:
                 self._response = self._ask(self._candidates.current)
             except _TryAgainError as fault:
-                self._move_on(fault.error, again=True)
+                self._move_on(fault.args[0], again=True)
             except CipError as error:
                 self._move_on(error, again=False)
 
@@ -300,7 +299,7 @@ class RegistryBlob:
             self._share = endpoint.name
         self._stall.begin_try()
         self._in_try = 0
-        self._candidates.await_turn(lambda: min(self._stall.remaining(), self._limits.remaining()), self._sleep)
+        self._session.repeats.await_turn(endpoint, self._patience, self._sleep)
         began = self._clock.monotonic()
         self._try_limits = self._limits
         if self._is_document and self._candidates.have_another():
@@ -387,6 +386,7 @@ class RegistryBlob:
         source = self._candidates.current
         self._drop()
         self._history.add(source.endpoint.name, error, self._phase)
+        self._failed.add(source.endpoint.name)
         self._faults += 1
         if self._cancellation.cancelled:
             raise self._complete(error)
@@ -400,7 +400,7 @@ class RegistryBlob:
         if following is None:
             raise self._complete(self._candidates.final_fault(error))
         wait = self._candidates.wait_for(following)
-        if wait >= self._stall.remaining() or wait >= self._limits.remaining():
+        if wait >= self._patience():
             raise self._complete(self._candidates.final_fault(error))
         digest = str(self._descriptor.digest)
         self._session.repeats.tell(self._faults, error, wait, digest)
@@ -411,6 +411,9 @@ class RegistryBlob:
         if wait:
             self._sleep(wait)
         self._candidates.current = following
+
+    def _patience(self) -> float:
+        return min(self._stall.remaining(), self._limits.remaining())
 
     def _sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds, self._cancellation)

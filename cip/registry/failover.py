@@ -50,7 +50,7 @@ class Candidates(Generic[P]):
         self._repeats = repeats
         self._clock = clock
         self._in_order = in_order
-        self.current = self._all[0] if in_order else min(self._all, key=self.backoff_of)
+        self.current = self._all[0] if in_order else min(self._all, key=lambda each: repeats.backoff_of(each.endpoint))
 
     def left(self) -> int:
         """How many there are from the current one on."""
@@ -102,15 +102,7 @@ class Candidates(Generic[P]):
 
     def wait_for(self, candidate: Candidate[P]) -> float:
         """Seconds until an endpoint may be asked."""
-        return max(0.0, candidate.ready_at - self._clock.monotonic(), self.backoff_of(candidate))
-
-    def await_turn(self, patience: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        """Sleep until the current endpoint may be asked, if that is within `patience`."""
-        self._repeats.await_turn(self.current.endpoint, patience, sleep)
-
-    def backoff_of(self, candidate: Candidate[P]) -> float:
-        """Seconds that the host of an endpoint asked everybody to wait."""
-        return self._repeats.backoff_of(candidate.endpoint)
+        return max(0.0, candidate.ready_at - self._clock.monotonic(), self._repeats.backoff_of(candidate.endpoint))
 
     def bad_endpoints(self) -> list[str]:
         """The names of the endpoints that served a byte of what turned out to be wrong."""
@@ -153,7 +145,7 @@ def ask_endpoints(
             now = clock.monotonic()
             share = min(limits.times.control_endpoint, (overall - now) / left)
             mine = limits.until(overall if left == 1 else now + share)
-        candidates.await_turn(mine.remaining, lambda wait: clock.sleep(wait, limits.cancellation))
+        repeats.await_turn(current.endpoint, mine.remaining, lambda wait: clock.sleep(wait, limits.cancellation))
         try:
             return current.endpoint, ask(current.endpoint, mine)
         except CipError as error:

@@ -31,9 +31,7 @@ _RFC3339 = rf"(?a)[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_TIME}(?:\.[0-9]{{1,12}})?(?
 FIRST_DELAY = 0.5  # seconds, doubled for each further repeat
 THROTTLED_DELAY = 2.0  # the same after a 429
 JITTER = 0.25  # of a delay
-THROTTLED_JITTER = (
-    1.0  # of one that we chose ourselves after a 429: it has many senders, and a quarter keeps them together
-)
+THROTTLED_JITTER = 1.0  # of one that we chose after a 429: it has many senders, and a quarter keeps them together
 RETRY_AFTER_LIMIT = 60.0  # seconds of a registry's wish that are obeyed
 SPACING = 1.0  # seconds between two requests to a host that has just throttled us
 SPACING_DECAY = 0.9  # of the spacing, with each request
@@ -106,15 +104,14 @@ class HostBackoff:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._wished: dict[str, float] = {}  # until when the host itself wants to be left alone
-        self._until: dict[str, float] = {}  # the same with the turns that were taken
+        self._until: dict[str, float] = {}
+        self._next_turn: dict[str, float] = {}
         self._spacing: dict[str, float] = {}
 
     def postpone(self, host: str, seconds: float) -> None:
         """Leave `host` alone for `seconds` from now, and ask it at least SPACING apart then, or so many seconds."""
         until = self._clock.monotonic() + seconds
         with self._lock:
-            self._wished[host] = max(until, self._wished.get(host, until))
             self._until[host] = max(until, self._until.get(host, until))
             self._spacing[host] = min(SPACING, seconds)
 
@@ -122,20 +119,15 @@ class HostBackoff:
         """Seconds until the caller may ask `host`, which it is going to do."""
         with self._lock:
             now = self._clock.monotonic()
-            turn = max(now, self._until.get(host, now))
+            turn = max(now, self._until.get(host, now), self._next_turn.get(host, now))
             spacing = self._spacing.get(host, 0.0)
             if spacing >= _SPACING_END:
-                self._until[host] = turn + spacing * (0.5 + jitter())
+                self._next_turn[host] = turn + spacing * (0.5 + jitter())
                 self._spacing[host] = spacing * SPACING_DECAY
             return turn - now
 
-    def is_postponed(self, host: str) -> bool:
-        """Whether `host` wants to be left alone still; a turn that was taken before it said so is void."""
-        with self._lock:
-            return self._wished.get(host, 0.0) > self._clock.monotonic()
-
     def remaining(self, host: str) -> float:
-        """Seconds until `host` may be asked."""
+        """Seconds that `host` is still to be left alone; a turn that was taken before it said so is void."""
         with self._lock:
             return max(0.0, self._until.get(host, 0.0) - self._clock.monotonic())
 
@@ -208,7 +200,7 @@ class Repeats:
         """
         while 0 < (wait := self._backoff.take_turn(place.name, self._jitter)) < patience():
             sleep(wait)
-            if not self._backoff.is_postponed(place.name):
+            if not self._backoff.remaining(place.name):
                 break
 
     def tell(self, attempt: int, error: CipError, wait: float, digest: str | None) -> None:

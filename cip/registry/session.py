@@ -141,6 +141,7 @@ class RegistrySession:
         self.host_limit = HostLimit(settings.transfer.connections)
         self.silence = Silence(self.clock)
         self.signatures_asked_for = False
+        self.trusts_segments = True
         self._unread: str | None = None
         self.parts: KeepsParts | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API

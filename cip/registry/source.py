@@ -9,7 +9,7 @@ another endpoint may have the right bytes; whoever uses them checks again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -118,17 +118,21 @@ class RegistrySource(PlainSource):
     def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
         """The blob from the byte `offset` on; over several connections, if that is wanted and may bring anything.
 
-        A raw blob comes over one: it stays at the endpoint that its first byte came from.
+        A raw blob comes over one: it stays at the endpoint that its first byte came from. Segments are asked for at all
+        endpoints of equal standing in turn, but for those that have failed one of this blob.
         """
         from .blob import RegistryBlob  # nobody waits for it before the manifest is out
 
-        def open_range(first: int, end: int | None) -> BlobReader:
-            return RegistryBlob(descriptor, access, self._endpoints, self._session, offset=first, end=end)
+        failed: set[str] = set()
+
+        def open_range(first: int, end: int | None, turn: int) -> BlobReader:
+            places = _in_turn(self._endpoints, turn, failed)
+            return RegistryBlob(descriptor, access, places, self._session, offset=first, end=end, failed=failed)
 
         connections = min(self._settings.transfer.segments, self._settings.transfer.connections)
-        if connections > 1 and access is BlobAccess.VERIFIED:
+        if connections > 1 and access is BlobAccess.VERIFIED and self._session.trusts_segments:
             return rooms.SegmentedBlob(descriptor, offset, open_range, connections)
-        return open_range(offset, None)
+        return open_range(offset, None, 0)
 
     def close(self) -> None:
         """Nothing to release: connections belong to the session."""
@@ -160,3 +164,14 @@ class RegistrySource(PlainSource):
         with self._lock:
             others = [other for other in self._endpoints if other is not endpoint]
             self._endpoints = (endpoint, *others)
+
+
+def _in_turn(endpoints: Sequence[Endpoint], turn: int, failed: Container[str]) -> Sequence[Endpoint]:
+    """The endpoints in their order behind the one whose turn it is, with 0 the first that has not failed.
+
+    All mirrors stand equal; the registry behind them is asked where they fail, and alone where it was the one that had
+    the manifest.
+    """
+    equal = [each for each in endpoints if each.place.primary is endpoints[0].place.primary and each.name not in failed]
+    chosen = equal[turn % len(equal)] if equal else endpoints[0]
+    return sorted(endpoints, key=lambda each: each is not chosen)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A registry with one image whose layers are made up on the spot: of any size, at any rate, nothing on disk.
 
-Run as a program, so that its work is not done in the process that measures. Arguments are layers as `SIZE` or
-`SIZE@RATE` (bytes, bytes a second); it prints its port and serves until its standard input ends.
+Run as a program, so that its work is not done in the process that measures. Arguments are layers as `SIZE`,
+`SIZE@RATE` (bytes, bytes a second of each connection) or `SIZE@=RATE` (of all together); it prints its port and serves
+until its standard input ends.
 """
 
 from __future__ import annotations
@@ -22,16 +23,27 @@ _BLOCK = 1 << 18
 
 
 class Layer:
-    """A layer: the same block again and again, told apart by its number."""
+    """A layer: the same block again and again, told apart by its number. `rate` is for each connection or `shared`."""
 
-    def __init__(self, number: int, size: int, rate: int) -> None:
+    def __init__(self, number: int, size: int, rate: int, *, shared: bool = False) -> None:
         self.block = bytes([number % 256]) * _BLOCK
         self.size = size
         self.rate = rate
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._free_at = 0.0
         hasher = hashlib.sha256()
         for start in range(0, size, _BLOCK):
             hasher.update(self.block[: min(_BLOCK, size - start)])
         self.digest = f"sha256:{hasher.hexdigest()}"
+
+    def pace(self, began: float, sent: int, step: int) -> None:
+        """Sleep until the next `step` bytes may be sent over a connection that `began` and has `sent` some."""
+        until = began + (sent + step) / self.rate
+        if self._shared:
+            with self._lock:
+                until = self._free_at = max(self._free_at, time.monotonic()) + step / self.rate
+        time.sleep(max(0.0, until - time.monotonic()))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -74,7 +86,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for start in range(0, size, step):
             self.wfile.write(layer.block[: min(step, size - start)])
             if layer.rate:
-                time.sleep(max(0.0, began + (start + step) / layer.rate - time.monotonic()))
+                layer.pace(began, start, step)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""
@@ -94,7 +106,7 @@ def main() -> None:
     layers = []
     for number, argument in enumerate(sys.argv[1:]):
         size, _, rate = argument.partition("@")
-        layers.append(Layer(number, int(size), int(rate or 0)))
+        layers.append(Layer(number, int(size), int(rate.lstrip("=") or 0), shared=rate.startswith("=")))
     Handler.layers = tuple(layers)
     server = Server(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)

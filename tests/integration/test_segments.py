@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--segments` through both front ends: the bytes arrive whatever becomes of a segment."""
 
+import tempfile
 import time
 import unittest
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from cip.model.descriptor import digest_of
-from tests.support.faultrun import Outcome, run_http, run_json
+from tests.support.faultrun import BASE, Outcome, json_proxy, run_http, run_json
 from tests.support.faulttable import BYTES, CUT, World
 from tests.support.registry import (
     NAME,
@@ -46,6 +48,17 @@ def of_segments(fault: Fault, alone: Fault = paced) -> Fault:
     return lambda exchange: (fault if exchange.asked.last_byte is not None else alone)(exchange)
 
 
+def wrong_late(exchange: Exchange) -> None:
+    """A wrong byte in the second half of the layer, so that what has left before is right."""
+    (flipped(0) if (exchange.asked.first_byte or 0) > len(CONTENT.layer) // 2 else Exchange.answer)(exchange)
+
+
+def spans(host: FaultyHost) -> list[tuple[int | None, int | None]]:
+    """What of the layer was asked for."""
+    asked_for = [asked for asked in host.asked if asked.target.partition("?")[0].endswith(DIGEST)]
+    return [(asked.first_byte, asked.last_byte) for asked in asked_for]
+
+
 class Segments(unittest.TestCase):
     def setUp(self) -> None:
         self.make_host()
@@ -63,15 +76,12 @@ class Segments(unittest.TestCase):
                 self.host.strikes[:] = [Strike("blob", of_segments(fault, alone), times), Strike("blob", alone, None)]
                 self.assertEqual(run(self.world).ended, expected)
 
-    def spans(self) -> list[tuple[int | None, int | None]]:
-        return [(asked.first_byte, asked.last_byte) for asked in self.host.asked if asked.target.endswith(DIGEST)]
-
     def test_one_stream_and_single_ranges_that_cover_the_rest_once(self) -> None:
         self.host.strikes[:] = [Strike("blob", SLOW, None)]
         self.assertEqual(run_http(self.world).ended, BYTES)
-        spans = self.spans()
-        self.assertEqual(spans[0], (None, None))
-        covered = sorted((first or 0, last or 0) for first, last in spans[1:])
+        whole, *segments = spans(self.host)
+        self.assertEqual(whole, (None, None))
+        covered = sorted((first or 0, last or 0) for first, last in segments)
         self.assertGreater(len(covered), 4)
         self.assertEqual([last + 1 for _, last in covered], [first for first, _ in covered[1:]] + [len(CONTENT.layer)])
 
@@ -102,14 +112,107 @@ class Segments(unittest.TestCase):
     def test_a_server_without_ranges_is_asked_for_nothing_twice(self) -> None:
         self.make_host(takes_ranges=False)
         self.each(Exchange.answer, None)
-        self.assertEqual(len([span for span in self.spans() if span == (None, None)]), 1)
+        self.assertEqual(len([span for span in spans(self.host) if span == (None, None)]), 1)
 
     def test_wrong_bytes(self) -> None:
-        def strike(exchange: Exchange) -> None:
-            late = (exchange.asked.first_byte or 0) > len(CONTENT.layer) // 2
-            (flipped(0) if late else Exchange.answer)(exchange)
+        self.each(wrong_late, None, CUT, "content-mismatch", alone=SLOW)
 
-        self.each(strike, None, CUT, "content-mismatch", alone=SLOW)
+
+class SeveralMirrors(unittest.TestCase):
+    """Two mirrors in front of a registry; what is wrong is wrong with the second one."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.make_world()
+
+    def make_world(self, *, takes_ranges: bool = True) -> None:
+        whole = registry_of(CONTENT)
+        self.first, self.registry = (self.enterContext(FaultyHost(whole)) for _ in range(2))
+        self.second = self.enterContext(FaultyHost(registry_of(CONTENT, takes_ranges=takes_ranges)))
+        configuration = self.directory / "registries.conf"
+        configuration.write_text(
+            f'[[registry]]\nlocation = "{self.registry.address}"\ninsecure = true\n'
+            f'[[registry.mirror]]\nlocation = "{self.first.address}"\ninsecure = true\n'
+            f'[[registry.mirror]]\nlocation = "{self.second.address}"\ninsecure = true\n'
+        )
+        options = [f"--registries-conf={configuration}", "--segments=4", "--retry-delay=0.01", "--idle-timeout=1.5"]
+        kept = {f"connection {number}": self.first for number in range(6)}
+        self.world = World(CONTENT, f"docker://{self.registry.address}/{NAME}:t", options, hosts=kept)
+
+    def arm(self, fault: Fault) -> None:
+        for host in (self.first, self.second, self.registry):
+            host.asked.clear()
+        self.first.strikes[:] = [Strike("blob", SLOW, None)]
+        self.second.strikes[:] = [Strike("blob", fault, None)]
+
+    def each(self, fault: Fault, *ended: str, most: int = 4) -> None:
+        """How it ends; the second mirror is not asked more often than before its first fault was known."""
+        for run, expected in zip(RUNS, ended or (BYTES, BYTES), strict=True):
+            with self.subTest(run.__name__):
+                self.arm(fault)
+                self.assertEqual(run(self.world).ended, expected)
+                self.assertLessEqual(len(spans(self.second)), most)
+                self.assertEqual(spans(self.registry), [], "it stands behind its mirrors")
+
+    def test_segments_are_asked_for_at_each_in_turn_and_nothing_twice(self) -> None:
+        for run in RUNS:
+            self.arm(SLOW)
+            self.assertEqual(run(self.world).ended, BYTES)
+            whole, *of_first = sorted(spans(self.first), key=lambda span: span[0] or 0)
+            of_second = spans(self.second)
+            self.assertEqual((whole, spans(self.registry)), ((None, None), []))
+            self.assertLessEqual(abs(len(of_first) - len(of_second)), 1)
+            covered = sorted((first or 0, last or 0) for first, last in (*of_first, *of_second))
+            self.assertEqual(
+                [last + 1 for _, last in covered], [first for first, _ in covered[1:]] + [len(CONTENT.layer)]
+            )
+
+    def test_a_mirror_that_is_dead(self) -> None:
+        self.each(Exchange.stall)
+        self.second.close()
+        self.each(Exchange.answer)
+
+    def test_a_mirror_that_cuts_each_segment(self) -> None:
+        self.each(at(0.3, Exchange.end))
+
+    def test_a_mirror_without_ranges(self) -> None:
+        self.make_world(takes_ranges=False)
+        self.each(Exchange.answer)
+
+    def test_a_mirror_that_has_not_got_it(self) -> None:
+        self.each(status(404))
+        self.each(status(416))
+
+    def test_a_mirror_with_another_length(self) -> None:
+        self.each(ranged(lambda first, total: f"bytes {first}-{total - 1}/{len(CONTENT.layer) + 1}"))
+
+    def test_a_mirror_with_another_range(self) -> None:
+        self.each(ranged(lambda first, total: f"bytes {first + 1}-{total}/{len(CONTENT.layer)}"))
+
+    def test_a_mirror_that_wants_to_be_left_alone(self) -> None:
+        self.each(status(429, Retry_After="60"), most=3)
+
+    def test_wrong_bytes_end_it_and_nothing_of_them_is_used_again(self) -> None:
+        parts = self.directory / "parts"
+        for options in ([], [f"--partial-dir={parts}"]):
+            self.world.options += options
+            with self.subTest(options):
+                self.each(wrong_late, CUT, "content-mismatch", most=9)
+                self.assertEqual(list(parts.glob("*.part")), [])
+
+    def test_after_wrong_bytes_a_process_asks_one_place_for_one_stream(self) -> None:
+        self.arm(wrong_late)
+        digest, size = str(digest_of(CONTENT.layer)), len(CONTENT.layer)
+        with json_proxy(*BASE, *self.world.options) as (parent, _):
+            image = parent.open(self.world.reference)
+            ended = parent.fetch("GetBlob", image, digest, size)[2].members
+            self.assertEqual(ended["details"]["type"], "content-mismatch")
+            self.assertTrue(spans(self.second))
+            self.arm(wrong_late)
+            _, data, finished = parent.fetch("GetBlob", image, digest, size)
+            self.assertTrue(finished.members["success"], finished)
+        self.assertTrue(data == CONTENT.layer)
+        self.assertEqual((spans(self.first), spans(self.second)), ([(None, None)], []))
 
 
 if __name__ == "__main__":

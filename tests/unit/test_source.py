@@ -17,7 +17,7 @@ from cip.hostconfig.registriesconf import load_registries
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, digest_of
 from cip.model.reference import parse_image_reference
-from cip.registry.source import RegistrySource, open_registry
+from cip.registry.source import RegistrySource, _in_turn, open_registry
 from cip.settings import Settings, TimeLimits
 from cip.sources.base import BlobAccess, RawManifest
 from tests.support.host import make_host
@@ -197,6 +197,20 @@ class PlacesTest(SourceCase):
         self.origins.add("https://mirror.example:443", served(b"{}"))
         self.origins.add("https://r.example:443", served())
         self.assertEqual(self.open(f"docker://r.example/a/b@{DIGEST}").manifest(None).data, MANIFEST)
+
+    def test_mirrors_take_turns_and_the_registry_stands_behind_them(self) -> None:
+        mirrors = "".join(f'[[registry.mirror]]\nlocation = "{name}.example"\n' for name in "bcd")
+        self.host.write("/etc/containers/registries.conf", f'[[registry]]\nlocation = "a.example"\n{mirrors}')
+        endpoints = self.open("docker://a.example/r:t")._endpoints
+        for failed, expected in (
+            ((), ["bcda", "cbda", "dbca", "bcda"]),
+            (("c.example",), ["bcda", "dbca", "bcda", "dbca"]),
+            (("b.example", "c.example", "d.example"), ["bcda"] * 4),
+        ):
+            orders = [_in_turn(endpoints, turn, failed) for turn in range(4)]
+            self.assertEqual(["".join(each.name[0] for each in order) for order in orders], expected)
+        alone = (endpoints[3], *endpoints[:3])
+        self.assertEqual([each.name[0] for each in _in_turn(alone, 1, ())], list("abcd"), "mirrors had no manifest")
 
     def test_the_identity_is_the_logical_one(self) -> None:
         self.mirrored()

@@ -67,7 +67,7 @@ class Line:
         self.most = self._active = 0  # connections that bytes come over at one moment
         self._lock = threading.Lock()
 
-    def open_range(self, start: int, end: int | None) -> BlobReader:
+    def open_range(self, start: int, end: int | None, turn: int) -> BlobReader:
         self.opened.append((start, end))
         self.made.append(Connection(self, start, end))
         return self.made[-1]
