@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import CipError, ErrorCode, InvalidDocumentError, quote, redacted
@@ -218,7 +219,7 @@ def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocu
 
 def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
     """As `parse_json`, for text that is already decoded."""
-    if _has_too_many_nodes(text, NODE_LIMIT):
+    if _has_too_many_nodes(text):
         fault = error(document, f"more than {NODE_LIMIT} values and keys")
         fault.code = ErrorCode.LIMIT_EXCEEDED
         raise fault
@@ -296,16 +297,10 @@ def _finite(text: str) -> float:
     return number
 
 
-def _has_too_many_nodes(text: str, limit: int) -> bool:
+def _has_too_many_nodes(text: str) -> bool:
     """Whether so many marks stand outside of strings; all there are is looked at first, because that is quick."""
-    if sum(map(text.count, ",:[{")) <= limit:
-        return False
-    nodes = 0
-    for match in re.finditer(_STRING_OR_MARK, text):
-        nodes += text[match.start()] != '"'
-        if nodes > limit:
-            return True
-    return False
+    marks = (match for match in re.finditer(_STRING_OR_MARK, text) if text[match.start()] != '"')
+    return sum(map(text.count, ",:[{")) > NODE_LIMIT and any(islice(marks, NODE_LIMIT, None))
 
 
 def _is_deeper(value: object, limit: int) -> bool:

@@ -2,9 +2,10 @@
 """What others say, without what this process holds in confidence.
 
 A registry's own words help whoever reads an error, and a hostile or careless one repeats in them the password or the
-token that it was sent, whole or in parts, as it is, in base64, percent-encoded, escaped as JSON or HTML does, or in two
-of these ways. What was sent is known, so every run of it is looked for, in whatever is quoted from outside and before
-anything is cut that is near to what is shown.
+token that it was sent, whole or in parts, as it is, in base64 or base32, percent-encoded, escaped as JSON or HTML does,
+or in two of these ways. What was sent is known, so every run of it is looked for, in whatever is quoted from outside
+and before anything is cut that is near to what is shown. It is no secret from the host that says it: one that wants to
+tell it to whoever reads our words finds a way of writing that is not here.
 
 Our own wording never comes here: only text that is quoted does (`errors.quote`, `errors.redacted`).
 """
@@ -104,12 +105,10 @@ class Secrets:
         hidden = bytearray(len(text))
         for view, spans in _views(text):
             for secret in short:
-                start = view.find(secret)
-                if start >= 0 and len(secret) < SHORT:
-                    return LEFT_OUT
-                while start >= 0:
-                    _hide(hidden, spans, start, start + len(secret))
-                    start = view.find(secret, start + 1)
+                for found in re.finditer(f"(?={re.escape(secret)})", view):
+                    if len(secret) < SHORT:
+                        return LEFT_OUT
+                    _hide(hidden, spans, found.start(), found.start() + len(secret))
             for start in range(len(view) - RUN + 1):
                 if view[start : start + RUN] in runs:
                     _hide(hidden, spans, start, start + RUN)
@@ -130,17 +129,18 @@ def _forms(secrets: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
 
 
 def _views(text: str) -> Iterator[_View]:
-    """`text` as it is and unescaped, also twice, and each part of those that may be base64, in lower case.
+    """`text` as it is and unescaped, also twice, and each part of those that may be base64 or base32, in lower case.
 
-    Base64 is decoded from each of its first characters.
+    Base64 is decoded from each of its first characters, base32 from its first one.
     """
     views: list[_View] = [(text, [(place, place + 1) for place in range(len(text))])]
     for view, spans in views:  # they become more
         yield view.translate(_LOWER), spans
+        for found in re.finditer(r"[A-Za-z2-7]{7,}", view):
+            yield _unpacked(_base32_bytes(found[0]), spans[found.start() : found.end()], 5)
         for found in re.finditer(_BASE64, view):
-            part = found[0].translate(_URL_SAFE)
-            for skipped in range(min(4, len(part) - 1)):
-                yield _base64_decoded(part[skipped:], spans[found.start() + skipped : found.end()])
+            for skipped in range(min(4, len(found[0]) - 1)):
+                yield _unpacked(_base64_bytes(found[0][skipped:]), spans[found.start() + skipped : found.end()], 6)
         for escape, letters_of in _ESCAPES:
             decoded = _decoded(view, spans, escape, letters_of) if len(views) < VIEWS else views[0]
             if all(decoded[0] != known for known, _ in views):
@@ -169,16 +169,24 @@ def _html(said: str) -> str:
 
 def _base64_text(said: str) -> str:
     """The text that a word is in base64, itself where that is none."""
-    part = said.translate(_URL_SAFE)[: len(said) // 4 * 4 + (len(said) % 4 if len(said) % 4 > 1 else 0)]
-    decoded = binascii.a2b_base64(part + "=" * (-len(part) % 4)).decode("latin-1").replace("\0", "")
+    decoded = _base64_bytes(said).decode("latin-1").replace("\0", "")
     return decoded if decoded.isascii() and decoded.isprintable() else said
 
 
-def _base64_decoded(part: str, spans: list[tuple[int, int]]) -> _View:
-    """The bytes of `part`, whose characters stand at `spans`; a last one that completes no byte is passed over."""
-    part = part if len(part) % 4 != 1 else part[:-1]
-    decoded = binascii.a2b_base64(part + "=" * (-len(part) % 4))
-    places = [(spans[place * 4 // 3][0], spans[(place * 8 + 13) // 6 - 1][1]) for place in range(len(decoded))]
+def _base64_bytes(said: str) -> bytes:
+    """What is encoded; a last character that completes no byte is passed over."""
+    part = said.translate(_URL_SAFE)[: len(said) - (len(said) % 4 == 1)]
+    return binascii.a2b_base64(part + "=" * (-len(part) % 4))
+
+
+def _base32_bytes(said: str) -> bytes:
+    part = said.upper()[: len(said) - (len(said) % 8 in (1, 3, 6))]
+    return base64.b32decode(part + "=" * (-len(part) % 8))
+
+
+def _unpacked(decoded: bytes, spans: list[tuple[int, int]], bits: int) -> _View:
+    """What characters of so many bits encode, which stand at `spans`."""
+    places = [(spans[place * 8 // bits][0], spans[(place * 8 + 7) // bits][1]) for place in range(len(decoded))]
     return decoded.decode("latin-1").translate(_LOWER), places
 
 

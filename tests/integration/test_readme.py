@@ -18,6 +18,7 @@ from cip.model.reference import UNSUPPORTED_TRANSPORTS, Transport
 from cip.rooms import ROOMS
 from tests.support import images
 from tests.support.codelines import lines_of_package, room_of
+from tests.unit.test_redaction import encodings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,6 +90,27 @@ class Blocks(unittest.TestCase):
 
 
 class Tables(unittest.TestCase):
+    def test_the_ways_in_which_no_secret_is_shown_are_those_that_are_tried(self) -> None:
+        """Which way a host says a secret in, as the table of tests/unit/test_redaction.py names it."""
+        ways = {
+            "as it is": ("whole", "upper case", "first half"),
+            "base64": ("base64 1", "urlsafe 3"),
+            "base32": ("base32",),
+            "hexadecimal": ("hexadecimal", "hexadecimal in upper case"),
+            "UTF-16": ("UTF-16",),
+            "URLs": ("percent-encoded", "form"),
+            "JSON": ("JSON", "every character escaped"),
+            "HTML": ("HTML",),
+            "mail": ("quoted-printable",),
+            "C": ("escaped as in C",),
+            "two of these": ("base64 of base64", "base64 of percent-encoded", "base64 of UTF-16"),
+        }
+        found = re.search(r"a secret that\s+this process holds: (.*?) ways; a host", README, re.DOTALL)
+        assert found
+        said = re.split(r",? or |, |\s+in (?=base64|two)", re.sub(r"\s+", " ", found[1]).replace(" do,", ","))
+        self.assertEqual([way.removeprefix("in ").removeprefix("escaped as ") for way in said if way], list(ways))
+        self.assertLessEqual({case for cases in ways.values() for case in cases}, set(encodings("a-secret")))
+
     def test_every_room_stands_in_the_table_of_rooms_with_what_it_needs(self) -> None:
         table = README.partition("| room | what it gives |")[2].partition("\n\n")[0]
         rows = {row[0]: row for row in re.findall(r"^\| (\w+) \| (.*?) \| (\d+) \| (.*?) \|$", table, re.MULTILINE)}

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
+import codecs
 import html
 import json
 import re
 import unittest
 import urllib.parse
+from collections.abc import Iterator
 from email.message import Message
 from unittest import mock
 
@@ -56,6 +58,8 @@ def encodings(secret: str) -> dict[str, str]:
         "base64 in lines": "\\n".join(packed[place : place + 8] for place in range(0, len(packed), 8)),
         "base64 of base64": base64.b64encode(base64.b64encode(b"u:" + raw)).decode(),
         "base64 of percent-encoded": base64.b64encode(urllib.parse.quote(secret, safe="").encode()).decode(),
+        "base32": base64.b32encode(raw).decode(),
+        "base32 behind a name": base64.b32encode(b"u:" + raw).decode().rstrip("=").lower(),
         "hexadecimal": raw.hex(),
         "hexadecimal in upper case": raw.hex().upper(),
         "hexadecimal with colons": raw.hex(":"),
@@ -69,6 +73,14 @@ def encodings(secret: str) -> dict[str, str]:
 def unescaped(text: str) -> str:
     """`text` as a reader of JSON reads it."""
     return re.sub(r'\\u([0-9A-Fa-f]{4})|\\(["\\/])', lambda found: found[2] or chr(int(found[1], 16)), text)
+
+
+def hexadecimal_and_base32(text: str) -> Iterator[bytes]:
+    """What words of `text` are in these encodings."""
+    for word in re.findall(r"(?:[0-9A-Fa-f]{2}){8,}", text.replace(":", "").replace("\\x", "")):
+        yield bytes.fromhex(word)
+    for word in re.findall(r"[A-Za-z2-7]{8,}", text):
+        yield base64.b32decode(word[: len(word) // 8 * 8].upper())
 
 
 class SecretsTest(unittest.TestCase):
@@ -95,10 +107,22 @@ class SecretsTest(unittest.TestCase):
                     self.assertTrue(no_run(held, urllib.parse.unquote(shown)), shown)
                     self.assertTrue(no_run(held, urllib.parse.unquote_plus(shown)), shown)
                     self.assertTrue(no_run(held, unescaped(shown)), shown)
+                    for unpacked in hexadecimal_and_base32(shown):
+                        self.assertTrue(no_run(held, unpacked.decode("utf-8", "replace")), shown)
                     for word in re.findall(r"[A-Za-z0-9+/]{8,}", shown.translate(str.maketrans("-_", "+/"))):
                         decoded = base64.b64decode(word[: len(word) // 4 * 4]).decode("utf-8", "replace")
                         self.assertTrue(no_run(held, decoded), shown)
                     self.assertRegex(shown, "^the registry says .* and more$" if case != "wrapped" else "and more$")
+
+    def test_a_host_that_wants_to_tell_what_it_was_sent_finds_a_way(self) -> None:
+        """README says so; whoever covers one of these as well says it there."""
+        for said in (
+            WORD[::-1],
+            " ".join(WORD),
+            base64.b85encode(WORD.encode()).decode(),
+            codecs.encode(WORD, "rot13"),
+        ):
+            self.assertEqual(self.kept(WORD).redact(said), said)
 
     def test_a_registry_that_is_cut_short_by_us_has_said_nothing_before(self) -> None:
         """A body that was cut before it was searched showed 46 of 48 characters."""
