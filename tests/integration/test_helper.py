@@ -67,6 +67,15 @@ class HelperTestCase(LeakCheckedTestCase):
             time.sleep(0.01)
         self.fail("the helper does not run")
 
+    def stop(self, pid: int) -> None:
+        """Stop it, and wait until it is: the kernel continues none that only will be."""
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(subprocess.run, ["kill", "-CONT", str(pid)], stderr=subprocess.DEVNULL, check=False)
+        until = time.monotonic() + PATIENCE
+        while "\nState:\tT" not in Path(f"/proc/{pid}/status").read_text():
+            self.assertLess(time.monotonic(), until, "it does not stop")
+            time.sleep(0.01)
+
     def assert_gone(self, pid: int) -> None:
         """It has ended, and so have its children."""
         until = time.monotonic() + PATIENCE
@@ -385,7 +394,7 @@ class Process(HelperTestCase):
                 proxy.stdin.write(b"\n")
                 proxy.stdin.flush()
                 proxy.stdout.readline()
-                os.kill(helper, signal.SIGSTOP)
+                self.stop(helper)
                 proxy.kill()
                 self.assert_gone(slow)
                 self.assert_gone(helper)
