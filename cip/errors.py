@@ -110,15 +110,23 @@ def strip_url(text: str) -> str:
     return re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
 
 
-# What stands in front of a host or a digest that is none, up to the last @, and a query; files may be named so.
+# What is kept in front of a docker reference, and what stands before a host or a digest that is none, up to the last @.
 _FILES = "oci|dir|oci-archive|docker-archive|tarball|containers-storage"
-_NO_PART = r"(?:[^:]*:.*@(?!sha[0-9]+:|[a-z0-9+._-]+:[0-9a-f]{32}))?([^?]*)(?:\?.*)?"
-_NO_REFERENCE = rf"(?is)\A(docker://|docker-daemon:)?(?!(?:{_FILES}):){_NO_PART}"
+_DIGEST = "sha[0-9]+:|[a-z0-9+._-]+:[0-9a-f]{32}"
+_NO_PARTS = (
+    rf"(docker-archive:[^:]*:)(?:.+@(?!{_DIGEST}))?",
+    rf"(containers-storage:(?:\[[^]]*\])?)(?:[^:]*:.*@(?!{_DIGEST}|[0-9a-f]+\Z))?",  # an id stands there as well
+    rf"(docker://|docker-daemon:|)(?!(?:{_FILES}):)(?:[^:]*:.*@(?!{_DIGEST}))?",
+)
+_NO_REFERENCE = rf"(?is)\A(?:{'|'.join(_NO_PARTS)})([^?]*)(?:\?.*)?"
 
 
 def strip_reference(text: str) -> str:
-    """An image reference without what may be a user name, password or query in it, where nobody may write them."""
-    return strip_url(re.sub(_NO_REFERENCE, r"\1\2", text))
+    """An image reference without what may be a user name, password or query in it, where nobody may write them.
+
+    Files may be named so: there it stays, unless it is in a URL.
+    """
+    return strip_url(re.sub(_NO_REFERENCE, r"\1\2\3\4", text))
 
 
 _redact: Callable[[str], str] = strip_url

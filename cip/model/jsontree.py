@@ -238,7 +238,7 @@ def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidD
         return mapping
 
     try:
-        value = json.loads(text, object_pairs_hook=to_mapping, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=to_mapping, parse_constant=_finite, parse_float=_finite)
     except RecursionError as fault:
         raise error(document, f"nested deeper than {DEPTH_LIMIT} levels") from fault
     except json.JSONDecodeError as fault:
@@ -261,17 +261,10 @@ def replace_surrogates(text: str) -> str:
 
 def refuse_surrogates(root: JsonNode) -> None:
     """Refuse a lone surrogate in any key or string below `root`: it has no UTF-8 form to compare or to sign."""
-    pending: list[JsonNode] = [root]
-    while pending:
-        node = pending.pop()
-        if isinstance(node.value, str):
-            _require_text(node, node.value)
-        elif isinstance(node.value, list):
-            pending.extend(node.items())
-        elif isinstance(node.value, dict):
-            for key, child in node.members():
-                _require_text(node, key)
-                pending.append(child)
+    for node in _nodes(root):
+        for text in node.value if isinstance(node.value, dict) else (node.value,):
+            if isinstance(text, str):
+                _require_text(node, text)
 
 
 def kind_of(value: object) -> str:
@@ -284,10 +277,6 @@ def _shown_step(step: str | int) -> str:
         return f"[{step}]"
     plain = step.isidentifier() and len(step) <= 64 and redacted(step) == step
     return f".{step}" if plain else f"[{quote(step)}]"
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(text)
 
 
 def _finite(text: str) -> float:
@@ -318,12 +307,16 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 
 def _refuse_duplicates(root: JsonNode) -> NoReturn:
-    """Find the path of a key that occurred twice, which the decoder could not name."""
+    """Find the path of a key that occurred twice, which the decoder could not name but has met."""
+    next(node for node in _nodes(root) if node.value is _DUPLICATE).fail("duplicate key")
+
+
+def _nodes(root: JsonNode) -> Iterator[JsonNode]:
+    """`root` and all below it."""
     pending = [root]
-    while True:
-        node = pending.pop()  # never empty: the decoder has met at least one
-        if node.value is _DUPLICATE:
-            node.fail("duplicate key")
+    while pending:
+        node = pending.pop()
+        yield node
         if isinstance(node.value, dict):
             pending.extend(child for _, child in node.members())
         elif isinstance(node.value, list):

@@ -113,9 +113,7 @@ def parse_docker_reference(text: str) -> DockerReference:
     """
     if len(text) == 64 and re.fullmatch(_HEX_ID, text):
         raise InvalidReferenceError(text, "expected a repository name, found 64 hex digits")
-    if "@" in text and strip_reference(text) != text:
-        why = "expected a digest behind @; a user name and password are given with --creds or an auth file"
-        raise InvalidReferenceError(text, why)
+    _refuse_user(text)
     head, slash, rest = text.partition("/")
     if slash and _is_domain(head):
         domain, remainder = head, rest
@@ -195,6 +193,12 @@ def _split_reference(text: str, domain: str, remainder: str) -> DockerReference:
     return DockerReference(domain, path, tag if colon else None, digest)
 
 
+def _refuse_user(text: str) -> None:
+    if "@" in text and strip_reference(text) != text:
+        why = "expected a digest behind @; a user name and password are given with --creds or an auth file"
+        raise InvalidReferenceError(text, why)
+
+
 def _how_written(text: str) -> str:
     """The next step for whoever left the transport out."""
     if text.startswith(("/", ".")):
@@ -219,6 +223,7 @@ def parse_image_reference(text: str) -> ImageReference:
         raise InvalidReferenceError(text, "contains a lone surrogate") from error
     if name in UNSUPPORTED_TRANSPORTS:
         raise UnsupportedError(f"transport {name!r} is not supported, expected one of {', '.join(Transport)}")
+    _refuse_user(text)
     parser = _PARSERS.get(name)
     if parser is None:
         left_out = "/" in name or "." in name  # as in a host or a path, and in no transport

@@ -88,6 +88,12 @@ class Docker(Refusing):
             "docker://https://user:PASSWORD@example.com/x",
             "DOCKER://user:PASSWORD@example.com/x",
             "docker-daemon:user:PASSWORD@example.com/x:1",
+            "docker-archive:/a.tar:user:PASSWORD@example.com/x:1",
+            "docker-archive:/a.tar:docker://user:PASSWORD@example.com/x:1",
+            "docker-archive:user:PASSWORD@example.com/x.tar",
+            "containers-storage:user:PASSWORD@example.com/x",
+            "containers-storage:[overlay@/a+/b:c=d]user:PASSWORD@example.com/x:1",
+            *(f"{files}:https://user:PASSWORD@example.com/x" for files in ("dir", "oci", "oci-archive", "tarball")),
             "user:PASSWORD@example.com/x",
             "https://user:PASSWORD@example.com/x",
             "docker://example.com/x?token=PASSWORD",
@@ -96,8 +102,19 @@ class Docker(Refusing):
                 parse_image_reference(text)
             self.assertNotIn("PASS", str(caught.exception))
             self.assertNotIn("PASS", strip_reference(text))
-        for text in (f"docker://a.b:5000/x:1@{digest}", "oci:/a:b@c", "dir:/a:b@c?d", "containers-storage:[o@/g?]x@y"):
+        for text in (
+            f"docker://a.b:5000/x:1@{digest}",
+            "oci:/a:b@c",
+            "dir:/a:b@c?d",
+            "containers-storage:[o@/g?]x@0b",
+            "containers-storage:fedora:39@0b3f",
+            f"containers-storage:a.b:5000/x:1@{digest}",
+            "docker-archive:/a@b?.tar:a.b:5000/x:1",
+            "docker-archive:/a@b?.tar",
+            "docker-archive:/a.tar:@0",
+        ):
             self.assertEqual(strip_reference(text), text)
+            self.assertEqual(parse_image_reference(text).text, text)
 
     def test_a_reference_may_have_tag_and_digest_and_lies_in_the_scopes_of_both(self) -> None:
         both = docker(f"docker://example.com/ns/a:t@{D}")
