@@ -6,13 +6,11 @@ What is unpacked may be ten thousand times as long as what it comes from, so eac
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-from .errors import ErrorCode, SourceError, quote, system_reason
+from .errors import ErrorCode, SourceError, quote, refused
 
 RESERVE = 256 * 1024**2  # bytes of a file system that are left to others
 _LOOK_BYTES = 16 * 1024**2  # written, to all files together, between two looks at how much room there is
@@ -32,7 +30,7 @@ class TemporarySpace:
         """An empty file, for the caller to close. Raises SourceError."""
         from tempfile import TemporaryFile as UnlinkedFile
 
-        with writing(f"temporary file in {quote(self._directory)} (--tmpdir)"):
+        with refused(f"temporary file in {quote(self._directory)} (--tmpdir)"):
             # O_TMPFILE where the file system has it, otherwise a file that is unlinked at once.
             with UnlinkedFile(dir=self._directory, buffering=0) as file:
                 return TemporaryFile(os.dup(file.fileno()), self)
@@ -71,7 +69,7 @@ class TemporaryFile:
         """Append `part`. Raises SourceError (limit-exceeded, storage-full), naming `what` is written."""
         is_due = self._space.take(len(part), what) or not self._size
         self._size += len(part)
-        with writing(f"{what}: writing the temporary file below --tmpdir"):
+        with refused(f"{what}: writing the temporary file below --tmpdir"):
             if is_due:
                 self._require_room(what)
             while part:
@@ -90,13 +88,3 @@ class TemporaryFile:
             if found.f_blocks and found.f_bavail * found.f_frsize < RESERVE + _LOOK_BYTES:
                 why = f"no room below --tmpdir but the last {RESERVE >> 20} MiB, which are left to others"
                 raise SourceError(f"{what}: {why}", code=ErrorCode.STORAGE_FULL)
-
-
-@contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Make a typed error of what the system refuses to have made or written: no room has a code of its own."""
-    try:
-        yield
-    except OSError as error:
-        code = ErrorCode.STORAGE_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
-        raise SourceError(f"{what}: {system_reason(error)}", code=code) from error

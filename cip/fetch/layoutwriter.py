@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 
 from .. import log
 from ..content import MANIFEST_LIMIT, BlobAccess, BlobReader, BytesReader, Release, copy_verified, undo_on_error
-from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote
+from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, quote, refused
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
 from ..model.jsontree import parse_json
@@ -29,7 +29,6 @@ from ..partial.store import PartStore
 from ..sources.base import OpenRest
 from ..sources.files import open_regular, read_document
 from ..sources.layout import INDEX_NAME, entries_of
-from ..temporary import writing
 
 LAYOUT_NAME = "oci-layout"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -52,17 +51,17 @@ class LayoutWriter:
         self._stall = stall
         self._stores: dict[str, PartStore] = {}
         self._lock = threading.Lock()
-        with writing(path):
+        with refused(path):
             with suppress(FileExistsError):
                 os.mkdir(path)
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with undo_on_error(self.close), writing(path), self._locked():
+        with undo_on_error(self.close), refused(path), self._locked():
             self._require_layout()
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there and right; one that is wrong is removed. Raises SourceError."""
         name = _blob_name(descriptor.digest)
-        with writing(f"{self.path}/{name}"):
+        with refused(f"{self.path}/{name}"):
             try:
                 file_descriptor = open_regular(os.fsencode(name), self._root)
             except FileNotFoundError:
@@ -127,7 +126,7 @@ class LayoutWriter:
                     if not reader.restart(error):  # nothing has left: every place may be tried, however much was read
                         raise
             part = self._require_kept(blob, descriptor)
-            with writing(part.where):
+            with refused(part.where):
                 part.publish(_blob_name(descriptor.digest), self._root)
         finally:
             reader.close()
@@ -145,7 +144,7 @@ class LayoutWriter:
     def add_entries(self, entries: Sequence[Mapping[str, object]]) -> None:
         """Add named entries to the index, each in the place of one that has its name. Raises SourceError."""
         where = f"{self.path}/{INDEX_NAME}"
-        with writing(where):
+        with refused(where):
             for algorithm in self._stores:
                 self._sync(f"blobs/{algorithm}")
             with self._locked():
@@ -171,7 +170,7 @@ class LayoutWriter:
         if blob.part is None:
             raise SourceError(f"{self.path}: blob {descriptor.digest}: another process has its part now")
         if blob.part.fault is not None:
-            with writing(blob.part.where):
+            with refused(blob.part.where):
                 raise blob.part.fault
         return blob.part
 
@@ -182,7 +181,7 @@ class LayoutWriter:
             if store is None:
                 path = f"blobs/{digest.algorithm}"
                 for name in ("blobs", path):
-                    with writing(f"{self.path}/{name}"), suppress(FileExistsError):
+                    with refused(f"{self.path}/{name}"), suppress(FileExistsError):
                         os.mkdir(name, dir_fd=self._root)
                 store = PartStore(f"{self.path}/{path}", 0, minimum=0, private=False)
                 self._stores[digest.algorithm] = store
@@ -206,7 +205,7 @@ class LayoutWriter:
 
     def _claim(self, store: PartStore, descriptor: Descriptor) -> Part | None:
         """The part, None when it is in use or not ours. Raises SourceError."""
-        with writing(f"{store.path}: blob {descriptor.digest}"):
+        with refused(f"{store.path}: blob {descriptor.digest}"):
             return store.claim(descriptor)
 
     def _part_size(self, digest: Digest) -> int:

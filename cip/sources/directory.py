@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from .. import rooms
 from ..content import undo_on_error
-from ..errors import ErrorCode, InvalidDocumentError, Phase, quote
+from ..errors import ErrorCode, InvalidDocumentError, Phase, quote, refused
 from ..model.descriptor import Descriptor, Digest
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from .base import BlobAccess, PlainSource, RawManifest
-from .files import FileBlob, Tree, read_document, refused, resolve_path, whole_file
+from .files import FileBlob, Tree, read_document, resolve_path, whole_file
 
 if TYPE_CHECKING:
     from ..model.signature import RawSignature

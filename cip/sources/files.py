@@ -13,14 +13,12 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from enum import StrEnum
 from functools import partial
 
 from ..content import MANIFEST_LIMIT, OnePlace, read_limited, require_time, undo_on_error
-from ..errors import ErrorCode, InvalidReferenceError, NotFoundError, Phase, SourceError, quote_own, system_reason
-from ..model.descriptor import Digest
+from ..errors import ErrorCode, InvalidReferenceError, Phase, SourceError, quote_own, refused, system_reason
 from ..model.reference import ImageReference
 
 LINK_LIMIT = 40  # links followed in one lookup, as many as the kernel's
@@ -251,17 +249,3 @@ def read_document(descriptor: int, what: str, limit: int = MANIFEST_LIMIT) -> by
     """All of an open file, which is closed. Raises SourceError, InvalidDocumentError (limit-exceeded)."""
     with closing(whole_file(descriptor, what)) as blob:
         return read_limited(blob, limit, what)
-
-
-@contextmanager
-def refused(
-    what: str, missing: ErrorCode | None = None, *, digest: Digest | None = None, phase: Phase | None = None
-) -> Iterator[None]:
-    """Make a typed error of what the system refuses; a file that is not there has the code `missing`, if given."""
-    named = str(digest) if digest is not None else None
-    try:
-        yield
-    except OSError as error:
-        if missing is not None and isinstance(error, FileNotFoundError):
-            raise NotFoundError(f"{what}: no such file", code=missing, digest=named, phase=phase) from error
-        raise SourceError(f"{what}: {system_reason(error)}", digest=named, phase=phase) from error

@@ -21,6 +21,7 @@ from ..errors import (
     UnsupportedError,
     failing,
     quote,
+    refused,
 )
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
@@ -31,7 +32,7 @@ from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from ..settings import PlatformOptions, Settings
 from .base import BlobAccess, PlainSource, RawManifest, ReferrerSource
-from .files import FileBlob, Tree, read_document, refused, resolve_path, whole_file
+from .files import FileBlob, Tree, read_document, resolve_path, whole_file
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)

@@ -20,6 +20,7 @@ from ..errors import (
     SourceError,
     UnsupportedError,
     quote,
+    refused,
     system_reason,
 )
 from ..hostconfig.machine import host_platforms
@@ -30,7 +31,7 @@ from ..settings import PlatformOptions
 from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
-from .files import FileBlob, open_regular, refused, whole_file
+from .files import FileBlob, open_regular, whole_file
 
 if TYPE_CHECKING:
     from ..programs import Programs

@@ -5,9 +5,9 @@ import os
 import unittest
 
 from cip.content import Release, copy_verified, read_limited
-from cip.errors import ContentMismatchError, ErrorCode, InvalidDocumentError, NotFoundError, SourceError
+from cip.errors import ContentMismatchError, ErrorCode, InvalidDocumentError, NotFoundError, SourceError, refused
 from cip.model.descriptor import Descriptor, digest_of
-from cip.sources.files import FileBlob, read_document, refused, whole_file
+from cip.sources.files import FileBlob, read_document, whole_file
 from tests.support.leaks import LeakCheckedTestCase
 
 

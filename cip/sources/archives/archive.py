@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...content import MANIFEST_LIMIT, read_limited, undo_on_error
-from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, quote
+from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, quote, refused
 from ...model.descriptor import Digest
 from ...model.reference import ImageReference, Transport, path_identity
 from ...settings import PlatformOptions
-from ..files import FileBlob, open_regular, refused, resolve_path, whole_file
+from ..files import FileBlob, open_regular, resolve_path, whole_file
 from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
 from .compression import MAGIC_LENGTH, detect_compression, unpack
 from .spool import Spools

@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable
 from functools import partial
 
 from ...content import undo_on_error
+from ...errors import refused
 from ...settings import Settings
 from ...temporary import TemporaryFile, TemporarySpace
-from ..files import refused
 
 
 class Spools:

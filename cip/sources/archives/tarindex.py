@@ -15,8 +15,7 @@ from array import array
 from typing import NamedTuple
 
 from ...content import require_time
-from ...errors import ErrorCode, InvalidDocumentError, quote
-from ..files import refused
+from ...errors import ErrorCode, InvalidDocumentError, quote, refused
 
 BLOCK = 512
 MEMBER_LIMIT = 1_000_000

@@ -16,11 +16,11 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from ...content import CHUNK, OnePlace, Reader
-from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote
+from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote, refused
 from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
 from ..archives.compression import Compression, DecompressingReader
-from ..files import FileBlob, Tree, open_regular, refused
+from ..files import FileBlob, Tree, open_regular
 
 LINE_LIMIT = 16 * 1024 * 1024  # bytes of one line of a recipe
 ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare

@@ -14,7 +14,7 @@ from unittest import mock
 
 from cip import log
 from cip.content import MANIFEST_LIMIT, BlobReader, BytesReader
-from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError
+from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, refused
 from cip.fetch.layoutwriter import LAYOUT, LayoutWriter
 from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.reference import Transport, parse_image_reference, path_identity
@@ -23,7 +23,6 @@ from cip.settings import PlatformOptions
 from cip.sources.keptsignatures import read_layout_signatures
 from cip.sources.layout import ENTRY_LIMIT, LayoutFiles, LayoutSource
 from cip.sources.layoutreferrers import LayoutReferrers
-from cip.temporary import writing
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -141,7 +140,7 @@ class Blobs(WriterCase):
             (errno.EIO, ErrorCode.SOURCE_UNAVAILABLE),
         ):
             with self.subTest(number), self.assertRaisesRegex(SourceError, "^x: what it says$") as raised:
-                with writing("x"):
+                with refused("x"):
                     raise OSError(number, "What it says")
             self.assertIs(raised.exception.code, code)
         writer = self.writer()
