@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -39,7 +39,6 @@ from ..sources.files import resolve_path
 from ..trust.evaluation import select_requirements
 from ..trust.policy import (
     Policy,
-    Requirement,
     TrustTools,
     UnverifiedImage,
     accept_anything_policy,
@@ -47,8 +46,8 @@ from ..trust.policy import (
     unmatched_scopes,
 )
 from ..trust.signed.materials import Material
-from .credentials import plan_credentials
-from .view import CredentialView, EndpointView, Explanation, PolicyView, RequirementView
+from .credentials import CredentialPlan, plan_credentials
+from .view import EndpointView, Explanation, PolicyView, RequirementView
 
 T = TypeVar("T")
 
@@ -92,7 +91,7 @@ class _Explainer:
             signatures, bundles = self._signatures(first, reference.docker, needed=needed)
             if bundles is not None and bundles.trusted_root and needed:
                 self._require_key_file(bundles.trusted_root, f"{bundles.trusted_root_file}, sigstore-trusted-root")
-        found = Explanation(
+        return Explanation(
             reference=str(reference),
             transport=str(reference.transport),
             identity=str(identity.docker or identity.identity),
@@ -105,10 +104,9 @@ class _Explainer:
             local_sources=self._settings.local_sources,
             warnings=tuple(self._warnings),
             errors=tuple(self._errors),
-            verdict="",
+            verdict=self._verdict(endpoints, policy),
             offline=self._settings.offline,
         )
-        return found._replace(verdict=self._verdict(found))
 
     def _warn(self, text: str) -> None:
         self._warnings[text] = None
@@ -159,7 +157,10 @@ class _Explainer:
         if policy is None:
             return None
         scope, applied = select_requirements(policy, identity)
-        requirements = tuple(_requirement_view(each) for each in applied)
+        requirements = tuple(
+            RequirementView(each.kind, each.verifies, tuple(_key_names(each)), tuple(_signers(each)))
+            for each in applied
+        )
         where = f"{policy.where}, scope {scope}"
         for requirement, view in zip(applied, requirements, strict=True):
             if requirement.kind == "reject":
@@ -252,15 +253,15 @@ class _Explainer:
 
     def _credentials(
         self, place: ConfiguredEndpoint, logical: DockerReference, registries: RegistriesConfig
-    ) -> CredentialView:
+    ) -> CredentialPlan:
         """Flags go to the host they were given for, `--no-creds` holds everywhere; as `registry.endpoints` has it."""
         options = self._settings.credentials
         at_home = place.reference.domain == logical.domain
         if options.no_creds and not (options.registry_token and at_home):
-            return CredentialView("anonymous", "--no-creds")
+            return CredentialPlan("anonymous", "--no-creds")
         if at_home and (options.explicit() is not None or options.registry_token):
             given = "--registry-token" if options.registry_token else "--creds" if options.creds else "--username"
-            return CredentialView("flags", given)
+            return CredentialPlan("flags", given)
         plan = plan_credentials(
             place.reference.name,
             settings=self._settings,
@@ -269,7 +270,7 @@ class _Explainer:
             warn=self._warn,
         )
         self._note(*plan.files)
-        return CredentialView(plan.kind, plan.source, plan.key, plan.helper)
+        return plan
 
     # --- signatures ---
 
@@ -293,39 +294,32 @@ class _Explainer:
 
     # --- the sum ---
 
-    def _verdict(self, found: Explanation) -> str:
+    def _verdict(self, endpoints: Sequence[EndpointView], policy: PolicyView | None) -> str:
         if self._errors:
             return f"cannot be opened: {next(iter(self._errors))}"
         if self._refusals:
             return f"refused: {self._refusals[0]}"
         if self._missing:
             return f"not found: {self._missing}"
-        usable = [each for each in found.endpoints if not each.blocked]
-        if found.endpoints and not usable:
-            return f"refused: every place is blocked by {found.endpoints[0].file}"
-        checked = (
-            "signatures are" if found.policy is not None and found.policy.asks_for_signatures() else "no signature is"
-        )
-        return f"would be fetched {self._origin_text(found, usable)}; {checked} checked"
+        usable = [each.location for each in endpoints if not each.blocked]
+        if endpoints and not usable:
+            return f"refused: every place is blocked by {endpoints[0].file}"
+        checked = "signatures are" if policy is not None and policy.asks_for_signatures() else "no signature is"
+        return f"would be fetched {self._origin_text(usable)}; {checked} checked"
 
-    def _origin_text(self, found: Explanation, usable: list[EndpointView]) -> str:
+    def _origin_text(self, usable: Sequence[str]) -> str:
         if not usable:
             looked = self._reference.transport is Transport.CONTAINERS_STORAGE  # in the store, for its name
             return "from this machine" if looked else "from this machine, if it is there"
         if self._settings.offline:
-            return f"from {', '.join(found.local_sources) or 'nowhere'}, without network (--offline)"
+            return f"from {', '.join(self._settings.local_sources) or 'nowhere'}, without network (--offline)"
         others = len(usable) - 1
         more = f", or from {others} other place{'s' if others > 1 else ''}" if others else ""
-        return f"from {usable[0].location}{more}"
+        return f"from {usable[0]}{more}"
 
 
 def _unasked(*what: object) -> NoReturn:
     raise AssertionError(f"an explanation asks nobody: {what}")
-
-
-def _requirement_view(requirement: Requirement) -> RequirementView:
-    signers = tuple(_signers(requirement))
-    return RequirementView(requirement.kind, requirement.verifies, tuple(_key_names(requirement)), signers)
 
 
 def _signers(value: object) -> Iterator[str]:
@@ -353,12 +347,11 @@ def missing_authorities() -> str:
     What the files hold is not looked at.
     """
     paths = ssl.get_default_verify_paths()
-    try:
-        found = bool(paths.cafile and os.path.getsize(paths.cafile)) or bool(paths.capath and os.listdir(paths.capath))
-    except OSError:
-        found = False
+    with suppress(OSError):
+        if (paths.cafile and os.path.getsize(paths.cafile)) or (paths.capath and os.listdir(paths.capath)):
+            return ""
     wanted = (
         os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile,
         os.environ.get(paths.openssl_capath_env) or paths.openssl_capath,
     )
-    return "" if found else ", ".join(wanted)
+    return ", ".join(wanted)

@@ -16,30 +16,16 @@ from ..hostconfig.certsd import Certificates
 from ..hostconfig.paths import ConfigurationFile
 from ..hostconfig.proxyenv import Proxy
 from ..hostconfig.registriesd import BundleTrust, SignatureLocation
+from .credentials import CredentialPlan
 
-# by what registries.d says of bundles and of attachments: whether they are looked for, and in words
-_BUNDLES = {
-    (True, True): (True, "yes, what refers to the image (sigstore)"),
-    (True, False): (True, "yes, what refers to the image (sigstore)"),
-    (None, True): (True, "only where there is no other sigstore signature"),
-    (None, False): (False, "no"),
-    (False, True): (False, "no"),
-    (False, False): (False, "no"),
-}
 _UNKNOWN = "unknown, see ERROR above"
 
 
-class CredentialView(NamedTuple):
-    """How we would present ourselves: `kind` is that of CredentialPlan, or `flags` or `anonymous`; never a secret."""
-
-    kind: str
-    source: str = ""
-    key: str = ""
-    helper: str = ""
-
-
 class EndpointView(NamedTuple):
-    """One place. `host` is what would be connected to; a member that a broken file hides is None."""
+    """One place. `host` is what would be connected to; a member that a broken file hides is None.
+
+    The kind of `credentials` may also be `flags` or `anonymous`.
+    """
 
     location: str
     host: str
@@ -47,7 +33,7 @@ class EndpointView(NamedTuple):
     file: str
     insecure: bool
     blocked: bool
-    credentials: CredentialView | None
+    credentials: CredentialPlan | None
     certificates: Certificates | None
     proxy: Proxy | None
 
@@ -105,11 +91,11 @@ class Explanation(NamedTuple):
             "verdict": self.verdict,
             "config_files": [file._asdict() for file in self.config_files],
             "endpoints": [_endpoint_members(each) for each in self.endpoints],
-            "policy": None if self.policy is None else _policy_members(self.policy),
-            "signatures": None if self.signatures is None else _signature_members(self.signatures, self.bundles),
-            "local_sources": list(self.local_sources),
-            "warnings": list(self.warnings),
-            "errors": list(self.errors),
+            "policy": self.policy and _policy_members(self.policy),
+            "signatures": self.signatures and _signature_members(self.signatures, self.bundles),
+            "local_sources": self.local_sources,
+            "warnings": self.warnings,
+            "errors": self.errors,
         }
         return json.dumps(members, indent=2) + "\n"
 
@@ -122,30 +108,26 @@ class Explanation(NamedTuple):
 
 
 def _endpoint_members(endpoint: EndpointView) -> dict[str, object]:
-    members: dict[str, object] = endpoint._asdict()
-    members["file"] = endpoint.file or None
-    if endpoint.credentials is not None:
-        members["credentials"] = {key: value or None for key, value in endpoint.credentials._asdict().items()}
-    certificates = endpoint.certificates
-    members["certificates"] = (
-        None
-        if certificates is None
-        else {
+    plan, certificates = endpoint.credentials, endpoint.certificates
+    return endpoint._asdict() | {
+        "file": endpoint.file or None,
+        "credentials": plan and {name: text or None for name, text in plan._asdict().items() if name != "files"},
+        "certificates": certificates
+        and {
             "directory": certificates.directory or None,
-            "authorities": list(certificates.authorities),
-            "pairs": [list(pair) for pair in certificates.pairs],
-        }
-    )
-    members["proxy"] = None if endpoint.proxy is None else _proxy_text(endpoint.proxy)
-    return members
+            "authorities": certificates.authorities,
+            "pairs": certificates.pairs,
+        },
+        "proxy": endpoint.proxy and _proxy_text(endpoint.proxy),
+    }
 
 
 def _policy_members(policy: PolicyView) -> dict[str, object]:
     requirements = [
-        {"type": each.kind, "keys": list(each.keys)} | ({"signers": list(each.signers)} if each.signers else {})
+        {"type": each.kind, "keys": each.keys} | ({"signers": each.signers} if each.signers else {})
         for each in policy.requirements
     ]
-    return {**policy._asdict(), "requirements": requirements}
+    return policy._asdict() | {"requirements": requirements}
 
 
 def _signature_members(place: SignatureLocation, bundles: BundleTrust | None) -> dict[str, object]:
@@ -153,16 +135,19 @@ def _signature_members(place: SignatureLocation, bundles: BundleTrust | None) ->
         "lookaside": strip_url(place.lookaside),
         "attachments": place.attachments,
         "file": place.file or None,
-        "bundles": _BUNDLES[place.bundles, place.attachments][0],
-        "bundle_trust": None
-        if bundles is None
-        else {
+        "bundles": _may_have_bundles(place),
+        "bundle_trust": bundles
+        and {
             "identity": "by-digest" if bundles.by_digest else "refuse",
             "identity_file": bundles.file if bundles.by_digest else None,
             "trusted_root": bundles.trusted_root or None,
             "trusted_root_file": bundles.trusted_root_file or None,
         },
     }
+
+
+def _may_have_bundles(place: SignatureLocation) -> bool:
+    return place.attachments if place.bundles is None else place.bundles
 
 
 def _proxy_text(proxy: Proxy) -> str:
@@ -229,10 +214,10 @@ def _count(things: Sequence[object], singular: str, plural: str) -> str:
     return f"{len(things) or 'no'} {singular if len(things) == 1 else plural}"
 
 
-def _credential_text(credentials: CredentialView | None) -> str:
+def _credential_text(credentials: CredentialPlan | None) -> str:
     if credentials is None:
         return _UNKNOWN
-    kind, source, key, helper = credentials
+    kind, source, key, helper, _ = credentials
     texts = {
         "flags": f"from the command line ({source})",
         "anonymous": f"none ({source})",
@@ -261,8 +246,11 @@ def _signature_lines(place: SignatureLocation, bundles: BundleTrust | None, poli
     yield "signatures of the first place" + (", not asked for by the policy" if unused else "")
     yield f"  lookaside     {strip_url(place.lookaside)}  ({place.file or 'built-in default'})"
     yield f"  attachments   {'yes, beside the image (sigstore)' if place.attachments else 'no'}"
-    yield f"  bundles       {_BUNDLES[place.bundles, place.attachments][1]}"
-    if bundles is None or not _BUNDLES[place.bundles, place.attachments][0]:
+    how = "yes, what refers to the image (sigstore)" if place.bundles else "no"
+    if place.bundles is None and place.attachments:
+        how = "only where there is no other sigstore signature"
+    yield f"  bundles       {how}"
+    if bundles is None or not _may_have_bundles(place):
         return
     if bundles.by_digest:
         yield f"                they count by digest, whatever name was asked for ({bundles.file})"
