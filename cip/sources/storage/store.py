@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -101,38 +101,26 @@ class Store:
         if key not in image.items:
             raise NotFoundError(f"{what}: nothing is kept under this name", code=ErrorCode.BLOB_NOT_FOUND)
         path = f"{self.driver}-images/{image.id}/{item_file_name(key)}"
-        try:
+        with _reading(what, NotFoundError(f"{what}: no such file", code=ErrorCode.BLOB_NOT_FOUND)):
             return whole_file(self._tree.open_file(path.encode()), what)
-        except FileNotFoundError as error:
-            raise NotFoundError(f"{what}: no such file", code=ErrorCode.BLOB_NOT_FOUND) from error
-        except OSError as error:
-            raise _unreadable(what, error) from error
 
     def open_recipe(self, layer: StoredLayer, what: str) -> FileBlob:
         """The compressed recipe of a layer's tar. Raises UnsupportedError when the store has none, SourceError."""
-        try:
-            name = f"{self.driver}-layers/{layer.id}.tar-split.gz"
+        why = f"{what}: the store kept no tar-split recipe, so the tar cannot be rebuilt byte for byte"
+        name = f"{self.driver}-layers/{layer.id}.tar-split.gz"
+        with _reading(f"{what}: recipe", UnsupportedError(why)):
             return whole_file(self._tree.open_file(name.encode()), f"{what}: recipe")
-        except FileNotFoundError as error:
-            why = f"{what}: the store kept no tar-split recipe, so the tar cannot be rebuilt byte for byte"
-            raise UnsupportedError(why) from error
-        except OSError as error:
-            raise _unreadable(f"{what}: recipe", error) from error
 
     def open_files(self, layer: StoredLayer, what: str) -> Tree:
         """The directory that holds the files of a layer. Raises UnsupportedError, SourceError."""
         base = f"overlay/{layer.id}" if self.driver == "overlay" else f"vfs/dir/{layer.id}"
-        try:
+        why = f"{what}: the store has no directory of its files; it may be in an additional layer store"
+        with _reading(what, UnsupportedError(why)):
             if self.driver == "vfs":
                 return self._tree.subtree(base.encode(), Escape.CONFINED)
             if self._exists(f"{base}/composefs-data"):
                 raise UnsupportedError(f"{what}: the store keeps it as composefs, which cannot be read without a mount")
             return self._tree.subtree(f"{base}/diff".encode(), Escape.CONFINED)
-        except FileNotFoundError as error:
-            why = f"{what}: the store has no directory of its files; it may be in an additional layer store"
-            raise UnsupportedError(why) from error
-        except OSError as error:
-            raise _unreadable(what, error) from error
 
     def close(self) -> None:
         """Release the root and the lists."""
@@ -151,13 +139,9 @@ class Store:
         found = []
         for path in paths:
             what = f"{self._text}: {path.rpartition('/')[2]}"
-            try:
+            with suppress(FileNotFoundError), _reading(what):
                 found.append(RecordList(whole_file(tree.open_file(path.encode()), what), what))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise _unreadable(what, error) from error
-            self._opened.callback(found[-1].close)
+                self._opened.callback(found[-1].close)
         return found
 
     def _open_transient_lists(self, path: str) -> Sequence[RecordList]:
@@ -231,12 +215,11 @@ def open_store(text: str, root: str, driver: str, run_root: str = "") -> Store |
     SourceError.
     """
     try:
-        resolved = os.path.realpath(root, strict=True)
-        tree = Tree.at(resolved)
+        with _reading(f"{text}: {quote(root)}"):
+            resolved = os.path.realpath(root, strict=True)
+            tree = Tree.at(resolved)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise _unreadable(f"{text}: {quote(root)}", error) from error
     with undo_on_error(tree.close):
         found = driver or _find_driver(text, resolved)
         if found not in DRIVERS:
@@ -298,8 +281,17 @@ def _read_id(node: JsonNode) -> str:
     return node.as_str()
 
 
-def _unreadable(what: str, error: OSError) -> SourceError:
-    hint = ""
-    if isinstance(error, PermissionError):
-        hint = "; the store of a user is readable inside `podman unshare`, that of the system by root"
-    return SourceError(f"{what}: {system_reason(error)}{hint}")
+@contextmanager
+def _reading(what: str, missing: NotFoundError | UnsupportedError | None = None) -> Iterator[None]:
+    """Make a typed error of what the system refuses, and `missing`, if given, of a file that is not there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if missing is None:
+            raise
+        raise missing from error
+    except OSError as error:
+        hint = ""
+        if isinstance(error, PermissionError):
+            hint = "; the store of a user is readable inside `podman unshare`, that of the system by root"
+        raise SourceError(f"{what}: {system_reason(error)}{hint}") from error
