@@ -24,10 +24,11 @@ PROGRAM_TIMEOUT = 30.0  # seconds (decisions.md section 9), or what is left of t
 OUTPUT_LIMIT = 1024 * 1024  # bytes of standard output, and of gpgv's status lines
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ZSTD_WINDOW = "128MiB"  # what zstd may keep in memory; frames that need more are refused
+REGISTRY_LIMIT = 1024  # characters of a registry's name; as bytes they fit into any pipe
 STDERR_LIMIT = 4096  # bytes that are kept of what a program says about its fault
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LOOK_SECONDS = 0.1  # between two looks whether a program has ended that left its output to somebody else
-_CHUNK = 64 * 1024
+_PIPE_LIMIT = 1024 * 1024  # bytes that a pipe of ours holds at most (fs.pipe-max-size)
 _EMPTY_HOME = "/proc/self/fdinfo"
 
 
@@ -168,10 +169,11 @@ class DirectPrograms:
 
     def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:
         """As the helper's protocol has it: `get`, and the registry as standard input."""
-        program, said = HELPER_PREFIX + helper, registry.encode()
-        return run_program(
-            self.running, [program, "get"], seconds_left(), purpose=purpose, environ=self._variables, stdin=said
-        )
+        if len(registry) > REGISTRY_LIMIT or not registry.isprintable():
+            raise SourceError(f"{quote(registry)}: not the name of a registry", code=ErrorCode.INTERNAL)
+        program, said = [HELPER_PREFIX + helper, "get"], registry.encode()
+        environ = self._variables
+        return run_program(self.running, program, seconds_left(), purpose=purpose, environ=environ, stdin=said)
 
 
 def seconds_left() -> float:
@@ -193,9 +195,9 @@ def run_program(
 ) -> ProgramResult:
     """Run `argv` to its end, in `timeout` seconds; `argv[0]` without a slash is searched in the PATH of `environ`.
 
-    `environ` is the whole environment (`LC_ALL=C` is added), `stdin` bytes or a descriptor, `stdout` a descriptor or
-    what comes back. The descriptors `pass_fds` keep their numbers. While it runs it
-    is one of `running`. Raises MissingDependencyError with `purpose` ("check a signature") when the program is not
+    `environ` is the whole environment (`LC_ALL=C` is added), `stdin` bytes that a pipe takes at once or a descriptor,
+    `stdout` a descriptor or what comes back. The descriptors `pass_fds` keep their numbers. While it runs it is one of
+    `running`. Raises MissingDependencyError with `purpose` ("check a signature") when the program is not
     there, SourceError.
     """
     import signal
@@ -229,8 +231,10 @@ def run_program(
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     with child:
         try:
-            text = stdin if isinstance(stdin, bytes) else b""
-            found, errors = _converse(child, argv[0], text, output_limit, deadline) if stdout is None else (b"", b"")
+            if isinstance(stdin, bytes) and child.stdin is not None:
+                with suppress(BrokenPipeError), child.stdin:  # what it answers says whether it had to be read
+                    child.stdin.write(stdin)
+            found, errors = _listen(child, argv[0], output_limit, deadline) if stdout is None else (b"", b"")
             status = child.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired as error:
             why = f"{argv[0]}: still running after {timeout:.3g} s, its limit or what was left of --open-timeout"
@@ -261,8 +265,8 @@ def _end_with(starter: int) -> Callable[[], None]:
     return ask_for_the_end
 
 
-def _converse(child: "Popen[bytes]", name: str, stdin: bytes, limit: int, deadline: float) -> tuple[bytes, bytes]:
-    """Feed `stdin`; standard output and error until their ends or that of `child`, whoever may hold them open still.
+def _listen(child: "Popen[bytes]", name: str, limit: int, deadline: float) -> tuple[bytes, bytes]:
+    """Standard output and error until their ends or that of `child`, whoever may hold them open still.
 
     Raises TimeoutExpired, SourceError (limit-exceeded).
     """
@@ -272,63 +276,31 @@ def _converse(child: "Popen[bytes]", name: str, stdin: bytes, limit: int, deadli
 
     assert child.stdout is not None and child.stderr is not None
     output, errors = bytearray(), bytearray()
-    pending = memoryview(stdin)
     with selectors.DefaultSelector() as selector:
-        for pipe in (child.stdout, child.stderr):
-            os.set_blocking(pipe.fileno(), False)
-            selector.register(pipe, selectors.EVENT_READ)
-        if child.stdin is not None:
-            os.set_blocking(child.stdin.fileno(), False)
-            selector.register(child.stdin, selectors.EVENT_WRITE)
-        open_pipes, ended = 2, False
-        while open_pipes and not ended:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        selector.register(child.stderr, selectors.EVENT_READ)
+        ended = False
+        while selector.get_map() and not ended:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise subprocess.TimeoutExpired(name, 0)
             ended = _has_ended(child)  # before the last look at what it has written
             for key, _ in selector.select(0 if ended else min(left, _LOOK_SECONDS)):
-                if key.fileobj is child.stdin:
-                    assert child.stdin is not None
-                    try:
-                        pending = pending[os.write(child.stdin.fileno(), pending[:_CHUNK]) :]
-                    except BrokenPipeError:
-                        pending = pending[:0]  # it has read what it wanted; its answer says what that was worth
-                    if not pending:
-                        selector.unregister(child.stdin)
-                        child.stdin.close()
-                    continue
-                part = _available(key.fd, limit + 1 if ended else _CHUNK)
+                part = os.read(key.fd, max(limit + 1, _PIPE_LIMIT))  # all that a pipe holds
                 if not part:
                     selector.unregister(key.fileobj)
-                    open_pipes -= 1
                 elif key.fileobj is child.stdout:
                     output += part
                     if len(output) > limit:
                         raise SourceError(f"{name}: printed more than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
                 else:
                     errors += part[: STDERR_LIMIT - len(errors)]
-    if child.stdin is not None:
-        child.stdin.close()  # it may wait for this end of file before it goes
     return bytes(output), bytes(errors)
 
 
 def _has_ended(child: "Popen[bytes]") -> bool:
     """Whether it is over; it is not reaped, so that its number stays its own."""
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _available(descriptor: int, most: int) -> bytes:
-    """What a pipe gives without waiting, up to `most` bytes; nothing at its end."""
-    found = bytearray()
-    while len(found) < most:
-        try:
-            part = os.read(descriptor, _CHUNK)
-        except BlockingIOError:
-            break
-        if not part:
-            break
-        found += part
-    return bytes(found)
 
 
 def _kill(child: "Popen[bytes]") -> None:

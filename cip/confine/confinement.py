@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from .. import log
@@ -200,14 +201,11 @@ class Confinement:
         why = why_unix_sockets(self._reference)
         if why:
             log.info("sandbox: unix sockets stay open to it: %s", why)
-        reached = confine(wanted, writable=writable, readable=readable, unix_sockets=bool(why))
-        if self._in_writers is not None and reached > Level.NONE:
-
-            def in_writer() -> None:
-                confine(reached, writable=writable, readable=readable, unix_sockets=bool(why))
-
-            if not self._in_writers(in_writer, _WRITER_SECONDS):
-                log.warning("sandbox: a thread that writes records stays outside, until its reader reads")
+        give_up = partial(confine, writable=writable, readable=readable, unix_sockets=bool(why))
+        reached = give_up(wanted)
+        in_writers = self._in_writers if reached > Level.NONE else None
+        if in_writers is not None and not in_writers(partial(give_up, reached), _WRITER_SECONDS):
+            log.warning("sandbox: a thread that writes records stays outside, until its reader reads")
         self.renew()
         log.info("sandbox: level %s", reached.name.lower())
         return reached

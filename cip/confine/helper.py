@@ -31,7 +31,6 @@ SETUP_LIMIT = 4 * 1024 * 1024  # bytes of the environment of credential helpers,
 CONTENT_LIMIT = 8 * 1024 * 1024  # bytes of a key ring, and of a message
 DESCRIPTOR_LIMIT = 3  # of one request: the reply, and two to work on
 AT_ONCE = 64  # requests that are answered beside each other; more are refused
-_REGISTRY_LIMIT = 1024  # characters of the name of a registry
 _REPLY_SECONDS = 10.0  # for whoever asked to read the answer
 _STACK_SIZE = 256 * 1024  # bytes
 
@@ -55,7 +54,7 @@ def main(descriptor: int) -> None:
 class _Helper:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        _, descriptors = self._receive(1)
+        _, descriptors, _, _ = socket.recv_fds(control, REQUEST_LIMIT, 1)
         setup: dict[str, Any] = {"helpers": (), "variables": {}}
         for descriptor in descriptors:  # one, where there are credential helpers
             setup = json.loads(_content(descriptor, SETUP_LIMIT))
@@ -68,7 +67,7 @@ class _Helper:
 
     def run(self) -> None:
         while True:
-            data, descriptors = self._receive(DESCRIPTOR_LIMIT)
+            data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_LIMIT, DESCRIPTOR_LIMIT)
             if not data:
                 return
             if not self._slots.acquire(blocking=False):
@@ -79,10 +78,6 @@ class _Helper:
             except RuntimeError as error:  # EAGAIN: no thread for this one, perhaps for the next
                 self._slots.release()
                 _reply(descriptors, {"code": ErrorCode.INTERNAL, "error": f"cannot be started: {error}"})
-
-    def _receive(self, count: int) -> tuple[bytes, Sequence[int]]:
-        data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_LIMIT, count)
-        return data, descriptors
 
     def _answer(self, data: bytes, descriptors: Sequence[int]) -> None:
         try:
@@ -122,8 +117,6 @@ class _Helper:
         if helper not in self._helpers:
             why = "not a credential helper that was named when this process was confined"
             raise SourceError(f"{quote(helper)}: {why}", code=ErrorCode.CREDENTIALS_UNAVAILABLE)
-        if len(registry) > _REGISTRY_LIMIT or not registry.isprintable():
-            raise SourceError(f"{quote(registry)}: not the name of a registry", code=ErrorCode.INTERNAL)
         return self.programs.credentials(helper, registry, purpose="")
 
 

@@ -195,21 +195,17 @@ def go_on_at_end_of_starter() -> None:
     _require(_kernel()(_PRCTL, _PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0), "prctl")
 
 
-def forbid_tracing() -> None:
+def forbid_tracing(call: Syscall | None = None) -> None:
     """Let nobody read the memory of this process, and leave no core. Raises OSError."""
-    _forbid_tracing(_kernel())
-
-
-def _forbid_tracing(call: Syscall) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _require(call(_PRCTL, _PR_SET_DUMPABLE, 0, 0, 0, 0), f"prctl {_PR_SET_DUMPABLE}")
+    _require((call or _kernel())(_PRCTL, _PR_SET_DUMPABLE, 0, 0, 0, 0), f"prctl {_PR_SET_DUMPABLE}")
 
 
 def _confine_process(call: Syscall) -> None:
     """Level `process`. Raises OSError."""
-    _forbid_tracing(call)
+    forbid_tracing(call)
     _require(call(_PRCTL, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), f"prctl {_PR_SET_NO_NEW_PRIVS}")
 
 
@@ -265,8 +261,7 @@ def _ruleset_attributes(abi: int, handled: int) -> tuple[bytes, int]:
         members.append(_BIND_TCP)
     if abi >= 6:
         members.append(_SCOPES)
-    data = b"".join(member.to_bytes(8, sys.byteorder) for member in members)
-    return data, len(data)
+    return struct.pack(f"={len(members)}Q", *members), 8 * len(members)
 
 
 def _allow(call: Syscall, ruleset: int, path: str, access: int) -> None:
@@ -282,8 +277,8 @@ def _allow(call: Syscall, ruleset: int, path: str, access: int) -> None:
             access &= _ON_FILES
         if access:
             # struct landlock_path_beneath_attr is packed: u64 allowed_access, s32 parent_fd
-            data = access.to_bytes(8, sys.byteorder) + descriptor.to_bytes(4, sys.byteorder, signed=True)
-            _require(call(_LANDLOCK_ADD_RULE, ruleset, _RULE_PATH_BENEATH, data, 0), f"rule for {path!r}")
+            rule = struct.pack("=Qi", access, descriptor)
+            _require(call(_LANDLOCK_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0), f"rule for {path!r}")
     finally:
         os.close(descriptor)
 

