@@ -228,10 +228,8 @@ class UnionSource(PlainSource):
                 found = LocalBlob(reader, partial(self._elsewhere, place, descriptor))
             read_over(found, offset, f"{place.text}: blob {descriptor.digest}")
             return found
-        if self._registry is not None and offset:
-            return open_rest(self._registry, descriptor, access, offset)
         if self._registry is not None:
-            return self._registry.open_blob(descriptor, access)
+            return open_rest(self._registry, descriptor, access, offset)
         raise damage or self._offline(f"blob {descriptor.digest}", descriptor.digest)
 
     def close(self) -> None:
@@ -274,9 +272,8 @@ class UnionSource(PlainSource):
     def _offline(self, what: str, digest: Digest | None) -> NetworkError:
         asked = ", ".join(place.text for place in self._places) or "none could be opened"
         why = f"{self._text}: no {what} in the local sources ({asked}), and --offline forbids to ask the registry"
-        error = NetworkError(why, code=ErrorCode.OFFLINE, phase=None if digest else Phase.MANIFEST)
-        error.digest = str(digest) if digest else None
-        return error
+        phase, named = (None, str(digest)) if digest else (Phase.MANIFEST, None)
+        return NetworkError(why, code=ErrorCode.OFFLINE, phase=phase, digest=named)
 
 
 class LocalBlob:

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from .. import log
+from ..content import start_thread
+from ..errors import CipError
 
 VERSION = 1
 QUEUE_LIMIT = 256 * 1024  # bytes of lines that are not progress
@@ -61,14 +63,12 @@ class LineWriter:
                 self._waiting += len(line)
                 self._progress.pop(ends or "", None)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 try:
-                    thread.start()
-                except RuntimeError as error:  # no more threads for this process
+                    self._thread = start_thread(self._run, self._name)
+                except CipError as error:
                     self._cut_off(str(error))
                     os.close(self._descriptor)
                     return
-                self._thread = thread
             self._condition.notify()
 
     def in_thread(self, call: Callable[[], object], within: float) -> bool:

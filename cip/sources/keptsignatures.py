@@ -53,7 +53,10 @@ def read_directory_signatures(tree: Tree, prefix: str, where: str) -> Sequence[R
         if len(found) == DIRECTORY_COUNT_LIMIT:
             os.close(descriptor)
             raise _unreadable(f"{what}: more than {DIRECTORY_COUNT_LIMIT} signatures")
-        blob = _read_file(descriptor, what)
+        try:
+            blob = read_document(descriptor, what, SIGNATURE_LIMIT)
+        except (SourceError, InvalidDocumentError) as error:
+            raise _unreadable(str(error)) from error
         allowance.take(len(blob), what)
         found.append(parse_signature_blob(blob, name))
 
@@ -94,13 +97,6 @@ def _layers(files: LayoutFiles, named: Descriptor | None, where: str) -> list[tu
     for layer in manifest.layers:
         allowance.take(layer.size, where)
     return [(layer, _read(files, layer, SIGNATURE_LIMIT, where)) for layer in manifest.layers]
-
-
-def _read_file(descriptor: int, what: str) -> bytes:
-    try:
-        return read_document(descriptor, what, SIGNATURE_LIMIT)
-    except (SourceError, InvalidDocumentError) as error:
-        raise _unreadable(str(error)) from error
 
 
 def _read(files: LayoutFiles, descriptor: Descriptor, limit: int, where: str) -> bytes:

@@ -98,9 +98,9 @@ class StorageSource(PlainSource):
         try:
             data = self._read_item(key, SIGNATURES_LIMIT)
         except CipError as error:
-            raise _unreadable_signatures(str(error)) from error
+            raise SignatureError(str(error), reason="fetch") from error
         if sum(sizes) != len(data):
-            raise _unreadable_signatures(f"{where}: expected {sum(sizes)} bytes, found {len(data)}")
+            raise _unreadable_signatures(where, f"expected {sum(sizes)} bytes, found {len(data)}")
         found = []
         start = 0
         for number, size in enumerate(sizes, 1):
@@ -170,7 +170,7 @@ class StorageSource(PlainSource):
         metadata = self._found.image.metadata
         if not metadata:
             return ()
-        root = parse_json(metadata.encode(), f"{self._text}: metadata", error=_unreadable_metadata)
+        root = parse_json(metadata.encode(), f"{self._text}: metadata", error=_unreadable_signatures)
         by_instance = root.get("signatures-sizes")
         if instance is None:
             sizes = root.array("signature-sizes")
@@ -178,7 +178,7 @@ class StorageSource(PlainSource):
             sizes = by_instance.array(str(instance)) if by_instance is not None else ()
         found = [size.as_int(minimum=0) for size in sizes]
         if len(found) > SIGNATURE_COUNT_LIMIT:
-            raise _unreadable_signatures(f"{self._text}: more than {SIGNATURE_COUNT_LIMIT} signatures")
+            raise _unreadable_signatures(self._text, f"more than {SIGNATURE_COUNT_LIMIT} signatures")
         return found
 
     def _chain(self) -> Sequence[LayerPlace]:
@@ -344,9 +344,5 @@ def _identity(found: _Found, place: str) -> ImageIdentity:
     return ImageIdentity(Transport.CONTAINERS_STORAGE, f"{place}{named}@{image_id}", tuple(scopes), named)
 
 
-def _unreadable_signatures(why: str) -> SignatureError:
-    return SignatureError(why, code=ErrorCode.POLICY_REJECTED, reason="fetch")
-
-
-def _unreadable_metadata(where: str, why: str) -> SignatureError:
-    return _unreadable_signatures(f"{where}: {why}")
+def _unreadable_signatures(where: str, why: str) -> SignatureError:
+    return SignatureError(f"{where}: {why}", reason="fetch")

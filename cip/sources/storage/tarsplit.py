@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ...content import CHUNK, OnePlace, Reader
 from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote, refused
@@ -35,22 +35,10 @@ class Entry(NamedTuple):
     size: int = 0
 
 
-class LayerFiles(Protocol):
-    """The files of one layer."""
-
-    def open_file(self, name: bytes) -> int:
-        """A descriptor of the regular file `name`, for the caller to close. Raises OSError."""
-        ...
-
-    def close(self) -> None:
-        """Release directories."""
-        ...
-
-
 class RebuiltLayer(OnePlace):
     """The tar of a layer as a blob; owns `recipe` and `files`. `size` may be UNKNOWN_SIZE."""
 
-    def __init__(self, recipe: FileBlob, files: LayerFiles, size: int, what: str) -> None:
+    def __init__(self, recipe: FileBlob, files: DirectoryFiles, size: int, what: str) -> None:
         self._recipe = recipe
         self._files = files
         self.size = size  # of the tar, as the store recorded it

@@ -78,14 +78,10 @@ def require_signed(bundle: Bundle, trust: BundleTrust, content: bytes, verificat
         verification.key = signed.key.fingerprint
     else:
         _require_signed_by_identity(bundle, trust, trust.identity, message, payload, verification)
-    if isinstance(bundle.content, MessageSignature):
-        _require_digest(bundle.content, content)
-
-
-def _require_digest(signature: MessageSignature, content: bytes) -> None:
-    """The digest beside the signature is only a hint, but not a false one."""
-    if signature.hash_name and hashlib.new(signature.hash_name, content).digest() != signature.digest:
-        _refuse("digest", "the digest in the bundle is of other content")
+    if isinstance(bundle.content, MessageSignature) and bundle.content.hash_name:
+        hinted = hashlib.new(bundle.content.hash_name, content).digest()
+        if hinted != bundle.content.digest:  # it is only a hint, but not a false one
+            _refuse("digest", "the digest in the bundle is of other content")
 
 
 def _signed_by_key(bundle: Bundle, trust: BundleTrust, message: bytes, payload: bytes | None) -> Signed:

@@ -15,7 +15,7 @@ from cip.sources.files import FileBlob, whole_file
 from cip.sources.storage.configuration import _Values, parse_storage_name, split_store
 from cip.sources.storage.records import RecordList
 from cip.sources.storage.store import _read_image, _read_layer, item_file_name
-from cip.sources.storage.tarsplit import LayerFiles, RebuiltLayer, measure_recipe
+from cip.sources.storage.tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
 
 from ..engine import Target
 from ..mutation import mutate_json
@@ -44,7 +44,7 @@ def _recipe(data: bytes) -> str:
     measured = measure_recipe(BytesReader(compressed), "recipe")
     if measured > _TAR_LIMIT:
         return "large"
-    layer = RebuiltLayer(cast(FileBlob, BytesReader(compressed)), cast(LayerFiles, _Files()), measured, "layer")
+    layer = RebuiltLayer(cast(FileBlob, BytesReader(compressed)), cast(DirectoryFiles, _Files()), measured, "layer")
     buffer = memoryview(bytearray(4096))
     received = 0
     try:
