@@ -36,26 +36,22 @@ def plan_credentials(
     """As `find_credentials`, but the search ends at the first helper that would be run. Raises ConfigurationError."""
 
     def stop(helper: str, registry: str, origin: str) -> Credentials | None:
-        raise _WouldRunError(helper, registry, origin)
+        raise _WouldRunError(CredentialPlan("helper", origin, registry, HELPER_PREFIX + helper))
 
-    search = Search(name, settings, fd_cache, stop, warn)
-    kind, source, key, program = "none", "", "", ""
+    search, plan = Search(name, settings, fd_cache, stop, warn), CredentialPlan("none")
     try:
         found = search.run(registries.credential_helpers)
-    except _WouldRunError as would:
-        kind, source, key, program = "helper", would.origin, would.registry, HELPER_PREFIX + would.helper
-    else:
         if found is not None:
             kind = "token" if found.credentials.identity_token else "password"
-            source, key = found.source, found.key
-    return CredentialPlan(kind, source, key, program, tuple(search.files))
+            plan = CredentialPlan(kind, found.source, found.key)
+    except _WouldRunError as would:
+        plan = would.plan
+    return plan._replace(files=tuple(search.files))
 
 
 class _WouldRunError(Exception):
     """The search reached a helper that must not be run."""
 
-    def __init__(self, helper: str, registry: str, origin: str) -> None:
-        super().__init__(helper)
-        self.helper = helper
-        self.registry = registry
-        self.origin = origin
+    def __init__(self, plan: CredentialPlan) -> None:
+        super().__init__(plan.helper)
+        self.plan = plan
