@@ -403,9 +403,11 @@ class Killed(FetchCase):
 class Offline(FetchCase):
     """The whole story: fetched with its signatures, judged by the same policy where there is no network."""
 
+    sources: Sequence[Path] = ()  # instead of the layout alone
+
     def options(self) -> list[str]:
-        words = ["--offline", f"--local-source=oci:{self.layout}", *self.policy, self.place, *PLATFORM]
-        return words
+        sources = [f"--local-source=oci:{each}" for each in self.sources or [self.layout]]
+        return ["--offline", *sources, *self.policy, self.place, *PLATFORM]
 
     def accept(self) -> None:
         self.host.asked.clear()
@@ -505,6 +507,25 @@ class Offline(FetchCase):
         self.assertEqual(self.host.asked, [])
         self.layout = second
         self.require_whole()
+        self.accept()
+
+    def test_an_image_that_the_policy_refuses_is_not_passed_over(self) -> None:
+        """README says so, and why."""
+        self.attach(digest_of(self.content.manifest), self.require_attached())
+        self.fetch()
+        other = self.scratch / "other"
+        images.f1(other)
+        self.sources = (other, self.layout)
+        self.refuse("no sigstore signature")
+        self.sources = (self.layout, other)
+        self.accept()
+        self.sources = (other, self.layout)
+        self.image = f"{self.image.rpartition(':')[0]}@{digest_of(self.content.manifest)}"
+        self.accept()  # what has another digest is another image
+        self.image = self.image.partition("@")[0] + ":t"
+        (other / "index.json").write_text("{")
+        self.accept()
+        other.rename(self.scratch / "away")
         self.accept()
 
     def test_what_refers_to_the_image_comes_along(self) -> None:
