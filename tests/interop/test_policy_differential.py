@@ -44,7 +44,7 @@ from tests.support.peers import clean_environment, docker_registry, require_peer
 from tests.support.policytexts import policy_texts
 from tests.support.pushing import Pusher
 from tests.support.signatures import GpgHome, payload
-from tests.support.sigstore import sign, signature_of, stored
+from tests.support.sigstore import b64, new_key, public_pem, sign, signature_of, sigstore_payload, stored
 from tests.support.sigstorecases import SigstoreCases, sigstore_signed
 from tests.support.simpleblobs import MATCH, NAME, Requirement, SimpleBlobs, ring_sources, signed_by
 
@@ -315,13 +315,9 @@ class PolicyTextTest(DifferentialCase):
         (self.home / "to-away").symlink_to(away)
         link.symlink_to(root)
         store = f"{root}+{self.home}/run"
-        with Judge("copy", home=self.home) as judge:
-            stored = judge.ask(
-                source=f"dir:{self.image(())}", destination=f"containers-storage:[vfs@{store}]vendor.com/a/b:v1"
-            )
-        self.assertEqual(stored["error"], "")
+        kept = self._stored(f"[vfs@{store}]vendor.com/a/b:v1")
         image_id = json.loads((root / "vfs-images" / "images.json").read_text())[0]["id"]
-        name, digest = "vendor.com/a/b", stored["digest"]
+        name, digest = "vendor.com/a/b", kept
         stores = (
             *(f"vfs@{path}" for path in (root, link, f"{root}/", f"{self.home}/./x/../storage")),
             f"vfs@{self.home}/to-away/../storage",
@@ -341,6 +337,37 @@ class PolicyTextTest(DifferentialCase):
                     policy = {"default": default, "transports": {"containers-storage": {scope: inside}}}
                     self.compare(f"{image} {scope}", json.dumps(policy).encode(), f"containers-storage:{image}")
         self.require_agreement(400, least_accepted=150)
+
+    def test_names_of_signatures_in_a_storage(self) -> None:
+        """Which takes a tag and a digest together."""
+        name, digest, key = "vendor.com/a/b", digest_of(MANIFEST), new_key()
+        place = f"containers-storage:[vfs@{self.home}/signed+{self.home}/run]"
+        signed_names = (f"{name}:v1", f"{name}@{digest}", f"{name}:v1@{digest}", f"{name}:v2@{digest}", name)
+        matchers = (
+            None,
+            {"type": "matchExact"},
+            {"type": "matchRepository"},
+            {"type": "exactReference", "dockerReference": f"{name}:v1"},
+            {"type": "remapIdentity", "prefix": name, "signedPrefix": name},
+        )
+        for number, signed_name in enumerate(signed_names):
+            text = sigstore_payload(signed_name, str(digest))
+            blob = stored(signature_of(text, sign(key, text)))
+            at = place.replace("/signed+", f"/signed-{number}+")
+            self._stored(f"{at.partition(':')[2]}{name}:v1", blob)
+            for matcher in matchers:
+                demand = sigstore_signed({"keyData": b64(public_pem(key))}, matcher)
+                for asked in (f"{name}:v1", f"{name}@{digest}", f"{name}:v1@{digest}"):
+                    policy = json.dumps({"default": [demand]}).encode()
+                    self.compare(f"{asked} signed {signed_name}, {matcher}", policy, f"{at}{asked}")
+        self.require_agreement(75, least_accepted=25)
+
+    def _stored(self, name: str, *signatures: bytes) -> str:
+        """Copy the image into a storage, under `name`; its digest."""
+        with Judge("copy", home=self.home) as judge:
+            reply = judge.ask(source=f"dir:{self.image(signatures)}", destination=f"containers-storage:{name}")
+        self.assertEqual(reply["error"], "")
+        return str(reply["digest"])
 
 
 class SimpleSigningTest(DifferentialCase):

@@ -171,6 +171,7 @@ class StorageSource(PlainSource):
         if not metadata:
             return ()
         root = parse_json(metadata.encode(), f"{self._text}: metadata", error=_unreadable_signatures)
+        root.require_exact_case(("signature-sizes", "signatures-sizes"))
         by_instance = root.get("signatures-sizes")
         if instance is None:
             sizes = root.array("signature-sizes")

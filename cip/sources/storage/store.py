@@ -33,6 +33,15 @@ _LOCK_POLL = 0.02  # seconds
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _PLAIN_KEY = re.compile(r"[a-z0-9.]+", re.ASCII)
 _EXPECTED_DIFF_ID = "expected-layer-diffid"
+# What records have, here and elsewhere; another spelling of one is read by a tool that folds case (images.md 5.3).
+_MEMBERS = frozenset(
+    re.findall(
+        r"[a-z-]+",
+        "id digest names names-history layer mapped-layers metadata big-data-names big-data-sizes big-data-digests "
+        "created flags parent mountlabel compressed-diff-digest compressed-size diff-digest diff-size toc-digest "
+        "compression uidset gidset uidmap gidmap",
+    )
+)
 
 
 class StoredImage(NamedTuple):
@@ -243,9 +252,12 @@ def item_file_name(key: str) -> str:
 
 
 def _read_image(node: JsonNode) -> StoredImage:
+    node.require_exact_case(_MEMBERS)
+    if node.text("digest"):
+        node["digest"].parse(parse_digest)
     digests = node.get("big-data-digests")
     manifests = [
-        digest.as_str()
+        str(digest.parse(parse_digest))
         for key, digest in (digests.members() if digests is not None else ())
         if key == "manifest" or key.startswith("manifest-")
     ]
@@ -260,6 +272,7 @@ def _read_image(node: JsonNode) -> StoredImage:
 
 
 def _read_layer(node: JsonNode) -> StoredLayer:
+    node.require_exact_case(_MEMBERS)
     size = node.get("diff-size")
     digest = node.get("diff-digest")
     if digest is None or not digest.as_str():

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 from ...errors import InvalidReferenceError, SignatureError, quote
 from ...model.jsontree import JsonNode
-from ...model.reference import DockerReference, parse_docker_reference, require_name_prefix
+from ...model.reference import DockerReference, ImageIdentity, Transport, parse_docker_reference, require_name_prefix
 from ...settings import PolicySource
 from ..policy import NOT_SHARED
 
@@ -25,15 +25,22 @@ class IdentityMatcher(Protocol):
         ...
 
 
-def require_identity(matcher: IdentityMatcher, requested: DockerReference | None, signed: str) -> None:
-    """Return only if `matcher` accepts the text that was signed; one that does not parse never matches a name."""
+def require_identity(matcher: IdentityMatcher, requested: ImageIdentity, signed: str) -> None:
+    """Return only if `matcher` accepts the text that was signed; one that does not parse never matches a name.
+
+    That a tag and a digest may be signed apart holds for registries alone, where no other tool takes both.
+    """
     if isinstance(matcher, MatchDigest):
         return
     try:
         reference = parse_docker_reference(signed)
     except InvalidReferenceError as error:
         raise _other_identity(f"signed for {quote(signed)}, which is no image reference: {error.why}") from error
-    matcher.require(requested, reference)
+    asked = requested.docker
+    matcher.require(asked, reference)
+    whole = requested.transport is not Transport.DOCKER and isinstance(matcher, _OF_WHOLE_NAMES)
+    if whole and asked and asked.tag and asked.digest and asked[2:] != reference[2:]:
+        _refuse(reference, f"expected both :{asked.tag} and @{asked.digest}")
 
 
 class MatchExact(NamedTuple):
@@ -125,6 +132,9 @@ class RemapIdentity(NamedTuple):
         if str(remapped) != text:
             raise _other_identity(f"remapped to {quote(text)}, expected the full spelling {remapped}")
         return remapped
+
+
+_OF_WHOLE_NAMES = (MatchExact, MatchRepoDigestOrExact, RemapIdentity)
 
 
 def parse_identity_matcher(node: JsonNode) -> IdentityMatcher:

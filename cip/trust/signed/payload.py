@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ...errors import SignatureError
 from ...model.descriptor import Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json, refuse_surrogates
-from ...model.reference import DockerReference
+from ...model.reference import ImageIdentity
 from ..policy import Acceptance, UnverifiedImage, name_of
 from .matching import IdentityMatcher, require_identity
 from .requirement import VerificationRecord
@@ -43,9 +43,7 @@ def parse_payload(payload: bytes, expected_type: str) -> Claims:
     return Claims(identity["docker-reference"].as_str(), image["docker-manifest-digest"].parse(parse_digest))
 
 
-def require_claims_about(
-    claims: Claims, manifest: bytes, requested: DockerReference | None, matcher: IdentityMatcher
-) -> None:
+def require_claims_about(claims: Claims, manifest: bytes, requested: ImageIdentity, matcher: IdentityMatcher) -> None:
     """Return only if `claims` speak about these very bytes under an acceptable name.
 
     The digest is the sha256 of the bytes as received, always, and is compared first (signatures.md 4.1, D1, G24).
@@ -70,7 +68,7 @@ def accept_payload(
     """
     claims = parse_payload(payload, expected_type)
     verification.claims = {"reference": claims.reference, "digest": str(claims.digest)}
-    require_claims_about(claims, image.manifest, image.identity.docker, matcher)
+    require_claims_about(claims, image.manifest, image.identity, matcher)
     return Acceptance(claims.digest, name_of(image.identity), payload)
 
 

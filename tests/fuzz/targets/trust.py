@@ -55,7 +55,7 @@ def _payload(data: bytes) -> None:
     for expected in (SIMPLE_SIGNING_TYPE, SIGSTORE_TYPE):
         try:
             claims = parse_payload(data, expected)
-            require_claims_about(claims, b"{}", _REFERENCE, MatchRepoDigestOrExact())
+            require_claims_about(claims, b"{}", docker_identity(Transport.DOCKER, _REFERENCE), MatchRepoDigestOrExact())
         except CipError:
             if expected == SIGSTORE_TYPE:
                 raise

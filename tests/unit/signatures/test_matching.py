@@ -4,7 +4,7 @@
 import unittest
 
 from cip.errors import SignatureError
-from cip.model.reference import DockerReference, parse_docker_reference
+from cip.model.reference import DockerReference, Transport, parse_docker_reference
 from cip.trust.signed.matching import (
     ExactReference,
     ExactRepository,
@@ -15,6 +15,7 @@ from cip.trust.signed.matching import (
     RemapIdentity,
     require_identity,
 )
+from tests.support.signatures import NAMELESS, docker
 
 D = f"sha256:{'d' * 64}"
 OTHER = f"sha256:{'0' * 64}"
@@ -29,18 +30,34 @@ def reference(text: str) -> DockerReference:
 
 class MatchingTest(unittest.TestCase):
     def accept(self, matcher: IdentityMatcher, requested: str | None, *signed: str) -> None:
-        asked = None if requested is None else reference(requested).tagged()
+        asked = NAMELESS if requested is None else docker(requested)
         for text in signed:
             with self.subTest(matcher=matcher, requested=requested, signed=text):
                 require_identity(matcher, asked, text)
 
     def refuse(self, words: str, matcher: IdentityMatcher, requested: str | None, *signed: str) -> None:
-        asked = None if requested is None else reference(requested).tagged()
+        asked = NAMELESS if requested is None else docker(requested)
         for text in signed:
             with self.subTest(matcher=matcher, requested=requested, signed=text):
                 with self.assertRaisesRegex(SignatureError, words) as caught:
                     require_identity(matcher, asked, text)
                 self.assertEqual(caught.exception.reason, "identity")
+
+    def test_of_a_storage_a_tag_and_a_digest_are_one_name(self) -> None:
+        """As the library has it, which takes both there; of a registry it takes neither."""
+        stored = docker(f"{R}:v1@{D}")._replace(transport=Transport.CONTAINERS_STORAGE)
+        remapped = docker(f"mirror:5000/v/r:v1@{D}")._replace(transport=Transport.CONTAINERS_STORAGE)
+        for identity, matcher, name in (
+            (stored, DEFAULT, R),
+            (stored, MatchExact(), R),
+            (remapped, MIRROR, "vendor.com/r"),
+        ):
+            require_identity(matcher, identity, f"{name}:v1@{D}")
+            for signed in (f"{name}:v1", f"{name}@{D}", f"{name}:v1@{OTHER}", f"{name}:v2@{D}"):
+                with self.subTest(signed), self.assertRaisesRegex(SignatureError, "expected"):
+                    require_identity(matcher, identity, signed)
+        require_identity(MatchRepository(), stored, f"{R}:v1")
+        require_identity(ExactReference(reference(f"{R}:v1")), stored, f"{R}:v1")
 
     def test_i01_i02_i03_default_wants_the_same_tag(self) -> None:
         self.accept(DEFAULT, f"{R}:v1", f"{R}:v1")

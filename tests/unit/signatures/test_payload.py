@@ -6,10 +6,9 @@ import unittest
 from typing import Any
 
 from cip.errors import SignatureError
-from cip.model.reference import parse_docker_reference
 from cip.trust.signed.matching import MatchRepoDigestOrExact
 from cip.trust.signed.payload import SIGSTORE_TYPE, SIMPLE_SIGNING_TYPE, Claims, parse_payload, require_claims_about
-from tests.support.signatures import DIGEST, MANIFEST, OTHER_DIGEST, REFERENCE, payload
+from tests.support.signatures import DIGEST, MANIFEST, OTHER_DIGEST, REFERENCE, docker, payload
 
 
 class ShapeTest(unittest.TestCase):
@@ -114,7 +113,7 @@ class ShapeTest(unittest.TestCase):
 
 class SubjectTest(unittest.TestCase):
     def judge(self, claims: Claims, manifest: bytes = MANIFEST) -> None:
-        require_claims_about(claims, manifest, parse_docker_reference(REFERENCE), MatchRepoDigestOrExact())
+        require_claims_about(claims, manifest, docker(REFERENCE), MatchRepoDigestOrExact())
 
     def claims(self, **members: str) -> Claims:
         return parse_payload(payload(**members), SIMPLE_SIGNING_TYPE)

@@ -345,6 +345,7 @@ class Signatures(StorageTestCase):
             ("long", {"signature-sizes": [1]}, {"signatures": b"\x88\x88"}, "expected 1 bytes, found 2"),
             ("negative", {"signature-sizes": [2, -1]}, {"signatures": b"\x88"}, "expected at least 0"),
             ("kind", {"signature-sizes": "x"}, {}, "expected an array"),
+            ("spelling", {"signature-sizes": [1], "Signature-Sizes": []}, {}, "ambiguous member 'Signature-Sizes'"),
             ("format", {"signature-sizes": [1]}, {"signatures": b"x"}, "unknown format"),
             ("too many", {"signature-sizes": [1] * 128}, {"signatures": b"\x88" * 128}, "more than 127 signatures"),
         ):

@@ -107,6 +107,25 @@ class Lists(LeakCheckedTestCase):
                 list(self.store().images())
             self.storage.images[0] |= {"names": [], "big-data-names": [], "layer": ""}
 
+    def test_what_other_tools_read_otherwise_is_refused(self) -> None:
+        before = dict(self.storage.images[0])
+        for change, reason in (
+            ({"Names": ["other"]}, r"ambiguous member 'Names', expected it to be spelled 'names'"),
+            ({"big-data-Digests": {}}, r"expected it to be spelled 'big-data-digests'"),
+            ({"digest": "x"}, r"\[0\]: digest: .*expected algorithm:hex"),
+            ({"big-data-digests": {"manifest-x": ""}}, r"expected algorithm:hex"),
+        ):
+            self.storage.images[0] = before | change
+            self.storage.write()
+            with self.subTest(reason), self.assertRaisesRegex(CipError, reason):
+                list(self.store().images())
+        self.storage.images[0] = before
+        layer_id = self.storage.layers[0]["id"]
+        self.storage.layers[0]["Parent"] = ""
+        self.storage.write()
+        with self.assertRaisesRegex(CipError, "ambiguous member 'Parent'"):
+            self.store().layer(str(layer_id))
+
 
 if __name__ == "__main__":
     unittest.main()
