@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from . import log, rooms
 from .content import timed, undo_on_error
 from .errors import CipError, ErrorCode, UsageError, redact_with
-from .events import NO_EVENTS, Events
+from .events import NO_EVENTS
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, Settings
 from .watch import Conversation, Watch, hold_signals, release_signals
 
 if TYPE_CHECKING:
-    from .confine.confinement import Confinement, InWriters
+    from .confine.confinement import Confinement
     from .image import Image
     from .opening import ImageOpener
+    from .report.records import Records
     from .transports import SourceOpener
-    from .trust.evaluation import Audit
     from .trust.policy import Policy
 
 EXIT_SERVED = 0
@@ -218,27 +218,21 @@ def _explain(invocation: Invocation, stack: ExitStack) -> int:
 
 
 def _fetch(invocation: Invocation, stack: ExitStack) -> int:
-    destination = rooms.parse_destination(invocation.destination, invocation.reference)
     settings = invocation.settings._replace(partial_dir=None)  # the layout keeps its own parts
-    opener, confinement, _ = _core(invocation._replace(settings=settings), stack)
-    if confinement is not None:
-        confinement.writable.append(destination.path)
-    release_signals()  # what is written is good at any moment
 
-    def confine() -> None:
-        if confinement is not None:
-            confinement.require()
-            confinement.apply()
+    def build() -> tuple[ImageOpener, Confinement | None]:
+        opener, confinement, _ = _core(invocation._replace(settings=settings), stack)
+        release_signals()  # what is written is good at any moment
+        return opener, confinement
 
     watched = invocation.log_level < log.Level.SILENT and os.isatty(log.STDERR)
     said = rooms.fetch(
-        opener,
-        settings,
         invocation.reference,
-        destination,
+        invocation.destination,
+        build,
+        settings,
         every_platform=invocation.every_platform,
         terminal=log.STDERR if watched else None,
-        confine=confine,
     )
     return _print(f"{said}\n")
 
@@ -262,7 +256,10 @@ def _core(
     confinement = rooms.confinement(settings, invocation.reference, limited_reads=limited)
     programs = confinement.programs if confinement is not None else rooms.DirectPrograms(settings.environment.variables)
     stack.callback(programs.close)
-    events, audit, close_records, in_writers = _records(invocation, stack)
+    records = _open_records(invocation)
+    if records is not None:
+        stack.callback(records.close)
+    events = NO_EVENTS if records is None else records.events
     sources = SourceOpener(settings, events, programs)
     redact_with(sources.secrets.redact)
     policy = _dial_early(invocation, sources) if asked else None
@@ -270,16 +267,17 @@ def _core(
     from .trust.evaluation import TrustTools, no_audit
 
     tools = TrustTools(_read_key_file, programs.verify, time.time)
-    audit = audit or no_audit
+    audit = no_audit if records is None else records.audit
     opener = ImageOpener(settings, sources, tools, lambda: policy or _load_policy(settings), events=events, audit=audit)
     stack.callback(opener.close)
 
     if confinement is not None:
-        confinement.know(sources, opener, in_writers)
+        confinement.know(sources, opener, None if records is None else records.in_writers)
 
     def last_words() -> None:
         programs.abandon()
-        close_records()
+        if records is not None:
+            records.close()
         log.tell_dropped()
 
     return opener, confinement, last_words
@@ -299,25 +297,18 @@ def _dial_early(invocation: Invocation, sources: SourceOpener) -> Policy | None:
     return policy
 
 
-def _records(
-    invocation: Invocation, stack: ExitStack
-) -> tuple[Events, Audit | None, Callable[[], None], InWriters | None]:
-    """Where events and decisions are told, what writes the last of them, and what reaches those who write."""
+def _open_records(invocation: Invocation) -> Records | None:
+    """What tells of events and decisions; None where nobody wants to know."""
     from .wire.fds import adopt_writer
 
     if invocation.events_fd is None and invocation.audit_fd is None and not invocation.journal:
-        return NO_EVENTS, None, lambda: None, None
-    audit: Audit | None = None
-    records = rooms.Records()
-    stack.callback(records.close)
-    if invocation.journal:
-        records.add_journal()
-    if invocation.events_fd is not None:
-        records.add_events(adopt_writer(invocation.events_fd, "--events-fd"))
-    if invocation.audit_fd is not None:
-        descriptor = adopt_writer(invocation.audit_fd, "--audit-fd")
-        audit = records.audit(descriptor, required=invocation.require_audit)
-    return records.events(), audit, records.close, records.in_writers
+        return None
+    return rooms.Records(
+        adopt_writer(invocation.events_fd, "--events-fd"),
+        adopt_writer(invocation.audit_fd, "--audit-fd"),
+        journal=invocation.journal,
+        require_audit=invocation.require_audit,
+    )
 
 
 def _load_policy(settings: Settings) -> Policy:

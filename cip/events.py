@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .content import BlobReader
-from .errors import CipError
 from .model.descriptor import Descriptor
 
 
 class Emit(Protocol):
     """Records `event` with its members: plan, progress, retry, source, throttled, auth, policy, platform, done, failed.
 
-    Never blocks, never raises, and may be called from any thread.
+    A CipError as the member `error` stands for all its facts. Never blocks, never raises, and may be called from any
+    thread.
     """
 
     def __call__(self, event: str, **members: object) -> None: ...
@@ -29,19 +29,3 @@ def _forget(event: str, **members: object) -> None: ...
 
 
 NO_EVENTS = Events(_forget, lambda reader, descriptor, image: reader)
-
-
-def failure(error: CipError) -> dict[str, object]:
-    """What an event `failed` says of `error` (decisions.md section 6); what is not known is None."""
-    attempts = [{"place": each.place, "at": each.at, "phase": each.phase, "code": each.code} for each in error.attempts]
-    return {
-        "code": error.code,
-        "detail": str(error),
-        "retryable": error.retryable,
-        "host": error.host,
-        "phase": error.phase,
-        "offset": error.offset,
-        "attempts": attempts or None,
-        "retry_after": error.retry_after,
-        "reason": error.reason,
-    }

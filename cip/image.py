@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import log, rooms
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, TimedReader, read_blob, start_timer, timed
 from .errors import CipError, ErrorCode, InvalidDocumentError, NotFoundError, Phase, UnsupportedError, failing, quote
-from .events import Events, failure
+from .events import Events
 from .model import mediatype
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, Platform
 from .model.jsontree import parse_json
@@ -159,7 +159,7 @@ class Image:
                 with timed(timer):
                     reader = (listed or ahead or self.source).open_blob(descriptor, access)
         except CipError as error:
-            self._events.emit("failed", image=self.reference, digest=str(digest), **failure(error))
+            self._events.emit("failed", image=self.reference, digest=str(digest), error=error)
             raise
         if self.blob_seconds:
             reader = TimedReader(reader, timer)

@@ -20,7 +20,7 @@ from .errors import (
     UnsupportedError,
     strip_reference,
 )
-from .events import Events, failure
+from .events import Events
 from .hostconfig.machine import host_platforms
 from .image import AcceptedManifest, Image
 from .model.descriptor import Descriptor, Digest, Platform, digest_of
@@ -99,7 +99,7 @@ class ImageOpener:
             try:
                 image, manifest = self._open(text, instance)
             except CipError as error:
-                self.events.emit("failed", image=strip_reference(text), **failure(error))
+                self.events.emit("failed", image=strip_reference(text), error=error)
                 raise
         if self._settings.decryption_keys and any(each.media_type.endswith("+encrypted") for each in manifest.layers):
             log.warning("%s: --decryption-key is ignored: encrypted layers are served as they are", text)

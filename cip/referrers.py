@@ -43,7 +43,7 @@ from .model.referrers import (
     too_many,
 )
 from .model.signature import SIGNATURE_LIMIT, FoundBundles, SignatureAllowance, SigstoreBundle
-from .sources.base import ReferrerList, ReferrerSource
+from .sources.referring import ReferrerList, ReferrerSource
 
 CANDIDATE_LIMIT = 128  # listed manifests that are fetched to look what they are
 _SHOWN_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)

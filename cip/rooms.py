@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .early import dial_early as dial_early
     from .explain.resolve import explain as explain
     from .fetch.command import fetch as fetch
-    from .fetch.command import parse_destination as parse_destination
     from .hostconfig.credhelper import ask_helper as ask_helper
     from .hostconfig.credhelper import choose_helper as choose_helper
     from .hostconfig.registriesd import unread_registries_d as unread_registries_d
@@ -64,16 +63,28 @@ class Room:
     """A part that can be left out.
 
     `modules` are the packages and modules that it consists of, seen from this one, `gives` is what people get from it,
-    `needs` are the rooms without which it does not work.
+    `words` are the command and the flags that it alone can serve, `needs` the rooms without which it does not work.
     """
 
-    def __init__(self, name: str, modules: tuple[str, ...], gives: str, needs: tuple[str, ...] = ()) -> None:
-        self.name, self.modules, self.gives, self.needs = name, modules, gives, needs
+    def __init__(
+        self,
+        name: str,
+        modules: tuple[str, ...],
+        gives: str,
+        needs: tuple[str, ...] = (),
+        words: tuple[str, ...] = (),
+    ) -> None:
+        self.name, self.modules, self.gives, self.needs, self.words = name, modules, gives, needs, words
 
 
 _SIGNED = ("signatures",)
 ROOMS = (
-    Room("jsonproxy", ("wire.jsonproxy",), "the JSON protocol of `skopeo experimental-image-proxy`"),
+    Room(
+        "jsonproxy",
+        ("wire.jsonproxy",),
+        "the JSON protocol of `skopeo experimental-image-proxy`",
+        words=("experimental-image-proxy",),
+    ),
     Room(
         "signatures",
         (
@@ -92,7 +103,7 @@ ROOMS = (
     Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore", "signatures", "referrers")),
     Room(
         "referrers",
-        ("referrers", "registry.referrers", "sources.layoutreferrers", "model.referrers"),
+        ("referrers", "registry.referrers", "sources.layoutreferrers", "sources.referring", "model.referrers"),
         "`GET /referrers`; bundles",
         ("signatures",),
     ),
@@ -101,38 +112,27 @@ ROOMS = (
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
     Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
-    Room("explain", ("explain",), "the command `explain`", _SIGNED),
-    Room("report", ("report",), "`--events-fd`, `--audit-fd`, `--journal`"),
-    Room("union", ("union",), "`--local-source`, `--offline`", ("archives",)),
-    Room("readahead", ("readahead",), "layers requested before the parent asks for them"),
-    Room("partial", ("partial",), "`--partial-dir`: parts of blobs kept for the next run"),
+    Room("explain", ("explain",), "the command `explain`", _SIGNED, words=("explain", "--json")),
+    Room(
+        "report",
+        ("report",),
+        "`--events-fd`, `--audit-fd`, `--journal`",
+        words=("--audit-fd", "--require-audit", "--events-fd", "--journal"),
+    ),
+    Room("union", ("union",), "`--local-source`, `--offline`", ("archives",), words=("--local-source", "--offline")),
+    Room("readahead", ("readahead",), "layers requested before the parent asks for them", words=("--read-ahead",)),
+    Room(
+        "partial",
+        ("partial",),
+        "`--partial-dir`: parts of blobs kept for the next run",
+        words=("--partial-dir", "--partial-limit"),
+    ),
     Room("early", ("early",), "a connection that is made while the rest is loaded"),
-    Room("segments", ("segments",), "`--segments`: a large blob over several connections"),
-    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers", "archives")),
-    Room("confine", ("confine",), "the sandbox, `--require-sandbox`", ("programs",)),
+    Room("segments", ("segments",), "`--segments`: a large blob over several connections", words=("--segments",)),
+    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers"), words=("fetch", "--all")),
+    Room("confine", ("confine",), "the sandbox, `--require-sandbox`", ("programs",), words=("--require-sandbox",)),
     Room("client", ("client", "channels"), "the Python client"),
 )
-
-
-# commands and flags that only a room can serve
-_WORDS = {
-    "experimental-image-proxy": "jsonproxy",
-    "explain": "explain",
-    "fetch": "fetch",
-    "--json": "explain",
-    "--all": "fetch",
-    "--audit-fd": "report",
-    "--require-audit": "report",
-    "--events-fd": "report",
-    "--journal": "report",
-    "--local-source": "union",
-    "--offline": "union",
-    "--partial-dir": "partial",
-    "--partial-limit": "partial",
-    "--read-ahead": "readahead",
-    "--segments": "segments",
-    "--require-sandbox": "confine",
-}
 
 
 def present() -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def knows(word: str) -> bool:
 
 
 def _missing(word: str) -> Room | None:
-    return next((room for room in ROOMS if room.name == _WORDS.get(word) and not _is_present(room)), None)
+    return next((room for room in ROOMS if word in room.words and not _is_present(room)), None)
 
 
 def _is_present(room: Room) -> bool:
@@ -234,7 +234,6 @@ OFFERS = {
     "Records": Offer("report.records", "--events-fd, --audit-fd and --journal"),
     "Conversation": Offer("wire.jsonproxy.conversation", "experimental-image-proxy"),
     "explain": Offer("explain.resolve", "explain"),
-    "parse_destination": Offer("fetch.command", "fetch"),
     "fetch": Offer("fetch.command", "fetch"),
     "ask_helper": Offer("hostconfig.credhelper", "credential helpers", _dependency),
     "choose_helper": Offer(

@@ -51,7 +51,28 @@ class SourceOpener:
         """
         if self._settings.local_sources and reference.transport is not Transport.DOCKER:
             raise UsageError(f"--local-source: expected a docker:// image, found {reference.transport}:")
-        return _OPENERS[reference.transport](self, reference)
+        settings = self._settings
+        match reference.transport:
+            case Transport.DOCKER:
+                return self._open_docker(reference)
+            case Transport.OCI:
+                from .sources.layout import open_layout
+
+                return open_layout(reference, settings)
+            case Transport.DIR:
+                from .sources.directory import open_directory
+
+                return open_directory(reference)
+            case Transport.OCI_ARCHIVE:
+                return rooms.open_oci_archive(reference, self._spools_for(reference), self._programs, settings.platform)
+            case Transport.DOCKER_ARCHIVE:
+                return rooms.open_docker_archive(reference, self._spools_for(reference), self._programs)
+            case Transport.DOCKER_DAEMON:
+                return rooms.open_daemon(reference, settings, self._spools_for(reference), self._programs)
+            case Transport.CONTAINERS_STORAGE:
+                return rooms.open_storage(reference, settings)
+            case Transport.TARBALL:
+                return rooms.open_tarball(reference, self._spools_for(reference), self._programs)
 
     def dial_early(self, reference: ImageReference) -> None:
         """Open a connection to the registry of `reference` before its image is opened, if it comes from one.
@@ -107,55 +128,13 @@ class SourceOpener:
             early, self._early = self._early, None
             return early[1] if early is not None and early[0] == reference else self._open_registry(reference)
         return rooms.open_with_local_sources(
-            reference,
-            self._settings,
-            self._open_registry,
-            self._events,
-            self._programs,
-            self._shared_spools(f"{reference.transport}:"),
+            reference, self._settings, self._open_registry, self._events, self._programs, self._spools_for(reference)
         )
+
+    def _spools_for(self, reference: ImageReference) -> Spools:
+        return self._shared_spools(f"{reference.transport}:")
 
     def _shared_spools(self, what: str) -> Spools:
         if self._spools is None:
             self._spools = rooms.spools(self._settings, what)
         return self._spools
-
-    def _open_layout(self, reference: ImageReference) -> ImageSource:
-        from .sources.layout import open_layout
-
-        return open_layout(reference, self._settings)
-
-    def _open_oci_archive(self, reference: ImageReference) -> ImageSource:
-        spools = self._shared_spools(f"{reference.transport}:")
-        return rooms.open_oci_archive(reference, spools, self._programs, self._settings.platform)
-
-    def _open_directory(self, reference: ImageReference) -> ImageSource:
-        from .sources.directory import open_directory
-
-        return open_directory(reference)
-
-    def _open_docker_archive(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_docker_archive(reference, self._shared_spools(f"{reference.transport}:"), self._programs)
-
-    def _open_daemon(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_daemon(
-            reference, self._settings, self._shared_spools(f"{reference.transport}:"), self._programs
-        )
-
-    def _open_storage(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_storage(reference, self._settings)
-
-    def _open_tarball(self, reference: ImageReference) -> ImageSource:
-        return rooms.open_tarball(reference, self._shared_spools(f"{reference.transport}:"), self._programs)
-
-
-_OPENERS = {
-    Transport.DOCKER: SourceOpener._open_docker,
-    Transport.OCI: SourceOpener._open_layout,
-    Transport.OCI_ARCHIVE: SourceOpener._open_oci_archive,
-    Transport.DIR: SourceOpener._open_directory,
-    Transport.DOCKER_ARCHIVE: SourceOpener._open_docker_archive,
-    Transport.DOCKER_DAEMON: SourceOpener._open_daemon,
-    Transport.CONTAINERS_STORAGE: SourceOpener._open_storage,
-    Transport.TARBALL: SourceOpener._open_tarball,
-}

@@ -40,7 +40,7 @@ from .model.reference import (
 from .settings import PlatformOptions, Settings
 from .sources.archives.archive import open_archived_layout
 from .sources.archives.spool import Spools
-from .sources.base import BlobAccess, ImageSource, PlainSource, RawManifest, ReferrerSource, open_rest, read_over
+from .sources.base import BlobAccess, ImageSource, PlainSource, RawManifest, open_rest, read_over
 from .sources.directory import DirectorySource, open_directory
 from .sources.files import FileBlob, resolve_path
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
@@ -48,6 +48,7 @@ from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
 if TYPE_CHECKING:
     from .model.signature import RawSignature
     from .programs import Programs
+    from .sources.referring import ReferrerSource
 
 _LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
 OpenRegistry = Callable[[ImageReference], ImageSource]

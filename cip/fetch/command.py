@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..content import require_content
 from ..errors import CipError, ErrorCode, UnsupportedError, UsageError, quote
@@ -27,6 +27,9 @@ from .copies import copy_blobs
 from .layoutwriter import LayoutWriter
 from .progress import Progress
 from .signatures import descriptor_of, keep_signatures
+
+if TYPE_CHECKING:
+    from ..confine.confinement import Confinement
 
 MANIFESTS_LIMIT = 10_000  # in an index and those inside it
 
@@ -48,24 +51,33 @@ def parse_destination(text: str, image: str) -> Destination:
 
 
 def fetch(
-    opener: ImageOpener,
-    settings: Settings,
     reference: str,
-    destination: Destination,
+    destination: str,
+    build: Callable[[], tuple[ImageOpener, Confinement | None]],
+    settings: Settings,
     *,
     every_platform: bool,
     terminal: int | None,
-    confine: Callable[[], object],
 ) -> str:
-    """Fetch the image `reference`; one line that says what was done.
+    """Fetch the image `reference` into `destination`; one line that says what was done.
 
-    A bar is drawn on `terminal`, if there is one. `confine` is called once the image is accepted and the layout is
-    open. Raises CipError.
+    `build` gives what opens images, and what confines the process once the image is accepted and the layout is open. A
+    bar is drawn on `terminal`, if there is one. Raises UsageError, CipError.
     """
+    place = parse_destination(destination, reference)
+    opener, confinement = build()
+    if confinement is not None:
+        confinement.writable.append(place.path)
+
+    def confine() -> None:
+        if confinement is not None:
+            confinement.require()
+            confinement.apply()
+
     progress = Progress(terminal)
     progress.start()
     try:
-        return _Fetch(opener, settings, progress, confine).run(reference, destination, every_platform)
+        return _Fetch(opener, settings, progress, confine).run(reference, place, every_platform)
     finally:
         progress.close()
 

@@ -22,8 +22,9 @@ from ..model.manifest import Manifest, parse_manifest
 from ..model.reference import Transport, parse_image_reference
 from ..model.referrers import NotABundleError, bundle_layer, fallback_tag
 from ..model.signature import SIGNATURE_LIMIT, SimpleSignature, encode_signature_blob
-from ..sources.base import BlobAccess, ImageSource, RawManifest, ReferrerList
+from ..sources.base import BlobAccess, ImageSource, RawManifest
 from ..sources.keptsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
+from ..sources.referring import ReferrerList
 from ..transports import SourceOpener
 from .layoutwriter import LayoutWriter
 

@@ -21,12 +21,10 @@ from .retry import parse_retry_after
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an error's body that are read
 SHOWN = 50  # characters of a body that is no registry error
-MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
-_NOT_ABSENCE = frozenset({"NAME_UNKNOWN", "UNAUTHORIZED", "DENIED"})  # of the repository, or of our access to it
 _CODE_OF_STATUS = {401: "UNAUTHORIZED", 429: "TOOMANYREQUESTS"}
 _RETRYABLE = frozenset({408, 425, 429})
 # What can be missing, and the code by which a registry says so, whichever status of the client it comes with.
-_UNKNOWN = {ErrorCode.IMAGE_NOT_FOUND: MANIFEST_UNKNOWN, ErrorCode.BLOB_NOT_FOUND: "BLOB_UNKNOWN"}
+_UNKNOWN = {ErrorCode.IMAGE_NOT_FOUND: "MANIFEST_UNKNOWN", ErrorCode.BLOB_NOT_FOUND: "BLOB_UNKNOWN"}
 
 
 class Complaint(NamedTuple):
@@ -34,13 +32,6 @@ class Complaint(NamedTuple):
 
     code: str
     message: str
-
-    def means_no_attachment(self, status: int) -> bool:
-        """Whether there is no attachment: the status decides, but for codes that say more than "none there".
-
-        A registry may speak of its own codes (Harbor's `NOT_FOUND`) or of none: they say nothing (decisions.md 10).
-        """
-        return self.code == MANIFEST_UNKNOWN or (status == 404 and self.code not in _NOT_ABSENCE)
 
     def __str__(self) -> str:
         return "".join(f": {quote(part)}" for part in self if part)

@@ -60,9 +60,8 @@ class Endpoint:
         self._prepared: tuple[Opener, Authorization] | None = None
         self.insecure = place.is_insecure(settings.tls_verify)
         self._scheme: str | None = None if self.insecure else "https"
-        self.pinged = False
         self._asked_for_challenge = False
-        self.offers_signatures = False
+        self.keeps_signatures: bool | None = None  # itself, beside its images; None until it was asked
 
     def get(self, path: str, limits: Limits, fields: Mapping[str, str] | None = None) -> Response:
         """The answer to GET of `path` below `/v2/<repository>/`, authenticated when it has to be; any status."""
@@ -90,7 +89,7 @@ class Endpoint:
             asked, self._asked_for_challenge = self._asked_for_challenge, True
         if asked:
             return False
-        response = self._send("/v2/", _API_FIELDS, limits, challenged=False)
+        response = self.get_base(limits)
         response.close()
         return response.status == 401 and authorization.learn(response.headers) is not None
 
@@ -106,18 +105,9 @@ class Endpoint:
         """How access was tried, for a refusal."""
         return self._prepare()[1].describe()
 
-    def ping(self, limits: Limits) -> None:
-        """Ask once whether the registry keeps signatures itself (registry.md 4.1). Raises SourceError."""
-        if self.pinged:
-            return
-        response = self._send("/v2/", _API_FIELDS, limits, challenged=False)
-        self.offers_signatures = response.headers.get("x-registry-supports-signatures") == "1"
-        status = response.status
-        response.discard()
-        if status not in (200, 401):
-            why = f"expected status 200 or 401 from /v2/, found {status}"
-            raise RegistryError.at(self.name, why, http_status=status)
-        self.pinged = True
+    def get_base(self, limits: Limits) -> Response:
+        """The answer to GET of `/v2/`, as nobody; the caller closes it. Raises SourceError, ConfigurationError."""
+        return self._send("/v2/", _API_FIELDS, limits, challenged=False)
 
     def is_here(self, response: Response) -> bool:
         """Whether the registry itself answered, and not an endpoint that it redirected to."""
@@ -125,18 +115,10 @@ class Endpoint:
 
     def refusal(self, response: Response, what: str, missing: ErrorCode = ErrorCode.REGISTRY_ERROR) -> CipError:
         """The error for an answer that is no success, with how access was tried; closes the answer."""
-        return self._complaint_of(response, what, missing)[1]
+        return self.complaint_of(response, what, missing)[1]
 
-    def has_attached(self, response: Response, what: str) -> bool:
-        """Whether an answer has the attachment `what`; closes one that says that there is none. Raises CipError."""
-        if response.status == 200:
-            return True
-        complaint, error = self._complaint_of(response, what, ErrorCode.IMAGE_NOT_FOUND)
-        if complaint.means_no_attachment(response.status):
-            return False
-        raise error
-
-    def _complaint_of(self, response: Response, what: str, missing: ErrorCode) -> tuple[Complaint, CipError]:
+    def complaint_of(self, response: Response, what: str, missing: ErrorCode) -> tuple[Complaint, CipError]:
+        """As `refusal`, with what the registry itself says."""
         # where another answered, to whom the registry had redirected, nothing was tried
         access = self.describe_access() if self.is_here(response) else None
         return complaint_of(response, what, missing, self._session.clock, access=access)

@@ -20,13 +20,14 @@ from ..net.limits import Limits
 from ..net.response import Response
 from ..net.url import Url, join_url
 from ..settings import Settings
-from ..sources.base import BlobAccess, ReferrerList
+from ..sources.base import BlobAccess
+from ..sources.referring import ReferrerList
 from .answers import require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of, read_manifest
 from .failover import ask_endpoint
 from .session import RegistrySession
-from .signatures import read_signature_blob
+from .signatures import has_attached, read_signature_blob
 
 PAGE_LIMIT = 64  # pages of one list
 SHOWN_DIGITS = 12  # of a tag, in a sentence
@@ -219,7 +220,7 @@ class _Listed:
 
         def ask(limits: Limits) -> bytes | None:
             response = self._endpoint.get(f"manifests/{tag}", limits, _ACCEPT)
-            if not self._endpoint.has_attached(response, where):
+            if not has_attached(self._endpoint, response, where):
                 return None
             if media_type_of(response) != mediatype.OCI_INDEX:
                 response.discard()  # no valid index: no referrers (distribution-spec)

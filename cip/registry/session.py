@@ -28,10 +28,10 @@ from ..net.redaction import Secrets
 from ..net.tls import TlsContexts
 from ..net.url import Origin
 from ..settings import Settings
-from ..sources.base import KeepsParts
 from .retry import HostBackoff, Jitter, Repeats
 
 if TYPE_CHECKING:
+    from ..partial.store import PartStore
     from ..programs import Programs
 
 SPARE_FROM = 8  # connections from which on one is kept free of blobs
@@ -143,7 +143,7 @@ class RegistrySession:
         self.signatures_asked_for = False
         self.trusts_segments = True
         self._unread: str | None = None
-        self.parts: KeepsParts | None = None
+        self.parts: PartStore | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
         self._settings = settings
         self._proxies: dict[Origin, Proxy | None] = {}

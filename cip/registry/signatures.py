@@ -25,6 +25,7 @@ from ..errors import (
     InvalidInputError,
     MissingDependencyError,
     Phase,
+    RegistryError,
     SignatureError,
     quote,
     strip_url,
@@ -45,15 +46,17 @@ from ..model.signature import (
 )
 from ..net.limits import Limits
 from ..net.opener import Request
+from ..net.response import Response
 from ..net.url import Url, parse_url
 from ..settings import Credentials, Settings
-from .answers import refusal, require_uncompressed
+from .answers import Complaint, refusal, require_uncompressed
 from .authorization import basic_authorization
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of
 from .failover import ask_endpoint
 from .session import RegistrySession
 
+_NOT_ABSENCE = frozenset({"NAME_UNKNOWN", "UNAUTHORIZED", "DENIED"})  # of the repository, or of our access to it
 LOOKASIDE_LIMIT = 127  # signatures of one manifest, in the lookaside or kept by the registry
 ATTACHMENTS_LIMIT = 128  # layers of an attachment manifest
 LIST_LIMIT = 4 * 1024 * 1024  # bytes of the list that a registry keeps itself
@@ -90,13 +93,44 @@ def locations_of_signatures(endpoint: Endpoint, settings: Settings) -> tuple[str
     A registry that keeps signatures itself is asked instead of the lookaside. Raises as `load_registries_d` does.
     """
     place = load_registries_d(settings).place(endpoint.reference)
-    if endpoint.offers_signatures:
+    if endpoint.keeps_signatures:
         found = [f"signatures that {endpoint.name} keeps"]
     else:
         found = [f"lookaside {strip_url(place.lookaside)}"]
     if place.attachments:
         found.append(f"sigstore attachments of {endpoint.reference.name}")
     return tuple(found)
+
+
+def ask_for_signatures(endpoint: Endpoint, limits: Limits) -> bool:
+    """Whether the registry keeps signatures itself, which it is asked once (registry.md 4.1). Raises SourceError."""
+    if endpoint.keeps_signatures is None:
+        response = endpoint.get_base(limits)
+        status, keeps = response.status, response.headers.get("x-registry-supports-signatures") == "1"
+        response.discard()
+        if status not in (200, 401):
+            why = f"expected status 200 or 401 from /v2/, found {status}"
+            raise RegistryError.at(endpoint.name, why, http_status=status)
+        endpoint.keeps_signatures = keeps
+    return endpoint.keeps_signatures
+
+
+def has_attached(endpoint: Endpoint, response: Response, what: str) -> bool:
+    """Whether an answer has the attachment `what`; closes one that says that there is none. Raises CipError."""
+    if response.status == 200:
+        return True
+    complaint, error = endpoint.complaint_of(response, what, ErrorCode.IMAGE_NOT_FOUND)
+    if means_no_attachment(complaint, response.status):
+        return False
+    raise error
+
+
+def means_no_attachment(complaint: Complaint, status: int) -> bool:
+    """Whether there is no attachment: the status decides, but for codes that say more than "none there".
+
+    A registry may speak of its own codes (Harbor's `NOT_FOUND`) or of none: they say nothing (decisions.md 10).
+    """
+    return complaint.code == "MANIFEST_UNKNOWN" or (status == 404 and complaint.code not in _NOT_ABSENCE)
 
 
 class _Fetch:
@@ -110,8 +144,7 @@ class _Fetch:
         self._limits = limits
 
     def registry_keeps_them(self) -> bool:
-        self._repeat(lambda limits: self._endpoint.ping(limits))
-        return self._endpoint.offers_signatures
+        return self._repeat(lambda limits: ask_for_signatures(self._endpoint, limits))
 
     def from_registry(self) -> list[RawSignature]:
         """The extension of OpenShift's registry; entries of another kind are skipped."""
@@ -168,7 +201,7 @@ class _Fetch:
 
         def ask(limits: Limits) -> bytes | None:
             response = self._endpoint.get(f"manifests/{tag}", limits, {"Accept": mediatype.OCI_MANIFEST})
-            if not self._endpoint.has_attached(response, where):
+            if not has_attached(self._endpoint, response, where):
                 return None
             require_uncompressed(response)
             announced = media_type_of(response)

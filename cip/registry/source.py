@@ -24,13 +24,14 @@ from ..net.limits import Cancellation, Limits
 from ..net.opener import Opener
 from ..net.url import Origin
 from ..settings import Settings
-from ..sources.base import BlobAccess, PlainSource, RawManifest, ReferrerSource
+from ..sources.base import BlobAccess, PlainSource, RawManifest
 from .endpoints import Endpoint, read_manifest
 from .failover import ask_endpoints
 from .session import RegistrySession
 
 if TYPE_CHECKING:
     from ..model.signature import RawSignature
+    from ..sources.referring import ReferrerSource
 
 ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
 

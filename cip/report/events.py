@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..content import BlobReader
 from ..errors import CipError, ContentMismatchError
-from ..events import NO_EVENTS, Emit, Events, failure
+from ..events import NO_EVENTS, Emit, Events
 from ..model.descriptor import Descriptor
 from .lines import VERSION, LineWriter
 
@@ -38,8 +38,10 @@ def follow_all(emits: Sequence[Emit]) -> Events:
         return NO_EVENTS
 
     def emit(event: str, **members: object) -> None:
+        error = members.pop("error", None)
+        facts = _failure(error) if isinstance(error, CipError) else {}
         for each in emits:
-            each(event, **members)
+            each(event, **members, **facts)
 
     return Events(emit, lambda reader, descriptor, image: ReportingReader(reader, descriptor, image, emit))
 
@@ -68,7 +70,7 @@ class ReportingReader:
         try:
             count = self._reader.readinto(buffer)
         except CipError as error:
-            self._failure = failure(error)
+            self._failure = _failure(error)
             raise
         self._done += count
         self._ended = not count
@@ -81,7 +83,7 @@ class ReportingReader:
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
         """Who served the wrong bytes."""
         error = self._reader.blame(error)
-        self._failure = failure(error)
+        self._failure = _failure(error)
         return error
 
     def restart(self, error: ContentMismatchError) -> bool:
@@ -102,3 +104,19 @@ class ReportingReader:
 
     def _emit(self, event: str, **members: object) -> None:
         self._tell(event, image=self._image, digest=str(self._descriptor.digest), **members)
+
+
+def _failure(error: CipError) -> dict[str, object]:
+    """What an event `failed` says of `error` (decisions.md section 6); what is not known is None."""
+    attempts = [{"place": each.place, "at": each.at, "phase": each.phase, "code": each.code} for each in error.attempts]
+    return {
+        "code": error.code,
+        "detail": str(error),
+        "retryable": error.retryable,
+        "host": error.host,
+        "phase": error.phase,
+        "offset": error.offset,
+        "attempts": attempts or None,
+        "retry_after": error.retry_after,
+        "reason": error.reason,
+    }

@@ -6,8 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..events import Emit, Events
-from ..trust.evaluation import Audit
+from ..events import Emit
+from ..trust.evaluation import no_audit
 from .audit import write_audit
 from .events import follow_all, write_events
 from .journal import Journal
@@ -17,29 +17,19 @@ FLUSH_SECONDS = 0.5  # how long the end of the process waits for slow readers, a
 
 
 class Records:
-    """Opens the writers of one process; `close` ends them all."""
+    """The writers of one process; `close` ends them all. `events` takes what happens, `audit` the decisions."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, events: int | None = None, audit: int | None = None, *, journal: bool = False, require_audit: bool = False
+    ) -> None:
+        """`events` and `audit` are descriptors, owned from now on. Raises UsageError where there is no journal."""
         self._writers: list[LineWriter] = []
-        self._emits: list[Emit] = []
-        self._journal: Journal | None = None
-
-    def add_events(self, descriptor: int) -> None:
-        """From now on events become lines on `descriptor`, which is owned."""
-        self._emits.append(write_events(self._open(descriptor, "events")))
-
-    def add_journal(self) -> None:
-        """From now on faults and decisions become entries of the journal. Raises UsageError where there is none."""
-        self._journal = Journal()
-        self._emits.append(self._journal.emit)
-
-    def events(self) -> Events:
-        """What tells all that were added."""
-        return follow_all(self._emits)
-
-    def audit(self, descriptor: int, *, required: bool) -> Audit:
-        """Decisions that become lines on `descriptor`, which is owned from now on; see `write_audit`."""
-        return write_audit(self._open(descriptor, "audit"), required=required)
+        self._journal = Journal() if journal else None
+        emits: list[Emit] = [] if self._journal is None else [self._journal.emit]
+        if events is not None:
+            emits.append(write_events(self._open(events, "events")))
+        self.events = follow_all(emits)
+        self.audit = no_audit if audit is None else write_audit(self._open(audit, "audit"), required=require_audit)
 
     def in_writers(self, call: Callable[[], object], within: float) -> bool:
         """Run `call` in each thread that writes; whether all have done so within so many seconds, together."""

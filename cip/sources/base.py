@@ -11,8 +11,8 @@ from ..model.descriptor import Descriptor, Digest
 from ..model.reference import ImageIdentity
 
 if TYPE_CHECKING:
-    from ..model.referrers import Referrer
     from ..model.signature import RawSignature
+    from .referring import ReferrerSource
 
 OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 OpenRest = Callable[[int], BlobReader]  # a blob from this byte on
@@ -23,56 +23,6 @@ class RawManifest(NamedTuple):
 
     data: bytes
     media_type: str
-
-
-class ReferrerList(Protocol):
-    """What refers to one manifest, as one place lists it. Its methods raise NotFoundError, SourceError."""
-
-    @property
-    def entries(self) -> "Sequence[Referrer]":
-        """In the order of the list; a digest may occur twice."""
-        ...
-
-    @property
-    def place(self) -> str:
-        """The repository or the layout, for people."""
-        ...
-
-    @property
-    def found_by(self) -> str:
-        """How the list was found, such as `by API`."""
-        ...
-
-    def manifest(self, descriptor: Descriptor) -> bytes:
-        """A listed manifest, at most MANIFEST_LIMIT bytes, not checked."""
-        ...
-
-    def document(self, descriptor: Descriptor, limit: int, what: str) -> bytes:
-        """A blob of at most `limit` bytes, verified, within the time to open an image."""
-        ...
-
-    def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
-        """A blob, open for reading; the caller closes it."""
-        ...
-
-
-class ReferrerSource(Protocol):
-    """Where what refers to one image is listed. Raises SourceError, InvalidDocumentError, ConfigurationError."""
-
-    def bundles(self, digest: Digest, *, attached: bool) -> ReferrerList | None:
-        """The list to look for signatures of `digest` in, None where none are looked for (bundles.md 1.1).
-
-        `attached`: the image has sigstore signatures of another form.
-        """
-        ...
-
-    def bundle_locations(self) -> Sequence[str]:
-        """Where `bundles` has looked, for people and the audit."""
-        ...
-
-    def referrers(self, digest: Digest) -> ReferrerList:
-        """All that is listed for the manifest `digest`; an empty list where there is none."""
-        ...
 
 
 class ImageSource(Protocol):
@@ -101,7 +51,7 @@ class ImageSource(Protocol):
         """Where `signatures` looks, for people and the audit; empty when this place can have none."""
         ...
 
-    def referrer_source(self) -> ReferrerSource | None:
+    def referrer_source(self) -> "ReferrerSource | None":
         """What refers to the image; None where this kind of place can have nothing of the sort."""
         ...
 
@@ -129,7 +79,7 @@ class PlainSource:
         """None."""
         return ()
 
-    def referrer_source(self) -> ReferrerSource | None:
+    def referrer_source(self) -> "ReferrerSource | None":
         """None."""
         return None
 
@@ -168,11 +118,3 @@ def read_over(reader: BlobReader, count: int, what: str) -> None:
             if not read:
                 raise SourceError(f"{what}: ended {count} bytes before what is wanted of it")
             count -= read
-
-
-class KeepsParts(Protocol):
-    """Keeps what arrived of blobs, across processes."""
-
-    def open_blob(self, descriptor: Descriptor, access: BlobAccess, open_rest: OpenRest) -> BlobReader:
-        """The blob: what was kept of it, then the rest from `open_rest`, which is told how many bytes that is."""
-        ...

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .. import rooms
 from ..content import MANIFEST_LIMIT, read_limited, require_content, undo_on_error
@@ -31,8 +31,11 @@ from ..model.manifest import Index, read_entry
 from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from ..settings import PlatformOptions, Settings
-from .base import BlobAccess, PlainSource, RawManifest, ReferrerSource
+from .base import BlobAccess, PlainSource, RawManifest
 from .files import FileBlob, Tree, read_document, resolve_path, whole_file
+
+if TYPE_CHECKING:
+    from .referring import ReferrerSource
 
 INDEX_NAME = "index.json"
 ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)

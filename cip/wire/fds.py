@@ -68,11 +68,13 @@ def adopt_streams(input_fd: int, output_fd: int) -> Iterator[tuple[int, int]]:
         yield taken[0], taken[1]
 
 
-def adopt_writer(fd: int, option: str) -> int:
-    """The inherited `fd`, checked and owned; the caller closes it. `option` is the flag that named it.
+def adopt_writer(fd: int | None, option: str) -> int | None:
+    """The inherited `fd`, checked and owned; the caller closes it. `option` is the flag that named it, or did not.
 
     Raises PeerError when it is not open for writing.
     """
+    if fd is None:
+        return None
     try:
         _require_open(fd, os.O_WRONLY, f"{option} {fd}")
         os.set_blocking(fd, True)

@@ -47,27 +47,6 @@ class ComplaintTest(OpenerCase):
         self.assertEqual(str(Complaint("DENIED", "a\nb")), r": 'DENIED': 'a\nb'")
         self.assertEqual(str(Complaint("", "")), "")
 
-    def test_an_attachment_is_missing_by_the_status_but_for_codes_that_say_more(self) -> None:
-        # decisions.md section 10, which overrides registry.md 10.8
-        for name, message, status, missing in (
-            ("MANIFEST_UNKNOWN", "x", 404, True),
-            ("NAME_UNKNOWN", "", 404, False),
-            ("UNKNOWN", "x Not Found", 404, True),
-            ("UNKNOWN", "other", 404, True),
-            ("", "not found", 404, True),
-            ("", "", 404, True),
-            ("", "", 403, False),
-            ("MANIFEST_UNKNOWN", "", 400, True),
-            ("DENIED", "", 403, False),
-            ("NOT_FOUND", "artifact x", 404, True),
-            ("DENIED", "", 404, False),
-            ("UNAUTHORIZED", "", 404, False),
-            ("UNKNOWN", "not found", 403, False),
-            ("TAG_INVALID", "", 404, True),
-        ):
-            with self.subTest(name=name, message=message, status=status):
-                self.assertIs(Complaint(name, message).means_no_attachment(status), missing)
-
 
 class RefusalTest(OpenerCase):
     def error(

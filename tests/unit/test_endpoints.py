@@ -519,34 +519,3 @@ class SchemeTest(EndpointCase):
         with self.assertRaisesRegex(CipError, "blocked by registries.conf") as caught:
             self.status(self.endpoint(blocked=True))
         self.assertIs(caught.exception.code, ErrorCode.REGISTRY_BLOCKED)
-
-
-class PingTest(EndpointCase):
-    def test_the_extension_is_there_when_the_header_says_exactly_one(self) -> None:
-        for value, status, offers in (("1", 200, True), ("1", 401, True), ("true", 200, False), ("", 200, False)):
-            with self.subTest(value=value, status=status):
-                self.origins.asked.clear()
-                fields = {"X-Registry-Supports-Signatures": value}
-                self.origins.add("https://r.example:443", lambda a, s=status, f=fields: reply(s, b"", f))  # type: ignore[misc]
-                endpoint = self.endpoint()
-                endpoint.ping(self.limits)
-                endpoint.ping(self.limits)
-                self.assertIs(endpoint.offers_signatures, offers)
-                self.assertEqual(self.origins.targets(), ["/v2/"])
-
-    def test_the_connection_serves_what_follows(self) -> None:
-        for body in (b"", b"{}", b"x" * 500):
-            with self.subTest(len(body)):
-                self.origins.opened.clear()
-                self.origins.add("https://r.example:443", lambda a, b=body: reply(200, b))  # type: ignore[misc]
-                endpoint = self.endpoint()
-                endpoint.ping(self.limits)
-                self.status(endpoint)
-                self.assertEqual(len(self.origins.opened), 1)
-
-    def test_any_other_answer_is_a_fault(self) -> None:
-        for status in (204, 400, 404, 500):
-            with self.subTest(status):
-                self.origins.add("https://r.example:443", lambda a, s=status: reply(s))  # type: ignore[misc]
-                with self.assertRaisesRegex(SourceError, f"expected status 200 or 401 from /v2/, found {status}"):
-                    self.endpoint().ping(self.limits)

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 _VALUES = frozenset({"version", "errors", "log", "model"})
 _LOW = _VALUES | {"settings", "content", "events"}
-_BELOW_IMAGE = _LOW | {"sources.base", "programs", "rooms", "temporary"}
+_BELOW_IMAGE = _LOW | {"sources.base", "sources.referring", "programs", "rooms", "temporary"}
 
 # room: what it may import besides itself; a room that is a package may of course import its own modules
 ROOMS: Mapping[str, frozenset[str]] = {
@@ -38,11 +38,13 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "report": _LOW | {"trust"},
     "hostconfig": _LOW | {"programs", "rooms"},  # credential helpers
     "trust": _LOW | {"rooms"},  # neither hostconfig nor a source: opening alone brings bytes and belief together
-    "sources.base": _LOW,
+    "sources.base": _LOW | {"sources.referring"},
+    "sources.referring": _LOW,
     "sources": _BELOW_IMAGE | {"hostconfig", "net"},  # a daemon speaks HTTP
     "net.lines": frozenset({"errors"}),  # under both directions
     "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
-    "registry": _BELOW_IMAGE | {"hostconfig", "net", "net.lines"},  # of the sources only what they all promise
+    "registry": _BELOW_IMAGE
+    | {"hostconfig", "net", "net.lines", "partial"},  # of the sources only what they all promise
     "signatures": _BELOW_IMAGE | {"hostconfig", "trust"},
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "partial": _LOW | {"sources.base"},
@@ -50,12 +52,12 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "early": _LOW | {"hostconfig", "net"},
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial"},
     "readahead": _BELOW_IMAGE,
-    "referrers": _LOW | {"sources.base"},
+    "referrers": _LOW | {"sources.base", "sources.referring"},
     "image": _BELOW_IMAGE | {"readahead", "referrers"},
     "opening": _BELOW_IMAGE
     | {"hostconfig", "trust", "sources", "registry", "union", "transports"}
     | {"image", "referrers"},
-    "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "opening", "partial"},
+    "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "opening", "partial", "confine"},
     "wire": _VALUES | {"content", "temporary", "image", "net.lines"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "channels": frozenset({"version", "errors", "model", "content"}),
@@ -66,7 +68,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "confine": _VALUES | {"content", "settings", "programs", "hostconfig", "trust"},  # of trust what a policy asks for
     "cli": _BELOW_IMAGE
     | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
-    | {"image", "opening", "wire", "explain", "options", "watch", "confine"},
+    | {"image", "opening", "wire", "explain", "options", "watch", "confine", "report"},
     "main": frozenset({"cli"}),
 }
 _ROOM_OF_FILE = {"__init__": "version", "__main__": "main"}

@@ -134,14 +134,11 @@ class Lines(PipeCase):
             allowed.append(within)
             now[0] += within
 
-        records = Records()
         with (
             mock.patch("cip.report.records.time.monotonic", lambda: now[0]),
             mock.patch.object(LineWriter, "close", stand_still),
         ):
-            records.add_events(-1)
-            records.audit(-1, required=False)
-            records.close()
+            Records(-1, -1).close()
         self.assertEqual(allowed, [FLUSH_SECONDS, 0])
 
     def test_a_reader_that_stands_still_is_not_waited_for_when_the_time_is_over(self) -> None:
