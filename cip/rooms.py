@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .model.referrers import VERIFIED_KEY as VERIFIED_KEY
     from .model.referrers import parse_referrers as parse_referrers
     from .model.signature import parse_signature_blob as parse_signature_blob
+    from .net.nestedtls import NestedTls as NestedTls
+    from .net.socks import open_socks as open_socks
     from .partial.store import open_part_store as open_part_store
     from .programs import DirectPrograms as DirectPrograms
     from .readahead import ReadAhead as ReadAhead
@@ -127,6 +129,7 @@ ROOMS = (
         "`--partial-dir`: parts of blobs kept for the next run",
         words=("--partial-dir", "--partial-limit"),
     ),
+    Room("socks", ("net.socks", "net.nestedtls"), "proxies by SOCKS 5; tunnels through proxies over TLS"),
     Room("early", ("early",), "a connection that is made while the rest is loaded"),
     Room("segments", ("segments",), "`--segments`: a large blob over several connections", words=("--segments",)),
     Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers"), words=("fetch", "--all")),
@@ -229,6 +232,8 @@ OFFERS = {
     "ImageReferrers": Offer("referrers", "/referrers", _dependency),
     "ReadAhead": Offer("readahead", instead=_nothing),
     "dial_early": Offer("early", instead=_nothing),
+    "open_socks": Offer("net.socks", "proxies by SOCKS 5", _dependency),
+    "NestedTls": Offer("net.nestedtls", "tls within tls, through a proxy that is spoken to by https", _dependency),
     "SegmentedBlob": Offer("segments", "--segments"),
     "open_part_store": Offer("partial.store", "--partial-dir"),
     "Records": Offer("report.records", "--events-fd, --audit-fd and --journal"),

@@ -17,7 +17,7 @@ from contextlib import suppress
 from ..errors import NetworkError, SourceError
 from .limits import Limits
 from .lines import Answers, Lines
-from .tls import NO_IDENTITY, NestedTls, Socket, TlsIdentity, protocol_error, reason_of
+from .tls import NO_IDENTITY, Socket, TlsIdentity, protocol_error, reason_of
 
 
 class Channel:
@@ -34,7 +34,7 @@ class Channel:
         self.via = via
         self._identity = identity
         self.lines = Lines(self.recv_into, Answers, self._released)
-        self._is_tls = isinstance(sock, ssl.SSLSocket | NestedTls)
+        self._is_tls = isinstance(sock, ssl.SSLSocket) or not isinstance(sock, socket.socket)
         self._poll = select.poll()
         self._files = 0
         self._closing = False
@@ -81,16 +81,16 @@ class Channel:
     def is_stale(self) -> bool:
         """Whether the other side has closed, or sent what nobody asked for: then it must not be used again."""
         self._poll.register(self.sock, select.POLLIN)
-        decrypted = isinstance(self.sock, ssl.SSLSocket | NestedTls) and self.sock.pending()
+        decrypted = self._is_tls and self.sock.pending()  # type: ignore[union-attr]  # of which plain ones have none
         return not self.lines.is_idle() or bool(decrypted) or bool(self._poll.poll(0))
 
     def interrupt(self) -> None:
         """End every wait of the thread that uses this connection; from any thread."""
         with suppress(OSError):  # not connected any more, which is what was wanted
-            if isinstance(self.sock, NestedTls):
-                self.sock.interrupt()
-            else:
+            if isinstance(self.sock, socket.socket):
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its TLS state
+            else:
+                self.sock.interrupt()
 
     def _released(self) -> None:
         self._files -= 1

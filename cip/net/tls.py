@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TLS: contexts, handshakes, what faults and alerts mean (registry.md 5.2), and TLS inside a proxy's TLS connection."""
+"""TLS: contexts, handshakes, what faults and alerts mean (registry.md 5.2)."""
 
 import os
 import select
@@ -7,19 +7,20 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Union
 
+from .. import rooms
 from ..content import start_thread, undo_on_error
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
 from .limits import POLL, Cancellation, Limits
 from .url import Origin
 
+if TYPE_CHECKING:
+    from .nestedtls import NestedTls
+
 CERTIFICATES_LIMIT = 4 * 1024 * 1024  # bytes of all files for one host; each MiB takes a second and 5 MiB of memory
 SESSIONS_LIMIT = 64  # kept for origins, of some KB each; those kept first go first
-RECORD = 16 * 1024 + 512  # bytes, the largest record and what belongs to it
-T = TypeVar("T")
 # TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _EXPIRED, _NOT_YET_VALID, _HOST_MISMATCH, _ADDRESS_MISMATCH = 10, 9, 62, 64  # X509_V_ERR_…
@@ -62,89 +63,6 @@ _CERTIFICATE_ALERTS = frozenset(
 )
 
 
-class NestedTls:
-    """What Channel and a handshake need of a socket that never blocks. `close` closes the outer one too."""
-
-    def __init__(
-        self, outer: ssl.SSLSocket, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None
-    ) -> None:
-        self.outer = outer
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._inner = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host, session=session)
-        self._unsent = b""
-
-    @property
-    def session(self) -> ssl.SSLSession | None:
-        """What resumes this connection."""
-        return self._inner.session
-
-    def do_handshake(self) -> None:
-        """As SSLSocket's."""
-        self._run(self._inner.do_handshake)
-
-    def recv_into(self, view: memoryview) -> int:
-        """As SSLSocket's."""
-        return self._run(lambda: int(self._inner.read(len(view), view)))
-
-    def recv(self, size: int) -> bytes:
-        """As SSLSocket's."""
-        return self._run(lambda: self._inner.read(size))
-
-    def send(self, data: memoryview) -> int:
-        """As SSLSocket's; what was taken is sent with the next call where the outer connection takes no more."""
-        self._flush()
-        count = self._inner.write(data)
-        self._flush_some()
-        return count
-
-    def pending(self) -> int:
-        """As SSLSocket's: bytes that can be read although nothing comes any more."""
-        return self._inner.pending() + self._incoming.pending + self.outer.pending()
-
-    def fileno(self) -> int:
-        """The descriptor to wait for."""
-        return self.outer.fileno()
-
-    def setblocking(self, flag: bool) -> None:
-        """It never blocks."""
-        self.outer.setblocking(False)
-
-    def close(self) -> None:
-        """Close both."""
-        self.outer.close()
-
-    def interrupt(self) -> None:
-        """End every wait, from any thread."""
-        socket.socket.shutdown(self.outer, socket.SHUT_RDWR)
-
-    def _run(self, call: Callable[[], T]) -> T:
-        """Do one thing, feeding the inner connection as long as the outer one has something."""
-        while True:
-            self._flush()
-            try:
-                done = call()
-            except ssl.SSLWantReadError:
-                self._flush()
-                record = self.outer.recv(RECORD)  # raises SSLWantReadError where nothing has come
-                if record:
-                    self._incoming.write(record)
-                else:
-                    self._incoming.write_eof()
-                continue
-            self._flush_some()  # what was read must not be lost to a wait
-            return done
-
-    def _flush_some(self) -> None:
-        """Flush what the outer connection takes now."""
-        with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self._flush()
-
-    def _flush(self) -> None:
-        self._unsent += self._outgoing.read()
-        while self._unsent:
-            self._unsent = self._unsent[self.outer.send(self._unsent) :]
-
-
 class TlsIdentity(NamedTuple):
     """Whom we trust and as whom we appear: connections are shared only where this is equal.
 
@@ -161,7 +79,8 @@ class TlsIdentity(NamedTuple):
 NO_IDENTITY = TlsIdentity()  # the system's authorities, and no certificate of ours
 
 
-Socket = socket.socket | NestedTls  # what a connection consists of at its end
+Socket = Union[socket.socket, "NestedTls"]  # what a connection consists of at its end
+TlsSocket = Union[ssl.SSLSocket, "NestedTls"]
 
 
 class NotTlsError(NetworkError):
@@ -177,9 +96,7 @@ class TlsContexts:
         self._whole: set[TlsIdentity] = set()  # for which all of the system's authorities were read
         self._sessions: dict[tuple[Origin, TlsIdentity], ssl.SSLSession] = {}
 
-    def handshake(
-        self, sock: Socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str
-    ) -> ssl.SSLSocket | NestedTls:
+    def handshake(self, sock: Socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str) -> TlsSocket:
         """TLS over the connected `sock`, which belongs to the result from now on, and is closed when there is none.
 
         Raises SourceError (the tls codes), NetworkError (timeout, connection-lost), ConfigurationError.
@@ -202,11 +119,11 @@ class TlsContexts:
             except (OSError, ValueError) as error:  # ValueError: the other side has reset the connection already
                 raise _broken(host, via) from error
 
-    def _wrap(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> ssl.SSLSocket | NestedTls:
+    def _wrap(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> TlsSocket:
         context = self._context(identity)
         session = self._sessions.get((origin, identity))
         if isinstance(sock, ssl.SSLSocket):  # of a proxy
-            return NestedTls(sock, context, origin.host, session)
+            return rooms.NestedTls(sock, context, origin.host, session)
         assert isinstance(sock, socket.socket)
         # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
         name = origin.host.encode("ascii")
@@ -253,7 +170,7 @@ class TlsContexts:
             return context
 
 
-def _shake_hands(sock: ssl.SSLSocket | NestedTls, end: float, cancellation: Cancellation) -> None:
+def _shake_hands(sock: TlsSocket, end: float, cancellation: Cancellation) -> None:
     """A handshake that is over at `end` even when the other side drips a byte now and then, or when called off."""
     sock.setblocking(False)
     poll = select.poll()

@@ -167,7 +167,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "the process": ("confine", "programs", "report"),
     "wire": ("jsonproxy", "convert", "client"),
     "image": ("signatures", "openpgp", "sigstore", "bundle", "referrers"),
-    "source": ("archives", "daemon", "tarball", "storage", "union", "early"),
+    "source": ("archives", "daemon", "tarball", "storage", "union", "early", "socks"),
     "the copy": ("readahead", "segments", "partial"),
 }
 

@@ -12,7 +12,17 @@ from cip.net.limits import Cancellation, Clock, Limits
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
-from tests.unit.test_nestedtls import anonymous
+
+
+def anonymous(protocol: int) -> ssl.SSLContext:
+    """A context of suites that need no certificate, which TLS 1.3 does not have."""
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+    return context
 
 
 class ChannelTest(LeakCheckedTestCase):

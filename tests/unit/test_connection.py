@@ -19,7 +19,7 @@ PROXY = Proxy("http", "p", 3128, Credentials("u", "hush"))
 ORIGIN = Origin("https", "r.example", 443)
 
 
-class ConnectionTest(LeakCheckedTestCase):
+class ConnectionCase(LeakCheckedTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.ours, self.theirs = socket.socketpair()
@@ -55,6 +55,8 @@ class ConnectionTest(LeakCheckedTestCase):
         made.connect()
         made.close()
 
+
+class ConnectionTest(ConnectionCase):
     def test_a_tunnel_is_asked_for_with_the_proxy_s_credentials(self) -> None:
         self.theirs.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         with self.assertRaises(CipError):
@@ -82,15 +84,6 @@ class ConnectionTest(LeakCheckedTestCase):
                 self.assertEqual((error.code, error.http_status, error.phase), (code, status, Phase.PROXY))
                 self.assertEqual(error.retryable, status >= 500)
                 self.assertNotIn("hush", str(error))
-
-    def test_a_name_that_is_too_long_for_socks_is_not_resolved(self) -> None:
-        self.theirs.sendall(b"\x05\x00")
-        far = Origin("https", "a" * 256, 443)
-        made = Connection(Route(far, TlsIdentity(False), PROXY._replace(scheme="socks5")), TlsContexts())
-        made.use(Limits(Clock(), TimeLimits(idle=0.05), Cancellation()))
-        with self.assertRaisesRegex(NetworkError, "it is too long") as caught:
-            made.connect()
-        self.assertIs(caught.exception.code, ErrorCode.NAME_NOT_RESOLVED)
 
     def test_a_silent_or_broken_proxy_is_told_as_such(self) -> None:
         for answer, code in ((None, ErrorCode.TIMEOUT), (b"", ErrorCode.CONNECTION_LOST), (b"x\r\n\r\n", None)):

@@ -42,7 +42,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "sources.referring": _LOW,
     "sources": _BELOW_IMAGE | {"hostconfig", "net"},  # a daemon speaks HTTP
     "net.lines": frozenset({"errors"}),  # under both directions
-    "net": _LOW | {"hostconfig"},  # of hostconfig the value that says which proxy is spoken to
+    "net": _LOW | {"hostconfig", "rooms"},  # of hostconfig the value that says which proxy is spoken to
     "registry": _BELOW_IMAGE
     | {"hostconfig", "net", "net.lines", "partial"},  # of the sources only what they all promise
     "signatures": _BELOW_IMAGE | {"hostconfig", "trust"},

@@ -12,7 +12,7 @@ from unittest import mock
 from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from cip.net import tls
 from cip.net.limits import Cancellation, Clock, Limits
-from cip.net.tls import NestedTls, NotTlsError, TlsContexts, TlsIdentity
+from cip.net.tls import NotTlsError, TlsContexts, TlsIdentity, TlsSocket
 from cip.net.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase, await_end
@@ -53,7 +53,7 @@ class HandshakeTest(LeakCheckedTestCase):
 
     def handshake(
         self, seconds: float = 5.0, identity: TlsIdentity = NOBODY, cancellation: Cancellation | None = None
-    ) -> ssl.SSLSocket | NestedTls:
+    ) -> TlsSocket:
         limits = Limits(Clock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
         return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
 
