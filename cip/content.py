@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
 from threading import Thread
@@ -201,13 +201,22 @@ class BlobAccess(StrEnum):
 Write = Callable[[memoryview], object]
 
 
-def _nothing() -> None:
-    """Nobody wants to know."""
+class Waits:
+    """Told what the thread that reads a blob waits for; this one owes its parent no answer meanwhile."""
+
+    def begin(self) -> None:
+        """It waits for what is no answer of its source: its share of the per-host limit, or a layer on its way."""
+
+    def asking(self, host: str) -> AbstractContextManager[None]:
+        """Around a request to `host`, which may be silent."""
+        return nullcontext()
+
+    def beside(self) -> Waits:
+        """The same of a thread that reads for nobody yet."""
+        return self
 
 
-# Called in the thread that reads a blob when it begins to wait for something that is no answer of its source: for its
-# share of the per-host limit, or for a host that has been silent already.
-ON_WAIT: ContextVar[Callable[[], None]] = ContextVar("ON_WAIT", default=_nothing)
+WAITS: ContextVar[Waits] = ContextVar("WAITS", default=Waits())  # noqa: B039  (it holds nothing)
 
 
 # Set around what is done for one request: the seconds left, or SourceError (timeout) once its time is over. Whoever
@@ -225,7 +234,13 @@ def start_thread(run: Callable[[], object], name: str) -> Thread:
 
     Raises CipError (limit-exceeded).
     """
-    thread = Thread(target=run, name=name, daemon=True)
+    waits = WAITS.get().beside()
+
+    def work() -> None:
+        WAITS.set(waits)
+        run()
+
+    thread = Thread(target=work, name=name, daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # EAGAIN: the limit on processes, or no memory for a stack

@@ -28,7 +28,7 @@ from functools import partial
 from typing import ClassVar
 
 from . import log
-from .content import ON_WAIT, BlobReader, new_buffer, start_thread
+from .content import WAITS, BlobReader, new_buffer, start_thread
 from .errors import CipError, ContentMismatchError, NetworkError
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 from .sources.base import BlobAccess, OpenBlob
@@ -90,7 +90,7 @@ class ReadAhead:
                 self._work.notify(len(self._queue))
         reader: BlobReader | None = None
         if early is not None and early.access is access:
-            ON_WAIT.get()()  # it was asked for before, so its parent need not wait for the first answer
+            WAITS.get().begin()  # it was asked for before, so its parent need not wait for the first answer
             reader = early.take()
         elif early is not None:
             early.close()

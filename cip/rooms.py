@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .model.referrers import VERIFIED_KEY as VERIFIED_KEY
     from .model.referrers import parse_referrers as parse_referrers
     from .model.signature import parse_signature_blob as parse_signature_blob
+    from .net.budget import Budget as Budget
     from .net.nestedtls import NestedTls as NestedTls
     from .net.socks import open_socks as open_socks
     from .partial.store import open_part_store as open_part_store
@@ -130,6 +131,7 @@ ROOMS = (
         words=("--partial-dir", "--partial-limit"),
     ),
     Room("socks", ("net.socks", "net.nestedtls"), "proxies by SOCKS 5; tunnels through proxies over TLS"),
+    Room("budget", ("net.budget",), "`--max-rate`, `--max-bytes`", words=("--max-rate", "--max-bytes")),
     Room("early", ("early",), "a connection that is made while the rest is loaded"),
     Room("segments", ("segments",), "`--segments`: a large blob over several connections", words=("--segments",)),
     Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers"), words=("fetch", "--all")),
@@ -234,6 +236,7 @@ OFFERS = {
     "dial_early": Offer("early", instead=_nothing),
     "open_socks": Offer("net.socks", "proxies by SOCKS 5", _dependency),
     "NestedTls": Offer("net.nestedtls", "tls within tls, through a proxy that is spoken to by https", _dependency),
+    "Budget": Offer("net.budget", "--max-rate and --max-bytes"),
     "SegmentedBlob": Offer("segments", "--segments"),
     "open_part_store": Offer("partial.store", "--partial-dir"),
     "Records": Offer("report.records", "--events-fd, --audit-fd and --journal"),

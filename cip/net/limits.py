@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one operation may take: time and on whose clock, waiting without progress, bytes; and who may call it off."""
+"""What one operation may take: time and on whose clock, waiting without progress; and who may call it off."""
 
 import math
 import threading
@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..errors import ErrorCode, NetworkError, Phase, SourceError
+from ..errors import ErrorCode, NetworkError, Phase
 from ..settings import TimeLimits
 
 POLL = 0.1  # seconds after which a wait that nobody can wake looks whether it was called off
-BURST_SECONDS = 0.125  # of the rate that may come at once
 
 
 class Clock:
@@ -146,45 +145,3 @@ class StallTimer:
     def remaining(self) -> float:
         """Seconds that may still pass without progress."""
         return self.stall - self._waited
-
-
-class Budget:
-    """Counts the body bytes of the process, repeats included; safe from any thread. 0 is no limit."""
-
-    def __init__(self, max_rate: int, max_bytes: int, clock: Clock) -> None:
-        self._rate = max_rate
-        self._bytes = max_bytes
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._taken = 0
-        self._free_at = 0.0  # when what was taken is paid for
-        self.unlimited = not (max_rate or max_bytes)
-
-    def grant(self, wanted: int, host: str, cancellation: Cancellation) -> int:
-        """How many of `wanted` bytes may be read now, at least 1; waits while the rate is used up.
-
-        The caller owes `settle`. Raises SourceError (budget-exhausted) when the bytes are used up.
-        """
-        wait = 0.0
-        with self._lock:
-            if self._bytes:
-                wanted = min(wanted, self._bytes - self._taken)
-                if wanted <= 0:
-                    why = f"--max-bytes allows {self._bytes} bytes from the network, and they are used up"
-                    raise SourceError.at(host, why, code=ErrorCode.BUDGET_EXHAUSTED)
-            if self._rate:
-                wanted = min(wanted, max(1, int(self._rate * BURST_SECONDS)))
-                now = self._clock.monotonic()
-                wait = self._free_at - now
-                self._free_at = max(self._free_at, now) + wanted / self._rate
-            self._taken += wanted
-        if wait > 0:
-            self._clock.sleep(wait, cancellation)
-        return wanted
-
-    def settle(self, granted: int, used: int) -> None:
-        """Told that of `granted` bytes only `used` came."""
-        with self._lock:
-            self._taken -= granted - used
-            if self._rate:
-                self._free_at -= (granted - used) / self._rate

@@ -14,18 +14,21 @@ import re
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, RegistryError, SourceError
 from ..hostconfig.proxyenv import Proxy
 from .addresses import AddressClass
 from .connection import Connection, ConnectionPool, Route, judge, judge_name
-from .limits import Budget, Limits
+from .limits import Limits
 from .redaction import Secrets
 from .response import GarbledError, Response
 from .tls import NO_IDENTITY, TlsIdentity
 from .url import Origin, Url, join_url
+
+if TYPE_CHECKING:
+    from .budget import Budget
 
 REQUEST_LIMIT = 10  # requests in one chain of redirects
 _KEEPING_METHOD = frozenset({307, 308})
@@ -94,7 +97,7 @@ class Network:
         self,
         pool: ConnectionPool,
         new_connection: Callable[[Route], Connection],
-        budget: Budget,
+        budget: "Budget | None",  # None: no limit
         choose_proxy: Callable[[Origin], Proxy | None],
         user_agent: str,
         secrets: Secrets,

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import log
 from ..content import read_limited
 from ..errors import CipError, NetworkError, RegistryError, quote
 from ..model.descriptor import UNKNOWN_SIZE
 from .channel import Channel
-from .limits import Budget, Limits
+from .limits import Limits
 from .lines import Answers, Chunks, EndedError, MalformedError, framing_of, words_of
 from .url import Origin, Url
+
+if TYPE_CHECKING:
+    from .budget import Budget
 
 INTERIM_LIMIT = 8  # heads that may come for one answer
 DRAIN_LIMIT = 64 * 1024  # bytes read of a body nobody wants, to keep its connection
@@ -37,7 +40,7 @@ class Response(http.client.HTTPResponse):
     """
 
     asked: Url
-    budget: Budget | None = None
+    budget: Budget | None = None  # None: no limit
     size = 0
     paused = 0.0
     note = ""  # what an error made of it says besides, from `; ` on
@@ -179,7 +182,7 @@ class Response(http.client.HTTPResponse):
     read = read1 = readline = peek = __iter__ = __next__ = _refuse  # type: ignore[assignment]
 
     def _receive(self, view: memoryview) -> int:
-        if self.budget is None or self.budget.unlimited:
+        if self.budget is None:
             return self.channel.lines.readinto(view)
         limits = self.channel.limits
         began = limits.clock.monotonic()

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..content import undo_on_error
+from ..content import WAITS, undo_on_error
 from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Phase, RegistryError
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
@@ -308,7 +308,7 @@ class RegistryBlob:
         last = self._end - 1 if self._is_segment else ""
         fields = {"Range": f"bytes={self._offset}-{last}"} if self._broke_off and source.takes_ranges else {}
         try:
-            with self._session.silence.asking(endpoint.name):
+            with WAITS.get().asking(endpoint.name):
                 response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
         finally:
             self._stall.count(self._clock.monotonic() - began, 0)

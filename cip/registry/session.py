@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from .. import log, rooms
-from ..content import ON_WAIT
-from ..errors import CipError, ErrorCode
+from ..content import WAITS
 from ..events import Events
 from ..hostconfig.authfile import DescriptorFiles
 from ..hostconfig.proxyenv import Proxy, choose_proxy
 from ..net.connection import Connection, ConnectionPool
-from ..net.limits import POLL, Budget, Cancellation, Clock, Limits
+from ..net.limits import POLL, Cancellation, Clock, Limits
 from ..net.opener import Network
 from ..net.redaction import Secrets
 from ..net.tls import TlsContexts
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
 
 SPARE_FROM = 8  # connections from which on one is kept free of blobs
 GIVE_WAY_SECONDS = 0.5  # that nobody has read a blob before it has to give way; a busy parent leaves it alone for less
-SILENT_SECONDS = 2.0  # without an answer, after which a host counts as silent (decisions.md section 10)
 
 
 class Holder(Protocol):
@@ -76,7 +72,7 @@ class HostLimit:
             if is_idle:
                 idlest.give_way()
             elif not told:
-                ON_WAIT.get()()
+                WAITS.get().begin()
                 told = True
 
     def give_back(self, host: str, holder: Holder) -> None:
@@ -84,37 +80,6 @@ class HostLimit:
         with self._changed:
             self._holders[host].discard(holder)
             self._changed.notify_all()
-
-
-class Silence:
-    """Hosts that owe an answer for long, or whose last one never came; safe from any thread."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._asked: dict[str, list[float]] = {}  # moments of requests that are not answered yet
-        self._silent: set[str] = set()
-
-    @contextmanager
-    def asking(self, host: str) -> Iterator[None]:
-        """Around a request; whoever waits for its answer is told at once when the host is silent already."""
-        now = self._clock.monotonic()
-        with self._lock:
-            owed = self._asked.setdefault(host, [])
-            silent = host in self._silent or (bool(owed) and now - min(owed) >= SILENT_SECONDS)
-            owed.append(now)
-        if silent:
-            ON_WAIT.get()()
-        silent = False
-        try:
-            yield
-        except CipError as error:
-            silent = error.code is ErrorCode.TIMEOUT
-            raise
-        finally:
-            with self._lock:
-                owed.remove(now)
-                (self._silent.add if silent else self._silent.discard)(host)
 
 
 class RegistrySession:
@@ -139,7 +104,6 @@ class RegistrySession:
         self.repeats = Repeats(settings.retry, self.backoff, self.clock, events, jitter=jitter)
         self.min_rate = settings.transfer.min_rate
         self.host_limit = HostLimit(settings.transfer.connections)
-        self.silence = Silence(self.clock)
         self.signatures_asked_for = False
         self.trusts_segments = True
         self._unread: str | None = None
@@ -149,10 +113,11 @@ class RegistrySession:
         self._proxies: dict[Origin, Proxy | None] = {}
         transfer = settings.transfer
         contexts = TlsContexts()
+        limited = transfer.max_rate or transfer.max_bytes
         self.network = Network(
             ConnectionPool(transfer.connections),
             lambda route: Connection(route, contexts),
-            Budget(transfer.max_rate, transfer.max_bytes, self.clock),
+            rooms.Budget(transfer.max_rate, transfer.max_bytes, self.clock) if limited else None,
             self._choose_proxy,
             settings.user_agent,
             self.secrets,

@@ -30,7 +30,7 @@ from ..errors import (
 from ..model.jsontree import parse_json
 from ..model.reference import ImageReference, Transport, docker_identity, nameless_identity
 from ..net.connection import Connection, ConnectionPool
-from ..net.limits import Budget, Cancellation, Clock, Limits
+from ..net.limits import Cancellation, Clock, Limits
 from ..net.opener import Network, Opener, Request
 from ..net.redaction import Secrets
 from ..net.response import Response
@@ -120,7 +120,7 @@ class _Export:
         self._network = Network(
             ConnectionPool(1),
             lambda route: Connection(route, contexts),
-            Budget(0, 0, clock),
+            None,
             lambda origin: None,
             settings.user_agent,
             Secrets(),  # none is ever sent to a daemon

@@ -107,6 +107,7 @@ REFUSALS = {
     "report": (("--insecure-policy", "--events-fd={spare}", "oci:{layout}:t"), "2"),
     "union": (("--insecure-policy", "--local-source=oci:{layout}", "docker://x.test/a:1"), "2"),
     "partial": (("--insecure-policy", "--partial-dir=/tmp", "oci:{layout}:t"), "2"),
+    "budget": (("--insecure-policy", "--max-rate=1M", "oci:{layout}:t"), "2"),
     "segments": (("--insecure-policy", "--segments=4", "oci:{layout}:t"), "2"),
     "fetch": (("--insecure-policy", "fetch", "oci:{layout}:t", "oci:{layout}-copy"), "2"),
     "referrers": (("--insecure-policy", "oci:{layout}:t"), "dependency-missing"),

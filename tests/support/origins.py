@@ -17,7 +17,7 @@ from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import Address, AddressClass
 from cip.net.channel import Channel
 from cip.net.connection import Connection, ConnectionPool, Route, judge
-from cip.net.limits import Budget, Cancellation, Clock, Limits
+from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.opener import Network, Opener, Redirects, Request
 from cip.net.redaction import Secrets
 from cip.net.response import Response
@@ -117,10 +117,12 @@ class Origins:
 
     def network(self, settings: Settings, clock: FakeClock) -> Network:
         """What an Opener needs."""
+        transfer = settings.transfer
+        limited = transfer.max_rate or transfer.max_bytes
         return Network(
             ConnectionPool(settings.transfer.connections),
             lambda route: ScriptedConnection(route, self),
-            Budget(settings.transfer.max_rate, settings.transfer.max_bytes, clock),
+            rooms.Budget(transfer.max_rate, transfer.max_bytes, clock) if limited else None,
             lambda origin: self.proxies.get(origin.scheme),
             settings.user_agent,
             self.secrets,

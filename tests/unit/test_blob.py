@@ -7,10 +7,11 @@ The rows of registry.md 10.7, with the outcomes of decisions.md section 3 (tests
 import hashlib
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from unittest import mock
 
 from cip import log
-from cip.content import ON_WAIT, Release, copy_verified
+from cip.content import WAITS, Release, Waits, copy_verified
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NetworkError, NotFoundError, Phase
 from cip.hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
@@ -27,6 +28,7 @@ from cip.sources.base import BlobAccess
 from tests.support.host import make_host
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import Asked, FakeClock, Origins, RecordedEvents, Reply, Script, reply
+from tests.support.roomed import needs_rooms
 
 CONTENT = hashlib.shake_256(b"content").digest(5000)
 L = len(CONTENT)
@@ -682,12 +684,14 @@ class ClockTest(BlobCase):
         self.assertEqual((first.code, first.at), (ErrorCode.TIMEOUT, 60.0))
         self.assertLessEqual(caught.exception.attempts[-1].at, 120.0)
 
+    @needs_rooms("budget")
     def test_the_budget_ends_it_without_repeats(self) -> None:
         self.places(obedient, obedient)
         limited = self.settings._replace(transfer=TransferLimits(max_bytes=3000))
         error = self.fails(ErrorCode.BUDGET_EXHAUSTED, settings=limited)
         self.assertEqual((error.offset, len(self.origins.asked)), (3000, 1))
 
+    @needs_rooms("budget")
     def test_a_rate_is_no_stall(self) -> None:
         self.places(obedient)
         limited = self.settings._replace(transfer=TransferLimits(max_rate=10))
@@ -853,18 +857,18 @@ class CloseTest(BlobCase):
             idle.give_way()
         self.assertIsNotNone(idle._response)
 
-    def test_who_waits_for_a_silent_host_is_told_at_once(self) -> None:
-        told: list[str] = []
-        self.places(in_turn(Reply(b"", "hang")))
-        times = self.settings.times._replace(idle=0.1)
-        first = self.blob(settings=self.settings._replace(retry=RetryOptions(times=0), times=times))
-        reset = ON_WAIT.set(lambda: told.append("wait"))
-        self.addCleanup(ON_WAIT.reset, reset)
-        again = RegistryBlob(first._descriptor, first._access, [first._candidates.current.endpoint], first._session)
-        for reader, expected in ((first, []), (again, ["wait"])):
-            with self.assertRaises(NetworkError):
-                self.read(reader)
-            self.assertEqual(told, expected)
+    def test_who_waits_for_an_answer_knows_of_which_host(self) -> None:
+        asked: list[str] = []
+
+        class Told(Waits):
+            def asking(self, host: str) -> AbstractContextManager[None]:
+                asked.append(host)
+                return nullcontext()
+
+        self.places(obedient)
+        self.addCleanup(WAITS.reset, WAITS.set(Told()))
+        self.read(self.blob())
+        self.assertEqual(asked, [self.blob()._candidates.current.endpoint.name])
 
     def test_a_blob_read_to_its_end_keeps_its_connection(self) -> None:
         self.places(obedient)

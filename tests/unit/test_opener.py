@@ -11,6 +11,7 @@ from cip.net.url import parse_url
 from cip.registry.authorization import Access, Authorization
 from cip.settings import Credentials, Settings, TimeLimits, TransferLimits
 from tests.support.origins import SECRET, Asked, OpenerCase, Reply, Script, reply
+from tests.support.roomed import needs_rooms
 
 BASIC = "Basic dTpodXNo"  # u:hush
 
@@ -108,12 +109,14 @@ class ExchangeTest(OpenerCase):
         self.origins.add("https://h:443", lambda asked: reply(200, b"x" * 1001))
         self.refused("https://h/x", "it: larger than 1000 bytes", ErrorCode.LIMIT_EXCEEDED)
 
+    @needs_rooms("budget")
     def test_the_budget_ends_a_body(self) -> None:
         self.use(Settings(transfer=TransferLimits(max_bytes=8)))
         self.origins.add("https://h:443", ok)
         self.get("https://h/x")
         self.refused("https://h/x", "--max-bytes allows 8 bytes", ErrorCode.BUDGET_EXHAUSTED)
 
+    @needs_rooms("budget")
     def test_time_that_the_rate_costs_is_told_apart(self) -> None:
         self.use(Settings(transfer=TransferLimits(max_rate=40)))
         self.origins.add("https://h:443", lambda asked: reply(200, b"x" * 80))
@@ -121,6 +124,7 @@ class ExchangeTest(OpenerCase):
         response.read_all(100, "it")
         self.assertAlmostEqual(response.paused, 2.0, delta=0.2)
 
+    @needs_rooms("budget")
     def test_a_body_that_nobody_wants_is_not_waited_for_by_a_low_rate(self) -> None:
         self.use(Settings(transfer=TransferLimits(max_rate=100)))
         self.origins.add("https://h:443", lambda asked: reply(404, b"x" * 60_000))

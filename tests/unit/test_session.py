@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session: what images of one process share, and what they do not."""
 
-from contextlib import suppress
 from unittest import mock
 
 from cip import log, rooms
-from cip.content import ON_WAIT
-from cip.errors import ErrorCode, NetworkError
 from cip.hostconfig.proxyenv import Proxy
-from cip.net.limits import Cancellation
 from cip.net.url import Origin
-from cip.registry.session import SILENT_SECONDS, RegistrySession
+from cip.registry.session import RegistrySession
 from cip.settings import HostEnvironment, Settings, TransferLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock, RecordedEvents
+from tests.support.roomed import needs_rooms
 
 
 class SessionTest(LeakCheckedTestCase):
@@ -35,28 +32,12 @@ class SessionTest(LeakCheckedTestCase):
                 found: Proxy | None = session.network.choose_proxy(origin)
                 self.assertEqual(None if found is None else (found.host, found.port), expected)
 
-    def test_a_host_owes_an_answer_until_its_request_has_ended_in_whatever_way(self) -> None:
-        session = self.session(Settings())
-        clock, silence, told = session.clock, session.silence, []
-        self.addCleanup(ON_WAIT.reset, ON_WAIT.set(lambda: told.append(True)))
-        for fault in (NetworkError("lost"), RuntimeError("a mistake of ours"), None):
-            with suppress(NetworkError, RuntimeError), silence.asking("r.example"):
-                if fault is not None:
-                    raise fault
-            clock.sleep(SILENT_SECONDS, Cancellation())
-        self.assertEqual(told, [])
-        with silence.asking("r.example"):
-            clock.sleep(SILENT_SECONDS, Cancellation())
-            with suppress(NetworkError), silence.asking("r.example"):
-                raise NetworkError("late", code=ErrorCode.TIMEOUT)
-        self.assertEqual(told, [True])
-        with silence.asking("other.example"):
-            self.assertEqual(told, [True])
-
+    @needs_rooms("budget")
     def test_limits_are_those_of_the_settings(self) -> None:
         session = self.session(Settings(transfer=TransferLimits(max_bytes=5, min_rate=7)))
         self.assertEqual(session.min_rate, 7)
-        self.assertFalse(session.network.budget.unlimited)
+        self.assertIsNotNone(session.network.budget)
+        self.assertIsNone(self.session(Settings()).network.budget)
         self.assertEqual(session.limits().times, Settings().times)
         self.assertIsNot(session.limits().cancellation, session.limits().cancellation)
 

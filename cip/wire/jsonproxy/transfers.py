@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...content import CHUNK, ON_WAIT, BlobAccess, BlobReader, Release, copy_counted, copy_verified
+from ...content import CHUNK, WAITS, BlobAccess, BlobReader, Release, copy_counted, copy_verified
 from ...errors import CipError, ContentMismatchError, Phase, failing
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
 from .pipes import Cancel, Job, Opened, Transfer, Write
+from .waits import Silence, Told
 
 if TYPE_CHECKING:
     from ...image import Image
@@ -48,9 +49,10 @@ class Handle:
 
 
 class Share:
-    """How much each of the transfers of one conversation may read at once; safe from any thread."""
+    """What the transfers of one conversation share: how much each may read at once; which hosts are silent."""
 
     def __init__(self) -> None:
+        self.silence = Silence()
         self._lock = threading.Lock()
         self._wide = 0
         self._running = 0
@@ -96,7 +98,7 @@ class Work:
 
     def _run(self, transfer: Transfer) -> None:
         access = BlobAccess.RAW if self._asked is None else BlobAccess.VERIFIED
-        ON_WAIT.set(transfer.answer)  # of this thread, which ends with the work
+        WAITS.set(Told(transfer.answer, self._share.silence))  # of this thread, which ends with the work
         try:
             with failing(Phase.BLOB, self._expected.digest):
                 self._reader = reader = self._handle.image.open_blob(self._expected.digest, access)

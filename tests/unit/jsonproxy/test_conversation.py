@@ -10,7 +10,7 @@ import unittest
 from collections.abc import Callable
 from unittest import mock
 
-from cip.content import ON_WAIT, BlobAccess, BlobReader, BytesReader
+from cip.content import WAITS, BlobAccess, BlobReader, BytesReader
 from cip.errors import (
     CipError,
     ConfigurationError,
@@ -668,7 +668,7 @@ class RepliesThatWaitForASource(ConversationTestCase):
 
     def test_a_blob_that_waits_for_its_share_of_a_host_is_answered_at_once(self) -> None:
         def open_blob() -> BlobReader:
-            ON_WAIT.get()()
+            WAITS.get().begin()
             assert self.go_on.wait(PATIENCE)
             return BytesReader(b"x")
 

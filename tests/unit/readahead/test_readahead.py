@@ -10,7 +10,7 @@ import tracemalloc
 import unittest
 from unittest import mock
 
-from cip.content import ON_WAIT, BlobReader, BytesReader
+from cip.content import WAITS, BlobReader, BytesReader, Waits
 from cip.errors import ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, IMAGES, LAYERS, OTHERS, ReadAhead, _Process
@@ -549,12 +549,14 @@ class UnknownParentCase(ThreadCheckedCase):
         for place in (0, 1):
             self.ask(ahead, image, place)
         told: list[bool] = []
-        token = ON_WAIT.set(lambda: told.append(True))
+        waits = Waits()
+        waits.begin = lambda: told.append(True)  # type: ignore[method-assign]
+        token = WAITS.set(waits)
         try:
             self.ask(ahead, image, 2)
             self.ask(ahead, image, 39)
         finally:
-            ON_WAIT.reset(token)
+            WAITS.reset(token)
         self.assertEqual(told, [True])
 
 

@@ -4,18 +4,14 @@
 import unittest
 
 from cip.errors import ErrorCode, SourceError
-from cip.net.limits import Budget, Cancellation
+from cip.net.budget import Budget
+from cip.net.limits import Cancellation
 from tests.support.origins import FakeClock
 
 
 class BudgetTest(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = FakeClock()
-
-    def test_without_limits_nothing_is_held_back(self) -> None:
-        self.assertTrue(Budget(0, 0, self.clock).unlimited)
-        self.assertFalse(Budget(1, 0, self.clock).unlimited)
-        self.assertFalse(Budget(0, 1, self.clock).unlimited)
 
     def test_bytes_are_used_up_exactly(self) -> None:
         budget = Budget(0, 100, self.clock)
