@@ -15,6 +15,7 @@ _PLACE_LIMIT = 200  # characters of a host or place name
 _DETAIL_COMFORT = 400  # characters of the sentence that older attempts make room for
 _DETAIL_MINIMUM = 120  # characters of the sentence that survive whatever else has to go
 
+_ELSE = 502  # what was fetched, or who was asked for it
 _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.REFERENCE_INVALID: 400,
     ErrorCode.DIGEST_INVALID: 400,
@@ -37,22 +38,6 @@ _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.INTERNAL: 500,
     ErrorCode.SOURCE_UNAVAILABLE: 500,
     ErrorCode.AUDIT_UNAVAILABLE: 500,
-    ErrorCode.AUTHENTICATION_FAILED: 502,
-    ErrorCode.CREDENTIALS_UNAVAILABLE: 502,
-    ErrorCode.TLS_UNTRUSTED: 502,
-    ErrorCode.TLS_NAME_MISMATCH: 502,
-    ErrorCode.TLS_EXPIRED: 502,
-    ErrorCode.TLS_NOT_YET_VALID: 502,
-    ErrorCode.TLS_CLIENT_CERTIFICATE: 502,
-    ErrorCode.REDIRECT_REFUSED: 502,
-    ErrorCode.ADDRESS_REFUSED: 502,
-    ErrorCode.MANIFEST_INVALID: 502,
-    ErrorCode.CONTENT_MISMATCH: 502,
-    ErrorCode.LIMIT_EXCEEDED: 502,
-    ErrorCode.NAME_NOT_RESOLVED: 502,
-    ErrorCode.CONNECTION_REFUSED: 502,
-    ErrorCode.CONNECTION_LOST: 502,
-    ErrorCode.REGISTRY_ERROR: 502,
     ErrorCode.RATE_LIMITED: 503,
     ErrorCode.BUDGET_EXHAUSTED: 503,
     ErrorCode.OFFLINE: 503,
@@ -78,7 +63,7 @@ class RequestFault(InvalidInputError):
 
 def http_status(error: CipError) -> int:
     """The HTTP status of the answer that tells `error` (decisions.md section 4)."""
-    return error.answer if isinstance(error, RequestFault) else _HTTP_STATUS[error.code]
+    return error.answer if isinstance(error, RequestFault) else _HTTP_STATUS.get(error.code, _ELSE)
 
 
 def json_class(error: CipError) -> str:

@@ -119,6 +119,8 @@ def complaints(sources: Mapping[str, str]) -> list[str]:
                 allowed = {own, *_needs_of(own), STILL_NAMED.get(module)}
                 if part and not each.for_types and part not in allowed:
                     found.append(f"{place}: {own or 'the core'} must not name the room {part}, but ask {LOADER}")
+                if part and part_of(target) is None:
+                    continue  # of a room that this copy lacks
                 arrows[module].add(target)
                 target_room = room_of(target if target != PACKAGE else f"{PACKAGE}.__init__")
                 inside = target_room == room or str(target_room).startswith(f"{room}.")
