@@ -2,8 +2,7 @@
 """An accepted image, from which both front ends serve.
 
 It exists once the policy accepts its manifest (`opening`): the bytes that were accepted are the bytes that are served,
-and nothing is fetched twice. Its config is read once, encoded anew for those who ask, held against the platform asked
-for.
+and nothing is fetched twice. Its config is read once, and held against the platform asked for.
 """
 
 import math
@@ -17,7 +16,7 @@ from .content import MANIFEST_LIMIT, BlobReader, BytesReader, TimedReader, read_
 from .errors import CipError, ErrorCode, InvalidDocumentError, NotFoundError, Phase, UnsupportedError, failing, quote
 from .events import Events
 from .model import mediatype
-from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, Platform
+from .model.descriptor import Descriptor, Digest, Platform
 from .model.jsontree import parse_json
 from .model.manifest import Manifest
 from .model.platform import contradiction
@@ -96,26 +95,17 @@ class Image:
         accepted = self.accepted
         if [layer.digest for layer in self._layers] == [layer.digest for layer in accepted.manifest.layers]:
             return self.manifest
-        for layer in self._layers:
-            if layer.size == UNKNOWN_SIZE:
-                raise UnsupportedError(f"{self._where(f'layer {layer.digest}')}: cannot be rebuilt from its storage")
-        if accepted.manifest.media_type == mediatype.OCI_MANIFEST:
-            data = rooms.with_layers(accepted.data, self._layers, self._where("manifest"))
-        else:
-            stored = accepted.manifest._replace(layers=self._layers)
-            data = rooms.convert_manifest(stored, self._config.stored(), self.reference).manifest
+        data = rooms.with_stored_layers(
+            accepted.manifest, accepted.data, self._layers, self._config.stored, self.reference
+        )
         return ServedManifest(data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
 
     def config(self) -> bytes:
-        """The config in OCI form, encoded anew (images.md 7.3), at most MANIFEST_LIMIT bytes.
+        """The config as stored, at most MANIFEST_LIMIT bytes.
 
         Raises UnsupportedError for an artifact, whose config is none, and what `manifest` raises.
         """
-        return self._config.encoded()
-
-    def inner_config(self) -> bytes:
-        """The `config` object inside the config, as the deprecated GetConfig answers. Raises as `config`."""
-        return self._config.inner()
+        return self._config.of_image()
 
     def require_platform(self) -> None:
         """Return unless the image is for another platform than those asked for. Raises as ImageConfig's."""
@@ -203,9 +193,6 @@ class Image:
                 )
             return self._early_layers
 
-    def _where(self, part: str) -> str:
-        return f"{self.reference}: {part}"
-
     def _converted(self) -> "tuple[ServedManifest, Converted | None]":
         """The manifest in OCI form, and what it was made by, whose config is a blob that the source does not have."""
         if self._served is None:
@@ -271,17 +258,6 @@ class ImageConfig:
                 self._tell_platform(data)
         return self._stored
 
-    def encoded(self) -> bytes:
-        """The config in OCI form, encoded anew (images.md 7.3).
-
-        Raises UnsupportedError for an artifact, whose config is none, and what `stored` raises.
-        """
-        return rooms.encode_config(self._of_image(), self._where)
-
-    def inner(self) -> bytes:
-        """The `config` object inside the config, as the deprecated GetConfig answers. Raises as `encoded`."""
-        return rooms.encode_inner_config(self._of_image(), self._where)
-
     def require_platform(self) -> None:
         """Return unless the config says that the image is for none of the wanted platforms. Reads the config.
 
@@ -292,8 +268,8 @@ class ImageConfig:
             why = f"{self._where}: expected an image for {self._wanted[0]}, found one for {found}"
             raise NotFoundError(why, code=ErrorCode.PLATFORM_NOT_FOUND, phase=Phase.CONFIG)
 
-    def _of_image(self) -> bytes:
-        """The config blob of something that is an image (images.md 7.3)."""
+    def of_image(self) -> bytes:
+        """As `stored`, of something that is an image (images.md 7.3). Raises UnsupportedError for an artifact."""
         manifest = self._manifest
         if manifest.media_type == mediatype.OCI_MANIFEST and manifest.config.media_type != mediatype.OCI_CONFIG:
             kind = manifest.artifact_type or manifest.config.media_type

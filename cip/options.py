@@ -42,7 +42,7 @@ class Command(StrEnum):
 
 T = TypeVar("T")
 Values = TypeVar("Values", bound=NamedTuple)
-_BY_NAME = {option.name: option for option in OPTIONS}
+BY_NAME = {option.name: option for option in OPTIONS}
 _SHORT = {"-q": "--quiet", "-h": "--help", "-v": "--version"}
 
 # how many words stand behind a command, and what they are
@@ -76,7 +76,7 @@ class Invocation(NamedTuple):
 def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnvironment) -> Invocation:
     """The command line `arguments` (without the program's name `program`) as values. Raises UsageError."""
     if program == "skopeo":
-        _require_own_command(arguments)
+        rooms.require_own_command(arguments)
     options, words = _split(arguments)
     values = _values_of(options)
     if values["help"]:
@@ -102,26 +102,6 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     reference, destination = [*words, "", ""][:2]
     found = Invocation(command, _settings(values, environment), reference, destination, warnings=_warnings(values))
     return _given(found, values)._replace(every_platform=bool(values["all"]), log_level=_log_level(values))
-
-
-def _require_own_command(arguments: Sequence[str]) -> None:
-    """Return unless a command of skopeo is asked for, with whatever options it has there; none of ours is by its name.
-
-    Raises UsageError.
-    """
-    pending = list(reversed(arguments))
-    while pending:
-        argument = pending.pop()
-        if not argument.startswith("-"):
-            if argument == Command.JSON:
-                return
-            raise UsageError(
-                f"this is {PROGRAM} {__version__} under the name skopeo: expected {Command.JSON}, the one command that"
-                f" it has there, found {quote_own(argument)}; install skopeo for the others"
-            )
-        option = _BY_NAME.get(argument[2:])
-        if option is not None and option.parse not in (flag, level) and pending:
-            pending.pop()
 
 
 def _require_own_descriptors(command: Command, values: Mapping[str, Any]) -> None:
@@ -195,9 +175,9 @@ def _values_of(options: Sequence[str]) -> Mapping[str, Any]:
     # its help is not shown, and so the width of the terminal, for which it loads four modules, does not matter
     parser = _Parser(prog=PROGRAM, add_help=False, allow_abbrev=False, formatter_class=_Formatter)
     for name in given:
-        parse = _BY_NAME[name].parse
+        parse = BY_NAME[name].parse
         parser.add_argument(f"--{name}", dest=name, type=parse, action="append" if parse is texts else "store")
-    return {**dict.fromkeys(_BY_NAME), **vars(parser.parse_args(options))}
+    return {**dict.fromkeys(BY_NAME), **vars(parser.parse_args(options))}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -215,10 +195,10 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             words.append(argument)
             continue
         name, equals, text = argument[2:].partition("=")
-        option = _BY_NAME.get(name) if argument.startswith("--") else None
+        option = BY_NAME.get(name) if argument.startswith("--") else None
         if option is None:
             given = argument.partition("=")[0]
-            meant = _like(given, [f"--{known}" for known in _BY_NAME])
+            meant = _like(given, [f"--{known}" for known in BY_NAME])
             raise UsageError(f"unknown option {quote_own(given)}; {meant}see --help all")
         if not equals and option.parse in (flag, level):
             text = "true" if option.parse is flag else ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .model.convert import convert_manifest as convert_manifest
     from .model.convert import encode_config as encode_config
     from .model.convert import encode_inner_config as encode_inner_config
-    from .model.convert import with_layers as with_layers
+    from .model.convert import with_stored_layers as with_stored_layers
     from .model.referrers import SUBJECT_KEY as SUBJECT_KEY
     from .model.referrers import VERIFIED_KEY as VERIFIED_KEY
     from .model.referrers import parse_referrers as parse_referrers
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .segments import SegmentedBlob as SegmentedBlob
     from .settings import Settings
     from .signatures import with_signatures as with_signatures
+    from .skopeo import require_own_command as require_own_command
     from .sources.archives.archive import open_oci_archive as open_oci_archive
     from .sources.archives.dockerarchive import open_docker_archive as open_docker_archive
     from .sources.archives.spool import Spools
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from .trust.sigstore.requirement import parse_sigstore_signed as parse_sigstore_signed
     from .union import open_with_local_sources as open_with_local_sources
     from .wire.jsonproxy.conversation import Conversation as Conversation
+    from .wire.referrers import list_referrers as list_referrers
+    from .wire.referrers import read_referrer as read_referrer
 
 
 class Room:
@@ -84,7 +87,7 @@ _SIGNED = ("signatures",)
 ROOMS = (
     Room(
         "jsonproxy",
-        ("wire.jsonproxy",),
+        ("wire.jsonproxy", "skopeo"),
         "the JSON protocol of `skopeo experimental-image-proxy`",
         words=("experimental-image-proxy",),
     ),
@@ -106,7 +109,14 @@ ROOMS = (
     Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore", "signatures", "referrers")),
     Room(
         "referrers",
-        ("referrers", "registry.referrers", "sources.layoutreferrers", "sources.referring", "model.referrers"),
+        (
+            "referrers",
+            "registry.referrers",
+            "sources.layoutreferrers",
+            "sources.referring",
+            "model.referrers",
+            "wire.referrers",
+        ),
         "`GET /referrers`; bundles",
         ("signatures",),
     ),
@@ -211,7 +221,7 @@ OFFERS = {
     "with_signatures": Offer("signatures", instead=lambda image, *where: image),  # nothing that verifies would ask
     "convert_manifest": Offer("model.convert", "a Docker manifest in OCI form", _dependency),
     "compose_manifest": Offer("model.convert", "a manifest for what has none", _dependency),
-    "with_layers": Offer("model.convert", "a manifest with other layers", _dependency),
+    "with_stored_layers": Offer("model.convert", "a manifest with other layers", _dependency),
     "encode_config": Offer("model.convert", "GetFullConfig", _dependency),
     "encode_inner_config": Offer("model.convert", "GetConfig", _dependency),
     "fetch_signatures": Offer("registry.signatures", *_SIGNATURES),
@@ -232,6 +242,8 @@ OFFERS = {
     "RegistryReferrers": Offer("registry.referrers", instead=_nothing),
     "LayoutReferrers": Offer("sources.layoutreferrers", instead=_nothing),
     "ImageReferrers": Offer("referrers", "/referrers", _dependency),
+    "list_referrers": Offer("wire.referrers", "/referrers", _dependency),
+    "read_referrer": Offer("wire.referrers", "/referrers", _dependency),
     "ReadAhead": Offer("readahead", instead=_nothing),
     "dial_early": Offer("early", instead=_nothing),
     "open_socks": Offer("net.socks", "proxies by SOCKS 5", _dependency),
@@ -240,6 +252,7 @@ OFFERS = {
     "SegmentedBlob": Offer("segments", "--segments"),
     "open_part_store": Offer("partial.store", "--partial-dir"),
     "Records": Offer("report.records", "--events-fd, --audit-fd and --journal"),
+    "require_own_command": Offer("skopeo", "experimental-image-proxy"),
     "Conversation": Offer("wire.jsonproxy.conversation", "experimental-image-proxy"),
     "explain": Offer("explain.resolve", "explain"),
     "fetch": Offer("fetch.command", "fetch"),

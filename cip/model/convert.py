@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ErrorCode, UnsupportedError, quote
 from . import mediatype
-from .descriptor import Descriptor, digest_of
+from .descriptor import UNKNOWN_SIZE, Descriptor, digest_of
 from .jsontree import JsonNode, parse_json, replace_surrogates
 from .manifest import Manifest
 
@@ -63,6 +63,21 @@ def compose_manifest(config: Descriptor, layers: Sequence[Descriptor], **media_t
     """A manifest of this config and these layers, with its own media type if one is given."""
     entries = [_descriptor_members(each) for each in (config, *layers)]
     return _encode({"schemaVersion": 2, **media_type, "config": entries[0], "layers": entries[1:]})
+
+
+def with_stored_layers(
+    manifest: Manifest, data: bytes, layers: Sequence[Descriptor], read_config: Callable[[], bytes], where: str
+) -> bytes:
+    """`manifest`, whose bytes are `data`, in OCI form and with the layers as a storage has them.
+
+    Raises UnsupportedError for a layer that cannot be rebuilt, and what `read_config` and `convert_manifest` raise.
+    """
+    for layer in layers:
+        if layer.size == UNKNOWN_SIZE:
+            raise UnsupportedError(f"{where}: layer {layer.digest}: cannot be rebuilt from its storage")
+    if manifest.media_type == mediatype.OCI_MANIFEST:
+        return with_layers(data, layers, f"{where}: manifest")
+    return convert_manifest(manifest._replace(layers=tuple(layers)), read_config(), where).manifest
 
 
 def with_layers(manifest: bytes, layers: Sequence[Descriptor], where: str) -> bytes:

@@ -22,15 +22,14 @@ from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from .. import __version__, log
+from .. import __version__, log, rooms
 from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, SourceError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
-from ..model.mediatype import OCI_INDEX
 from ..net.lines import REQUEST_BODY_LIMIT, Chunks, EndedError, Lines, MalformedError, Requests, framing_of, words_of
 from .fds import Output, receive_into
 from .problem import RequestFault, encode, http_status, one_line, problem, seconds_to_wait, unforeseen
-from .target import artifact_type_of, parse_target
+from .target import parse_target
 
 if TYPE_CHECKING:
     from ..image import Image
@@ -266,17 +265,10 @@ class Conversation(BaseHTTPRequestHandler):
         self._send_document(200, manifest.media_type, manifest.data, fields)
 
     def _answer_referrers(self, name: str) -> None:
-        wanted = artifact_type_of(self._target)
-        data, _ = self._opened().referrers(wanted)
-        self._send_document(200, OCI_INDEX, data, {})
+        self._send_document(200, *rooms.list_referrers(self._opened, self._target))
 
     def _answer_referrer(self, name: str) -> None:
-        digest = parse_digest(name)
-        served = self._opened().referrer_manifest(digest)
-        fields = {"Manifest-Digest": str(digest)}
-        if served.verified == "no":
-            fields["Referrers-Verified"] = "no"
-        self._send_document(200, served.media_type, served.data, fields)
+        self._send_document(200, *rooms.read_referrer(self._opened, name))
 
     def _answer_blob(self, name: str) -> None:
         digest = parse_digest(name)

@@ -112,6 +112,8 @@ class Content:
 class FakeImage:
     """`content`, opened once."""
 
+    reference = "fake:"
+
     def __init__(self, content: Content) -> None:
         self._content = content
         self.readers = 0
@@ -126,9 +128,6 @@ class FakeImage:
     def config(self) -> bytes:
         assert self._content.config_gate is None or self._content.config_gate.wait(PATIENCE)
         return CONFIG_C
-
-    def inner_config(self) -> bytes:
-        return b"{}"
 
     def layers(self) -> tuple[Descriptor, ...]:
         return self._content.layers

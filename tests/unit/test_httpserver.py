@@ -27,7 +27,6 @@ from cip.errors import (
     PolicyRejectedError,
 )
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
-from cip.model.mediatype import OCI_INDEX, OCI_MANIFEST
 from cip.wire import httpserver
 from cip.wire.fds import adopt_streams
 from tests.support.fakeimage import ServedReferrer, no_file
@@ -197,56 +196,6 @@ class Manifest(Conversations):
             for target in ("http://x/manifest", "/%6danifest", "/manifest?x=y"):
                 with self.subTest(target):
                     self.assertEqual(line.ask("GET", target).body, MANIFEST)
-
-
-class Referrers(Conversations):
-    """The rows L02, L04, L08, L09b and L14 of bundles.md 6.3."""
-
-    sbom = b'{"an": "sbom"}'
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.image.listed = {digest_of(self.sbom): ServedReferrer(self.sbom, OCI_MANIFEST, "no")}
-
-    def test_the_list_is_an_index(self) -> None:
-        with self.serving() as line:
-            answer = line.ask("GET", "/referrers")
-        self.assertEqual((answer.status, answer.body), (200, b"list of None"))
-        self.assertEqual(answer.field("Content-Type"), OCI_INDEX)
-
-    def test_a_type_can_be_asked_for(self) -> None:
-        with self.serving() as line:
-            for text in ("a/b+json", "a/b%2Bjson", "a%2fb%2bjson"):
-                self.assertEqual(line.ask("GET", f"/referrers?artifactType={text}").body, b"list of a/b+json")
-            for query in ("artifactType=a&artifactType=b", "n=5", "artifactType="):
-                answer = line.ask("GET", f"/referrers?{query}")
-                self.assertEqual((answer.status, answer.problem()["type"]), (400, "request-invalid"))
-
-    def test_a_listed_manifest_is_marked_unless_the_policy_covers_it(self) -> None:
-        with self.serving() as line:
-            answer = line.ask("GET", f"/referrers/{digest_of(self.sbom)}")
-            self.assertEqual((answer.status, answer.body), (200, self.sbom))
-            self.assertEqual(answer.field("Content-Type"), OCI_MANIFEST)
-            self.assertEqual(answer.field("Manifest-Digest"), str(digest_of(self.sbom)))
-            self.assertEqual(answer.field("Referrers-Verified"), "no")
-            self.image.listed[digest_of(b"bundle")] = ServedReferrer(b"bundle", OCI_MANIFEST, "signature")
-            answer = line.ask("GET", f"/referrers/{digest_of(b'bundle')}")
-            self.assertEqual((answer.status, answer.field("Referrers-Verified")), (200, None))
-            answer = line.ask("GET", blob(b"not listed").replace("blobs", "referrers"))
-            self.assertEqual((answer.status, answer.problem()["type"]), (404, "blob-not-in-image"))
-            self.assertEqual(line.ask("GET", "/referrers/sha256:x").problem()["type"], "digest-invalid")
-
-    def test_other_methods_are_as_for_the_manifest(self) -> None:
-        with self.serving() as line:
-            for target in ("/referrers", f"/referrers/{digest_of(self.sbom)}"):
-                wanted, found = line.ask("GET", target), line.ask("HEAD", target)
-                self.assertEqual((found.status, found.body), (200, b""))
-                self.assertEqual(found.field("Content-Length"), str(len(wanted.body)))
-                self.assertEqual(line.ask("OPTIONS", target).field("Allow"), "GET, HEAD, OPTIONS")
-                self.assertEqual(line.ask("POST", target).status, 405)
-            for target in ("/referrers/", "/referrers/a/b", "/Referrers"):
-                answer = line.ask("GET", target)
-                self.assertIn(answer.problem()["type"], ("path-unknown", "digest-invalid"))
 
 
 class Opening(Conversations):

@@ -14,7 +14,6 @@ from cip.model.descriptor import Descriptor, Platform
 from cip.model.manifest import Manifest
 from cip.sources.base import BlobAccess
 from tests.support import images
-from tests.support.roomed import needs_rooms
 
 AMD64, ARM64 = Platform("amd64", "linux", ""), Platform("arm64", "linux", "")
 
@@ -45,10 +44,9 @@ class ImageConfigTest(unittest.TestCase):
     def tell(self, event: str, **members: object) -> None:
         self.told.append({"event": event, **members})
 
-    @needs_rooms("convert")
     def test_it_is_read_once(self) -> None:
         config = self.config()
-        self.assertEqual([config.stored(), config.encoded(), config.stored()], [images.CONFIG_C] * 3)
+        self.assertEqual([config.stored(), config.of_image(), config.stored()], [images.CONFIG_C] * 3)
         self.assertEqual((self.opened, self.told, self.warnings.called), (1, [], False))
 
     def test_another_platform_is_told_once(self) -> None:
@@ -85,7 +83,7 @@ class ImageConfigTest(unittest.TestCase):
         self.assertFalse(self.config(kind="application/vnd.example").is_image())
         self.assertFalse(self.config(size=MANIFEST_LIMIT + 1).is_image())
         with self.assertRaisesRegex(UnsupportedError, "expected an image, found an artifact of type"):
-            self.config(kind="application/vnd.example").encoded()
+            self.config(kind="application/vnd.example").of_image()
 
     def test_wrong_bytes_are_told_as_those_of_the_config(self) -> None:
         config = self.config(size=len(images.CONFIG_C) - 1)

@@ -58,12 +58,13 @@ ROOMS: Mapping[str, frozenset[str]] = {
     | {"hostconfig", "trust", "sources", "registry", "union", "transports"}
     | {"image", "referrers"},
     "fetch": _BELOW_IMAGE | {"hostconfig", "sources", "transports", "image", "opening", "partial", "confine"},
-    "wire": _VALUES | {"content", "temporary", "image", "net.lines"},
+    "wire": _VALUES | {"content", "temporary", "image", "net.lines", "rooms"},
     "explain": _BELOW_IMAGE | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "image"},
     "channels": frozenset({"version", "errors", "model", "content"}),
     "client": frozenset({"version", "errors", "model", "content", "channels", "rooms"}),
     "flags": _VALUES | {"settings"},
     "options": _VALUES | {"settings", "rooms", "flags"},
+    "skopeo": frozenset({"version", "errors", "log", "flags", "options"}),
     "watch": frozenset({"content"}),  # which starts threads
     "confine": _VALUES | {"content", "settings", "programs", "hostconfig", "trust"},  # of trust what a policy asks for
     "cli": _BELOW_IMAGE

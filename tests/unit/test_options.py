@@ -37,31 +37,6 @@ class Words(unittest.TestCase):
                 self.assertEqual((invocation.command, invocation.log_level), (Command.JSON, Level.DEBUG))
 
     @needs_rooms("jsonproxy", "explain")
-    def test_under_the_name_skopeo_only_the_proxy_command_works(self) -> None:
-        for arguments in ([Command.JSON], ["--debug", Command.JSON], ["--policy", "copy", Command.JSON]):
-            self.assertEqual(parse(*arguments, program="skopeo").command, Command.JSON)
-
-    def test_under_the_name_skopeo_every_other_command_says_who_this_is(self) -> None:  # issue 17, row 27
-        for arguments in (
-            ["copy", "a", "b"],
-            ["copy", "--all", "a", "b"],
-            ["--tls-verify=false", "inspect", "--raw", "docker://a/b"],
-            ["--registries-conf", "x", "copy", "--dest-tls-verify=false"],
-            [Command.EXPLAIN, IMAGE],
-            [Command.FETCH, IMAGE, "oci:x"],
-            ["--unknown", "sync"],
-            [IMAGE],
-        ):
-            with (
-                self.subTest(arguments),
-                self.assertRaisesRegex(
-                    UsageError,
-                    "^this is container-image-proxy .* under the name skopeo: expected experimental-image-proxy",
-                ),
-            ):
-                parse(*arguments, program="skopeo")
-
-    @needs_rooms("jsonproxy", "explain")
     def test_wrong_number_of_words_is_refused(self) -> None:
         for arguments in ([], [IMAGE, IMAGE], [Command.JSON, IMAGE], [Command.EXPLAIN]):
             with self.subTest(arguments), self.assertRaisesRegex(UsageError, "expected (one image name|no argument)"):
@@ -231,7 +206,7 @@ class Help(unittest.TestCase):
                 self.assertEqual(bool(title), bool(option.help), option.name)
 
     def test_help_and_version_are_answers(self) -> None:
-        self.assertIn("--sockfd", parse("--help", program="skopeo").answer)
+        self.assertIn("--sockfd", parse("--help").answer)
         self.assertIn("--retry-delay", parse("--help", "all").answer)
         self.assertIn("--retry-delay", parse("-h", "all").answer)
 

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ... import log
+from ... import log, rooms
 from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
 from ...model.descriptor import Digest
 from ...model.jsontree import JsonNode
@@ -111,6 +111,11 @@ class Requests:
             raise InvalidInputError(f"there is no open image {image_id}")
         return handle
 
+    def _config(self, image_id: int) -> tuple[bytes, str]:
+        """The config of an image, and what messages call it."""
+        image = self._handle(image_id).image
+        return image.config(), f"{image.reference}: config"
+
     # --- methods ---
 
     def _initialize(self) -> Reply:
@@ -156,10 +161,10 @@ class Requests:
         return self._piped(manifest.data, str(manifest.digest))
 
     def _get_full_config(self, image_id: int) -> Reply:
-        return self._piped(self._handle(image_id).image.config())
+        return self._piped(rooms.encode_config(*self._config(image_id)))
 
     def _get_config(self, image_id: int) -> Reply:
-        return self._piped(self._handle(image_id).image.inner_config())
+        return self._piped(rooms.encode_inner_config(*self._config(image_id)))
 
     def _get_layer_info(self, image_id: int) -> Reply:
         return Reply(_layer_info(self._handle(image_id).image))
