@@ -113,7 +113,7 @@ class EarlySocket:
             connection.connect()
             outcome = connection
         except CipError as error:
-            log.debug("%s: the early connection failed: %s", connection.route.name, error)
+            log.debug("%s: the early connection failed: %s", connection.name, error)
             outcome = None if cancellation.cancelled else error.with_traceback(None)
         finally:  # whatever happened, a request must not wait for it
             cancellation.attach(None)

@@ -11,19 +11,11 @@ from collections.abc import Callable, Sequence
 
 from . import log, rooms
 from .content import require_content, start_timer, timed, undo_on_error
-from .errors import (
-    CipError,
-    ErrorCode,
-    ImageAbsentError,
-    InvalidDigestError,
-    InvalidDocumentError,
-    UnsupportedError,
-    strip_reference,
-)
+from .errors import CipError, ErrorCode, ImageAbsentError, InvalidDocumentError, UnsupportedError, strip_reference
 from .events import Events
 from .hostconfig.machine import host_platforms
 from .image import AcceptedManifest, Image
-from .model.descriptor import Descriptor, Digest, Platform, digest_of
+from .model.descriptor import Descriptor, Digest, Platform, digest_of, require_sha256
 from .model.manifest import Index, Manifest, parse_manifest
 from .model.platform import choose_instance
 from .model.reference import Transport, parse_image_reference
@@ -134,7 +126,7 @@ class ImageOpener:
         digest = digest_of(top.data)
         named = source.identity.docker.digest if source.identity.docker else None
         if named is not None:
-            _require_sha256(named)
+            require_sha256(named)
             require_content(top.data, named, f"{text}: manifest")
         unverified = self._unverified(source, top.data, digest, None)
 
@@ -261,10 +253,3 @@ class _Reliable:
             rooms.require_reliable(self._run_gpgv)
             self._passed = True
         return self._run_gpgv(keyring, message)
-
-
-def _require_sha256(digest: Digest) -> None:
-    """Images of registries are named by sha256 alone, because registries serve no other (decisions.md section 10)."""
-    if digest.algorithm != "sha256":
-        why = "a manifest can only be named by sha256"
-        raise InvalidDigestError(str(digest), why, code=ErrorCode.DIGEST_UNSUPPORTED)

@@ -61,6 +61,16 @@ def parse_digest(text: str) -> Digest:
     return Digest(algorithm, encoded)
 
 
+def require_sha256(digest: Digest) -> None:
+    """Return only for the name of a manifest: registries serve no other, so none has another (decisions.md 10).
+
+    Raises InvalidDigestError (digest-unsupported).
+    """
+    if digest.algorithm != "sha256":
+        why = "a manifest can only be named by sha256"
+        raise InvalidDigestError(str(digest), why, code=ErrorCode.DIGEST_UNSUPPORTED)
+
+
 def digest_of(data: bytes | memoryview) -> Digest:
     """The sha256 digest of `data`."""
     return Digest("sha256", hashlib.sha256(data).hexdigest())
@@ -95,14 +105,12 @@ def read_descriptor(node: JsonNode) -> Descriptor:
     Raises InvalidDocumentError naming the spot: `manifest: layers[2].size: expected an integer, found a string`.
     """
     node.require_exact_case(_MEMBERS)
-    media_type = node.get("mediaType")
-    urls = node.get("urls")
     annotations = node.get("annotations")
     return Descriptor(
-        media_type.as_str() if media_type else "",
+        node.text("mediaType"),
         _read_digest(node["digest"]),
         node["size"].as_int(minimum=0, maximum=MAX_SIZE),
-        tuple(item.as_str() for item in urls.items()) if urls else (),
+        tuple(item.as_str() for item in node.array("urls")),
         {key: value.as_str() for key, value in annotations.members()} if annotations else _NO_ANNOTATIONS,
     )
 

@@ -83,7 +83,7 @@ def read_manifest(root: JsonNode, announced: str) -> Manifest | Index:
 
 def _media_type(root: JsonNode, announced: str) -> str:
     """The type that `root` is read as, one of `_READABLE_TYPES`."""
-    stated = _text(root, "mediaType")
+    stated = root.text("mediaType")
     schema_version = root.get("schemaVersion")
     version = schema_version.as_int() if schema_version else 0
     found = announced if announced in _KNOWN_TYPES else _guess(root, stated, version)
@@ -111,7 +111,7 @@ def _guess(root: JsonNode, stated: str, version: int) -> str:
             raise UnsupportedError(why, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
         root.fail("expected an image manifest or index, found neither mediaType nor a schemaVersion of 2")
     config = root.get("config")
-    config_type = _text(config, "mediaType") if config else ""
+    config_type = config.text("mediaType") if config else ""
     if config_type == mediatype.DOCKER_CONFIG:
         return mediatype.DOCKER_MANIFEST
     manifests = root.get("manifests")
@@ -138,7 +138,7 @@ def _read_manifest(root: JsonNode, media_type: str) -> Manifest:
         for node, layer in zip(nodes, layers, strict=True):
             if layer.media_type not in mediatype.DOCKER_TYPES:
                 node.fail(f"expected a Docker layer type, found {quote(layer.media_type)}")
-    return Manifest(media_type, read_descriptor(root["config"]), layers, _text(root, "artifactType"))
+    return Manifest(media_type, read_descriptor(root["config"]), layers, root.text("artifactType"))
 
 
 def _read_index(root: JsonNode, media_type: str) -> Index:
@@ -153,7 +153,7 @@ def read_entry(node: JsonNode) -> IndexEntry:
         return IndexEntry(descriptor, None)
     platform.require_exact_case(_PLATFORM_MEMBERS)
     return IndexEntry(
-        descriptor, Platform(_text(platform, "architecture"), _text(platform, "os"), _text(platform, "variant"))
+        descriptor, Platform(platform.text("architecture"), platform.text("os"), platform.text("variant"))
     )
 
 
@@ -164,9 +164,3 @@ def _bounded(array: JsonNode, limit: int) -> list[JsonNode]:
         why = f"expected at most {limit} elements, found {len(nodes)}"
         raise InvalidDocumentError(array.where, why, code=ErrorCode.LIMIT_EXCEEDED)
     return nodes
-
-
-def _text(node: JsonNode, key: str) -> str:
-    """A string member, empty when absent or null."""
-    member = node.get(key)
-    return member.as_str() if member else ""

@@ -23,7 +23,7 @@ from ipaddress import ip_address, ip_network
 from itertools import zip_longest
 from typing import NamedTuple
 
-from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
+from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted
 from .limits import POLL, Limits
 from .url import Origin
 
@@ -213,21 +213,6 @@ def connect(
     """
     with closing(_Race(origin, limits, via)) as race:
         return race.run(list(addresses), delay)
-
-
-def connect_local(path: str, limits: Limits) -> socket.socket:
-    """A socket connected to a server on this host; the caller closes it. Raises SourceError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(limits.seconds(limits.times.connect, Phase.CONNECT, path, "direct"))
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        why = system_reason(error)
-        if isinstance(error, TimeoutError):
-            raise NetworkError.at(path, why, code=ErrorCode.TIMEOUT, phase=Phase.CONNECT) from error
-        raise SourceError.at(path, why, phase=Phase.CONNECT) from error
-    return sock
 
 
 class _Race:

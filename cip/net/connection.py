@@ -18,16 +18,7 @@ from typing import NamedTuple
 from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, Phase, SourceError
 from ..hostconfig.proxyenv import Proxy, describe_way
-from .addresses import (
-    Address,
-    AddressClass,
-    ConnectedSocket,
-    classify_name,
-    connect,
-    connect_local,
-    require_allowed,
-    resolve,
-)
+from .addresses import Address, AddressClass, ConnectedSocket, classify_name, connect, require_allowed, resolve
 from .channel import Channel
 from .limits import POLL, Limits
 from .response import Response
@@ -40,20 +31,11 @@ FAILED_SECONDS = 3.0  # for which the failure of a connection that was expected 
 
 
 class Route(NamedTuple):
-    """What a connection is shared by: the same origin, the same TLS identity, the same proxy.
-
-    `socket_path` is that of a server on this host, whose `origin` is a name only.
-    """
+    """What a connection is shared by: the same origin, the same TLS identity, the same proxy."""
 
     origin: Origin
     identity: TlsIdentity
     proxy: Proxy | None = None
-    socket_path: str = ""
-
-    @property
-    def name(self) -> str:
-        """Whom we speak to, for messages."""
-        return self.socket_path or self.origin.address
 
     @property
     def absolute(self) -> bool:
@@ -82,6 +64,7 @@ class Connection(http.client.HTTPConnection):
     def __init__(self, route: Route, contexts: TlsContexts) -> None:
         super().__init__(route.origin.host, route.origin.port)
         self.route = route
+        self.name = route.origin.address  # whom we speak to, for messages
         self.address: Address | None = None
         self.uses = 0  # answers received so far
         self.idle_since = 0.0
@@ -122,7 +105,7 @@ class Connection(http.client.HTTPConnection):
         route, limits = self.route, self.limits
         if route.origin.scheme == "https":
             self._contexts.prepare(route.identity)
-        sock, self.address = self._open_socket()
+        sock, self.address = self.open_socket()
         channel = self._channel(sock, NO_IDENTITY)
         try:
             if route.proxy is not None and route.proxy.scheme == "https":
@@ -141,7 +124,7 @@ class Connection(http.client.HTTPConnection):
         self.sock = channel
 
     def _channel(self, sock: Socket, identity: TlsIdentity) -> Channel:
-        channel = Channel(sock, self.limits, self.route.name, self.route.via, identity)
+        channel = Channel(sock, self.limits, self.name, self.route.via, identity)
         self.limits.cancellation.attach(channel.interrupt)
         return channel
 
@@ -156,11 +139,9 @@ class Connection(http.client.HTTPConnection):
             error.phase = Phase.PROXY
             raise
 
-    def _open_socket(self) -> tuple[socket.socket, Address | None]:
+    def open_socket(self) -> tuple[socket.socket, Address | None]:
         """A connected socket to the origin or its proxy, and where that is."""
         route, limits, proxy = self.route, self.limits, self.route.proxy
-        if route.socket_path:
-            return connect_local(route.socket_path, limits), None
         nearest = route.origin if proxy is None else Origin("http", proxy.host, proxy.port)
         try:
             if self.early is not None and (found := self.early()):

@@ -112,13 +112,11 @@ class Opener(urllib.request.OpenerDirector):
     `handlers` are those that answer for a status, as `Redirects`; what none of them takes is the answer.
     """
 
-    def __init__(
-        self, network: Network, identity: TlsIdentity, *handlers: urllib.request.BaseHandler, socket_path: str = ""
-    ) -> None:
+    def __init__(self, network: Network, identity: TlsIdentity, *handlers: urllib.request.BaseHandler) -> None:
         super().__init__()
         self.identity = identity
         self.network = network
-        self.transport = Transport(network, identity, socket_path)
+        self.transport = Transport(network, identity)
         self.addheaders = [("User-Agent", network.user_agent), ("Accept-Encoding", "identity")]
         for handler in (self.transport, urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
             self.add_handler(handler)
@@ -134,11 +132,10 @@ class Opener(urllib.request.OpenerDirector):
 class Transport(urllib.request.AbstractHTTPHandler):
     """Sends a request over a kept connection or a new one. The library's `do_open` closes each behind its answer."""
 
-    def __init__(self, network: Network, identity: TlsIdentity, socket_path: str) -> None:
+    def __init__(self, network: Network, identity: TlsIdentity) -> None:
         super().__init__()
         self._network = network
         self._identity = identity
-        self._socket_path = socket_path
         self._reached: frozenset[AddressClass] = frozenset()  # where the endpoint itself was found
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
@@ -218,8 +215,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
     def route_to(self, origin: Origin) -> Route:
         """How an origin is reached; only here is a proxy chosen, and the absolute form of a target written."""
         identity = self._identity if origin.scheme == "https" else NO_IDENTITY
-        proxy = None if self._socket_path else self._network.choose_proxy(origin)
-        return Route(origin, identity, proxy, self._socket_path)
+        return Route(origin, identity, self._network.choose_proxy(origin))
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """URLs of http and https, read strictly: two readers that disagree about a host are an attack (RFC 3986, RFC 9110 4.2).
 
-Forms are `urllib.parse`'s. URLs are not: it accepts and repairs what a registry has no reason to send, such as spaces,
-backslashes and line breaks, takes `//a` behind a host for another host, and knows nothing of ports out of range.
+Forms and relative references are `urllib.parse`'s. URLs are not: it accepts and repairs what a registry has no reason
+to send, such as spaces, backslashes and line breaks, and knows nothing of ports out of range.
 """
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urljoin
 
 from ..errors import InvalidInputError, quote, redacted
 
@@ -129,20 +129,8 @@ def join_url(base: Url, location: str) -> Url:
     """
     if re.match(_SCHEME, location):
         return parse_foreign_url(location)
-    scheme = base.origin.scheme
-    if location.startswith("//"):
-        return parse_foreign_url(f"{scheme}:{location}")
-    head = f"{scheme}://{base.origin.authority}"
-    path, _, query = base.target.partition("?")
-    reference = location.partition("#")[0]
-    if not reference:
-        return base
-    if reference.startswith("?"):
-        return parse_foreign_url(head + path + reference)
-    if not reference.startswith("/"):
-        reference = path.rpartition("/")[0] + "/" + reference
-    path, mark, query = reference.partition("?")
-    return parse_foreign_url(head + _without_dots(path) + mark + query)
+    location = _encode_foreign(location, quote(location.partition("?")[0]))  # else line breaks would be dropped
+    return parse_foreign_url(urljoin(f"{base.origin.scheme}://{base.origin.authority}{base.target}", location))
 
 
 def encode_form(pairs: Sequence[tuple[str, str]]) -> str:
@@ -163,20 +151,3 @@ def _encode_foreign(text: str, shown: str) -> str:
         return re.sub(_TO_ENCODE, lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8")), text)
     except UnicodeEncodeError as error:
         raise InvalidInputError(f"URL {shown}: not valid UTF-8") from error
-
-
-def _without_dots(path: str) -> str:
-    """RFC 3986, 5.2.4."""
-    kept: list[str] = []
-    parts = path.split("/")
-    for position, part in enumerate(parts):
-        last = position == len(parts) - 1
-        if part == "..":
-            if len(kept) > 1:
-                kept.pop()
-        elif part != ".":
-            kept.append(part)
-            continue
-        if last:
-            kept.append("")
-    return "/".join(kept)

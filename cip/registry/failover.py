@@ -162,8 +162,3 @@ def ask_endpoints(
                 repeats.tell(current.failures, error, wait, error.digest)
                 clock.sleep(wait, limits.cancellation)
             candidates.current = following
-
-
-def ask_endpoint(place: P, ask: Callable[[Limits], T], repeats: Repeats, limits: Limits, phase: Phase) -> T:
-    """The answer of one endpoint, with all repeats. Raises what `ask` raises."""
-    return ask_endpoints((place,), lambda _, mine: ask(mine), repeats, limits, phase)[1]

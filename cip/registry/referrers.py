@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from ..errors import CipError, InvalidInputError, Phase, RegistryError, quote
+from ..errors import CipError, InvalidInputError, RegistryError, quote
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
 from ..model.descriptor import Descriptor, Digest, digest_of
@@ -25,9 +25,8 @@ from ..sources.referring import ReferrerList
 from .answers import require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of, read_manifest
-from .failover import ask_endpoint
 from .session import RegistrySession
-from .signatures import has_attached, read_signature_blob
+from .signatures import ask_alone, has_attached, read_signature_blob
 
 PAGE_LIMIT = 64  # pages of one list
 SHOWN_DIGITS = 12  # of a tag, in a sentence
@@ -236,4 +235,4 @@ class _Listed:
         return parse_referrers(data, where)
 
     def _repeat(self, ask: Callable[[Limits], T], limits: Limits) -> T:
-        return ask_endpoint(self._endpoint, ask, self._session.repeats, limits, Phase.SIGNATURE)
+        return ask_alone(self._endpoint, ask, self._session, limits)

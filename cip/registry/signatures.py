@@ -53,7 +53,7 @@ from .answers import Complaint, refusal, require_uncompressed
 from .authorization import basic_authorization
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of
-from .failover import ask_endpoint
+from .failover import ask_endpoints
 from .session import RegistrySession
 
 _NOT_ABSENCE = frozenset({"NAME_UNKNOWN", "UNAUTHORIZED", "DENIED"})  # of the repository, or of our access to it
@@ -100,6 +100,11 @@ def locations_of_signatures(endpoint: Endpoint, settings: Settings) -> tuple[str
     if place.attachments:
         found.append(f"sigstore attachments of {endpoint.reference.name}")
     return tuple(found)
+
+
+def ask_alone(endpoint: Endpoint, ask: Callable[[Limits], T], session: RegistrySession, limits: Limits) -> T:
+    """What this endpoint answers to `ask`, with all repeats. Raises what `ask` raises."""
+    return ask_endpoints((endpoint,), lambda _, mine: ask(mine), session.repeats, limits, Phase.SIGNATURE)[1]
 
 
 def ask_for_signatures(endpoint: Endpoint, limits: Limits) -> bool:
@@ -281,7 +286,7 @@ class _Fetch:
 
     def _repeat(self, ask: Callable[[Limits], T]) -> T:
         """`ask` with the repeats of any other document."""
-        return ask_endpoint(self._endpoint, ask, self._session.repeats, self._limits, Phase.SIGNATURE)
+        return ask_alone(self._endpoint, ask, self._session, self._limits)
 
 
 def _unreadable(where: str, why: str) -> SignatureError:

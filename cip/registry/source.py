@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from .. import rooms
 from ..content import BlobReader, require_content
-from ..errors import ErrorCode, InvalidDigestError, Phase, failing
+from ..errors import Phase, failing
 from ..hostconfig.registriesconf import RegistriesConfig
 from ..model import mediatype
-from ..model.descriptor import Descriptor, Digest
+from ..model.descriptor import Descriptor, Digest, require_sha256
 from ..model.reference import DockerReference, ImageReference, Transport, docker_identity
 from ..net.limits import Cancellation, Limits
 from ..net.opener import Opener
@@ -45,9 +45,8 @@ def open_registry(
     """
     named = reference.docker
     assert named is not None  # the parser of docker:// sets it
-    if named.digest is not None and named.digest.algorithm != "sha256":
-        why = "a manifest can only be named by sha256"
-        raise InvalidDigestError(str(named.digest), why, code=ErrorCode.DIGEST_UNSUPPORTED)
+    if named.digest is not None:
+        require_sha256(named.digest)
     places = registries.places(named)
     endpoints = [Endpoint(place, named, settings, registries, session) for place in places]
     return RegistrySource(named, endpoints, settings, session)

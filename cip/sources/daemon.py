@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
@@ -26,10 +27,11 @@ from ..errors import (
     UsageError,
     quote,
     quote_own,
+    system_reason,
 )
 from ..model.jsontree import parse_json
 from ..model.reference import ImageReference, Transport, docker_identity, nameless_identity
-from ..net.connection import Connection, ConnectionPool
+from ..net.connection import Connection, ConnectionPool, Route
 from ..net.limits import Cancellation, Clock, Limits
 from ..net.opener import Network, Opener, Request
 from ..net.redaction import Secrets
@@ -108,6 +110,33 @@ def open_daemon(
         return DockerArchiveSource(reference.text, identity, archive, Choice(), spools, programs)
 
 
+class _LocalConnection(Connection):
+    """A connection to the server on this host whose socket is at `path`."""
+
+    def __init__(self, route: Route, contexts: TlsContexts, path: str) -> None:
+        super().__init__(route, contexts)
+        self.name = path
+
+    def open_socket(self) -> tuple[socket.socket, None]:
+        """A socket connected to it. Raises SourceError."""
+        return connect_local(self.name, self.limits), None
+
+
+def connect_local(path: str, limits: Limits) -> socket.socket:
+    """A socket connected to a server on this host; the caller closes it. Raises SourceError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(limits.seconds(limits.times.connect, Phase.CONNECT, path, "direct"))
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        why = system_reason(error)
+        if isinstance(error, TimeoutError):
+            raise NetworkError.at(path, why, code=ErrorCode.TIMEOUT, phase=Phase.CONNECT) from error
+        raise SourceError.at(path, why, phase=Phase.CONNECT) from error
+    return sock
+
+
 class _Export:
     """Conversations with one daemon. Waits are bounded: `times.opening` for all of it, `times.idle` between bytes."""
 
@@ -119,13 +148,15 @@ class _Export:
         # neither a proxy nor the budget of the network: a daemon belongs to this host, or is spoken to like one
         self._network = Network(
             ConnectionPool(1),
-            lambda route: Connection(route, contexts),
+            lambda route: (
+                _LocalConnection(route, contexts, address.path) if address.path else Connection(route, contexts)
+            ),
             None,
             lambda origin: None,
             settings.user_agent,
             Secrets(),  # none is ever sent to a daemon
         )
-        self._opener = Opener(self._network, _identity(text, settings), socket_path=address.path)
+        self._opener = Opener(self._network, _identity(text, settings))
         # the first byte may take as long as the daemon packs the image: until the deadline
         times = self._times._replace(idle=self._times.opening)
         self._limits = Limits(clock, times, Cancellation(), clock.monotonic() + times.opening)

@@ -52,21 +52,10 @@ class Tree:
         with _Walk(self._root, path, self._escape) as walk:
             return walk.open_file()
 
-    def open_parent(self, path: bytes) -> tuple[int, bytes]:
-        """A descriptor of the directory that the last element of `path` lies in, for the caller to close; the element.
-
-        Raises OSError as `open_file`.
-        """
-        parent, _, name = path.rstrip(b"/").rpartition(b"/")
-        if name in (b"", b".", b".."):
-            raise OSError(errno.EINVAL, "not the name of a file")
-        with _Walk(self._root, parent, self._escape) as walk:
-            return walk.open_directory(), name
-
-    def subtree(self, path: bytes, escape: Escape = Escape.REFUSED) -> Tree:
-        """The directory at `path` as a tree of its own, for the caller to close. Raises OSError as `open_file`."""
+    def open_directory(self, path: bytes) -> int:
+        """A descriptor of the directory at `path`, for the caller to close. Raises OSError as `open_file`."""
         with _Walk(self._root, path, self._escape) as walk:
-            return Tree(walk.open_directory(), escape)
+            return walk.open_directory()
 
     def close(self) -> None:
         """Release the directory; files opened before stay open."""

@@ -78,15 +78,15 @@ class Beneath(LeakCheckedTestCase):
         with self.assertRaises(NotADirectoryError):
             Tree.at(str(self.directory / "link"))
 
-    def test_a_parent_is_opened_for_a_file_in_it(self) -> None:
+    def test_a_directory_is_opened_for_the_files_in_it(self) -> None:
         tree = Tree.at(str(self.root))
         self.addCleanup(tree.close)
-        for path in (b"a/b/file", b"a/b/../b/file/"):
-            parent, name = tree.open_parent(path)
+        for path in (b"a/b", b"a/b/../b/"):
+            parent = tree.open_directory(path)
             self.addCleanup(os.close, parent)
-            self.assertEqual((name, os.stat(name, dir_fd=parent).st_size), (b"file", 6))
-        with self.assertRaisesRegex(OSError, "not the name of a file"):
-            tree.open_parent(b"a/..")
+            self.assertEqual(os.stat("file", dir_fd=parent).st_size, 6)
+        with self.assertRaises(NotADirectoryError):
+            tree.open_directory(b"a/b/file")
 
 
 if __name__ == "__main__":

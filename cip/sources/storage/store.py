@@ -126,10 +126,10 @@ class Store:
         why = f"{what}: the store has no directory of its files; it may be in an additional layer store"
         with _reading(what, UnsupportedError(why)):
             if self.driver == "vfs":
-                return self._tree.subtree(base.encode(), Escape.CONFINED)
+                return Tree(self._tree.open_directory(base.encode()), Escape.CONFINED)
             if self._exists(f"{base}/composefs-data"):
                 raise UnsupportedError(f"{what}: the store keeps it as composefs, which cannot be read without a mount")
-            return self._tree.subtree(f"{base}/diff".encode(), Escape.CONFINED)
+            return Tree(self._tree.open_directory(f"{base}/diff".encode()), Escape.CONFINED)
 
     def close(self) -> None:
         """Release the root and the lists."""
@@ -138,7 +138,7 @@ class Store:
 
     def _exists(self, path: str) -> bool:
         try:
-            self._tree.subtree(path.encode()).close()
+            os.close(self._tree.open_directory(path.encode()))
         except FileNotFoundError:
             return False
         return True

@@ -184,7 +184,7 @@ class DirectoryFiles:
                     raise
                 continue
             if depth == 0:
-                self._remember(directory, name)
+                self._remember(directory)
             return descriptor
         raise AssertionError("the loop returns or raises")
 
@@ -199,10 +199,10 @@ class DirectoryFiles:
             self._trees.append(self._below[len(self._trees) - 1]())
         return self._trees[depth]
 
-    def _remember(self, directory: bytes, name: bytes) -> None:
+    def _remember(self, directory: bytes) -> None:
         self._forget()
         try:
-            descriptor, _ = self._trees[0].open_parent(name)
+            descriptor = self._trees[0].open_directory(directory)
         except OSError:
             return  # nothing is lost but time
         self._parent = (directory, descriptor)

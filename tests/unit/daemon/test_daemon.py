@@ -75,7 +75,7 @@ class DaemonTestCase(LeakCheckedTestCase):
         self.addCleanup(played.close)
         reference = parse_image_reference(f"docker-daemon:{rest}")
 
-        with mock.patch.object(connection, "connect_local", lambda path, limits: played.connect()):
+        with mock.patch.object(daemon, "connect_local", lambda path, limits: played.connect()):
             settings = Settings(tmpdir=str(self.directory), times=self.times)
             spools = spools or Spools(TemporarySpace(settings.tmpdir, 1 << 30))
             source = open_daemon(reference, settings, spools, DirectPrograms())
