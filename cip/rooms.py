@@ -73,12 +73,7 @@ class Room:
     """
 
     def __init__(
-        self,
-        name: str,
-        modules: tuple[str, ...],
-        gives: str,
-        needs: tuple[str, ...] = (),
-        words: tuple[str, ...] = (),
+        self, name: str, modules: tuple[str, ...], gives: str, needs: tuple[str, ...] = (), words: tuple[str, ...] = ()
     ) -> None:
         self.name, self.modules, self.gives, self.needs, self.words = name, modules, gives, needs, words
 

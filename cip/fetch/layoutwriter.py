@@ -27,7 +27,7 @@ from ..partial.blob import PartialBlob
 from ..partial.part import Part
 from ..partial.store import PartStore
 from ..sources.base import OpenRest
-from ..sources.files import open_regular, read_document, refused
+from ..sources.files import open_regular, read_document
 from ..sources.layout import INDEX_NAME, entries_of
 
 LAYOUT_NAME = "oci-layout"

@@ -21,7 +21,7 @@ from tests.support.tally import tally_of_unittest
 ROOT = Path(__file__).resolve().parents[2]
 VENDOR = ROOT / "tests" / "packaging" / "vendor"
 # What a vendor takes at least. The goal is 7,500 lines of code in 65 files; these may only become smaller.
-CORE_LINES = 8654
+CORE_LINES = 8291
 CORE_FILES = 64
 SPOOLED = ("archives", "daemon", "tarball")  # they share temporary files, so the first thing that lacks is this one
 

@@ -20,7 +20,6 @@ from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.reference import Transport, parse_image_reference, path_identity
 from cip.partial.part import BLOCK
 from cip.settings import PlatformOptions
-from cip.sources.files import refused
 from cip.sources.keptsignatures import read_layout_signatures
 from cip.sources.layout import ENTRY_LIMIT, LayoutFiles, LayoutSource
 from cip.sources.layoutreferrers import LayoutReferrers
