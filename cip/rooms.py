@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .model.convert import encode_config as encode_config
     from .model.convert import encode_inner_config as encode_inner_config
     from .model.convert import with_stored_layers as with_stored_layers
+    from .model.localreference import parse_local_reference as parse_local_reference
     from .model.referrers import SUBJECT_KEY as SUBJECT_KEY
     from .model.referrers import VERIFIED_KEY as VERIFIED_KEY
     from .model.referrers import parse_referrers as parse_referrers
@@ -116,7 +117,7 @@ ROOMS = (
         ("signatures",),
     ),
     Room("convert", ("model.convert",), "Docker's manifests in OCI form; `GetFullConfig`"),
-    Room("archives", ("sources.archives", "temporary"), "`oci-archive:`, `docker-archive:`"),
+    Room("archives", ("sources.archives", "temporary", "model.localreference"), "`oci-archive:`, `docker-archive:`"),
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
     Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
@@ -207,6 +208,7 @@ def _nothing(*given: object, **named: object) -> None:
 
 _SIGNATURES = ("signatures", _dependency)
 OFFERS = {
+    "parse_local_reference": Offer("model.localreference", "archives, daemons and local storages", _transport),
     "open_oci_archive": Offer("sources.archives.archive", "oci-archive:", _transport),
     "open_docker_archive": Offer("sources.archives.dockerarchive", "docker-archive:", _transport),
     "open_daemon": Offer("sources.daemon", "docker-daemon:", _transport),

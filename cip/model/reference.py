@@ -5,10 +5,10 @@ The grammar is that of registry.md 1 and images.md 2. All classes are ASCII, all
 """
 
 import re
-from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from .. import rooms
 from ..errors import CipError, InvalidReferenceError, UnsupportedError, quote, strip_reference
 from .descriptor import Digest, parse_digest
 
@@ -224,14 +224,21 @@ def parse_image_reference(text: str) -> ImageReference:
     if name in UNSUPPORTED_TRANSPORTS:
         raise UnsupportedError(f"transport {name!r} is not supported, expected one of {', '.join(Transport)}")
     _refuse_user(text)
-    parser = _PARSERS.get(name)
-    if parser is None:
+    if name not in tuple(Transport):
         left_out = "/" in name or "." in name  # as in a host or a path, and in no transport
         hint = f"; {_how_written(name)}" if left_out else ""
         known = ", ".join(Transport)
         why = f"unknown transport {quote(strip_reference(name))}, expected one of {known}{hint}"
         raise InvalidReferenceError(text, why)
-    return parser(text, rest)
+    match Transport(name):
+        case Transport.DOCKER:
+            return _parse_docker(text, rest)
+        case Transport.OCI:
+            return _parse_layout(text, rest)
+        case Transport.DIR:
+            return ImageReference(Transport.DIR, text, path=rest)
+        case transport:
+            return rooms.parse_local_reference(transport, text, rest)
 
 
 def _parse_docker(text: str, rest: str) -> ImageReference:
@@ -239,11 +246,11 @@ def _parse_docker(text: str, rest: str) -> ImageReference:
         raise InvalidReferenceError(text, "expected docker:// in front of the name")
     if rest.endswith(_UNKNOWN_DIGEST):
         raise InvalidReferenceError(text, f"{_UNKNOWN_DIGEST} names nothing that can be read")
-    parsed = _quoting(text, rest[2:])
+    parsed = parse_part(text, rest[2:])
     return ImageReference(Transport.DOCKER, text, docker=parsed.tagged())
 
 
-def _quoting(text: str, part: str) -> DockerReference:
+def parse_part(text: str, part: str) -> DockerReference:
     """Parse `part`, but complain about the whole `text` that the user wrote."""
     try:
         return parse_docker_reference(part)
@@ -251,86 +258,27 @@ def _quoting(text: str, part: str) -> DockerReference:
         raise InvalidReferenceError(text, error.why) from error
 
 
+def parse_position(text: str, position: str) -> int:
+    """The number behind the @ that chooses one of several images. Raises InvalidReferenceError about `text`."""
+    match = re.fullmatch(_INDEX, position)
+    if match is None or int(match[1]) >= 2**63:
+        raise InvalidReferenceError(text, f"{quote(position)} is not an image index, expected @ with a number from 0")
+    return int(match[1])
+
+
+def require_image_name(text: str, name: str) -> None:
+    """Return only for a name that a layout may give to an image, or none. Raises InvalidReferenceError about `text`."""
+    if name and not re.fullmatch(_LAYOUT_NAME, name):
+        raise InvalidReferenceError(text, f"{quote(name)} is not an image name")
+
+
 def _parse_layout(text: str, rest: str) -> ImageReference:
     path, _, name = rest.partition(":")
     index = None
     if name.startswith("@"):
-        match = re.fullmatch(_INDEX, name)
-        if match is None or int(match[1]) >= 2**63:
-            raise InvalidReferenceError(text, f"{quote(name)} is not an image index, expected @ with a number from 0")
-        index, name = int(match[1]), ""
-    if name and not re.fullmatch(_LAYOUT_NAME, name):
-        raise InvalidReferenceError(text, f"{quote(name)} is not an image name")
+        index, name = parse_position(text, name), ""
+    require_image_name(text, name)
     return ImageReference(Transport.OCI, text, path=path, name=name, index=index)
-
-
-def _parse_oci_archive(text: str, rest: str) -> ImageReference:
-    path, _, name = rest.partition(":")
-    if name and not re.fullmatch(_LAYOUT_NAME, name):
-        raise InvalidReferenceError(text, f"{quote(name)} is not an image name")
-    return ImageReference(Transport.OCI_ARCHIVE, text, path=path, name=name)
-
-
-def _parse_dir(text: str, rest: str) -> ImageReference:
-    return ImageReference(Transport.DIR, text, path=rest)
-
-
-def _parse_docker_archive(text: str, rest: str) -> ImageReference:
-    if not rest:
-        raise InvalidReferenceError(text, "expected a file name")
-    path, colon, name = rest.partition(":")
-    if not colon:
-        return ImageReference(Transport.DOCKER_ARCHIVE, text, path=path)
-    if name.startswith("@"):
-        match = re.fullmatch(_INDEX, name)
-        if match is None or int(match[1]) >= 2**63:
-            raise InvalidReferenceError(text, f"{quote(name)} is not an image index, expected @ with a number from 0")
-        return ImageReference(Transport.DOCKER_ARCHIVE, text, path=path, index=int(match[1]))
-    parsed = _quoting(text, name)
-    if parsed.digest is not None:
-        raise InvalidReferenceError(text, "expected a tag, found a digest")
-    return ImageReference(Transport.DOCKER_ARCHIVE, text, docker=parsed.tagged(), path=path)
-
-
-def _parse_docker_daemon(text: str, rest: str) -> ImageReference:
-    if rest.partition(":")[0] in ("sha256", "sha384", "sha512"):
-        try:
-            digest = parse_digest(rest)
-        except CipError as error:
-            raise InvalidReferenceError(text, str(error)) from error
-        if digest.algorithm != "sha256":
-            raise InvalidReferenceError(text, "expected an image id by sha256")
-        return ImageReference(Transport.DOCKER_DAEMON, text, image_id=digest)
-    parsed = _quoting(text, rest)
-    if parsed.path == "library/sha256" and parsed.domain == DEFAULT_DOMAIN:
-        raise InvalidReferenceError(text, "the repository name sha256 is reserved for image ids")
-    if (parsed.tag is None) == (parsed.digest is None):
-        raise InvalidReferenceError(text, "expected a tag or a digest, found both or neither")
-    return ImageReference(Transport.DOCKER_DAEMON, text, docker=parsed)
-
-
-def _parse_containers_storage(text: str, rest: str) -> ImageReference:
-    if not rest:
-        raise InvalidReferenceError(text, "expected an image name or id")
-    return ImageReference(Transport.CONTAINERS_STORAGE, text, path=rest)
-
-
-def _parse_tarball(text: str, rest: str) -> ImageReference:
-    if not rest:
-        raise InvalidReferenceError(text, "expected at least one file name")
-    return ImageReference(Transport.TARBALL, text, path=rest)
-
-
-_PARSERS: Mapping[str, Callable[[str, str], ImageReference]] = {
-    Transport.DOCKER: _parse_docker,
-    Transport.OCI: _parse_layout,
-    Transport.OCI_ARCHIVE: _parse_oci_archive,
-    Transport.DIR: _parse_dir,
-    Transport.DOCKER_ARCHIVE: _parse_docker_archive,
-    Transport.DOCKER_DAEMON: _parse_docker_daemon,
-    Transport.CONTAINERS_STORAGE: _parse_containers_storage,
-    Transport.TARBALL: _parse_tarball,
-}
 
 
 class ImageIdentity(NamedTuple):

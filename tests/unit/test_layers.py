@@ -28,7 +28,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "version": frozenset(),
     "errors": frozenset(),
     "log": frozenset({"errors"}),
-    "model": frozenset({"errors", "log"}),
+    "model": frozenset({"errors", "log", "rooms"}),
     "settings": _VALUES,
     "content": _VALUES,
     "temporary": frozenset({"errors"}),
