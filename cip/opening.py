@@ -59,13 +59,8 @@ class ImageOpener:
         self._load_policy = load_policy
         self.events = events
         self._audit = audit
-        self._policy: Policy | None = None
+        self.policy: Policy | None = None  # until `prepare` has read it
         self._wanted: tuple[Platform, ...] = ()
-
-    @property
-    def policy(self) -> Policy | None:
-        """The policy, None until `prepare` has read it."""
-        return self._policy
 
     def prepare(self) -> None:
         """Read what every image needs: policy, credential flags, this host's platform. A failed call may be repeated.
@@ -75,8 +70,8 @@ class ImageOpener:
         self._settings.credentials.explicit()
         if not self._wanted:
             self._wanted = host_platforms(self._settings.platform)
-        if self._policy is None:
-            self._policy = self._load_policy()
+        if self.policy is None:
+            self.policy = self._load_policy()
 
     def open(self, text: str, instance: Digest | None = None) -> Image:
         """The image that `text` names, once the policy accepts it.
@@ -189,10 +184,10 @@ class ImageOpener:
 
         `digests` are of what is judged, that of the manifest to be served last; `decide` may add to them.
         """
-        assert self._policy is not None  # `prepare` ran
+        assert self.policy is not None  # `prepare` ran
         signed = self._settings.policy.require_signed
         try:
-            decision = decide(self._policy, signed)
+            decision = decide(self.policy, signed)
         except ImageRejectedError as error:
             self._record(text, digests[-1], index_digest, error.decision)
             raise
@@ -201,13 +196,13 @@ class ImageOpener:
             if not unavailable.decision.accepted:
                 log.warning("%s: the policy refuses the index, and no instance of it can be judged instead", text)
             raise unavailable.cause from unavailable
-        require_complete(decision, self._policy, source.identity, digests, require_signed=signed)
+        require_complete(decision, self.policy, source.identity, digests, require_signed=signed)
         self._record(text, digests[-1], index_digest, decision)
         return decision
 
     def _unverified(self, source: ImageSource, data: bytes, digest: Digest, instance: Digest | None) -> UnverifiedImage:
         image = UnverifiedImage(source.identity, data)
-        if self._policy is not None and not any(each.verifies for each in self._policy.requirements()):
+        if self.policy is not None and not any(each.verifies for each in self.policy.requirements()):
             return image  # no requirement will ask
         return rooms.with_signatures(image, source, digest, instance, self._settings)
 

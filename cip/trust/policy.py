@@ -25,9 +25,9 @@ from ..settings import PolicySource
 if TYPE_CHECKING:
     from ..model.signature import BundleRules, FoundBundles, RawSignature, SignatureResult
 
-NOT_SHARED = "this program knows it, skopeo and podman do not: use --policy"
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
 BUILT_IN = "--insecure-policy"
+_KINDS = ("insecureAcceptAnything", "reject", "signedBaseLayer", "signedBy", "sigstoreSigned")
 _SCOPELESS = frozenset({"", "ostree"})  # known, and their scopes not looked at
 _ATOMIC = r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?"
 
@@ -220,32 +220,22 @@ def _parse_requirements(node: JsonNode, origin: PolicySource) -> tuple[Requireme
 
 
 def _parse_requirement(node: JsonNode, origin: PolicySource) -> Requirement:
+    """Rooms are asked here, and not before: a policy that verifies nothing must not cost what verifying costs."""
     kind = node["type"].as_str()
-    if kind not in _PARSERS:
-        node["type"].fail(f"expected one of {', '.join(_PARSERS)}, found {quote(kind)}")
-    return _PARSERS[kind](node, origin)
-
-
-def _parse_accept(node: JsonNode, origin: PolicySource) -> Requirement:
-    node.require_only(("type",))
-    return InsecureAcceptAnything()
-
-
-def _parse_reject(node: JsonNode, origin: PolicySource) -> Requirement:
-    node.require_only(("type",))
-    return Reject()
-
-
-def _parse_signed_base_layer(node: JsonNode, origin: PolicySource) -> Requirement:
-    return _or_absent(node, rooms.parse_signed_base_layer)
-
-
-def _parse_signed_by(node: JsonNode, origin: PolicySource) -> Requirement:
-    return _or_absent(node, rooms.parse_signed_by)
-
-
-def _parse_sigstore_signed(node: JsonNode, origin: PolicySource) -> Requirement:
-    return _or_absent(node, lambda node: rooms.parse_sigstore_signed(node, origin))
+    match kind:
+        case "insecureAcceptAnything":
+            node.require_only(("type",))
+            return InsecureAcceptAnything()
+        case "reject":
+            node.require_only(("type",))
+            return Reject()
+        case "signedBaseLayer":
+            return _or_absent(node, rooms.parse_signed_base_layer)
+        case "signedBy":
+            return _or_absent(node, rooms.parse_signed_by)
+        case "sigstoreSigned":
+            return _or_absent(node, lambda node: rooms.parse_sigstore_signed(node, origin))
+    node["type"].fail(f"expected one of {', '.join(_KINDS)}, found {quote(kind)}")
 
 
 def _or_absent(node: JsonNode, parse: Callable[[JsonNode], Requirement]) -> Requirement:
@@ -254,26 +244,6 @@ def _or_absent(node: JsonNode, parse: Callable[[JsonNode], Requirement]) -> Requ
         return parse(node)
     except UnsupportedError as error:
         return Absent(node["type"].as_str(), str(error))
-
-
-# Imports inside the parsers: a policy that verifies nothing must not cost what verifying costs.
-_PARSERS: Mapping[str, Callable[[JsonNode, PolicySource], Requirement]] = {
-    "insecureAcceptAnything": _parse_accept,
-    "reject": _parse_reject,
-    "signedBaseLayer": _parse_signed_base_layer,
-    "signedBy": _parse_signed_by,
-    "sigstoreSigned": _parse_sigstore_signed,
-}
-
-
-def refuse_own(node: JsonNode, names: Sequence[str], origin: PolicySource) -> None:
-    """Fail at `node` for a member of `names` in a file that others read, too.
-
-    What this program alone knows, as it may stand in a file of `--policy`, would make them refuse every image.
-    """
-    for name in names:
-        if origin is not PolicySource.FILE and node.has(name):
-            node.fail(f"unknown member {name!r} ({NOT_SHARED})")
 
 
 def _invalid(where: str, why: str) -> ConfigurationError:

@@ -7,14 +7,25 @@ signature names. Nothing is added to either: no default tag, no other spelling o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
 from ...errors import InvalidReferenceError, SignatureError, quote
 from ...model.jsontree import JsonNode
 from ...model.reference import DockerReference, ImageIdentity, Transport, parse_docker_reference, require_name_prefix
 from ...settings import PolicySource
-from ..policy import NOT_SHARED
+
+NOT_SHARED = "this program knows it, skopeo and podman do not: use --policy"
+
+
+def refuse_own(node: JsonNode, names: Sequence[str], origin: PolicySource) -> None:
+    """Fail at `node` for a member of `names` in a file that others read, too.
+
+    What this program alone knows, as it may stand in a file of `--policy`, would make them refuse every image.
+    """
+    for name in names:
+        if origin is not PolicySource.FILE and node.has(name):
+            node.fail(f"unknown member {name!r} ({NOT_SHARED})")
 
 
 class IdentityMatcher(Protocol):

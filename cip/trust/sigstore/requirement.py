@@ -15,9 +15,9 @@ from ...errors import CipError, SignatureError, UnsupportedError, quote
 from ...model.jsontree import JsonNode
 from ...model.signature import SIGSTORE_MIME_TYPE, FoundBundles, SignatureResult, SigstoreSignature
 from ...settings import PolicySource
-from ..policy import Acceptance, TrustTools, UnverifiedImage, refuse_own
+from ..policy import Acceptance, TrustTools, UnverifiedImage
 from ..signed.armor import decode_base64
-from ..signed.matching import IdentityMatcher, parse_signed_identity
+from ..signed.matching import IdentityMatcher, parse_signed_identity, refuse_own
 from ..signed.materials import parse_materials
 from ..signed.payload import SIGSTORE_TYPE, accept_payload
 from ..signed.requirement import (
