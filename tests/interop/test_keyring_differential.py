@@ -118,8 +118,10 @@ class Rings:
             check=True,
             env=self._home.environment(),
         )
-        self._home.run("--import", text=made.stdout)
-        self.blocks[name] = self._export(key) + self._export(revoker)
+        # not by an import, which ends with an error in gpg 2.4 although it takes the revocation
+        _, revocation, *_ = read_packets(self._home.run("--dearmor", text=made.stdout))
+        public, *rest = self._export(key)
+        self.blocks[name] = [public, revocation, *rest, *self._export(revoker)]
 
     def _direct(self, name: str, key: str) -> None:
         """A signature over the key alone, which makes it valid for gpgv whatever its names are worth."""
