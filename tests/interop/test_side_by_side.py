@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every exchange of the protocol table, put to this program and to two skopeos; the differences are explicit lists.
 
-Debian 12's own speaks protocol 0.2.3, which lacks the methods of 0.2.4 to 0.2.8 and the class of an error, 13's 0.2.6; the
-current one has all of them. Rows in which ours is not upstream's latest answer are in tests/data/deviations.md too.
+Debian 12 has one of protocol 0.2.3 and 13 of 0.2.6, without later methods and the class of an error; the current one
+has all of them. Rows in which ours is not upstream's latest answer are in tests/data/deviations.md too.
 """
 
 import json
