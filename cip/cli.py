@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
 from .content import timed, undo_on_error
-from .errors import CipError, ErrorCode, UsageError, redact_with
+from .errors import CipError, ErrorCode, UsageError, redact_with, system_reason
 from .events import NO_EVENTS
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, Settings
@@ -79,7 +79,7 @@ def _print(text: str) -> int:
         stdout.write(text.encode("utf-8", "backslashreplace").decode())
         stdout.flush()
     except (OSError, ValueError) as error:
-        log.error("stdout: %s", getattr(error, "strerror", None) or "its encoding does not have all characters")
+        log.error("stdout: %s", system_reason(error) if isinstance(error, OSError) else "its encoding lacks characters")
         return EXIT_FAILED
     return EXIT_SERVED
 

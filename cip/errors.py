@@ -387,18 +387,15 @@ class PeerError(CipError):
 
 
 @contextmanager
-def refused(
-    what: str, missing: ErrorCode | None = None, *, digest: object = None, phase: Phase | None = None
-) -> Iterator[None]:
+def refused(what: str, missing: ErrorCode | None = None) -> Iterator[None]:
     """Make a typed error of what the system refuses; a file that is not there has the code `missing`, if given.
 
     No room to write has a code of its own.
     """
-    named = str(digest) if digest is not None else None
     try:
         yield
     except OSError as error:
         if missing is not None and isinstance(error, FileNotFoundError):
-            raise NotFoundError(f"{what}: no such file", code=missing, digest=named, phase=phase) from error
+            raise NotFoundError(f"{what}: no such file", code=missing) from error
         code = ErrorCode.STORAGE_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
-        raise SourceError(f"{what}: {system_reason(error)}", code=code, digest=named, phase=phase) from error
+        raise SourceError(f"{what}: {system_reason(error)}", code=code) from error

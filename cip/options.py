@@ -45,6 +45,8 @@ Values = TypeVar("Values", bound=NamedTuple)
 BY_NAME = {option.name: option for option in OPTIONS}
 _SHORT = {"-q": "--quiet", "-h": "--help", "-v": "--version"}
 
+_UNUSED = {Command.FETCH: ("sockfd",), Command.EXPLAIN: ("sockfd", "audit-fd", "events-fd", "journal")}
+
 # how many words stand behind a command, and what they are
 _ARGUMENTS = {
     Command.HTTP: (1, "one image name"),
@@ -91,29 +93,27 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     if len(words) != expected:
         meant = _like(words[0], [Command.JSON, Command.EXPLAIN, Command.FETCH]) if words and not command else ""
         prefix = f"{command}: " if command else ""
-        raise UsageError(f"{prefix}expected {what}, found {len(words)}; {meant}see --help")
-    if values["json"] and command is not Command.EXPLAIN:
-        raise UsageError("--json: expected together with explain")
-    if values["all"] and command is not Command.FETCH:
-        raise UsageError("--all: expected together with fetch")
+        raise UsageError(f"{prefix}expected {what}, found {len(words)}; {_value_behind(arguments)}{meant}see --help")
+    for name, other in (("json", Command.EXPLAIN), ("all", Command.FETCH)):
+        if values[name] and command is not other:
+            raise UsageError(f"--{name}: expected together with {other}")
     if values["require-audit"] and values["audit-fd"] is None:
         raise UsageError("--require-audit: expected together with --audit-fd")
     _require_own_descriptors(command, values)
     reference, destination = [*words, "", ""][:2]
-    found = Invocation(command, _settings(values, environment), reference, destination, warnings=_warnings(values))
+    warnings = _warnings(command, values)
+    found = Invocation(command, _settings(values, environment), reference, destination, warnings=warnings)
     return _given(found, values)._replace(every_platform=bool(values["all"]), log_level=_log_level(values))
 
 
 def _require_own_descriptors(command: Command, values: Mapping[str, Any]) -> None:
     """Return unless two streams share a descriptor: their bytes would mix, on the parent's connection of all places."""
-    taken: dict[int, str] = {}
+    taken: dict[int | None, str] = {}
     if values["sockfd"] is None:
         taken = dict.fromkeys((0,) if command is Command.JSON else (0, 1), "the parent's requests")
     for name in ("sockfd", "audit-fd", "events-fd"):
         number = values[name]
-        if number is None:
-            continue
-        if number in taken:
+        if number is not None and number in taken:
             raise UsageError(f"--{name} {number}: expected a descriptor of its own, found that of {taken[number]}")
         taken[number] = f"--{name}"
 
@@ -210,6 +210,12 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return options, words
 
 
+def _value_behind(arguments: Sequence[str]) -> str:
+    """What to write where a value of an option stands behind it, although that takes no further word."""
+    found = re.search("\0(--[a-z-]+)\0(true|false|process|write|full)\0", "\0".join(("", *arguments, "")))
+    return f"a value of {found[1]} stands behind an equals sign: {found[1]}={found[2]}; " if found else ""
+
+
 def _like(given: str, known: Sequence[str]) -> str:
     """A question for whoever misspelt a word that is `known`; never repeats what was given, which may be a secret."""
     from difflib import get_close_matches
@@ -279,11 +285,12 @@ def _log_level(values: Mapping[str, Any]) -> Level:
     return Level.DEBUG if values["debug"] else _or(values["log-level"], Level.WARNING)
 
 
-def _warnings(values: Mapping[str, Any]) -> tuple[str, ...]:
-    ignored: Sequence[tuple[str, str]] = (
+def _warnings(command: Command, values: Mapping[str, Any]) -> tuple[str, ...]:
+    ignored = [
         ("command-timeout", "it has no effect here: see --deadline and --open-timeout"),
         ("tls-details", "it is not supported: TLS 1.2 and later with the default suites is used"),
-    )
+    ]
+    ignored += [(name, f"{command} has no use for it") for name in _UNUSED.get(command, ())]
     return tuple(f"--{name} is ignored: {why}" for name, why in ignored if values[name] is not None)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from .. import log
-from ..errors import CipError, ErrorCode, UnsupportedError
+from ..errors import CipError, ErrorCode, UnsupportedError, system_reason
 from ..hostconfig.authfile import AuthDocument, DescriptorFiles
 from ..hostconfig.paths import AuthFile, auth_files, certificate_directories
 from ..hostconfig.registriesconf import FILE_HELPER, load_registries
@@ -196,7 +196,9 @@ class Confinement:
         try:
             self._confine_programs()
         except OSError as error:
-            log.warning("sandbox: none, because the process that runs helpers cannot be started: %s", error.strerror)
+            log.warning(
+                "sandbox: none, because the process that runs helpers cannot be started: %s", system_reason(error)
+            )
             return Level.NONE
         why = why_unix_sockets(self._reference)
         if why:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from ..content import require_time
-from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote
+from ..errors import CipError, ErrorCode, MissingDependencyError, SourceError, quote, system_reason
 from ..programs import OUTPUT_LIMIT, SEARCH_PATH, GpgvResult, ProgramResult, memory_file, seconds_left
 from ..settings import HELPER_PREFIX
 
@@ -132,7 +132,7 @@ def _ask(
             head, content = _read_reply(ours, name, time.monotonic() + float(str(request["seconds"])) + _GRACE)
         except OSError as error:
             require_time()
-            raise _gone(name, error.strerror or str(error)) from error
+            raise _gone(name, system_reason(error)) from error
     code = head.get("code")
     if code == ErrorCode.DEPENDENCY_MISSING:
         raise MissingDependencyError(name, purpose)

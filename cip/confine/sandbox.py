@@ -250,7 +250,7 @@ def _confine_files(
 def _require(result: int, what: str) -> int:
     """The result of a call that must not fail. Raises OSError with `what` in it."""
     if result < 0:
-        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+        raise OSError(-result, f"{what}: {os.strerror(-result).lower()}")
     return result
 
 

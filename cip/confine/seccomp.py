@@ -219,7 +219,9 @@ def refuse_calls(
     header = struct.pack("@HP", len(steps), ctypes.addressof(code))
     result = call(known.seccomp, _SET_MODE_FILTER, _TSYNC, header)
     if result:  # above 0: the number of a thread that could not be included
-        raise OSError(abs(result), os.strerror(-result) if result < 0 else f"thread {result} could not be included")
+        raise OSError(
+            abs(result), os.strerror(-result).lower() if result < 0 else f"thread {result} could not be included"
+        )
 
 
 def program(

@@ -23,7 +23,7 @@ from ipaddress import ip_address, ip_network
 from itertools import zip_longest
 from typing import NamedTuple
 
-from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted
+from ..errors import ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
 from .limits import POLL, Limits
 from .url import Origin
 
@@ -153,7 +153,7 @@ def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = N
         try:
             found.extend(lookup(origin.host.encode("ascii"), origin.port))
         except OSError as error:
-            failed.append(error.strerror or "failed")
+            failed.append(system_reason(error))
         except UnicodeError:
             failed.append("a label of the name is empty or too long")
         finally:
@@ -168,7 +168,7 @@ def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = N
     if not limits.wait(done, seconds):
         raise limits.expired(limits.times.name_lookup, Phase.DNS, origin.address, via, "the name is not resolved")
     if failed or not found:
-        why = failed[0].lower() if failed else "no address"
+        why = failed[0] if failed else "no address"
         raise _unresolved(origin, why, via, ErrorCode.NAME_NOT_RESOLVED)
     return alternate([_address(family, endpoint) for family, endpoint in found])
 

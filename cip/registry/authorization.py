@@ -252,8 +252,8 @@ class Authorization(urllib.request.BaseHandler):
     def describe(self) -> str:
         """How access was tried, for a refusal: scheme, files, key; never a secret."""
         challenge = self._challenge
-        scheme = f"scheme {challenge.scheme if challenge else redacted(', '.join(self._offered))}"
-        return f"{scheme if self._offered else 'no scheme was offered'}, {self._access.description}"
+        scheme = f"authorization scheme {challenge.scheme if challenge else redacted(', '.join(self._offered))}"
+        return f"{scheme if self._offered else 'no authorization was demanded'}, {self._access.description}"
 
     def learn(self, headers: Message) -> Challenge | None:
         """The challenge of a 401 that is to be answered from now on; None where none can be."""

@@ -209,7 +209,7 @@ class Endpoint:
             fd_cache=self._session.descriptor_files,
         )
         looked = ", ".join(found.looked_at) or "nowhere"
-        matched = f"key {found.key!r} of {found.source}" if found.source else "nothing found, so anonymous"
+        matched = f"key {found.key!r} of {found.source}" if found.source else "no credentials found, so anonymous"
         return Access(found.credentials, "", found.source, f"{matched} (looked at {looked})")
 
     def _tell_scheme(self, scheme: str, host: str) -> None:

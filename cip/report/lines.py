@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from .. import log
 from ..content import start_thread
-from ..errors import CipError
+from ..errors import CipError, system_reason
 
 VERSION = 1
 QUEUE_LIMIT = 256 * 1024  # bytes of lines that are not progress
@@ -136,7 +136,7 @@ class LineWriter:
                 except OSError as error:
                     with self._condition:
                         if not self._closed:
-                            self._cut_off(error.strerror or "cannot be written")
+                            self._cut_off(system_reason(error))
                         return
         finally:
             os.close(self._descriptor)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import rooms
 from ..content import undo_on_error
-from ..errors import ErrorCode, InvalidDocumentError, Phase, quote, refused
+from ..errors import ErrorCode, InvalidDocumentError, Phase, failing, quote, refused
 from ..model.descriptor import Descriptor, Digest
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from .base import BlobAccess, PlainSource, RawManifest
@@ -56,7 +56,7 @@ class DirectorySource(PlainSource):
         """The file that is named by the digest."""
         digest = descriptor.digest
         what = f"{self._text}: blob {digest}"
-        with refused(what, ErrorCode.BLOB_NOT_FOUND, digest=digest):
+        with failing(digest=digest), refused(what, ErrorCode.BLOB_NOT_FOUND):
             return whole_file(self._tree.open_file(_file_name(digest).encode()), what)
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class DirectorySource(PlainSource):
 
     def _read_manifest(self, name: str, missing: ErrorCode | None) -> RawManifest:
         what = f"{self._text}: {name}"
-        with refused(what, missing, phase=Phase.MANIFEST):
+        with failing(Phase.MANIFEST), refused(what, missing):
             descriptor = self._tree.open_file(name.encode())
         return RawManifest(read_document(descriptor, what), "")
 
@@ -92,7 +92,7 @@ def open_directory(reference: ImageReference) -> DirectorySource:
     Raises InvalidReferenceError, InvalidDocumentError, SourceError.
     """
     resolved = resolve_path(reference)
-    with refused(reference.text, phase=Phase.MANIFEST):
+    with failing(Phase.MANIFEST), refused(reference.text):
         tree = Tree.at(resolved)
     with undo_on_error(tree.close):
         return DirectorySource(reference.text, path_identity(Transport.DIR, resolved), tree)

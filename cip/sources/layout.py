@@ -153,7 +153,7 @@ class _DirectoryFiles:
     def __init__(self, text: str, path: str, shared: str | None) -> None:
         self._text = text
         self._shared: Tree | None = None
-        with refused(text, phase=Phase.MANIFEST):
+        with failing(Phase.MANIFEST), refused(text):
             self._tree = Tree.at(path)
         if shared is not None:
             with refused(f"--shared-blob-dir {quote(shared)}"), undo_on_error(self._tree.close):
@@ -168,7 +168,7 @@ class _DirectoryFiles:
     def open_blob(self, digest: Digest) -> FileBlob:
         what = f"{self._text}: blob {digest}"
         name = f"{digest.algorithm}/{digest.encoded}".encode()
-        with refused(what, ErrorCode.BLOB_NOT_FOUND, digest=digest):
+        with failing(digest=digest), refused(what, ErrorCode.BLOB_NOT_FOUND):
             shared = self._shared
             descriptor = shared.open_file(name) if shared is not None else self._tree.open_file(b"blobs/" + name)
         return whole_file(descriptor, what)

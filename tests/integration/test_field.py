@@ -228,7 +228,10 @@ class NightTest(FieldCase):
         self.write_home("registries.conf", rule)
         self.assertEqual("image-not-found", self.problem(f"docker://registry.example/{NAME}:99")["type"])
         self.assertIn(f"{registry.host}/mirror/{NAME}:99: not found, status 404: 'MANIFEST_UNKNOWN'", self.lines()[0])
-        self.assertIn("check the name and the tag; no scheme was offered", self.lines()[0])
+        self.assertIn(
+            "check the name and the tag; no authorization was demanded, no credentials found, so anonymous (looked at",
+            self.lines()[0],
+        )
 
     def test_what_was_tried_again_says_how_often(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as port:

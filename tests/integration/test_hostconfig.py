@@ -208,7 +208,9 @@ class CredentialsTest(HostCase):
         return {"PATH": f"{directory}:{os.environ['PATH']}"}
 
     def test_a_file_in_the_home_directory_opens_the_registry(self) -> None:
-        self.require_refused("authentication-failed", "nothing found, so anonymous.*looked at .*absent", self.image)
+        self.require_refused(
+            "authentication-failed", "no credentials found, so anonymous.*looked at .*absent", self.image
+        )
         for key in (self.protected.host, f"{self.protected.host}/os", f"http://{self.protected.host}/v2/"):
             with self.subTest(key):
                 self.write_home("auth.json", self.authfile(key))
@@ -269,7 +271,9 @@ class CredentialsTest(HostCase):
             f"[[registry]]\nprefix='registry.example'\nlocation='{self.protected.host}'\ninsecure=true\n",
         )
         image = f"docker://registry.example/{IMAGE}"
-        self.require_refused("authentication-failed", "nothing found, so anonymous", image, f"--creds=robot:{PASSWORD}")
+        self.require_refused(
+            "authentication-failed", "no credentials found, so anonymous", image, f"--creds=robot:{PASSWORD}"
+        )
         self.write_home("auth.json", self.authfile(self.protected.host))
         self.require_served(image, f"--creds=robot:{secret('other')}")
 
@@ -338,7 +342,7 @@ class TokenServerTest(HostCase):
         )
         self.gate.asked.clear()
         arguments = (f"docker://registry.example/{IMAGE}", f"--registry-token={TOKEN}", "--retry-times=0")
-        self.require_refused("authentication-failed", "nothing found, so anonymous", *arguments)
+        self.require_refused("authentication-failed", "no credentials found, so anonymous", *arguments)
         self.assertNotIn(TOKEN, repr([asked.fields for asked in self.gate.asked + self.issuer.asked]))
 
 

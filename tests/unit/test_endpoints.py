@@ -112,7 +112,7 @@ class BasicTest(EndpointCase):
         endpoint = self.endpoint()
         self.assertEqual(self.status(endpoint), 401)
         self.assertEqual(self.told("r.example:443"), [None])
-        self.assertRegex(endpoint.describe_access(), "^scheme basic, nothing found")
+        self.assertRegex(endpoint.describe_access(), "^authorization scheme basic, no credentials found")
 
     def test_without_a_challenge_that_we_know_nothing_is_sent(self) -> None:
         # W16, W17
@@ -409,7 +409,7 @@ class CredentialsTest(EndpointCase):
         self.origins.add("https://r.example:443", guarded("Basic", set()))
         endpoint = self.endpoint()
         self.status(endpoint)
-        self.assertRegex(endpoint.describe_access(), r"scheme basic, nothing found, .*auth.json \(absent\)")
+        self.assertRegex(endpoint.describe_access(), r"scheme basic, no credentials found, .*auth.json \(absent\)")
 
 
 class SchemeTest(EndpointCase):

@@ -2,12 +2,15 @@
 """Over the whole program: every error class can be told on both wires, and says what the wires need."""
 
 import inspect
+import re
 import unittest
+from pathlib import Path
 
 from cip import errors
 from cip.errors import Attempt, CipError, ErrorCode, InvalidDigestError, MissingDependencyError, Phase, quote
 from cip.wire.problem import http_status, json_class, problem
 
+PACKAGE = Path(errors.__file__).parent
 _ARGUMENTS = {  # constructors that compose their sentence from more than one fact
     errors.InvalidReferenceError: ("text", "why"),
     errors.InvalidDigestError: ("text", "why"),
@@ -73,6 +76,17 @@ class Facts(unittest.TestCase):
         ):
             with self.subTest(code=str(code), status=status):
                 self.assertIs(CipError("x", code=code, http_status=status).retryable, wanted)
+
+
+class WordsOfTheSystem(unittest.TestCase):
+    def test_they_are_shown_in_lower_case_by_one_function(self) -> None:
+        """`system_reason`; what `confine` shows, it has put together in lower case itself."""
+        for path in PACKAGE.rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            lower = len(re.findall(r"os\.strerror\([^()]*\)\.lower\(\)", text))
+            self.assertEqual(text.count("os.strerror("), lower, path)
+            if path.name != "errors.py" and path.parent.name != "confine":
+                self.assertEqual(text.count(".strerror"), lower, f"{path}: use system_reason")
 
 
 class Quotes(unittest.TestCase):

@@ -56,8 +56,12 @@ class Values(unittest.TestCase):
     def test_a_flag_takes_a_value_behind_the_equals_sign_only(self) -> None:
         self.assertIs(parse("--tls-verify=F", IMAGE).settings.tls_verify, False)
         self.assertIs(parse(IMAGE).settings.tls_verify, None)
-        with self.assertRaisesRegex(UsageError, "found 2"):  # registry.md M23: a stray argument
-            parse("--tls-verify", "false", IMAGE)
+        for words in (["--tls-verify", "false", IMAGE], [IMAGE, "--tls-verify", "false"]):
+            told = "found 2; a value of --tls-verify stands behind an equals sign: --tls-verify=false; see --help$"
+            with self.assertRaisesRegex(UsageError, told):  # registry.md M23: a stray argument
+                parse(*words)
+        with self.assertRaisesRegex(UsageError, "found 2; see --help$"):
+            parse("--tls-verify", "hunter2", IMAGE)
 
     @needs_rooms("readahead")
     def test_sizes_take_suffixes(self) -> None:
@@ -134,6 +138,18 @@ class Values(unittest.TestCase):
 
     def test_ignored_options_of_skopeo_warn(self) -> None:
         self.assertIn("--command-timeout is ignored", parse("--command-timeout", "5s", IMAGE).warnings[0])
+
+    @needs_rooms("explain", "fetch", "report")
+    def test_options_that_a_command_has_no_use_for_warn(self) -> None:
+        descriptors = ("--sockfd=3", "--audit-fd=4", "--events-fd=5")
+        for command, words, ignored in (
+            (Command.HTTP, (), ()),
+            (Command.FETCH, ("oci:/x",), ("--sockfd",)),
+            (Command.EXPLAIN, (), ("--sockfd", "--audit-fd", "--events-fd")),
+        ):
+            named = (command,) if command else ()
+            told = parse(*named, *descriptors, IMAGE, *words).warnings
+            self.assertEqual(told, tuple(f"{name} is ignored: {command} has no use for it" for name in ignored))
 
 
 class SettingsFromOptions(unittest.TestCase):

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Self
 
 from ... import log
+from ...errors import system_reason
 from .methods import Opener, Requests
 from .pipes import Bell, Pipes
 from .replies import Replies
@@ -92,7 +93,7 @@ class Conversation:
         except (BrokenPipeError, ConnectionResetError):
             return False  # nobody waits for what is left
         except OSError as error:
-            log.error("the connection to the parent failed: %s", error.strerror)
+            log.error("the connection to the parent failed: %s", system_reason(error))
             self.exit_status = EXIT_FAILED
             return False
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ... import log
 from ...content import start_thread
-from ...errors import CipError, ErrorCode
+from ...errors import CipError, ErrorCode, system_reason
 from .packets import encode_failure, encode_success
 from .pipes import Bell, Feed, Opened, Pipes
 
@@ -176,8 +176,9 @@ class Replies:
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             raise
         except OSError as error:  # EMSGSIZE: a small send buffer; ETOOMANYREFS: too many descriptors on their way
-            log.error("a reply of %d bytes could not be sent: %s", len(packet.data), error.strerror)
-            fault = CipError(f"the reply could not be sent: {error.strerror}", code=ErrorCode.LIMIT_EXCEEDED)
+            why = system_reason(error)
+            log.error("a reply of %d bytes could not be sent: %s", len(packet.data), why)
+            fault = CipError(f"the reply could not be sent: {why}", code=ErrorCode.LIMIT_EXCEEDED)
             _close_all(packet.fds)
             self._packet = Packet(encode_failure(fault))
             _send_now(self._sock, self._packet)

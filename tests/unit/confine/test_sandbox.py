@@ -82,7 +82,7 @@ class Requests(unittest.TestCase):
     def test_a_kernel_without_landlock_reaches_process(self) -> None:
         self.assertIs(self.run_on(_Kernel(0), Level.FULL), Level.PROCESS)
         (said,) = self.said
-        self.assertIn("files stay open to this process: this kernel has no Landlock: Function not implemented", said)
+        self.assertIn("files stay open to this process: this kernel has no Landlock: function not implemented", said)
 
     def test_who_holds_no_capability_needs_none_taken(self) -> None:
         for held, said in ((0, 0), (1 << 21, 1)):  # CAP_SYS_ADMIN
@@ -116,11 +116,11 @@ class Requests(unittest.TestCase):
 
     def test_a_step_that_fails_ends_at_the_level_before(self) -> None:
         for step, reached, reason in (
-            ("prctl", Level.NONE, "sandbox: prctl 4: Operation not permitted"),
-            ("capabilities", Level.FULL, "sandbox: what root may do stays open to it: capget: Operation not permitted"),
-            ("add", Level.PROCESS, "sandbox: files stay open to this process: rule for '/tmp': Operation not"),
+            ("prctl", Level.NONE, "sandbox: prctl 4: operation not permitted"),
+            ("capabilities", Level.FULL, "sandbox: what root may do stays open to it: capget: operation not permitted"),
+            ("add", Level.PROCESS, "sandbox: files stay open to this process: rule for '/tmp': operation not"),
             ("seccomp", Level.FULL, "sandbox: modes, owners and times of files, new processes and sockets stay open"),
-            ("restrict", Level.PROCESS, "sandbox: files stay open to this process: the Landlock ruleset: Operation"),
+            ("restrict", Level.PROCESS, "sandbox: files stay open to this process: the Landlock ruleset: operation"),
         ):
             with self.subTest(step):
                 self.said.clear()

@@ -739,7 +739,7 @@ class Packets(ConversationTestCase):
         self.image.layers = tuple(describe(b"%d" % number, LAYER_TYPE) for number in range(150))
         self.server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         with mock.patch("cip.log.error") as logged:
-            self.assert_refused(self.parent.ask("GetLayerInfo", image), "could not be sent: Message too long")
+            self.assert_refused(self.parent.ask("GetLayerInfo", image), "could not be sent: message too long")
         self.assertRegex(str(logged.call_args), "could not be sent")
         self.assertEqual(self.parent.ask("OpenImage", "f1").value, 2)
 
