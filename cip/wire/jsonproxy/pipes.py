@@ -42,6 +42,7 @@ _WIDE_CAPACITY = 1024 * 1024  # bytes; at 64 KiB the two sides wait for each oth
 # pipes of 8 KiB. So a parent that leaves hundreds unfinished must not have wide ones.
 _WIDE_PIPES = 32
 IDLE_SECONDS = 0.2  # after which a thread without a transfer ends
+WAITING_LIMIT = 16 * 1024 * 1024  # bytes of documents that their parent has not read; one may always wait
 WORKER_LIMIT = 1024  # transfers that have not ended; each costs 50 KB, however little of it was read
 
 T = TypeVar("T")
@@ -160,7 +161,7 @@ class Pipes:
         self._epoll = select.epoll()
         self._lock = threading.Lock()
         self._ids = count(1)
-        self._wide = self._workers = 0
+        self._wide = self._workers = self._waiting = 0
         self._named: dict[int, Feed] = {}  # until FinishPipe
         self._open: set[Feed] = set()  # until the write end is closed
         self._unsettled: set[_Raw] = set()
@@ -174,11 +175,14 @@ class Pipes:
         return self._epoll.fileno()
 
     def feed_bytes(self, data: bytes) -> Opened:
-        """A finish-type pipe with `data` in it. Raises CipError (limit-exceeded) when the system has no more pipes."""
+        """A finish-type pipe with `data` in it.
+
+        Raises CipError (limit-exceeded) when the system has no more pipes, or too much is left unread.
+        """
         opened, feed = self._open_feed(len(data))
         rest = memoryview(data)[_write_at_once(feed.write_fd, data) :]
         if len(rest):
-            return self._work(opened, lambda transfer: transfer.write(rest), partial(self._end, feed))
+            return self._work(opened, lambda transfer: transfer.write(rest), partial(self._end, feed), len(rest))
         self._end(feed, None)
         return opened
 
@@ -296,15 +300,20 @@ class Pipes:
             self._open.add(feed)
         return Opened(feed, (read_fd,), pipe_id), feed
 
-    def _work(self, opened: Opened, job: Job, end: Callable[[CipError | None], None]) -> Opened:
-        """Let `job` fill the pipe, in a thread, and `end` hear how. Raises CipError, and nothing is left open then."""
+    def _work(self, opened: Opened, job: Job, end: Callable[[CipError | None], None], waiting: int = 0) -> Opened:
+        """Let `job`, which holds `waiting` bytes, fill the pipe in a thread, and `end` hear how.
+
+        Raises CipError, and nothing is left open then.
+        """
 
         def run() -> None:
             outcome = outcome_of(lambda: job(opened.transfer))
+            with self._lock:
+                self._waiting -= waiting
             end(outcome if isinstance(outcome, CipError) else None)
 
         try:
-            self._start(run)
+            self._start(run, waiting)
         except CipError as error:
             for descriptor in opened.fds:
                 os.close(descriptor)
@@ -314,13 +323,17 @@ class Pipes:
             raise
         return opened
 
-    def _start(self, run: Callable[[], None]) -> None:
+    def _start(self, run: Callable[[], None], waiting: int) -> None:
         """Run it in a thread, an idle one or a new one. Raises CipError (limit-exceeded)."""
         with self._lock:
+            if waiting and self._waiting and self._waiting + waiting > WAITING_LIMIT:
+                why = f"expected at most {WAITING_LIMIT} bytes of documents that wait in pipes, found more: read some"
+                raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
             if self._workers >= WORKER_LIMIT:
                 why = f"expected at most {WORKER_LIMIT} pipes that are being filled, found more: read some to the end"
                 raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
             self._workers += 1
+            self._waiting += waiting
             if self._idle:
                 self._idle -= 1
                 self._jobs.append(run)
@@ -331,6 +344,7 @@ class Pipes:
         except CipError:
             with self._lock:
                 self._workers -= 1
+                self._waiting -= waiting
             raise
 
     def _run_jobs(self, run: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ import weakref
 from unittest import mock
 
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidInputError, Phase
-from cip.wire.jsonproxy.pipes import Bell, Feed, Pipes, Transfer
+from cip.wire.jsonproxy.pipes import WAITING_LIMIT, Bell, Feed, Opened, Pipes, Transfer
 from tests.support.jsonparent import has_nothing, read_error_pipe, read_exactly, read_to_end
 from tests.support.leaks import LeakCheckedTestCase, await_end
 from tests.support.parent import PATIENCE
@@ -81,6 +81,23 @@ class FinishTypePipes(PipesTestCase):
         self.assertEqual(read_exactly(opened.fds[0], len(data)), data)
         self.assertIsNone(self.wait(feed))
         self.assertEqual(read_to_end(opened.fds[0]), b"")
+
+    def test_documents_that_nobody_reads_end_at_a_limit(self) -> None:
+        """Each that was encoded anew, as configs and lists are, took its 4 MiB for as long as nobody read it."""
+        document = bytes(4 << 20)
+        opened: list[Opened] = []
+        with self.assertRaises(CipError) as caught:
+            while len(opened) <= WAITING_LIMIT // (2 << 20):
+                opened.append(self.pipes.feed_bytes(bytes(document)))
+        self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+        self.assertGreaterEqual(len(opened), WAITING_LIMIT // len(document))
+        os.close(self.pipes.feed_bytes(b"short").fds[0])  # what the pipe takes never waits
+        for each in opened:
+            self.assertEqual(len(read_exactly(each.fds[0], len(document))), len(document))
+            self.assertIsNone(self.wait(self.pipes.finish(each.pipe_id)))
+            os.close(each.fds[0])
+        larger = self.pipes.feed_bytes(bytes(2 * WAITING_LIMIT))  # one alone
+        os.close(larger.fds[0])
 
     def test_content_waits_in_a_pipe_of_one_page_too(self) -> None:
         real = os.pipe
