@@ -46,6 +46,8 @@ def parse_digest(text: str) -> Digest:
     `digest-unsupported` for a well-formed digest of an algorithm that is not registered.
     """
     algorithm, _, encoded = text.partition(":")
+    if len(encoded) == HEX_DIGITS.get(algorithm) and _LOWER_HEX.fullmatch(encoded):
+        return Digest(algorithm, encoded)
     if not algorithm or not encoded:
         raise InvalidDigestError(text, "expected algorithm:hex")
     if algorithm not in HEX_DIGITS:
@@ -53,12 +55,8 @@ def parse_digest(text: str) -> Digest:
         if re.fullmatch(_SHAPE, text):
             raise InvalidDigestError(text, f"algorithm must be one of {names}", code=ErrorCode.DIGEST_UNSUPPORTED)
         raise InvalidDigestError(text, f"expected algorithm:hex, the algorithm must be one of {names}")
-    if len(encoded) != HEX_DIGITS[algorithm]:
-        why = f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:, found {len(encoded)}"
-        raise InvalidDigestError(text, why)
-    if not _LOWER_HEX.fullmatch(encoded):
-        raise InvalidDigestError(text, f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:")
-    return Digest(algorithm, encoded)
+    found = f", found {len(encoded)}" if len(encoded) != HEX_DIGITS[algorithm] else ""
+    raise InvalidDigestError(text, f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:{found}")
 
 
 def require_sha256(digest: Digest) -> None:
@@ -108,18 +106,18 @@ def read_descriptor(node: JsonNode) -> Descriptor:
     annotations = node.get("annotations")
     return Descriptor(
         node.text("mediaType"),
-        _read_digest(node["digest"]),
+        _read_digest(node),
         node["size"].as_int(minimum=0, maximum=MAX_SIZE),
-        tuple(item.as_str() for item in node.array("urls")),
+        tuple(map(JsonNode.as_str, node.array("urls"))),
         {key: value.as_str() for key, value in annotations.members()} if annotations else _NO_ANNOTATIONS,
     )
 
 
-def _read_digest(node: JsonNode) -> Digest:
+def _read_digest(descriptor: JsonNode) -> Digest:
     """As parent's fault a bad digest would be a bad request; here the document is wrong, or more modern than we are."""
-    text = node.as_str()
+    text = descriptor.text("digest") or descriptor["digest"].as_str()
     try:
         return parse_digest(text)
     except InvalidDigestError as error:
         code = error.code if error.code is ErrorCode.DIGEST_UNSUPPORTED else None
-        raise InvalidDocumentError(node.where, str(error), code=code) from error
+        raise InvalidDocumentError(descriptor["digest"].where, str(error), code=code) from error

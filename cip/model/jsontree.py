@@ -38,8 +38,8 @@ def fold_key(key: str) -> str:
 class JsonNode:
     """One value inside a JSON document.
 
-    A node knows its parent and its step from there; the path is put together only for a complaint, so that reading
-    thousands of descriptors costs no text.
+    A node knows its parent and its step from there; the path is put together only for a complaint, and a member that is
+    what it should be is read without a node of its own, so that reading thousands of descriptors costs neither.
     """
 
     __slots__ = ("_origin", "_parent", "_step", "value")
@@ -150,6 +150,9 @@ class JsonNode:
 
     def text(self, key: str) -> str:
         """The string under `key` of an object; empty when it is absent or `null`."""
+        value = self.value.get(key) if type(self.value) is dict else None
+        if type(value) is str and value.isascii():
+            return value
         member = self.get(key)
         return "" if member is None else member.as_str()
 
@@ -184,13 +187,12 @@ class JsonNode:
     def require_exact_case(self, known: Iterable[str]) -> None:
         """Refuse a key that only a case-insensitive reader would take for one of `known`."""
         self._expect(dict, "an object")
-        strangers = self.value.keys() - known
-        if not strangers:
+        if frozenset(known).issuperset(self.value):
             return
         exact = {fold_key(key): key for key in known}
-        for key in strangers:
+        for key in self.value:
             wanted = exact.get(fold_key(key))
-            if wanted is not None:
+            if wanted not in (None, key):
                 self.fail(f"ambiguous member {quote(key)}, expected it to be spelled {wanted!r}")
 
     def parse(self, parser: Callable[[str], T]) -> T:
@@ -289,7 +291,7 @@ def _finite(text: str) -> float:
 def _has_too_many_nodes(text: str) -> bool:
     """Whether so many marks stand outside of strings; all there are is looked at first, because that is quick."""
     marks = (match for match in re.finditer(_STRING_OR_MARK, text) if text[match.start()] != '"')
-    return sum(map(text.count, ",:[{")) > NODE_LIMIT and any(islice(marks, NODE_LIMIT, None))
+    return len(text) > NODE_LIMIT < sum(map(text.count, ",:[{")) and any(islice(marks, NODE_LIMIT, None))
 
 
 def _is_deeper(value: object, limit: int) -> bool:

@@ -86,8 +86,7 @@ class RegistryBlob:
         is_signature = signature_until is not None
         self._is_document = is_signature or is_config
         self._phase = Phase.CONFIG if is_config else Phase.SIGNATURE if is_signature else Phase.BLOB
-        stall = times.control_document if self._is_document else times.stall
-        self._stall = StallTimer(stall, times, session.min_rate)
+        self._stall = StallTimer(times.control_document if self._is_document else times.stall, times, session.min_rate)
         self._history = History(self._clock)
         self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
         if self._is_document:
