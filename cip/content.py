@@ -29,11 +29,11 @@ from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
-BUFFERS = 3  # one is filled while the others are hashed
+BUFFERS = 2  # one is filled while the other is hashed
 _MAPPED_FROM = 128 * 1024  # bytes; of larger pieces that are freed once, malloc keeps some for each thread from then on
 _LOOK_SECONDS = 1.0  # between two looks at whether the thread that is waited for still lives
 _NOTHING = memoryview(b"")
-CHUNK = 1024 * 1024  # bytes read at once
+CHUNK = 768 * 1024  # bytes read at once; more than WHOLE, so that no buffer is full before any of it may leave
 TAIL = 64 * 1024  # bytes held back until the digest matched
 WHOLE = 256 * 1024  # bytes; blobs up to this are verified before their first byte leaves
 
