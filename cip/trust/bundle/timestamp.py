@@ -216,7 +216,7 @@ def _require_signed(signer: _Signer, stamp: _Stamp, certificate: Certificate) ->
         _fail(f"signature algorithm {signer.algorithm} with {signer.hash_name} and a key of kind {key.kind}")
     if certificate.purposes != frozenset((TIME_STAMPING,)) or _PURPOSE_EXTENSION not in certificate.critical:
         _fail("the authority's certificate is not for time stamping alone, or not critically so")
-    if certificate.usages is not None and not certificate.usages & {"digitalSignature", "nonRepudiation"}:
+    if certificate.usages is not None and not certificate.usages & {"digital_signature", "content_commitment"}:
         _fail("the authority's certificate is not for signatures")
     if certificate.is_authority:
         _fail("signed by a certificate authority, expected a certificate for time stamping")

@@ -210,7 +210,7 @@ def _issuer(leaf: Certificate, chain: Sequence[Certificate], root: TrustedRoot, 
     """Who issued `leaf`, if one authority vouches for it at every time (bundles.md 3.8)."""
     if leaf.purposes is None or CODE_SIGNING not in leaf.purposes:
         _refuse("untrusted", "the certificate is not for code signing")
-    if leaf.usages is None or "digitalSignature" not in leaf.usages or leaf.is_authority:
+    if leaf.usages is None or "digital_signature" not in leaf.usages or leaf.is_authority:
         _refuse("untrusted", "the certificate is not for signatures, or is one of an authority")
     refusals: list[SignatureError] = []
     for authority in root.certificate_authorities:

@@ -41,11 +41,7 @@ _KNOWN_ALGORITHMS = {  # by which people know what is refused
     "2.16.840.1.101.3.4.3.18": "ML-DSA-65",
     "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
 }
-_USAGES = {
-    "digitalSignature": "digital_signature",
-    "nonRepudiation": "content_commitment",
-    "keyCertSign": "key_cert_sign",
-}
+_USAGES = ("digital_signature", "content_commitment", "key_cert_sign")
 _HOST = r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?::[0-9]*)?)?(?=[/?#]|\Z)"
 _URI = rf"(?:[A-Za-z][A-Za-z0-9+.-]*:(?:(?!//)|//{_HOST})(?:[!-$&-~]|%[0-9A-Fa-f]{{2}})*)?"
 _POLICY_MAPPINGS, _NO_MAPPINGS = "2.5.29.33", b"\x30\0"
@@ -184,7 +180,7 @@ class LogTimestamp(NamedTuple):
 class Certificate(NamedTuple):
     """What path checking needs of a certificate. Names are DER as they stand in it, times are seconds since 1970.
 
-    `path_length`, `usages` (key usages by their names in RFC 5280) and `purposes` (extended ones) are None when
+    `path_length`, `usages` (key usages by their names in `cryptography`) and `purposes` (extended ones) are None when
     unrestricted. `critical` has dotted numbers, and so has `extensions`: raw values of those that `cryptography` does
     not read, empty for the rest. `other_names` are pairs of number and DER, `name_count` counts alternative names of
     all kinds.
@@ -219,7 +215,7 @@ class Certificate(NamedTuple):
     @property
     def may_sign(self) -> bool:
         """Whether no key usage leaves keyCertSign out."""
-        return self.usages is None or "keyCertSign" in self.usages
+        return self.usages is None or "key_cert_sign" in self.usages
 
     @property
     def issuer_name(self) -> str:
@@ -329,7 +325,7 @@ def load_certificate(der: bytes) -> Certificate:
         not_after=_seconds(handle, "not_valid_after"),
         is_authority=constraints is not None and constraints.ca,
         path_length=constraints.path_length if constraints is not None else None,
-        usages=None if usage is None else frozenset(name for name, each in _USAGES.items() if getattr(usage, each)),
+        usages=None if usage is None else frozenset(name for name in _USAGES if getattr(usage, name)),
         purposes=None if purposes is None else frozenset(each.dotted_string for each in purposes),
         critical=critical,
         extensions=values,
@@ -360,11 +356,8 @@ def _names(names: Sequence[Any], kind: type[Any]) -> tuple[str, ...]:
 
 def _seconds(handle: x509.Certificate, name: str) -> float:
     """`not_valid_before` or `not_valid_after`; the variants with a time zone came with version 42."""
-    aware: datetime | None = getattr(handle, f"{name}_utc", None)
-    if aware is None:
-        naive: datetime = getattr(handle, name)
-        aware = naive.replace(tzinfo=UTC)
-    return aware.timestamp()
+    found: datetime = getattr(handle, f"{name}_utc", None) or getattr(handle, name).replace(tzinfo=UTC)
+    return found.timestamp()
 
 
 def _require_cryptography() -> None:

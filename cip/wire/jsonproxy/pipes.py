@@ -98,12 +98,11 @@ class Transfer:
     `answered` is set by the worker, and by `Pipes.announce`; `refusal` by a failure before either.
     """
 
-    def __init__(self, write_fd: int, ring: Callable[[], None], *, wide: bool) -> None:
+    def __init__(self, write_fd: int, ring: Callable[[], None]) -> None:
         self.write_fd = write_fd
         self._ring = ring
         self.answered = False
         self.refusal: CipError | None = None
-        self.wide = wide
         self.left = 0  # bytes still to be written; not above 0 while nobody knows
         self.cancel: Cancel = _nothing
         self.digest: str | None = None  # of the blob
@@ -159,9 +158,10 @@ class Pipes:
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self._epoll = select.epoll()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ids = count(1)
-        self._wide = self._workers = self._waiting = 0
+        self._wide: set[int] = set()  # write ends
+        self._workers = self._waiting = 0
         self._named: dict[int, Feed] = {}  # until FinishPipe
         self._open: set[Feed] = set()  # until the write end is closed
         self._unsettled: set[_Raw] = set()
@@ -199,10 +199,10 @@ class Pipes:
 
     def feed_raw(self, job: Job, size: int, cancel: Cancel = _nothing, digest: str | None = None) -> Opened:
         """A data pipe that `job` fills, and an error pipe that stays empty if it succeeds. Otherwise as `feed`."""
-        data_read, data_write, wide = self._make_pipe(size)
-        with undo_on_error(partial(self._close, data_read, data_write, wide=wide)):
-            error_read, error_write, _ = self._make_pipe(ERROR_OBJECT_LIMIT)
-        raw = _Raw(data_write, self._bell.ring, wide=wide)
+        data_read, data_write = self._make_pipe(size)
+        with undo_on_error(partial(self._close, data_read, data_write)):
+            error_read, error_write = self._make_pipe(ERROR_OBJECT_LIMIT)
+        raw = _Raw(data_write, self._bell.ring)
         raw.error_fd = error_write
         with self._lock:
             self._unsettled.add(raw)
@@ -273,11 +273,6 @@ class Pipes:
                 # an error is told without being asked for
                 self._epoll.register(transfer.write_fd, select.EPOLLONESHOT)
 
-    def _forget(self, write_fd: int) -> None:
-        """To be called before it is closed: an entry lives as long as any copy of the descriptor, even in a child."""
-        with suppress(OSError, ValueError):
-            self._epoll.unregister(write_fd)
-
     def stop(self) -> None:
         """End for good: each unfinished raw transfer is told so, and nothing is kept open for FinishPipe."""
         stopped = CipError("the proxy was stopped before this transfer ended")
@@ -290,12 +285,11 @@ class Pipes:
                 self._close_feed(feed)
 
     def _open_feed(self, size: int) -> tuple[Opened, Feed]:
-        read_fd, write_fd, wide = self._make_pipe(size)
-        feed = Feed(write_fd, self._bell.ring, wide=wide)
+        read_fd, write_fd = self._make_pipe(size)
+        feed = Feed(write_fd, self._bell.ring)
         with self._lock:
-            pipe_id = next(self._ids) % PIPE_ID_LIMIT or PIPE_ID_LIMIT
-            while pipe_id in self._named:
-                pipe_id = next(self._ids) % PIPE_ID_LIMIT or PIPE_ID_LIMIT
+            numbers = (number % PIPE_ID_LIMIT or PIPE_ID_LIMIT for number in self._ids)
+            pipe_id = next(number for number in numbers if number not in self._named)
             self._named[pipe_id] = feed
             self._open.add(feed)
         return Opened(feed, (read_fd,), pipe_id), feed
@@ -382,41 +376,39 @@ class Pipes:
                     _tell(raw.error_fd, error)
                 _conclude(raw, _without_frames(error))
         self._bell.ring()
-        self._close(raw.write_fd, raw.error_fd, wide=raw.wide)
+        self._close(raw.write_fd, raw.error_fd)
 
-    def _make_pipe(self, size: int) -> tuple[int, int, bool]:
-        """Read end, write end, and whether the pipe is a wide one."""
+    def _make_pipe(self, size: int) -> tuple[int, int]:
+        """Read end and write end."""
         try:
             read_fd, write_fd = os.pipe()
         except OSError as error:
             raise CipError(f"cannot make a pipe: {system_reason(error)}", code=ErrorCode.LIMIT_EXCEEDED) from error
-        if 0 <= size <= _DEFAULT_CAPACITY:
-            return read_fd, write_fd, False
         with self._lock:
-            wide = self._wide < _WIDE_PIPES
-            self._wide += wide
-        if wide:
-            # EPERM: this user has many pipes, or may have none that wide; a narrow one works too
-            with suppress(OSError):
-                fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, min(size, _WIDE_CAPACITY) if size > 0 else _WIDE_CAPACITY)
-        return read_fd, write_fd, wide
+            if 0 <= size <= _DEFAULT_CAPACITY or len(self._wide) >= _WIDE_PIPES:
+                return read_fd, write_fd
+            self._wide.add(write_fd)
+        # EPERM: this user has many pipes, or may have none that wide; a narrow one works too
+        with suppress(OSError):
+            fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, min(size, _WIDE_CAPACITY) if size > 0 else _WIDE_CAPACITY)
+        return read_fd, write_fd
 
-    def _close(self, *descriptors: int, wide: bool) -> None:
-        """Close those that are not closed, which are negative; called without the lock."""
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                self._forget(descriptor)
-                os.close(descriptor)
+    def _close(self, *descriptors: int) -> None:
+        """Close those that are not closed, which are negative."""
         with self._lock:
-            self._wide -= wide
+            for descriptor in descriptors:
+                if descriptor >= 0:
+                    # beforehand: an entry lives as long as any copy of the descriptor, even in a child
+                    with suppress(OSError, ValueError):
+                        self._epoll.unregister(descriptor)
+                    self._wide.discard(descriptor)
+                    os.close(descriptor)
 
     def _close_feed(self, feed: Feed) -> None:
         """Close the write end if it is open and nobody's; called with the lock held."""
         if feed.idle and feed in self._open:
             self._open.discard(feed)
-            self._wide -= feed.wide
-            self._forget(feed.write_fd)
-            os.close(feed.write_fd)
+            self._close(feed.write_fd)
 
 
 def outcome_of(action: Callable[[], T]) -> T | CipError:
