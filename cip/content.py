@@ -255,8 +255,7 @@ def start_timer(seconds: float, option: str) -> Callable[[], float]:
     def require_time() -> float:
         left = ends - time.monotonic()
         if left <= 0:
-            why = f"not done within the {seconds:g} s of {option}"
-            raise SourceError(why, code=ErrorCode.TIMEOUT)
+            raise SourceError(f"not done within the {seconds:g} s of {option}", code=ErrorCode.TIMEOUT)
         return left
 
     return require_time

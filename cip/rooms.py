@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .net.socks import open_socks as open_socks
     from .partial.store import open_part_store as open_part_store
     from .programs import DirectPrograms as DirectPrograms
+    from .programs import Programs
     from .readahead import ReadAhead as ReadAhead
     from .referrers import ImageReferrers as ImageReferrers
     from .referrers import find_bundles as find_bundles
@@ -291,9 +292,9 @@ if not TYPE_CHECKING:  # which knows the names from above
         return _load(name, OFFERS[name])
 
 
-def spools(settings: "Settings", what: str) -> "Spools":
+def spools(settings: "Settings", programs: "Programs", what: str) -> "Spools":
     """The temporary files of the process, which `what` asks for. Raises UnsupportedError."""
-    made: Spools = _load("open_spools", Offer("sources.archives.spool", what, _transport))(settings)
+    made: Spools = _load("open_spools", Offer("sources.archives.spool", what, _transport))(settings, programs)
     return made
 
 

@@ -64,15 +64,15 @@ class SourceOpener:
 
                 return open_directory(reference)
             case Transport.OCI_ARCHIVE:
-                return rooms.open_oci_archive(reference, self._spools_for(reference), self._programs, settings.platform)
+                return rooms.open_oci_archive(reference, self._spools_for(reference), settings.platform)
             case Transport.DOCKER_ARCHIVE:
-                return rooms.open_docker_archive(reference, self._spools_for(reference), self._programs)
+                return rooms.open_docker_archive(reference, self._spools_for(reference))
             case Transport.DOCKER_DAEMON:
-                return rooms.open_daemon(reference, settings, self._spools_for(reference), self._programs)
+                return rooms.open_daemon(reference, settings, self._spools_for(reference))
             case Transport.CONTAINERS_STORAGE:
                 return rooms.open_storage(reference, settings)
             case Transport.TARBALL:
-                return rooms.open_tarball(reference, self._spools_for(reference), self._programs)
+                return rooms.open_tarball(reference, self._spools_for(reference))
 
     def dial_early(self, reference: ImageReference) -> None:
         """Open a connection to the registry of `reference` before its image is opened, if it comes from one.
@@ -128,7 +128,7 @@ class SourceOpener:
             early, self._early = self._early, None
             return early[1] if early is not None and early[0] == reference else self._open_registry(reference)
         return rooms.open_with_local_sources(
-            reference, self._settings, self._open_registry, self._events, self._programs, self._spools_for(reference)
+            reference, self._settings, self._open_registry, self._events, self._spools_for(reference)
         )
 
     def _spools_for(self, reference: ImageReference) -> Spools:
@@ -136,5 +136,5 @@ class SourceOpener:
 
     def _shared_spools(self, what: str) -> Spools:
         if self._spools is None:
-            self._spools = rooms.spools(self._settings, what)
+            self._spools = rooms.spools(self._settings, self._programs, what)
         return self._spools

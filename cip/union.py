@@ -47,7 +47,6 @@ from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
 
 if TYPE_CHECKING:
     from .model.signature import RawSignature
-    from .programs import Programs
     from .sources.referring import ReferrerSource
 
 _LOCAL = (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DIR)
@@ -353,12 +352,7 @@ class LocalBlob:
 
 
 def open_with_local_sources(
-    reference: ImageReference,
-    settings: Settings,
-    open_registry: OpenRegistry,
-    events: Events,
-    programs: Programs,
-    spools: Spools,
+    reference: ImageReference, settings: Settings, open_registry: OpenRegistry, events: Events, spools: Spools
 ) -> ImageSource:
     """The `docker://` image `reference` with the `--local-source` places of `settings` in front of the registry.
 
@@ -373,7 +367,7 @@ def open_with_local_sources(
     with ExitStack() as opened:
         for local in wanted:
             try:
-                place = _open_place(local, settings, programs, spools)
+                place = _open_place(local, settings, spools)
             except CipError as error:
                 log.warning("--local-source: %s", error)
                 continue
@@ -392,13 +386,13 @@ def _parse_local(text: str) -> ImageReference:
     return reference
 
 
-def _open_place(reference: ImageReference, settings: Settings, programs: Programs, spools: Spools) -> LocalPlace:
+def _open_place(reference: ImageReference, settings: Settings, spools: Spools) -> LocalPlace:
     if reference.transport is Transport.DIR:
         return DirectoryPlace(reference.text, open_directory(reference))
     resolved = resolve_path(reference)
     identity = path_identity(reference.transport, resolved)
     if reference.transport is Transport.OCI_ARCHIVE:
-        files = open_archived_layout(reference, resolved, spools, programs)
+        files = open_archived_layout(reference, resolved, spools)
     else:
         files = open_layout_files(reference, resolved, settings)
     return LayoutPlace(reference, identity, files, settings.platform)

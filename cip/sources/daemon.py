@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
 
@@ -44,9 +44,6 @@ from .archives.archive import Archive
 from .archives.compression import copy_to_file
 from .archives.dockerarchive import Choice, DockerArchiveSource
 from .archives.spool import Spools
-
-if TYPE_CHECKING:
-    from ..programs import Programs
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 MESSAGE_LIMIT = 64 * 1024  # bytes of an error answer
@@ -86,9 +83,7 @@ def parse_daemon_host(text: str) -> DaemonAddress:
     return DaemonAddress(host=host, port=port or (2375 if scheme == "http" else 2376), tls=scheme != "http")
 
 
-def open_daemon(
-    reference: ImageReference, settings: Settings, spools: Spools, programs: Programs
-) -> DockerArchiveSource:
+def open_daemon(reference: ImageReference, settings: Settings, spools: Spools) -> DockerArchiveSource:
     """The image that `reference` names in the daemon at `--daemon-host`.
 
     Raises UsageError, SourceError, NetworkError (offline for a daemon behind the network), InvalidDocumentError.
@@ -107,7 +102,7 @@ def open_daemon(
     else:
         identity = nameless_identity(Transport.DOCKER_DAEMON)
     with undo_on_error(archive.close):
-        return DockerArchiveSource(reference.text, identity, archive, Choice(), spools, programs)
+        return DockerArchiveSource(reference.text, identity, archive, Choice(), spools)
 
 
 class _LocalConnection(Connection):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .. import rooms
 from ..content import BytesReader, Reader, copy_counted, undo_on_error
@@ -28,13 +28,10 @@ from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from ..model.reference import ImageReference, Transport, nameless_identity
 from ..settings import PlatformOptions
-from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
+from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
 from .files import FileBlob, open_regular, whole_file
-
-if TYPE_CHECKING:
-    from ..programs import Programs
 
 FILE_LIMIT = 1000  # files in one reference
 _LAST_TIME = 253402300799 * 10**9  # nanoseconds: the last second of the year 9999
@@ -90,7 +87,7 @@ class TarballSource(PlainSource):
         return NotFoundError(f"{self._text}: {why}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest))
 
 
-def open_tarball(reference: ImageReference, spools: Spools, programs: Programs) -> TarballSource:
+def open_tarball(reference: ImageReference, spools: Spools) -> TarballSource:
     """The image made of the files in `reference`, which are read once for their digests.
 
     Raises InvalidReferenceError (also for `-`: the protocol may be on standard input), SourceError for a file that
@@ -104,7 +101,7 @@ def open_tarball(reference: ImageReference, spools: Spools, programs: Programs) 
     files: list[_LayerFile] = []
     try:
         for path in paths:
-            files.append(_open_layer(reference, path, spools, programs))
+            files.append(_open_layer(reference, path, spools))
         return TarballSource(reference, files)
     except BaseException:
         for file in files:
@@ -112,7 +109,7 @@ def open_tarball(reference: ImageReference, spools: Spools, programs: Programs) 
         raise
 
 
-def _open_layer(reference: ImageReference, path: str, spools: Spools, programs: Programs) -> _LayerFile:
+def _open_layer(reference: ImageReference, path: str, spools: Spools) -> _LayerFile:
     what = f"{reference.text}: {quote(path)}"
     try:
         descriptor = open_regular(os.fsencode(os.path.realpath(path)))
@@ -128,7 +125,7 @@ def _open_layer(reference: ImageReference, path: str, spools: Spools, programs: 
         digest = _digest(_range(descriptor, facts.st_size, what))
         diff_id = digest
         if compression is not None:
-            diff_id = _diff_id(_range(descriptor, facts.st_size, what), compression, what, spools, programs)
+            diff_id = _diff_id(_range(descriptor, facts.st_size, what), compression, what, spools)
         media_type = mediatype.OCI_LAYER + _SUFFIXES[compression]
         return _LayerFile(descriptor, Descriptor(media_type, digest, facts.st_size), diff_id, facts.st_mtime_ns)
 
@@ -137,12 +134,12 @@ def _range(descriptor: int, size: int, what: str) -> FileBlob:
     return FileBlob(os.dup(descriptor), 0, size, what)
 
 
-def _diff_id(source: FileBlob, compression: Compression, what: str, spools: Spools, programs: Programs) -> Digest:
+def _diff_id(source: FileBlob, compression: Compression, what: str, spools: Spools) -> Digest:
     """The digest of the plain tar; `source` is closed."""
     with closing(source):
         if streams(compression):
             return _hash(DecompressingReader(source, compression, what))
-        spooled = spools.open(source, lambda output: unpack(source, compression, output, what, programs))
+        spooled = spools.unpack(source, source, compression, what)
         with closing(spooled):
             return _digest(whole_file(spooled.duplicate(), what))
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ...content import MANIFEST_LIMIT, read_limited, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, NotFoundError, quote, refused
@@ -16,12 +15,9 @@ from ...model.reference import ImageReference, Transport, path_identity
 from ...settings import PlatformOptions
 from ..files import FileBlob, open_regular, resolve_path, whole_file
 from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
-from .compression import MAGIC_LENGTH, detect_compression, unpack
+from .compression import MAGIC_LENGTH, detect_compression
 from .spool import Spools
 from .tarindex import TarIndex, TarMember
-
-if TYPE_CHECKING:
-    from ...programs import Programs
 
 
 class Archive:
@@ -76,7 +72,7 @@ class Archive:
         return target
 
 
-def open_archive(path: str, text: str, spools: Spools, programs: Programs) -> Archive:
+def open_archive(path: str, text: str, spools: Spools) -> Archive:
     """The archive in the regular file at `path`, resolved before; `text` is the reference for messages.
 
     A compressed one is unpacked into a temporary file. Raises SourceError (also for a missing file: wire.md 4.4),
@@ -93,26 +89,24 @@ def open_archive(path: str, text: str, spools: Spools, programs: Programs) -> Ar
     with closing(whole_file(descriptor, text)) as source:
         # The state of the file belongs to the key: an archive that was replaced or changed is another one.
         key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-        spooled = spools.open(key, lambda output: unpack(source, compression, output, text, programs))
+        spooled = spools.unpack(key, source, compression, text)
     return Archive(spooled.descriptor, text, spooled.close)
 
 
-def open_oci_archive(
-    reference: ImageReference, spools: Spools, programs: Programs, platform: PlatformOptions
-) -> LayoutSource:
+def open_oci_archive(reference: ImageReference, spools: Spools, platform: PlatformOptions) -> LayoutSource:
     """The image that `reference` names in an archive of an OCI layout.
 
     Raises InvalidReferenceError, NotFoundError, InvalidDocumentError, UnsupportedError, SourceError.
     """
     resolved = resolve_path(reference)
-    files = open_archived_layout(reference, resolved, spools, programs)
+    files = open_archived_layout(reference, resolved, spools)
     with undo_on_error(files.close):
         return LayoutSource(reference, path_identity(Transport.OCI_ARCHIVE, resolved), files, platform)
 
 
-def open_archived_layout(reference: ImageReference, resolved: str, spools: Spools, programs: Programs) -> LayoutFiles:
+def open_archived_layout(reference: ImageReference, resolved: str, spools: Spools) -> LayoutFiles:
     """The files of the layout in the archive at `resolved`, whatever images are in it. Raises as `open_archive`."""
-    return _ArchivedLayout(open_archive(resolved, reference.text, spools, programs))
+    return _ArchivedLayout(open_archive(resolved, reference.text, spools))
 
 
 class _ArchivedLayout:

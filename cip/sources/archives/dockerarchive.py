@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ... import rooms
 from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, copy_counted, undo_on_error
@@ -29,12 +29,9 @@ from ...model.reference import (
 from ..base import BlobAccess, PlainSource, RawManifest
 from ..files import FileBlob, resolve_path, whole_file
 from .archive import Archive, open_archive
-from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams, unpack
+from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams
 from .spool import SpooledFile, Spools
 from .tarindex import clean_name
-
-if TYPE_CHECKING:
-    from ...programs import Programs
 
 DESCRIPTION_NAME = b"manifest.json"
 DESCRIPTION_LIMIT = 1024 * 1024  # bytes (images.md section 11)
@@ -61,9 +58,7 @@ class _Layer(NamedTuple):
 class DockerArchiveSource(PlainSource):
     """One image of a `docker save` archive, which has no place for signatures."""
 
-    def __init__(
-        self, text: str, identity: ImageIdentity, archive: Archive, choice: Choice, spools: Spools, programs: Programs
-    ) -> None:
+    def __init__(self, text: str, identity: ImageIdentity, archive: Archive, choice: Choice, spools: Spools) -> None:
         """Read the description and the config, and measure compressed layers; takes `archive` over once it returns.
 
         Raises InvalidReferenceError when the choice does not fit, InvalidDocumentError, SourceError.
@@ -72,7 +67,6 @@ class DockerArchiveSource(PlainSource):
         self.identity = identity
         self._archive = archive
         self._spools = spools
-        self._programs = programs
         self._spooled: dict[bytes, SpooledFile] = {}
         with undo_on_error(self._release_spooled):
             item = _choose(text, self._read_items(), choice)
@@ -161,9 +155,7 @@ class DockerArchiveSource(PlainSource):
                 reader = DecompressingReader(blob, compression, what)
                 size = copy_counted(reader, lambda part: None, UNKNOWN_SIZE, what)
                 return _Layer(member, size, compression)
-            self._spooled[member] = spooled = self._spools.open(
-                (id(self), member), lambda output: unpack(blob, compression, output, what, self._programs)
-            )
+            self._spooled[member] = spooled = self._spools.unpack((id(self), member), blob, compression, what)
             unpacked = whole_file(spooled.duplicate(), what)
             unpacked.close()
             return _Layer(member, unpacked.size, None)
@@ -193,17 +185,17 @@ class UnpackedBlob(OnePlace):
         self._blob.close()
 
 
-def open_docker_archive(reference: ImageReference, spools: Spools, programs: Programs) -> DockerArchiveSource:
+def open_docker_archive(reference: ImageReference, spools: Spools) -> DockerArchiveSource:
     """The image that `reference` names in a `docker save` archive.
 
     Raises InvalidReferenceError, InvalidDocumentError, SourceError, MissingDependencyError.
     """
     resolved = resolve_path(reference)
-    archive = open_archive(resolved, reference.text, spools, programs)
+    archive = open_archive(resolved, reference.text, spools)
     with undo_on_error(archive.close):
         identity = nameless_identity(Transport.DOCKER_ARCHIVE, reference.docker)
         choice = Choice(reference.docker, reference.index)
-        return DockerArchiveSource(reference.text, identity, archive, choice, spools, programs)
+        return DockerArchiveSource(reference.text, identity, archive, choice, spools)
 
 
 def _choose(text: str, items: Sequence[JsonNode], choice: Choice) -> JsonNode:

@@ -7,18 +7,24 @@ import os
 import threading
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from ...content import undo_on_error
+from ...content import Reader, undo_on_error
 from ...errors import refused
 from ...settings import Settings
 from ...temporary import TemporaryFile, TemporarySpace
+from .compression import Compression, unpack
+
+if TYPE_CHECKING:
+    from ...programs import Programs
 
 
 class Spools:
     """The temporary files of one process in `space`; each is filled once and freed when nobody uses it."""
 
-    def __init__(self, space: TemporarySpace) -> None:
+    def __init__(self, space: TemporarySpace, programs: Programs) -> None:
         self.space = space
+        self._programs = programs  # that unpack what nothing here does
         self._lock = threading.Lock()
         self._files: dict[Hashable, _SharedFile] = {}
 
@@ -37,6 +43,10 @@ class Spools:
                 shared.file = self._filled(fill)
             return SpooledFile(shared.file.descriptor, release)
 
+    def unpack(self, key: Hashable, source: Reader, compression: Compression, what: str) -> SpooledFile:
+        """The same with the uncompressed content of `source`. Raises as `compression.unpack`, too."""
+        return self.open(key, lambda output: unpack(source, compression, output, what, self._programs))
+
     def _filled(self, fill: Callable[[TemporaryFile], None]) -> TemporaryFile:
         file = self.space.make()
         with undo_on_error(file.close):
@@ -53,9 +63,9 @@ class Spools:
             shared.file.close()
 
 
-def open_spools(settings: Settings) -> Spools:
+def open_spools(settings: Settings, programs: Programs) -> Spools:
     """Those of a process with these settings, in `--tmpdir`."""
-    return Spools(TemporarySpace(settings.tmpdir, settings.tmp_limit))
+    return Spools(TemporarySpace(settings.tmpdir, settings.tmp_limit), programs)
 
 
 class _SharedFile:

@@ -58,8 +58,7 @@ def _docker_archive(data: bytes) -> None:
             nameless_identity(Transport.DOCKER_ARCHIVE),
             archive,
             Choice(),
-            Spools(TemporarySpace(tempfile.gettempdir(), 1 << 30)),
-            cast(Programs, _NoPrograms()),
+            Spools(TemporarySpace(tempfile.gettempdir(), 1 << 30), cast(Programs, _NoPrograms())),
         )
         manifest = parse_manifest(*source.manifest(None), "manifest")
         assert isinstance(manifest, Manifest)

@@ -32,7 +32,7 @@ class ArchiveTestCase(LeakCheckedTestCase):
         self.path = self.directory / "image.tar"
         self.layout = images.f1(self.directory / "F1")
         (self.directory / "tmp").mkdir()
-        self.spools = Spools(TemporarySpace(str(self.directory / "tmp"), 1 << 30))
+        self.spools = Spools(TemporarySpace(str(self.directory / "tmp"), 1 << 30), DirectPrograms())
         self.write(images.oci_archive(self.layout))
 
     def write(self, content: bytes) -> None:
@@ -52,7 +52,7 @@ class ArchiveTestCase(LeakCheckedTestCase):
 
     def open(self, rest: str = "") -> LayoutSource:
         reference = parse_image_reference(f"oci-archive:{self.path}{rest}")
-        source = open_oci_archive(reference, self.spools, DirectPrograms(), PlatformOptions())
+        source = open_oci_archive(reference, self.spools, PlatformOptions())
         self.addCleanup(source.close)
         return source
 
@@ -184,7 +184,7 @@ class Compressed(ArchiveTestCase):
 
     def test_handles_share_one_temporary_file_until_the_archive_is_another(self) -> None:
         self.write(gzip.compress(self.path.read_bytes()))
-        with mock.patch("cip.sources.archives.archive.unpack", wraps=compression.unpack) as unpack:
+        with mock.patch("cip.sources.archives.spool.unpack", wraps=compression.unpack) as unpack:
             first, second = self.open(), self.open()
             first.close()
             self.assertEqual(unpack.call_count, 1)

@@ -45,7 +45,7 @@ class DockerArchiveTestCase(LeakCheckedTestCase):
 
     def open(self, rest: str = "") -> DockerArchiveSource:
         reference = parse_image_reference(f"docker-archive:{self.path}{rest}")
-        source = open_docker_archive(reference, Spools(TemporarySpace(str(self.directory), 1 << 30)), DirectPrograms())
+        source = open_docker_archive(reference, Spools(TemporarySpace(str(self.directory), 1 << 30), DirectPrograms()))
         self.addCleanup(source.close)
         return source
 

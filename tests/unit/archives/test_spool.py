@@ -6,6 +6,7 @@ import threading
 import unittest
 
 from cip.errors import ErrorCode, SourceError
+from cip.programs import DirectPrograms
 from cip.sources.archives.spool import Spools
 from cip.temporary import TemporaryFile, TemporarySpace
 from tests.support.leaks import LeakCheckedTestCase
@@ -14,7 +15,7 @@ from tests.support.leaks import LeakCheckedTestCase
 class Sharing(LeakCheckedTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.spools = Spools(TemporarySpace(str(self.directory), 1 << 30))
+        self.spools = Spools(TemporarySpace(str(self.directory), 1 << 30), DirectPrograms())
         self.fills = 0
 
     def fill(self, file: TemporaryFile) -> None:
@@ -113,7 +114,7 @@ class Sharing(LeakCheckedTestCase):
     def test_a_directory_that_cannot_be_written_is_named(self) -> None:
         named = r"temporary file in '/no/such/place' \(--tmpdir\): no such file"
         with self.assertRaisesRegex(SourceError, named) as caught:
-            Spools(TemporarySpace("/no/such/place", 1 << 30)).open("key", self.fill)
+            Spools(TemporarySpace("/no/such/place", 1 << 30), DirectPrograms()).open("key", self.fill)
         self.assertIs(caught.exception.code, ErrorCode.SOURCE_UNAVAILABLE)
 
 

@@ -77,8 +77,8 @@ class DaemonTestCase(LeakCheckedTestCase):
 
         with mock.patch.object(daemon, "connect_local", lambda path, limits: played.connect()):
             settings = Settings(tmpdir=str(self.directory), times=self.times)
-            spools = spools or Spools(TemporarySpace(settings.tmpdir, 1 << 30))
-            source = open_daemon(reference, settings, spools, DirectPrograms())
+            spools = spools or Spools(TemporarySpace(settings.tmpdir, 1 << 30), DirectPrograms())
+            source = open_daemon(reference, settings, spools)
         self.addCleanup(source.close)
         return source
 
@@ -113,7 +113,7 @@ class Conversations(DaemonTestCase):
 
     def test_handles_share_one_stream(self) -> None:
         played = PlayedDaemon({NAME: stream(SAVED)})
-        spools = Spools(TemporarySpace(str(self.directory), 1 << 30))
+        spools = Spools(TemporarySpace(str(self.directory), 1 << 30), DirectPrograms())
         first = self.open("x:1", played, spools=spools)
         second = self.open("x:1", played, spools=spools)
         first.close()
@@ -196,7 +196,7 @@ class Offline(DaemonTestCase):
         reference = parse_image_reference("docker-daemon:x:1")
         settings = Settings(offline=True, daemon_host="tcp://192.0.2.1:2376")
         with self.assertRaisesRegex(CipError, "--offline forbids to ask the daemon at 192.0.2.1") as caught:
-            open_daemon(reference, settings, Spools(TemporarySpace(str(self.directory), 1 << 30)), DirectPrograms())
+            open_daemon(reference, settings, Spools(TemporarySpace(str(self.directory), 1 << 30), DirectPrograms()))
         self.assertIs(caught.exception.code, ErrorCode.OFFLINE)
 
 

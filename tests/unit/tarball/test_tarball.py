@@ -35,7 +35,7 @@ class Tarball(LeakCheckedTestCase):
 
     def open(self, *paths: Path | str) -> TarballSource:
         reference = parse_image_reference("tarball:" + ":".join(map(str, paths)))
-        source = open_tarball(reference, Spools(TemporarySpace(str(self.directory), 1 << 30)), DirectPrograms())
+        source = open_tarball(reference, Spools(TemporarySpace(str(self.directory), 1 << 30), DirectPrograms()))
         self.addCleanup(source.close)
         return source
 
@@ -113,7 +113,7 @@ class Tarball(LeakCheckedTestCase):
     def test_text_that_the_file_system_cannot_spell_is_refused(self) -> None:
         reference = ImageReference(Transport.TARBALL, "tarball:x", path="\ud800")
         with self.assertRaisesRegex(CipError, "no form in the file system's encoding"):
-            open_tarball(reference, Spools(TemporarySpace(str(self.directory), 1 << 30)), DirectPrograms())
+            open_tarball(reference, Spools(TemporarySpace(str(self.directory), 1 << 30), DirectPrograms()))
 
     def test_nothing_else_is_served(self) -> None:
         source = self.open(self.file("a", images.LAYER_T))

@@ -100,8 +100,7 @@ class UnionTestCase(LeakCheckedTestCase):
             settings,
             self.open_registry,
             Events(self.events.emit, NO_EVENTS.follow),
-            DirectPrograms(),
-            Spools(TemporarySpace(str(self.directory), 1 << 30)),
+            Spools(TemporarySpace(str(self.directory), 1 << 30), DirectPrograms()),
         )
         self.addCleanup(source.close)
         return source
