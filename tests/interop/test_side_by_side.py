@@ -79,7 +79,14 @@ PROTOCOLS: Mapping[str, tuple[Sequence[str], Mapping[str, Difference]]] = {
         _NO_CLASS,
         {**_OLD, "B61 OpenImage": Difference(["ok 1"], "it asks the policy at the first metadata call (wire.md 7.2)")},
     ),
-    "0.2.6": (_NO_CLASS, {**_OLD, "B59 GetBlob": Difference([_PART, "99 other bytes", "err"], _RESUMES)}),
+    "0.2.6": (
+        _NO_CLASS,
+        {
+            **_OLD,
+            "B9 B10": Difference(["err", "err", "ok 0", "err", "ok 1"], "a name that a layout lacks is an error there"),
+            "B59 GetBlob": Difference([_PART, "99 other bytes", "err"], _RESUMES),
+        },
+    ),
     "0.2.8": (
         KEYS,
         {

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ...errors import SignatureError
 from ..signed.armor import ARMOR_BEGIN, dearmor_keys
 from .packets import PUBLIC_KEY, SUBKEY, TRUST, USER_ATTRIBUTE, USER_ID, Packet, number, read_packets
-from .selfsignatures import is_direct, require_in_place
+from .selfsignatures import is_direct, require_in_place, revokers
 
 _RSA = frozenset({1, 2, 3})  # public key algorithms (RFC 4880 9.1)
 RSA_MINIMUM = 2048  # bits, as for sigstore's keys (signatures.md D10)
@@ -42,7 +42,7 @@ class _Key(NamedTuple):
     """A primary key with all that belongs to it; `is_bound` is whether it has a name and a self-signature.
 
     `sizes` has the RSA bits, 0 for another algorithm, of the primary key and its subkeys by fingerprint. `by_names` is
-    the key without the signatures over keys alone.
+    the key without the signatures over keys alone, `revokers` the ids of the keys that say to have revoked it.
     """
 
     fingerprint: str
@@ -50,6 +50,7 @@ class _Key(NamedTuple):
     packets: bytes
     by_names: bytes
     sizes: Mapping[str, int]
+    revokers: frozenset[bytes]
 
 
 def merge_key_rings(blobs: Iterable[tuple[str, bytes]]) -> KeyRing:
@@ -64,6 +65,8 @@ def merge_key_rings(blobs: Iterable[tuple[str, bytes]]) -> KeyRing:
     usable: set[str] = set()
     seen: dict[str, int] = {}
     faults: list[str] = []
+    revoking: set[bytes] = set()
+    nameless: set[bytes] = set()
     for name, blob in blobs:
         if not blob[:1] >= b"\x80" and ARMOR_BEGIN not in blob:
             faults.append(f"{name}: no OpenPGP key")
@@ -81,10 +84,15 @@ def merge_key_rings(blobs: Iterable[tuple[str, bytes]]) -> KeyRing:
                 usable.add(key.fingerprint)
                 packets.append(key.packets)
                 by_names.append(key.by_names)
+                revoking |= key.revokers
+            else:
+                nameless.add(bytes.fromhex(key.fingerprint)[-8:])
         if not any(key.is_bound for key in keys):
             faults.append(f"{name}: no public key with a name and a self-signature")
     if not usable:
         raise _unusable("; ".join(faults) or "the requirement lists no key")
+    if both := revoking & nameless:  # some imports take such a key, and with it what it revokes
+        raise _unusable(f"a key is revoked by key {min(both).hex().upper()}, which has no name and no self-signature")
     weak = {fingerprint: bits for fingerprint, bits in seen.items() if 0 < bits < RSA_MINIMUM}
     whole, named = b"".join(packets), b"".join(by_names)
     return KeyRing(whole, frozenset(usable), MappingProxyType(weak), named if named != whole else b"")
@@ -119,7 +127,7 @@ def _key(block: Sequence[Packet]) -> _Key:
             sizes[which] = _rsa_bits(packet.body)
     is_bound = require_in_place(block, bytes.fromhex(fingerprint)[-8:])
     by_names = b"".join(packet.whole for packet in block if not is_direct(packet))
-    return _Key(fingerprint, is_bound, b"".join(packet.whole for packet in block), by_names, sizes)
+    return _Key(fingerprint, is_bound, b"".join(packet.whole for packet in block), by_names, sizes, revokers(block))
 
 
 def _fingerprint(body: bytes) -> str:

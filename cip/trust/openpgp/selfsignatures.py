@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether each signature of a key stands behind the packet that it signs (RFC 4880 5.2.4, 11.1).
+"""Whether each signature of a key stands behind the packet that it signs, and who revokes it (RFC 4880 5.2.4, 11.1).
 
 An import moves one that does not to where it belongs, and drops what is not to leave its own key ring, and all but the
 newest of those that bind one subkey. gpgv overlooks the first, believes the second and goes back to an older binding
@@ -24,7 +24,7 @@ _BEHIND = {
     USER_ATTRIBUTE: _ABOUT_NAMES,
 }
 _CLASSES = frozenset().union(*_BEHIND.values())  # an import drops the others and gpgv does not look at them
-_BINDING, _CERTIFICATION_REVOCATION, _DIRECT = 0x18, 0x30, 0x1F
+_BINDING, _CERTIFICATION_REVOCATION, _DIRECT, _KEY_REVOCATION = 0x18, 0x30, 0x1F, 0x20
 _HASHES = {1: "md5", 2: "sha1", 3: "ripemd160", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}  # RFC 4880 9.4
 _EXPIRY, _EXPORTABLE, _ISSUER, _ISSUER_FINGERPRINT = 3, 4, 16, 33  # subpackets (RFC 4880 5.2.3.1, RFC 9580 5.2.3.35)
 _REMEDY = "import the file with gpg and export it once"
@@ -76,6 +76,12 @@ def require_in_place(block: Sequence[Packet], key_id: bytes) -> bool:
 def is_direct(packet: Packet) -> bool:
     """Whether a packet is a signature over a key alone, by whomever."""
     return packet.tag == SIGNATURE and _read_signature(packet.body).kind == _DIRECT
+
+
+def revokers(block: Sequence[Packet]) -> frozenset[bytes]:
+    """The ids of the keys that say to have revoked the primary key of `block`, which may have named them for that."""
+    read = (_read_signature(packet.body) for packet in block if packet.tag == SIGNATURE)
+    return frozenset().union(*(signature.issuers for signature in read if signature.kind == _KEY_REVOCATION))
 
 
 def _hasher(key: Packet, target: Packet) -> Callable[[_Signature], bytes]:

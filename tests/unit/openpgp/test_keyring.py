@@ -144,6 +144,15 @@ class MergeTest(RingCase):
                 self.assertEqual(ring.packets, key(ONE))
                 self.refuse("no public key with a name and a self-signature", blob)
 
+    def test_key_revoked_by_one_that_nobody_bound_to_a_name_refuses_the_ring(self) -> None:
+        """Debian's gpg 2.4 imports such a key and believes what it revokes, where 2.2 and gpgv know nothing of it."""
+        revoked = packet(KEY, ONE) + signature(0x20, ONE, made=Made(issuer=bytes.fromhex(fingerprint(TWO))[-8:]))
+        revoked += certified(ONE)
+        self.refuse("a key is revoked by key .{16}, which has no name", revoked, packet(KEY, TWO) + packet(NAME, WHO))
+        self.refuse("a key is revoked by key .{16}, which has no name", packet(KEY, TWO) + revoked)
+        self.assertEqual(merge_key_rings([("a", revoked + key(TWO))]).packets, revoked + key(TWO))
+        self.assertEqual(merge_key_rings([("a", revoked)]).packets, revoked)
+
     def test_trust_packets_are_dropped(self) -> None:
         trust = packet(12, b"t")
         blob = packet(KEY, ONE) + trust + packet(NAME, WHO) + trust + signature(0x13, ONE, NAME, WHO)
