@@ -11,24 +11,24 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 from . import log, rooms
 from .content import timed, undo_on_error
 from .errors import CipError, ErrorCode, UsageError, redact_with, system_reason
-from .events import NO_EVENTS
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, Settings
 from .watch import Conversation, Watch, hold_signals, release_signals
 
 if TYPE_CHECKING:
     from .confine.confinement import Confinement
+    from .early import Early
     from .image import Image
     from .opening import ImageOpener
     from .report.records import Records
-    from .transports import SourceOpener
     from .trust.policy import Policy
 
+T = TypeVar("T")
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -189,7 +189,7 @@ def _serve_json(invocation: Invocation, stack: ExitStack) -> int:
 
     descriptor = 0 if invocation.sockfd is None else invocation.sockfd
     sock = stack.enter_context(adopt_socket(descriptor, socket.SOCK_SEQPACKET))
-    if invocation.settings.sandbox.required == "full":
+    if invocation.settings.require_sandbox == "full":
         raise UsageError(f"--require-sandbox=full: {Command.JSON} opens files that its parent names later")
     opener, confinement, last_words = _core(invocation, stack)
     if confinement is not None:
@@ -247,11 +247,16 @@ def _core(
     """
     import time
 
-    from .transports import SourceOpener
-
     hold_signals()  # before the first thread
     threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
+    policy = _beforehand(lambda: _load_policy(settings)) if asked else None
+    early = _beforehand(lambda: _dial_early(invocation)) if policy is not None else None
+    if early is not None:
+        stack.callback(early.close)
+    from .events import NO_EVENTS
+    from .transports import SourceOpener
+
     limited = invocation.command is Command.HTTP  # a JSON parent names files later
     confinement = rooms.confinement(settings, invocation.reference, limited_reads=limited)
     programs = confinement.programs if confinement is not None else rooms.DirectPrograms(settings.environment.variables)
@@ -262,7 +267,8 @@ def _core(
     events = NO_EVENTS if records is None else records.events
     sources = SourceOpener(settings, events, programs)
     redact_with(sources.secrets.redact)
-    policy = _dial_early(invocation, sources) if asked else None
+    if early is not None:
+        _beforehand(lambda: sources.expect(early))
     from .opening import ImageOpener
     from .trust.evaluation import TrustTools, no_audit
 
@@ -283,18 +289,20 @@ def _core(
     return opener, confinement, last_words
 
 
-def _dial_early(invocation: Invocation, sources: SourceOpener) -> Policy | None:
-    """The policy, and once it was read a connection on its way; None when whoever opens the image will be refused."""
-    from .model.reference import parse_image_reference
-
+def _beforehand(step: Callable[[], T]) -> T | None:
+    """What `step` brings before anybody asks for it; None where whoever asks will be told why there is none."""
     try:
         with timed(lambda: 0.0):  # files are read; what comes through a pipe is not even opened
-            policy = _load_policy(invocation.settings)
-            sources.dial_early(parse_image_reference(invocation.reference))
+            return step()
     except CipError as error:
         log.debug("no early connection: %s", error)
         return None
-    return policy
+
+
+def _dial_early(invocation: Invocation) -> Early | None:
+    from .model.reference import parse_image_reference
+
+    return rooms.dial_early(parse_image_reference(invocation.reference), invocation.settings)
 
 
 def _open_records(invocation: Invocation) -> Records | None:

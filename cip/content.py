@@ -23,8 +23,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Protocol, Self
 
 from .errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError
+from .model.descriptor import MANIFEST_LIMIT as MANIFEST_LIMIT
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
-from .model.manifest import MANIFEST_LIMIT as MANIFEST_LIMIT
 
 if TYPE_CHECKING:
     from queue import SimpleQueue

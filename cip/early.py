@@ -6,15 +6,14 @@ when what speaks TLS is there. Until then nothing of `urllib.request`, `http.cli
 long to load as a round trip.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import log
-from .content import start_thread, undo_on_error
+from .content import start_thread
 from .errors import CipError
 from .hostconfig.proxyenv import choose_proxy, describe_way
 from .hostconfig.registriesconf import RegistriesConfig, load_registries
-from .model.reference import ImageReference
+from .model.reference import ImageReference, Transport
 from .net.addresses import ConnectedSocket, connect, resolve
 from .net.limits import Cancellation, Clock, Limits
 from .net.url import Origin, parse_origin
@@ -25,37 +24,38 @@ if TYPE_CHECKING:
     from .net.opener import Opener
 
 
-class Dials(Protocol):
-    """A source whose first endpoint can be connected to before it is asked."""
+def dial_early(reference: ImageReference, settings: Settings) -> "Early | None":
+    """The places of a docker:// image, and a connection to the first one on its way; whoever calls this owes `close`.
 
-    def dial(self, dial: "Callable[[Opener, Origin], None]") -> None:
-        """Have `dial` called with what asks the endpoint, and where that is."""
-        ...
-
-
-def dial_early(
-    reference: ImageReference, settings: Settings, open_source: Callable[[ImageReference, RegistriesConfig], Dials]
-) -> Callable[[], None] | None:
-    """Connect to the first place of a docker:// image, and only then open its source; what calls it off.
-
-    None where nothing is dialled: local sources come first, the place may not be entered, or perhaps not by TLS.
+    None where local sources come first. Nothing is dialled where that place may not be entered, or perhaps not by TLS.
     Raises CipError.
     """
     named = reference.docker
-    if settings.offline or settings.local_sources or named is None:
+    if reference.transport is not Transport.DOCKER or settings.offline or settings.local_sources or named is None:
         return None
     registries = load_registries(settings)
     place = registries.places(named)[0]
     if place.blocked or place.is_insecure(settings.tls_verify):
-        open_source(reference, registries)
-        return None
+        return Early(reference, registries, None)
     origin = parse_origin("https", place.host)
     proxy = choose_proxy(settings.environment, origin.scheme, origin.host, origin.port)
     nearest = origin if proxy is None else Origin("http", proxy.host, proxy.port)
-    early = EarlySocket(nearest, Limits(Clock(), settings.times, Cancellation()), describe_way(proxy))
-    with undo_on_error(early.close):
-        open_source(reference, registries).dial(early.dial)
-    return early.limits.cancellation.cancel
+    limits = Limits(Clock(), settings.times, Cancellation())
+    return Early(reference, registries, EarlySocket(nearest, limits, describe_way(proxy)))
+
+
+class Early:
+    """What is known, and what was begun, of an image that was asked for while the program loads."""
+
+    def __init__(
+        self, reference: ImageReference, registries: RegistriesConfig, connecting: "EarlySocket | None"
+    ) -> None:
+        self.reference, self.registries, self.connecting = reference, registries, connecting
+
+    def close(self) -> None:
+        """Call off what nobody took."""
+        if self.connecting is not None:
+            self.connecting.close()
 
 
 class EarlySocket:
@@ -93,9 +93,13 @@ class EarlySocket:
             raise outcome
         return outcome
 
+    def call_off(self) -> None:
+        """Let nothing be opened any more."""
+        self.limits.cancellation.cancel()
+
     def close(self) -> None:
         """Call it off; nothing is left open."""
-        self.limits.cancellation.cancel()
+        self.call_off()
         self._thread.join()
         if isinstance(self._outcome, tuple):
             self._outcome[0].close()

@@ -24,7 +24,6 @@ from .settings import (
     PolicyOptions,
     PolicySource,
     RetryOptions,
-    SandboxOptions,
     Settings,
     TimeLimits,
     TransferLimits,
@@ -224,6 +223,8 @@ def _like(given: str, known: Sequence[str]) -> str:
 
 
 def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settings:
+    if values["require-sandbox"] is not None and values["sandbox"] is False:
+        raise UsageError("--require-sandbox contradicts --sandbox=off: expected one of them")
     transfer = _given(TransferLimits(), values)
     return _given(Settings(), values)._replace(
         environment=environment,
@@ -239,7 +240,6 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
         retry=RetryOptions(_or(values["retry-times"], RetryOptions().times), values["retry-delay"]),
         transfer=transfer._replace(connections=max(1, transfer.connections), segments=max(1, transfer.segments)),
         local_sources=tuple(values["local-source"] or ()),
-        sandbox=_sandbox(values),
         decryption_keys=values["decryption-key"] is not None,
         user_agent=" ".join(part for part in (values["user-agent-prefix"], f"{PROGRAM}/{__version__}") if part),
     )
@@ -270,13 +270,6 @@ def _credentials(values: Mapping[str, Any], environment: HostEnvironment) -> Cre
         registry_token=values["registry-token"] or None,
         no_creds=bool(values["no-creds"]),
     )
-
-
-def _sandbox(values: Mapping[str, Any]) -> SandboxOptions:
-    wanted, required = _or(values["sandbox"], True), values["require-sandbox"]
-    if required is not None and not wanted:
-        raise UsageError("--require-sandbox contradicts --sandbox=off: expected one of them")
-    return SandboxOptions(wanted, required)
 
 
 def _log_level(values: Mapping[str, Any]) -> Level:

@@ -300,7 +300,7 @@ def spools(settings: "Settings", programs: "Programs", what: str) -> "Spools":
 
 def confinement(settings: "Settings", reference: str, *, limited_reads: bool) -> "Confinement | None":
     """What confines the process; None in a copy that cannot. Raises UsageError where a level is required."""
-    instead = _nothing if settings.sandbox.required is None else None
+    instead = _nothing if settings.require_sandbox is None else None
     load = _load("Confinement", Offer("confine.confinement", "--require-sandbox", instead=instead))
     made: Confinement | None = load(settings, reference, limited_reads=limited_reads)
     return made

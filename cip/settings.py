@@ -152,16 +152,6 @@ class TransferLimits(NamedTuple):
     segments: int = 1  # connections for one large blob
 
 
-class SandboxOptions(NamedTuple):
-    """Confinement as far as the kernel lets us, unless it is not `wanted`.
-
-    `required` is the level (process, write, full) below which the program refuses to serve.
-    """
-
-    wanted: bool = True
-    required: str | None = None
-
-
 class Settings(NamedTuple):
     """Everything the user decided, on the command line and in the environment the process was started with."""
 
@@ -183,6 +173,7 @@ class Settings(NamedTuple):
     daemon_host: str | None = None
     local_sources: tuple[str, ...] = ()
     offline: bool = False
-    sandbox: SandboxOptions = SandboxOptions()
+    sandbox: bool = True  # confine the process as far as the kernel lets us
+    require_sandbox: str | None = None  # the level (process, write, full) below which the program refuses to serve
     decryption_keys: bool = False  # given, though never used: worth a warning when an image has encrypted layers
     user_agent: str = "container-image-proxy"

@@ -15,6 +15,7 @@ from .settings import Settings
 from .sources.base import ImageSource
 
 if TYPE_CHECKING:
+    from .early import Early
     from .hostconfig.registriesconf import RegistriesConfig
     from .partial.store import PartStore
     from .programs import Programs
@@ -74,18 +75,16 @@ class SourceOpener:
             case Transport.TARBALL:
                 return rooms.open_tarball(reference, self._spools_for(reference))
 
-    def dial_early(self, reference: ImageReference) -> None:
-        """Open a connection to the registry of `reference` before its image is opened, if it comes from one.
+    def expect(self, early: Early) -> None:
+        """Open the source of an image before anybody opens it, and have the connection secured that is on its way.
 
         Raises CipError: whoever opens the image meets the same.
         """
-        if reference.transport is Transport.DOCKER:
-            self._call_off = rooms.dial_early(reference, self._settings, self._open_early)
-
-    def _open_early(self, reference: ImageReference, registries: RegistriesConfig) -> RegistrySource:
-        source = self._open_registry(reference, registries)
-        self._early = reference, source
-        return source
+        source = self._open_registry(early.reference, early.registries)
+        self._early = early.reference, source
+        if early.connecting is not None:
+            source.dial(early.connecting.dial)
+            self._call_off = early.connecting.call_off
 
     def before_confinement(self) -> None:
         """Look at what cannot be looked at later; let no connection be opened any more that nobody has asked for."""

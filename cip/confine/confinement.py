@@ -152,7 +152,7 @@ class Confinement:
         self._limited_reads = limited_reads
         self._settings = settings
         self._reference = reference
-        self._applied = not settings.sandbox.wanted
+        self._applied = not settings.sandbox
         self._sources: Sources | None = None
         self._opener: Opener | None = None
         self._in_writers: InWriters | None = None
@@ -169,7 +169,7 @@ class Confinement:
 
     def require(self) -> None:
         """Confine now if a level is required. Raises UnsupportedError when it was not reached."""
-        required = self._settings.sandbox.required
+        required = self._settings.require_sandbox
         if required is None or self._applied:
             return
         from .sandbox import parse_level

@@ -133,10 +133,10 @@ def load_registries(settings: Settings, *, warn: Callable[[str], None] = log.war
         looked_for.append(file)
         if content is None:
             continue
-        parsed = parse_registries_file(file.path, content)
-        rules.update(parsed.rules)
-        helpers = helpers if parsed.credential_helpers is None else parsed.credential_helpers
-        for warning in parsed.warnings:
+        found, named, warnings = parse_registries_file(file.path, content)
+        rules.update(found)
+        helpers = helpers if named is None else named
+        for warning in warnings:
             warn(warning)
     return RegistriesConfig(
         rules=tuple(rules[prefix] for prefix in sorted(rules)),

@@ -75,16 +75,13 @@ class RegistryRule(NamedTuple):
         return end if end == len(name) or name[end] in ":/@" else -1
 
 
-class ParsedFile(NamedTuple):
-    """What one file says; `credential_helpers` is None when the key is absent."""
+def parse_registries_file(
+    path: str, data: bytes
+) -> tuple[dict[str, RegistryRule], tuple[str, ...] | None, tuple[str, ...]]:
+    """What the content `data` of the file `path` says: rules by prefix, credential helpers, warnings.
 
-    rules: dict[str, RegistryRule]
-    credential_helpers: tuple[str, ...] | None
-    warnings: tuple[str, ...]
-
-
-def parse_registries_file(path: str, data: bytes) -> ParsedFile:
-    """The content `data` of the file `path`. Raises ConfigurationError naming file and key, or line."""
+    The helpers are None when the key is absent. Raises ConfigurationError naming file and key, or line.
+    """
     warnings: list[str] = []
     root = _Table(parse_toml(path, data), _TOP_KEYS, warnings)
     _refuse_v1(root)
@@ -105,7 +102,7 @@ def parse_registries_file(path: str, data: bytes) -> ParsedFile:
     rules = [_parse_rule(_Table(node, _REGISTRY_KEYS, warnings), warnings) for node in tables]
     _refuse_contradictions(rules, tables)
     # The first table of a prefix wins within one file, as upstream.
-    return ParsedFile({rule.prefix: rule for rule in reversed(rules)}, helpers, tuple(warnings))
+    return {rule.prefix: rule for rule in reversed(rules)}, helpers, tuple(warnings)
 
 
 class _Table:

@@ -4,19 +4,22 @@
 A digest is `algorithm:hex`, parsed once and never a bare string afterwards.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ErrorCode, InvalidDigestError, InvalidDocumentError, quote
 from .jsontree import JsonNode
+
+if TYPE_CHECKING:
+    import hashlib
 
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}  # image-spec descriptor.md, "Registered Algorithms"
 _SHAPE = r"(?a)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+"
 _LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that names an entry of a layout
+MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes of a manifest, an index or a parsed config (registry.md 6.7)
 UNKNOWN_SIZE = -1  # of what a local store rebuilds without having recorded its size, or a server does not state
 MAX_SIZE = 2**63 - 1
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
@@ -36,6 +39,8 @@ class Digest(NamedTuple):
 
     def hasher(self) -> "hashlib._Hash":
         """A fresh hash object of this digest's algorithm."""
+        import hashlib  # here and below, because a connection may be on its way when it is loaded
+
         return hashlib.new(self.algorithm)
 
 
@@ -71,6 +76,8 @@ def require_sha256(digest: Digest) -> None:
 
 def digest_of(data: bytes | memoryview) -> Digest:
     """The sha256 digest of `data`."""
+    import hashlib
+
     return Digest("sha256", hashlib.sha256(data).hexdigest())
 
 

@@ -7,7 +7,6 @@ keys, NaN, infinities, trailing text and deep nesting are refused (decisions.md 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -221,6 +220,8 @@ def parse_json(data: bytes, document: str, *, error: DocumentError = InvalidDocu
 
 def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidDocumentError) -> JsonNode:
     """As `parse_json`, for text that is already decoded."""
+    import json  # here, because a tree of TOML needs none
+
     if _has_too_many_nodes(text):
         fault = error(document, f"more than {NODE_LIMIT} values and keys")
         fault.code = ErrorCode.LIMIT_EXCEEDED

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from ..errors import ErrorCode, InvalidDocumentError, UnsupportedError, quote
 from . import mediatype
-from .descriptor import Descriptor, Platform, read_descriptor
+from .descriptor import MANIFEST_LIMIT, Descriptor, Platform, read_descriptor
 from .jsontree import JsonNode, parse_json
 
-MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes of a manifest, an index or a parsed config (registry.md 6.7)
 LAYER_LIMIT = 10_000  # layers of a manifest
 ENTRY_LIMIT = 10_000  # entries of an index
 

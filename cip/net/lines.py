@@ -11,7 +11,6 @@ buffer of ours, but for what arrived together with a head.
 import re
 from collections.abc import Callable
 from email.message import Message
-from typing import NamedTuple
 
 from ..errors import quote
 
@@ -267,15 +266,11 @@ class Chunks:
         self._ended = True
 
 
-class Framing(NamedTuple):
-    """How a body ends: by `length`, by chunks, or neither: an answer with its connection, and a request has none."""
+def framing_of(headers: Message, minor: int, grammar: type[Grammar]) -> tuple[int | None, bool]:
+    """How the body behind a head of HTTP/1.`minor` ends: its length, and whether it is chunked (RFC 9112, 6.3).
 
-    length: int | None
-    chunked: bool
-
-
-def framing_of(headers: Message, minor: int, grammar: type[Grammar]) -> Framing:
-    """How the body behind a head of HTTP/1.`minor` ends (RFC 9112, 6.3). Raises MalformedError for every doubt."""
+    With neither an answer ends with its connection, and a request has no body. Raises MalformedError for every doubt.
+    """
     lengths = headers.get_all("content-length", [])
     codings = headers.get_all("transfer-encoding", [])
     if codings:
@@ -285,9 +280,9 @@ def framing_of(headers: Message, minor: int, grammar: type[Grammar]) -> Framing:
             raise MalformedError("Transfer-Encoding: expected none in HTTP/1.0")
         if words_of(headers, "transfer-encoding") != ["chunked"]:
             raise MalformedError(f"Transfer-Encoding: expected chunked, found {quote(', '.join(codings))}", 501)
-        return Framing(None, True)
+        return None, True
     if not lengths:
-        return Framing(None, False)
+        return None, False
     if grammar.repeated_length:
         lengths = list({word.strip(" \t") for value in lengths for word in value.split(",")})
     if len(lengths) > 1:
@@ -299,7 +294,7 @@ def framing_of(headers: Message, minor: int, grammar: type[Grammar]) -> Framing:
     # int() refuses more than 4300 digits
     if len(text) > grammar.length_digits or len(digits) > 18 or int(digits) > grammar.length_limit:
         raise MalformedError(f"Content-Length: a body of more than {grammar.length_limit} bytes", 413)
-    return Framing(int(digits), False)
+    return int(digits), False
 
 
 def words_of(headers: Message, name: str) -> list[str]:

@@ -8,7 +8,6 @@ to send, such as spaces, backslashes and line breaks, and knows nothing of ports
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urljoin
 
 from ..errors import InvalidInputError, quote, redacted
 
@@ -129,17 +128,23 @@ def join_url(base: Url, location: str) -> Url:
     """
     if re.match(_SCHEME, location):
         return parse_foreign_url(location)
+    from urllib.parse import urljoin  # here and below, because a connection may be on its way when it is loaded
+
     location = _encode_foreign(location, quote(location.partition("?")[0]))  # else line breaks would be dropped
     return parse_foreign_url(urljoin(f"{base.origin.scheme}://{base.origin.authority}{base.target}", location))
 
 
 def encode_form(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and values as a form: sorted by name, values of one name in their order (registry.md 4.4)."""
+    from urllib.parse import urlencode
+
     return urlencode(sorted(pairs, key=lambda pair: pair[0]), errors="surrogateescape")
 
 
 def decode_form(text: str) -> list[tuple[str, str]]:
     """Names and values of a query; what is not UTF-8 is replaced."""
+    from urllib.parse import parse_qsl
+
     return parse_qsl(text, keep_blank_values=True)
 
 

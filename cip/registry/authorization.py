@@ -206,16 +206,16 @@ def basic_authorization(credentials: Credentials) -> str:
     return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
-class Access(NamedTuple):
-    """With what an endpoint may be entered, and where that comes from, for messages and events."""
+class Access:
+    """With what an endpoint may be entered, and where that comes from, for messages and events.
 
-    credentials: Credentials
-    registry_token: str
-    source: str  # the file, the flag or the helper; empty for nothing
-    description: str  # which files were looked at and which key matched
+    `source` is the file, the flag or the helper, empty for nothing; `description` says which files were looked at and
+    which key matched.
+    """
 
-    def __repr__(self) -> str:
-        return f"Access(source={self.source!r})"
+    def __init__(self, credentials: Credentials, registry_token: str, source: str, description: str) -> None:
+        self.credentials, self.registry_token = credentials, registry_token
+        self.source, self.description = source, description
 
 
 class Authorization(urllib.request.BaseHandler):

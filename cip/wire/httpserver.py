@@ -209,16 +209,16 @@ class Conversation(BaseHTTPRequestHandler):
 
     def _read_past_body(self) -> None:
         """Take the body, which no request of ours needs. Raises MalformedError, RequestFault, EndedError."""
-        framing = framing_of(self.headers, self._minor, Requests)
-        if not (framing.chunked or framing.length):
+        length, chunked = framing_of(self.headers, self._minor, Requests)
+        if not (chunked or length):
             return
         self._require_known_expectation()  # else whether its body will come is not known
         if self._expectations():
             super().handle_expect_100()
             self._output.send()
             self._output.sent = 0
-        if not framing.chunked:
-            self._skip(framing.length or 0)
+        if not chunked:
+            self._skip(length or 0)
             return
         chunks, size = Chunks(self._lines), 0
         while chunks.next():

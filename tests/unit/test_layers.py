@@ -50,7 +50,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "partial": _LOW | {"sources.base"},
     "segments": _LOW,
     "early": _LOW | {"hostconfig", "net"},
-    "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial"},
+    "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial", "early"},
     "readahead": _BELOW_IMAGE,
     "referrers": _LOW | {"sources.base", "sources.referring"},
     "image": _BELOW_IMAGE | {"readahead", "referrers"},
@@ -68,7 +68,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "watch": frozenset({"content"}),  # which starts threads
     "confine": _VALUES | {"content", "settings", "programs", "hostconfig", "trust"},  # of trust what a policy asks for
     "cli": _BELOW_IMAGE
-    | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead"}
+    | {"hostconfig", "trust", "sources", "net", "registry", "union", "transports", "readahead", "early"}
     | {"image", "opening", "wire", "explain", "options", "watch", "confine", "report"},
     "main": frozenset({"cli"}),
 }

@@ -13,7 +13,6 @@ from cip.net.lines import (
     Answers,
     Chunks,
     EndedError,
-    Framing,
     Grammar,
     Lines,
     MalformedError,
@@ -254,16 +253,16 @@ class FramingTest(unittest.TestCase):
     def test_the_end_of_a_body_is_told_in_one_way(self) -> None:
         for grammar in (Requests, Answers):
             for fields, expected in (
-                ([b"Content-Length: 12"], Framing(12, False)),
-                ([b"Content-Length: \t 0012 \t"], Framing(12, False)),
-                ([b"Transfer-Encoding: Chunked"], Framing(None, True)),
-                ([], Framing(None, False)),
+                ([b"Content-Length: 12"], (12, False)),
+                ([b"Content-Length: \t 0012 \t"], (12, False)),
+                ([b"Transfer-Encoding: Chunked"], (None, True)),
+                ([], (None, False)),
             ):
                 self.assertEqual(framing_of(headers_of(grammar, *fields), 1, grammar), expected)
 
     def test_an_answer_may_repeat_its_length(self) -> None:
         for fields in ([b"Content-Length: 12, 12"], [b"Content-Length: 12"] * 2):
-            self.assertEqual(framing_of(headers_of(Answers, *fields), 1, Answers), Framing(12, False))
+            self.assertEqual(framing_of(headers_of(Answers, *fields), 1, Answers), (12, False))
             with self.assertRaises(MalformedError) as caught:
                 framing_of(headers_of(Requests, *fields), 1, Requests)
             self.assertEqual(caught.exception.status, 400)

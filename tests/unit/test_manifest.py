@@ -7,8 +7,8 @@ from typing import Any
 
 from cip.errors import CipError, ErrorCode, InvalidDocumentError, UnsupportedError
 from cip.model import mediatype as mt
-from cip.model.descriptor import Platform
-from cip.model.manifest import ENTRY_LIMIT, LAYER_LIMIT, MANIFEST_LIMIT, Index, Manifest, parse_manifest
+from cip.model.descriptor import MANIFEST_LIMIT, Platform
+from cip.model.manifest import ENTRY_LIMIT, LAYER_LIMIT, Index, Manifest, parse_manifest
 from cip.model.platform import choose_instance
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4

@@ -171,8 +171,8 @@ class SettingsFromOptions(unittest.TestCase):
 
     @needs_rooms("confine")
     def test_a_required_sandbox_contradicts_none(self) -> None:
-        self.assertIs(parse("--sandbox=off", IMAGE).settings.sandbox.wanted, False)
-        self.assertEqual(parse("--require-sandbox", IMAGE).settings.sandbox.required, "process")
+        self.assertIs(parse("--sandbox=off", IMAGE).settings.sandbox, False)
+        self.assertEqual(parse("--require-sandbox", IMAGE).settings.require_sandbox, "process")
         with self.assertRaisesRegex(UsageError, "contradicts"):
             parse("--sandbox=off", "--require-sandbox", IMAGE)
 

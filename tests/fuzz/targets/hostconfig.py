@@ -103,8 +103,8 @@ def _require_no_secret(text: str) -> None:
 
 def _registries_conf(data: bytes) -> None:
     """registries.conf, and the places that it makes of a name."""
-    parsed = parse_registries_file("/registries.conf", data)
-    config = RegistriesConfig(tuple(parsed.rules.values()), parsed.credential_helpers or ())
+    rules, helpers, _ = parse_registries_file("/registries.conf", data)
+    config = RegistriesConfig(tuple(rules.values()), helpers or ())
     for name in ("docker.io/library/a:1", "registry.example.com/ns/repo", "registry.example.com:5000/a"):
         for place in config.places(parse_docker_reference(name)):
             assert place.reference.domain and parse_docker_reference(str(place.reference)) == place.reference
