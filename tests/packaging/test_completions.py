@@ -85,7 +85,8 @@ class Fish(CompletionCase):
         return self.run_in("fish", script)
 
     def test_options_values_and_images(self) -> None:
-        self.assertEqual(self.offers("--pol"), {"--policy"})
+        # fish 4 offers what has the word inside as well
+        self.assertEqual({each for each in self.offers("--pol") if each.startswith("--pol")}, {"--policy"})
         self.assertEqual(self.offers("--policy=pol"), {"--policy=policy.json"})
         self.assertEqual(self.offers("--policy pol"), {"policy.json"})
         self.assertEqual(self.offers("--cert-dir ce"), {"certs/"})

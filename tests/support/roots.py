@@ -13,6 +13,14 @@ from pathlib import Path
 from .machine import cache_root, exclusive
 from .peers import require_peer
 
+SIGNED = ("gpgv", "python3-cryptography", "python3-yaml")  # with which our package judges signatures
+# those that tests/packaging copies: had beforehand, so that no test waits for a mirror
+ROOTS: Sequence[tuple[str, Sequence[str]]] = (
+    *((suite, packages) for suite in ("bookworm", "trixie") for packages in ((), SIGNED, ("lintian",))),
+    ("forky", ()),
+    ("sid", ()),
+    ("sid", ("lintian",)),
+)
 _SCRIPT = "/usr/share/debootstrap/scripts/sid"  # what all releases use; an older debootstrap knows no later names
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -26,6 +34,7 @@ def debian_root(suite: str, packages: Sequence[str] = ()) -> Path:
 
     Raises AssertionError with the output of debootstrap or apt-get when it cannot be made.
     """
+    assert (suite, packages) in ROOTS, f"{suite} with {packages} is not in ROOTS"
     program = require_peer("debootstrap")
     if packages:
         base = debian_root(suite)
