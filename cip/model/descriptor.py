@@ -51,7 +51,7 @@ def parse_digest(text: str) -> Digest:
     `digest-unsupported` for a well-formed digest of an algorithm that is not registered.
     """
     algorithm, _, encoded = text.partition(":")
-    if len(encoded) == HEX_DIGITS.get(algorithm) and _LOWER_HEX.fullmatch(encoded):
+    if is_digest(text):
         return Digest(algorithm, encoded)
     if not algorithm or not encoded:
         raise InvalidDigestError(text, "expected algorithm:hex")
@@ -62,6 +62,12 @@ def parse_digest(text: str) -> Digest:
         raise InvalidDigestError(text, f"expected algorithm:hex, the algorithm must be one of {names}")
     found = f", found {len(encoded)}" if len(encoded) != HEX_DIGITS[algorithm] else ""
     raise InvalidDigestError(text, f"expected {HEX_DIGITS[algorithm]} lower-case hex digits after {algorithm}:{found}")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `parse_digest` reads it."""
+    algorithm, _, encoded = text.partition(":")
+    return len(encoded) == HEX_DIGITS.get(algorithm) and _LOWER_HEX.fullmatch(encoded) is not None
 
 
 def require_sha256(digest: Digest) -> None:

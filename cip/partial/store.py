@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from .. import log
 from ..content import BlobAccess, BlobReader
-from ..errors import CipError, SourceError, quote, system_reason
+from ..errors import CipError, SourceError, quote, refused, system_reason
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..sources.base import OpenRest
 from .blob import PartialBlob
@@ -54,12 +54,10 @@ class PartStore:
         self._mode = 0o666 & ~self._forbidden  # from the beginning: a sandbox forbids to change it later
         self._told: set[str] = set()
         self._lock = threading.Lock()
-        try:
+        with refused(f"{quote(path)}: no parts of blobs can be kept"):
             with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
             self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SourceError(f"{quote(path)}: no parts of blobs can be kept: {system_reason(error)}") from error
         found = os.fstat(self._directory)
         if private and (found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             os.close(self._directory)

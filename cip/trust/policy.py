@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .. import rooms
-from ..errors import ConfigurationError, ErrorCode, InvalidDigestError, PolicyRejectedError, UnsupportedError, quote
-from ..model.descriptor import Digest, digest_of, parse_digest
+from ..errors import ConfigurationError, ErrorCode, PolicyRejectedError, UnsupportedError, quote
+from ..model.descriptor import Digest, digest_of, is_digest
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ..model.reference import ImageIdentity, unmatched_scope
 from ..settings import PolicySource
@@ -277,7 +277,7 @@ def _path(scope: str) -> str:
 
 
 def _daemon(scope: str) -> str:
-    return "expected a name, found a digest" if _is_digest(scope) else ""
+    return "expected a name, found a digest" if is_digest(scope) else ""
 
 
 def _atomic(scope: str) -> str:
@@ -293,23 +293,15 @@ def _storage(scope: str) -> str:
     if not (driver and root.startswith("/") if at else location.startswith("/")):
         return "expected an absolute graph root, with a driver and @ or nothing before it"
     parts = image.split("@", 2)
-    if len(parts) == 2 and not (_is_image_id(parts[1]) or _is_digest(parts[1])):
+    if len(parts) == 2 and not (_is_image_id(parts[1]) or is_digest(parts[1])):
         return "expected a digest or an image id behind @"
-    if len(parts) == 3 and not (_is_digest(parts[1]) and _is_image_id(parts[2])):
+    if len(parts) == 3 and not (is_digest(parts[1]) and _is_image_id(parts[2])):
         return "expected a digest and an image id behind @"
     return ""
 
 
-def _is_digest(text: str) -> bool:
-    try:
-        parse_digest(text)
-    except InvalidDigestError:
-        return False
-    return True
-
-
 def _is_image_id(text: str) -> bool:
-    return _is_digest(f"sha256:{text}")
+    return is_digest(f"sha256:{text}")
 
 
 _CHECKS: Mapping[str, Callable[[str], str]] = {

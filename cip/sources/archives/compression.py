@@ -10,7 +10,7 @@ from contextvars import copy_context
 from enum import StrEnum
 from functools import partial
 from io import FileIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ...content import CHUNK, Reader, require_time, start_thread
 from ...errors import CipError, InvalidDocumentError, SourceError
@@ -50,11 +50,8 @@ def detect_compression(head: bytes | bytearray) -> Compression | None:
     return next((compression for magic, compression in _MAGIC if head.startswith(magic)), None)
 
 
-class _Codec(NamedTuple):
-    """A new stream, and the errors by which it complains about its input."""
-
-    stream: _ZlibStream | bz2.BZ2Decompressor | lzma.LZMADecompressor
-    damage: tuple[type[Exception], ...]
+# a new stream, and the errors by which it complains about its input
+_Codec = tuple["_ZlibStream | bz2.BZ2Decompressor | lzma.LZMADecompressor", tuple[type[Exception], ...]]
 
 
 class DecompressingReader:
@@ -147,20 +144,20 @@ def _codec(compression: Compression) -> _Codec:
         case Compression.GZIP:
             import zlib
 
-            return _Codec(_ZlibStream(), (zlib.error,))
+            return _ZlibStream(), (zlib.error,)
         case Compression.BZIP2:
             import bz2
 
-            return _Codec(bz2.BZ2Decompressor(), (OSError, ValueError))
+            return bz2.BZ2Decompressor(), (OSError, ValueError)
         case Compression.XZ:
             import lzma
 
-            return _Codec(lzma.LZMADecompressor(memlimit=XZ_MEMORY_LIMIT), (lzma.LZMAError,))
+            return lzma.LZMADecompressor(memlimit=XZ_MEMORY_LIMIT), (lzma.LZMAError,)
         case Compression.ZSTD:
             zstd = _zstd_library()
             assert zstd is not None  # the caller asked `streams`
             options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
-            return _Codec(zstd.ZstdDecompressor(options=options), (zstd.ZstdError,))
+            return zstd.ZstdDecompressor(options=options), (zstd.ZstdError,)
 
 
 def _zstd_library() -> Any:

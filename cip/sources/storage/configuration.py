@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ...errors import CipError, ConfigurationError, InvalidReferenceError, quote
+from ...errors import ConfigurationError, InvalidReferenceError, quote
 from ...hostconfig import paths
 from ...hostconfig.paths import LayeredFile, parse_toml, rootless_uid
-from ...model.descriptor import parse_digest
+from ...model.descriptor import is_digest
 from ...model.jsontree import JsonNode
 from ...model.reference import DockerReference, ImageReference, parse_docker_reference
 from ...settings import HostEnvironment, Settings
@@ -25,7 +25,8 @@ _FULL_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
 _DRIVER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)
 _STORE_OPTIONS = ("imagestore", "additionalimagestore")  # both name a store that is only read
-_STORAGE_KEYS = ("driver", "graphroot", "runroot", "imagestore", "rootless_storage_path", "options")
+_PLACES = ("graphroot", "runroot")
+_PATHS = (*_PLACES, "rootless_storage_path", "imagestore")  # keys of storage.conf
 
 FindId = Callable[[str], str | None]  # the one image id that starts so, or None
 
@@ -47,26 +48,48 @@ def load_storage(settings: Settings) -> StorageConfiguration:
     """The storage of this host for this user. Raises ConfigurationError naming file and key."""
     environment = settings.environment
     uid = rootless_uid(environment, environment.uid)
-    values = _Values()
+    values = dict.fromkeys(("driver", *_PATHS), "")
+    stores: tuple[str, ...] = ()
     for file in storage_files(environment):
         _, data = file.read()
         if data is not None:
             # The places that system files name are root's; a user's own files may name others.
-            values.lay_over(parse_toml(file.path, data), environment, places=file.users or uid == 0)
+            found, listed = read_values(parse_toml(file.path, data), environment, places=file.users or uid == 0)
+            values.update(found)
+            stores = listed if listed is not None else stores
     default_root, default_run_root = _default_storage(environment)
-    stores = values.stores
     from_environment = environment.get("STORAGE_OPTS")
     if from_environment:
         stores = parse_store_options(from_environment.split(","), "STORAGE_OPTS")
-    if values.image_store:
-        stores = (values.image_store, *stores)
     driver = environment.get("STORAGE_DRIVER")
     return StorageConfiguration(
-        parse_driver(driver, "STORAGE_DRIVER") if driver else values.driver,
-        values.root or (values.rootless_root if uid else "") or _clean(default_root),
-        values.run_root or _clean(default_run_root),
-        stores,
+        parse_driver(driver, "STORAGE_DRIVER") if driver else values["driver"],
+        values["graphroot"] or (values["rootless_storage_path"] if uid else "") or _clean(default_root),
+        values["runroot"] or _clean(default_run_root),
+        (values["imagestore"], *stores) if values["imagestore"] else stores,
     )
+
+
+def read_values(
+    root: JsonNode, environment: HostEnvironment, *, places: bool
+) -> tuple[dict[str, str], tuple[str, ...] | None]:
+    """What a file says: texts by their keys, `places` among them, and further stores, None where it names no list.
+
+    Raises ConfigurationError.
+    """
+    storage = root.folded(("storage",)).get("storage")
+    table = storage.folded(("driver", *_PATHS, "options")) if storage is not None else {}
+    found = {}
+    if "driver" in table and table["driver"].as_str():
+        found["driver"] = parse_driver(table["driver"].as_str(), table["driver"].where)
+    for key in _PATHS:
+        path = _path(table.get(key), environment)
+        if path and (places or key not in _PLACES):
+            found[key] = path
+    options = table["options"].folded(("additionalimagestores",)) if "options" in table else {}
+    if "additionalimagestores" not in options:
+        return found, None
+    return found, tuple(filter(None, (_path(each, environment) for each in options["additionalimagestores"].items())))
 
 
 def storage_files(environment: HostEnvironment) -> list[LayeredFile]:
@@ -105,37 +128,6 @@ def parse_store_options(options: Sequence[str], where: str) -> tuple[str, ...]:
         if key.strip().lower().rpartition(".")[2] in _STORE_OPTIONS and value.strip():
             stores.append(_require_absolute(value.strip(), where))
     return tuple(stores)
-
-
-class _Values:
-    """What the files say, later ones replacing earlier ones key by key."""
-
-    def __init__(self) -> None:
-        self.driver = ""
-        self.root = ""
-        self.run_root = ""
-        self.rootless_root = ""
-        self.image_store = ""
-        self.stores: tuple[str, ...] = ()
-
-    def lay_over(self, root: JsonNode, environment: HostEnvironment, *, places: bool) -> None:
-        storage = root.folded(("storage",)).get("storage")
-        if storage is None:
-            return
-        table = storage.folded(_STORAGE_KEYS)
-        if "driver" in table and table["driver"].as_str():
-            self.driver = parse_driver(table["driver"].as_str(), table["driver"].where)
-        graph_root = _path(table.get("graphroot"), environment)
-        run_root = _path(table.get("runroot"), environment)
-        if places:
-            self.root = graph_root or self.root
-            self.run_root = run_root or self.run_root
-        self.rootless_root = _path(table.get("rootless_storage_path"), environment) or self.rootless_root
-        self.image_store = _path(table.get("imagestore"), environment) or self.image_store
-        if "options" in table:
-            stores = table["options"].folded(("additionalimagestores",)).get("additionalimagestores")
-            if stores is not None:
-                self.stores = tuple(filter(None, (_path(entry, environment) for entry in stores.items())))
 
 
 def _path(node: JsonNode | None, environment: HostEnvironment) -> str:
@@ -204,7 +196,7 @@ def parse_storage_name(reference: ImageReference, rest: str, find_id: FindId) ->
     """What `rest`, the text behind the store, names. Raises InvalidReferenceError."""
     image_id = ""
     name, at, tail = rest.rpartition("@")
-    if at and not _is_digest(tail):
+    if at and not is_digest(tail):
         image_id = tail if _FULL_ID.fullmatch(tail) else _find(tail, find_id)
         if not image_id:
             raise InvalidReferenceError(reference.text, f"{quote(tail)} is neither a digest nor the id of an image")
@@ -225,11 +217,3 @@ def parse_storage_name(reference: ImageReference, rest: str, find_id: FindId) ->
 
 def _find(prefix: str, find_id: FindId) -> str:
     return (find_id(prefix) or "") if len(prefix) >= SHORTEST_PREFIX else ""
-
-
-def _is_digest(text: str) -> bool:
-    try:
-        parse_digest(text)
-    except CipError:
-        return False
-    return True

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ...errors import CipError, ErrorCode, InvalidInputError, quote
 from ...model.descriptor import Digest, parse_digest
 from ...model.jsontree import JsonNode, kind_of, parse_json_text
@@ -18,21 +16,15 @@ _REPLY_DETAILS_LIMIT = 4096
 _OBJECT_DETAILS_LIMIT = 1900
 
 
-class Request(NamedTuple):
-    """A request before its method is known; `method` is empty when none is named."""
+def parse_request(data: bytes | bytearray | memoryview) -> tuple[str, tuple[JsonNode, ...]]:
+    """The method, empty when none is named, and the arguments of one packet. Raises InvalidInputError.
 
-    method: str
-    arguments: tuple[JsonNode, ...]
-
-
-def parse_request(data: bytes | bytearray | memoryview) -> Request:
-    """Read one packet; bytes that are not UTF-8 become U+FFFD, other members are ignored. Raises InvalidInputError."""
+    Bytes that are not UTF-8 become U+FFFD, other members are ignored.
+    """
     root = parse_json_text(str(data, "utf-8", "replace"), "request", error=_bad_request)
     members = {} if root.is_null() else root.folded(("method", "args"))
-    return Request(
-        members["method"].as_replaced_str() if "method" in members else "",
-        tuple(members["args"].items()) if "args" in members else (),
-    )
+    method = members["method"].as_replaced_str() if "method" in members else ""
+    return method, tuple(members["args"].items()) if "args" in members else ()
 
 
 def read_text(node: JsonNode) -> str:

@@ -12,7 +12,7 @@ from cip.model.jsontree import parse_json
 from cip.model.reference import ImageReference, Transport
 from cip.settings import HostEnvironment
 from cip.sources.files import FileBlob, whole_file
-from cip.sources.storage.configuration import _Values, parse_storage_name, split_store
+from cip.sources.storage.configuration import parse_storage_name, read_values, split_store
 from cip.sources.storage.records import RecordList
 from cip.sources.storage.store import _read_image, _read_layer, item_file_name
 from cip.sources.storage.tarsplit import DirectoryFiles, RebuiltLayer, measure_recipe
@@ -93,13 +93,10 @@ def _name(data: bytes) -> None:
 
 def _configuration(data: bytes) -> None:
     """storage.conf: every place is an absolute path."""
-    values = _Values()
     environment = HostEnvironment({"HOME": "/home/u", "X": "relative"}, "/home/u", 1000, 1000)
-    try:
-        values.lay_over(parse_toml("/storage.conf", data), environment, places=True)
-    finally:
-        places = (values.root, values.run_root, values.rootless_root, values.image_store, *values.stores)
-        assert all(not place or (os.path.isabs(place) and "\0" not in place) for place in places)
+    values, stores = read_values(parse_toml("/storage.conf", data), environment, places=True)
+    places = (text for key, text in values.items() if key != "driver")
+    assert all(os.path.isabs(place) and "\0" not in place for place in (*places, *(stores or ())))
 
 
 TARGETS = (
