@@ -88,15 +88,11 @@ def main(arguments: Sequence[str], program: str = log.PROGRAM) -> int:
     """Run the program; the exit status (decisions.md section 4)."""
     try:
         invocation = parse_arguments(arguments, program, host_environment(os.environ))
-    except UsageError as error:
-        log.error("%s", error)
-        return EXIT_USAGE
-    if invocation.answer is not None:
-        return _print(invocation.answer)
-    log.set_threshold(invocation.log_level)
-    for warning in invocation.warnings:
-        log.warning("%s", warning)
-    try:
+        if invocation.answer is not None:
+            return _print(invocation.answer)
+        log.set_threshold(invocation.log_level)
+        for warning in invocation.warnings:
+            log.warning("%s", warning)
         with ExitStack() as stack:
             return _COMMANDS[invocation.command](invocation, stack)
     except UsageError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only ways bytes pass through this program: whole and bounded, verified, or counted.
+"""The ways in which bytes pass through this program: whole and bounded, or verified.
 
 `copy_verified` is where a blob's digest is checked. Its rule: the reader on the other side can never hold a
 complete body that failed. With `Release.AFTER_VERIFICATION` nothing leaves before `WHOLE` bytes are here, and the last
@@ -338,7 +338,7 @@ class _VerifiedCopy:
 
     def run(self) -> int:
         self._require_stated_size()
-        size = _buffer_size(self._chunk, self._expected.size)
+        size = buffer_size(self._chunk, self._expected.size)
         with Hashing(self._expected.digest, size, alone=self._chunk < CHUNK) as hashing:
             return self._run_held_back(hashing) if self._hold else self._run_as_read(hashing)
 
@@ -405,26 +405,9 @@ class _VerifiedCopy:
         return self._reader.blame(ContentMismatchError(f"blob {digest}: {why}", digest=digest, offset=received))
 
 
-def _buffer_size(chunk: int, size: int) -> int:
+def buffer_size(chunk: int, size: int) -> int:
     """Bytes of a buffer for a blob of `size` bytes: one more than there may be shows that there are too many."""
     return chunk if size == UNKNOWN_SIZE else min(chunk, size + 1)
-
-
-def copy_counted(reader: Reader, write: Write, size: int, what: str, *, chunk: int = CHUNK) -> int:
-    """Copy exactly `size` bytes (UNKNOWN_SIZE: all there are) without a digest check, which is left to the receiver.
-
-    Raises ContentMismatchError when the reader ends early or has more, its SourceError, and what `write` raises.
-    """
-    received = 0
-    with new_buffer(_buffer_size(chunk, size)) as buffer:
-        while count := reader.readinto(buffer):
-            received += count
-            if size != UNKNOWN_SIZE and received > size:
-                raise ContentMismatchError(f"{what}: expected {size} bytes, found more", offset=received)
-            write(buffer[:count])
-    if size not in (UNKNOWN_SIZE, received):
-        raise ContentMismatchError(f"{what}: expected {size} bytes, found {received}", offset=received)
-    return received
 
 
 class TimedReader:

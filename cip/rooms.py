@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .net.socks import open_socks as open_socks
     from .partial.store import open_part_store as open_part_store
     from .programs import DirectPrograms as DirectPrograms
-    from .programs import Programs
     from .readahead import ReadAhead as ReadAhead
     from .referrers import ImageReferrers as ImageReferrers
     from .referrers import find_bundles as find_bundles
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from .skopeo import require_own_command as require_own_command
     from .sources.archives.archive import open_oci_archive as open_oci_archive
     from .sources.archives.dockerarchive import open_docker_archive as open_docker_archive
-    from .sources.archives.spool import Spools
+    from .sources.archives.spool import open_spools as open_spools
     from .sources.daemon import open_daemon as open_daemon
     from .sources.keptsignatures import read_directory_signatures as read_directory_signatures
     from .sources.keptsignatures import read_layout_signatures as read_layout_signatures
@@ -63,8 +62,8 @@ if TYPE_CHECKING:
     from .trust.sigstore.requirement import parse_sigstore_signed as parse_sigstore_signed
     from .union import open_with_local_sources as open_with_local_sources
     from .wire.jsonproxy.conversation import Conversation as Conversation
-    from .wire.referrers import list_referrers as list_referrers
-    from .wire.referrers import read_referrer as read_referrer
+    from .wire.referrers import answer_referrers as answer_referrers
+    from .wire.spooled import send_spooled as send_spooled
 
 
 class Room:
@@ -118,7 +117,11 @@ ROOMS = (
         ("signatures",),
     ),
     Room("convert", ("model.convert",), "Docker's manifests in OCI form; `GetFullConfig`"),
-    Room("archives", ("sources.archives", "temporary", "model.localreference"), "`oci-archive:`, `docker-archive:`"),
+    Room(
+        "archives",
+        ("sources.archives", "temporary", "model.localreference", "wire.spooled"),
+        "`oci-archive:`, `docker-archive:`",
+    ),
     Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
     Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
     Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
@@ -210,6 +213,8 @@ def _nothing(*given: object, **named: object) -> None:
 _SIGNATURES = ("signatures", _dependency)
 OFFERS = {
     "parse_local_reference": Offer("model.localreference", "archives, daemons and local storages", _transport),
+    "send_spooled": Offer("wire.spooled", "temporary files", _transport),
+    "open_spools": Offer("sources.archives.spool", "temporary files", _transport),
     "open_oci_archive": Offer("sources.archives.archive", "oci-archive:", _transport),
     "open_docker_archive": Offer("sources.archives.dockerarchive", "docker-archive:", _transport),
     "open_daemon": Offer("sources.daemon", "docker-daemon:", _transport),
@@ -240,8 +245,7 @@ OFFERS = {
     "RegistryReferrers": Offer("registry.referrers", instead=_nothing),
     "LayoutReferrers": Offer("sources.layoutreferrers", instead=_nothing),
     "ImageReferrers": Offer("referrers", "/referrers", _dependency),
-    "list_referrers": Offer("wire.referrers", "/referrers", _dependency),
-    "read_referrer": Offer("wire.referrers", "/referrers", _dependency),
+    "answer_referrers": Offer("wire.referrers", "/referrers", _dependency),
     "ReadAhead": Offer("readahead", instead=_nothing),
     "dial_early": Offer("early", instead=_nothing),
     "open_socks": Offer("net.socks", "proxies by SOCKS 5", _dependency),
@@ -290,12 +294,6 @@ if not TYPE_CHECKING:  # which knows the names from above
         if name not in OFFERS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return _load(name, OFFERS[name])
-
-
-def spools(settings: "Settings", programs: "Programs", what: str) -> "Spools":
-    """The temporary files of the process, which `what` asks for. Raises UnsupportedError."""
-    made: Spools = _load("open_spools", Offer("sources.archives.spool", what, _transport))(settings, programs)
-    return made
 
 
 def confinement(settings: "Settings", reference: str, *, limited_reads: bool) -> "Confinement | None":

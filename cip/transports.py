@@ -65,15 +65,15 @@ class SourceOpener:
 
                 return open_directory(reference)
             case Transport.OCI_ARCHIVE:
-                return rooms.open_oci_archive(reference, self._spools_for(reference), settings.platform)
+                return rooms.open_oci_archive(reference, self._shared_spools(), settings.platform)
             case Transport.DOCKER_ARCHIVE:
-                return rooms.open_docker_archive(reference, self._spools_for(reference))
+                return rooms.open_docker_archive(reference, self._shared_spools())
             case Transport.DOCKER_DAEMON:
-                return rooms.open_daemon(reference, settings, self._spools_for(reference))
+                return rooms.open_daemon(reference, settings, self._shared_spools())
             case Transport.CONTAINERS_STORAGE:
                 return rooms.open_storage(reference, settings)
             case Transport.TARBALL:
-                return rooms.open_tarball(reference, self._spools_for(reference))
+                return rooms.open_tarball(reference, self._shared_spools())
 
     def expect(self, early: Early) -> None:
         """Open the source of an image before anybody opens it, and have the connection secured that is on its way.
@@ -95,7 +95,7 @@ class SourceOpener:
 
     def make_file(self) -> TemporaryFile:
         """An empty file without a name, for the caller to close. Raises SourceError, UnsupportedError."""
-        return self._shared_spools("temporary files").space.make()
+        return self._shared_spools().space.make()
 
     def close(self) -> None:
         """Close idle connections."""
@@ -127,13 +127,10 @@ class SourceOpener:
             early, self._early = self._early, None
             return early[1] if early is not None and early[0] == reference else self._open_registry(reference)
         return rooms.open_with_local_sources(
-            reference, self._settings, self._open_registry, self._events, self._spools_for(reference)
+            reference, self._settings, self._open_registry, self._events, self._shared_spools()
         )
 
-    def _spools_for(self, reference: ImageReference) -> Spools:
-        return self._shared_spools(f"{reference.transport}:")
-
-    def _shared_spools(self, what: str) -> Spools:
+    def _shared_spools(self) -> Spools:
         if self._spools is None:
-            self._spools = rooms.spools(self._settings, self._programs, what)
+            self._spools = rooms.open_spools(self._settings, self._programs)
         return self._spools

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from contextlib import closing
 
 from .. import rooms
@@ -11,7 +10,7 @@ from ..errors import AuthenticationError, CipError, Phase, RegistryError, Source
 from ..hostconfig.proxyenv import Proxy
 from .channel import Channel
 from .response import Response
-from .url import Origin
+from .url import Origin, basic_authorization
 
 
 def open_tunnel(channel: Channel, origin: Origin, proxy: Proxy) -> None:
@@ -56,5 +55,4 @@ def proxy_authorization(proxy: Proxy) -> dict[str, str]:
     """The field that lets us use the proxy, where it asks for that."""
     if proxy.credentials.is_anonymous():
         return {}
-    pair = f"{proxy.credentials.username}:{proxy.credentials.password}".encode()
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
+    return {"Proxy-Authorization": basic_authorization(proxy.credentials)}

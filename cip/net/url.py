@@ -6,10 +6,12 @@ to send, such as spaces, backslashes and line breaks, and knows nothing of ports
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import InvalidInputError, quote, redacted
+from ..settings import Credentials
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 URL_LIMIT = 8192  # characters
@@ -132,6 +134,13 @@ def join_url(base: Url, location: str) -> Url:
 
     location = _encode_foreign(location, quote(location.partition("?")[0]))  # else line breaks would be dropped
     return parse_foreign_url(urljoin(f"{base.origin.scheme}://{base.origin.authority}{base.target}", location))
+
+
+def basic_authorization(credentials: Credentials) -> str:
+    """The value of an Authorization field; anonymous ones are sent too (registry.md 4.3, M1)."""
+    # what was given on the command line in another coding goes as the bytes that it was
+    pair = f"{credentials.username}:{credentials.password}".encode("utf-8", "surrogateescape")
+    return f"Basic {b64encode(pair).decode('ascii')}"
 
 
 def encode_form(pairs: Sequence[tuple[str, str]]) -> str:

@@ -5,7 +5,6 @@ Tokens and challenges belong to one endpoint of one image: what a challenge says
 it, and what token servers send (registry.md 4). No secret gets into a message, a log line or `repr`.
 """
 
-import base64
 import re
 import threading
 import urllib.request
@@ -19,7 +18,7 @@ from ..model.jsontree import parse_json
 from ..net.limits import Clock, Limits
 from ..net.opener import Opener, Request, require_no_downgrade
 from ..net.response import Response
-from ..net.url import Origin, decode_form, encode_form, parse_foreign_url
+from ..net.url import Origin, basic_authorization, decode_form, encode_form, parse_foreign_url
 from ..settings import Credentials
 from .answers import read_complaint, refusal, require_uncompressed
 from .retry import parse_rfc3339
@@ -197,13 +196,6 @@ def token_request(challenge: Challenge, scopes: Sequence[str], credentials: Cred
         authorization=basic_authorization(credentials) if both else "",
         configured=url.origin.is_same(registry),
     )
-
-
-def basic_authorization(credentials: Credentials) -> str:
-    """The value of an Authorization field; anonymous ones are sent too (registry.md 4.3, M1)."""
-    # what was given on the command line in another coding goes as the bytes that it was
-    pair = f"{credentials.username}:{credentials.password}".encode("utf-8", "surrogateescape")
-    return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
 class Access:

@@ -47,10 +47,9 @@ from ..model.signature import (
 from ..net.limits import Limits
 from ..net.opener import Request
 from ..net.response import Response
-from ..net.url import Url, parse_url
+from ..net.url import Url, basic_authorization, parse_url
 from ..settings import Credentials, Settings
 from .answers import Complaint, refusal, require_uncompressed
-from .authorization import basic_authorization
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of
 from .failover import ask_endpoints

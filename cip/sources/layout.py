@@ -81,12 +81,7 @@ class LayoutSource(PlainSource):
         chosen = _choose(reference, entries, where, platform)
         self._descriptor = read_descriptor(chosen)
         self._entries = entries
-        self._name = name_of(chosen)
-
-    @property
-    def name(self) -> str | None:
-        """The name that the chosen image has in the index."""
-        return self._name
+        self.name = name_of(chosen)  # in the index
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The chosen manifest, of the size and digest that the index says, or the instance `digest`."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from .. import rooms
-from ..content import BytesReader, Reader, copy_counted, undo_on_error
+from ..content import BytesReader, Reader, undo_on_error
 from ..errors import (
     ErrorCode,
     InvalidReferenceError,
@@ -25,10 +25,17 @@ from ..errors import (
 )
 from ..hostconfig.machine import host_platforms
 from ..model import mediatype
-from ..model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
+from ..model.descriptor import Descriptor, Digest, digest_of
 from ..model.reference import ImageReference, Transport, nameless_identity
 from ..settings import PlatformOptions
-from .archives.compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams
+from .archives.compression import (
+    MAGIC_LENGTH,
+    Compression,
+    DecompressingReader,
+    detect_compression,
+    read_through,
+    streams,
+)
 from .archives.spool import Spools
 from .base import BlobAccess, PlainSource, RawManifest
 from .files import FileBlob, open_regular, whole_file
@@ -153,7 +160,7 @@ def _hash(reader: Reader) -> Digest:
     import hashlib
 
     hasher = hashlib.sha256()
-    copy_counted(reader, hasher.update, UNKNOWN_SIZE, "layer")
+    read_through(reader, hasher.update)
     return Digest("sha256", hasher.hexdigest())
 
 

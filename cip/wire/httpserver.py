@@ -12,7 +12,6 @@ would read leniently; overridden is only what the parent's stream or that strict
 """
 
 import math
-import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +22,8 @@ from io import BufferedIOBase
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from .. import __version__, log, rooms
-from ..content import CHUNK, BlobAccess, BlobReader, Release, copy_verified
-from ..errors import CipError, ErrorCode, NotFoundError, PeerError, SourceError, quote
+from ..content import BlobAccess, BlobReader, Release, copy_verified
+from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
 from ..net.lines import REQUEST_BODY_LIMIT, Chunks, EndedError, Lines, MalformedError, Requests, framing_of, words_of
 from .fds import Output, receive_into
@@ -265,10 +264,10 @@ class Conversation(BaseHTTPRequestHandler):
         self._send_document(200, manifest.media_type, manifest.data, fields)
 
     def _answer_referrers(self, name: str) -> None:
-        self._send_document(200, *rooms.list_referrers(self._opened, self._target))
+        self._send_document(200, *rooms.answer_referrers(self._opened, self._target, None))
 
     def _answer_referrer(self, name: str) -> None:
-        self._send_document(200, *rooms.read_referrer(self._opened, name))
+        self._send_document(200, *rooms.answer_referrers(self._opened, self._target, name))
 
     def _answer_blob(self, name: str) -> None:
         digest = parse_digest(name)
@@ -285,7 +284,7 @@ class Conversation(BaseHTTPRequestHandler):
             elif self._minor > 0:
                 self._send_chunked(reader, expected)
             else:
-                self._send_spooled(reader, expected)
+                rooms.send_spooled(reader, expected, self._make_file, self._start_blob, self._output.send)
 
     def _answer_quit(self, name: str) -> None:
         self.close_connection = True
@@ -320,24 +319,6 @@ class Conversation(BaseHTTPRequestHandler):
 
     def _send_chunk(self, part: memoryview) -> None:
         self._output.send(b"%x\r\n" % len(part), part, b"\r\n")
-
-    def _send_spooled(self, reader: BlobReader, expected: Descriptor) -> None:
-        """Learn the size first, in a file without a name."""
-        try:
-            file = self._make_file()
-        except SourceError as error:
-            raise RequestFault(
-                505, f"the size of this blob is not known, so it needs HTTP/1.1 or room in --tmpdir: {error}"
-            ) from error
-        try:
-            size = copy_verified(reader, file.write, expected, release=Release.AFTER_VERIFICATION)
-            self._start_blob(expected._replace(size=size))
-            sent = 0
-            while part := os.pread(file.descriptor, CHUNK, sent):
-                self._output.send(part)
-                sent += len(part)
-        finally:
-            file.close()
 
     def _start_blob(self, expected: Descriptor, framing: Mapping[str, str] | None = None) -> None:
         fields = {"Content-Type": BLOB_MEDIA_TYPE, "Accept-Ranges": "none", **(framing or {})}

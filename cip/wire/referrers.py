@@ -20,14 +20,14 @@ PARAMETER = "artifactType"
 Document = tuple[str, bytes, Mapping[str, str]]  # media type, content, further fields
 
 
-def list_referrers(open_image: Callable[[], Image], target: str) -> Document:
-    """What refers to the image, of the type that `target` asks for. Raises CipError."""
-    wanted = artifact_type_of(target)
-    return OCI_INDEX, open_image().referrers(wanted)[0], {}
+def answer_referrers(open_image: Callable[[], Image], target: str, name: str | None) -> Document:
+    """What refers to the image, of the type that `target` asks for, or of it the manifest of the digest `name`.
 
-
-def read_referrer(open_image: Callable[[], Image], name: str) -> Document:
-    """The listed manifest of the digest `name`. Raises CipError."""
+    Raises CipError.
+    """
+    if name is None:
+        wanted = artifact_type_of(target)
+        return OCI_INDEX, open_image().referrers(wanted)[0], {}
     digest = parse_digest(name)
     served = open_image().referrer_manifest(digest)
     verified = {"Referrers-Verified": "no"} if served.verified == "no" else {}

@@ -5,7 +5,7 @@ import array
 import functools
 import hashlib
 import unittest
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cip.content import (
     CHUNK,
@@ -13,7 +13,6 @@ from cip.content import (
     WHOLE,
     BytesReader,
     Release,
-    copy_counted,
     copy_verified,
     read_blob,
     read_limited,
@@ -270,35 +269,6 @@ class Verified(unittest.TestCase):
         with self.assertRaises(ContentMismatchError) as caught:
             copy_verified(Place([], size=4), Sink().write, descriptor(b"abc"), release=Release.AS_READ)
         self.assertEqual(caught.exception.offset, 0)
-
-
-class Counted(unittest.TestCase):
-    def copy(self, parts: Iterable[bytes], size: int) -> tuple[int, bytes]:
-        sink = Sink()
-        return copy_counted(Place(list(parts)), sink.write, size, "blob x"), bytes(sink.data)
-
-    def test_exactly_the_size_passes_unlooked_at(self) -> None:
-        for length in (0, 1, CHUNK - 1, CHUNK, CHUNK + 1):
-            data = pattern(length)
-            for size in (length, UNKNOWN_SIZE):
-                with self.subTest(length, size=size):
-                    self.assertEqual(self.copy([data], size), (length, data))
-
-    def test_less_and_more_are_refused(self) -> None:
-        sink = Sink()
-        with self.assertRaisesRegex(ContentMismatchError, "^blob x: expected 4 bytes, found 3$") as caught:
-            copy_counted(Place([b"ab", b"c"]), sink.write, 4, "blob x")
-        self.assertEqual((caught.exception.offset, bytes(sink.data)), (3, b"abc"))
-        sink = Sink()
-        with self.assertRaisesRegex(ContentMismatchError, "^blob x: expected 3 bytes, found more$"):
-            copy_counted(Place([b"ab", b"c", b"d"]), sink.write, 3, "blob x")
-        self.assertEqual(bytes(sink.data), b"abc")
-
-    def test_there_is_no_second_place(self) -> None:
-        place = Place([b"ab"], [b"abc"])
-        with self.assertRaises(ContentMismatchError):
-            copy_counted(place, Sink().write, 3, "blob x")
-        self.assertEqual(place.blamed, [])
 
 
 class Limited(unittest.TestCase):

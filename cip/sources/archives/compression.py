@@ -188,10 +188,18 @@ def unpack(source: Reader, compression: Compression, output: TemporaryFile, what
 
 def copy_to_file(reader: Reader, output: TemporaryFile, what: str) -> None:
     """Append all of `reader` to `output`. Raises SourceError, also for a full disk and over a limit."""
+    read_through(reader, partial(output.write, what=what))
+
+
+def read_through(reader: Reader, take: Callable[[memoryview], object]) -> int:
+    """Have `take` take all that `reader` has, however much that is; the number of bytes. Raises SourceError."""
+    size = 0
     with memoryview(bytearray(CHUNK)) as buffer:
         while count := reader.readinto(buffer):
             require_time()
-            output.write(buffer[:count], what)
+            take(buffer[:count])
+            size += count
+    return size
 
 
 def _unpack_by_program(source: Reader, output: TemporaryFile, what: str, programs: Programs) -> None:

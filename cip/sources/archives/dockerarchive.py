@@ -13,10 +13,10 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ... import rooms
-from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, copy_counted, undo_on_error
+from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
 from ...model import mediatype
-from ...model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of, parse_digest
+from ...model.descriptor import Descriptor, Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json
 from ...model.reference import (
     DockerReference,
@@ -29,7 +29,7 @@ from ...model.reference import (
 from ..base import BlobAccess, PlainSource, RawManifest
 from ..files import FileBlob, resolve_path, whole_file
 from .archive import Archive, open_archive
-from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, streams
+from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, read_through, streams
 from .spool import SpooledFile, Spools
 from .tarindex import clean_name
 
@@ -153,7 +153,7 @@ class DockerArchiveSource(PlainSource):
         with closing(self._archive.open_member(member)) as blob:
             if streams(compression):
                 reader = DecompressingReader(blob, compression, what)
-                size = copy_counted(reader, lambda part: None, UNKNOWN_SIZE, what)
+                size = read_through(reader, lambda part: None)
                 return _Layer(member, size, compression)
             self._spooled[member] = spooled = self._spools.unpack((id(self), member), blob, compression, what)
             unpacked = whole_file(spooled.duplicate(), what)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...content import CHUNK, WAITS, BlobAccess, BlobReader, Release, copy_counted, copy_verified
+from ...content import CHUNK, WAITS, BlobAccess, BlobReader, Reader, Release, buffer_size, copy_verified, new_buffer
 from ...errors import CipError, ContentMismatchError, Phase, failing
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
 from .pipes import Cancel, Job, Opened, Transfer, Write
@@ -129,3 +129,20 @@ class Work:
         if received != self._asked:  # judged last, so that a wrong digest is told first
             why = f"{what}: expected {self._asked} bytes as requested, found {received}"
             raise ContentMismatchError(why, offset=received)
+
+
+def copy_counted(reader: Reader, write: Write, size: int, what: str, *, chunk: int = CHUNK) -> int:
+    """Copy exactly `size` bytes (UNKNOWN_SIZE: all there are) without a digest check, which is left to the receiver.
+
+    Raises ContentMismatchError when the reader ends early or has more, its SourceError, and what `write` raises.
+    """
+    received = 0
+    with new_buffer(buffer_size(chunk, size)) as buffer:
+        while count := reader.readinto(buffer):
+            received += count
+            if size != UNKNOWN_SIZE and received > size:
+                raise ContentMismatchError(f"{what}: expected {size} bytes, found more", offset=received)
+            write(buffer[:count])
+    if size not in (UNKNOWN_SIZE, received):
+        raise ContentMismatchError(f"{what}: expected {size} bytes, found {received}", offset=received)
+    return received
