@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import NamedTuple
 
@@ -57,15 +57,15 @@ class _LayerFile(NamedTuple):
 class TarballSource(PlainSource):
     """An image whose layers are files and whose config is made up from them."""
 
-    def __init__(self, reference: ImageReference, files: Sequence[_LayerFile]) -> None:
-        """Owns the descriptors of `files` once it returns."""
+    def __init__(self, reference: ImageReference, files: Sequence[_LayerFile], opened: ExitStack) -> None:
+        """Owns the descriptors of `files`, which `opened` closes, once it returns."""
         self.identity = nameless_identity(Transport.TARBALL)
         self._text = reference.text
         self._files = {file.described.digest: file for file in reversed(files)}
-        self._descriptors = [file.descriptor for file in files]
         self._config = _compose_config(files)
         config = Descriptor(mediatype.OCI_CONFIG, digest_of(self._config), len(self._config))
         self._manifest = rooms.compose_manifest(config, [file.described for file in files])
+        self._opened = opened.pop_all()
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The generated manifest; there are no instances."""
@@ -87,8 +87,7 @@ class TarballSource(PlainSource):
 
     def close(self) -> None:
         """Close the files."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        self._opened.close()
 
     def _missing(self, why: str, digest: Digest) -> NotFoundError:
         return NotFoundError(f"{self._text}: {why}", code=ErrorCode.BLOB_NOT_FOUND, digest=str(digest))
@@ -106,14 +105,11 @@ def open_tarball(reference: ImageReference, spools: Spools) -> TarballSource:
     if "-" in paths:
         raise InvalidReferenceError(reference.text, "standard input is not an archive here, expected file names")
     files: list[_LayerFile] = []
-    try:
+    with ExitStack() as opened:
         for path in paths:
             files.append(_open_layer(reference, path, spools))
-        return TarballSource(reference, files)
-    except BaseException:
-        for file in files:
-            os.close(file.descriptor)
-        raise
+            opened.callback(os.close, files[-1].descriptor)
+        return TarballSource(reference, files, opened)
 
 
 def _open_layer(reference: ImageReference, path: str, spools: Spools) -> _LayerFile:
@@ -129,31 +125,22 @@ def _open_layer(reference: ImageReference, path: str, spools: Spools) -> _LayerF
         if compression not in _SUFFIXES:
             message = f"{what}: expected a plain, gzip or zstd layer, found {compression}"
             raise UnsupportedError(message, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
-        digest = _digest(_range(descriptor, facts.st_size, what))
-        diff_id = digest
-        if compression is not None:
-            diff_id = _diff_id(_range(descriptor, facts.st_size, what), compression, what, spools)
+        with closing(FileBlob(os.dup(descriptor), 0, facts.st_size, what)) as content:
+            digest = diff_id = _hash(content)
+            if compression is not None:
+                content.rewind()
+                diff_id = _diff_id(content, compression, what, spools)
         media_type = mediatype.OCI_LAYER + _SUFFIXES[compression]
         return _LayerFile(descriptor, Descriptor(media_type, digest, facts.st_size), diff_id, facts.st_mtime_ns)
 
 
-def _range(descriptor: int, size: int, what: str) -> FileBlob:
-    return FileBlob(os.dup(descriptor), 0, size, what)
-
-
 def _diff_id(source: FileBlob, compression: Compression, what: str, spools: Spools) -> Digest:
-    """The digest of the plain tar; `source` is closed."""
-    with closing(source):
-        if streams(compression):
-            return _hash(DecompressingReader(source, compression, what))
-        spooled = spools.unpack(source, source, compression, what)
-        with closing(spooled):
-            return _digest(whole_file(spooled.duplicate(), what))
-
-
-def _digest(blob: FileBlob) -> Digest:
-    with closing(blob):
-        return _hash(blob)
+    """The digest of the plain tar."""
+    if streams(compression):
+        return _hash(DecompressingReader(source, compression, what))
+    with closing(spools.unpack(source, source, compression, what)) as spooled:
+        with closing(whole_file(spooled.duplicate(), what)) as content:
+            return _hash(content)
 
 
 def _hash(reader: Reader) -> Digest:

@@ -12,7 +12,8 @@ Rules.
   and before its reply has left is refused by the reply, and its pipes are never seen.
 - A transfer that can only fail, because its reader has gone while bytes are left, is given up at once: a source that is
   silent would let no write find that out.
-- A write end has one owner. The lock guards the books and is never held while anything can block.
+- A write end has one owner. The lock guards the books and is never held while anything can block; it is why all this
+  is one file.
 """
 
 from __future__ import annotations
@@ -303,6 +304,7 @@ class Pipes:
         def run() -> None:
             outcome = outcome_of(lambda: job(opened.transfer))
             with self._lock:
+                self._workers -= 1
                 self._waiting -= waiting
             end(outcome if isinstance(outcome, CipError) else None)
 
@@ -344,11 +346,7 @@ class Pipes:
     def _run_jobs(self, run: Callable[[], None]) -> None:
         """A thread: one transfer after the other, for a small one costs less than a thread."""
         while True:
-            try:
-                copy_context().run(run)
-            finally:
-                with self._lock:
-                    self._workers -= 1
+            copy_context().run(run)
             del run  # it holds the image
             with self._lock:
                 self._idle += 1
