@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from ... import rooms
@@ -68,7 +68,8 @@ class DockerArchiveSource(PlainSource):
         self._archive = archive
         self._spools = spools
         self._spooled: dict[bytes, SpooledFile] = {}
-        with undo_on_error(self._release_spooled):
+        self._opened = ExitStack()
+        with undo_on_error(self._opened.close):
             item = _choose(text, self._read_items(), choice)
             self._config = archive.read_member(_member_name(item["Config"]), MANIFEST_LIMIT)
             diff_ids = self._diff_ids()
@@ -101,12 +102,8 @@ class DockerArchiveSource(PlainSource):
 
     def close(self) -> None:
         """Release the archive."""
-        self._release_spooled()
+        self._opened.close()
         self._archive.close()
-
-    def _release_spooled(self) -> None:
-        for spooled in self._spooled.values():
-            spooled.close()
 
     def _read_items(self) -> Sequence[JsonNode]:
         where = f"{self._text}: {DESCRIPTION_NAME.decode()}"
@@ -156,6 +153,7 @@ class DockerArchiveSource(PlainSource):
                 size = read_through(reader, lambda part: None)
                 return _Layer(member, size, compression)
             self._spooled[member] = spooled = self._spools.unpack((id(self), member), blob, compression, what)
+            self._opened.callback(spooled.close)
             unpacked = whole_file(spooled.duplicate(), what)
             unpacked.close()
             return _Layer(member, unpacked.size, None)
