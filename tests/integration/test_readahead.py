@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read-ahead: each layer asked for once, in time, and none that nobody wants; faults of what was asked for early."""
 
+import tempfile
 import time
 import unittest
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from cip.model import mediatype
 from cip.model.descriptor import digest_of
 from tests.support import images
-from tests.support.faultrun import BASE
+from tests.support.faultrun import BASE, small_files
 from tests.support.jsonparent import JsonParent, json_proxy, read_error_pipe, read_to_end
 from tests.support.parent import PATIENCE, running
 from tests.support.registry import (
@@ -30,11 +34,13 @@ LAYERS = [images.random_bytes(100_000, bytes([number])) for number in range(COUN
 
 
 class Served(unittest.TestCase):
+    layers: Sequence[bytes] = LAYERS
+
     def setUp(self) -> None:
         content = make_content(10)
-        manifest = images.manifest(content.config, [images.describe(layer, mediatype.OCI_LAYER) for layer in LAYERS])
-        content.manifests["t"] = (mediatype.OCI_MANIFEST, manifest)
-        content.blobs.update({digest_of(layer): layer for layer in LAYERS})
+        described = [images.describe(layer, mediatype.OCI_LAYER) for layer in self.layers]
+        content.manifests["t"] = (mediatype.OCI_MANIFEST, images.manifest(content.config, described))
+        content.blobs.update({digest_of(layer): layer for layer in self.layers})
         self.host = self.enterContext(FaultyHost(registry_of(content)))
 
 
@@ -130,7 +136,27 @@ class JsonReadAhead(Served):
             self.get(number)
 
 
-class FaultsOfWhatWasAskedForEarly(Served):
+class ReadAll(Served):
+    """Reads all layers through either front end."""
+
+    def options(self) -> list[str]:
+        return ["--tls-verify=false", "--retry-delay=0.01", "--idle-timeout=1", "--log-level=error"]
+
+    def read_all_json(self) -> None:
+        with json_proxy(*BASE, *self.options()) as proxy:
+            parent = proxy.parent
+            image = parent.open(f"docker://{self.host.address}/{NAME}:t")
+            for layer in self.layers:
+                self.assertEqual(parent.fetch("GetBlob", image, str(digest_of(layer)), len(layer))[1], layer)
+
+    def read_all_http(self) -> None:
+        with running(*BASE, *self.options(), f"docker://{self.host.address}/{NAME}:t") as proxy:
+            self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
+            for layer in self.layers:
+                self.assertEqual(proxy.line.ask("GET", f"/blobs/{digest_of(layer)}").body, layer)
+
+
+class FaultsOfWhatWasAskedForEarly(ReadAll):
     """Through both front ends: every third answer for a layer is struck, which are mostly early ones."""
 
     def each(self, fault: Fault, *, every: int = 3) -> None:
@@ -143,22 +169,6 @@ class FaultsOfWhatWasAskedForEarly(Served):
                 numbers = [0]
                 self.host.strikes[:] = [Strike("blob", strike, None)]
                 self.read_all_http() if front == "http" else self.read_all_json()
-
-    def options(self) -> list[str]:
-        return ["--tls-verify=false", "--retry-delay=0.01", "--idle-timeout=1", "--log-level=error"]
-
-    def read_all_json(self) -> None:
-        with json_proxy(*BASE, *self.options()) as proxy:
-            parent = proxy.parent
-            image = parent.open(f"docker://{self.host.address}/{NAME}:t")
-            for layer in LAYERS:
-                self.assertEqual(parent.fetch("GetBlob", image, str(digest_of(layer)), len(layer))[1], layer)
-
-    def read_all_http(self) -> None:
-        with running(*BASE, *self.options(), f"docker://{self.host.address}/{NAME}:t") as proxy:
-            self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
-            for layer in LAYERS:
-                self.assertEqual(proxy.line.ask("GET", f"/blobs/{digest_of(layer)}").body, layer)
 
     def test_stall(self) -> None:
         self.each(at(0.5, Exchange.stall), every=9)
@@ -211,6 +221,38 @@ class FaultsOfWhatWasAskedForEarly(Served):
                     self.assertEqual(
                         (answer.status, answer.body == layer), (502, False) if layer is bad else (200, True)
                     )
+
+
+class KeptParts(ReadAll):
+    """What is asked for early is kept as any other blob; here alone read-ahead meets disks and other processes."""
+
+    layers = tuple(images.random_bytes(5 << 20, bytes([number])) for number in range(6))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.parts = Path(self.enterContext(tempfile.TemporaryDirectory()), "parts")
+
+    def options(self) -> list[str]:
+        return [*super().options(), f"--partial-dir={self.parts}"]
+
+    def test_a_full_disk(self) -> None:
+        for read_all in (self.read_all_http, self.read_all_json):
+            with small_files(2 << 20):
+                read_all()
+        self.assertTrue(list(self.parts.iterdir()))
+
+    def test_two_processes_at_once(self) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for run in [pool.submit(self.read_all_http), pool.submit(self.read_all_json)]:
+                run.result()
+        self.assertLessEqual(len(self.asked_layers()), 2 * len(self.layers))
+        self.host.asked.clear()
+        self.read_all_json()
+        self.assertEqual(self.asked_layers(), [], "all of them are kept")
+
+    def asked_layers(self) -> list[str]:
+        names = {str(digest_of(layer)) for layer in self.layers}
+        return [each.target for each in self.host.asked if each.target.rpartition("/")[2] in names]
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ import tempfile
 import time
 import unittest
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from cip.model.descriptor import digest_of
-from tests.support.faultrun import BASE, Outcome, json_proxy, run_http, run_json
+from tests.support.faultrun import BASE, Outcome, json_proxy, run_http, run_json, small_files
 from tests.support.faulttable import BYTES, CUT, World
 from tests.support.registry import (
     NAME,
@@ -116,6 +117,28 @@ class Segments(unittest.TestCase):
 
     def test_wrong_bytes(self) -> None:
         self.each(wrong_late, None, CUT, "content-mismatch", alone=SLOW)
+
+    def with_parts(self) -> Path:
+        parts = Path(self.enterContext(tempfile.TemporaryDirectory()), "parts")
+        self.world.options.append(f"--partial-dir={parts}")
+        self.host.strikes[:] = [Strike("blob", paced, None)]
+        return parts
+
+    def test_a_full_disk(self) -> None:
+        parts = self.with_parts()
+        for run in RUNS:
+            with small_files(70 << 20):  # in the middle of the segments
+                self.assertEqual(run(self.world).ended, BYTES)
+        self.assertTrue(list(parts.iterdir()))
+
+    def test_two_processes_at_once(self) -> None:
+        self.with_parts()
+        with ThreadPoolExecutor(2) as pool:
+            for run in [pool.submit(run, self.world) for run in RUNS]:
+                self.assertEqual(run.result().ended, BYTES)
+        self.host.asked.clear()
+        self.assertEqual(run_http(self.world).ended, BYTES)
+        self.assertEqual(spans(self.host), [], "all of it is kept")
 
 
 class SeveralMirrors(unittest.TestCase):

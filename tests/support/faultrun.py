@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import resource
 import socket
 import subprocess
 import tempfile
@@ -48,6 +49,17 @@ def require_settled(pid: int, before: Footprint, hosts: int) -> None:
             return
         assert time.monotonic() < deadline, f"before: {before}, afterwards: {now}, hosts: {hosts}"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """No file of this process, or of one that it starts meanwhile, grows beyond so many bytes: as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # --- the two front ends ---
