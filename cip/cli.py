@@ -254,7 +254,7 @@ def _core(
     from .transports import SourceOpener
 
     limited = invocation.command is Command.HTTP  # a JSON parent names files later
-    confinement = rooms.confinement(settings, invocation.reference, limited_reads=limited)
+    confinement: Confinement | None = rooms.Confinement(settings, invocation.reference, limited_reads=limited)
     programs = confinement.programs if confinement is not None else rooms.DirectPrograms(settings.environment.variables)
     stack.callback(programs.close)
     records = _open_records(invocation)

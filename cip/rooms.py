@@ -6,14 +6,14 @@ was left out, what it would have done is refused by a typed error that names it.
 (tests/unit/test_layers.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import CipError, ErrorCode, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from .confine.confinement import Confinement
+    from .confine.confinement import Confinement as Confinement
     from .early import dial_early as dial_early
     from .explain.resolve import explain as explain
     from .fetch.command import fetch as fetch
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from .registry.signatures import locations_of_signatures as locations_of_signatures
     from .report.records import Records as Records
     from .segments import SegmentedBlob as SegmentedBlob
-    from .settings import Settings
     from .signatures import with_signatures as with_signatures
     from .skopeo import require_own_command as require_own_command
     from .sources.archives.archive import open_oci_archive as open_oci_archive
@@ -191,78 +190,69 @@ def _dependency(what: str) -> UnsupportedError:
 
 
 class Offer:
-    """What a room offers: the module that has it, and what is said where the room is absent.
+    """What a module of a room offers under `names`; where the room is absent, `what` it would have done is refused."""
 
-    `what` it would have done is refused by `refuse`, unless `instead` stands for it.
-    """
+    def __init__(self, module: str, what: str, refuse: Callable[[str], CipError], *names: str) -> None:
+        self.module, self.what, self.refuse, self.names = module, what, refuse, names
 
-    def __init__(
-        self,
-        module: str,
-        what: str = "",
-        refuse: Callable[[str], CipError] = UsageError,
-        instead: Callable[..., object] | None = None,
-    ) -> None:
-        self.module, self.what, self.refuse, self.instead = module, what, refuse, instead
+
+OFFERS = (
+    Offer("model.localreference", "archives, daemons and local storages", _transport, "parse_local_reference"),
+    Offer("wire.spooled", "temporary files", _transport, "send_spooled"),
+    Offer("sources.archives.spool", "temporary files", _transport, "open_spools"),
+    Offer("sources.archives.archive", "oci-archive:", _transport, "open_oci_archive"),
+    Offer("sources.archives.dockerarchive", "docker-archive:", _transport, "open_docker_archive"),
+    Offer("sources.daemon", "docker-daemon:", _transport, "open_daemon"),
+    Offer("sources.storage.source", "containers-storage:", _transport, "open_storage"),
+    Offer("sources.tarball", "tarball:", _transport, "open_tarball"),
+    Offer("union", "--local-source", UsageError, "open_with_local_sources"),
+    Offer("model.convert", "a Docker manifest in OCI form", _dependency, "convert_manifest"),
+    Offer("model.convert", "a manifest of other layers", _dependency, "compose_manifest", "with_stored_layers"),
+    Offer("model.convert", "GetConfig and GetFullConfig", _dependency, "encode_config", "encode_inner_config"),
+    Offer("signatures", "signatures", _dependency, "with_signatures"),
+    Offer("registry.signatures", "signatures", _dependency, "fetch_signatures", "locations_of_signatures"),
+    Offer("sources.keptsignatures", "signatures", _dependency, "read_directory_signatures", "read_layout_signatures"),
+    Offer("model.signature", "signatures", _dependency, "parse_signature_blob"),
+    Offer("hostconfig.registriesd", "registries.d", _dependency, "unread_registries_d"),
+    Offer("trust.signed.requirement", "signedBaseLayer", _dependency, "parse_signed_base_layer"),
+    Offer("trust.openpgp.simplesigning", "signedBy", _dependency, "parse_signed_by"),
+    Offer("trust.openpgp.selftest", "signedBy", _dependency, "require_reliable"),
+    Offer("trust.sigstore.requirement", "sigstoreSigned", _dependency, "parse_sigstore_signed"),
+    Offer("trust.bundle.requirement", "Sigstore bundles", _dependency, "candidates_among"),
+    Offer("referrers", "Sigstore bundles and /referrers", _dependency, "find_bundles", "ImageReferrers"),
+    Offer("model.referrers", "referrers", _dependency, "parse_referrers", "SUBJECT_KEY", "VERIFIED_KEY"),
+    Offer("registry.referrers", "referrers", _dependency, "RegistryReferrers"),
+    Offer("sources.layoutreferrers", "referrers", _dependency, "LayoutReferrers"),
+    Offer("wire.referrers", "/referrers", _dependency, "answer_referrers"),
+    Offer("readahead", "--read-ahead", UsageError, "ReadAhead"),
+    Offer("early", "an early connection", UsageError, "dial_early"),
+    Offer("net.socks", "proxies by SOCKS 5", _dependency, "open_socks"),
+    Offer("net.nestedtls", "tls within tls, through a proxy that is spoken to by https", _dependency, "NestedTls"),
+    Offer("net.budget", "--max-rate and --max-bytes", UsageError, "Budget"),
+    Offer("segments", "--segments", UsageError, "SegmentedBlob"),
+    Offer("partial.store", "--partial-dir", UsageError, "open_part_store"),
+    Offer("report.records", "--events-fd, --audit-fd and --journal", UsageError, "Records"),
+    Offer("skopeo", "experimental-image-proxy", UsageError, "require_own_command"),
+    Offer("wire.jsonproxy.conversation", "experimental-image-proxy", UsageError, "Conversation"),
+    Offer("explain.resolve", "explain", UsageError, "explain"),
+    Offer("fetch.command", "fetch", UsageError, "fetch"),
+    Offer("hostconfig.credhelper", "credential helpers", _dependency, "ask_helper", "choose_helper"),
+    Offer("confine.confinement", "the sandbox", UsageError, "Confinement"),
+    Offer("programs", "other programs", _dependency, "DirectPrograms"),
+)
 
 
 def _nothing(*given: object, **named: object) -> None:
     return None
 
 
-_SIGNATURES = ("signatures", _dependency)
-OFFERS = {
-    "parse_local_reference": Offer("model.localreference", "archives, daemons and local storages", _transport),
-    "send_spooled": Offer("wire.spooled", "temporary files", _transport),
-    "open_spools": Offer("sources.archives.spool", "temporary files", _transport),
-    "open_oci_archive": Offer("sources.archives.archive", "oci-archive:", _transport),
-    "open_docker_archive": Offer("sources.archives.dockerarchive", "docker-archive:", _transport),
-    "open_daemon": Offer("sources.daemon", "docker-daemon:", _transport),
-    "open_storage": Offer("sources.storage.source", "containers-storage:", _transport),
-    "open_tarball": Offer("sources.tarball", "tarball:", _transport),
-    "open_with_local_sources": Offer("union", "--local-source"),
-    "with_signatures": Offer("signatures", instead=lambda image, *where: image),  # nothing that verifies would ask
-    "convert_manifest": Offer("model.convert", "a Docker manifest in OCI form", _dependency),
-    "compose_manifest": Offer("model.convert", "a manifest for what has none", _dependency),
-    "with_stored_layers": Offer("model.convert", "a manifest with other layers", _dependency),
-    "encode_config": Offer("model.convert", "GetFullConfig", _dependency),
-    "encode_inner_config": Offer("model.convert", "GetConfig", _dependency),
-    "fetch_signatures": Offer("registry.signatures", *_SIGNATURES),
-    "locations_of_signatures": Offer("registry.signatures", *_SIGNATURES),
-    "read_directory_signatures": Offer("sources.keptsignatures", *_SIGNATURES),
-    "read_layout_signatures": Offer("sources.keptsignatures", *_SIGNATURES),
-    "parse_signature_blob": Offer("model.signature", *_SIGNATURES),
-    "unread_registries_d": Offer("hostconfig.registriesd", instead=lambda settings: ""),  # nor would it be read
-    "parse_signed_base_layer": Offer("trust.signed.requirement", "signedBaseLayer", _dependency),
-    "parse_signed_by": Offer("trust.openpgp.simplesigning", "signedBy", _dependency),
-    "require_reliable": Offer("trust.openpgp.selftest", "signedBy", _dependency),
-    "parse_sigstore_signed": Offer("trust.sigstore.requirement", "sigstoreSigned", _dependency),
-    "candidates_among": Offer("trust.bundle.requirement", "Sigstore bundles", _dependency),
-    "find_bundles": Offer("referrers", "Sigstore bundles", _dependency),
-    "parse_referrers": Offer("model.referrers", "referrers", _dependency),
-    "SUBJECT_KEY": Offer("model.referrers"),  # who parses has the room
-    "VERIFIED_KEY": Offer("model.referrers"),
-    "RegistryReferrers": Offer("registry.referrers", instead=_nothing),
-    "LayoutReferrers": Offer("sources.layoutreferrers", instead=_nothing),
-    "ImageReferrers": Offer("referrers", "/referrers", _dependency),
-    "answer_referrers": Offer("wire.referrers", "/referrers", _dependency),
-    "ReadAhead": Offer("readahead", instead=_nothing),
-    "dial_early": Offer("early", instead=_nothing),
-    "open_socks": Offer("net.socks", "proxies by SOCKS 5", _dependency),
-    "NestedTls": Offer("net.nestedtls", "tls within tls, through a proxy that is spoken to by https", _dependency),
-    "Budget": Offer("net.budget", "--max-rate and --max-bytes"),
-    "SegmentedBlob": Offer("segments", "--segments"),
-    "open_part_store": Offer("partial.store", "--partial-dir"),
-    "Records": Offer("report.records", "--events-fd, --audit-fd and --journal"),
-    "require_own_command": Offer("skopeo", "experimental-image-proxy"),
-    "Conversation": Offer("wire.jsonproxy.conversation", "experimental-image-proxy"),
-    "explain": Offer("explain.resolve", "explain"),
-    "fetch": Offer("fetch.command", "fetch"),
-    "ask_helper": Offer("hostconfig.credhelper", "credential helpers", _dependency),
-    "choose_helper": Offer(
-        "hostconfig.credhelper", instead=lambda found, name, warn: found.get(name.partition("/")[0])
-    ),
-    "DirectPrograms": Offer("programs", instead=lambda variables=None: _NoPrograms()),
+# what stands for an offer of an absent room, where a copy does without
+_INSTEAD: Mapping[str, Callable[..., object]] = {
+    "with_signatures": lambda image, *where: image,  # nothing that verifies would ask
+    "unread_registries_d": lambda settings: "",  # nor would it be read
+    "choose_helper": lambda found, name, warn: found.get(name.partition("/")[0]),  # as podman does
+    "DirectPrograms": lambda variables=None: _NoPrograms(),
+    **dict.fromkeys(("RegistryReferrers", "LayoutReferrers", "ReadAhead", "dial_early", "Confinement"), _nothing),
 }
 
 
@@ -275,13 +265,11 @@ def _load(name: str, offer: Offer) -> Any:
         room = next((room for room in ROOMS if _has(room, absent)), None)
         if room is None:
             raise
-    if offer.instead is not None:
-        return offer.instead
 
     def refuse(*given: object, **named: object) -> NoReturn:
         raise offer.refuse(_without(offer.what, room))
 
-    return refuse
+    return _INSTEAD.get(name, refuse)
 
 
 def _has(room: Room, module: str) -> bool:
@@ -291,17 +279,10 @@ def _has(room: Room, module: str) -> bool:
 if not TYPE_CHECKING:  # which knows the names from above
 
     def __getattr__(name: str) -> Any:
-        if name not in OFFERS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return _load(name, OFFERS[name])
-
-
-def confinement(settings: "Settings", reference: str, *, limited_reads: bool) -> "Confinement | None":
-    """What confines the process; None in a copy that cannot. Raises UsageError where a level is required."""
-    instead = _nothing if settings.require_sandbox is None else None
-    load = _load("Confinement", Offer("confine.confinement", "--require-sandbox", instead=instead))
-    made: Confinement | None = load(settings, reference, limited_reads=limited_reads)
-    return made
+        for offer in OFFERS:
+            if name in offer.names:
+                return _load(name, offer)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _NoPrograms:

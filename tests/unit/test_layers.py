@@ -302,7 +302,7 @@ class LayersTest(unittest.TestCase):
         )
 
     def test_what_the_loader_offers_is_in_a_room_and_there(self) -> None:
-        for name, offer in rooms.OFFERS.items():
+        for name, offer in [(name, each) for each in rooms.OFFERS for name in each.names]:
             with self.subTest(name):
                 self.assertIsNotNone(part_of(f"{PACKAGE}.{offer.module}"))
                 if part_of(f"{PACKAGE}.{offer.module}") in rooms.present():
