@@ -7,6 +7,8 @@ from unittest import mock
 
 from tests.support import rustparent
 
+LEAST = ".".join(map(str, rustparent.LEAST_CARGO))
+
 
 class FindingCargo(unittest.TestCase):
     def setUp(self) -> None:
@@ -21,12 +23,12 @@ class FindingCargo(unittest.TestCase):
         return str(program)
 
     def test_one_that_is_new_enough_is_taken(self) -> None:
-        program = self.put_cargo("1.70.0")
+        program = self.put_cargo(f"{LEAST}.0")
         self.assertEqual(rustparent.find_cargo(), program)
 
     def test_one_that_is_too_old_is_a_failure_that_says_so(self) -> None:
         self.put_cargo("1.69.9")
-        with self.assertRaisesRegex(AssertionError, r"expected cargo 1\.70 or later, .*cargo 1\.69\.9"):
+        with self.assertRaisesRegex(AssertionError, rf"expected cargo {LEAST} or later, .*cargo 1\.69\.9"):
             rustparent.find_cargo()
 
     def test_without_one_the_tests_are_left_out_but_not_in_ci(self) -> None:
