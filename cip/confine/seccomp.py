@@ -152,16 +152,16 @@ _STARTING = ("execve", "execveat", "fork", "vfork")
 class _Machine(NamedTuple):
     """An architecture: its number in a filter, its column in _CALLS, the numbers of seccomp and of calls to be judged.
 
-    `signals` are those whose first argument is the process that gets one.
+    `pair` is socketpair, `signals` are those whose first argument is the process that gets one.
     """
 
     audit: int
     column: int
     seccomp: int
     socket: int
-    socketpair: int
+    pair: int
     ioctl: int
-    prlimit: int
+    limit: int
     clone: int
     fcntl: int
     signals: Sequence[int]
@@ -175,28 +175,10 @@ class _Machine(NamedTuple):
 
 _MACHINES: Mapping[str, _Machine] = {
     "x86_64": _Machine(
-        0xC000003E,
-        0,
-        seccomp=317,
-        socket=41,
-        socketpair=53,
-        ioctl=16,
-        prlimit=302,
-        clone=56,
-        fcntl=72,
-        signals=(62, 234),
+        0xC000003E, 0, seccomp=317, socket=41, pair=53, ioctl=16, limit=302, clone=56, fcntl=72, signals=(62, 234)
     ),
     "aarch64": _Machine(
-        0xC00000B7,
-        1,
-        seccomp=277,
-        socket=198,
-        socketpair=199,
-        ioctl=29,
-        prlimit=261,
-        clone=220,
-        fcntl=25,
-        signals=(129, 131),
+        0xC00000B7, 1, seccomp=277, socket=198, pair=199, ioctl=29, limit=261, clone=220, fcntl=25, signals=(129, 131)
     ),
 }
 
@@ -239,7 +221,7 @@ def program(
     steps += _case(machine.ioctl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *requests])
     steps += _case(machine.fcntl, [(_LOAD, 0, 0, _ARGUMENTS + 8), *_refuse_any(_FCNTLS)])
     # only of the caller itself: number 0, as the C library has it
-    steps += _case(machine.prlimit, _one_of(0, [0]))
+    steps += _case(machine.limit, _one_of(0, [0]))
     if starts_programs:
         steps += [(_EQUAL, 0, 1, machine.socket), (_RETURN, 0, 0, _REFUSE)]
         steps += _case(machine.clone, _one_of(0, [0], _NAMESPACES))
@@ -252,7 +234,7 @@ def program(
         steps += _case(machine.clone, _one_of(0, [_THREAD], _THREAD | _NAMESPACES))
         for number in machine.signals:
             steps += _case(number, _one_of(0, [os.getpid()]))
-    steps += _case(machine.socketpair, [*_one_of(0, [_UNIX]), *_one_of(1, _CONNECTED_KINDS, _KIND_MASK)])
+    steps += _case(machine.pair, [*_one_of(0, [_UNIX]), *_one_of(1, _CONNECTED_KINDS, _KIND_MASK)])
     return [*steps, (_RETURN, 0, 0, _ALLOW)]
 
 

@@ -27,10 +27,10 @@ class CredentialPlan(NamedTuple):
 
 def plan_credentials(
     name: str,
-    *,
     settings: Settings,
+    *,
     registries: RegistriesConfig,
-    fd_cache: DescriptorFiles,
+    files: DescriptorFiles,
     warn: Callable[[str], None] = log.warning,
 ) -> CredentialPlan:
     """As `find_credentials`, but the search ends at the first helper that would be run. Raises ConfigurationError."""
@@ -38,7 +38,7 @@ def plan_credentials(
     def stop(helper: str, registry: str, origin: str) -> Credentials | None:
         raise _WouldRunError(CredentialPlan("helper", origin, registry, HELPER_PREFIX + helper))
 
-    search, plan = Search(name, settings, fd_cache, stop, warn), CredentialPlan("none")
+    search, plan = Search(name, settings, files, stop, warn), CredentialPlan("none")
     try:
         found = search.run(registries.credential_helpers)
         if found is not None:

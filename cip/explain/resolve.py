@@ -256,11 +256,7 @@ class _Explainer:
             given = "--registry-token" if options.registry_token else "--creds" if options.creds else "--username"
             return CredentialPlan("flags", given)
         plan = plan_credentials(
-            place.reference.name,
-            settings=self._settings,
-            registries=registries,
-            fd_cache=self._descriptor_files,
-            warn=self._warn,
+            place.reference.name, self._settings, registries=registries, files=self._descriptor_files, warn=self._warn
         )
         self._note(*plan.files)
         return plan

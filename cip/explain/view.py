@@ -108,16 +108,12 @@ class Explanation(NamedTuple):
 
 
 def _endpoint_members(endpoint: EndpointView) -> dict[str, object]:
-    plan, certificates = endpoint.credentials, endpoint.certificates
+    plan, found = endpoint.credentials, endpoint.certificates
     return endpoint._asdict() | {
         "file": endpoint.file or None,
         "credentials": plan and {name: text or None for name, text in plan._asdict().items() if name != "files"},
-        "certificates": certificates
-        and {
-            "directory": certificates.directory or None,
-            "authorities": certificates.authorities,
-            "pairs": certificates.pairs,
-        },
+        "certificates": found
+        and {"directory": found.directory or None, "authorities": found.authorities, "pairs": found.pairs},
         "proxy": endpoint.proxy and _proxy_text(endpoint.proxy),
     }
 

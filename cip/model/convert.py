@@ -161,7 +161,7 @@ def _read_history(node: JsonNode) -> list[dict[str, Any]] | None:
     return [{} if item.is_null() else _read_members(item, _HISTORY) for item in node.items()] or None
 
 
-def _read_text(node: JsonNode) -> str | None:
+def _text(node: JsonNode) -> str | None:
     return node.as_replaced_str() or None
 
 
@@ -233,32 +233,32 @@ def _read_time(node: JsonNode) -> str:
 
 _NO_ROOTFS: Mapping[str, Any] = {"type": "", "diff_ids": None}
 _INNER: Mapping[str, _Reader] = {
-    "User": _read_text,
+    "User": _text,
     "ExposedPorts": _read_set,
     "Env": _read_texts,
     "Entrypoint": _read_texts,
     "Cmd": _read_texts,
     "Volumes": _read_set,
-    "WorkingDir": _read_text,
+    "WorkingDir": _text,
     "Labels": _read_labels,
-    "StopSignal": _read_text,
+    "StopSignal": _text,
     "ArgsEscaped": _read_flag,
 }
 _HISTORY: Mapping[str, _Reader] = {
     "created": _read_time,
-    "created_by": _read_text,
-    "author": _read_text,
-    "comment": _read_text,
+    "created_by": _text,
+    "author": _text,
+    "comment": _text,
     "empty_layer": _read_flag,
 }
 _IMAGE: Mapping[str, _Reader] = {
     "created": _read_time,
-    "author": _read_text,
-    "architecture": _read_text,
-    "os": _read_text,
-    "os.version": _read_text,
+    "author": _text,
+    "architecture": _text,
+    "os": _text,
+    "os.version": _text,
     "os.features": _read_texts,
-    "variant": _read_text,
+    "variant": _text,
     "config": _read_inner_config,
     "rootfs": _read_rootfs,
     "history": _read_history,

@@ -23,16 +23,11 @@ class PartialBlob:
     """
 
     def __init__(
-        self,
-        part: Part,
-        descriptor: Descriptor,
-        access: BlobAccess,
-        open_rest: OpenRest,
-        renew: Callable[[], Part | None],
+        self, part: Part, descriptor: Descriptor, access: BlobAccess, rest: OpenRest, renew: Callable[[], Part | None]
     ) -> None:
         self.part: Part | None = part
         self._descriptor = descriptor
-        self._open_rest = open_rest
+        self._open_rest = rest
         self._renew = renew
         self._hasher = descriptor.digest.hasher() if access is BlobAccess.RAW else None
         self._reader: BlobReader | None = None

@@ -22,12 +22,9 @@ def write_events(lines: LineWriter) -> Emit:
     def emit(event: str, **members: object) -> None:
         record: dict[str, object] = {"v": VERSION, "t": round(time.time(), 3), "event": event}
         record.update((key, value) for key, value in members.items() if value is not None)
-        digest = str(members.get("digest"))
-        lines.put(
-            record,
-            replaces=digest if event == "progress" else None,
-            ends=digest if event in ("done", "failed") else None,
-        )
+        blob = str(members.get("digest"))
+        ends = blob if event in ("done", "failed") else None
+        lines.put(record, replaces=blob if event == "progress" else None, ends=ends)
 
     return emit
 

@@ -16,12 +16,12 @@ from typing import NamedTuple
 from .packets import PUBLIC_KEY, SIGNATURE, SUBKEY, USER_ATTRIBUTE, USER_ID, Packet, number, read_subpackets
 
 # signature classes (RFC 4880 5.2.1)
-_ABOUT_NAMES = frozenset({0x10, 0x11, 0x12, 0x13, 0x30})
+_NAMES = frozenset({0x10, 0x11, 0x12, 0x13, 0x30})
 _BEHIND = {
     PUBLIC_KEY: frozenset({0x1F, 0x20}),
     SUBKEY: frozenset({0x18, 0x28}),
-    USER_ID: _ABOUT_NAMES,
-    USER_ATTRIBUTE: _ABOUT_NAMES,
+    USER_ID: _NAMES,
+    USER_ATTRIBUTE: _NAMES,
 }
 _CLASSES = frozenset().union(*_BEHIND.values())  # an import drops the others and gpgv does not look at them
 _BINDING, _CERTIFICATION_REVOCATION, _DIRECT, _KEY_REVOCATION = 0x18, 0x30, 0x1F, 0x20
@@ -59,7 +59,7 @@ def require_in_place(block: Sequence[Packet], key_id: bytes) -> bool:
             continue
         signature = _read_signature(packet.body)
         is_own = not signature.issuers or key_id in signature.issuers
-        if signature.kind not in _CLASSES or (signature.kind in _ABOUT_NAMES and not is_own):
+        if signature.kind not in _CLASSES or (signature.kind in _NAMES and not is_own):
             continue
         what = f"a signature of class 0x{signature.kind:02x}"
         if signature.is_local:

@@ -74,14 +74,11 @@ class MatchRepoDigestOrExact(NamedTuple):
         asked = _required(requested)
         if _is_name_only(signed):
             _refuse(signed, f"expected {asked}, and a name without tag and digest says too little")
+        contradicts = asked.tag is not None and signed.tag not in (None, asked.tag)
         if asked.tag is not None and asked.digest is None:
             if str(asked) != str(signed):
                 _refuse(signed, f"expected exactly {asked}")
-        elif (
-            asked.digest is None
-            or asked.name != signed.name
-            or (asked.tag is not None and signed.tag not in (None, asked.tag))
-        ):
+        elif asked.digest is None or asked.name != signed.name or contradicts:
             what = "a tag or digest" if asked.tag is None else f"the tag {asked.tag} or a digest"
             _refuse(signed, f"expected {what} of {asked.name}")
 

@@ -56,17 +56,13 @@ def require_claims_about(claims: Claims, manifest: bytes, requested: ImageIdenti
 
 
 def accept_payload(
-    payload: bytes,
-    expected_type: str,
-    image: UnverifiedImage,
-    matcher: IdentityMatcher,
-    verification: VerificationRecord,
+    payload: bytes, kind: str, image: UnverifiedImage, matcher: IdentityMatcher, verification: VerificationRecord
 ) -> Acceptance:
     """What a verified `payload` accepts: this image, by its digest and under an acceptable name.
 
     Its claims are put into `verification`. Raises SignatureError (`payload`, `digest`, `identity`).
     """
-    claims = parse_payload(payload, expected_type)
+    claims = parse_payload(payload, kind)
     verification.claims = {"reference": claims.reference, "digest": str(claims.digest)}
     require_claims_about(claims, image.manifest, image.identity, matcher)
     return Acceptance(claims.digest, name_of(image.identity), payload)

@@ -86,13 +86,8 @@ def _read_body(body: bytes, time: int) -> LogEntry:
     digest = member(member(spec, "data"), "hash")
     require_text(digest, "algorithm", "sha256")
     signature = member(spec, "signature")
-    key = member(member(signature, "publicKey"), "content")
-    return LogEntry(
-        time,
-        member(digest, "value").as_str().lower(),
-        decoded(member(signature, "content")),
-        only_pem_block(decoded(key)),
-    )
+    key, value = member(member(signature, "publicKey"), "content"), member(digest, "value").as_str().lower()
+    return LogEntry(time, value, decoded(member(signature, "content")), only_pem_block(decoded(key)))
 
 
 def member(node: JsonNode, name: str) -> JsonNode:

@@ -134,7 +134,7 @@ def _auth_file(data: bytes) -> None:
     try:
         for name in ("registry.example.com/ns/repo", "docker.io/library/a"):
             plan = plan_credentials(
-                name, settings=settings, registries=RegistriesConfig(), fd_cache=_OneFile(data), warn=_require_no_secret
+                name, settings=settings, registries=RegistriesConfig(), files=_OneFile(data), warn=_require_no_secret
             )
             _require_no_secret(repr(plan))
     except CipError as error:

@@ -79,7 +79,7 @@ class Filter(unittest.TestCase):
             for family, kind, protocol in ((16, RAW, 9), (17, RAW, 0), (38, SEQPACKET, 0), (40, STREAM, 0)):
                 self.assertEqual(judge(machine, machine.socket, family, kind, protocol), _REFUSE)
             for kind, expected in ((STREAM, _ALLOW), (SEQPACKET, _ALLOW), (DATAGRAM, _REFUSE), (RAW, _REFUSE)):
-                self.assertEqual(judge(machine, machine.socketpair, UNIX, kind | CLOSE_ON_EXEC), expected)
+                self.assertEqual(judge(machine, machine.pair, UNIX, kind | CLOSE_ON_EXEC), expected)
 
     def test_what_starts_programs_may_do_that_and_makes_no_socket(self) -> None:
         for machine in _MACHINES.values():
@@ -127,8 +127,8 @@ class Filter(unittest.TestCase):
     def test_limits_are_those_of_the_caller(self) -> None:
         """One second of processor time ended any other process of the user."""
         for machine in _MACHINES.values():
-            self.assertEqual(judge(machine, machine.prlimit, 0, 4), _ALLOW)
-            self.assertEqual(judge(machine, machine.prlimit, 4711, 0), _REFUSE)
+            self.assertEqual(judge(machine, machine.limit, 0, 4), _ALLOW)
+            self.assertEqual(judge(machine, machine.limit, 4711, 0), _REFUSE)
 
     def test_an_unknown_machine_and_a_kernel_without_filters_are_told(self) -> None:
         with self.assertRaisesRegex(OSError, "no list of calls for riscv64"):

@@ -18,7 +18,7 @@ class PlanTest(AuthFileCase):
             "r.io/x",
             settings=self.host.settings(),
             registries=RegistriesConfig(credential_helpers=tuple(helpers)),
-            fd_cache=self.descriptor_files,
+            files=self.descriptor_files,
             warn=self.warnings.append,
         )
 
