@@ -40,12 +40,13 @@ _ESCAPES: tuple[tuple[str, Callable[[str], str]], ...] = (
     (r"(?:=?[\r\n]|\\[nr])\s*", lambda said: ""),
     (r"\0", lambda said: ""),  # of UTF-16
     (
-        r"[0-9A-Fa-f]{2}(?:[ :]?[0-9A-Fa-f]{2}){7,}",
+        r"[0-9A-Fa-f]{2}(?:[ :]?[0-9A-Fa-f]{2}){3,}",
         lambda said: bytes.fromhex(said.replace(":", " ")).decode("latin-1"),
     ),
-    (r"[A-Za-z0-9+/_-]{11,}", lambda said: _base64_text(said)),  # in which more may be encoded
+    (r"[A-Za-z0-9+/_-]{8,}", lambda said: _base64_text(said)),  # in which more may be encoded
 )
 _BASE64 = r"[A-Za-z0-9+/_-]{2,}"
+_HEX = r"[0-9A-Fa-f](?:[ :]?[0-9A-Fa-f]){7,}"
 _SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
 _QUERY = r"\?[^\s'\"]+"  # of a path as well: it may be signed
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -129,9 +130,9 @@ def _forms(secrets: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
 
 
 def _views(text: str) -> Iterator[_View]:
-    """`text` as it is and unescaped, also twice, and each part of those that may be base64 or base32, in lower case.
+    """`text` as it is and unescaped, also twice, and what of those may be base64, base32 or hex, in lower case.
 
-    Base64 is decoded from each of its first characters, base32 from its first one.
+    Base64 and hex are decoded from each of their first characters, base32 from its first one.
     """
     views: list[_View] = [(text, [(place, place + 1) for place in range(len(text))])]
     for view, spans in views:  # they become more
@@ -141,6 +142,11 @@ def _views(text: str) -> Iterator[_View]:
         for found in re.finditer(_BASE64, view):
             for skipped in range(min(4, len(found[0]) - 1)):
                 yield _unpacked(_base64_bytes(found[0][skipped:]), spans[found.start() + skipped : found.end()], 6)
+        for found in re.finditer(_HEX, view):
+            digits = [place for place in range(*found.span()) if view[place] not in " :"]
+            for places in (digits[: len(digits) // 2 * 2], digits[1 : len(digits) - (len(digits) % 2 == 0)]):
+                read = bytes.fromhex("".join(view[place] for place in places))
+                yield _unpacked(read, [spans[place] for place in places], 4)
         for escape, letters_of in _ESCAPES:
             decoded = _decoded(view, spans, escape, letters_of) if len(views) < VIEWS else views[0]
             if all(decoded[0] != known for known, _ in views):
@@ -168,9 +174,17 @@ def _html(said: str) -> str:
 
 
 def _base64_text(said: str) -> str:
-    """The text that a word is in base64, itself where that is none."""
-    decoded = _base64_bytes(said).decode("latin-1").replace("\0", "")
-    return decoded if decoded.isascii() and decoded.isprintable() else said
+    """What most of a word is in base64, from one of its first characters on; the word where that is no text.
+
+    Others may stand in front of it and behind it.
+    """
+    best, most = said, 3 * len(said) // 8  # printable ones, which by chance a third of the bytes is
+    for skipped in range(4):
+        decoded = _base64_bytes(said[skipped:]).decode("latin-1")
+        readable = len(re.findall(r"[\0\r\n -~]", decoded))
+        if readable > most:
+            best, most = said[:skipped] + decoded.replace("\0", ""), readable
+    return best
 
 
 def _base64_bytes(said: str) -> bytes:
