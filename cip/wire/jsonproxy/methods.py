@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ... import log, rooms
+from ...content import WAITS
 from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
 from ...model.descriptor import Digest
 from ...model.jsontree import JsonNode
@@ -79,6 +80,7 @@ class Requests:
         # A byte over the limit shows that a packet was cut. No control buffer: descriptors that the parent sends along
         # are closed by the kernel.
         size, _, _, _ = self._sock.recvmsg_into([self._buffer])
+        WAITS.set(self._share.waits)  # of this thread, which reads configs
         self._arrival = time.monotonic()
         call = outcome_of(partial(self._read_call, memoryview(self._buffer)[:size])) if size else None
         if call is None:

@@ -52,7 +52,7 @@ class Share:
     """What the transfers of one conversation share: how much each may read at once; which hosts are silent."""
 
     def __init__(self) -> None:
-        self.silence = Silence()
+        self.waits = Told(lambda: None, Silence())  # of a thread that owes no answer
         self._lock = threading.Lock()
         self._wide = 0
         self._running = 0
@@ -98,7 +98,7 @@ class Work:
 
     def _run(self, transfer: Transfer) -> None:
         access = BlobAccess.RAW if self._asked is None else BlobAccess.VERIFIED
-        WAITS.set(Told(transfer.answer, self._share.silence))  # of this thread, which ends with the work
+        WAITS.set(self._share.waits.answering(transfer.answer))  # of this thread, which ends with the work
         try:
             with failing(Phase.BLOB, self._expected.digest):
                 self._reader = reader = self._handle.image.open_blob(self._expected.digest, access)

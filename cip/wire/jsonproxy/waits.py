@@ -60,4 +60,8 @@ class Told(Waits):
 
     def beside(self) -> Waits:
         """What it learns of hosts is known to all, and answers nothing."""
-        return Told(lambda: None, self._silence)
+        return self.answering(lambda: None)
+
+    def answering(self, answer: Callable[[], None]) -> Waits:
+        """The same for a thread that owes this answer."""
+        return Told(answer, self._silence)

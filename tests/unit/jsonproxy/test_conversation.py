@@ -8,6 +8,7 @@ import threading
 import time
 import unittest
 from collections.abc import Callable
+from contextlib import suppress
 from unittest import mock
 
 from cip.content import WAITS, BlobAccess, BlobReader, BytesReader
@@ -26,7 +27,8 @@ from cip.model.descriptor import UNKNOWN_SIZE, Digest, digest_of
 from cip.model.mediatype import OCI_MANIFEST
 from cip.wire.jsonproxy import conversation, methods
 from cip.wire.jsonproxy import replies as answers
-from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeOpener, Manifest, Stalled
+from cip.wire.jsonproxy.waits import Told
+from tests.support.fakeimage import BAD, BIG, LAYER_TYPE, Content, Failing, FakeImage, FakeOpener, Manifest, Stalled
 from tests.support.images import BIG_SIZE, CONFIG_C, DIGEST_M, DIGEST_S, DIGEST_T, LAYER_T, MANIFEST_M, describe
 from tests.support.jsonparent import (
     PACKET_LIMIT,
@@ -232,6 +234,27 @@ class Metadata(ConversationTestCase):
         image = self.parent.open("f1")
         self.assertEqual(self.parent.fetch("GetFullConfig", image)[:2], (None, CONFIG_C))
         self.assertEqual(self.parent.fetch("GetConfig", image)[:2], (None, b"{}"))
+
+    def test_whoever_reads_a_config_learns_which_hosts_are_silent(self) -> None:
+        told: list[bool] = []
+
+        def config(image: FakeImage) -> bytes:
+            with suppress(NetworkError), WAITS.get().asking("r.example"):
+                raise NetworkError("late", code=ErrorCode.TIMEOUT)
+            return CONFIG_C
+
+        def open_blob() -> BlobReader:
+            told.append(False)
+            waits = WAITS.get()
+            assert isinstance(waits, Told)
+            with waits.answering(lambda: told.append(True)).asking("r.example"):
+                return BytesReader(b"x")
+
+        image = self.parent.open("f1")
+        with mock.patch.object(FakeImage, "config", config):
+            self.parent.fetch("GetFullConfig", image)
+        self.parent.fetch("GetBlob", image, str(self.image.add(b"x", open_blob)), 1)
+        self.assertEqual(told, [False, True])
 
     def test_b17_b18_layers_in_the_reply_or_in_a_pipe(self) -> None:
         image = self.parent.open("f1")
