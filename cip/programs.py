@@ -157,14 +157,9 @@ class DirectPrograms:
 
     def decompress(self, source: int, output: int, seconds: float, *, purpose: str) -> int:
         """As its standard input and output: a path would open them anew, with rights that the caller may not have."""
+        command = ["zstd", "-d", "-q", "-c", f"--memory={ZSTD_WINDOW}"]
         return run_program(
-            self.running,
-            ["zstd", "-d", "-q", "-c", f"--memory={ZSTD_WINDOW}"],
-            seconds,
-            purpose=purpose,
-            environ=self._environ,
-            stdin=source,
-            stdout=output,
+            self.running, command, seconds, purpose=purpose, environ=self._environ, stdin=source, stdout=output
         ).status
 
     def credentials(self, helper: str, registry: str, *, purpose: str) -> ProgramResult:

@@ -150,14 +150,11 @@ class UnionSource(PlainSource):
     """A registry image with local places in front; `registry` is None when the network may not be touched."""
 
     def __init__(
-        self,
-        reference: ImageReference,
-        named: DockerReference,
-        places: Sequence[LocalPlace],
-        registry: ImageSource | None,
-        events: Events,
+        self, reference: ImageReference, places: Sequence[LocalPlace], registry: ImageSource | None, events: Events
     ) -> None:
         """Owns `places` and `registry`."""
+        named = reference.docker
+        assert named is not None  # the parser of docker:// sets it
         # that of the registry reference, wherever the bytes come from
         self.identity = docker_identity(Transport.DOCKER, named)
         self._text = reference.text
@@ -360,8 +357,6 @@ def open_with_local_sources(
     `open_registry` is never called. Raises UsageError for a transport that is no local place, InvalidReferenceError,
     and what `open_registry` raises.
     """
-    named = reference.docker
-    assert named is not None  # the parser of docker:// sets it
     wanted = [_parse_local(text) for text in settings.local_sources]
     places: list[LocalPlace] = []
     with ExitStack() as opened:
@@ -374,7 +369,7 @@ def open_with_local_sources(
             opened.callback(place.close)
             places.append(place)
         registry = None if settings.offline else open_registry(reference)
-        source = UnionSource(reference, named, places, registry, events)
+        source = UnionSource(reference, places, registry, events)
         opened.pop_all()
         return source
 

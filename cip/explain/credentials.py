@@ -4,7 +4,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .. import log
 from ..hostconfig.authfile import DescriptorFiles, Search
 from ..hostconfig.paths import ConfigurationFile
 from ..hostconfig.registriesconf import RegistriesConfig
@@ -26,12 +25,7 @@ class CredentialPlan(NamedTuple):
 
 
 def plan_credentials(
-    name: str,
-    settings: Settings,
-    *,
-    registries: RegistriesConfig,
-    files: DescriptorFiles,
-    warn: Callable[[str], None] = log.warning,
+    name: str, settings: Settings, registries: RegistriesConfig, files: DescriptorFiles, warn: Callable[[str], None]
 ) -> CredentialPlan:
     """As `find_credentials`, but the search ends at the first helper that would be run. Raises ConfigurationError."""
 

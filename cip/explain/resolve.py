@@ -255,9 +255,7 @@ class _Explainer:
         if at_home and (options.explicit() is not None or options.registry_token):
             given = "--registry-token" if options.registry_token else "--creds" if options.creds else "--username"
             return CredentialPlan("flags", given)
-        plan = plan_credentials(
-            place.reference.name, self._settings, registries=registries, files=self._descriptor_files, warn=self._warn
-        )
+        plan = plan_credentials(place.reference.name, self._settings, registries, self._descriptor_files, self._warn)
         self._note(*plan.files)
         return plan
 

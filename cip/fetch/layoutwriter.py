@@ -134,12 +134,8 @@ class LayoutWriter:
 
     def write(self, data: bytes, digest: Digest) -> None:
         """A small blob that is in memory. Raises ContentMismatchError, SourceError."""
-        self.copy(
-            Descriptor("", digest, len(data)),
-            lambda offset: BytesReader(data[offset:]),
-            lambda reader: reader,
-            lambda count, kept: None,
-        )
+        described = Descriptor("", digest, len(data))
+        self.copy(described, lambda offset: BytesReader(data[offset:]), lambda reader: reader, lambda count, kept: None)
 
     def add_entries(self, entries: Sequence[Mapping[str, object]]) -> None:
         """Add named entries to the index, each in the place of one that has its name. Raises SourceError."""

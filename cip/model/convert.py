@@ -204,11 +204,8 @@ def _empty_object(node: JsonNode) -> dict[str, Any]:
 
 
 def _read_time(node: JsonNode) -> str:
-    """RFC 3339 as Go has it: no leap second, nanoseconds at most, no zeros at their end, `Z` for no offset.
-
-    Not by `datetime`, which knows no year 0.
-    """
-    from calendar import monthrange
+    """RFC 3339 as Go has it: no leap second, nanoseconds at most, no zeros at their end, `Z` for no offset."""
+    from datetime import datetime, time
 
     text = node.as_str()
     match = _TIME.fullmatch(text)
@@ -216,15 +213,10 @@ def _read_time(node: JsonNode) -> str:
         node.fail(f"expected a time of RFC 3339, found {quote(text)}")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     offset_hours, offset_minutes = int(match[9] or 0), int(match[10] or 0)
-    if not (
-        1 <= month <= 12
-        and 1 <= day <= monthrange(year, month)[1]
-        and hour <= 23
-        and minute <= 59
-        and second <= 59
-        and offset_hours <= 23
-        and offset_minutes <= 59
-    ):
+    try:
+        datetime(year or 400, month, day, hour, minute, second)  # which has no year 0, whose days are those of 400
+        time(offset_hours, offset_minutes)
+    except ValueError:
         node.fail(f"expected a time of RFC 3339, found {quote(text)}, which is on no calendar")
     fraction = (match[7] or "")[:_NANOSECOND_DIGITS].rstrip("0")
     offset = f"{match[8]}{match[9]}:{match[10]}" if offset_hours or offset_minutes else "Z"

@@ -122,12 +122,8 @@ def _parse_sigstore_json(content: bytes, origin: str) -> SigstoreSignature:
         decoded = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
         raise _unreadable(origin, "payload: expected base64") from error
-    return SigstoreSignature(
-        root["mimeType"].as_str(),
-        decoded,
-        MappingProxyType({key: value.as_str() for key, value in annotations.members()} if annotations else {}),
-        origin,
-    )
+    proofs = {key: value.as_str() for key, value in annotations.members()} if annotations else {}
+    return SigstoreSignature(root["mimeType"].as_str(), decoded, MappingProxyType(proofs), origin)
 
 
 def _unreadable(where: str, why: str) -> SignatureError:

@@ -209,9 +209,5 @@ def _identity(text: str, settings: Settings) -> TlsIdentity:
     pair = (certificate, key)
     if sum(map(os.path.exists, pair)) == 1:
         raise ConfigurationError(f"--cert-dir {quote(settings.cert_dir)}", "expected cert.pem and key.pem, found one")
-    return TlsIdentity(
-        verify,
-        (authority,) if os.path.exists(authority) else (),
-        (pair,) if os.path.exists(certificate) else (),
-        (settings.cert_dir,),
-    )
+    authorities = (authority,) if os.path.exists(authority) else ()
+    return TlsIdentity(verify, authorities, (pair,) if os.path.exists(certificate) else (), (settings.cert_dir,))

@@ -145,12 +145,9 @@ def _read_response(data: bytes) -> _Stamp:
         _fail(f"{len(certificates)} certificates, expected at most {_CERTIFICATE_LIMIT}")
     if len(signers) != 1:
         _fail(f"{len(signers)} signers, expected one")
-    time, imprint_hash, imprint = _read_info(content)
     return _Stamp(
         content,
-        time,
-        imprint_hash,
-        imprint,
+        *_read_info(content),
         tuple(load_certificate(each.expect(SEQUENCE).raw) for each in certificates),
         signers[0],
     )
