@@ -399,12 +399,9 @@ def _failure(members: Mapping[str, Any]) -> ClientError:
 
 def _told_error(problem: Mapping[str, Any], *, retryable: bool = False) -> ClientError:
     """The error that a problem document tells."""
-    return ClientError(
-        str(problem.get("type", ErrorCode.INTERNAL)),
-        problem.get("retryable", retryable) is True,
-        str(problem.get("detail") or "the proxy gave an answer that does not parse"),
-        problem,
-    )
+    code, may_retry = str(problem.get("type", ErrorCode.INTERNAL)), problem.get("retryable", retryable) is True
+    detail = str(problem.get("detail") or "the proxy gave an answer that does not parse")
+    return ClientError(code, may_retry, detail, problem)
 
 
 def refusal(code: ErrorCode, detail: str) -> ClientError:

@@ -128,22 +128,11 @@ class DirectPrograms:
             ring = memory_file(stack, "keyring", keyring)
             signed = memory_file(stack, "message", message)
             status = memory_file(stack, "status", b"")
+            # an absolute path, because gpgv looks a bare file name up in its home; that home must hold nothing
+            files = ["--homedir", _EMPTY_HOME, "--keyring", f"/proc/self/fd/{ring}", "--status-fd", str(status)]
             result = run_program(
                 self.running,
-                # an absolute path, because gpgv looks a bare file name up in its home; that home must hold nothing
-                [
-                    "gpgv",
-                    "--homedir",
-                    _EMPTY_HOME,
-                    "--status-fd",
-                    str(status),
-                    "--keyring",
-                    f"/proc/self/fd/{ring}",
-                    "--output",
-                    "-",
-                    "--",
-                    f"/proc/self/fd/{signed}",
-                ],
+                ["gpgv", *files, "--output", "-", "--", f"/proc/self/fd/{signed}"],
                 seconds_left(),
                 purpose="check an OpenPGP signature",
                 environ={**self._environ, "HOME": _EMPTY_HOME},

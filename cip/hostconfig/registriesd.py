@@ -103,13 +103,9 @@ class SignatureStores(NamedTuple):
         identity = next((each for each in sections if each.bundle_identity is not None), None)
         root = next((each for each in sections if each.trusted_root is not None), None)
         by_digest = identity is not None and identity.bundle_identity == BY_DIGEST
-        return BundleTrust(
-            by_digest,
-            identity.file if identity is not None and by_digest else self.directory,
-            f"docker: {requested.name}",
-            (root.trusted_root or "") if root is not None else "",
-            root.file if root is not None else "",
-        )
+        file = identity.file if identity is not None and by_digest else self.directory
+        path, path_file = (root.trusted_root or "", root.file) if root is not None else ("", "")
+        return BundleTrust(by_digest, file, f"docker: {requested.name}", path, path_file)
 
     def _matching(self, reference: DockerReference) -> Iterator[Section]:
         for scope in (str(reference), *reference.scopes()):

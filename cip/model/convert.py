@@ -117,11 +117,8 @@ def _convert_layer(layer: Descriptor, where: str) -> Descriptor:
 
 
 def _descriptor_members(descriptor: Descriptor) -> dict[str, Any]:
-    members: dict[str, Any] = {
-        "mediaType": descriptor.media_type,
-        "digest": str(descriptor.digest),
-        "size": descriptor.size,
-    }
+    media_type, digest = descriptor.media_type, str(descriptor.digest)
+    members: dict[str, Any] = {"mediaType": media_type, "digest": digest, "size": descriptor.size}
     if descriptor.urls:
         members["urls"] = list(descriptor.urls)
     return members

@@ -141,16 +141,12 @@ class _Export:
         self._origin = Origin("https" if address.tls else "http", address.host or "docker", address.port or 80)
         contexts, clock = TlsContexts(), Clock()
         # neither a proxy nor the budget of the network: a daemon belongs to this host, or is spoken to like one
-        self._network = Network(
-            ConnectionPool(1),
-            lambda route: (
-                _LocalConnection(route, contexts, address.path) if address.path else Connection(route, contexts)
-            ),
-            None,
-            lambda origin: None,
-            settings.user_agent,
-            Secrets(),  # none is ever sent to a daemon
-        )
+        secrets = Secrets()  # none is ever sent to a daemon
+
+        def connect(route: Route) -> Connection:
+            return _LocalConnection(route, contexts, address.path) if address.path else Connection(route, contexts)
+
+        self._network = Network(ConnectionPool(1), connect, None, lambda origin: None, settings.user_agent, secrets)
         self._opener = Opener(self._network, _identity(text, settings))
         # the first byte may take as long as the daemon packs the image: until the deadline
         times = self._times._replace(idle=self._times.opening)

@@ -154,24 +154,22 @@ def _hash(reader: Reader) -> Digest:
 def _compose_config(files: Sequence[_LayerFile]) -> bytes:
     """The config as the reference implementation writes it, so that both name the image by the same digest."""
     platform = host_platforms(PlatformOptions())[-1]  # the one without a variant
-    return json.dumps(
-        {
-            "created": _timestamp(max(file.mtime for file in files)),
-            "architecture": platform.architecture,
-            "os": platform.os,
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [str(file.diff_id) for file in files]},
-            "history": [
-                {
-                    "created": _timestamp(file.mtime),
-                    "created_by": f"/bin/sh -c #(nop) ADD file:{file.diff_id.encoded} in /",
-                    "comment": "imported from tarball",
-                }
-                for file in files
-            ],
-        },
-        separators=(",", ":"),
-    ).encode()
+    config = {
+        "created": _timestamp(max(file.mtime for file in files)),
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [str(file.diff_id) for file in files]},
+        "history": [
+            {
+                "created": _timestamp(file.mtime),
+                "created_by": f"/bin/sh -c #(nop) ADD file:{file.diff_id.encoded} in /",
+                "comment": "imported from tarball",
+            }
+            for file in files
+        ],
+    }
+    return json.dumps(config, separators=(",", ":")).encode()
 
 
 def _timestamp(nanoseconds: int) -> str:

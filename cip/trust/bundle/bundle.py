@@ -33,15 +33,6 @@ _VERSIONS = {
     "application/vnd.dev.sigstore.bundle.v0.3+json": "0.3",
 }
 _KEY_MATERIAL = ("publicKey", "certificate", "x509CertificateChain")
-_ENTRY_MEMBERS = (
-    "logIndex",
-    "logId",
-    "kindVersion",
-    "integratedTime",
-    "inclusionPromise",
-    "inclusionProof",
-    "canonicalizedBody",
-)
 HASHES = {"SHA2_256": "sha256", "SHA2_384": "sha384", "SHA2_512": "sha512"}
 
 
@@ -145,7 +136,16 @@ def _timestamps(node: JsonNode) -> tuple[bytes, ...]:
 
 
 def _entry(node: JsonNode, version: str) -> LogEntry:
-    message(node, *_ENTRY_MEMBERS)
+    message(
+        node,
+        "logIndex",
+        "logId",
+        "kindVersion",
+        "integratedTime",
+        "inclusionPromise",
+        "inclusionProof",
+        "canonicalizedBody",
+    )
     log_id = message(required(node, "logId"), "keyId")
     kind = message(required(node, "kindVersion"), "kind", "version")
     promised, proven = node.get("inclusionPromise"), node.get("inclusionProof")

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Sequence
 
 from ...errors import SignatureError
 from ..sigstore.keys import Certificate, LogTimestamp
 from .trustedroot import Log
 
-_VERSION_AND_TYPE = b"\x00\x00"  # v1, certificate_timestamp
-_PRECERTIFICATE = b"\x00\x01"
+_VERSION_AND_TYPE = 0  # v1, certificate_timestamp
+_PRECERTIFICATE = 1
 
 
 def require_logged_certificate(leaf: Certificate, issuer: Certificate, logs: Sequence[Log], where: str) -> None:
@@ -44,18 +45,10 @@ def require_logged_certificate(leaf: Certificate, issuer: Certificate, logs: Seq
 
 
 def _signed(timestamp: LogTimestamp, unlogged: bytes, issuer: Certificate) -> bytes:
-    return b"".join(
-        (
-            _VERSION_AND_TYPE,
-            timestamp.milliseconds.to_bytes(8, "big"),
-            _PRECERTIFICATE,
-            hashlib.sha256(issuer.spki).digest(),
-            len(unlogged).to_bytes(3, "big"),
-            unlogged,
-            len(timestamp.extensions).to_bytes(2, "big"),
-            timestamp.extensions,
-        )
-    )
+    issuer_hash = hashlib.sha256(issuer.spki).digest()
+    head = struct.pack("!HQH32s", _VERSION_AND_TYPE, timestamp.milliseconds, _PRECERTIFICATE, issuer_hash)
+    extensions = struct.pack("!H", len(timestamp.extensions)) + timestamp.extensions
+    return head + len(unlogged).to_bytes(3, "big") + unlogged + extensions
 
 
 def _untrusted(why: str) -> SignatureError:

@@ -111,14 +111,9 @@ def _signer_certificate(stamp: _Stamp, authority: Authority) -> Certificate | No
     if certificate is None:
         return None
     try:
-        require_path(
-            certificate._replace(purposes=None),
-            [*authority.chain[:-1], *stamp.certificates],
-            authority.chain[-1:],
-            stamp.time,
-            names_exempt=False,
-            purposes=STAMPING_PURPOSES,
-        )
+        leaf, between = certificate._replace(purposes=None), [*authority.chain[:-1], *stamp.certificates]
+        anchor = authority.chain[-1:]
+        require_path(leaf, between, anchor, stamp.time, names_exempt=False, purposes=STAMPING_PURPOSES)
     except SignatureError:
         return None
     return certificate

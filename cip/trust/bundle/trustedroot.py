@@ -114,14 +114,9 @@ def parse_trusted_root(data: bytes, name: str) -> TrustedRoot:
                 unusable.append(f"{node.where}: left out: {error}")
         return tuple(found)
 
-    return TrustedRoot(
-        name,
-        listed("tlogs", _log),
-        listed("ctlogs", _log),
-        listed("certificateAuthorities", _authority),
-        listed("timestampAuthorities", _authority),
-        tuple(unusable),
-    )
+    logs, ct_logs = listed("tlogs", _log), listed("ctlogs", _log)
+    authorities = listed("certificateAuthorities", _authority), listed("timestampAuthorities", _authority)
+    return TrustedRoot(name, logs, ct_logs, *authorities, tuple(unusable))
 
 
 def day(time: float) -> str:

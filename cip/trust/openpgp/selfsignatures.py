@@ -10,7 +10,7 @@ hashed with the packet that it stands behind, and the first 16 bits of the hash 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .packets import PUBLIC_KEY, SIGNATURE, SUBKEY, USER_ATTRIBUTE, USER_ID, Packet, number, read_subpackets
@@ -135,22 +135,13 @@ def _read_signature(body: bytes) -> _Signature:
     said = list(read_subpackets(body[6:end]))
     more, whole = _unhashed(body[end + 2 : end + 2 + unhashed])
     said += more
-    return _Signature(
-        version,
-        body[1],
-        body[3],
-        body[:end] + b"\x04\xff" + end.to_bytes(4, "big"),
-        body[end + 2 + unhashed : end + 4 + unhashed],
-        _issuers(said) if whole else frozenset(),  # one that is malformed counts as the key's own
-        any(
-            kind == _EXPORTABLE and content[:1] in (b"", b"\0") for kind, content in said
-        ),  # an import reads both areas
-        any(kind == _EXPIRY for kind, _ in said),
-    )
-
-
-def _issuers(subpackets: Iterable[tuple[int, bytes]]) -> frozenset[bytes]:
-    return frozenset(content[-8:] for kind, content in subpackets if kind in (_ISSUER, _ISSUER_FINGERPRINT))
+    issuers = [content[-8:] for kind, content in said if kind in (_ISSUER, _ISSUER_FINGERPRINT)]
+    issued = frozenset(issuers if whole else ())  # one that is malformed counts as the key's own
+    # an import reads both areas
+    is_local = any(kind == _EXPORTABLE and content[:1] in (b"", b"\0") for kind, content in said)
+    hashed, left = body[:end] + b"\x04\xff" + end.to_bytes(4, "big"), body[end + 2 + unhashed : end + 4 + unhashed]
+    expires = any(kind == _EXPIRY for kind, _ in said)
+    return _Signature(version, body[1], body[3], hashed, left, issued, is_local, expires)
 
 
 def _unhashed(area: bytes) -> tuple[list[tuple[int, bytes]], bool]:
