@@ -25,7 +25,7 @@ from .sources.base import BlobAccess, ImageSource, OpenBlob
 if TYPE_CHECKING:
     from .model.convert import Converted
     from .readahead import ReadAhead
-    from .referrers import ImageReferrers, ServedReferrer
+    from .referrers import ImageReferrers
 
 
 class ServedManifest(NamedTuple):
@@ -155,27 +155,8 @@ class Image:
             reader = TimedReader(reader, timer)
         return self._events.follow(reader, descriptor, self.reference)
 
-    def referrers(self, artifact_type: str | None = None) -> tuple[bytes, int]:
-        """What refers to the image as one OCI index, and how many entries it has (bundles.md section 5).
-
-        Raises SourceError, InvalidDocumentError (limit-exceeded).
-        """
-        return self._referrers().index(artifact_type)
-
-    def referrer_manifest(self, digest: Digest) -> "ServedReferrer":
-        """The manifest of one of `referrers`; config and layers that it names can be opened from now on.
-
-        Raises NotFoundError (blob-not-in-image, blob-not-found), ContentMismatchError, SourceError.
-        """
-        return self._referrers().manifest(digest)
-
-    def close(self) -> None:
-        """Release the source."""
-        if self._early_layers is not None:
-            self._early_layers.close()
-        self.source.close()
-
-    def _referrers(self) -> "ImageReferrers":
+    def referrers(self) -> "ImageReferrers":
+        """What refers to the image; config and layers of what was fetched of it can be opened from then on."""
         if self._listed is None:
             accepted = self.accepted
             subjects = [each for each in (accepted.index_digest, accepted.digest) if each is not None]
@@ -184,6 +165,12 @@ class Image:
             with self._lock:
                 self._listed = self._listed or listed
         return self._listed
+
+    def close(self) -> None:
+        """Release the source."""
+        if self._early_layers is not None:
+            self._early_layers.close()
+        self.source.close()
 
     def _read_ahead(self) -> "ReadAhead | None":
         with self._lock:

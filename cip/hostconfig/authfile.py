@@ -227,7 +227,7 @@ class AuthDocument:
             if key in self._entries:
                 return key
         wanted = _normal_registry(registry)
-        similar = [key for key in self._entries if self._normal_key(key) == wanted]
+        similar = [key for key in self._entries if _normal_registry(effective_key(key, legacy=self._legacy)) == wanted]
         # Upstream takes any of them. The shortest is the one that people write; docker keeps tokens under longer ones.
         similar.sort(key=lambda key: (len(without_scheme(key)), key))
         if len(similar) > 1 and without_scheme(similar[0]) == without_scheme(similar[1]):
@@ -241,9 +241,6 @@ class AuthDocument:
             why = unmatched_auth_key(key, legacy=self._legacy)
             if why:
                 yield f"{entry.where}: the key of no repository: {why}"
-
-    def _normal_key(self, key: str) -> str:
-        return _normal_registry(effective_key(key, legacy=self._legacy))
 
     def decode(self, key: str, warn: Callable[[str], None]) -> Credentials:
         """What an entry says; anonymous when it says nothing."""

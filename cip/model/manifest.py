@@ -76,7 +76,7 @@ def read_manifest(root: JsonNode, announced: str) -> Manifest | Index:
     media_type = _media_type(root, announced)
     _require_unambiguous(root, media_type)
     if media_type in mediatype.INDEXES:
-        return _read_index(root, media_type)
+        return Index(media_type, tuple(read_entry(node) for node in _bounded(root["manifests"], ENTRY_LIMIT)))
     return _read_manifest(root, media_type)
 
 
@@ -138,10 +138,6 @@ def _read_manifest(root: JsonNode, media_type: str) -> Manifest:
             if layer.media_type not in mediatype.DOCKER_TYPES:
                 node.fail(f"expected a Docker layer type, found {quote(layer.media_type)}")
     return Manifest(media_type, read_descriptor(root["config"]), layers, root.text("artifactType"))
-
-
-def _read_index(root: JsonNode, media_type: str) -> Index:
-    return Index(media_type, tuple(read_entry(node) for node in _bounded(root["manifests"], ENTRY_LIMIT)))
 
 
 def read_entry(node: JsonNode) -> IndexEntry:

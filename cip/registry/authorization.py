@@ -8,12 +8,13 @@ it, and what token servers send (registry.md 4). No secret gets into a message, 
 import re
 import threading
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from email.message import Message
 from typing import NamedTuple, cast
 
 from .. import log
 from ..errors import AuthenticationError, CipError, ErrorCode, Phase, failing, redacted
+from ..events import Events
 from ..model.jsontree import parse_json
 from ..net.limits import Clock, Limits
 from ..net.opener import Opener, Request, require_no_downgrade
@@ -211,19 +212,16 @@ class Access:
 
 
 class Authorization(urllib.request.BaseHandler):
-    """Enters one endpoint; safe from any thread, holds no lock during a request.
-
-    `tell` is called with the scheme when credentials are first used.
-    """
+    """Enters one endpoint; safe from any thread, holds no lock during a request."""
 
     handler_order = 490  # before what returns the 401 as it is
     parent: Opener
 
-    def __init__(self, access: Access, repository: str, clock: Clock, tell: Callable[[str, str], None]) -> None:
-        self._access = access
+    def __init__(self, access: Access, repository: str, clock: Clock, events: Events) -> None:
+        self.access = access
         self._scope = f"repository:{repository}:pull"
         self._clock = clock
-        self._tell = tell
+        self._events = events
         self._lock = threading.Lock()
         self._offered: tuple[str, ...] = ()  # schemes
         self._challenge: Challenge | None = None
@@ -232,25 +230,20 @@ class Authorization(urllib.request.BaseHandler):
         self._told = False
 
     @property
-    def source(self) -> str:
-        """The file, flag or helper that the credentials come from; empty for none."""
-        return self._access.source
-
-    @property
     def waits(self) -> bool:
         """Whether there are credentials that nobody has asked for."""
-        return not self._offered and not (self._access.credentials.is_anonymous() and not self._given)
+        return not self._offered and not (self.access.credentials.is_anonymous() and not self._given)
 
     def describe(self) -> str:
         """How access was tried, for a refusal: scheme, files, key; never a secret."""
         challenge = self._challenge
         scheme = f"authorization scheme {challenge.scheme if challenge else redacted(', '.join(self._offered))}"
-        return f"{scheme if self._offered else 'no authorization was demanded'}, {self._access.description}"
+        return f"{scheme if self._offered else 'no authorization was demanded'}, {self.access.description}"
 
     def learn(self, headers: Message) -> Challenge | None:
         """The challenge of a 401 that is to be answered from now on; None where none can be."""
         challenges = parse_challenges(headers.get_all("www-authenticate", []))
-        chosen = choose_challenge(challenges, self._access.credentials, given=bool(self._given))
+        chosen = choose_challenge(challenges, self.access.credentials, given=bool(self._given))
         with self._lock:
             self._offered = tuple(challenge.scheme for challenge in challenges) or self._offered
             self._challenge = chosen
@@ -303,7 +296,7 @@ class Authorization(urllib.request.BaseHandler):
     def _authorize(self, req: Request, challenge: Challenge) -> None:
         self._tell_once(challenge.scheme, req.url.origin.address)
         if challenge.scheme == "basic":
-            return req.authorize(basic_authorization(self._access.credentials))
+            return req.authorize(basic_authorization(self.access.credentials))
         if self._given:
             return req.authorize(f"Bearer {self._given}")
         with failing(Phase.TOKEN):
@@ -317,7 +310,7 @@ class Authorization(urllib.request.BaseHandler):
         tries = scopes_to_try(challenge, self._scope)
         while True:
             scopes = tries[min(req.scopes, len(tries) - 1)]
-            request = token_request(challenge, scopes, self._access.credentials, registry)
+            request = token_request(challenge, scopes, self.access.credentials, registry)
             target = request.url.origin
             require_no_downgrade(self.parent.identity, registry, target, "token realm")
             log.debug("%s: asks for a token from %s", registry.address, request.url)
@@ -344,4 +337,4 @@ class Authorization(urllib.request.BaseHandler):
         with self._lock:
             told, self._told = self._told, True
         if not told:
-            self._tell(scheme, host)
+            self._events.emit("auth", host=host, scheme=scheme, file=self.access.source or None)

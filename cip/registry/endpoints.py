@@ -80,7 +80,7 @@ class Endpoint:
         if self._is_challenged(limits, authorization):
             response.close()
             return self._send(path, wanted, limits, challenged=True, shown=shown)
-        response.note = f"; the credentials of {authorization.source} were never asked for"
+        response.note = f"; the credentials of {authorization.access.source} were never asked for"
         return response
 
     def _is_challenged(self, limits: Limits, authorization: Authorization) -> bool:
@@ -179,7 +179,7 @@ class Endpoint:
                 access = self._find_access()
                 secrets = access.credentials.password, access.credentials.identity_token, access.registry_token
                 self._session.secrets.keep(*secrets)
-                authorization = Authorization(access, self.reference.path, self._session.clock, self._tell_scheme)
+                authorization = Authorization(access, self.reference.path, self._session.clock, self._session.events)
                 self._prepared = Opener(self._session.network, identity, Redirects(), authorization), authorization
             return self._prepared
 
@@ -211,10 +211,6 @@ class Endpoint:
         looked = ", ".join(found.looked_at) or "nowhere"
         matched = f"key {found.key!r} of {found.source}" if found.source else "no credentials found, so anonymous"
         return Access(found.credentials, "", found.source, f"{matched} (looked at {looked})")
-
-    def _tell_scheme(self, scheme: str, host: str) -> None:
-        access_source = self._prepared[1].source if self._prepared is not None else ""
-        self._session.events.emit("auth", host=host, scheme=scheme, file=access_source or None)
 
 
 def _may_speak_plain(error: SourceError, *, by_proxy: bool) -> bool:

@@ -264,10 +264,7 @@ class Conversation(BaseHTTPRequestHandler):
         self._send_document(200, manifest.media_type, manifest.data, fields)
 
     def _answer_referrers(self, name: str) -> None:
-        self._send_document(200, *rooms.answer_referrers(self._opened, self._target, None))
-
-    def _answer_referrer(self, name: str) -> None:
-        self._send_document(200, *rooms.answer_referrers(self._opened, self._target, name))
+        self._send_document(200, *rooms.answer_referrers(self._opened, self._target))
 
     def _answer_blob(self, name: str) -> None:
         digest = parse_digest(name)
@@ -377,7 +374,7 @@ _RESOURCES = {
     "referrers": (_READ, Conversation._answer_referrers),
     "quit": (("POST", "OPTIONS"), Conversation._answer_quit),
 }
-_DIRECTORIES = {"blobs": (_READ, Conversation._answer_blob), "referrers": (_READ, Conversation._answer_referrer)}
+_DIRECTORIES = {"blobs": (_READ, Conversation._answer_blob), "referrers": (_READ, Conversation._answer_referrers)}
 
 
 def _find_resource(path: str) -> tuple[tuple[str, ...], Callable[[Conversation, str], None], str]:

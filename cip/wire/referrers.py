@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..model.descriptor import parse_digest
 from ..model.mediatype import OCI_INDEX
 from .problem import RequestFault
-from .target import HALF_ESCAPE
+from .target import HALF_ESCAPE, parse_target
 
 if TYPE_CHECKING:
     from ..image import Image
@@ -20,16 +20,17 @@ PARAMETER = "artifactType"
 Document = tuple[str, bytes, Mapping[str, str]]  # media type, content, further fields
 
 
-def answer_referrers(open_image: Callable[[], Image], target: str, name: str | None) -> Document:
-    """What refers to the image, of the type that `target` asks for, or of it the manifest of the digest `name`.
+def answer_referrers(open_image: Callable[[], Image], target: str) -> Document:
+    """What refers to the image, of the type that `target` asks for, or of it the manifest of one digest.
 
     Raises CipError.
     """
-    if name is None:
+    inside = parse_target(target).removeprefix("/referrers")
+    if not inside:
         wanted = artifact_type_of(target)
-        return OCI_INDEX, open_image().referrers(wanted)[0], {}
-    digest = parse_digest(name)
-    served = open_image().referrer_manifest(digest)
+        return OCI_INDEX, open_image().referrers().index(wanted)[0], {}
+    digest = parse_digest(inside.removeprefix("/"))
+    served = open_image().referrers().manifest(digest)
     verified = {"Referrers-Verified": "no"} if served.verified == "no" else {}
     return served.media_type, served.data, {"Manifest-Digest": str(digest), **verified}
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn, cast
 
 from cip.content import BlobAccess, BlobReader, BytesReader
@@ -109,6 +109,22 @@ class Content:
         return found.digest
 
 
+class FakeReferrers:
+    """Listed manifests with their artifact types."""
+
+    def __init__(self, found: Mapping[Digest, tuple[bytes, str]]) -> None:
+        self.found = found
+
+    def index(self, artifact_type: str | None = None) -> tuple[bytes, int]:
+        entries = [listed(data, kind) for data, kind in self.found.values() if artifact_type in (None, kind)]
+        return listing(entries), len(entries)
+
+    def manifest(self, digest: Digest) -> ServedReferrer:
+        if digest not in self.found:
+            raise NotFoundError(f"{digest} is not listed", code=ErrorCode.BLOB_NOT_IN_IMAGE)
+        return ServedReferrer(self.found[digest][0], mediatype.OCI_MANIFEST, "no")
+
+
 class FakeImage:
     """`content`, opened once."""
 
@@ -138,16 +154,8 @@ class FakeImage:
             raise NotFoundError(f"the image names no blob {digest}", code=ErrorCode.BLOB_NOT_IN_IMAGE)
         return self._content.descriptors[digest]
 
-    def referrers(self, artifact_type: str | None = None) -> tuple[bytes, int]:
-        entries = [
-            listed(data, kind) for data, kind in self._content.referrers.values() if artifact_type in (None, kind)
-        ]
-        return listing(entries), len(entries)
-
-    def referrer_manifest(self, digest: Digest) -> ServedReferrer:
-        if digest not in self._content.referrers:
-            raise NotFoundError(f"{digest} is not listed", code=ErrorCode.BLOB_NOT_IN_IMAGE)
-        return ServedReferrer(self._content.referrers[digest][0], mediatype.OCI_MANIFEST, "no")
+    def referrers(self) -> FakeReferrers:
+        return FakeReferrers(self._content.referrers)
 
     def open_blob(self, digest: Digest, access: BlobAccess) -> BlobReader:
         assert not self.closed, "the image was closed under a transfer"

@@ -90,10 +90,10 @@ class FakeImage:
         self.listed: dict[Digest, ServedReferrer] = {}
         self.closed = 0
 
-    def referrers(self, artifact_type: str | None) -> tuple[bytes, int]:
-        return f"list of {artifact_type}".encode(), 0
+    def referrers(self) -> SimpleNamespace:
+        return SimpleNamespace(index=lambda kind: (f"list of {kind}".encode(), 0), manifest=self._referrer)
 
-    def referrer_manifest(self, digest: Digest) -> ServedReferrer:
+    def _referrer(self, digest: Digest) -> ServedReferrer:
         if digest not in self.listed:
             raise NotFoundError(f"{digest} is not listed", code=ErrorCode.BLOB_NOT_IN_IMAGE)
         return self.listed[digest]

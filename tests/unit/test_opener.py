@@ -2,6 +2,7 @@
 """Requests: reuse of connections, redirects and what travels along them, addresses, proxies, budgets."""
 
 from cip.errors import ErrorCode, NetworkError, Phase, redact_with
+from cip.events import NO_EVENTS
 from cip.hostconfig.proxyenv import Proxy
 from cip.net.addresses import AddressClass
 from cip.net.limits import Limits
@@ -354,7 +355,7 @@ class LibraryTest(OpenerCase):
         challenge = reply(401, b"", {"WWW-Authenticate": "Basic"})
         self.origins.add("https://h:443", in_turn(redirect("/y"), challenge, reply(200, b"found")))
         access = Access(Credentials("u", "hush"), "", "", "")
-        authorization = Authorization(access, "a/b", self.clock, lambda scheme, host: None)
+        authorization = Authorization(access, "a/b", self.clock, NO_EVENTS)
         opener = Opener(self.network, TlsIdentity(), Redirects(), authorization)
         limits = Untouchable(self.clock, self.settings.times, self.cancellation)
         response = opener.ask(Request(parse_url("https://h/x"), challenged=True), limits)

@@ -177,10 +177,10 @@ class Requests:
     def _get_referrers(self, image_id: int, artifact_type: str | None = None) -> Reply:
         if artifact_type == "":
             raise InvalidInputError("GetReferrers: expected an artifact type, found an empty one")
-        return self._piped(*self._handle(image_id).image.referrers(artifact_type))
+        return self._piped(*self._handle(image_id).image.referrers().index(artifact_type))
 
     def _get_referrer_manifest(self, image_id: int, digest: Digest) -> Reply:
-        served = self._handle(image_id).image.referrer_manifest(digest)
+        served = self._handle(image_id).image.referrers().manifest(digest)
         return self._piped(served.data, served.media_type)
 
     def _get_blob(self, image_id: int, digest: Digest, size: int | None = None) -> Reply:
