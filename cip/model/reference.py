@@ -246,8 +246,7 @@ def _parse_docker(text: str, rest: str) -> ImageReference:
         raise InvalidReferenceError(text, "expected docker:// in front of the name")
     if rest.endswith(_UNKNOWN_DIGEST):
         raise InvalidReferenceError(text, f"{_UNKNOWN_DIGEST} names nothing that can be read")
-    parsed = parse_part(text, rest[2:])
-    return ImageReference(Transport.DOCKER, text, docker=parsed.tagged())
+    return ImageReference(Transport.DOCKER, text, docker=parse_part(text, rest[2:]).tagged())
 
 
 def parse_part(text: str, part: str) -> DockerReference:

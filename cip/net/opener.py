@@ -236,8 +236,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
             # fields are read as Latin-1; what a URL cannot have are bytes, of UTF-8 or whatever it was
             target = join_url(req.url, re.sub(_BEYOND_ASCII, lambda byte: f"%{ord(byte[0]):02X}", location))
         except CipError as error:
-            why = f"a redirect leads nowhere: {error}"
-            raise SourceError.at(host, why, code=ErrorCode.REDIRECT_REFUSED) from error
+            raise SourceError.at(host, f"a redirect leads nowhere: {error}", code=ErrorCode.REDIRECT_REFUSED) from error
         require_no_downgrade(self.parent.identity, req.url.origin, target.origin, "redirect")
         if req.requests == REQUEST_LIMIT:
             why = f"more than {REQUEST_LIMIT} requests in a chain of redirects"

@@ -53,8 +53,7 @@ def _address(host: str) -> bytes:
         except OSError:
             continue
     if len(host) > 255:
-        shown = quote(host)
-        raise NetworkError(f"{shown}: the name is not resolved: it is too long", code=ErrorCode.NAME_NOT_RESOLVED)
+        raise NetworkError(f"{quote(host)}: the name is not resolved: it is too long", code=ErrorCode.NAME_NOT_RESOLVED)
     return bytes([3, len(host)]) + host.encode("ascii")
 
 

@@ -154,8 +154,7 @@ class Endpoint:
             by_proxy = self._session.network.choose_proxy(plain) is not None
             if not _may_speak_plain(error, by_proxy=by_proxy):
                 raise
-            request = Request(Url(plain, path, shown), fields, challenged=challenged)
-            return opener.ask(request, limits)
+            return opener.ask(Request(Url(plain, path, shown), fields, challenged=challenged), limits)
         finally:
             if self._scheme is None and request.received:
                 self._settle(request.type)

@@ -182,8 +182,7 @@ def resolve_path(reference: ImageReference) -> str:
         raise InvalidReferenceError(reference.text, "the path has no form in the file system's encoding") from error
     except OSError as error:
         where = quote_own(os.fsdecode(error.filename or path))
-        why = system_reason(error)
-        raise SourceError(f"{reference.text}: {where}: {why}", phase=Phase.MANIFEST) from error
+        raise SourceError(f"{reference.text}: {where}: {system_reason(error)}", phase=Phase.MANIFEST) from error
 
 
 class FileBlob(OnePlace):

@@ -150,8 +150,7 @@ class DockerArchiveSource(PlainSource):
         with closing(self._archive.open_member(member)) as blob:
             if streams(compression):
                 reader = DecompressingReader(blob, compression, what)
-                size = read_through(reader, lambda part: None)
-                return _Layer(member, size, compression)
+                return _Layer(member, read_through(reader, lambda part: None), compression)
             self._spooled[member] = spooled = self._spools.unpack((id(self), member), blob, compression, what)
             self._opened.callback(spooled.close)
             unpacked = whole_file(spooled.duplicate(), what)
@@ -192,8 +191,7 @@ def open_docker_archive(reference: ImageReference, spools: Spools) -> DockerArch
     archive = open_archive(resolved, reference.text, spools)
     with undo_on_error(archive.close):
         identity = nameless_identity(Transport.DOCKER_ARCHIVE, reference.docker)
-        choice = Choice(reference.docker, reference.index)
-        return DockerArchiveSource(reference.text, identity, archive, choice, spools)
+        return DockerArchiveSource(reference.text, identity, archive, Choice(reference.docker, reference.index), spools)
 
 
 def _choose(text: str, items: Sequence[JsonNode], choice: Choice) -> JsonNode:

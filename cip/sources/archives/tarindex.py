@@ -105,8 +105,7 @@ class TarIndex:
             same = one == other and len(one) == size
             offset += size
         if not same:
-            what = f"two members are named {quote(_text(first.name))}, and they differ"
-            raise InvalidDocumentError(self._what, what)
+            raise InvalidDocumentError(self._what, f"two members are named {quote(_text(first.name))}, and they differ")
 
     def _scan(self) -> None:
         headers = _Headers(self._descriptor, self._what)

@@ -192,8 +192,7 @@ class StorageSource(PlainSource):
                 raise InvalidDocumentError(self._text, why, code=ErrorCode.LIMIT_EXCEEDED)
             found.append(self._find_layer(layer_id))
             layer_id = found[-1][0].parent
-        places = [LayerPlace(*pair, tuple(found[number + 1 :])) for number, pair in enumerate(found)]
-        return places[::-1]
+        return [LayerPlace(*pair, tuple(found[number + 1 :])) for number, pair in enumerate(found)][::-1]
 
     def _find_layer(self, layer_id: str) -> tuple[StoredLayer, Store]:
         """A layer in the image's own store, or in any other: a layer may stand on one of an additional store."""

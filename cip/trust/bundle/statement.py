@@ -40,8 +40,7 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 def peeked_predicate(payload: bytes) -> str:
     """What an unverified payload calls its predicate; empty when it cannot be told."""
     try:
-        root = parse_json(payload, "statement", error=_malformed)
-        return root["predicateType"].as_str()
+        return parse_json(payload, "statement", error=_malformed)["predicateType"].as_str()
     except SignatureError:
         return ""
 
@@ -75,8 +74,7 @@ def _sha256(subject: JsonNode) -> str:
     digests = dict(subject["digest"].members())
     if not 1 <= len(digests) <= DIGEST_LIMIT:
         subject["digest"].fail(f"expected 1 to {DIGEST_LIMIT} digests, found {len(digests)}")
-    texts = {name: value.as_str() for name, value in digests.items()}
-    return texts.get("sha256", "")
+    return {name: value.as_str() for name, value in digests.items()}.get("sha256", "")
 
 
 def _require_text(node: JsonNode, expected: str) -> None:

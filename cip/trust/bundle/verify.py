@@ -26,6 +26,8 @@ from .timestamp import VerifiedTime, verified_time
 from .tlog import VerifiedEntry, bare_log, shown_origin, verified_entries
 from .trustedroot import TrustedRoot, require_one_window
 
+_Text = tuple[bytes, bytes | None]  # what is signed; what the envelope holds, None for a file
+
 
 class BundleTrust(NamedTuple):
     """What a policy asks of a bundle, with all files loaded: a signature by one of `keys`, or by `identity`.
@@ -66,25 +68,24 @@ def require_signed(bundle: Bundle, trust: BundleTrust, content: bytes, verificat
 
     A message signature must be over `content`; for an envelope the caller has still to read what it says.
     """
+    text: _Text = content, None
     if isinstance(bundle.content, Envelope):
-        payload: bytes | None = bundle.content.payload
-        message = pre_authentication_encoding(bundle.content.payload_type, bundle.content.payload)
-    else:
-        payload, message = None, content
+        payload = bundle.content.payload
+        text = pre_authentication_encoding(bundle.content.payload_type, payload), payload
     if trust.identity is None:
-        signed = _signed_by_key(bundle, trust, message, payload)
+        signed = _signed_by_key(bundle, trust, text)
         if trust.log_entries or trust.timestamps:
             _require_logged(bundle, trust, signed, verification)
         verification.key = signed.key.fingerprint
     else:
-        _require_signed_by_identity(bundle, trust, trust.identity, message, payload, verification)
+        _require_signed_by_identity(bundle, trust, trust.identity, text, verification)
     if isinstance(bundle.content, MessageSignature) and bundle.content.hash_name:
         hinted = hashlib.new(bundle.content.hash_name, content).digest()
         if hinted != bundle.content.digest:  # it is only a hint, but not a false one
             _refuse("digest", "the digest in the bundle is of other content")
 
 
-def _signed_by_key(bundle: Bundle, trust: BundleTrust, message: bytes, payload: bytes | None) -> Signed:
+def _signed_by_key(bundle: Bundle, trust: BundleTrust, text: _Text) -> Signed:
     """The signature by one of the policy's keys (V2, V3, V9)."""
     if bundle.certificate is not None:
         _refuse("bundle", "signed with a certificate, expected one of the policy's keys")
@@ -97,20 +98,15 @@ def _signed_by_key(bundle: Bundle, trust: BundleTrust, message: bytes, payload: 
     for key in trust.keys:
         for hash_name in hashes_of_policy_key(key):
             try:
-                key.require_signed(signature, message, hash_name)
+                key.require_signed(signature, text[0], hash_name)
             except SignatureError:
                 continue
-            return Signed(message, payload, signature, key.spki, False, key, hash_name)
+            return Signed(*text, signature, key.spki, False, key, hash_name)
     _not_signed(any(key.kind == "ed25519" for key in trust.keys))
 
 
 def _require_signed_by_identity(
-    bundle: Bundle,
-    trust: BundleTrust,
-    identity: CertificateIdentity,
-    message: bytes,
-    payload: bytes | None,
-    verification: VerificationRecord,
+    bundle: Bundle, trust: BundleTrust, identity: CertificateIdentity, text: _Text, verification: VerificationRecord
 ) -> None:
     """V2 to V9 for a certificate that lived for minutes: it counts only at the times that others vouch for."""
     if bundle.certificate is None:
@@ -130,7 +126,7 @@ def _require_signed_by_identity(
         require_profile(key)
     except ValueError as error:
         raise SignatureError(f"key of the certificate: {error}", reason="untrusted") from error
-    signed = Signed(message, payload, bundle.content.signature, leaf.der, True, key, own_hash(key))
+    signed = Signed(*text, bundle.content.signature, leaf.der, True, key, own_hash(key))
     if not trust.timestamps and not trust.log_entries:
         trust = trust._replace(log_entries=1)  # whoever says nothing about logs has not waived them
     times = _require_logged(bundle, trust, signed, verification)
@@ -141,7 +137,7 @@ def _require_signed_by_identity(
     require_identity(leaf, identity)
     build_signer = {"build_signer": identity.build_signer_uri} if identity.build_signer_uri else {}
     try:
-        key.require_signed(signed.signature, message, signed.hash_name)
+        key.require_signed(signed.signature, signed.message, signed.hash_name)
     except SignatureError:
         _not_signed(key.kind == "ed25519")
     verification.certificate = {"issuer": identity.oidc_issuer, "subject": identity.subject, **build_signer}
