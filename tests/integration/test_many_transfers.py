@@ -82,7 +82,7 @@ class TransfersThatNobodyReads(LeakCheckedTestCase):
         registry = ManyLayers(80, 3 << 20)
         for method in ("GetBlob", "GetRawBlob"):
             with self.subTest(method):
-                self.read_in_order(registry, range(79, -1, -1), method=method, seconds=PATIENCE)
+                self.read_in_order(registry, range(79, -1, -1), method=method, seconds=4 * PATIENCE)
 
     def test_500_arrive_in_any_order(self) -> None:
         order = list(range(500))
@@ -93,7 +93,7 @@ class TransfersThatNobodyReads(LeakCheckedTestCase):
         registry = ManyLayers(40, 3 << 20, ranges=False)
         for method in ("GetBlob", "GetRawBlob"):
             with self.subTest(method):
-                self.read_in_order(registry, range(39, -1, -1), "--connections=8", method=method, seconds=PATIENCE)
+                self.read_in_order(registry, range(39, -1, -1), "--connections=8", method=method, seconds=4 * PATIENCE)
 
     def test_400_small_ones_that_nobody_finishes_cost_little(self) -> None:
         registry = ManyLayers(400, 3)
@@ -154,7 +154,7 @@ class TransfersThatNobodyReads(LeakCheckedTestCase):
             self.assertTrue(proxy.parent.ask("OpenImage", reference).members["success"])
 
     def test_one_connection_is_enough_for_all(self) -> None:
-        self.read_in_order(ManyLayers(10, 3 << 20), range(9, -1, -1), "--connections=1", seconds=PATIENCE)
+        self.read_in_order(ManyLayers(10, 3 << 20), range(9, -1, -1), "--connections=1", seconds=4 * PATIENCE)
 
 
 class RepliesOfBlobsThatARegistryRefuses(LeakCheckedTestCase):

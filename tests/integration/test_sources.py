@@ -359,7 +359,11 @@ class FilesTest(SourcesTestCase):
             subprocess.run(["gzip", "-n", "-c", str(plain)], stdout=file, check=True)
         os.utime(plain, ns=(0, 1_600_000_000_123_000_000))
         os.utime(packed, ns=(0, 1_500_000_000_000_000_000))
-        self.check(f"tarball:{plain}:{packed}")
+        name = f"tarball:{plain}:{packed}"
+        told = reported(name)
+        members = json.loads(told.manifest)
+        members.pop("mediaType", None)  # which skopeo 1.22 writes there and 1.18 does not
+        self.check(name, expected=told._replace(manifest=json.dumps(members, separators=(",", ":")).encode()))
 
     def test_names_that_are_served_nowhere_say_what_is(self) -> None:
         for name in ("sif:/x", "atomic:a/b/c:t", "ostree:x", "foo:x", "nocolon"):

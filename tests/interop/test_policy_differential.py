@@ -7,6 +7,7 @@ list, `INTENDED`, by what our refusal says; whatever else differs is a failure, 
 never accept what a judge refuses: no row can allow that.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -80,7 +81,7 @@ INTENDED = (
     Difference("D6 text", "text-mode signatures", r"a text-mode signature"),
     Difference("D7", "data signed with SHA-1", r"signed with SHA-1"),
     Difference("D8 twice", "the same primary key twice in a ring", r"occurs twice"),
-    Difference("D8 bare", "a key that signs no name, which Debian's gpg 2.4 takes", r"no public key with a name and"),
+    Difference("D8 bare", "a key that signs no name, which some gpg 2.4 take", r"no public key with a name and"),
     Difference("D8 secret", "a secret key ring, which only an import makes public", r"packet type 5 does not belong"),
     Difference(
         "4.6 duplicates", "duplicate keys in a value that nobody reads", r"signed payload: optional.*duplicate key"
@@ -102,11 +103,12 @@ INTENDED = (
 )
 
 
-def _gpg_version() -> tuple[int, int]:
-    said = subprocess.run([require_peer("gpg"), "--version"], check=True, capture_output=True, text=True).stdout
-    found = re.match(r"gpg \(GnuPG\) (\d+)\.(\d+)", said)
-    assert found is not None, said
-    return int(found[1]), int(found[2])
+def _takes(ring: bytes) -> bool:
+    """Whether this machine's gpg imports a key, whatever it says of it."""
+    with GpgHome() as home:
+        with contextlib.suppress(AssertionError):
+            home.run("--import", text=ring)
+        return b"pub:" in home.run("--with-colons", "--list-keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,9 +406,8 @@ class SimpleSigningTest(DifferentialCase):
             self.compare_directory(f"{name}, unsigned", [signed_by(keys)], [])
         for kind in ("signedByGPGKeys", "X509Certificates", "signedByX509CAs"):
             self.compare_directory(kind, [signed_by(self.keys["main"], key_type=kind)], [self.blobs["by main"]])
-        self.require_agreement(
-            80, least_accepted=10, rows=f"{'D8 bare, ' if _gpg_version() >= (2, 4) else ''}D8 secret, D8 twice"
-        )
+        bare = "D8 bare, " if _takes((self.home / "keys" / "unbound").read_bytes()) else ""
+        self.require_agreement(80, least_accepted=10, rows=f"{bare}D8 secret, D8 twice")
 
     def test_every_matcher(self) -> None:
         for matcher in _matchers()[:4]:
