@@ -52,6 +52,18 @@ class Early:
     ) -> None:
         self.reference, self.registries, self.connecting = reference, registries, connecting
 
+    def dial(self, opener: "Opener", origin: Origin) -> None:
+        """Open the connection that the first request to `origin` will use; or make what it needs, where none may be."""
+        if self.connecting is not None:
+            self.connecting.dial(opener, origin)
+        else:
+            opener.network.new_connection(opener.transport.route_to(origin)).prepare()
+
+    def call_off(self) -> None:
+        """Let nothing be opened any more."""
+        if self.connecting is not None:
+            self.connecting.limits.cancellation.cancel()
+
     def close(self) -> None:
         """Call off what nobody took."""
         if self.connecting is not None:
@@ -93,13 +105,9 @@ class EarlySocket:
             raise outcome
         return outcome
 
-    def call_off(self) -> None:
-        """Let nothing be opened any more."""
-        self.limits.cancellation.cancel()
-
     def close(self) -> None:
         """Call it off; nothing is left open."""
-        self.call_off()
+        self.limits.cancellation.cancel()
         self._thread.join()
         if isinstance(self._outcome, tuple):
             self._outcome[0].close()

@@ -7,7 +7,7 @@ Not argparse's own help, which shows a value that stands behind `=` only as if a
 import argparse
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .errors import quote_own
 from .log import Level
@@ -102,13 +102,11 @@ level = _one_of({"": "process", "process": "process", "write": "write", "full": 
 # --- the table ---
 
 
-class Option(NamedTuple):
+class Option:
     """A row of the table. `help` is one line; options without one are accepted, not advertised."""
 
-    name: str
-    parse: Callable[[str], Any]
-    metavar: str
-    help: str
+    def __init__(self, name: str, parse: Callable[[str], Any], metavar: str, purpose: str) -> None:
+        self.name, self.parse, self.metavar, self.help = name, parse, metavar, purpose
 
 
 COMMON = "Common"

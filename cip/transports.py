@@ -82,9 +82,8 @@ class SourceOpener:
         """
         source = self._open_registry(early.reference, early.registries)
         self._early = early.reference, source
-        if early.connecting is not None:
-            source.dial(early.connecting.dial)
-            self._call_off = early.connecting.call_off
+        source.dial(early.dial)
+        self._call_off = early.call_off
 
     def before_confinement(self) -> None:
         """Look at what cannot be looked at later; let no connection be opened any more that nobody has asked for."""

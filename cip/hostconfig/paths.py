@@ -47,16 +47,14 @@ class AuthFile(NamedTuple):
     legacy: bool = False
 
 
-class LayeredFile(NamedTuple):
+class LayeredFile:
     """One of the files that are laid over each other. `users`: it is this user's own, or was named.
 
     One that is `required` must exist, of another one it was seen, and None is for a place that holds none.
     """
 
-    path: str
-    role: str
-    required: bool | None
-    users: bool
+    def __init__(self, path: str, role: str, required: bool | None, users: bool) -> None:
+        self.path, self.role, self.required, self.users = path, role, required, users
 
     def read(self) -> tuple[ConfigurationFile, bytes | None]:
         """What to tell of it, and its content; None where it has gone since, or is a link that leads nowhere."""

@@ -45,12 +45,16 @@ class ConfiguredEndpoint(NamedTuple):
         return self.insecure if tls_verify is None else not tls_verify
 
 
-class RegistriesConfig(NamedTuple):
+class RegistriesConfig:
     """All of registries.conf. `files` are those read and those looked for; `rules` are sorted by prefix."""
 
-    rules: tuple[RegistryRule, ...] = ()
-    credential_helpers: tuple[str, ...] = (FILE_HELPER,)
-    files: tuple[ConfigurationFile, ...] = ()
+    def __init__(
+        self,
+        rules: tuple[RegistryRule, ...] = (),
+        credential_helpers: tuple[str, ...] = (FILE_HELPER,),
+        files: tuple[ConfigurationFile, ...] = (),
+    ) -> None:
+        self.rules, self.credential_helpers, self.files = rules, credential_helpers, files
 
     def rule_for(self, reference: DockerReference) -> RegistryRule | None:
         """The rule with the longest prefix that matches the name of `reference`, without tag and digest."""

@@ -7,9 +7,9 @@ refused here too, where it has no effect as well: a file is either right or it s
 
 from typing import NamedTuple, NoReturn
 
-from ..errors import InvalidReferenceError, quote_own
+from ..errors import quote_own
 from ..model.jsontree import JsonNode, fold_key
-from ..model.reference import DockerReference, is_host, parse_docker_reference, unmatched_scope
+from ..model.reference import DockerReference, is_host, is_repository, unmatched_scope
 from .paths import parse_toml
 
 _TOP_KEYS = (
@@ -94,7 +94,11 @@ def parse_registries_file(
     root.text("additional-layer-store-auth-helper")  # must be a text; never run, it only matters to a layer store
     aliases = root.get("aliases")
     for name, value in aliases.members() if aliases is not None else ():
-        _require_alias(name, value)
+        if not is_repository(name, with_domain=False):
+            value.fail("expected a short name without host, tag and digest on the left")
+        text = value.as_str()
+        if text and not is_repository(text, with_domain=True):
+            value.fail(f"expected a repository with its host, without tag and digest, found {quote_own(text)}")
     helpers = None
     if root.get("credential-helpers") is not None:
         helpers = tuple(require_helper_name(entry) for entry in root.array("credential-helpers"))
@@ -240,26 +244,6 @@ def _refuse_contradictions(rules: list[RegistryRule], tables: list[JsonNode]) ->
                     f"{key} = {str(ours).lower()} for location {quote_own(location)} contradicts {key} = "
                     f"{str(theirs).lower()} in {path}"
                 )
-
-
-def _require_alias(name: str, value: JsonNode) -> None:
-    """Short names are never resolved here; a file that other tools refuse is refused all the same."""
-    if not _is_bare_name(name, with_domain=False):
-        value.fail("expected a short name without host, tag and digest on the left")
-    text = value.as_str()
-    if text and not _is_bare_name(text, with_domain=True):
-        value.fail(f"expected a repository with its host, without tag and digest, found {quote_own(text)}")
-
-
-def _is_bare_name(text: str, *, with_domain: bool) -> bool:
-    host, slash, _ = text.partition("/")
-    if (bool(slash) and ("." in host or ":" in host or host == "localhost")) is not with_domain:
-        return False
-    try:
-        parsed = parse_docker_reference(text)
-    except InvalidReferenceError:
-        return False
-    return parsed.tag is None and parsed.digest is None
 
 
 def require_helper_name(node: JsonNode) -> str:

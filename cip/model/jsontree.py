@@ -291,8 +291,10 @@ def _finite(text: str) -> float:
 
 def _has_too_many_nodes(text: str) -> bool:
     """Whether so many marks stand outside of strings; all there are is looked at first, because that is quick."""
+    if len(text) <= NODE_LIMIT or sum(map(text.count, ",:[{")) <= NODE_LIMIT:
+        return False
     marks = (match for match in re.finditer(_STRING_OR_MARK, text) if text[match.start()] != '"')
-    return len(text) > NODE_LIMIT < sum(map(text.count, ",:[{")) and any(islice(marks, NODE_LIMIT, None))
+    return any(islice(marks, NODE_LIMIT, None))
 
 
 def _is_deeper(value: object, limit: int) -> bool:

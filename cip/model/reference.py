@@ -146,6 +146,21 @@ def is_host(text: str) -> bool:
     return "[" not in text and bool(_DOMAIN.fullmatch(text))
 
 
+def is_repository(text: str, *, with_domain: bool) -> bool:
+    """Whether `text` is a repository with its host, or else a short name without one, and has no tag and no digest."""
+    host, slash, path = text.partition("/")
+    if not (slash and _is_domain(host)):
+        host, path = "", text
+    if bool(host) is not with_domain or not _PATH.fullmatch(path):
+        return False
+    if len(text) < 64 and (not host or _DOMAIN.fullmatch(host)):
+        return True  # whatever else is refused is longer
+    try:
+        return bool(parse_docker_reference(text))
+    except InvalidReferenceError:
+        return False
+
+
 def unmatched_scope(scope: str) -> str:
     """Why no docker reference lies in `scope`, be it one of a policy or of registries.d; empty when one may."""
     if scope.startswith("*."):

@@ -84,6 +84,11 @@ class Connection(http.client.HTTPConnection):
             log.debug("%s; once more with every authority that the system has", error)
             self._connect()
 
+    def prepare(self) -> None:
+        """Have made what a handshake needs, beside whatever the caller does until there is one."""
+        if self.route.origin.scheme == "https":
+            self._contexts.prepare(self.route.identity)
+
     def use(self, limits: Limits) -> None:
         """Tell a connection under which limits its next request is made."""
         self.limits = limits
@@ -103,8 +108,7 @@ class Connection(http.client.HTTPConnection):
 
     def _connect(self) -> None:
         route, limits = self.route, self.limits
-        if route.origin.scheme == "https":
-            self._contexts.prepare(route.identity)
+        self.prepare()
         sock, self.address = self.open_socket()
         channel = self._channel(sock, NO_IDENTITY)
         try:

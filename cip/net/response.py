@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import log
 from ..content import read_limited
-from ..errors import CipError, NetworkError, RegistryError, quote
+from ..errors import CipError, ContentMismatchError, NetworkError, RegistryError, quote
 from ..model.descriptor import UNKNOWN_SIZE
 from .channel import Channel
 from .limits import Limits
@@ -143,6 +143,14 @@ class Response(http.client.HTTPResponse):
             return read_limited(self, limit, what)
         finally:
             self.close()
+
+    def require_uncompressed(self) -> None:
+        """Return only for a body as it is stored; closes another one. Raises ContentMismatchError."""
+        coding = (self.headers.get("content-encoding") or "identity").strip()
+        if coding.lower() != "identity":
+            self.close()
+            why = f"expected content as it is stored, found it in content coding {quote(coding)}"
+            raise ContentMismatchError.at(self.origin.address, why)
 
     def read_end(self) -> None:
         """Told that all wanted bytes were read: read the end mark of chunks too, for the sake of the connection."""

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from ..errors import (
     AuthenticationError,
     CipError,
-    ContentMismatchError,
     ErrorCode,
     ImageAbsentError,
     NotFoundError,
@@ -111,12 +110,3 @@ def _error(
     error = RegistryError.at(host, why, code=code, http_status=status)
     error.retry_after = wished
     return error
-
-
-def require_uncompressed(response: Response) -> None:
-    """Return only for a body as it is stored; closes another one. Raises ContentMismatchError."""
-    coding = (response.headers.get("content-encoding") or "identity").strip()
-    if coding.lower() != "identity":
-        response.close()
-        why = f"expected content as it is stored, found it in content coding {quote(coding)}"
-        raise ContentMismatchError.at(response.origin.address, why)

@@ -21,7 +21,6 @@ from ..net.opener import Opener, Request, require_no_downgrade
 from ..net.response import Response
 from ..net.url import Origin, basic_authorization, decode_form, encode_form, parse_foreign_url
 from ..settings import Credentials
-from .answers import read_complaint, refusal, require_uncompressed
 from .retry import parse_rfc3339
 
 MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
@@ -53,14 +52,11 @@ class Challenge(NamedTuple):
         return self.scheme, self.parameters.get("realm", ""), self.parameters.get("service", "")
 
 
-class Token(NamedTuple):
+class Token:
     """A bearer token and the time of day until which it is used again."""
 
-    value: str
-    expires: float
-
-    def __repr__(self) -> str:
-        return f"Token(…, expires={self.expires})"
+    def __init__(self, value: str, expires: float) -> None:
+        self.value, self.expires = value, expires
 
 
 # --- parsing ---
@@ -320,13 +316,15 @@ class Authorization(urllib.request.BaseHandler):
             response.close()
             req.scopes += 1
         if response.status == 200:
-            require_uncompressed(response)
+            response.require_uncompressed()
             body = response.read_all(TOKEN_LIMIT, f"{target.address}: token")
             token = parse_token(body, self._clock.time(), target.address)
             if len(scopes) == 1:
                 with self._lock:
                     self._token = token
             return token
+        from .answers import read_complaint, refusal
+
         if response.status in (401, 403):
             status, said = response.status, read_complaint(response)
             why = f"the token server {target.address} refuses us with status {status}{said}; {self.describe()}"

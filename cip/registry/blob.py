@@ -25,7 +25,6 @@ from ..net.limits import Cancellation, StallTimer
 from ..net.lines import words_of
 from ..net.response import Response
 from ..sources.base import BlobAccess
-from .answers import require_uncompressed
 from .endpoints import Endpoint
 from .failover import Candidate, Candidates
 from .retry import History
@@ -325,14 +324,14 @@ class RegistryBlob:
             raise _TryAgainError(self._refusal(source, response))
         if response.status == 206 and ranged:
             self._require_range(response)
-            require_uncompressed(response)
+            response.require_uncompressed()
             return
         if response.status != 200:
             error = self._refusal(source, response)
             if not source.endpoint.is_here(response) and 400 <= response.status < 500:
                 raise _TryAgainError(error)  # an address that was good for a while only: the registry makes a new one
             raise error
-        require_uncompressed(response)
+        response.require_uncompressed()
         source.takes_ranges = source.takes_ranges and not ranged
         expected = self._descriptor.size
         if UNKNOWN_SIZE != expected != response.size != UNKNOWN_SIZE:

@@ -26,10 +26,10 @@ from ..net.tls import NotTlsError, TlsIdentity
 from ..net.url import Origin, Url, encode_form, parse_origin
 from ..settings import Credentials, Settings
 from ..sources.base import RawManifest
-from .answers import Complaint, complaint_of, require_uncompressed
 from .authorization import Access, Authorization
 
 if TYPE_CHECKING:
+    from .answers import Complaint
     from .session import RegistrySession
 
 _API_FIELDS = {"Docker-Distribution-Api-Version": "registry/2.0"}
@@ -119,6 +119,8 @@ class Endpoint:
 
     def complaint_of(self, response: Response, what: str, missing: ErrorCode) -> tuple[Complaint, CipError]:
         """As `refusal`, with what the registry itself says."""
+        from .answers import complaint_of
+
         # where another answered, to whom the registry had redirected, nothing was tried
         access = self.describe_access() if self.is_here(response) else None
         return complaint_of(response, what, missing, self._session.clock, access=access)
@@ -228,7 +230,7 @@ def read_manifest(endpoint: Endpoint, response: Response, what: str) -> RawManif
     """The manifest in an answer; closes the answer. Raises NotFoundError (image-not-found), SourceError."""
     if response.status != 200:
         raise endpoint.refusal(response, what, ErrorCode.IMAGE_NOT_FOUND)
-    require_uncompressed(response)
+    response.require_uncompressed()
     media_type = media_type_of(response)
     if media_type in _NEVER_A_MANIFEST:
         response.close()

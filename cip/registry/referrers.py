@@ -22,7 +22,6 @@ from ..net.url import Url, join_url
 from ..settings import Settings
 from ..sources.base import BlobAccess
 from ..sources.referring import ReferrerList
-from .answers import require_uncompressed
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of, read_manifest
 from .session import RegistrySession
@@ -177,7 +176,7 @@ class _Listed:
                 return None
             if response.status != 200:
                 raise self._endpoint.refusal(response, where)
-            require_uncompressed(response)
+            response.require_uncompressed()
             if announced != mediatype.OCI_INDEX:
                 response.close()
                 why = f"expected {mediatype.OCI_INDEX}, found {quote(announced)}"
@@ -224,7 +223,7 @@ class _Listed:
             if media_type_of(response) != mediatype.OCI_INDEX:
                 response.discard()  # no valid index: no referrers (distribution-spec)
                 return b""
-            require_uncompressed(response)
+            response.require_uncompressed()
             return response.read_all(LIST_LIMIT, where)
 
         data = self._repeat(ask, whole)

@@ -49,7 +49,7 @@ from ..net.opener import Request
 from ..net.response import Response
 from ..net.url import Url, basic_authorization, parse_url
 from ..settings import Credentials, Settings
-from .answers import Complaint, refusal, require_uncompressed
+from .answers import Complaint, refusal
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of
 from .failover import ask_endpoints
@@ -159,7 +159,7 @@ class _Fetch:
             response = self._endpoint.get_path(path, limits)
             if response.status != 200:
                 raise self._endpoint.refusal(response, "signature list")
-            require_uncompressed(response)
+            response.require_uncompressed()
             return response.read_all(LIST_LIMIT, where)
 
         root = parse_json(self._repeat(ask), where)
@@ -207,7 +207,7 @@ class _Fetch:
             response = self._endpoint.get(f"manifests/{tag}", limits, {"Accept": mediatype.OCI_MANIFEST})
             if not has_attached(self._endpoint, response, where):
                 return None
-            require_uncompressed(response)
+            response.require_uncompressed()
             announced = media_type_of(response)
             if announced != mediatype.OCI_MANIFEST:
                 response.close()
@@ -280,7 +280,7 @@ class _Fetch:
             return None
         if response.status != 200:
             raise refusal(response, f"signature {where}", ErrorCode.REGISTRY_ERROR, limits.clock)
-        require_uncompressed(response)
+        response.require_uncompressed()
         return response.read_all(SIGNATURE_LIMIT, f"signature {where}")
 
     def _repeat(self, ask: Callable[[Limits], T]) -> T:

@@ -27,14 +27,11 @@ _HOPELESS = frozenset({"deny", "noverify", "unimpl", "dependency"})
 Subject = Literal["image", "index", "instance"]  # which manifest of an image was judged
 
 
-class RequirementResult(NamedTuple):
+class RequirementResult:
     """What one requirement said about one manifest; `reason` is a class of signatures.md, empty when accepted."""
 
-    subject: Subject
-    kind: str
-    accepted: bool
-    reason: str = ""
-    detail: str = ""
+    def __init__(self, subject: Subject, kind: str, accepted: bool, reason: str = "", detail: str = "") -> None:
+        self.subject, self.kind, self.accepted, self.reason, self.detail = subject, kind, accepted, reason, detail
 
 
 class Decision(NamedTuple):

@@ -166,6 +166,7 @@ class Loaded(unittest.TestCase):
         "cip.net.tunnel",
         "cip.readahead",
         "cip.referrers",
+        "cip.registry.answers",
         "cip.registry.blob",
         "cip.segments",
         "cip.signatures",

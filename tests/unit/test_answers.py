@@ -9,7 +9,7 @@ from cip.errors import (
     NotFoundError,
     RegistryError,
 )
-from cip.registry.answers import Complaint, complaint_of, parse_complaint, refusal, require_uncompressed
+from cip.registry.answers import Complaint, complaint_of, parse_complaint, refusal
 from tests.support.origins import OpenerCase, reply
 
 
@@ -159,6 +159,6 @@ class RefusalTest(OpenerCase):
     def test_content_in_another_coding_is_not_the_content(self) -> None:
         self.origins.add("https://h:443", lambda asked: reply(200, b"x", {"Content-Encoding": "gzip"}))
         with self.assertRaisesRegex(ContentMismatchError, "h:443: expected content as it is stored, .* 'gzip'"):
-            require_uncompressed(self.send("https://h/x"))
+            self.send("https://h/x").require_uncompressed()
         self.origins.add("https://h:443", lambda asked: reply(200, b"x", {"Content-Encoding": "Identity"}))
-        require_uncompressed(self.send("https://h/x"))
+        self.send("https://h/x").require_uncompressed()

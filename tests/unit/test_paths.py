@@ -253,7 +253,7 @@ class RegistriesFilesTest(unittest.TestCase):
         mine = self.host.write("mine.conf")
         variables = {"CONTAINERS_REGISTRIES_CONF": mine, "CONTAINERS_REGISTRIES_CONF_OVERRIDE": "/o.conf"}
         last = paths.registries_files(self.host.settings(variables))[-1]
-        self.assertEqual(("/o.conf", "registries.conf override", True, True), last)
+        self.assertEqual(("/o.conf", "registries.conf override", True), (last.path, last.role, last.required))
 
     def test_a_directory_that_cannot_be_listed_is_refused(self) -> None:
         self.host.write("/etc/containers/registries.conf.d", "a file where a directory belongs")

@@ -12,8 +12,8 @@ from unittest import mock
 
 from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_url
 from cip.net.redaction import KEPT_LIMIT, LEFT_OUT, MARK, RUN, Secrets
+from cip.net.response import Response
 from cip.net.url import parse_foreign_url
-from cip.registry.answers import require_uncompressed
 from cip.registry.authorization import parse_challenges
 from cip.registry.endpoints import media_type_of
 from tests.support.secrets import secret
@@ -160,7 +160,7 @@ class SecretsTest(unittest.TestCase):
         headers["Content-Type"] = headers["Content-Encoding"] = said
         answer = mock.Mock(headers=headers)
         with self.assertRaises(CipError) as coded:
-            require_uncompressed(answer)
+            Response.require_uncompressed(answer)
         with self.assertRaises(CipError) as named:
             parse_foreign_url(f"https://-{said}/")
         shown = (
