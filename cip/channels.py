@@ -206,8 +206,7 @@ class _JsonChannel(_Channel):
     def open_blob(self, digest: Digest, size: int, /) -> tuple[Stream, int]:
         stream: Stream
         if size == UNKNOWN_SIZE:  # only its end says how long it is, and only a raw one ends by itself
-            reply = self.ask("GetRawBlob", self._image, str(digest), descriptors=2)
-            stream = _RawStream(self, reply.fds, digest)
+            stream = _RawStream(self, self.ask("GetRawBlob", self._image, str(digest), descriptors=2).fds, digest)
         else:
             reply = self.ask("GetBlob", self._image, str(digest), size, descriptors=1)
             stream = _PipeStream(self, reply.fds[0], reply.pipe_id, size)

@@ -198,8 +198,7 @@ def refuse_calls(
         raise OSError(errno.ENOSYS, f"no list of calls for {machine or os.uname().machine}")
     steps = program(known, unix_sockets=unix_sockets, starts_programs=starts_programs)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-    header = struct.pack("@HP", len(steps), ctypes.addressof(code))
-    result = call(known.seccomp, _SET_MODE_FILTER, _TSYNC, header)
+    result = call(known.seccomp, _SET_MODE_FILTER, _TSYNC, struct.pack("@HP", len(steps), ctypes.addressof(code)))
     if result:  # above 0: the number of a thread that could not be included
         raise OSError(
             abs(result), os.strerror(-result).lower() if result < 0 else f"thread {result} could not be included"

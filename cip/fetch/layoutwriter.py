@@ -69,8 +69,7 @@ class LayoutWriter:
             with open(file_descriptor, "rb", buffering=0) as file:
                 right = os.fstat(file.fileno()).st_size == descriptor.size
                 if right:
-                    found = hashlib.file_digest(file, descriptor.digest.hasher)
-                    right = found.hexdigest() == descriptor.digest.encoded
+                    right = hashlib.file_digest(file, descriptor.digest.hasher).hexdigest() == descriptor.digest.encoded
         if not right:
             log.warning("%s/%s: damaged, and fetched again", self.path, name)
             with suppress(FileNotFoundError):
@@ -173,15 +172,13 @@ class LayoutWriter:
     def _store(self, digest: Digest) -> PartStore:
         """Where parts of blobs under this algorithm grow; makes its directory. Raises SourceError."""
         with self._lock:
-            store = self._stores.get(digest.algorithm)
-            if store is None:
+            if digest.algorithm not in self._stores:
                 path = f"blobs/{digest.algorithm}"
                 for name in ("blobs", path):
                     with refused(f"{self.path}/{name}"), suppress(FileExistsError):
                         os.mkdir(name, dir_fd=self._root)
-                store = PartStore(f"{self.path}/{path}", 0, minimum=0, private=False)
-                self._stores[digest.algorithm] = store
-            return store
+                self._stores[digest.algorithm] = PartStore(f"{self.path}/{path}", 0, minimum=0, private=False)
+            return self._stores[digest.algorithm]
 
     def _require_layout(self) -> None:
         where = f"{self.path}/{LAYOUT_NAME}"

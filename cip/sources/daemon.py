@@ -185,8 +185,7 @@ class _Export:
     def _refusal(self, response: Response) -> RegistryError:
         """The daemon's own words, `{"message": …}`, cut short."""
         try:
-            body = response.read_all(MESSAGE_LIMIT, "answer")
-            message = parse_json(body, "answer")["message"].as_str()
+            message = parse_json(response.read_all(MESSAGE_LIMIT, "answer"), "answer")["message"].as_str()
         except CipError:
             message = ""
         why = f": {quote(message)}" if message else ""

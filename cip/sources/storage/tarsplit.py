@@ -135,8 +135,7 @@ def _lines(reader: Reader, what: str) -> Iterator[bytes]:
 
 
 def _parse_entry(line: bytes, what: str, number: int) -> Entry:
-    document = f"{what}: line {number + 1}"
-    root = parse_json(line, document)
+    root = parse_json(line, f"{what}: line {number + 1}")
     kind = root["type"].as_int()
     if kind == _PIECE:
         return Entry(_base64(root.get("payload")))

@@ -112,8 +112,7 @@ def _signer_certificate(stamp: _Stamp, authority: Authority) -> Certificate | No
         return None
     try:
         leaf, between = certificate._replace(purposes=None), [*authority.chain[:-1], *stamp.certificates]
-        anchor = authority.chain[-1:]
-        require_path(leaf, between, anchor, stamp.time, names_exempt=False, purposes=STAMPING_PURPOSES)
+        require_path(leaf, between, authority.chain[-1:], stamp.time, names_exempt=False, purposes=STAMPING_PURPOSES)
     except SignatureError:
         return None
     return certificate

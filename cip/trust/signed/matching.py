@@ -126,8 +126,7 @@ class RemapIdentity(NamedTuple):
     signed_prefix: str
 
     def require(self, requested: DockerReference | None, signed: DockerReference) -> None:
-        asked = _required(requested)
-        MatchRepoDigestOrExact().require(self._remapped(asked), signed)
+        MatchRepoDigestOrExact().require(self._remapped(_required(requested)), signed)
 
     def _remapped(self, asked: DockerReference) -> DockerReference:
         if asked.name != self.prefix and not asked.name.startswith(f"{self.prefix}/"):

@@ -49,8 +49,7 @@ def read_number(node: JsonNode) -> int:
 
 def encode_success(value: object, pipe_id: int) -> bytes:
     """The reply that says `value`, any JSON value. Raises CipError (limit-exceeded) when it does not fit a packet."""
-    members = {"success": True, "value": value, "pipeid": pipe_id, "error_code": "", "error": ""}
-    data = encode(members)
+    data = encode({"success": True, "value": value, "pipeid": pipe_id, "error_code": "", "error": ""})
     if len(data) > PACKET_LIMIT:
         why = f"the reply takes {len(data)} bytes, expected at most {PACKET_LIMIT}: ask GetLayerInfoPiped"
         raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
