@@ -132,7 +132,9 @@ class TlsContexts:
     def remember(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> None:
         """Keep the session of a connection that worked, for the next one to the same origin."""
         session: ssl.SSLSession | None = getattr(sock, "session", None)
-        if session is not None:
+        if session is None:
+            return
+        with self._lock:
             self._sessions[origin, identity] = session
             if len(self._sessions) > SESSIONS_LIMIT:
                 del self._sessions[next(iter(self._sessions))]

@@ -2,6 +2,7 @@
 """The pool: reuse, the ceiling, and connections that died meanwhile."""
 
 import socket
+import sys
 import threading
 from unittest import mock
 
@@ -169,6 +170,28 @@ class PoolTest(LeakCheckedTestCase):
         for number in range(2 * SESSIONS_LIMIT):
             contexts.remember(mock.Mock(session=object()), Origin("https", f"h{number}", 443), TlsIdentity())
         self.assertEqual(len(contexts._sessions), SESSIONS_LIMIT)
+
+    def test_threads_that_keep_sessions_at_once_lose_nothing_to_each_other(self) -> None:
+        contexts = TlsContexts()
+        faults: list[Exception] = []
+
+        def keep(first: int) -> None:
+            try:
+                for number in range(first, first + 10_000):
+                    contexts.remember(sock, Origin("https", f"h{number}", 443), TlsIdentity())
+            except (KeyError, RuntimeError) as error:
+                faults.append(error)
+
+        sock = mock.Mock(session=object())
+        interval = sys.getswitchinterval()
+        self.addCleanup(sys.setswitchinterval, interval)
+        sys.setswitchinterval(1e-6)
+        threads = [threading.Thread(target=keep, args=(10_000 * number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((faults, len(contexts._sessions)), ([], SESSIONS_LIMIT))
 
     def test_what_comes_back_after_the_end_is_closed(self) -> None:
         connection = self.take_new()
