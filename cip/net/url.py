@@ -130,6 +130,8 @@ def join_url(base: Url, location: str) -> Url:
     """
     if re.match(_SCHEME, location):
         return parse_foreign_url(location)
+    if location.startswith("//"):  # where no host follows, urllib takes the path, and others what follows that
+        return parse_foreign_url(f"{base.origin.scheme}:{location}")
     from urllib.parse import urljoin  # here and below, because a connection may be on its way when it is loaded
 
     location = _encode_foreign(location, quote(location.partition("?")[0]))  # else line breaks would be dropped

@@ -92,6 +92,12 @@ class JoinTest(unittest.TestCase):
             with self.subTest(ascii(location)), self.assertRaisesRegex(InvalidInputError, "expected http://HOST"):
                 join_url(base, location)
 
+    def test_two_slashes_without_a_host_are_refused(self) -> None:
+        base = parse_url("https://h/a/b")
+        for location in ("//", "///", "///evil.example/x", "//?q", "//#f", "////evil.example"):
+            with self.subTest(location), self.assertRaisesRegex(InvalidInputError, "'' is not a host name"):
+                join_url(base, location)
+
 
 class FormTest(unittest.TestCase):
     def test_forms_are_sorted_by_name_and_keep_the_order_of_values(self) -> None:
