@@ -211,7 +211,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _value_behind(arguments: Sequence[str]) -> str:
     """What to write where a value of an option stands behind it, although that takes no further word."""
-    found = re.search("\0(--[a-z-]+)\0(true|false|process|write|full)\0", "\0".join(("", *arguments, "")))
+    names = "|".join(option.name for option in OPTIONS if option.parse in (flag, level))
+    found = re.search(f"\0(--(?:{names}))\0(true|false|process|write|full)\0", "\0".join(("", *arguments, "")))
     return f"a value of {found[1]} stands behind an equals sign: {found[1]}={found[2]}; " if found else ""
 
 

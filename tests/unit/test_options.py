@@ -62,6 +62,8 @@ class Values(unittest.TestCase):
                 parse(*words)
         with self.assertRaisesRegex(UsageError, "found 2; see --help$"):
             parse("--tls-verify", "hunter2", IMAGE)
+        with self.assertRaisesRegex(UsageError, "found 2; see --help$"):  # the value of this one stands where it should
+            parse("--override-variant", "full", IMAGE, IMAGE)
 
     @needs_rooms("readahead")
     def test_sizes_take_suffixes(self) -> None:
