@@ -22,7 +22,6 @@ from .watch import Conversation, Watch, hold_signals, release_signals
 
 if TYPE_CHECKING:
     from .confine.confinement import Confinement
-    from .early import Early
     from .image import Image
     from .opening import ImageOpener
     from .report.records import Records
@@ -247,7 +246,7 @@ def _core(
     threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
     policy = _beforehand(lambda: _load_policy(settings)) if asked else None
-    early = _beforehand(lambda: _dial_early(invocation)) if policy is not None else None
+    early = _beforehand(lambda: rooms.dial_early(invocation.reference, settings)) if policy is not None else None
     if early is not None:
         stack.callback(early.close)
     from .events import NO_EVENTS
@@ -293,12 +292,6 @@ def _beforehand(step: Callable[[], T]) -> T | None:
     except CipError as error:
         log.debug("no early connection: %s", error)
         return None
-
-
-def _dial_early(invocation: Invocation) -> Early | None:
-    from .model.reference import parse_image_reference
-
-    return rooms.dial_early(parse_image_reference(invocation.reference), invocation.settings)
 
 
 def _open_records(invocation: Invocation) -> Records | None:

@@ -13,7 +13,7 @@ from .content import start_thread
 from .errors import CipError
 from .hostconfig.proxyenv import choose_proxy, describe_way
 from .hostconfig.registriesconf import RegistriesConfig, load_registries
-from .model.reference import ImageReference, Transport
+from .model.reference import ImageReference, Transport, parse_image_reference
 from .net.addresses import ConnectedSocket, connect, resolve
 from .net.limits import Cancellation, Clock, Limits
 from .net.url import Origin, parse_origin
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from .net.opener import Opener
 
 
-def dial_early(reference: ImageReference, settings: Settings) -> "Early | None":
+def dial_early(text: str, settings: Settings) -> "Early | None":
     """The places of a docker:// image, and a connection to the first one on its way; whoever calls this owes `close`.
 
     None where local sources come first. Nothing is dialled where that place may not be entered, or perhaps not by TLS.
     Raises CipError.
     """
+    reference = parse_image_reference(text)
     named = reference.docker
     if reference.transport is not Transport.DOCKER or settings.offline or settings.local_sources or named is None:
         return None

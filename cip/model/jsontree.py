@@ -252,8 +252,8 @@ def parse_json_text(text: str, document: str, *, error: DocumentError = InvalidD
     if text.count("{") + text.count("[") > DEPTH_LIMIT and _is_deeper(value, DEPTH_LIMIT):
         raise error(document, f"nested deeper than {DEPTH_LIMIT} levels")
     root = JsonNode((document, error), None, "", value)
-    if duplicates:
-        _refuse_duplicates(root)
+    if duplicates:  # of which the decoder knows no path
+        next(node for node in _nodes(root) if node.value is _DUPLICATE).fail("duplicate key")
     return root
 
 
@@ -309,11 +309,6 @@ def _is_deeper(value: object, limit: int) -> bool:
             if type(child) is dict or type(child) is list
         ]
     return bool(level)
-
-
-def _refuse_duplicates(root: JsonNode) -> NoReturn:
-    """Find the path of a key that occurred twice, which the decoder could not name but has met."""
-    next(node for node in _nodes(root) if node.value is _DUPLICATE).fail("duplicate key")
 
 
 def _nodes(root: JsonNode) -> Iterator[JsonNode]:
