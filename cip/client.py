@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from . import rooms
@@ -94,7 +95,6 @@ class OpenedImage:
         self._channel = channel
         # the digest is that of the per-platform manifest before conversion to OCI form
         self._manifest, self.manifest_digest = channel.manifest()
-        self._parsed: Manifest | None = None
         self._layers: tuple[Descriptor, ...] | None = None
         self._listed: dict[Digest, int] = {}  # sizes of what fetched referrers name
 
@@ -104,7 +104,7 @@ class OpenedImage:
 
     def config(self) -> bytes:
         """The config blob that `manifest` names, at most 4 MiB. Raises ClientError."""
-        descriptor = self._descriptors().config
+        descriptor = self._descriptors.config
         if descriptor.size > MANIFEST_LIMIT:
             raise refusal(ErrorCode.LIMIT_EXCEEDED, f"config: larger than {MANIFEST_LIMIT} bytes")
         with self.open_blob(descriptor.digest) as blob:
@@ -116,7 +116,7 @@ class OpenedImage:
         Raises ClientError.
         """
         if self._layers is None:
-            named = self._descriptors().layers
+            named = self._descriptors.layers
             served = self._channel.layers() or ()
             moved = served and [each.digest for each in served] != [each.digest for each in named]
             self._layers = served if moved else named
@@ -154,19 +154,18 @@ class OpenedImage:
         Raises ClientError: the digest does not parse, the image names no such blob, or its source failed at once.
         """
         wanted = _parsed_digest(digest)
-        own = {each.digest: each.size for each in (self._descriptors().config, *self.layers())}
+        own = {each.digest: each.size for each in (self._descriptors.config, *self.layers())}
         known = {**self._listed, **own}
         stream, size = self._channel.open_blob(wanted, known.get(wanted, 0))
         return Blob(stream, size)
 
+    @cached_property
     def _descriptors(self) -> Manifest:
-        if self._parsed is None:
-            with told_to_client():
-                parsed = parse_manifest(self._manifest, "", "manifest")
-            if not isinstance(parsed, Manifest):
-                raise refusal(ErrorCode.MANIFEST_INVALID, "manifest: expected a manifest, found an index")
-            self._parsed = parsed
-        return self._parsed
+        with told_to_client():
+            parsed = parse_manifest(self._manifest, "", "manifest")
+        if not isinstance(parsed, Manifest):
+            raise refusal(ErrorCode.MANIFEST_INVALID, "manifest: expected a manifest, found an index")
+        return parsed
 
 
 @contextmanager

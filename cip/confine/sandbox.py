@@ -121,27 +121,24 @@ def confine(
     if wanted is Level.NONE:
         return Level.NONE
     call = syscall or _kernel()
-    try:
-        _confine_process(call)
-        reached = Level.PROCESS
-    except OSError as error:
-        warn(f"sandbox: {error.strerror}")
-        return Level.NONE
-    try:
-        _drop_capabilities(call)
-    except OSError as error:
-        warn(f"sandbox: what root may do stays open to it: {error.strerror}")
-    if wanted > Level.PROCESS:
+
+    def attempt(step: Callable[[], object], what: str) -> bool:
         try:
-            _confine_files(call, wanted, writable, readable)
-            reached = wanted
+            step()
         except OSError as error:
-            warn(f"sandbox: files stay open to this process: {error.strerror}")
-    try:
-        refuse_calls(call, unix_sockets=unix_sockets)
-    except OSError as error:
-        warn(f"sandbox: modes, owners and times of files, new processes and sockets stay open to it: {error.strerror}")
-    return reached
+            warn(f"sandbox: {what}{error.strerror}")
+            return False
+        return True
+
+    if not attempt(lambda: _confine_process(call), ""):
+        return Level.NONE
+    attempt(lambda: _drop_capabilities(call), "what root may do stays open to it: ")
+    files = wanted > Level.PROCESS and attempt(
+        lambda: _confine_files(call, wanted, writable, readable), "files stay open to this process: "
+    )
+    open_calls = "modes, owners and times of files, new processes and sockets stay open to it: "
+    attempt(lambda: refuse_calls(call, unix_sockets=unix_sockets), open_calls)
+    return wanted if files else Level.PROCESS
 
 
 def _kernel() -> Syscall:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import defaultdict
 
 from .. import log
 from ..errors import UsageError, system_reason
@@ -26,6 +27,12 @@ MESSAGE_IDS = {
     "refused": "0847959f96d792f7ccf11e8e6a14e7b1",
 }
 _PRIORITIES = {"failed": 3, "refused": 3, "retry": 4, "source": 4, "throttled": 4, "accepted": 6}  # syslog(3)
+_SENTENCES = {
+    "failed": "{detail}",
+    "retry": "{code}, tried again in {wait} s",
+    "source": "continued at {to}, not {from}: {reason}",
+    "throttled": "asked us to wait {wait} s",
+}
 _FIELDS = {"code": "CIP_CODE", "host": "CIP_HOST", "digest": "CIP_DIGEST", "image": "CIP_IMAGE", "phase": "CIP_PHASE"}
 
 
@@ -80,14 +87,5 @@ def encode(fields: dict[str, str]) -> bytes:
 
 def _sentence(kind: str, members: dict[str, object]) -> str:
     image = members.get("image") or members.get("digest") or members.get("host") or "image"
-    match kind:
-        case "failed":
-            return f"{image}: {members.get('detail')}"
-        case "retry":
-            return f"{image}: {members.get('code')}, tried again in {members.get('wait')} s"
-        case "source":
-            return f"{image}: continued at {members.get('to')}, not {members.get('from')}: {members.get('reason')}"
-        case "throttled":
-            return f"{image}: asked us to wait {members.get('wait')} s"
-        case _:
-            return f"{image}: {kind} by the policy, scope {members.get('scope')}"
+    told = defaultdict(lambda: None, {**members, "kind": kind})
+    return f"{image}: " + _SENTENCES.get(kind, "{kind} by the policy, scope {scope}").format_map(told)
