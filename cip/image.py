@@ -28,19 +28,6 @@ if TYPE_CHECKING:
     from .referrers import ImageReferrers
 
 
-class ServedManifest(NamedTuple):
-    """A manifest in OCI form.
-
-    `digest` is the sha256 of the per-platform manifest before conversion, `index_digest` that of the top index,
-    None when the reference names a manifest directly.
-    """
-
-    data: bytes
-    media_type: str
-    digest: Digest
-    index_digest: Digest | None
-
-
 class Image:
     """One accepted image. Safe to use from several threads; `close` leaves open readers alone.
 
@@ -69,7 +56,7 @@ class Image:
         self.blob_seconds = 0.0
         self.ahead = (0, 0)
         self.wants_all_layers = False
-        self._served: tuple[ServedManifest, Converted | None] | None = None
+        self._in_oci_form: Converted | None = None  # of a Docker manifest, once it was asked for
         self._lock = threading.Lock()
         manifest = accepted.manifest
         self._config = ImageConfig(reference, manifest, source.open_blob, wanted, events)
@@ -78,27 +65,27 @@ class Image:
         self._blobs = {descriptor.digest: descriptor for descriptor in reversed(blobs)}
 
     @property
-    def manifest(self) -> ServedManifest:
+    def manifest(self) -> bytes:
         """The manifest in OCI form; a Docker one is converted, which reads its config.
 
         Raises SourceError, ContentMismatchError, InvalidDocumentError when that config cannot be had or converted.
         """
-        return self._converted()[0]
+        converted = self._converted()
+        return self.accepted.data if converted is None else converted.manifest
 
     @property
-    def fetchable_manifest(self) -> ServedManifest:
+    def fetchable_manifest(self) -> bytes:
         """As `manifest`, but it names the layers as the source can serve them, for a parent that has no other list.
 
-        A local storage has the plain tar of a layer that its manifest names compressed (images.md 4.4). `digest` stays
-        that of the stored manifest. Raises as `manifest`, and UnsupportedError for a layer that cannot be rebuilt.
+        A local storage has the plain tar of a layer that its manifest names compressed (images.md 4.4). Raises as
+        `manifest`, and UnsupportedError for a layer that cannot be rebuilt.
         """
         accepted = self.accepted
         if [layer.digest for layer in self._layers] == [layer.digest for layer in accepted.manifest.layers]:
             return self.manifest
-        data = rooms.with_stored_layers(
+        return rooms.with_stored_layers(
             accepted.manifest, accepted.data, self._layers, self._config.stored, self.reference
         )
-        return ServedManifest(data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
 
     def config(self) -> bytes:
         """The config as stored, at most MANIFEST_LIMIT bytes.
@@ -120,10 +107,9 @@ class Image:
         found = self._blobs.get(digest) or (self._listed.find_blob(digest) if self._listed is not None else None)
         if found is not None:
             return found
-        if self.accepted.manifest.media_type == mediatype.DOCKER_MANIFEST:
-            converted = self._converted()[1]
-            if converted is not None and converted.config_descriptor.digest == digest:
-                return converted.config_descriptor
+        converted = self._converted()
+        if converted is not None and converted.config_descriptor.digest == digest:
+            return converted.config_descriptor
         why = f"{self.reference}: the image names no blob {digest}"
         raise NotFoundError(why, code=ErrorCode.BLOB_NOT_IN_IMAGE, digest=str(digest))
 
@@ -134,7 +120,7 @@ class Image:
         SourceError. A registry is asked by the first read, which raises the same.
         """
         descriptor = self.describe_blob(digest)
-        converted = self._served[1] if self._served is not None else None
+        converted = self._in_oci_form
         if converted is not None and converted.config_descriptor == descriptor:
             return BytesReader(converted.config)
         self.prepare_blobs()
@@ -180,16 +166,12 @@ class Image:
                 )
             return self._early_layers
 
-    def _converted(self) -> "tuple[ServedManifest, Converted | None]":
-        """The manifest in OCI form, and what it was made by, whose config is a blob that the source does not have."""
-        if self._served is None:
-            accepted, converted = self.accepted, None
-            if accepted.manifest.media_type != mediatype.OCI_MANIFEST:
-                converted = rooms.convert_manifest(accepted.manifest, self._config.stored(), self.reference)
-            data = converted.manifest if converted is not None else accepted.data
-            served = ServedManifest(data, mediatype.OCI_MANIFEST, accepted.digest, accepted.index_digest)
-            self._served = served, converted
-        return self._served
+    def _converted(self) -> "Converted | None":
+        """A Docker manifest in OCI form, with the config that it names then, which the source does not have."""
+        manifest = self.accepted.manifest
+        if self._in_oci_form is None and manifest.media_type == mediatype.DOCKER_MANIFEST:
+            self._in_oci_form = rooms.convert_manifest(manifest, self._config.stored(), self.reference)
+        return self._in_oci_form
 
 
 class AcceptedManifest(NamedTuple):

@@ -25,6 +25,7 @@ from .. import __version__, log, rooms
 from ..content import BlobAccess, BlobReader, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
+from ..model.mediatype import OCI_MANIFEST
 from ..net.lines import REQUEST_BODY_LIMIT, Chunks, EndedError, Lines, MalformedError, Requests, framing_of, words_of
 from .fds import Output, receive_into
 from .problem import RequestFault, encode, http_status, one_line, problem, seconds_to_wait, unforeseen
@@ -257,11 +258,12 @@ class Conversation(BaseHTTPRequestHandler):
     # --- answers ---
 
     def _answer_manifest(self, name: str) -> None:
-        manifest = self._opened().fetchable_manifest
-        fields = {"Manifest-Digest": str(manifest.digest)}
-        if manifest.index_digest is not None:
-            fields["Manifest-Index-Digest"] = str(manifest.index_digest)
-        self._send_document(200, manifest.media_type, manifest.data, fields)
+        image = self._opened()
+        data, index = image.fetchable_manifest, image.accepted.index_digest
+        fields = {"Manifest-Digest": str(image.accepted.digest)}
+        if index is not None:
+            fields["Manifest-Index-Digest"] = str(index)
+        self._send_document(200, OCI_MANIFEST, data, fields)
 
     def _answer_referrers(self, name: str) -> None:
         self._send_document(200, *rooms.answer_referrers(self._opened, self._target))

@@ -39,11 +39,10 @@ def no_file() -> NoReturn:
 
 
 class Manifest(NamedTuple):
-    """What `image.ServedManifest` is."""
+    """What the front ends need of `image.AcceptedManifest`."""
 
     data: bytes
     digest: Digest
-    media_type: str = mediatype.OCI_MANIFEST
     index_digest: Digest | None = None
 
 
@@ -136,10 +135,14 @@ class FakeImage:
         self.closed = 0
 
     @property
-    def manifest(self) -> Manifest:
+    def accepted(self) -> Manifest:
         return self._content.manifest
 
-    fetchable_manifest = accepted = manifest  # the bytes are the same
+    @property
+    def manifest(self) -> bytes:
+        return self._content.manifest.data
+
+    fetchable_manifest = manifest
 
     def config(self) -> bytes:
         assert self._content.config_gate is None or self._content.config_gate.wait(PATIENCE)

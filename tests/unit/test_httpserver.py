@@ -78,12 +78,8 @@ class FakeImage:
     reference = "fake:"
 
     def __init__(self, blobs: Sequence[bytes] = (LAYER, BIG, b""), *, index: Digest | None = None) -> None:
-        self.fetchable_manifest = SimpleNamespace(
-            data=MANIFEST,
-            media_type="application/vnd.oci.image.manifest.v1+json",
-            digest=digest_of(b"original"),
-            index_digest=index,
-        )
+        self.fetchable_manifest = MANIFEST
+        self.accepted = SimpleNamespace(digest=digest_of(b"original"), index_digest=index)
         self.blobs = {digest_of(blob): Descriptor("type", digest_of(blob), len(blob)) for blob in blobs}
         self.readers: dict[Digest, FakeReader] = {digest_of(blob): FakeReader(blob) for blob in blobs}
         self.opened: list[tuple[Digest, BlobAccess]] = []
@@ -713,7 +709,7 @@ class Heads(Conversations):
                     self.assertEqual(line.answer().status, status)
 
     def test_leave_nothing_of_an_answer_that_failed_in_the_next_one(self) -> None:
-        self.image.fetchable_manifest.media_type = "\u2603"  # which no header can hold
+        self.image.accepted.digest = "\u2603"  # which no header can hold
         with self.serving() as line:
             self.assertEqual(line.ask("GET", "/manifest").status, 500)
             self.assertEqual(line.ask("GET", blob(LAYER)).body, LAYER)

@@ -31,12 +31,8 @@ _LIMIT = 30.0  # seconds for a row
 class _Manifest:
     """An image of a manifest alone."""
 
-    fetchable_manifest = SimpleNamespace(
-        data=MANIFEST,
-        media_type="application/vnd.oci.image.manifest.v1+json",
-        digest=digest_of(MANIFEST),
-        index_digest=None,
-    )
+    fetchable_manifest = MANIFEST
+    accepted = SimpleNamespace(digest=digest_of(MANIFEST), index_digest=None)
 
     def describe_blob(self, digest: Digest) -> None:
         raise NotFoundError("the image names no blob of that digest", code=ErrorCode.BLOB_NOT_IN_IMAGE)

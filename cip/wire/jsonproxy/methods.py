@@ -159,8 +159,8 @@ class Requests:
         return Reply()
 
     def _get_manifest(self, image_id: int) -> Reply:
-        manifest = self._handle(image_id).image.manifest
-        return self._piped(manifest.data, str(manifest.digest))
+        image = self._handle(image_id).image
+        return self._piped(image.manifest, str(image.accepted.digest))
 
     def _get_full_config(self, image_id: int) -> Reply:
         return self._piped(rooms.encode_config(*self._config(image_id)))

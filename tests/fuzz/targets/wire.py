@@ -3,11 +3,11 @@
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from cip.content import BlobAccess, BytesReader
 from cip.errors import ErrorCode, NotFoundError
-from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.net.lines import Lines, Requests
 from cip.wire.httpserver import Conversation as HttpConversation
@@ -40,19 +40,11 @@ _BLOB = b"{}"
 _LETTERS = str.maketrans("0123456789", "abcdefghij")  # digits are taken out of what tells outcomes apart
 
 
-class _Manifest(NamedTuple):
-    """What `image.ServedManifest` is."""
-
-    data: bytes = b'{"schemaVersion":2}'
-    media_type: str = mediatype.OCI_MANIFEST
-    digest: Digest = digest_of(b"")
-    index_digest: Digest | None = None
-
-
 class _Image:
     """An image of one blob."""
 
-    fetchable_manifest = _Manifest()
+    fetchable_manifest = b'{"schemaVersion":2}'
+    accepted = SimpleNamespace(digest=digest_of(b""), index_digest=None)
 
     def describe_blob(self, digest: Digest) -> Descriptor:
         if digest != digest_of(_BLOB):
