@@ -8,7 +8,8 @@ carries the verdict on another channel.
 
 A long stream is hashed in a thread of its own, while the next bytes are read and sent: hashing is half of what a large
 blob costs, and hashlib lets other threads run meanwhile. The stream goes through a few buffers in turn: filled and
-passed on by the caller, hashed here, and free again once both are done. What fits into one buffer is hashed at once.
+passed on by the caller, hashed here, and free again once both are done. Of the first THREAD_FROM bytes the caller
+hashes all: a thread for each of many layers would cost more than it saves.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
+THREAD_FROM = 2 * 1024 * 1024  # bytes of a stream
 BUFFERS = 2  # one is filled while the other is hashed
 _MAPPED_FROM = 128 * 1024  # bytes; of larger pieces that are freed once, malloc keeps some for each thread from then on
 _LOOK_SECONDS = 1.0  # between two looks at whether the thread that is waited for still lives
@@ -50,7 +52,7 @@ def new_buffer(size: int) -> memoryview:
 class Hashing:
     """The digest of one stream; a context manager that ends its thread. One thread calls it.
 
-    The thread begins once as many bytes as a buffer holds have been hashed; what hashes `alone` has none.
+    The thread begins once THREAD_FROM bytes have been hashed; what hashes `alone` has none.
     """
 
     def __init__(self, digest: Digest, buffer_size: int, *, alone: bool = False) -> None:
@@ -70,7 +72,7 @@ class Hashing:
 
     def buffer(self) -> memoryview:
         """A buffer to fill, which nothing reads any more."""
-        if self._worker is None and self._hashed >= self._buffer_size and not self._alone:
+        if self._worker is None and self._hashed >= THREAD_FROM and not self._alone:
             self._begin()
         if self._spare:
             return self._spare.pop()

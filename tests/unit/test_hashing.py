@@ -15,6 +15,7 @@ from tests.support.leaks import LeakCheckedTestCase
 SIZE = 1000  # bytes of a buffer
 
 
+@mock.patch("cip.content.THREAD_FROM", SIZE)
 class HashingTest(LeakCheckedTestCase):
     def hash(self, data: bytes, step: int = SIZE) -> str:
         """Put `data` through as a copy does, `step` at a time; a buffer is overwritten when it is free."""
@@ -35,7 +36,7 @@ class HashingTest(LeakCheckedTestCase):
                 with self.subTest(count=count, step=step):
                     self.assertEqual(self.hash(data, step), hashlib.sha256(data).hexdigest())
 
-    def test_a_thread_begins_after_one_buffer_and_ends_with_the_pass(self) -> None:
+    def test_a_thread_begins_after_so_many_bytes_and_ends_with_the_pass(self) -> None:
         with Hashing(digest_of(b""), SIZE) as hashing:
             before = threading.active_count()
             for _ in range(2):
