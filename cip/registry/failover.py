@@ -150,9 +150,7 @@ def ask_endpoints(
             return current.endpoint, ask(current.endpoint, mine)
         except CipError as error:
             history.add(current.endpoint.name, error, phase)
-            following = None
-            if not limits.cancellation.cancelled:
-                following = candidates.after(error, may_pass=error.retryable)
+            following = None if limits.cancellation.cancelled else candidates.after(error, may_pass=error.retryable)
             if following is None or limits.remaining() <= 0 or limits.cancellation.cancelled:
                 raise history.complete(error) from error.__cause__
             if following is current:
