@@ -214,7 +214,8 @@ class UnionSource(PlainSource):
                 continue
             try:
                 with undo_on_error(reader.close):
-                    _require_unharmed(reader, descriptor)
+                    copy_verified(reader, lambda part: None, descriptor, release=Release.AS_READ)
+                    reader.rewind()
             except CipError as error:
                 damage = error
                 self._report(descriptor.digest, place, error)
@@ -391,9 +392,3 @@ def _open_place(reference: ImageReference, settings: Settings, spools: Spools) -
     else:
         files = open_layout_files(reference, resolved, settings)
     return LayoutPlace(reference, identity, files, settings.platform)
-
-
-def _require_unharmed(reader: FileBlob, descriptor: Descriptor) -> None:
-    """Hash the blob and go back to its beginning. Raises ContentMismatchError, SourceError."""
-    copy_verified(reader, lambda part: None, descriptor, release=Release.AS_READ)
-    reader.rewind()

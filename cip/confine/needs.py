@@ -23,7 +23,8 @@ def may_decompress(reference: str, settings: Settings) -> bool:
     """Whether zstd may be asked; `reference` is empty where the parent names images later."""
     if sys.version_info >= _READS_ZSTD:
         return False
-    return not reference or any(_is_unpacked(text) for text in (reference, *settings.local_sources))
+    named = (reference, *settings.local_sources)
+    return not reference or any(parse_image_reference(text).transport in _UNPACKED for text in named)
 
 
 def may_ask_helpers(reference: str, settings: Settings) -> bool:
@@ -51,7 +52,3 @@ def why_unix_sockets(reference: str, nsswitch: str = "/etc/nsswitch.conf") -> st
         if colon and name.strip() == "hosts" and "dns" not in services.split():
             return f"names are resolved over one (hosts in {nsswitch})"
     return ""
-
-
-def _is_unpacked(text: str) -> bool:
-    return parse_image_reference(text).transport in _UNPACKED

@@ -150,10 +150,6 @@ def _read_rootfs(node: JsonNode) -> dict[str, Any]:
     }
 
 
-def _read_inner_config(node: JsonNode) -> dict[str, Any]:
-    return _read_members(node, _INNER)
-
-
 def _read_history(node: JsonNode) -> list[dict[str, Any]] | None:
     return [{} if item.is_null() else _read_members(item, _HISTORY) for item in node.items()] or None
 
@@ -168,15 +164,6 @@ def _read_texts(node: JsonNode) -> list[str] | None:
 
 def _read_flag(node: JsonNode) -> bool | None:
     return node.as_bool() or None
-
-
-def _read_labels(node: JsonNode) -> dict[str, str] | None:
-    return _sorted(node, _element)
-
-
-def _read_set(node: JsonNode) -> dict[str, dict[str, Any]] | None:
-    """Go's set of strings: an object of empty objects, whatever is in them."""
-    return _sorted(node, _empty_object)
 
 
 def _sorted(node: JsonNode, read: _Reader) -> dict[str, Any] | None:
@@ -195,6 +182,7 @@ def _element(node: JsonNode) -> str:
 
 
 def _empty_object(node: JsonNode) -> dict[str, Any]:
+    """A member of Go's set of strings, an object of empty objects, whatever is in them."""
     if not node.is_null():
         node.keys()
     return {}
@@ -223,13 +211,13 @@ def _read_time(node: JsonNode) -> str:
 _NO_ROOTFS: Mapping[str, Any] = {"type": "", "diff_ids": None}
 _INNER: Mapping[str, _Reader] = {
     "User": _text,
-    "ExposedPorts": _read_set,
+    "ExposedPorts": lambda node: _sorted(node, _empty_object),
     "Env": _read_texts,
     "Entrypoint": _read_texts,
     "Cmd": _read_texts,
-    "Volumes": _read_set,
+    "Volumes": lambda node: _sorted(node, _empty_object),
     "WorkingDir": _text,
-    "Labels": _read_labels,
+    "Labels": lambda node: _sorted(node, _element),
     "StopSignal": _text,
     "ArgsEscaped": _read_flag,
 }
@@ -248,7 +236,7 @@ _IMAGE: Mapping[str, _Reader] = {
     "os.version": _text,
     "os.features": _read_texts,
     "variant": _text,
-    "config": _read_inner_config,
+    "config": lambda node: _read_members(node, _INNER),
     "rootfs": _read_rootfs,
     "history": _read_history,
 }

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from ...errors import SignatureError, quote
 from ...model.jsontree import JsonNode, parse_json
+from ..signed.payload import malformed
 from ..sigstore.keys import PublicKey
 from ..sigstore.logs import decoded, member, only_pem_block, require_text
 from .algorithms import key_details
@@ -42,7 +43,7 @@ def require_body_about(entry: LogEntry, signed: Signed) -> None:
     if kind not in _READERS:
         expected = ", ".join(" ".join(each) for each in _READERS)
         _refuse(f"log entry of kind {quote(' '.join(kind))}, expected one of {expected}")
-    root = parse_json(entry.body, "log entry body", error=_malformed)
+    root = parse_json(entry.body, "log entry body", error=malformed("rekor"))
     require_text(root, "kind", entry.kind)
     require_text(root, "apiVersion", entry.version)
     _READERS[kind](member(root, "spec"), signed)
@@ -101,10 +102,6 @@ def _require_signer(node: JsonNode, signed: Signed) -> None:
 def _require_same(found: bytes | str, expected: bytes | str | None, what: str) -> None:
     if found != expected:
         _refuse(f"the log entry is about another {what}")
-
-
-def _malformed(where: str, why: str) -> SignatureError:
-    return SignatureError(f"{where}: {why}", reason="rekor")
 
 
 def _refuse(why: str) -> NoReturn:

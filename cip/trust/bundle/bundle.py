@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ...errors import SignatureError, quote
 from ...model.jsontree import JsonNode, parse_json
+from ..signed.payload import malformed
 from .protojson import elements, int64, message, octets, one_of, required, some_octets, some_text, text
 from .statement import peeked_predicate
 
@@ -93,8 +94,8 @@ class Bundle(NamedTuple):
 def parse_bundle(data: bytes, name: str) -> Bundle:
     """The bundle that `data` holds; `name` is for messages. Raises SignatureError (`bundle`)."""
     if len(data) > BUNDLE_LIMIT:
-        raise _unreadable(name, f"larger than {BUNDLE_LIMIT} bytes")
-    root = parse_json(data, name, error=_unreadable)
+        raise SignatureError(f"{name}: larger than {BUNDLE_LIMIT} bytes", reason="bundle")
+    root = parse_json(data, name, error=malformed("bundle"))
     message(root, "mediaType", "verificationMaterial", "messageSignature", "dsseEnvelope")
     media_type = text(root, "mediaType", HINT_LIMIT)
     if media_type not in _VERSIONS:
@@ -207,7 +208,3 @@ def _message_signature(node: JsonNode) -> MessageSignature:
     if name not in HASHES:
         algorithm.fail(f"expected one of {', '.join(HASHES)}, found {quote(name)}")
     return MessageSignature(HASHES[name], some_octets(digest, "digest", HINT_LIMIT), signature)
-
-
-def _unreadable(where: str, why: str) -> SignatureError:
-    return SignatureError(f"{where}: {why}", reason="bundle")

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 from ...errors import SignatureError, quote
 from ...model.jsontree import JsonNode, parse_json, refuse_surrogates
 from ...model.referrers import SIGNING_PREDICATE
+from ..signed.payload import malformed
 
 SUBJECT_LIMIT = 1024
 DIGEST_LIMIT = 32  # digests of one subject
@@ -40,7 +41,7 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 def peeked_predicate(payload: bytes) -> str:
     """What an unverified payload calls its predicate; empty when it cannot be told."""
     try:
-        return parse_json(payload, "statement", error=_malformed)["predicateType"].as_str()
+        return parse_json(payload, "statement", error=malformed("payload"))["predicateType"].as_str()
     except SignatureError:
         return ""
 
@@ -49,7 +50,7 @@ def parse_statement(payload_type: str, payload: bytes) -> Statement:
     """The statement in a verified envelope. Raises SignatureError (`payload`)."""
     if payload_type != _PAYLOAD_TYPE:
         _refuse(f"payload of type {quote(payload_type)}, expected {_PAYLOAD_TYPE}")
-    root = parse_json(payload, "statement", error=_malformed)
+    root = parse_json(payload, "statement", error=malformed("payload"))
     refuse_surrogates(root)
     root.require_only(("_type", "subject", "predicateType", "predicate"))
     _require_text(root["_type"], _STATEMENT_TYPE)
@@ -80,10 +81,6 @@ def _sha256(subject: JsonNode) -> str:
 def _require_text(node: JsonNode, expected: str) -> None:
     if node.as_str() != expected:
         node.fail(f"expected {expected!r}, found {quote(node.value)}")
-
-
-def _malformed(where: str, why: str) -> SignatureError:
-    return SignatureError(f"{where}: {why}", reason="payload")
 
 
 def _refuse(why: str) -> NoReturn:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from ...errors import SignatureError, quote
 from ...model.jsontree import JsonNode, parse_json
+from ..signed.payload import malformed
 from ..sigstore.der import utc_seconds
 from ..sigstore.keys import Certificate, PublicKey, load_certificate, load_key
 from .algorithms import LOG_KEY_DETAILS, require_profile
@@ -98,8 +99,8 @@ class TrustedRoot(NamedTuple):
 def parse_trusted_root(data: bytes, name: str) -> TrustedRoot:
     """The trusted root that `data` holds. Raises SignatureError (`keycfg`), MissingDependencyError."""
     if len(data) > TRUSTED_ROOT_LIMIT:
-        raise _unusable_file(name, f"larger than {TRUSTED_ROOT_LIMIT} bytes")
-    root = parse_json(data, name, error=_unusable_file)
+        raise SignatureError(f"{name}: larger than {TRUSTED_ROOT_LIMIT} bytes", reason="keycfg")
+    root = parse_json(data, name, error=malformed("keycfg"))
     message(root, "mediaType", "tlogs", "ctlogs", "certificateAuthorities", "timestampAuthorities")
     if text(root, "mediaType", _TEXT_LIMIT) not in _MEDIA_TYPES:
         root.fail(f"expected mediaType {_MEDIA_TYPES[-1]}, found {quote(root.value.get('mediaType'))}")
@@ -181,7 +182,3 @@ def _time(node: JsonNode) -> float:
     except ValueError:
         pass  # a moment that does not exist
     node.fail(f"expected a time in UTC as in RFC 3339, found {quote(node.value)}")
-
-
-def _unusable_file(where: str, why: str) -> SignatureError:
-    return SignatureError(f"{where}: {why}", reason="keycfg")

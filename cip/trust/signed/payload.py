@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ...errors import SignatureError
 from ...model.descriptor import Digest, digest_of, parse_digest
-from ...model.jsontree import JsonNode, parse_json, refuse_surrogates
+from ...model.jsontree import DocumentError, JsonNode, parse_json, refuse_surrogates
 from ...model.reference import ImageIdentity
 from ..policy import Acceptance, UnverifiedImage, name_of
 from .matching import IdentityMatcher, require_identity
@@ -29,7 +29,7 @@ class Claims(NamedTuple):
 
 def parse_payload(payload: bytes, expected_type: str) -> Claims:
     """The claims of a verified payload whose `critical.type` is `expected_type`. Raises SignatureError (`payload`)."""
-    root = parse_json(payload, "signed payload", error=_malformed)
+    root = parse_json(payload, "signed payload", error=malformed("payload"))
     refuse_surrogates(root)
     root.require_only(("critical", "optional"))
     critical = root["critical"]
@@ -84,5 +84,6 @@ def _check_optional(node: JsonNode, *, null_allowed: bool) -> None:
             timestamp.fail("expected a whole number of seconds")
 
 
-def _malformed(where: str, why: str) -> SignatureError:
-    return SignatureError(f"{where}: {why}", reason="payload")
+def malformed(reason: str) -> DocumentError:
+    """What makes errors of `reason` for a reader of documents."""
+    return lambda where, why: SignatureError(f"{where}: {why}", reason=reason)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from ...errors import SignatureError
 from ...model.jsontree import JsonNode, parse_json, parse_json_text
 from ..signed.armor import decode_base64, pem_blocks
+from ..signed.payload import malformed
 from .keys import PublicKey
 
 _TIME_LIMIT = 2**53  # numbers from here on are rounded by canonical JSON (RFC 8785)
@@ -32,7 +33,7 @@ class LogEntry(NamedTuple):
 
 def read_log_entry(annotation: str, log_keys: Sequence[PublicKey]) -> LogEntry:
     """The entry of a bundle annotation that one of `log_keys` has signed (steps 1 to 4). Raises SignatureError."""
-    root = parse_json_text(annotation, "log entry", error=_malformed)
+    root = parse_json_text(annotation, "log entry", error=malformed("rekor"))
     root.require_only(("SignedEntryTimestamp", "Payload"))
     timestamp = decoded(root["SignedEntryTimestamp"])
     payload = root["Payload"]
@@ -79,7 +80,7 @@ def require_promised(entry: Mapping[str, Any], promise: bytes, log_keys: Sequenc
 
 def _read_body(body: bytes, time: int) -> LogEntry:
     """Step 4: a `hashedrekord` 0.0.1 over SHA-256; members that are not read may be anything."""
-    root = parse_json(body, "log entry body", error=_malformed)
+    root = parse_json(body, "log entry body", error=malformed("rekor"))
     require_text(root, "apiVersion", "0.0.1")
     require_text(root, "kind", "hashedrekord")
     spec = member(root, "spec")
@@ -109,10 +110,6 @@ def decoded(node: JsonNode) -> bytes:
         return decode_base64(node.as_str())
     except ValueError as error:
         node.fail(f"expected base64: {error}")
-
-
-def _malformed(where: str, why: str) -> SignatureError:
-    return SignatureError(f"{where}: {why}", reason="rekor")
 
 
 def _refuse(why: str) -> NoReturn:
