@@ -29,6 +29,7 @@ PROBE = 8 * 1024 * 1024  # bytes of the one stream that are measured
 FAST = 64 * 1024 * 1024  # bytes a second of one stream that are enough
 HELD = 16 * 1024 * 1024  # bytes of all segments that are on their way; one more is just being handed out
 SEGMENT = 8 * 1024 * 1024  # bytes of one, or its share of HELD
+BLOBS = 2  # at once, until they are closed
 TRIED = 4  # segments after which the gain is judged
 GAIN = 1.3  # times the rate of one stream
 _BLOCK = 256 * 1024  # bytes read at once
@@ -40,6 +41,8 @@ OpenRange = Callable[[int, int | None, int], BlobReader]
 
 class SegmentedBlob:
     """The blob `descriptor` from `offset` on, over at most `connections`; one thread reads, any closes."""
+
+    _in_segments = threading.BoundedSemaphore(BLOBS)
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class SegmentedBlob:
         self._step = min(SEGMENT, HELD // connections)
         self._changed = threading.Condition()
         self._closed = False
+        self._counts = False  # among BLOBS
         self._position = offset
         self._stream: BlobReader | None = None
         self._stream_ends: int | None = None  # where the segments begin
@@ -102,9 +106,11 @@ class SegmentedBlob:
     def close(self) -> None:
         """Release every connection."""
         with self._changed:
-            self._closed = True
+            self._closed, counts, self._counts = True, self._counts, False
             readers = [each.reader for each in self._segments] + [self._stream]
             self._changed.notify_all()
+        if counts:
+            self._in_segments.release()
         for reader in readers:
             if reader is not None:
                 reader.close()
@@ -133,7 +139,10 @@ class SegmentedBlob:
     def _decide(self) -> None:
         self._may_try = False
         self._alone = self._bytes / self._seconds if self._seconds else FAST
-        if self._alone < FAST and self._descriptor.size - self._position > 2 * self._step:
+        worth = self._alone < FAST and self._descriptor.size - self._position > 2 * self._step
+        with self._changed:
+            self._counts = worth and not self._closed and self._in_segments.acquire(blocking=False)
+        if self._counts:
             self._stream_ends = self._next = self._position + self._step
             log.debug("blob %s: %.0f bytes a second: trying segments", self._descriptor.digest, self._alone)
             self._begin_segments()

@@ -12,7 +12,7 @@ from cip import segments
 from cip.content import BlobReader, Release, copy_verified
 from cip.errors import CipError, ContentMismatchError, NetworkError, RegistryError
 from cip.model.descriptor import Descriptor, digest_of
-from cip.segments import SegmentedBlob
+from cip.segments import BLOBS, SegmentedBlob
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -188,6 +188,25 @@ class SegmentsCase(LeakCheckedTestCase):
                 self.assertLessEqual(len(reader._segments), connections)
             self.assertEqual(data, CONTENT)
             reader.close()
+
+    def test_a_parent_that_leaves_many_unread_has_few_of_them_in_segments(self) -> None:
+        lines, buffer = [Line(each=0.002) for _ in range(BLOBS + 2)], memoryview(bytearray(8 * KIB))
+
+        def begin(line: Line) -> SegmentedBlob:
+            blob, done = self.blob(line), 0
+            while done < 80 * KIB:
+                done += blob.readinto(buffer)
+            return blob
+
+        def in_segments() -> list[bool]:
+            return [any(end is not None for _, end in line.opened) for line in lines]
+
+        blobs = [begin(line) for line in lines[:-1]]
+        self.assertEqual(in_segments(), [True] * BLOBS + [False] * 2)
+        blobs[0].close()
+        blobs[0].close()
+        begin(lines[-1])
+        self.assertEqual(in_segments(), [True] * BLOBS + [False, True])
 
     def test_closing_ends_whoever_waits(self) -> None:
         line = Line(each=0.001)
