@@ -129,7 +129,7 @@ def _serve_http(invocation: Invocation, stack: ExitStack) -> int:
             if confinement is not None:
                 confinement.require()
                 image.prepare_blobs = confinement.apply
-        image.wants_all_layers = True
+        image.wants_all = True
         return image
 
     sock = streams = None

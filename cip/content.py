@@ -339,7 +339,9 @@ class _VerifiedCopy:
         self.released = 0
 
     def run(self) -> int:
-        self._require_stated_size()
+        # the descriptor decides: a place that states another size is a bad one before its first byte
+        if UNKNOWN_SIZE not in (self._expected.size, self._reader.size) and self._reader.size != self._expected.size:
+            raise self._mismatch(f"expected {self._expected.size} bytes, the source states {self._reader.size}", 0)
         size = buffer_size(self._chunk, self._expected.size)
         with Hashing(self._expected.digest, size, alone=self._chunk < CHUNK) as hashing:
             return self._run_held_back(hashing) if self._hold else self._run_as_read(hashing)
@@ -385,11 +387,6 @@ class _VerifiedCopy:
         if len(part):
             self.released += len(part)  # before the write: a write that fails half-way has let bytes out
             self._write(part)
-
-    def _require_stated_size(self) -> None:
-        """The descriptor decides: a place that states another size is a bad one before its first byte."""
-        if UNKNOWN_SIZE not in (self._expected.size, self._reader.size) and self._reader.size != self._expected.size:
-            raise self._mismatch(f"expected {self._expected.size} bytes, the source states {self._reader.size}", 0)
 
     def _require_no_more_than_expected(self, received: int) -> None:
         if self._expected.size != UNKNOWN_SIZE and received > self._expected.size:

@@ -123,6 +123,9 @@ class ServedReferrer(NamedTuple):
     verified: str
 
 
+_COST = 2000  # bytes of memory for an entry or a blob, beside its texts
+
+
 class _Entry(NamedTuple):
     """One entry of the merged list, where it was listed, and about which manifest."""
 
@@ -144,6 +147,7 @@ class ImageReferrers:
         self._signatures = signatures
         self._lock = threading.Lock()
         self._entries: Mapping[Digest, _Entry] | None = None
+        self._listed = 0  # bytes of memory
         self._kinds: dict[Digest, str] = {}  # of manifests that were looked at
         self._blobs: dict[Digest, tuple[Descriptor, ReferrerList]] = {}
 
@@ -185,6 +189,11 @@ class ImageReferrers:
             kind = "application/octet-stream"
         return ServedReferrer(data, kind, self._mark(entry))
 
+    @property
+    def kept(self) -> int:
+        """Bytes of memory that this takes, about."""
+        return self._listed + _COST * len(self._blobs)
+
     def find_blob(self, digest: Digest) -> Descriptor | None:
         """A config or layer of a manifest that was served; asks nobody."""
         found = self._blobs.get(digest)
@@ -205,6 +214,7 @@ class ImageReferrers:
                         found.setdefault(referrer.descriptor.digest, _Entry(referrer, listed, subject))
                 if len(found) > ENTRY_LIMIT:
                     raise too_many(f"{self._reference}: referrers")
+                self._listed = sum(_COST + len(repr(each.referrer.members)) for each in found.values())
                 self._entries = found
             return self._entries
 

@@ -38,7 +38,7 @@ from .model.reference import (
     path_identity,
 )
 from .settings import PlatformOptions, Settings
-from .sources.archives.archive import open_archived_layout
+from .sources.archives.archive import ArchivedLayout, open_archived_layout
 from .sources.archives.spool import Spools
 from .sources.base import BlobAccess, ImageSource, PlainSource, RawManifest, open_rest, read_over
 from .sources.directory import DirectorySource, open_directory
@@ -67,6 +67,7 @@ class LayoutPlace:
         self._reference = reference
         self._identity = identity
         self._files = files
+        self.kept = files.kept if isinstance(files, ArchivedLayout) else 0
         self._platform = platform
         self._referrers: ReferrerSource | None = None
 
@@ -114,6 +115,7 @@ class DirectoryPlace:
 
     def __init__(self, text: str, source: DirectorySource) -> None:
         self.text = text
+        self.kept = source.kept
         self._source = source
 
     def open_blob(self, digest: Digest) -> FileBlob:
@@ -168,11 +170,14 @@ class UnionSource(PlainSource):
     def manifest(self, digest: Digest | None) -> RawManifest:
         """From the registry; offline from the first local place that has it. Raises NetworkError (offline)."""
         if self._registry is not None:
-            return self._registry.manifest(digest)
+            found = self._registry.manifest(digest)
+            self.kept = self._registry.kept + sum(each.kept for each in self._places)
+            return found
         if digest is not None:
             return self._find(self._named._replace(tag=None, digest=digest))
         if self._top is None:
             self._top = self._find(self._named)
+            self.kept = len(self._top.data) + sum(each.kept for each in self._places)
         return self._top
 
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:
@@ -388,7 +393,7 @@ def _open_place(reference: ImageReference, settings: Settings, spools: Spools) -
     resolved = resolve_path(reference)
     identity = path_identity(reference.transport, resolved)
     if reference.transport is Transport.OCI_ARCHIVE:
-        files = open_archived_layout(reference, resolved, spools)
+        files: LayoutFiles = open_archived_layout(reference, resolved, spools)
     else:
         files = open_layout_files(reference, resolved, settings)
     return LayoutPlace(reference, identity, files, settings.platform)

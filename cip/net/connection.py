@@ -238,8 +238,7 @@ class ConnectionPool:
         connection.idle_since = now
         with self._changed:
             self._idle.append(connection)
-            surplus = self._closed or len(self._idle) > max(IDLE_LIMIT, self._limit)
-            left = self._idle.popleft() if surplus else None
+            left = self._idle.popleft() if self._closed or len(self._idle) > max(IDLE_LIMIT, self._limit) else None
             self._changed.notify()
         if left is not None:
             self.forget(left.route, left)
@@ -260,8 +259,7 @@ class ConnectionPool:
         """Close what is idle, on `route` alone if one is given."""
         with self._changed:
             idle = [each for each in self._idle if route in (each.route, None)]
-            for each in idle:
-                self._idle.remove(each)
+            self._idle = deque(each for each in self._idle if each not in idle)
         for each in idle:
             self.forget(each.route, each)
 

@@ -113,7 +113,8 @@ class Secrets:
             for start in range(len(view) - RUN + 1):
                 if view[start : start + RUN] in runs:
                     _hide(hidden, spans, start, start + RUN)
-        return _masked(text, hidden)
+        parts = groupby(zip(text, hidden, strict=True), lambda each: each[1])
+        return "".join(MARK if hide else "".join(letter for letter, _ in part) for hide, part in parts)
 
 
 def _forms(secrets: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
@@ -206,11 +207,6 @@ def _unpacked(decoded: bytes, spans: list[tuple[int, int]], bits: int) -> _View:
 
 def _hide(hidden: bytearray, spans: list[tuple[int, int]], start: int, end: int) -> None:
     hidden[spans[start][0] : spans[end - 1][1]] = b"\1" * (spans[end - 1][1] - spans[start][0])
-
-
-def _masked(text: str, hidden: bytearray) -> str:
-    parts = groupby(zip(text, hidden, strict=True), lambda each: each[1])
-    return "".join(MARK if hide else "".join(letter for letter, _ in part) for hide, part in parts)
 
 
 def _secrets_of_basic(told: str) -> tuple[str, ...]:

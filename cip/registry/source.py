@@ -82,6 +82,7 @@ class RegistrySource(PlainSource):
         if digest is None:
             if self._top is None:
                 self._top = self._fetch(self._reference.digest, Phase.MANIFEST)
+                self.kept = len(self._top.data)
             return self._top
         return self._fetch(digest, Phase.INDEX)
 

@@ -36,6 +36,8 @@ class ImageSource(Protocol):
         """The names under which a policy may speak about this image."""
         ...
 
+    kept: int  # bytes of memory that documents and indexes take for as long as it is open, about
+
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The top manifest (None; fetched once and kept), or the instance `digest`; at most MANIFEST_LIMIT bytes."""
         ...
@@ -70,6 +72,8 @@ class ImageSource(Protocol):
 
 class PlainSource:
     """What a source answers that has no signatures, lists nothing, and serves the layers that its manifest names."""
+
+    kept = 0
 
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence["RawSignature"]:
         """None."""

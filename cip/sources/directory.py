@@ -41,6 +41,7 @@ class DirectorySource(PlainSource):
         if self._top is None:
             # A directory without it is no image that could be missing (wire.md 4.4).
             self._top = self._read_manifest("manifest.json", None)
+            self.kept = len(self._top.data)
         return self._top
 
     def signatures(self, digest: Digest, instance: Digest | None) -> Sequence[RawSignature]:

@@ -77,9 +77,10 @@ class LayoutSource(PlainSource):
         self._top: RawManifest | None = None
         self._referrers: ReferrerSource | None = None
         where = f"{reference.text}: {INDEX_NAME}"
-        entries = entries_of(files.read_index(), where)
+        entries = entries_of(listed := files.read_index(), where)
         chosen = _choose(reference, entries, where, platform)
         self._descriptor = read_descriptor(chosen)
+        self.kept = 4 * len(listed) + self._descriptor.size  # about so much memory is taken by what was read of a text
         self._entries = entries
         self.name = name_of(chosen)  # in the index
 

@@ -279,7 +279,8 @@ class Conversation(BaseHTTPRequestHandler):
             if expected.size == UNKNOWN_SIZE:
                 expected = expected._replace(size=reader.size)
             if expected.size != UNKNOWN_SIZE:
-                self._send_whole(reader, expected)
+                self._start_blob(expected)  # waits in `_output` for the first bytes
+                copy_verified(reader, self._output.send, expected, release=Release.AFTER_VERIFICATION)
             elif self._minor > 0:
                 self._send_chunked(reader, expected)
             else:
@@ -306,10 +307,6 @@ class Conversation(BaseHTTPRequestHandler):
     def _send_document(self, status: int, media_type: str, data: bytes, fields: Mapping[str, str]) -> None:
         self._start(status, {"Content-Type": media_type, "Content-Length": str(len(data)), **fields})
         self._output.send(b"" if self.command == "HEAD" else data)
-
-    def _send_whole(self, reader: BlobReader, expected: Descriptor) -> None:
-        self._start_blob(expected)  # waits in `_output` for the first bytes
-        copy_verified(reader, self._output.send, expected, release=Release.AFTER_VERIFICATION)
 
     def _send_chunked(self, reader: BlobReader, expected: Descriptor) -> None:
         self._start_blob(expected, {"Transfer-Encoding": "chunked"})

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 import threading
 import time
 import unittest
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cip.model import mediatype
 from cip.model.descriptor import digest_of
 from cip.wire.jsonproxy.pipes import WORKER_LIMIT
 from tests.support import images
@@ -152,6 +154,86 @@ class TransfersThatNobodyReads(LeakCheckedTestCase):
             self.assertLess(resident(proxy) - before, MEMORY)
             proxy.parent.ask("CloseImage", first)
             self.assertTrue(proxy.parent.ask("OpenImage", reference).members["success"])
+
+    def test_what_images_keep_beside_their_manifests_counts_too(self) -> None:
+        """An index or a config of 4 MB was kept for each open image, however small the manifest was."""
+        text = "x" * 3_900_000
+        layer = images.LAYER_T
+        large = json.dumps({**json.loads(images.CONFIG_C), "comment": text}).encode()
+        small = images.manifest(images.CONFIG_C, [layer])
+        entry = images.entry(small, platform={"architecture": "amd64", "os": "linux"})
+        index = json.dumps({**json.loads(images.index([entry])), "annotations": {"text": text}}).encode()
+        top = {"index": index, "config": images.manifest(large, [layer])}
+        blobs = {str(digest_of(data)): data for data in (layer, large, small)}
+
+        def respond(asked: Asked) -> tuple[str, Given]:
+            name = asked.target.rpartition("/")[2]
+            data = top.get(name) or blobs.get(name)
+            if data is None:
+                return "other", Given(404)
+            kind = mediatype.OCI_INDEX if name == "index" else mediatype.OCI_MANIFEST
+            return "manifest", Given(200, data, {"Content-Type": kind})
+
+        for name in top:
+            with self.subTest(name), FaultyHost(respond) as host, json_proxy(*OPTIONS) as proxy:
+                reference = f"docker://{host.address}/{NAME}:{name}"
+                first = proxy.parent.open(reference)
+                before, taken = resident(proxy), 0
+                while (reply := proxy.parent.ask("OpenImage", reference)).members["success"] and taken < 30:
+                    taken += 1
+                    if name == "config":
+                        proxy.parent.fetch("GetFullConfig", reply.value)
+                self.assertEqual(reply.members["details"]["type"], "limit-exceeded")
+                self.assertLess(resident(proxy) - before, MEMORY)
+                proxy.parent.ask("CloseImage", first)
+                self.assertTrue(proxy.parent.ask("OpenImage", reference).members["success"])
+
+    def test_an_archive_s_index_and_what_refers_to_an_image_count_too(self) -> None:
+        named = images.tar(
+            [
+                images.Member(
+                    b"manifest.json", images.compact([{"Config": "c", "RepoTags": ["a:b"], "Layers": ["l"]}])
+                ),
+                images.Member(b"c", images.CONFIG_C),
+                images.Member(b"l", images.LAYER_T),
+            ],
+            record=images.BLOCK,
+        ).rstrip(b"\0")
+        path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "archive.tar"
+        with path.open("wb") as file:
+            file.write(named + bytes(-len(named) % images.BLOCK))
+            file.write(images.ustar_header(images.Member(b"other")) * 300_000)
+        with json_proxy(*OPTIONS) as proxy:
+            proxy.parent.open(f"docker-archive:{path}")
+            before, taken = resident(proxy), 0
+            while (reply := proxy.parent.ask("OpenImage", f"docker-archive:{path}")).members["success"] and taken < 9:
+                taken += 1
+            self.assertEqual(reply.members["details"]["type"], "limit-exceeded")
+            self.assertLess(resident(proxy) - before, MEMORY)
+        listed = [{**images.entry(b"%d" % number), "annotations": {"text": "x" * 1800}} for number in range(1900)]
+
+        def respond(asked: Asked) -> tuple[str, Given]:
+            if "/referrers/" in asked.target:
+                return "referrers", Given(200, images.index(listed), {"Content-Type": mediatype.OCI_INDEX})
+            manifest = images.manifest(images.CONFIG_C, [images.LAYER_T])
+            return "manifest", Given(200, manifest, {"Content-Type": mediatype.OCI_MANIFEST})
+
+        with FaultyHost(respond) as host, json_proxy(*OPTIONS) as proxy:
+            reference = f"docker://{host.address}/{NAME}:t"
+            opened = [
+                proxy.parent.open(reference),
+                *(proxy.parent.ask("OpenImage", reference).value for _ in range(20)),
+            ]
+            proxy.parent.fetch("GetReferrers", opened[0])
+            before = resident(proxy)
+            refused = 0
+            for image in opened[1:]:
+                reply = proxy.parent.ask("GetReferrers", image)
+                refused += not reply.fds
+                if reply.fds:
+                    proxy.parent.collect(reply)
+            self.assertGreater(refused, 0)
+            self.assertLess(resident(proxy) - before, MEMORY)
 
     def test_one_connection_is_enough_for_all(self) -> None:
         self.read_in_order(ManyLayers(10, 3 << 20), range(9, -1, -1), "--connections=1", seconds=4 * PATIENCE)

@@ -128,6 +128,7 @@ class FakeImage:
     """`content`, opened once."""
 
     reference = "fake:"
+    kept = 0
 
     def __init__(self, content: Content) -> None:
         self._content = content

@@ -49,6 +49,8 @@ RING = packet(6, KEY) + packet(13, b"name") + signature(0x13, KEY, 13, b"name")
 class FakeSource:
     """Serves manifests and blobs from memory and counts what was asked."""
 
+    kept = 0
+
     def __init__(self, manifests: Mapping[str | None, tuple[bytes, str]], blobs: Sequence[bytes], name: str) -> None:
         self.manifests = manifests
         self.blobs = {digest_of(blob): blob for blob in blobs}

@@ -14,10 +14,10 @@ from ...model.descriptor import Digest
 from ...model.reference import ImageReference, Transport, path_identity
 from ...settings import PlatformOptions
 from ..files import FileBlob, open_regular, resolve_path, whole_file
-from ..layout import INDEX_NAME, LayoutFiles, LayoutSource
+from ..layout import INDEX_NAME, LayoutSource
 from .compression import MAGIC_LENGTH, detect_compression
 from .spool import Spools
-from .tarindex import TarIndex, TarMember
+from .tarindex import MEMBER_COST, TarIndex, TarMember
 
 
 class Archive:
@@ -34,6 +34,7 @@ class Archive:
         self._closed = False
         with undo_on_error(release):
             self._index = TarIndex(descriptor, what)
+        self.kept = MEMBER_COST * len(self._index)
 
     def open_member(self, name: bytes, missing: ErrorCode | None = None) -> FileBlob:
         """The member `name`, or the file that it is a link to, inside this archive; one link is followed.
@@ -101,19 +102,22 @@ def open_oci_archive(reference: ImageReference, spools: Spools, platform: Platfo
     resolved = resolve_path(reference)
     files = open_archived_layout(reference, resolved, spools)
     with undo_on_error(files.close):
-        return LayoutSource(reference, path_identity(Transport.OCI_ARCHIVE, resolved), files, platform)
+        source = LayoutSource(reference, path_identity(Transport.OCI_ARCHIVE, resolved), files, platform)
+        source.kept += files.kept
+        return source
 
 
-def open_archived_layout(reference: ImageReference, resolved: str, spools: Spools) -> LayoutFiles:
+def open_archived_layout(reference: ImageReference, resolved: str, spools: Spools) -> ArchivedLayout:
     """The files of the layout in the archive at `resolved`, whatever images are in it. Raises as `open_archive`."""
-    return _ArchivedLayout(open_archive(resolved, reference.text, spools))
+    return ArchivedLayout(open_archive(resolved, reference.text, spools))
 
 
-class _ArchivedLayout:
+class ArchivedLayout:
     """The files of a layout in an archive; owns it."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+        self.kept = archive.kept
 
     def read_index(self) -> bytes:
         """`index.json`."""

@@ -75,6 +75,7 @@ class DockerArchiveSource(PlainSource):
             diff_ids = self._diff_ids()
             self._layers = self._find_layers(item, diff_ids)
         self._manifest = self._compose(diff_ids)
+        self.kept = archive.kept + len(self._config) + len(self._manifest)
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The manifest made of the description; there are no instances."""

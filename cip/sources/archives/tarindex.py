@@ -19,6 +19,7 @@ from ...errors import ErrorCode, InvalidDocumentError, quote, refused
 
 BLOCK = 512
 MEMBER_LIMIT = 1_000_000
+MEMBER_COST = 33  # bytes of memory for one, at most
 EXTENSION_LIMIT = 1024 * 1024  # bytes of one extended header (decisions.md section 9)
 _LOOK_MEMBERS = 1000  # between two looks at the time
 _CHAIN_LIMIT = 16  # extended headers in front of one member

@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ... import log, rooms
-from ...content import WAITS
+from ...content import WAITS, undo_on_error
 from ...errors import CipError, ErrorCode, ImageAbsentError, InvalidInputError, quote
 from ...model.descriptor import Digest
 from ...model.jsontree import JsonNode
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 VERSION = "0.2.8"  # clients parse it and refuse a suffix (wire.md 7.2)
 ANSWER_SECONDS = 2.0  # for which the reply of a blob waits for its source (decisions.md section 10)
-MANIFESTS_LIMIT = 16 * 1024 * 1024  # bytes of those of all open images; each takes up to four times as much memory
+LISTED = 8 * 1024 * 1024  # bytes that must be left of KEPT_LIMIT for what refers to one image
+KEPT_LIMIT = 48 * 1024 * 1024  # bytes of memory that all open images together keep, about; opening one takes more
 
 
 class Opener(Protocol):
@@ -134,7 +135,8 @@ class Requests:
     def _open_image(self, reference: str, *, optional: bool = False) -> Reply:
         try:
             handle = Handle(self._opener.open(reference))
-            self._require_room(handle)
+            with undo_on_error(handle.release):
+                self._require_room(handle)
         except CipError as error:
             if optional and isinstance(error, ImageAbsentError):
                 log.debug("%s", error)
@@ -145,12 +147,12 @@ class Requests:
         self._images[image_id] = handle
         return Reply(image_id)
 
-    def _require_room(self, opened: Handle) -> None:
-        """Raises CipError (limit-exceeded)."""
-        handles = (*self._images.values(), opened)
-        if sum(len(handle.image.accepted.data) for handle in handles) > MANIFESTS_LIMIT:
-            opened.release()
-            why = f"expected at most {MANIFESTS_LIMIT} bytes of manifests of open images, found more: close some"
+    def _require_room(self, *opened: Handle, listed: int = 0) -> None:
+        """Return while the images that are open take little memory, or one is alone. Raises CipError."""
+        handles = (*self._images.values(), *opened)
+        found = sum(handle.image.kept for handle in handles) + listed
+        if len(handles) > 1 and found > KEPT_LIMIT:
+            why = f"expected at most {KEPT_LIMIT} bytes of documents of open images, found {found}: close some"
             raise CipError(why, code=ErrorCode.LIMIT_EXCEEDED)
 
     def _close_image(self, image_id: int) -> Reply:
@@ -177,10 +179,14 @@ class Requests:
     def _get_referrers(self, image_id: int, artifact_type: str | None = None) -> Reply:
         if artifact_type == "":
             raise InvalidInputError("GetReferrers: expected an artifact type, found an empty one")
-        return self._piped(*self._handle(image_id).image.referrers().index(artifact_type))
+        image = self._handle(image_id).image
+        self._require_room(listed=LISTED)
+        return self._piped(*image.referrers().index(artifact_type))
 
     def _get_referrer_manifest(self, image_id: int, digest: Digest) -> Reply:
-        served = self._handle(image_id).image.referrers().manifest(digest)
+        image = self._handle(image_id).image
+        self._require_room(listed=LISTED)
+        served = image.referrers().manifest(digest)
         return self._piped(served.data, served.media_type)
 
     def _get_blob(self, image_id: int, digest: Digest, size: int | None = None) -> Reply:

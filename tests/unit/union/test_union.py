@@ -43,6 +43,8 @@ class RegistryReader(BytesReader):
 class PlayedRegistry:
     """A registry source that has everything and remembers what it was asked for."""
 
+    kept = 0
+
     def __init__(self, reference: ImageReference) -> None:
         assert reference.docker is not None
         self.identity: ImageIdentity = docker_identity(Transport.DOCKER, reference.docker)
