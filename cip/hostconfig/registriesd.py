@@ -282,15 +282,10 @@ def _parse_section(path: str, node: Node, what: str) -> Section:
             texts[key] = text = _text(path, value, label)
             if text is not None and not text.startswith("/"):
                 raise _invalid(path, value, label, "an absolute path", text)
-    return Section(
-        texts.get("lookaside") or texts.get("sigstore"),
-        flags.get("use-sigstore-attachments"),
-        path,
-        int(node.start_mark.line) + 1,
-        flags.get("use-sigstore-bundles"),
-        texts.get("sigstore-bundle-identity"),
-        texts.get("sigstore-trusted-root"),
-    )
+    attachments, bundles = flags.get("use-sigstore-attachments"), flags.get("use-sigstore-bundles")
+    identity, root = texts.get("sigstore-bundle-identity"), texts.get("sigstore-trusted-root")
+    lookaside, line = texts.get("lookaside") or texts.get("sigstore"), int(node.start_mark.line) + 1
+    return Section(lookaside, attachments, path, line, bundles, identity, root)
 
 
 def _invalid(path: str, node: Node, what: str, expected: str, found: str) -> ConfigurationError:

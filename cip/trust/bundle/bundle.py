@@ -137,19 +137,11 @@ def _timestamps(node: JsonNode) -> tuple[bytes, ...]:
 
 
 def _entry(node: JsonNode, version: str) -> LogEntry:
-    message(
-        node,
-        "logIndex",
-        "logId",
-        "kindVersion",
-        "integratedTime",
-        "inclusionPromise",
-        "inclusionProof",
-        "canonicalizedBody",
-    )
+    proofs = ("inclusionPromise", "inclusionProof")
+    message(node, "logIndex", "logId", "kindVersion", "integratedTime", *proofs, "canonicalizedBody")
     log_id = message(required(node, "logId"), "keyId")
     kind = message(required(node, "kindVersion"), "kind", "version")
-    promised, proven = node.get("inclusionPromise"), node.get("inclusionProof")
+    promised, proven = (node.get(name) for name in proofs)
     promise = b""
     if promised is not None:
         promise = some_octets(message(promised, "signedEntryTimestamp"), "signedEntryTimestamp", SIGNATURE_LIMIT)
