@@ -40,13 +40,6 @@ class Sources(Protocol):
     def before_confinement(self) -> None: ...
 
 
-class Opener(Protocol):
-    """What this needs of `opening.ImageOpener`."""
-
-    @property
-    def policy(self) -> Policy | None: ...
-
-
 InWriters = Callable[[Callable[[], object], float], bool]  # runs a call in each thread that writes records, in so long
 
 
@@ -154,13 +147,13 @@ class Confinement:
         self._reference = reference
         self._applied = not settings.sandbox
         self._sources: Sources | None = None
-        self._opener: Opener | None = None
+        self._policy: Callable[[], Policy | None] = lambda: None
         self._in_writers: InWriters | None = None
         self.renew: Callable[[], object] = tuple  # begins again the threads that stand beside the caller
 
-    def know(self, sources: Sources, opener: Opener, in_writers: InWriters | None) -> None:
+    def know(self, sources: Sources, policy: Callable[[], Policy | None], in_writers: InWriters | None) -> None:
         """Told whom to ask what may still be needed, and how to reach the threads that write records."""
-        self._sources, self._opener, self._in_writers = sources, opener, in_writers
+        self._sources, self._policy, self._in_writers = sources, policy, in_writers
 
     def apply(self) -> None:
         """Confine this process, as far as the kernel lets us."""
@@ -221,8 +214,7 @@ class Confinement:
             self._sources.before_confinement()  # a thread that began before would stay outside
         if self._sources is not None and may_ask_helpers(self._reference, self._settings):
             helpers = _helpers(self._settings, self._sources.registry_session().descriptor_files)
-        policy = self._opener.policy if self._opener is not None else None
-        needed = may_verify(policy) or may_decompress(self._reference, self._settings)
+        needed = may_verify(self._policy()) or may_decompress(self._reference, self._settings)
         self.programs.confine(needed=needed, helpers=helpers)
 
 
