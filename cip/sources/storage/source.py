@@ -192,6 +192,8 @@ class StorageSource(PlainSource):
                 raise InvalidDocumentError(self._text, why, code=ErrorCode.LIMIT_EXCEEDED)
             found.append(self._find_layer(layer_id))
             layer_id = found[-1][0].parent
+        for store in self._stores:
+            store.close_lists()
         return [LayerPlace(*pair, tuple(found[number + 1 :])) for number, pair in enumerate(found)][::-1]
 
     def _find_layer(self, layer_id: str) -> tuple[StoredLayer, Store]:
@@ -242,6 +244,8 @@ def open_storage(reference: ImageReference, settings: Settings) -> StorageSource
             places = ", ".join(store.root for store in stores) or f"{configured.root}, which does not exist"
             raise ImageAbsentError(f"{reference.text}: no such image in {places}", phase=Phase.MANIFEST)
         driver = next((store.driver for store in stores), configured.driver)
+        for store in stores:
+            store.close_lists()
         source = StorageSource(reference.text, found, stores, f"[{driver}@{configured.root}]")
         opened.pop_all()
         return source

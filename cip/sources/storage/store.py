@@ -131,9 +131,14 @@ class Store:
                 raise UnsupportedError(f"{what}: the store keeps it as composefs, which cannot be read without a mount")
             return Tree(self._tree.open_directory(f"{base}/diff".encode()), Escape.CONFINED)
 
+    def close_lists(self) -> None:
+        """Release the lists, which only an opening image needs; what asks for one again opens it anew."""
+        self._opened.close()
+        self._images = self._layers = None
+
     def close(self) -> None:
         """Release the root and the lists."""
-        self._opened.close()
+        self.close_lists()
         self._tree.close()
 
     def _exists(self, path: str) -> bool:

@@ -3,6 +3,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import threading
 import unittest
@@ -33,7 +34,7 @@ from cip.sources.storage import store
 from cip.sources.storage.source import StorageSource, open_storage
 from tests.support import images
 from tests.support.images import Member
-from tests.support.leaks import LeakCheckedTestCase
+from tests.support.leaks import LeakCheckedTestCase, open_descriptors
 from tests.support.storage import Storage, layer_digests
 
 BASE = (Member(b"d", kind=b"5"), Member(b"d/f", b"content"), Member(b"bad\xff", b"x"))
@@ -89,6 +90,15 @@ class Content(StorageTestCase):
             [(mediatype.OCI_LAYER, digest_of(tar), len(tar)) for tar in self.tars],
         )
         self.assertEqual(self.contents(source), self.tars)
+
+    def test_an_open_image_holds_the_root_and_no_list(self) -> None:
+        """A parent may open hundreds of images, and each process has some thousand descriptors."""
+        before = open_descriptors().keys()
+        source = self.open()
+        self.layers(source)
+        held = {number: path for number, path in open_descriptors().items() if number not in before}
+        self.assertEqual(list(held.values()), [os.path.realpath(self.storage.root)])
+        self.assertEqual(self.contents(source), self.tars)  # the lists are opened again where somebody asks again
 
     def test_the_digests_of_the_manifest_cannot_be_had(self) -> None:
         """L7."""
