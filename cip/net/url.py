@@ -128,14 +128,13 @@ def join_url(base: Url, location: str) -> Url:
 
     Raises InvalidInputError.
     """
-    if re.match(_SCHEME, location):
-        return parse_foreign_url(location)
-    if location.startswith("//"):  # where no host follows, urllib takes the path, and others what follows that
-        return parse_foreign_url(f"{base.origin.scheme}:{location}")
+    scheme = "" if re.match(_SCHEME, location) else f"{base.origin.scheme}:"
+    if not scheme or location.startswith("//"):  # where no host follows, urllib takes a path, and others what follows
+        return parse_foreign_url(scheme + location)
     from urllib.parse import urljoin  # here and below, because a connection may be on its way when it is loaded
 
     location = _encode_foreign(location, quote(location.partition("?")[0]))  # else line breaks would be dropped
-    return parse_foreign_url(urljoin(f"{base.origin.scheme}://{base.origin.authority}{base.target}", location))
+    return parse_foreign_url(urljoin(f"{scheme}//{base.origin.authority}{base.target}", location))
 
 
 def basic_authorization(credentials: Credentials) -> str:
