@@ -7,7 +7,7 @@ anew after PROGRESS bytes. An endpoint that states another size, codes the conte
 excluded for this blob. A raw blob stays at the endpoint that its first byte came from, because a mixture could not be
 blamed. Waiting counts only while we wait for a source: `stall` seconds without progress over all endpoints end it, and
 so does a rate below `min_rate`. A config or a signature has a document's time instead, and its endpoints a document's
-share of it.
+share of it. All of that is one state, so it is one file, longer than others.
 """
 
 from __future__ import annotations
