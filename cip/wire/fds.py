@@ -55,7 +55,7 @@ def adopt_streams(input_fd: int, output_fd: int) -> Iterator[tuple[int, int]]:
         taken = []
         for fd, needed in ((input_fd, os.O_RDONLY), (output_fd, os.O_WRONLY)):
             _require_open(fd, needed, f"descriptor {fd}")
-            own = _duplicate(fd)
+            own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)  # a copy above the standard numbers
             stack.callback(os.close, own)
             os.set_blocking(own, True)
             taken.append(own)
@@ -92,11 +92,6 @@ def _require_open(fd: int, needed: int, what: str) -> None:
     if mode not in (needed, os.O_RDWR):
         direction = "reading" if needed == os.O_RDONLY else "writing"
         raise PeerError(f"{what}: expected it to be open for {direction}", code=ErrorCode.REQUEST_INVALID)
-
-
-def _duplicate(fd: int) -> int:
-    """A close-on-exec copy with a number above the standard ones."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
 
 
 def _unusable(fd: int, why: str) -> PeerError:
