@@ -42,110 +42,46 @@ _FCNTLS = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE
 _IOCTL_TYPES, _TYPE_MASK = (0x6600, 0x5800, 0x7600, 0x9400, 0xF500), 0xFF00
 
 # What is refused whatever its arguments are, by its number on x86-64 and on aarch64, which lacks the older ones.
-_CALLS: Mapping[str, tuple[int, int | None]] = {
-    "chmod": (90, None),
-    "fchmod": (91, 52),
-    "fchmodat": (268, 53),
-    "chown": (92, None),
-    "fchown": (93, 55),
-    "lchown": (94, None),
-    "fchownat": (260, 54),
-    "utime": (132, None),
-    "utimes": (235, None),
-    "futimesat": (261, None),
-    "utimensat": (280, 88),
-    "setxattr": (188, 5),
-    "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7),
-    "removexattr": (197, 14),
-    "lremovexattr": (198, 15),
-    "fremovexattr": (199, 16),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "execve": (59, 221),
-    "execveat": (322, 281),
-    "fork": (57, None),
-    "vfork": (58, None),
-    "tkill": (200, 130),
-    "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240),
-    "inotify_init": (253, None),
-    "inotify_init1": (294, 26),
-    "inotify_add_watch": (254, 27),
-    "fanotify_init": (300, 262),
-    "fanotify_mark": (301, 263),
-    "syslog": (103, 116),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "open_by_handle_at": (304, 265),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "acct": (163, 89),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "listen": (50, 201),
-    "shmget": (29, 194),
-    "shmat": (30, 196),
-    "shmctl": (31, 195),
-    "semget": (64, 190),
-    "semop": (65, 193),
-    "semctl": (66, 191),
-    "semtimedop": (220, 192),
-    "msgget": (68, 186),
-    "msgsnd": (69, 189),
-    "msgrcv": (70, 188),
-    "msgctl": (71, 187),
-    "mq_open": (240, 180),
-    "mq_unlink": (241, 181),
-    "setpriority": (141, 140),
-    "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119),
-    "sched_setaffinity": (203, 122),
-    "sched_setattr": (314, 274),
-    "ioprio_set": (251, 30),
-    "migrate_pages": (256, 238),
-    "move_pages": (279, 239),
-    "kcmp": (312, 272),
-}
+_CALLS: Sequence[Mapping[str, tuple[int, int | None]]] = (
+    {"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53)},  # modes
+    {"chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54)},  # owners
+    {"utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88)},  # times
+    {"setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7)},  # extended attributes
+    {"removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16)},  # the same
+    {"ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271)},  # the memory of others
+    {"migrate_pages": (256, 238), "move_pages": (279, 239), "kcmp": (312, 272)},  # pages of others
+    {"execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None)},  # programs, processes
+    {"tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240)},  # signals
+    {"inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27)},  # watches
+    {"fanotify_init": (300, 262), "fanotify_mark": (301, 263), "syslog": (103, 116)},  # watches, log
+    {"mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51)},  # the tree of files
+    {"unshare": (272, 97), "setns": (308, 268), "open_by_handle_at": (304, 265)},  # namespaces, files by handle
+    {"bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282)},  # the kernel's own tools
+    {"add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219)},  # keys
+    {"init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106)},  # modules
+    {"kexec_load": (246, 104), "kexec_file_load": (320, 294), "reboot": (169, 142)},  # another system
+    {"swapon": (167, 224), "settimeofday": (164, 170), "clock_settime": (227, 112), "acct": (163, 89)},  # the machine
+    {"iopl": (172, None), "ioperm": (173, None), "listen": (50, 201)},  # ports, sockets that listen
+    {"shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195)},  # shared memory
+    {"semget": (64, 190), "semop": (65, 193), "semctl": (66, 191), "semtimedop": (220, 192)},  # semaphores
+    {"msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187)},  # queues
+    {"mq_open": (240, 180), "mq_unlink": (241, 181)},  # queues of the other kind
+    {"setpriority": (141, 140), "ioprio_set": (251, 30)},  # priorities
+    {"sched_setparam": (142, 118), "sched_setscheduler": (144, 119)},  # scheduling
+    {"sched_setaffinity": (203, 122), "sched_setattr": (314, 274)},  # the same
+)
 # The same numbers everywhere, from 424 on
-_COMMON = {
-    "pidfd_send_signal": 424,
-    "open_tree": 428,
-    "move_mount": 429,
-    "fsopen": 430,
-    "fsconfig": 431,
-    "fsmount": 432,
-    "fspick": 433,
-    "mount_setattr": 442,
-    "io_uring_setup": 425,
-    "pidfd_getfd": 438,
-    "fchmodat2": 452,
-    "setxattrat": 463,
-    "removexattrat": 466,
-    "file_setattr": 469,
-    "process_madvise": 440,
-    "process_mrelease": 448,
-}
-
-
+_COMMON = (
+    {"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433}
+    | {"mount_setattr": 442, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "file_setattr": 469}
+    | {
+        "pidfd_send_signal": 424,
+        "pidfd_getfd": 438,
+        "io_uring_setup": 425,
+        "process_madvise": 440,
+        "process_mrelease": 448,
+    }
+)
 _STARTING = ("execve", "execveat", "fork", "vfork")
 
 
@@ -169,7 +105,7 @@ class _Machine(NamedTuple):
     @property
     def refused(self) -> Mapping[str, int]:
         """The calls that are refused whatever their arguments are."""
-        numbers = ((name, each[self.column]) for name, each in _CALLS.items())
+        numbers = ((name, each[self.column]) for group in _CALLS for name, each in group.items())
         return {name: number for name, number in numbers if number is not None} | _COMMON
 
 

@@ -27,19 +27,8 @@ _FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 _ONCE = ("NEWSIG", "GOODSIG", "VALIDSIG", "PLAINTEXT")
 # What else may be said beside a good signature (GnuPG's doc/DETAILS); a word that is on no list refuses. KEYEXPIRED is
 # said of any expired subkey beside the one that signed, and an expired signer is EXPKEYSIG.
-_HARMLESS = frozenset(
-    {
-        "PLAINTEXT_LENGTH",
-        "KEY_CONSIDERED",
-        "SIG_ID",
-        "NOTATION_NAME",
-        "NOTATION_FLAGS",
-        "NOTATION_DATA",
-        "POLICY_URL",
-        "VERIFICATION_COMPLIANCE_MODE",
-        "KEYEXPIRED",
-    }
-)
+_NOTATIONS = frozenset({"NOTATION_NAME", "NOTATION_FLAGS", "NOTATION_DATA", "POLICY_URL"})
+_HARMLESS = _NOTATIONS | {"PLAINTEXT_LENGTH", "KEY_CONSIDERED", "SIG_ID", "VERIFICATION_COMPLIANCE_MODE", "KEYEXPIRED"}
 _NO_PUBLIC_KEY = "9"  # GPG_ERR_NO_PUBKEY, the last but one argument of ERRSIG
 # Each refuses wherever it stands; the order is that of the sentence worth telling.
 _FATAL = {
