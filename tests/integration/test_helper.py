@@ -70,11 +70,15 @@ class HelperTestCase(LeakCheckedTestCase):
     def stop(self, pid: int) -> None:
         """Stop it, and wait until it is: the kernel continues none that only will be."""
         os.kill(pid, signal.SIGSTOP)
-        self.addCleanup(subprocess.run, ["kill", "-CONT", str(pid)], stderr=subprocess.DEVNULL, check=False)
+        self.addCleanup(self.go_on, pid)
         until = time.monotonic() + PATIENCE
         while "\nState:\tT" not in Path(f"/proc/{pid}/status").read_text():
             self.assertLess(time.monotonic(), until, "it does not stop")
             time.sleep(0.01)
+
+    def go_on(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
     def assert_gone(self, pid: int) -> None:
         """It has ended, and so have its children."""

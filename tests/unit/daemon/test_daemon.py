@@ -204,7 +204,7 @@ class Waiting(DaemonTestCase):
     def test_a_silent_daemon_is_a_time_out(self) -> None:
         for times in (TimeLimits(open=0.2, idle=30), TimeLimits(open=30, idle=30, deadline=0.2)):
             self.times = times
-            self.refused("no byte within the time for this request", ErrorCode.TIMEOUT, silence)
+            self.refused("no (byte|complete answer) within the time for this request", ErrorCode.TIMEOUT, silence)
 
     def test_silence_between_bytes_is_a_time_out(self) -> None:
         self.times = TimeLimits(open=30, idle=0.2)

@@ -83,6 +83,7 @@ class Line:
                 self.most = max(self.most, self._active)
             connection.closed.wait(self.each)
             with self._lock:
+                self.now += self.each / self._active
                 self._active -= 1
 
 
@@ -95,8 +96,7 @@ class SegmentsCase(LeakCheckedTestCase):
             self.addCleanup(patch.stop)
 
     def blob(self, line: Line, connections: int = 4, offset: int = 0) -> SegmentedBlob:
-        clock = (lambda: line.now) if line.together else time.monotonic
-        made = SegmentedBlob(DESCRIPTOR, offset, line.open_range, connections, clock)
+        made = SegmentedBlob(DESCRIPTOR, offset, line.open_range, connections, lambda: line.now)
         self.addCleanup(made.close)
         return made
 

@@ -254,6 +254,7 @@ class PlacesTest(unittest.TestCase):
     def _lookaside(self, environment: HostEnvironment) -> str:
         return load_registries_d(Settings(environment)).fallback
 
+    @unittest.skipIf(yaml is None, "PyYAML is optional and not installed")
     def test_one_directory_of_registries_d_counts(self) -> None:
         settings = self.host.settings({"XDG_CONFIG_HOME": "/xdg"})
         admin = self.host.write("/etc/containers/registries.d/a.yaml")
