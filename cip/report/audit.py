@@ -52,19 +52,14 @@ def audit_record(
     `digest` is that of the manifest to be served, `index_digest` that of the index it was chosen from; both are the
     index's when no manifest of it was looked at.
     """
-    signatures = _signatures(decision.signatures)
+    signatures, transport = _signatures(decision.signatures), str(decision.identity.transport)
     record: dict[str, object] = {
         "time": time,
         "reference": reference,
         "digest": str(digest),
         "index_digest": str(index_digest) if index_digest else None,
         "accepted": decision.accepted,
-        "policy": {
-            "path": decision.where,
-            "sha256": decision.sha256,
-            "scope": decision.scope,
-            "transport": str(decision.identity.transport),
-        },
+        "policy": {"path": decision.where, "sha256": decision.sha256, "scope": decision.scope, "transport": transport},
         "requirements": [
             {"of": str(each.subject), "type": each.kind, **_outcome(each.accepted, each.reason, each.detail)}
             for each in decision.requirements

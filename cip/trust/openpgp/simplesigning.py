@@ -32,22 +32,16 @@ _HARMLESS = _NOTATIONS | {"PLAINTEXT_LENGTH", "KEY_CONSIDERED", "SIG_ID", "VERIF
 _NO_PUBLIC_KEY = "9"  # GPG_ERR_NO_PUBKEY, the last but one argument of ERRSIG
 # Each refuses wherever it stands; the order is that of the sentence worth telling.
 _FATAL = {
-    "BADSIG": "the signature does not fit the text",
-    "REVKEYSIG": "the key is revoked",
-    "KEYREVOKED": "the key is revoked",
-    "EXPKEYSIG": "the key has expired",
-    "EXPSIG": "the signature has expired",
-    "SIGEXPIRED": "the signature has expired",
-    "ERRSIG": "the signature cannot be checked",
-    "NO_PUBKEY": "a signer is unknown",
-    "UNEXPECTED": "not one signed message",
-    "NODATA": "not one signed message",
-    "ERROR": "not one signed message",
-    "FAILURE": "gpgv failed",
-    "BADARMOR": "not a binary message",
-    "DECRYPTION_FAILED": "an encrypted message",
-    "BEGIN_DECRYPTION": "an encrypted message",
-    "ENC_TO": "an encrypted message",
+    "the signature does not fit the text": ("BADSIG",),
+    "the key is revoked": ("REVKEYSIG", "KEYREVOKED"),
+    "the key has expired": ("EXPKEYSIG",),
+    "the signature has expired": ("EXPSIG", "SIGEXPIRED"),
+    "the signature cannot be checked": ("ERRSIG",),
+    "a signer is unknown": ("NO_PUBKEY",),
+    "not one signed message": ("UNEXPECTED", "NODATA", "ERROR"),
+    "gpgv failed": ("FAILURE",),
+    "not a binary message": ("BADARMOR",),
+    "an encrypted message": ("DECRYPTION_FAILED", "BEGIN_DECRYPTION", "ENC_TO"),
 }
 _CLASS_BINARY = "00"  # RFC 4880 5.2.1; text mode and cleartext are D6
 _WEAK_HASHES = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD160"}  # RFC 4880 9.4; D7
@@ -165,8 +159,8 @@ def _require_one_good_signature(lines: _StatusLines) -> None:
         if keyword == "ERRSIG" and arguments[5:6] == [_NO_PUBLIC_KEY] and keywords.count("PLAINTEXT") == 1:
             who = _signer(lines) or quote(arguments[0])
             raise SignatureError(f"signed by a key {who} that the policy does not list", reason="untrusted")
-    for keyword, sentence in _FATAL.items():
-        if keyword in keywords:
+    for sentence, fatal in _FATAL.items():
+        for keyword in [each for each in fatal if each in keywords]:
             _refuse(f"{sentence} ({keyword})" + (f", key {_signer(lines)}" if _signer(lines) else ""))
     for keyword in keywords:
         if keyword not in _HARMLESS and keyword not in _ONCE:
