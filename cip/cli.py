@@ -273,7 +273,7 @@ def _core(
     stack.callback(opener.close)
 
     if confinement is not None:
-        confinement.know(sources, lambda: opener.policy, None if records is None else records.in_writers)
+        confinement.know(sources, opener.before_confinement, None if records is None else records.in_writers)
 
     def last_words() -> None:
         programs.abandon()

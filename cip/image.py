@@ -19,7 +19,6 @@ from .model import mediatype
 from .model.descriptor import Descriptor, Digest, Platform
 from .model.jsontree import parse_json
 from .model.manifest import Manifest
-from .model.platform import contradiction
 from .sources.base import BlobAccess, ImageSource, OpenBlob
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Image:
         source: ImageSource,
         accepted: "AcceptedManifest",
         events: Events,
-        wanted: Sequence[Platform],
+        wanted: Callable[[], Sequence[Platform]],
     ) -> None:
         """`wanted` are the platforms asked for, none for one named by its digest; ImageConfig compares them."""
         self.reference = reference
@@ -200,7 +199,12 @@ class ImageConfig:
     """
 
     def __init__(
-        self, reference: str, manifest: Manifest, open_blob: OpenBlob, wanted: Sequence[Platform], events: Events
+        self,
+        reference: str,
+        manifest: Manifest,
+        open_blob: OpenBlob,
+        wanted: Callable[[], Sequence[Platform]],
+        events: Events,
     ) -> None:
         self._reference = reference
         self._where = f"{reference}: config"
@@ -239,7 +243,7 @@ class ImageConfig:
         """
         found = self._other_platform(self.stored()) if self.is_image() else None
         if found is not None:
-            why = f"{self._where}: expected an image for {self._wanted[0]}, found one for {found}"
+            why = f"{self._where}: expected an image for {self._wanted()[0]}, found one for {found}"
             raise NotFoundError(why, code=ErrorCode.PLATFORM_NOT_FOUND, phase=Phase.CONFIG)
 
     def of_image(self) -> bytes:
@@ -254,13 +258,16 @@ class ImageConfig:
     def _tell_platform(self, config: bytes) -> None:
         found = self._other_platform(config) if self.is_image() else None
         if found is not None:
-            wanted = self._wanted[0]
+            wanted = self._wanted()[0]
             log.warning("%s: an image for %s was asked for, its config says %s", self._reference, wanted, found)
             self._events.emit("platform", image=self._reference, wanted=str(wanted), found=str(found))
 
     def _other_platform(self, config: bytes) -> Platform | None:
         """The platform that the config states, when it is not a wanted one; one that cannot be read states nothing."""
         try:
-            return contradiction(parse_json(config, self._where), self._wanted) if self._wanted else None
+            from .model.platform import contradiction
+
+            wanted = self._wanted()
+            return contradiction(parse_json(config, self._where), wanted) if wanted else None
         except InvalidDocumentError:
             return None

@@ -13,11 +13,9 @@ from . import log, rooms
 from .content import require_content, start_timer, timed, undo_on_error
 from .errors import CipError, ErrorCode, ImageAbsentError, InvalidDocumentError, UnsupportedError, strip_reference
 from .events import Events
-from .hostconfig.machine import host_platforms
 from .image import AcceptedManifest, Image
 from .model.descriptor import Descriptor, Digest, Platform, digest_of, require_sha256
 from .model.manifest import Index, Manifest, parse_manifest
-from .model.platform import choose_instance
 from .model.reference import Transport, parse_image_reference
 from .settings import Settings
 from .sources.base import ImageSource
@@ -62,14 +60,25 @@ class ImageOpener:
         self.policy: Policy | None = None  # until `prepare` has read it
         self._wanted: tuple[Platform, ...] = ()
 
+    def wanted_platforms(self) -> tuple[Platform, ...]:
+        """What this host wants of an index, most wanted first."""
+        if not self._wanted:
+            from .hostconfig.machine import host_platforms
+
+            self._wanted = host_platforms(self._settings.platform)
+        return self._wanted
+
+    def before_confinement(self) -> Policy | None:
+        """Look at what cannot be looked at later; the policy, None where nobody needed it yet."""
+        self.wanted_platforms()
+        return self.policy
+
     def prepare(self) -> None:
-        """Read what every image needs: policy, credential flags, this host's platform. A failed call may be repeated.
+        """Read what every image needs: policy and credential flags. A failed call may be repeated.
 
         Raises UsageError for contradicting flags, ConfigurationError (policy-missing, policy-invalid).
         """
         self._settings.credentials.explicit()
-        if not self._wanted:
-            self._wanted = host_platforms(self._settings.platform)
         if self.policy is None:
             self.policy = self._load_policy()
 
@@ -102,7 +111,7 @@ class ImageOpener:
         source = self.sources.open(parse_image_reference(text))
         with undo_on_error(source.close):
             accepted = self._accept(text, source, instance)
-            image = Image(text, source, accepted, self.events, self._wanted if instance is None else ())
+            image = Image(text, source, accepted, self.events, self.wanted_platforms if instance is None else tuple)
             image.blob_seconds = self._settings.times.deadline
             if self._settings.platform.required:
                 image.require_platform()
@@ -213,7 +222,10 @@ class ImageOpener:
     def _resolve(self, text: str, source: ImageSource, index: Index, named: Digest | None) -> AcceptedManifest:
         """The manifest for this platform, following indexes inside indexes; or the one with the digest `named`."""
         for _ in range(INDEX_DEPTH):
-            entry = choose_instance(index, self._wanted).descriptor if named is None else Descriptor("", named, 0)
+            from .model.platform import choose_instance
+
+            wanted = self.wanted_platforms
+            entry = choose_instance(index, wanted()).descriptor if named is None else Descriptor("", named, 0)
             try:
                 raw = source.manifest(entry.digest)
             except ImageAbsentError as error:  # the image is there, its index names more than there is

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from enum import StrEnum
+from functools import cache
 from ipaddress import ip_address, ip_network
 from itertools import zip_longest
 from typing import NamedTuple
@@ -49,38 +50,33 @@ class Address(NamedTuple):
     kind: AddressClass
 
 
-_CLASSES = tuple(
-    (ip_network(text), kind)
-    for text, kind in (
-        ("169.254.0.0/16", AddressClass.FORBIDDEN),  # link-local, the usual metadata address included
-        ("100.100.100.200/32", AddressClass.FORBIDDEN),  # metadata
-        ("0.0.0.0/8", AddressClass.FORBIDDEN),
-        ("224.0.0.0/3", AddressClass.FORBIDDEN),  # multicast, reserved, broadcast
-        ("127.0.0.0/8", AddressClass.LOOPBACK),
-        ("10.0.0.0/8", AddressClass.PRIVATE),
-        ("172.16.0.0/12", AddressClass.PRIVATE),
-        ("192.168.0.0/16", AddressClass.PRIVATE),
-        ("100.64.0.0/10", AddressClass.PRIVATE),  # carrier-grade NAT: inside somebody's network
-        ("198.18.0.0/15", AddressClass.PRIVATE),  # benchmarks
-        ("fd00:ec2::254/128", AddressClass.FORBIDDEN),  # metadata
-        ("::/128", AddressClass.FORBIDDEN),
-        ("fe80::/10", AddressClass.FORBIDDEN),
-        ("ff00::/8", AddressClass.FORBIDDEN),
-        ("::1/128", AddressClass.LOOPBACK),
-        ("fc00::/7", AddressClass.PRIVATE),
-        ("fec0::/10", AddressClass.PRIVATE),
-    )
+_CLASSES = (
+    ("169.254.0.0/16", AddressClass.FORBIDDEN),  # link-local, the usual metadata address included
+    ("100.100.100.200/32", AddressClass.FORBIDDEN),  # metadata
+    ("0.0.0.0/8", AddressClass.FORBIDDEN),
+    ("224.0.0.0/3", AddressClass.FORBIDDEN),  # multicast, reserved, broadcast
+    ("127.0.0.0/8", AddressClass.LOOPBACK),
+    ("10.0.0.0/8", AddressClass.PRIVATE),
+    ("172.16.0.0/12", AddressClass.PRIVATE),
+    ("192.168.0.0/16", AddressClass.PRIVATE),
+    ("100.64.0.0/10", AddressClass.PRIVATE),  # carrier-grade NAT: inside somebody's network
+    ("198.18.0.0/15", AddressClass.PRIVATE),  # benchmarks
+    ("fd00:ec2::254/128", AddressClass.FORBIDDEN),  # metadata
+    ("::/128", AddressClass.FORBIDDEN),
+    ("fe80::/10", AddressClass.FORBIDDEN),
+    ("ff00::/8", AddressClass.FORBIDDEN),
+    ("::1/128", AddressClass.LOOPBACK),
+    ("fc00::/7", AddressClass.PRIVATE),
+    ("fec0::/10", AddressClass.PRIVATE),
 )
-_EMBEDDED_V4 = tuple(
-    (ip_network(text), start)  # and the first byte of the IPv4 address
-    for text, start in (
-        ("::ffff:0:0/96", 12),  # mapped
-        ("::ffff:0:0:0/96", 12),  # translated
-        ("::/96", 12),  # compatible
-        ("64:ff9b::/96", 12),  # NAT64
-        ("2002::/16", 2),  # 6to4
-    )
+_EMBEDDED_V4 = (  # and the first byte of the IPv4 address
+    ("::ffff:0:0/96", 12),  # mapped
+    ("::ffff:0:0:0/96", 12),  # translated
+    ("::/96", 12),  # compatible
+    ("64:ff9b::/96", 12),  # NAT64
+    ("2002::/16", 2),  # 6to4
 )
+_network = cache(ip_network)
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 _METADATA_NAMES = ("metadata.google.internal", "metadata.goog")
 
@@ -90,12 +86,12 @@ def classify(packed: bytes) -> AddressClass:
 
     Not by the properties of `ipaddress`: what they call private or global has changed between versions.
     """
-    address = ip_address(packed)
-    for network, kind in _CLASSES:
-        if address in network:
+    address, is_v6 = ip_address(packed), len(packed) == 16
+    for text, kind in _CLASSES:
+        if (":" in text) is is_v6 and address in _network(text):
             return kind
-    for network, start in _EMBEDDED_V4:
-        if address in network:
+    for text, start in _EMBEDDED_V4 if is_v6 else ():
+        if address in _network(text):
             return classify(packed[start : start + 4])
     return AddressClass.PUBLIC
 

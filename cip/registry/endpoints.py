@@ -156,7 +156,8 @@ class Endpoint:
             by_proxy = self._session.network.choose_proxy(plain) is not None
             if not _may_speak_plain(error, by_proxy=by_proxy):
                 raise
-            return opener.ask(Request(Url(plain, path, shown), fields, challenged=challenged), limits)
+            request = Request(Url(plain, path, shown), fields, challenged=challenged)  # whose scheme is told below
+            return opener.ask(request, limits)
         finally:
             if self._scheme is None and request.received:
                 self._settle(request.type)

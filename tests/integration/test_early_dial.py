@@ -162,6 +162,7 @@ class Loaded(unittest.TestCase):
         "cip.confine.sandbox",
         "cip.hostconfig.credhelper",
         "cip.model.convert",
+        "cip.model.platform",
         "cip.model.signature",
         "cip.net.tunnel",
         "cip.readahead",

@@ -39,7 +39,7 @@ class ImageConfigTest(unittest.TestCase):
             self.opened += 1
             return BytesReader(data)
 
-        return ImageConfig("oci:x", manifest, open_blob, wanted, Events(self.tell, lambda reader, *_: reader))
+        return ImageConfig("oci:x", manifest, open_blob, lambda: wanted, Events(self.tell, lambda reader, *_: reader))
 
     def tell(self, event: str, **members: object) -> None:
         self.told.append({"event": event, **members})
