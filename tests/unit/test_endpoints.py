@@ -463,6 +463,7 @@ class SchemeTest(EndpointCase):
         self.not_tls()
         endpoint = self.endpoint(insecure=True)
         self.assertEqual([self.status(endpoint), self.status(endpoint)], [200, 200])
+        self.assertEqual(endpoint._scheme, "http")  # which is told, and asked first from now on
 
     def test_http_by_proxy_is_for_whatever_keeps_us_from_tls(self) -> None:
         self.origins.proxies["http"] = Proxy("http", "p", 3128)
