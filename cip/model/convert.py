@@ -181,8 +181,20 @@ def _element(node: JsonNode) -> str:
     return "" if node.is_null() else node.as_replaced_str()
 
 
+def _read_inner_config(node: JsonNode) -> dict[str, Any]:
+    return _read_members(node, _INNER)
+
+
+def _read_labels(node: JsonNode) -> dict[str, Any] | None:
+    return _sorted(node, _element)
+
+
+def _read_set(node: JsonNode) -> dict[str, Any] | None:
+    """Go's set of strings: an object of empty objects, whatever is in them."""
+    return _sorted(node, _empty_object)
+
+
 def _empty_object(node: JsonNode) -> dict[str, Any]:
-    """A member of Go's set of strings, an object of empty objects, whatever is in them."""
     if not node.is_null():
         node.keys()
     return {}
@@ -209,18 +221,11 @@ def _read_time(node: JsonNode) -> str:
 
 
 _NO_ROOTFS: Mapping[str, Any] = {"type": "", "diff_ids": None}
-_INNER: Mapping[str, _Reader] = {
-    "User": _text,
-    "ExposedPorts": lambda node: _sorted(node, _empty_object),
-    "Env": _read_texts,
-    "Entrypoint": _read_texts,
-    "Cmd": _read_texts,
-    "Volumes": lambda node: _sorted(node, _empty_object),
-    "WorkingDir": _text,
-    "Labels": lambda node: _sorted(node, _element),
-    "StopSignal": _text,
-    "ArgsEscaped": _read_flag,
-}
+_INNER: Mapping[str, _Reader] = (
+    {"User": _text, "ExposedPorts": _read_set, "Env": _read_texts, "Entrypoint": _read_texts, "Cmd": _read_texts}
+    | {"Volumes": _read_set, "WorkingDir": _text, "Labels": _read_labels, "StopSignal": _text}
+    | {"ArgsEscaped": _read_flag}
+)
 _HISTORY: Mapping[str, _Reader] = {
     "created": _read_time,
     "created_by": _text,
@@ -228,15 +233,8 @@ _HISTORY: Mapping[str, _Reader] = {
     "comment": _text,
     "empty_layer": _read_flag,
 }
-_IMAGE: Mapping[str, _Reader] = {
-    "created": _read_time,
-    "author": _text,
-    "architecture": _text,
-    "os": _text,
-    "os.version": _text,
-    "os.features": _read_texts,
-    "variant": _text,
-    "config": lambda node: _read_members(node, _INNER),
-    "rootfs": _read_rootfs,
-    "history": _read_history,
-}
+_IMAGE: Mapping[str, _Reader] = (
+    {"created": _read_time, "author": _text, "architecture": _text, "os": _text, "os.version": _text}
+    | {"os.features": _read_texts, "variant": _text, "config": _read_inner_config, "rootfs": _read_rootfs}
+    | {"history": _read_history}
+)
