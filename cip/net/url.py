@@ -6,7 +6,6 @@ to send, such as spaces, backslashes and line breaks, and knows nothing of ports
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -139,6 +138,8 @@ def join_url(base: Url, location: str) -> Url:
 
 def basic_authorization(credentials: Credentials) -> str:
     """The value of an Authorization field; anonymous ones are sent too (registry.md 4.3, M1)."""
+    from base64 import b64encode
+
     # what was given on the command line in another coding goes as the bytes that it was
     pair = f"{credentials.username}:{credentials.password}".encode("utf-8", "surrogateescape")
     return f"Basic {b64encode(pair).decode('ascii')}"

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
+import subprocess
 import sys
 import tempfile
 import threading
@@ -175,6 +176,15 @@ class Loaded(unittest.TestCase):
         "subprocess",
         "yaml",
     )
+
+    BEHIND = frozenset(
+        {"base64", "hashlib", "http.client", "json", "socketserver", "ssl", "struct", "urllib.parse", "urllib.request"}
+    )
+
+    def test_what_no_connection_needs_loads_behind_its_beginning(self) -> None:
+        code = "import sys, cip.cli, cip.early; print(*sys.modules)"
+        told = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+        self.assertEqual(self.BEHIND & set(told.decode().split()), set())
 
     def test_what_may_load_later_does(self) -> None:
         Handler.layers = (Layer(1, 64, 0),)

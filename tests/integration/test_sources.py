@@ -545,7 +545,7 @@ class ArchivesTest(SourcesTestCase):
                 self.assertEqual(proxy.line.ask("GET", "/manifest").status, 200)
                 proxy.line.send(f"GET /blobs/{made.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 # It has begun to send, and cannot go on before we read: far less than the blob fits into the socket and
-                # its three buffers.
+                # its two buffers.
                 self.assertTrue(select.select([proxy.line.sock], [], [], PATIENCE)[0])
                 os.truncate(file, 1_000_000)
                 answer = proxy.line.answer()
