@@ -48,13 +48,9 @@ def run() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback: until we serve there is nothing to clean up
     _require_stderr()
     log.own_stderr()
-    _leave(main(sys.argv[1:], os.path.basename(sys.argv[0])))
-
-
-def _leave(status: int) -> NoReturn:
-    """Exit without waiting for worker threads, which may stand in a read that nobody wants any more."""
+    status = main(sys.argv[1:], os.path.basename(sys.argv[0]))
     log.tell_dropped()
-    os._exit(status)
+    os._exit(status)  # without waiting for worker threads, which may stand in a read that nobody wants any more
 
 
 def _require_stderr() -> None:

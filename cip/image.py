@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .referrers import ImageReferrers
 
 
+WantedPlatforms = Callable[[], Sequence[Platform]]
+
+
 class Image:
     """One accepted image. Safe to use from several threads; `close` leaves open readers alone.
 
@@ -37,12 +40,7 @@ class Image:
     """
 
     def __init__(
-        self,
-        reference: str,
-        source: ImageSource,
-        accepted: "AcceptedManifest",
-        events: Events,
-        wanted: Callable[[], Sequence[Platform]],
+        self, reference: str, source: ImageSource, accepted: "AcceptedManifest", events: Events, wanted: WantedPlatforms
     ) -> None:
         """`wanted` are the platforms asked for, none for one named by its digest; ImageConfig compares them."""
         self.reference = reference
@@ -199,12 +197,7 @@ class ImageConfig:
     """
 
     def __init__(
-        self,
-        reference: str,
-        manifest: Manifest,
-        open_blob: OpenBlob,
-        wanted: Callable[[], Sequence[Platform]],
-        events: Events,
+        self, reference: str, manifest: Manifest, open_blob: OpenBlob, wanted: WantedPlatforms, events: Events
     ) -> None:
         self._reference = reference
         self._where = f"{reference}: config"

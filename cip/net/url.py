@@ -42,8 +42,7 @@ class Origin(NamedTuple):
     @property
     def authority(self) -> str:
         """`host` or `host:port` as the Host field writes it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return self.tunnel.removesuffix(f":{DEFAULT_PORTS[self.scheme]}")
 
     @property
     def tunnel(self) -> str:
