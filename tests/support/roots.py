@@ -22,6 +22,7 @@ ROOTS: Sequence[tuple[str, Sequence[str]]] = (
     ("sid", ("lintian",)),
 )
 _SCRIPT = "/usr/share/debootstrap/scripts/sid"  # what all releases use; an older debootstrap knows no later names
+_INSTALL_SECONDS = 1800  # however far away the mirror is
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -71,8 +72,10 @@ def _install(base: Path, root: Path, packages: Sequence[str]) -> None:
     with copy_of(base, root.parent / "work") as copy:
         shutil.copy("/etc/resolv.conf", copy / "etc" / "resolv.conf")
         # a mirror may stand still for weeks; by whom its lists are signed is checked all the same
-        inside(copy, "apt-get", "-qq", "-o", "Acquire::Check-Valid-Until=false", "update")
-        inside(copy, "apt-get", "-qq", "install", "--yes", "--no-install-recommends", *packages)
+        inside(copy, "apt-get", "-qq", "-o", "Acquire::Check-Valid-Until=false", "update", seconds=_INSTALL_SECONDS)
+        inside(
+            copy, "apt-get", "-qq", "install", "--yes", "--no-install-recommends", *packages, seconds=_INSTALL_SECONDS
+        )
         inside(copy, "apt-get", "-qq", "clean")
         subprocess.run(["cp", "-a", "--reflink=auto", "--one-file-system", str(copy), str(root)], check=True)
 
@@ -91,17 +94,20 @@ def copy_of(root: Path, directory: Path) -> Iterator[Path]:
         shutil.rmtree(copy)
 
 
-def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in `root`; its output. Raises AssertionError with all of it when it fails."""
-    done = subprocess.run(
-        ["chroot", str(root), *command],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=_ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        timeout=240,
-    )
+def inside(root: Path, *command: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run a command in `root`; its output. Raises AssertionError with all of it when it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            ["chroot", str(root), *command],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"{' '.join(command)}: did not end within {seconds:.0f} s") from error
     assert done.returncode == 0, f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
     return done
 
