@@ -11,27 +11,21 @@ from __future__ import annotations
 import os
 import socket
 from collections import defaultdict
+from collections.abc import Mapping
 
 from .. import log
 from ..errors import UsageError, system_reason
 
 SOCKET = "/run/systemd/journal/socket"
 TEXT_LIMIT = 8 * 1024  # bytes of one field
-# drawn once; never to be changed or used for anything else
-MESSAGE_IDS = {
-    "failed": "3f3db2094dc6bdafa2cb0f6130d9962f",
-    "retry": "30585ea6d6e0c457471ac2f15be1a23b",
-    "source": "11436bd523cb355b67ad022952993115",
-    "throttled": "9a26dbe9d5c6a8c920bdb0a9cbce1d78",
-    "accepted": "5dacff84560781bae5b2a89a8e5a5544",
-    "refused": "0847959f96d792f7ccf11e8e6a14e7b1",
-}
-_PRIORITIES = {"failed": 3, "refused": 3, "retry": 4, "source": 4, "throttled": 4, "accepted": 6}  # syslog(3)
-_SENTENCES = {
-    "failed": "{detail}",
-    "retry": "{code}, tried again in {wait} s",
-    "source": "continued at {to}, not {from}: {reason}",
-    "throttled": "asked us to wait {wait} s",
+# What stays as it is for ever and is used for nothing else, drawn once; priorities are those of syslog(3).
+KINDS: Mapping[str, tuple[str, int, str]] = {
+    "failed": ("3f3db2094dc6bdafa2cb0f6130d9962f", 3, "{detail}"),
+    "retry": ("30585ea6d6e0c457471ac2f15be1a23b", 4, "{code}, tried again in {wait} s"),
+    "source": ("11436bd523cb355b67ad022952993115", 4, "continued at {to}, not {from}: {reason}"),
+    "throttled": ("9a26dbe9d5c6a8c920bdb0a9cbce1d78", 4, "asked us to wait {wait} s"),
+    "accepted": ("5dacff84560781bae5b2a89a8e5a5544", 6, "accepted by the policy, scope {scope}"),
+    "refused": ("0847959f96d792f7ccf11e8e6a14e7b1", 3, "refused by the policy, scope {scope}"),
 }
 _FIELDS = {"code": "CIP_CODE", "host": "CIP_HOST", "digest": "CIP_DIGEST", "image": "CIP_IMAGE", "phase": "CIP_PHASE"}
 
@@ -57,12 +51,14 @@ class Journal:
     def emit(self, event: str, **members: object) -> None:
         """Takes an event; never blocks, never raises."""
         kind = event if event != "policy" else "accepted" if members.get("accepted") else "refused"
-        if kind not in MESSAGE_IDS:
+        if kind not in KINDS:
             return
+        message_id, priority, sentence = KINDS[kind]
+        about = members.get("image") or members.get("digest") or members.get("host") or "image"
         fields = {
-            "MESSAGE": _sentence(kind, members),
-            "MESSAGE_ID": MESSAGE_IDS[kind],
-            "PRIORITY": str(_PRIORITIES[kind]),
+            "MESSAGE": f"{about}: {sentence.format_map(defaultdict(lambda: None, members))}",
+            "MESSAGE_ID": message_id,
+            "PRIORITY": str(priority),
             "SYSLOG_IDENTIFIER": log.PROGRAM,
             "SYSLOG_PID": str(os.getpid()),
         }
@@ -83,9 +79,3 @@ def encode(fields: dict[str, str]) -> bytes:
         else:
             parts.append(name.encode() + b"=" + value + b"\n")
     return b"".join(parts)
-
-
-def _sentence(kind: str, members: dict[str, object]) -> str:
-    image = members.get("image") or members.get("digest") or members.get("host") or "image"
-    told = defaultdict(lambda: None, {**members, "kind": kind})
-    return f"{image}: " + _SENTENCES.get(kind, "{kind} by the policy, scope {scope}").format_map(told)

@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 from cip.errors import UsageError
-from cip.report.journal import MESSAGE_IDS, TEXT_LIMIT, Journal, encode
+from cip.report.journal import KINDS, TEXT_LIMIT, Journal, encode
 
 
 def decode(entry: bytes) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Entries(JournalCase):
         facts = [found[f"CIP_{name}"] for name in ("CODE", "HOST", "DIGEST")]
         self.assertEqual(facts, ["timeout", "r.test:443", "sha256:ab"])
         self.assertEqual((found["PRIORITY"], found["SYSLOG_IDENTIFIER"]), ("3", "container-image-proxy"))
-        self.assertEqual((found["MESSAGE_ID"], found["SYSLOG_PID"]), (MESSAGE_IDS["failed"], str(os.getpid())))
+        self.assertEqual((found["MESSAGE_ID"], found["SYSLOG_PID"]), (KINDS["failed"][0], str(os.getpid())))
 
     def test_decisions_and_repeats_have_ids_of_their_own(self) -> None:
         for event, members, kind in (
@@ -75,7 +75,7 @@ class Entries(JournalCase):
             with self.subTest(kind):
                 self.journal.emit(event, **members)
                 found = self.entry()
-                self.assertEqual(found["MESSAGE_ID"], MESSAGE_IDS[kind])
+                self.assertEqual(found["MESSAGE_ID"], KINDS[kind][0])
                 self.assertNotIn("None", found["MESSAGE"])
 
     def test_what_is_no_fault_and_no_decision_is_left_out(self) -> None:
@@ -85,15 +85,16 @@ class Entries(JournalCase):
             self.daemon.recv(1)
 
     def test_ids_are_128_bits_and_all_different(self) -> None:
-        self.assertEqual(len(set(MESSAGE_IDS.values())), len(MESSAGE_IDS))
-        for each in MESSAGE_IDS.values():
+        ids = [each for each, _, _ in KINDS.values()]
+        self.assertEqual(len(set(ids)), len(KINDS))
+        for each in ids:
             self.assertRegex(each, re.compile("[0-9a-f]{32}"))
 
     def test_hostile_text_stays_in_its_field(self) -> None:
         text = "a\nPRIORITY=0\nMESSAGE_ID=x" + "y" * (2 * TEXT_LIMIT)
         self.journal.emit("failed", image="i", code="timeout", detail=text)
         found = self.entry()
-        self.assertEqual((found["PRIORITY"], found["MESSAGE_ID"]), ("3", MESSAGE_IDS["failed"]))
+        self.assertEqual((found["PRIORITY"], found["MESSAGE_ID"]), ("3", KINDS["failed"][0]))
         self.assertLessEqual(len(found["MESSAGE"]), TEXT_LIMIT)
         self.assertEqual(decode(encode({"A": "1\n2", "B": "\udcff"})), {"A": "1\n2", "B": "?"})
 
