@@ -200,8 +200,6 @@ def run_program(
                 env={"PATH": SEARCH_PATH, **environ, "LC_ALL": "C"},
                 cwd="/",
                 pass_fds=tuple(pass_fds),
-                close_fds=True,
-                restore_signals=True,
                 start_new_session=True,
                 preexec_fn=_end_with(os.getpid()),
                 bufsize=0,

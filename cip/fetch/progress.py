@@ -8,6 +8,8 @@ import threading
 import time
 from collections import deque
 
+from ..content import start_thread
+
 END_SECONDS = 1.0  # for the last look; a terminal that nobody reads is left
 INTERVAL = 0.2  # seconds between two bars
 WINDOW = 8.0  # seconds that the rate is taken over
@@ -31,8 +33,7 @@ class Progress:
     def start(self) -> None:
         """Begin to draw, if there is a terminal."""
         if self._descriptor is not None:
-            self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-            self._thread.start()
+            self._thread = start_thread(self._run, "progress")
 
     def close(self) -> None:
         """Take the bar away."""

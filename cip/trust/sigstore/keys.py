@@ -114,7 +114,7 @@ def load_key(der: bytes, *, pkcs1: bool = False) -> PublicKey:
     """The key in a SubjectPublicKeyInfo, or with `pkcs1` in an RSAPublicKey. Raises ValueError saying what is wrong."""
     _require_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
     if not pkcs1:
         algorithm = parse_der(der).members(SEQUENCE, more=True)[0].members(OID, more=True)[0].oid()
@@ -127,7 +127,10 @@ def load_key(der: bytes, *, pkcs1: bool = False) -> PublicKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ValueError(quote(error)) from error
     # one encoding: explicit curves, compressed points, missing parameters and RSA-PSS keys end here
-    if der != (_pkcs1(key) if pkcs1 else key.spki):
+    expected = key.spki
+    if pkcs1:
+        expected = key.handle.public_bytes(Encoding.DER, PublicFormat.PKCS1) if key.kind == "rsa" else b""
+    if der != expected:
         raise ValueError("the key is not in its canonical encoding")
     return key
 
@@ -158,13 +161,6 @@ def _narrowed(handle: Any) -> PublicKey:
         raise ValueError("expected an ECDSA, RSA or Ed25519 key")
     spki = handle.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return PublicKey(spki, kind, handle, parameter, exponent)
-
-
-def _pkcs1(key: PublicKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    encoded: bytes = key.handle.public_bytes(Encoding.DER, PublicFormat.PKCS1) if key.kind == "rsa" else b""
-    return encoded
 
 
 class LogTimestamp(NamedTuple):
