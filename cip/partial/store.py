@@ -34,6 +34,7 @@ AGE_LIMIT = 7 * 24 * 3600.0  # seconds since a part was last used
 RESERVE = 256 * 1024 * 1024  # bytes of the file system that are left to others
 _NAME = re.compile(r"((?:sha256|sha384|sha512)-[0-9a-f]{64,128})\.(part|sums)")
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_LOOKS = 64  # at all parts, while as many bytes are kept as there may be
 _OPEN_TRIES = 3  # an entry may be removed between being opened and being locked
 
 
@@ -53,6 +54,7 @@ class PartStore:
         self._forbidden = 0o077 if private else 0o022
         self._mode = 0o666 & ~self._forbidden  # from the beginning: a sandbox forbids to change it later
         self._told: set[str] = set()
+        self._unseen = 0  # bytes that may be kept before somebody looks what is there
         self._lock = threading.Lock()
         with refused(f"{quote(path)}: no parts of blobs can be kept"):
             with suppress(FileExistsError):
@@ -121,6 +123,9 @@ class PartStore:
                 return False
             if not self._limit:
                 return True
+            self._unseen -= BLOCK
+            if self._unseen >= 0:
+                return True
             entries = self._entries()
             used = sum(entry.size for entry in entries)
             for entry in entries:
@@ -128,7 +133,9 @@ class PartStore:
                     break
                 if self._remove_unused(entry.stem):
                     used -= entry.size
-            return used + BLOCK <= self._limit
+            # Blocks that need no other look: a directory has thousands of parts, and others may fill it, too.
+            self._unseen = min(self._limit - used - BLOCK, self._limit // _LOOKS)
+            return self._unseen >= 0
 
     def remove(self, stem: str) -> None:
         """Delete a part whose lock the caller holds."""

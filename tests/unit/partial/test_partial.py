@@ -327,6 +327,15 @@ class Limits(PartialCase):
         self.assertEqual([self.part_file(digest=digest_of(content)).exists() for content in old], [False, True, True])
         self.assertTrue(self.part_file().exists())
 
+    def test_the_directory_is_looked_at_seldom_however_many_parts_there_are(self) -> None:
+        """A look at each block made the cost of many layers grow with the square of their number."""
+        limit = 4096 * BLOCK
+        store = self.store(limit)
+        with mock.patch("os.scandir", side_effect=os.scandir) as look:
+            rooms = [store.has_room() for _ in range(4 * limit // BLOCK // 64)]
+        self.assertTrue(all(rooms))
+        self.assertLessEqual(look.call_count, 5)
+
     def test_a_part_in_use_is_not_thrown_away(self) -> None:
         store = self.store(6 * BLOCK)
         other = Descriptor("", digest_of(OTHER), len(OTHER))
