@@ -42,12 +42,13 @@ def export(directory: Path) -> Path:
     """What a release holds, as a directory of its name under `directory`."""
     target = directory / NAME
     target.mkdir(parents=True)
-    listed = subprocess.run(
-        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    git = ["git", "-c", f"safe.directory={ROOT}"]
+    with tempfile.TemporaryDirectory() as scratch:
+        if not (ROOT / ".git").exists():  # a copy of the tree: all of it that .gitignore does not leave out
+            subprocess.run(["git", "init", "--quiet", scratch], check=True)
+            git += [f"--git-dir={scratch}/.git", f"--work-tree={ROOT}"]
+        command = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     for name in listed.stdout.decode().split("\0"):
         if name and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
