@@ -106,7 +106,7 @@ def open_rest(source: ImageSource, descriptor: Descriptor, access: BlobAccess, o
 
     Raises as `open_blob` of the source, and SourceError for a blob that ends before.
     """
-    if isinstance(source, ContinuableSource):
+    if offset and isinstance(source, ContinuableSource):  # from its first byte on parts may be kept
         return source.open_rest(descriptor, access, offset)
     reader = source.open_blob(descriptor, access)
     with undo_on_error(reader.close):

@@ -159,6 +159,24 @@ class Online(UnionTestCase):
         self.assertEqual(self.read(source.open_blob(images.describe(LAYER), BlobAccess.VERIFIED)), LAYER)
         self.assertEqual((self.asked(), self.warnings, self.events.events), ([digest_of(LAYER)], [], []))
 
+    def test_a_blob_that_no_local_place_began_is_opened_as_the_registry_opens_its_own(self) -> None:
+        """Which keeps its parts (`--partial-dir`); what goes on for a place that failed has none to keep."""
+        rests: list[int] = []
+
+        class Continuable(PlayedRegistry):
+            def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
+                rests.append(offset)
+                return RegistryReader(self.blobs[descriptor.digest][offset:])
+
+        self.layout.blob_path(digest_of(LAYER)).unlink()
+        with mock.patch(f"{__name__}.PlayedRegistry", Continuable):
+            source = self.open()
+        self.assertEqual(self.read(source.open_blob(images.describe(LAYER), BlobAccess.VERIFIED)), LAYER)
+        self.assertEqual((self.asked(), rests), ([digest_of(LAYER)], []))
+        self.assertEqual(self.read(source.open_rest(images.describe(LAYER), BlobAccess.VERIFIED, 0)), LAYER)
+        source.open_rest(images.describe(LAYER), BlobAccess.VERIFIED, 2).close()
+        self.assertEqual((self.asked(), rests), ([digest_of(LAYER)] * 2, [2]))
+
     def test_a_damaged_blob_is_told_and_fetched(self) -> None:
         """Also for raw access: nothing of the damaged blob leaves."""
         self.damage()
