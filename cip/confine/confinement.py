@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .remote import Process
     from .sandbox import Level
 
+_RENEWED = ("events", "audit", "hang-up", "signals")  # threads that confine themselves or begin again
+_END_SECONDS = 0.2  # for a thread of before to end
 _WRITER_SECONDS = 1.0  # for a thread that writes records to confine itself; one whose reader is stuck is told of
 
 
@@ -167,6 +169,11 @@ class Confinement:
             return
         from .sandbox import parse_level
 
+        if self._sources is not None:
+            self._sources.before_confinement()
+        if outside := _at_work():  # seen before anything is given up, so that a request that comes again may be served
+            why = f"expected level {required}, found a thread of before at work outside it: {outside}; ask again later"
+            raise UnsupportedError(f"--require-sandbox: {why}", code=ErrorCode.DEPENDENCY_MISSING)
         reached = self._confine()
         if reached < parse_level(required):
             self._applied = False  # a request that comes again is refused again
@@ -193,6 +200,7 @@ class Confinement:
                 "sandbox: none, because the process that runs helpers cannot be started: %s", system_reason(error)
             )
             return Level.NONE
+        outside = _at_work()
         why = why_unix_sockets(self._reference)
         if why:
             log.info("sandbox: unix sockets stay open to it: %s", why)
@@ -202,6 +210,9 @@ class Confinement:
         if in_writers is not None and not in_writers(partial(give_up, reached), _WRITER_SECONDS):
             log.warning("sandbox: a thread that writes records stays outside, until its reader reads")
         self.renew()
+        if outside and reached > Level.NONE:
+            log.warning("sandbox: none, because a thread of before is still at work outside: %s", outside)
+            reached = Level.NONE
         log.info("sandbox: level %s", reached.name.lower())
         return reached
 
@@ -216,6 +227,15 @@ class Confinement:
             helpers = _helpers(self._settings, self._sources.registry_session().descriptor_files)
         needed = may_verify(self._policy()) or may_decompress(self._reference, self._settings)
         self.programs.confine(needed=needed, helpers=helpers)
+
+
+def _at_work() -> str:
+    """Which threads of before go on and would stay outside: a name server may keep one waiting for long."""
+    before = [each for each in threading.enumerate() if each.name not in _RENEWED]
+    before.remove(threading.current_thread())
+    for each in before:
+        each.join(_END_SECONDS)
+    return ", ".join(sorted(each.name for each in before if each.is_alive()))
 
 
 def _read_later(reference: str, settings: Settings) -> list[str]:

@@ -406,6 +406,49 @@ class Levels(SandboxTest):
             self.assertRegex((process / "limits").read_text(), r"Max core file size +0 +0 ")
             self.assertRegex(proxy.stderr(), f"INFO: sandbox: level {'full' if ABI else 'process'}\n")
 
+    def test_a_thread_of_before_that_goes_on_is_told_in_the_level(self) -> None:
+        """The C library may look a name up for half a minute after we gave up; its thread stayed outside unseen."""
+        code = (
+            OLDER_KERNEL
+            + """
+import os, threading
+from cip import log
+from cip.confine.confinement import Confinement
+from cip.options import parse_arguments
+log.own_stderr()
+invocation = parse_arguments(sys.argv[2:], "x", cli.host_environment(os.environ))
+confinement = Confinement(invocation.settings, invocation.reference, limited_reads=True)
+ended = threading.Event()
+threading.Thread(target=ended.wait, name="look up slow.example", daemon=True).start()
+try:
+    confinement.require()
+except Exception as error:
+    print(error)
+if "required" in sys.argv:
+    ended.set()
+    confinement.require()
+else:
+    confinement.apply()
+"""
+        )
+
+        def confined(*arguments: str) -> tuple[str, str]:
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(ROOT), "7", *arguments, ACCEPT, self.image],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=True,
+            )
+            return done.stdout, done.stderr
+
+        said, told = confined("required", "--require-sandbox=process")
+        self.assertRegex(said, "^--require-sandbox: expected level process, found .*: look up slow.example; ask again")
+        self.assertEqual(told, "")
+        said, told = confined("applied")
+        self.assertEqual(said, "")
+        self.assertIn("sandbox: none, because a thread of before is still at work outside: look up", told)
+
     def assert_every_thread_confined(self, process: Path) -> None:
         found = []
         for task in (process / "task").iterdir():
