@@ -197,11 +197,12 @@ def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SS
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION
     # a body that is cut is told by its length; a server that forgets to say goodbye is not a broken one
-    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    context.options |= ssl.OP_NO_COMPRESSION | getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if identity.verify:
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # each certificate that is listed is an anchor
+        # each certificate that is listed is an anchor; X509_V_FLAG_POLICY_CHECK: RFC 5280, 4.2.1.11
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(0x80)
+        context.hostname_checks_common_name = False  # RFC 9525: a common name may be anything
         whole = _trust_system(context, whole=whole)
     else:
         context.check_hostname = False

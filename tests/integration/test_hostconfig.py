@@ -13,9 +13,11 @@ import shutil
 import subprocess
 import tempfile
 import unittest
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+
+from cryptography import x509
 
 from cip.model import mediatype
 from tests.support import images
@@ -167,6 +169,27 @@ class CertificatesTest(HostCase):
                 registry = self.registry(code, tls=certificate)
                 self._trust(registry.host)
                 self.require_refused(code, reason, f"docker://{registry.host}/{IMAGE}")
+
+    def test_a_certificate_that_other_clients_refuse_is_refused(self) -> None:
+        """A common name is no host name, whatever stands beside it; who demands policies gets none without them."""
+        mail, uri = x509.RFC822Name("root@localhost"), x509.UniformResourceIdentifier("https://localhost")
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        rows: tuple[tuple[str, Sequence[x509.ExtensionType]], ...] = (
+            ("tls-name-mismatch", ()),
+            *(("tls-name-mismatch", (x509.SubjectAlternativeName([name]),)) for name in (mail, uri)),
+            ("tls-untrusted", (names, x509.PolicyConstraints(0, None))),
+            ("", (names, x509.PolicyConstraints(None, 0))),
+        )
+        for number, (code, extensions) in enumerate(rows):
+            with self.subTest(number, code=code):
+                files = self.authority.server(["localhost"], extensions=extensions)
+                registry = self.registry(f"odd-{number}", tls=files)
+                host = f"localhost:{registry.port}"
+                self._trust(host)
+                if code:
+                    self.require_refused(code, host, f"docker://{host}/{IMAGE}")
+                else:
+                    self.require_served(f"docker://{host}/{IMAGE}")
 
     def test_a_client_certificate_is_shown_where_one_is_installed(self) -> None:
         registry = self.registry(tls=self.authority.server(), client_authority=self.authority.certificate)

@@ -48,13 +48,19 @@ class CertificateAuthority:
         *,
         not_before: datetime.datetime | None = None,
         not_after: datetime.datetime | None = None,
+        extensions: Sequence[x509.ExtensionType] | None = None,
     ) -> CertificateFiles:
-        """Issue a certificate for a server of these host names and addresses; valid today unless times are given."""
-        alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+        """Issue a certificate for a server of these host names and addresses; valid today unless times are given.
+
+        With `extensions` they take the place of the names, of which the first stays as its common name.
+        """
+        if extensions is None:
+            extensions = [x509.SubjectAlternativeName([_alternative(name) for name in names])]
         begin = not_before or _now() - _DAY
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(names[0]), self._name, key.public_key(), begin, not_after or begin + 10 * _DAY)
-        builder = builder.add_extension(alternatives, critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         return self._issue(builder, key, x509.oid.ExtendedKeyUsageOID.SERVER_AUTH, "server")
 
     def client(self, name: str = "tests client") -> CertificateFiles:
