@@ -80,11 +80,20 @@ class Running:
         self._ended = False
 
     def start(self, start: "Callable[[], Popen[bytes]]") -> "Popen[bytes]":
-        """What `start` starts. Under the lock, so that `kill` misses none. Raises OSError behind the end."""
+        """What `start` starts, with no signal blocked. Under the lock, so that `kill` misses none.
+
+        Raises OSError behind the end.
+        """
+        import signal
+
         with self._lock:
             if self._ended:
                 raise OSError(0, "this process ends")
-            child = start()
+            blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the child would inherit it, and keep it
+            try:
+                child = start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             self._children.add(child)
             return child
 
@@ -184,12 +193,10 @@ def run_program(
     `running`. Raises MissingDependencyError with `purpose` ("check a signature") when the program is not
     there, SourceError.
     """
-    import signal
     import subprocess
     import time
 
     deadline = time.monotonic() + timeout
-    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the child would inherit it, and keep it
     try:
         child = running.start(
             lambda: subprocess.Popen(
@@ -209,8 +216,6 @@ def run_program(
         raise MissingDependencyError(argv[0], purpose) from error
     except OSError as error:  # ENOEXEC, E2BIG, EAGAIN
         raise SourceError(f"{argv[0]}: cannot be started: {system_reason(error)}", code=ErrorCode.INTERNAL) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     with child:
         try:
             if isinstance(stdin, bytes) and child.stdin is not None:

@@ -271,7 +271,6 @@ def load_certificate(der: bytes) -> Certificate:
     """The certificate that `der` holds. Raises ValueError saying what is wrong, MissingDependencyError."""
     _require_cryptography()
     from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
 
     signed, outer, _ = parse_der(der).children
     # RFC 5280 4.1: version, serial number, signature, issuer, validity, subject, subjectPublicKeyInfo
@@ -282,21 +281,7 @@ def load_certificate(der: bytes) -> Certificate:
         raise ValueError("a negative serial number")
     require_name(issuer)
     require_name(subject)
-    try:
-        handle = x509.load_der_x509_certificate(der)
-        version, extensions = handle.version, list(handle.extensions)
-    except (
-        ValueError,
-        TypeError,
-        LookupError,  # an extension with a number that `cryptography` has no name for, such as a TLS feature
-        UnsupportedAlgorithm,
-        x509.InvalidVersion,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ) as error:
-        raise ValueError(quote(str(error))) from error
-    if version is not x509.Version.v3:
-        raise ValueError("expected a version 3 certificate")
+    handle, extensions = _load_x509(der)
     critical = frozenset(each.oid.dotted_string for each in extensions if each.critical)
     if critical & _NEVER_CRITICAL:
         raise ValueError(f"extension {min(critical & _NEVER_CRITICAL)} is marked critical, which none may do")
@@ -335,6 +320,29 @@ def load_certificate(der: bytes) -> Certificate:
         name_count=len(names),
         handle=handle,
     )
+
+
+def _load_x509(der: bytes) -> tuple[Any, list[Any]]:
+    """The version 3 certificate as `cryptography` has it, and its extensions. Raises ValueError."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        handle = x509.load_der_x509_certificate(der)
+        version, extensions = handle.version, list(handle.extensions)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,  # an extension with a number that `cryptography` has no name for, such as a TLS feature
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
+        raise ValueError(quote(str(error))) from error
+    if version is not x509.Version.v3:
+        raise ValueError("expected a version 3 certificate")
+    return handle, extensions
 
 
 def _names(names: Sequence[Any], kind: type[Any]) -> tuple[str, ...]:
