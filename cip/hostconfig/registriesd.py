@@ -27,6 +27,8 @@ _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
 _STRING_TAG, _NULL_TAG, _MERGE_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "merge"))
 _SCHEME = r"(?a)(file|https?)://"
+# as url.Parse of Go, which takes any % in a query
+_NO_URL = r"[\x00-\x1f\x7f]|^[^?#]*%(?![0-9A-Fa-f]{2})|#.*%(?![0-9A-Fa-f]{2})"
 _FLOW = rb"[][{}]"
 _DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
 
@@ -94,6 +96,11 @@ class SignatureStores(NamedTuple):
             raise ConfigurationError(
                 f"{section.file} line {section.line}: lookaside",
                 f"expected a URL of scheme file, http or https, found {quote_own(section.lookaside.partition(':')[0])}",
+            )
+        if re.search(_NO_URL, section.lookaside):
+            raise ConfigurationError(
+                f"{section.file} line {section.line}: lookaside",
+                "expected a URL, found a control character, or a % in front of other than two hexadecimal digits",
             )
         return SignatureLocation(section.lookaside, attachments, section.file, bundles)
 

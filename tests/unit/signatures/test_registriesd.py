@@ -162,7 +162,7 @@ class SignatureStoresTest(unittest.TestCase):
                 self._trust(f"docker:\n  quay.io:\n    {text}\n")
 
     def test_a_base_url_is_kept_to_the_letter(self) -> None:  # M10, M11
-        for url in ("http://h/sig", "http://h/sig/", "https://h:1/a%20b?x=y", "file:///a/b"):
+        for url in ("http://h/sig", "http://h/sig/", "https://h:1/a%20b?x=y", "http://h/a?100%", "file:///a/b"):
             with self.subTest(url):
                 self.assertEqual(url, self._place(f"default-docker: {{lookaside: '{url}'}}").lookaside)
 
@@ -178,6 +178,16 @@ class SignatureStoresTest(unittest.TestCase):
                 self._place(f"default-docker:\n  lookaside: {url}")
         unused = "docker: {other.io: {lookaside: 'ftp://h/'}}"
         self.assertEqual(self._fallback(), self._place(unused).lookaside)
+
+    def test_what_no_url_can_have_is_refused_when_it_is_used(self) -> None:
+        for text in ("'file:///a%zz'", "'file:///a%'", "'http://h/a%2'", "'file:///a#%'", r'"file:///a\tb"'):
+            with (
+                self.subTest(text),
+                self.assertRaisesRegex(ConfigurationError, "a.yaml line 2: lookaside: .*a URL, found"),
+            ):
+                self._place(f"default-docker:\n  lookaside: {text}")
+        with self.assertRaisesRegex(ConfigurationError, "expected a URL, found a control character"):
+            self._place("default-docker:\n  lookaside: |\n    file:///a?\n")
 
     def test_a_malformed_file_is_refused_with_its_name_and_line(self) -> None:
         for case, text, reason in (
