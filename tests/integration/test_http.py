@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cip.model.descriptor import Digest, digest_of
+from cip.wire.httpserver import SEND_BUFFER
 from tests.support import images
 from tests.support.parent import MODULE, PATIENCE, ROOT, Answer, Line, Pipes, running
 from tests.support.peers import clean_environment, free_port
 
 ACCEPT = {"default": [{"type": "insecureAcceptAnything"}]}
 REJECT = {"default": [{"type": "reject"}]}
+BEYOND_BUFFERS = 3 * SEND_BUFFER  # bytes; the kernel keeps twice what was asked for at most
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -269,7 +271,7 @@ class Ends(Conversations):
             self.assertEqual(proxy.line.sock.recv(10, socket.MSG_PEEK | socket.MSG_WAITALL), b"HTTP/1.1 2")
 
     def test_a_parent_gone_in_mid_body(self) -> None:
-        big = images.big(self.scratch / "big")
+        big = images.big(self.scratch / "big", size=BEYOND_BUFFERS)
         with running(self.policy, f"oci:{self.scratch}/big:t", status=1) as proxy:
             proxy.line.send(f"GET {blob(big.layer.digest)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             self.assertEqual(len(proxy.line.sock.recv(1000)), 1000)
@@ -286,7 +288,7 @@ class Ends(Conversations):
                     self.assertEqual(proxy.hang_up(), 1)  # within PATIENCE, a twentieth of what we would wait
 
     def test_a_signal_while_the_parent_does_not_read(self) -> None:
-        big = images.big(self.scratch / "big")
+        big = images.big(self.scratch / "big", size=BEYOND_BUFFERS)
         for number in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(number.name), running(self.policy, f"oci:{self.scratch}/big:t", status=-number) as proxy:
                 proxy.line.send(f"GET {blob(big.layer.digest)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -295,7 +297,7 @@ class Ends(Conversations):
                 self.assertEqual(proxy.wait(), -number)
 
     def test_a_slow_parent_gets_everything(self) -> None:
-        big = images.big(self.scratch / "big")
+        big = images.big(self.scratch / "big", size=BEYOND_BUFFERS)
         with running(self.policy, "--stall-timeout=1", "--idle-timeout=1", f"oci:{self.scratch}/big:t") as proxy:
             proxy.line.send(f"GET {blob(big.layer.digest)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             time.sleep(1.5)  # longer than the clocks that watch the source
