@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .. import log
 from ..content import require_time
@@ -25,10 +25,14 @@ _LOOKASIDES = ("lookaside", "sigstore", "lookaside-staging", "sigstore-staging")
 Node = Any  # a node of yaml: the classes are known only where it is imported
 _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
-_STRING_TAG, _NULL_TAG, _MERGE_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "merge"))
+_CORE_TAGS = "tag:yaml.org,2002:"
+_STRING_TAG, _NULL_TAG, _MERGE_TAG = (f"{_CORE_TAGS}{name}" for name in ("str", "null", "merge"))
 _SCHEME = r"(?a)(file|https?)://"
 # as url.Parse of Go, which takes any % in a query
-_NO_URL = r"[\x00-\x1f\x7f]|^[^?#]*%(?![0-9A-Fa-f]{2})|#.*%(?![0-9A-Fa-f]{2})"
+_NO_URL = (
+    r"[\x00-\x1f\x7f]|^[^?#]*%(?![0-9A-Fa-f]{2})|#.*%(?![0-9A-Fa-f]{2})"
+    r"|^[a-z]+://[^/?#]*[^A-Za-z0-9._:~!$&'()*+,;=%@/?#-][^/?#]*@"  # of user information
+)
 _FLOW = rb"[][{}]"
 _DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
 
@@ -100,7 +104,7 @@ class SignatureStores(NamedTuple):
         if re.search(_NO_URL, section.lookaside):
             raise ConfigurationError(
                 f"{section.file} line {section.line}: lookaside",
-                "expected a URL, found a control character, or a % in front of other than two hexadecimal digits",
+                "expected a URL, found a character or an escape that none can have there",
             )
         return SignatureLocation(section.lookaside, attachments, section.file, bundles)
 
@@ -226,6 +230,29 @@ def _parse_file(path: str, data: bytes) -> Iterator[tuple[str | None, Section]]:
                 yield scope, _parse_section(path, section, f"docker: {quote_own(scope)}")
 
 
+def _loader(yaml: Any) -> Any:
+    """PyYAML's loader without what it passes over and Go refuses: other directives, and tags that do not fit."""
+
+    def refuse(mark: Any, what: str) -> NoReturn:
+        raise yaml.MarkedYAMLError(problem=what, problem_mark=mark)
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def scan_directive(self) -> Any:
+            token = super().scan_directive()
+            if token.name != "TAG" and (token.name, token.value) != ("YAML", (1, 1)):
+                refuse(token.start_mark, "a directive other than %YAML 1.1 and %TAG")
+            return token
+
+        def compose_scalar_node(self, anchor: Any) -> Any:
+            event = self.peek_event()
+            tag = str(event.tag or "")
+            if tag.startswith(_CORE_TAGS) and tag != _STRING_TAG:
+                refuse(event.start_mark, "a tag that says what a word is, expected none but !!str")
+            return super().compose_scalar_node(anchor)
+
+    return Loader
+
+
 def _compose(path: str, data: bytes) -> Node | None:
     try:
         import yaml
@@ -237,7 +264,7 @@ def _compose(path: str, data: bytes) -> Node | None:
         if depth > _DEPTH:
             raise ConfigurationError(path, "not valid YAML: nested too deep")
     try:
-        return yaml.compose(_TimedText(data.decode("utf-8")), Loader=yaml.SafeLoader)
+        return yaml.compose(_TimedText(data.decode("utf-8")), Loader=_loader(yaml))
     except UnicodeDecodeError as error:
         raise ConfigurationError(path, f"not valid UTF-8 at byte {error.start}") from error
     except yaml.MarkedYAMLError as error:

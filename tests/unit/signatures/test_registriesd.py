@@ -162,7 +162,14 @@ class SignatureStoresTest(unittest.TestCase):
                 self._trust(f"docker:\n  quay.io:\n    {text}\n")
 
     def test_a_base_url_is_kept_to_the_letter(self) -> None:  # M10, M11
-        for url in ("http://h/sig", "http://h/sig/", "https://h:1/a%20b?x=y", "http://h/a?100%", "file:///a/b"):
+        for url in (
+            "http://h/sig",
+            "http://h/sig/",
+            "https://h:1/a%20b?x=y",
+            "http://h/a?100%",
+            "http://u:p%40@h/é",
+            "file:///a/b",
+        ):
             with self.subTest(url):
                 self.assertEqual(url, self._place(f"default-docker: {{lookaside: '{url}'}}").lookaside)
 
@@ -180,13 +187,20 @@ class SignatureStoresTest(unittest.TestCase):
         self.assertEqual(self._fallback(), self._place(unused).lookaside)
 
     def test_what_no_url_can_have_is_refused_when_it_is_used(self) -> None:
-        for text in ("'file:///a%zz'", "'file:///a%'", "'http://h/a%2'", "'file:///a#%'", r'"file:///a\tb"'):
+        for text in (
+            "'file:///a%zz'",
+            "'file:///a%'",
+            "'http://h/a%2'",
+            "'file:///a#%'",
+            r'"file:///a\tb"',
+            "'http://é:w@h/'",
+        ):
             with (
                 self.subTest(text),
                 self.assertRaisesRegex(ConfigurationError, "a.yaml line 2: lookaside: .*a URL, found"),
             ):
                 self._place(f"default-docker:\n  lookaside: {text}")
-        with self.assertRaisesRegex(ConfigurationError, "expected a URL, found a control character"):
+        with self.assertRaisesRegex(ConfigurationError, "expected a URL, found a character"):
             self._place("default-docker:\n  lookaside: |\n    file:///a?\n")
 
     def test_a_malformed_file_is_refused_with_its_name_and_line(self) -> None:
@@ -206,6 +220,11 @@ class SignatureStoresTest(unittest.TestCase):
             ("no boolean", "default-docker:\n  use-sigstore-attachments: maybe", "true or false, found 'maybe'"),
             ("quoted boolean", "default-docker:\n  use-sigstore-attachments: 'true'", "true or false"),
             ("boolean as a text", "default-docker:\n  use-sigstore-attachments: !!str true", "true or false"),
+            ("number by tag", "default-docker:\n  lookaside: !!int http://h", "line 2: a tag that says what a word is"),
+            ("boolean by tag", "default-docker:\n  use-sigstore-attachments: !!bool yes", "line 2: a tag that says"),
+            ("nothing by tag", "default-docker:\n  lookaside: !!null http://h", "line 2: a tag that says"),
+            ("later version", "%YAML 1.2\n---\ndocker: {}", "line 1: a directive other than %YAML 1.1"),
+            ("directive", "%FOO a\n---\ndocker: {}", "line 1: a directive other than %YAML 1.1"),
             ("boolean in mixed case", "default-docker:\n  use-sigstore-attachments: tRue", "true or false"),
             ("key twice", "docker: {}\ndocker: {}", "line 2: the file: the key 'docker' occurs twice"),
             ("scope twice", "docker:\n  a.io: {}\n  a.io: {}", "line 3: docker: the key 'a.io' occurs twice"),
