@@ -358,7 +358,7 @@ class Launcher(unittest.TestCase):
 
 
 def code_of(source: str) -> str:
-    """The statements with their lines, without docstrings and the annotations of functions and variables."""
+    """The statements with their lines, without docstrings, imports for type checkers and most annotations."""
     tree = ast.parse(source)
     for node in list(ast.walk(tree)):
         if not isinstance(node, ast.ClassDef):  # what is annotated there is a field
@@ -366,7 +366,9 @@ def code_of(source: str) -> str:
                 if isinstance(block, list):
                     block[:] = [_without_annotation(each) for each in block]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Expr(ast.Constant(None), lineno=node.body[0].lineno)
+            node.body[:1] = [] if len(node.body) > 1 else [ast.Expr(ast.Constant(None), lineno=node.body[0].lineno)]
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass(lineno=node.body[0].lineno)]
         if isinstance(node, ast.FunctionDef):
             node.returns = None
         if isinstance(node, ast.arg):
