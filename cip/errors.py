@@ -149,9 +149,10 @@ def redacted(text: str) -> str:
 
 def quote(text: object) -> str:
     """Outside text for a message: no secrets, `repr`, cut to `QUOTE_LIMIT` characters; no control byte survives."""
-    if isinstance(text, bytes):  # as `repr` writes them, a secret would be overlooked
-        text = text.decode("latin-1")
-    return _cut(repr(_redact(text)) if isinstance(text, str) else _redact(repr(text)))
+    # as `repr` writes bytes, a secret would be overlooked; what it escapes may be one only then
+    said = text.decode("latin-1") if isinstance(text, bytes) else text
+    shown = repr(_redact(said) if isinstance(said, str) else said)
+    return _cut(shown if isinstance(said, str) and "\\" not in shown else _redact(shown))
 
 
 def quote_own(text: object) -> str:

@@ -146,6 +146,18 @@ class SecretsTest(unittest.TestCase):
             self.addCleanup(redact_with, str)
             self.assertEqual(quote(b"HTTP " + held.encode()), "'HTTP [redacted]'")
 
+    def test_what_an_escape_of_ours_would_write_is_hidden(self) -> None:
+        self.addCleanup(redact_with, str)
+        for held, said in (
+            (r"w0rd\\with\\two", r"w0rd\with\two"),
+            (r"ab\ncdefgh", "ab\ncdefgh"),
+            (r"ab\x01cdefgh", "ab\x01cdefgh"),
+            (r"ab\u200bcdefgh", "ab\u200bcdefgh"),
+            (r"ab\'cd\'ef", "ab'cd'ef\""),
+        ):
+            redact_with(self.kept(held).redact)
+            self.assertTrue(no_run(held, quote(f"denied for {said}")), held)
+
     def test_a_password_that_is_no_utf_8_is_one(self) -> None:
         secrets = Secrets()
         secrets.keep_sent(["Basic " + base64.b64encode(b"u:p\xffssw\xf6rd!!").decode()], b"")
