@@ -286,7 +286,7 @@ def _find_image(text: str, name: StorageName, stores: Sequence[Store], platform:
             right = image.id == name.image_id and (named is None or _has_repository(image, named))
         else:
             right = str(named) in image.names
-        if right and found is None:
+        if right and (found is None or found.store is store):  # of two in one store the last one counts
             found = _Found(image, store, named)
         if candidate is None and not name.image_id and _keeps(image, named):
             candidate = _Found(image, store, named)

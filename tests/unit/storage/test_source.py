@@ -196,6 +196,10 @@ class Finding(StorageTestCase):
             with self.subTest(name):
                 self.assertEqual(self.open(name).manifest(None).data, self.manifest)
 
+    def test_of_two_images_with_one_name_the_last_counts(self) -> None:
+        _, last = self.storage.add(NAME, [BASE])
+        self.assertEqual(self.open().manifest(None).data, last)
+
     def test_what_is_not_there_is_a_missing_image(self) -> None:
         image_id = str(self.storage.images[0]["id"])
         digest = digest_of(self.manifest)
