@@ -68,11 +68,11 @@ class HelperTestCase(LeakCheckedTestCase):
         self.fail("the helper does not run")
 
     def stop(self, pid: int) -> None:
-        """Stop it, and wait until it is: the kernel continues none that only will be."""
+        """Stop it, and wait until all its threads are: the kernel continues none that only will be."""
         os.kill(pid, signal.SIGSTOP)
         self.addCleanup(self.go_on, pid)
         until = time.monotonic() + PATIENCE
-        while "\nState:\tT" not in Path(f"/proc/{pid}/status").read_text():
+        while not all("\nState:\tT" in each.read_text() for each in Path("/proc").glob(f"{pid}/task/*/status")):
             self.assertLess(time.monotonic(), until, "it does not stop")
             time.sleep(0.01)
 
