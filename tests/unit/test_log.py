@@ -105,46 +105,28 @@ class LogLines(unittest.TestCase):
 
     def test_a_terminal_that_nobody_reads_stops_nothing(self) -> None:
         skip_where_asked("terminal")  # a root without /dev/pts has none
-        code = (
-            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cip import log; log.own_stderr(); "
-            "[log.error('x' * (number * 37 % 4000)) for number in range(2000)]; print(log._Stream.dropped > 0)"
-        )
-        far, near = os.openpty()
-        self.addCleanup(os.close, far)
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", code],
-                stdout=subprocess.PIPE,
-                stderr=near,
-                text=True,
-                timeout=30,
-                check=True,
-            )
-        finally:
-            os.close(near)
-        self.assertEqual(done.stdout, "True\n")
+        code = "[log.error('x' * (number * 37 % 4000)) for number in range(2000)]; print(log._Stream.dropped > 0)"
+        self.assertEqual(self.printed(code, *os.openpty()), "True\n")
 
     def test_another_writer_on_the_same_pipe_cannot_make_us_wait(self) -> None:
         code = (
-            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from cip import log; log.own_stderr(); "
-            "import select; select.poll = lambda: type('P', (), {'register': lambda *_: None, "
+            "import os, select; select.poll = lambda: type('P', (), {'register': lambda *_: None, "
             "'poll': lambda *_: [1]})(); [log.error('x' * 1000) for _ in range(200)]; print(log._Stream.dropped > 0, "
             "os.get_blocking(2))"
         )
-        full, end = os.pipe()
-        self.addCleanup(os.close, full)
+        self.assertEqual(self.printed(code, *os.pipe()), "True True\n")
+
+    def printed(self, code: str, unread: int, stderr: int) -> str:
+        """What a child prints that runs `code` with the log on `stderr`, at whose other end `unread` nobody reads."""
+        self.addCleanup(os.close, unread)
+        start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cip import log; log.own_stderr(); "
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", code],
-                stdout=subprocess.PIPE,
-                stderr=end,
-                text=True,
-                timeout=30,
-                check=True,
-            )
+            command = [sys.executable, "-I", "-c", start + code]
+            return subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=30, check=True
+            ).stdout
         finally:
-            os.close(end)
-        self.assertEqual(done.stdout, "True True\n")
+            os.close(stderr)
 
 
 if __name__ == "__main__":
