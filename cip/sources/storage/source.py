@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ...model.signature import RawSignature
 
 LAYER_LIMIT = 1000  # layers below each other; overlay mounts take 500
+NAME_LIMIT = 100_000  # names like the one that is asked for, which are held while the right one is looked for
 SIGNATURES_LIMIT = 4 * 1024 * 1024  # bytes of all signatures of one manifest
 SIGNATURE_COUNT_LIMIT = 127  # signatures of one manifest (decisions.md section 2)
 _TOP_MANIFEST = "manifest"
@@ -267,6 +268,24 @@ def _images(stores: Sequence[Store]) -> Iterator[tuple[StoredImage, Store]]:
     return ((image, store) for store in stores for image in store.images())
 
 
+def _owning_images(text: str, stores: Sequence[Store], repository: str) -> Iterator[tuple[StoredImage, Store]]:
+    """All images, of whose names in `repository` only those are left that no later image of the store has.
+
+    The library takes a name away from an image when another one gets it.
+    """
+    part = repository.rpartition("/")[2]
+    for store in stores:
+        owners: dict[int, int] = {}  # hashes, because the names may be as long as the list
+        for number, image in enumerate(store.images()):
+            owners |= dict.fromkeys((hash(name) for name in image.names if part in name), number)
+            if len(owners) > NAME_LIMIT:
+                why = f"more than {NAME_LIMIT} names in {store.root} hold {part}"
+                raise InvalidDocumentError(text, why, code=ErrorCode.LIMIT_EXCEEDED)
+        for number, image in enumerate(store.images()):
+            names = tuple(name for name in image.names if owners.get(hash(name), number) == number)
+            yield image._replace(names=names), store
+
+
 def _find_id(prefix: str, stores: Sequence[Store]) -> str | None:
     """The one image id that starts with `prefix`."""
     found: set[str] = set()
@@ -277,16 +296,16 @@ def _find_id(prefix: str, stores: Sequence[Store]) -> str | None:
 
 
 def _find_image(text: str, name: StorageName, stores: Sequence[Store], platform: PlatformOptions) -> _Found | None:
-    """The image that `name` names (images.md 4.2, steps 4 and 5); lists are read to their ends, seldom twice."""
+    """The image that `name` names (images.md 4.2, steps 4 and 5)."""
     named = name.named
     found: _Found | None = None
     candidate: _Found | None = None
-    for image, store in _images(stores):
+    for image, store in _images(stores) if named is None else _owning_images(text, stores, named.name):
         if name.image_id:
             right = image.id == name.image_id and (named is None or _has_repository(image, named))
         else:
             right = str(named) in image.names
-        if right and (found is None or found.store is store):  # of two in one store the last one counts
+        if right and (found is None or found.store is store):  # of two with one id in a store the last one counts
             found = _Found(image, store, named)
         if candidate is None and not name.image_id and _keeps(image, named):
             candidate = _Found(image, store, named)
@@ -294,7 +313,7 @@ def _find_image(text: str, name: StorageName, stores: Sequence[Store], platform:
         return found
     instance = _chosen_instance(text, candidate, named.digest, platform)
     if instance is not None and str(instance) not in candidate.image.manifests:
-        for image, store in _images(stores):
+        for image, store in _owning_images(text, stores, named.name):
             if str(instance) in image.manifests and _keeps(image, named):
                 return _Found(image, store, named)
     return candidate

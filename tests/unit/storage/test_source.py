@@ -17,6 +17,7 @@ from cip.errors import (
     ConfigurationError,
     ContentMismatchError,
     ErrorCode,
+    ImageAbsentError,
     InvalidReferenceError,
     NotFoundError,
     SignatureError,
@@ -199,6 +200,11 @@ class Finding(StorageTestCase):
     def test_of_two_images_with_one_name_the_last_counts(self) -> None:
         _, last = self.storage.add(NAME, [BASE])
         self.assertEqual(self.open().manifest(None).data, last)
+        repository = NAME.rpartition(":")[0]
+        self.assertEqual(self.open(f"{repository}@{digest_of(last)}").manifest(None).data, last)
+        for name in (f"{repository}@{digest_of(self.manifest)}", f"{NAME}@{self.storage.images[0]['id']}"):
+            with self.subTest(name), self.assertRaises(ImageAbsentError):  # its name was taken away
+                self.open(name)
 
     def test_what_is_not_there_is_a_missing_image(self) -> None:
         image_id = str(self.storage.images[0]["id"])
@@ -235,8 +241,8 @@ class Finding(StorageTestCase):
             ]
         )
         digest = digest_of(index)
-        for record in self.storage.images:
-            record["names"] = ["localhost/multi:1"]
+        for number, record in enumerate(self.storage.images):
+            record["names"] = [f"localhost/multi:{number}"]
             key = f"manifest-{digest}"
             record["big-data-names"] = [*record["big-data-names"], key]  # type: ignore[misc]
             record["big-data-digests"] = {**record["big-data-digests"], key: str(digest)}  # type: ignore[dict-item]
