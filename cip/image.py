@@ -23,7 +23,7 @@ from .sources.base import BlobAccess, ImageSource, OpenBlob
 
 if TYPE_CHECKING:
     from .model.convert import Converted
-    from .readahead import ReadAhead
+    from .readahead.schedule import ReadAhead
     from .referrers import ImageReferrers
 
 

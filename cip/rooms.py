@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .net.socks import open_socks as open_socks
     from .partial.store import open_part_store as open_part_store
     from .programs import DirectPrograms as DirectPrograms
-    from .readahead import ReadAhead as ReadAhead
+    from .readahead.schedule import ReadAhead as ReadAhead
     from .referrers import ImageReferrers as ImageReferrers
     from .referrers import find_bundles as find_bundles
     from .registry.referrers import RegistryReferrers as RegistryReferrers
@@ -224,7 +224,7 @@ OFFERS = (
     Offer("registry.referrers", "referrers", _dependency, "RegistryReferrers"),
     Offer("sources.layoutreferrers", "referrers", _dependency, "LayoutReferrers"),
     Offer("wire.referrers", "/referrers", _dependency, "answer_referrers"),
-    Offer("readahead", "--read-ahead", UsageError, "ReadAhead"),
+    Offer("readahead.schedule", "--read-ahead", UsageError, "ReadAhead"),
     Offer("early", "an early connection", UsageError, "dial_early"),
     Offer("net.socks", "proxies by SOCKS 5", _dependency, "open_socks"),
     Offer("net.nestedtls", "tls within tls, through a proxy that is spoken to by https", _dependency, "NestedTls"),

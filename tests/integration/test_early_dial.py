@@ -166,7 +166,7 @@ class Loaded(unittest.TestCase):
         "cip.model.platform",
         "cip.model.signature",
         "cip.net.tunnel",
-        "cip.readahead",
+        "cip.readahead.schedule",
         "cip.referrers",
         "cip.registry.answers",
         "cip.registry.blob",

@@ -13,7 +13,8 @@ from unittest import mock
 from cip.content import WAITS, BlobReader, BytesReader, Waits
 from cip.errors import ContentMismatchError, NetworkError
 from cip.model.descriptor import Descriptor, Digest, digest_of
-from cip.readahead import BLOCK, CONNECTIONS, FIRST_FILL, IMAGES, LAYERS, OTHERS, ReadAhead, _Process
+from cip.readahead.held import BLOCK, Handed
+from cip.readahead.schedule import CONNECTIONS, FIRST_FILL, IMAGES, LAYERS, OTHERS, ReadAhead
 from cip.sources.base import BlobAccess
 
 
@@ -103,16 +104,16 @@ def _settle(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped
 class ThreadCheckedCase(unittest.TestCase):
     def setUp(self) -> None:
         self.before = threading.active_count()
-        self.handed = _Process.handed
+        self.handed = Handed.unread
         self.made: list[ReadAhead] = []
 
     def tearDown(self) -> None:
         for ahead in self.made:
             ahead.close()
         self.assertTrue(_settle(lambda: threading.active_count() == self.before), threading.enumerate())
-        if _Process.handed != self.handed:
+        if Handed.unread != self.handed:
             gc.collect()  # which costs as much as all else here
-        self.assertEqual(_Process.handed, self.handed)
+        self.assertEqual(Handed.unread, self.handed)
 
     def image(self, count: int, size: int = 10_000) -> _Image:
         return _Image([bytes([index]) * size for index in range(count)])
@@ -188,7 +189,8 @@ class ReadAheadCase(ThreadCheckedCase):
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         self.made.append(ahead)
         counted = mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start)
-        with counted as start, mock.patch("cip.readahead.IDLE_SECONDS", 30):  # or a pause of this process lets them end
+        patient = mock.patch("cip.readahead.schedule.IDLE_SECONDS", 30)  # or a pause of this process lets them end
+        with counted as start, patient:
             for digest in image.order:
                 reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
                 self.assertEqual(_read(reader), image.blobs[digest])
@@ -485,12 +487,12 @@ class UnknownParentCase(ThreadCheckedCase):
         for digest in image.order:
             readers.append(ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED))
             _settle(lambda: all(each.is_whole for each in ahead._early.values()))
-            held = _Process.handed + sum(each.reserved for each in ahead._early.values())
+            held = Handed.unread + sum(each.reserved for each in ahead._early.values())
             self.assertLessEqual(held, 4 * FIRST_FILL)
         for digest, reader in zip(image.order, readers, strict=True):
             self.assertEqual(_read(reader), image.blobs[digest])
             reader.close()
-        self.assertEqual(_Process.handed, self.handed)
+        self.assertEqual(Handed.unread, self.handed)
         ahead.close()
 
     def test_many_images_hold_no_more_than_a_few_asked_last(self) -> None:
@@ -515,7 +517,7 @@ class UnknownParentCase(ThreadCheckedCase):
             for digest in image.order:
                 readers.append(ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED))
                 _settle(lambda ahead=ahead: all(each.is_whole for each in ahead._early.values()))
-        self.assertLessEqual(_Process.handed, 2 * limit + OTHERS)
+        self.assertLessEqual(Handed.unread, 2 * limit + OTHERS)
         for reader in readers:
             reader.close()
 

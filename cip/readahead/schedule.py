@@ -23,15 +23,16 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
-from . import log
-from .content import WAITS, BlobReader, new_buffer, start_thread
-from .errors import CipError, ContentMismatchError, NetworkError
-from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
-from .sources.base import BlobAccess, OpenBlob
+from .. import log
+from ..content import WAITS, BlobReader, start_thread
+from ..errors import CipError
+from ..model.descriptor import Descriptor, Digest
+from ..sources.base import BlobAccess, OpenBlob
+from .held import EarlyBlob, Handed, ToldReader
 
 CONNECTIONS = 3
 IMAGES = 2  # of one process that read ahead
@@ -39,7 +40,6 @@ LAYERS = 16  # that are on their way or have arrived, and were not asked for yet
 LEFT_BEHIND = 2 * LAYERS  # places; a parent that asks for several at a time may swap some
 FIRST_FILL = 1024 * 1024  # bytes per blob before it is the next one
 OTHERS = 3 * FIRST_FILL  # bytes of all but the next one; the rest of them waits in the kernel
-BLOCK = 128 * 1024  # bytes read at once; a buffer that is the system's again when it was handed out
 IDLE_SECONDS = 0.2  # after which a thread without a layer ends
 
 
@@ -66,20 +66,20 @@ class ReadAhead:
         self._places = {digest: place for place, digest in enumerate(self._order)}
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        self._queue: deque[_EarlyBlob] = deque()  # for threads that are idle
+        self._queue: deque[EarlyBlob] = deque()  # for threads that are idle
         self._idle = 0  # threads without a blob
         self._closed = False
         # For each place the next one at or behind it whose layer was neither asked for nor given up, as far as known.
         self._wanted = list(range(len(self._order) + 1))
         self._following = len(self._order)  # the place behind the layer that the parent asked for last
         self._asked: set[Digest] = set()  # up to one more than LAYERS
-        self._early: dict[Digest, _EarlyBlob] = {}
+        self._early: dict[Digest, EarlyBlob] = {}
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """The blob: the one on its way if there is one, else a fresh one. Raises as `ImageSource.open_blob`."""
         digest = descriptor.digest
         if digest in self._places:
-            _Process.use(self)
+            _Recent.use(self)
         with self._lock:
             early = self._early.pop(digest, None)
             self._give_up_failed()
@@ -97,7 +97,7 @@ class ReadAhead:
         if reader is not None:
             return reader
         reader = self._open_blob(descriptor, access)
-        return reader if self._at_once == self._most_at_once else _ToldReader(reader, self._answered)
+        return reader if self._at_once == self._most_at_once else ToldReader(reader, self._answered)
 
     def close(self) -> None:
         """Read nothing more ahead."""
@@ -122,13 +122,13 @@ class ReadAhead:
                 self._at_once += 1
                 self._begin_following()
 
-    def _run(self, early: _EarlyBlob | None) -> None:
+    def _run(self, early: EarlyBlob | None) -> None:
         """A thread: one blob after the other."""
         while early is not None:
             early.run()
             early = self._next()
 
-    def _next(self) -> _EarlyBlob | None:
+    def _next(self) -> EarlyBlob | None:
         """The next blob for a thread that reads no more of its last one; None when it is not needed any more."""
         with self._work:
             self._idle += 1
@@ -140,7 +140,7 @@ class ReadAhead:
                     return None
             return self._queue.popleft()
 
-    def _start(self, early: _EarlyBlob) -> None:
+    def _start(self, early: EarlyBlob) -> None:
         """Give a blob to an idle thread or to a new one; with the lock held. Raises CipError when there is none."""
         if self._idle:
             self._idle -= 1
@@ -203,7 +203,7 @@ class ReadAhead:
         early, underway = self._early, 0
         first = place = self._next_wanted(self._following)
         # A parent that reads one blob after the other has one of them; one that opens many leaves them all in memory.
-        others = max(0, _Process.handed - self._limit)
+        others = max(0, Handed.unread - self._limit)
         for digest, each in early.items():  # one pass, for each layer comes here twice
             if each.failed:
                 return
@@ -217,7 +217,7 @@ class ReadAhead:
             more = 0 if is_next else self._first_fill
             if underway >= self._at_once or len(early) >= LAYERS or others + more > self._others:
                 break
-            begun = _EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill, self._answered)
+            begun = EarlyBlob(self._open_blob, self._layers[digest], self._access, self._first_fill, self._answered)
             try:
                 self._start(begun)
             except CipError as error:
@@ -231,18 +231,11 @@ class ReadAhead:
             following.allow(self._limit)
 
 
-class _Process:
-    """What all images of this process have together; safe from any thread."""
+class _Recent:
+    """The images of this process that read ahead; safe from any thread."""
 
     lock = threading.Lock()
-    handed = 0  # bytes that the parent was handed and has not read
-    images: ClassVar[list[weakref.ref[ReadAhead]]] = []  # that read ahead, the one asked last at the end
-
-    @classmethod
-    def hand(cls, count: int) -> None:
-        """So many bytes more were handed over, or fewer."""
-        with cls.lock:
-            cls.handed += count
+    images: ClassVar[list[weakref.ref[ReadAhead]]] = []  # the one asked last at the end
 
     @classmethod
     def use(cls, image: ReadAhead) -> None:
@@ -252,215 +245,3 @@ class _Process:
             left = cls.images.pop(0)() if len(cls.images) > IMAGES else None
         if left is not None:
             left.forget()
-
-
-class _Block:
-    """Bytes on their way: those before `filled` are there, those before `taken` were handed out."""
-
-    def __init__(self, size: int) -> None:
-        self.data = new_buffer(size)
-        self.filled = self.taken = 0
-
-
-class _ToldReader:
-    """A blob that tells its first bytes."""
-
-    def __init__(self, reader: BlobReader, tell: Callable[[], object]) -> None:
-        self._reader = reader
-        self._tell: Callable[[], object] | None = tell
-        self.blame, self.restart, self.close = reader.blame, reader.restart, reader.close
-
-    @property
-    def size(self) -> int:
-        """Bytes in the whole blob as the source states it."""
-        return self._reader.size
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """The next bytes."""
-        count = self._reader.readinto(buffer)
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
-        return count
-
-
-class _EarlyBlob:
-    """One blob that nobody has asked for yet; once taken, a reader."""
-
-    def __init__(
-        self, open_blob: OpenBlob, descriptor: Descriptor, access: BlobAccess, fill: int, answered: Callable[[], object]
-    ) -> None:
-        self.access = access
-        self._open_blob = open_blob
-        self._answered = answered
-        self._descriptor = descriptor
-        self._digest = descriptor.digest
-        self._fill = fill
-        self._changed = threading.Condition()
-        self._blocks: deque[_Block] = deque()
-        self._held = 0  # bytes that were read early
-        self._unread = 0  # of them those that are still here
-        self._reader: BlobReader | None = None
-        self._error: CipError | None = None
-        self._ended = False
-        self._taken = False
-        self._closed = False
-        self._idle = False  # no thread will touch anything any more
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it is in the buffer; a registry has its connection back then."""
-        return self._ended and self._idle
-
-    @property
-    def failed(self) -> bool:
-        """Whether it has to be asked for again."""
-        return self._error is not None
-
-    @property
-    def reserved(self) -> int:
-        """Bytes that it has or may still fill."""
-        return self._held if self.is_whole else self._fill
-
-    def allow(self, fill: int) -> None:
-        """Let the buffer grow to `fill` bytes."""
-        with self._changed:
-            self._fill = max(self._fill, fill)
-            self._changed.notify_all()
-
-    def take(self) -> BlobReader | None:
-        """This blob for the parent; None when it failed before the parent wanted it.
-
-        Raises what opening it raises while the parent waits: asking again then would take all of its time twice. What
-        reading raises from then on is raised by `readinto`.
-        """
-        with self._changed:
-            failed = self._error
-            self._taken = True
-            _Process.hand(self._unread)
-            self._changed.notify_all()
-            while self._reader is None and not self._idle:
-                self._changed.wait()
-            opened = self._reader is not None and self._error is None
-        if opened:
-            return self
-        self.close()
-        if failed is None and self._error is not None:
-            raise self._error
-        log.debug("read-ahead of %s failed: %s; asking again", self._digest, self._error)
-        return None
-
-    @property
-    def size(self) -> int:
-        """Bytes in the whole blob as the source states it."""
-        return self._opened().size
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """What was read early, then the rest from the source."""
-        with self._changed:
-            while not self._blocks and not self._idle:
-                self._changed.wait()
-            if self._blocks:
-                return self._pop(buffer)
-            if self._closed:
-                raise NetworkError(f"blob {self._digest}: closed while it was read", digest=str(self._digest))
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return 0
-        return self._opened().readinto(buffer)
-
-    def restart(self, error: ContentMismatchError) -> bool:
-        """Begin again elsewhere, if the source can; what was read early is as wrong as the rest."""
-        with self._changed:
-            while not self._idle:
-                self._changed.wait()
-            self._blocks.clear()
-            self._count(-self._unread)
-            self._ended = False
-            self._error = None
-        return self._opened().restart(error)
-
-    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Who served the wrong bytes."""
-        return self._opened().blame(error)
-
-    def close(self) -> None:
-        """Stop the thread and release the blob."""
-        with self._changed:
-            self._closed = True
-            self._blocks.clear()
-            self._count(-self._unread)
-            reader = self._reader
-            self._changed.notify_all()
-        if reader is not None:
-            reader.close()
-
-    def _opened(self) -> BlobReader:
-        if self._reader is None:
-            raise NetworkError(f"blob {self._digest}: not open", digest=str(self._digest))
-        return self._reader
-
-    def _count(self, count: int) -> None:
-        """So many bytes more in the buffer; called with the lock held."""
-        self._unread += count
-        if self._taken:
-            _Process.hand(count)
-
-    def _pop(self, buffer: memoryview) -> int:
-        block = self._blocks[0]
-        count = min(block.filled - block.taken, len(buffer))
-        buffer[:count] = block.data[block.taken : block.taken + count]
-        block.taken += count
-        self._count(-count)
-        if block.taken == block.filled:
-            self._blocks.popleft()  # it may be filled further, and comes back then
-        return count
-
-    def run(self) -> None:
-        """Read until it ends or is taken; called by one thread, once."""
-        try:
-            self._read_early()
-        except CipError as error:
-            self._error = error
-        finally:
-            with self._changed:
-                self._idle = True
-                reader = self._reader if self._closed else None
-                self._changed.notify_all()
-            if reader is not None:
-                reader.close()
-
-    def _read_early(self) -> None:
-        reader = _ToldReader(self._open_blob(self._descriptor, self.access), self._answered)
-        with self._changed:
-            self._reader = reader
-            self._changed.notify_all()
-        size = self._descriptor.size
-        block = _Block(BLOCK if size == UNKNOWN_SIZE else min(BLOCK, size + 1))
-        while self._wait_for_room():
-            if block.filled == len(block.data):  # before the next is made: a read of a byte must cost a byte
-                block = _Block(BLOCK)
-            count = reader.readinto(block.data[block.filled :])
-            with self._changed:
-                if self._closed:
-                    return
-                if not count:
-                    self._ended = True
-                    return
-                if not self._blocks or self._blocks[-1] is not block:
-                    self._blocks.append(block)
-                block.filled += count
-                self._held += count
-                self._count(count)
-                self._changed.notify_all()
-
-    def _wait_for_room(self) -> bool:
-        """Whether to read on: not once the parent reads itself. What is complete has its end still to be read."""
-        with self._changed:
-            while self._held >= self._fill and self._held != self._descriptor.size and not self._is_released():
-                self._changed.wait()
-            return not self._is_released()
-
-    def _is_released(self) -> bool:
-        return self._taken or self._closed
