@@ -82,7 +82,7 @@ class SourceOpener:
         """
         source = self._open_registry(early.reference, early.registries)
         self._early = early.reference, source
-        source.dial(early.dial)
+        early.dial(self.registry_session().network, source.first_route())
         self._call_off = early.call_off
 
     def before_confinement(self) -> None:

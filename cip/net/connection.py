@@ -27,7 +27,6 @@ from .url import Origin
 
 IDLE_SECONDS = 60.0  # an idle connection is not used again after that
 IDLE_LIMIT = 16  # connections, where one route may not have more
-FAILED_SECONDS = 3.0  # for which the failure of a connection that was expected is that of its first user
 
 
 class Route(NamedTuple):
@@ -161,15 +160,14 @@ class Connection(http.client.HTTPConnection):
 
 
 def judge(route: Route, address: Address | None, reached: frozenset[AddressClass] | None) -> None:
-    """Return only if the address may be connected to; a proxy is ours and may be anywhere. Raises SourceError."""
-    if route.proxy is None and address is not None:
-        require_allowed(route.origin, address.text, address.kind, reached)
+    """Return only if the address may be connected to. Raises SourceError.
 
-
-def judge_name(route: Route, reached: frozenset[AddressClass] | None) -> None:
-    """The same for what a proxy will resolve: all that can be judged is the text. Raises SourceError."""
+    A proxy is ours and may be anywhere; of what it will resolve all that can be judged is the text.
+    """
     if route.proxy is not None:
         require_allowed(route.origin, route.origin.host, classify_name(route.origin.host), reached)
+    elif address is not None:
+        require_allowed(route.origin, address.text, address.kind, reached)
 
 
 class ConnectionPool:
@@ -183,26 +181,19 @@ class ConnectionPool:
         self._changed = threading.Condition()
         self._idle: deque[Connection] = deque()  # the one given back last at the end
         self._open: dict[Route, int] = {}
-        self._expected: set[Route] = set()
-        self._failed: dict[Route, tuple[float, CipError]] = {}  # when and why one that was expected did not arrive
         self._closed = False
 
     def take(self, route: Route, limits: Limits, *, fresh: bool = False) -> Connection | None:
         """An idle connection, or None: the caller may open one and owes `give_back` or `forget`.
 
         With `fresh` idle ones are closed, for they may be as dead as the one that has just failed. Waits while the
-        route has all the connections it may have, or one is `expect`ed. Raises NetworkError (timeout) at the deadline
-        of `limits`, and what kept the expected one from arriving.
+        route has all the connections it may have. Raises NetworkError (timeout) at the deadline of `limits`.
         """
         while True:
             with self._changed:
                 now = limits.clock.monotonic()
-                failed_at, error = self._failed.pop(route, (0.0, None))
-                if error is not None and now - failed_at <= FAILED_SECONDS:
-                    raise error
-                expected = route in self._expected
-                found = None if expected else self._pop(route)
-                if found is None and not expected and self._open.get(route, 0) < self._limit:
+                found = self._pop(route)
+                if found is None and self._open.get(route, 0) < self._limit:
                     self._open[route] = self._open.get(route, 0) + 1
                     return None
                 if found is None:
@@ -215,23 +206,6 @@ class ConnectionPool:
             limits.cancellation.require(host)
             if limits.remaining() <= 0:
                 raise limits.expired(0, None, host, route.via, "no free connection")
-
-    def expect(self, route: Route) -> None:
-        """Count a connection that is opened before anybody asked for it; whoever opens it owes `arrive`."""
-        with self._changed:
-            self._open[route] = self._open.get(route, 0) + 1
-            self._expected.add(route)
-
-    def arrive(self, route: Route, outcome: Connection | CipError | None, now: float) -> None:
-        """Keep the connection that was expected, or why there is none, for its first user; None tells nobody."""
-        with self._changed:
-            self._expected.discard(route)
-            if isinstance(outcome, CipError):
-                self._failed[route] = now, outcome
-        if isinstance(outcome, Connection):
-            self.give_back(outcome, now)
-        else:
-            self.forget(route, None)
 
     def give_back(self, connection: Connection, now: float) -> None:
         """Keep a connection whose last answer was read to its end."""

@@ -20,7 +20,7 @@ from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, RegistryError, SourceError
 from ..hostconfig.proxyenv import Proxy
 from .addresses import AddressClass
-from .connection import Connection, ConnectionPool, Route, judge, judge_name
+from .connection import Connection, ConnectionPool, Route, judge
 from .limits import Limits
 from .redaction import Secrets
 from .response import GarbledError, Response
@@ -96,7 +96,7 @@ class Network:
     def __init__(
         self,
         pool: ConnectionPool,
-        new_connection: Callable[[Route], Connection],
+        new_connection: Callable[[Route, Limits], Connection],
         budget: "Budget | None",  # None: no limit
         choose_proxy: Callable[[Origin], Proxy | None],
         user_agent: str,
@@ -104,6 +104,10 @@ class Network:
     ) -> None:
         self.pool, self.new_connection, self.budget = pool, new_connection, budget
         self.choose_proxy, self.user_agent, self.secrets = choose_proxy, user_agent, secrets
+
+    def route_to(self, origin: Origin, identity: TlsIdentity) -> Route:
+        """How an origin is reached; only here is a proxy chosen, and the absolute form of a target written."""
+        return Route(origin, identity if origin.scheme == "https" else NO_IDENTITY, self.choose_proxy(origin))
 
 
 class Opener(urllib.request.OpenerDirector):
@@ -116,9 +120,8 @@ class Opener(urllib.request.OpenerDirector):
         super().__init__()
         self.identity = identity
         self.network = network
-        self.transport = Transport(network, identity)
         self.addheaders = [("User-Agent", network.user_agent), ("Accept-Encoding", "identity")]
-        for handler in (self.transport, urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
+        for handler in (Transport(), urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
             self.add_handler(handler)
 
     def ask(self, request: Request, limits: Limits) -> Response:
@@ -132,11 +135,8 @@ class Opener(urllib.request.OpenerDirector):
 class Transport(urllib.request.AbstractHTTPHandler):
     """Sends a request over a kept connection or a new one. The library's `do_open` closes each behind its answer."""
 
-    def __init__(self, network: Network, identity: TlsIdentity) -> None:
-        super().__init__()
-        self._network = network
-        self._identity = identity
-        self._reached: frozenset[AddressClass] = frozenset()  # where the endpoint itself was found
+    parent: Opener
+    _reached: frozenset[AddressClass] = frozenset()  # where the endpoint itself was found
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
@@ -146,13 +146,12 @@ class Transport(urllib.request.AbstractHTTPHandler):
         Raises NetworkError, SourceError, GarbledError.
         """
         limits = cast(Limits, req.timeout)
-        route = self.route_to(req.url.origin)
-        pool, host = self._network.pool, req.url.origin.address
-        judge_name(route, None if req.configured else self._reached)
+        network, host = self.parent.network, req.url.origin.address
+        route, pool = network.route_to(req.url.origin, self.parent.identity), network.pool
         fresh = req.get_method() != "GET"
         while True:
             limits.seconds(limits.times.idle, None, host, route.via)  # nothing is asked too late
-            connection = pool.take(route, limits, fresh=fresh) or self._network.new_connection(route)
+            connection = pool.take(route, limits, fresh=fresh) or network.new_connection(route, limits)
             kept = connection.sock is not None
             try:
                 response = self._exchange(connection, req, limits)
@@ -178,7 +177,8 @@ class Transport(urllib.request.AbstractHTTPHandler):
     https_open = http_open
 
     def _exchange(self, connection: Connection, req: Request, limits: Limits) -> Response:
-        route, reached = connection.route, None if req.configured else self._reached
+        network, route = self.parent.network, connection.route
+        reached = None if req.configured else self._reached
         judge(route, connection.address, reached)  # a kept one too
         connection.reached = reached
         connection.use(limits)
@@ -192,15 +192,15 @@ class Transport(urllib.request.AbstractHTTPHandler):
             if not (value.isascii() and value.replace("\t", "").isprintable()):  # `putheader` lets a fold pass
                 why = f"{route.origin.address}: field {name}: contains a character that a field cannot have"
                 raise RegistryError(why, code=ErrorCode.REQUEST_INVALID)
-        self._network.secrets.keep_sent((fields[name] for name in _SECRET_FIELDS if name in fields), req.form)
+        network.secrets.keep_sent((fields[name] for name in _SECRET_FIELDS if name in fields), req.form)
         log.debug("%s %s (%s)", req.get_method(), req.url, route.via)
         connection.request(req.get_method(), target, req.data, fields)
         response = cast(Response, connection.getresponse())
         req.received = True
         connection.count_answer(response)
-        response.asked, response.budget = req.url, self._network.budget
+        response.asked, response.budget = req.url, network.budget
         response.on_end = lambda reusable: self._ended(connection, limits, reusable)
-        response.on_discount = lambda connections: self._network.pool.discount(route, connections)
+        response.on_discount = lambda connections: network.pool.discount(route, connections)
         if req.configured and connection.address is not None:
             self._reached |= {connection.address.kind}
         return response
@@ -208,14 +208,9 @@ class Transport(urllib.request.AbstractHTTPHandler):
     def _ended(self, connection: Connection, limits: Limits, reusable: bool) -> None:
         limits.cancellation.attach(None)
         if reusable and not limits.cancellation.cancelled:
-            self._network.pool.give_back(connection, limits.clock.monotonic())
+            self.parent.network.pool.give_back(connection, limits.clock.monotonic())
         else:
-            self._network.pool.forget(connection.route, connection)
-
-    def route_to(self, origin: Origin) -> Route:
-        """How an origin is reached; only here is a proxy chosen, and the absolute form of a target written."""
-        identity = self._identity if origin.scheme == "https" else NO_IDENTITY
-        return Route(origin, identity, self._network.choose_proxy(origin))
+            self.parent.network.pool.forget(connection.route, connection)
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):

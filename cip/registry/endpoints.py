@@ -8,7 +8,7 @@ name of each (registry.md S8), and what the user gave for a registry goes to tha
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .. import log
@@ -29,6 +29,7 @@ from ..sources.base import RawManifest
 from .authorization import Access, Authorization
 
 if TYPE_CHECKING:
+    from ..net.connection import Route
     from .answers import Complaint
     from .session import RegistrySession
 
@@ -93,9 +94,9 @@ class Endpoint:
         response.close()
         return response.status == 401 and authorization.learn(response.headers) is not None
 
-    def dial(self, dial: Callable[[Opener, Origin], None]) -> None:
-        """Have `dial` open the first connection. Raises ConfigurationError."""
-        dial(Opener(self._session.network, self._identity()), self._origin())
+    def route(self) -> Route:
+        """How its first request gets there. Raises ConfigurationError."""
+        return self._session.network.route_to(self._origin(), self._identity())
 
     def opener(self) -> Opener:
         """Sends requests under this endpoint's TLS identity."""

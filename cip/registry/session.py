@@ -116,7 +116,7 @@ class RegistrySession:
         limited = transfer.max_rate or transfer.max_bytes
         self.network = Network(
             ConnectionPool(transfer.connections),
-            lambda route: Connection(route, contexts),
+            lambda route, limits: Connection(route, contexts),
             rooms.Budget(transfer.max_rate, transfer.max_bytes, self.clock) if limited else None,
             self._choose_proxy,
             settings.user_agent,

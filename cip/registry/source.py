@@ -9,7 +9,7 @@ another endpoint may have the right bytes; whoever uses them checks again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,6 @@ from ..model import mediatype
 from ..model.descriptor import Descriptor, Digest, require_sha256
 from ..model.reference import DockerReference, ImageReference, Transport, docker_identity
 from ..net.limits import Cancellation, Limits
-from ..net.opener import Opener
-from ..net.url import Origin
 from ..settings import Settings
 from ..sources.base import BlobAccess, PlainSource, RawManifest
 from .endpoints import Endpoint, read_manifest
@@ -31,6 +29,7 @@ from .session import RegistrySession
 
 if TYPE_CHECKING:
     from ..model.signature import RawSignature
+    from ..net.connection import Route
     from ..sources.referring import ReferrerSource
 
 ACCEPT = ", ".join(mediatype.ACCEPTED_MANIFESTS)
@@ -70,12 +69,12 @@ class RegistrySource(PlainSource):
         self._referrers: ReferrerSource | None = None
         self._lock = threading.Lock()
 
-    def dial(self, dial: Callable[[Opener, Origin], None]) -> None:
-        """Have `dial` open the connection that the first request will use.
+    def first_route(self) -> Route:
+        """What connection the first request will use.
 
         Raises ConfigurationError: whoever asks for the manifest meets the same.
         """
-        self._endpoints[0].dial(dial)
+        return self._endpoints[0].route()
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The top manifest, fetched once, or the instance `digest`. Raises NotFoundError, SourceError."""

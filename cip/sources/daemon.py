@@ -143,7 +143,7 @@ class _Export:
         # neither a proxy nor the budget of the network: a daemon belongs to this host, or is spoken to like one
         secrets = Secrets()  # none is ever sent to a daemon
 
-        def connect(route: Route) -> Connection:
+        def connect(route: Route, limits: Limits) -> Connection:
             return _LocalConnection(route, contexts, address.path) if address.path else Connection(route, contexts)
 
         self._network = Network(ConnectionPool(1), connect, None, lambda origin: None, settings.user_agent, secrets)

@@ -121,7 +121,7 @@ class Origins:
         limited = transfer.max_rate or transfer.max_bytes
         return Network(
             ConnectionPool(settings.transfer.connections),
-            lambda route: ScriptedConnection(route, self),
+            lambda route, limits: ScriptedConnection(route, self),
             rooms.Budget(transfer.max_rate, transfer.max_bytes, clock) if limited else None,
             lambda origin: self.proxies.get(origin.scheme),
             settings.user_agent,

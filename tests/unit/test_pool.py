@@ -8,7 +8,7 @@ from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError
 from cip.net.channel import Channel
-from cip.net.connection import FAILED_SECONDS, IDLE_LIMIT, IDLE_SECONDS, Connection, ConnectionPool, Route
+from cip.net.connection import IDLE_LIMIT, IDLE_SECONDS, Connection, ConnectionPool, Route
 from cip.net.limits import Cancellation, Limits
 from cip.net.tls import SESSIONS_LIMIT, TlsContexts, TlsIdentity
 from cip.net.url import Origin
@@ -51,43 +51,6 @@ class PoolTest(LeakCheckedTestCase):
         self.assertIs(self.pool.take(ROUTE, self.limits), connection)
         self.pool.forget(OTHER, other)
         self.pool.forget(ROUTE, connection)
-
-    def test_one_that_is_expected_is_waited_for_by_its_route_alone(self) -> None:
-        self.pool.expect(ROUTE)
-        other = self.take_new(OTHER)
-        arriving = self.open()
-        timer = threading.Timer(0.05, self.pool.arrive, (ROUTE, arriving, self.clock.now))
-        timer.start()
-        self.assertIs(self.pool.take(ROUTE, self.limits), arriving)
-        timer.join()
-        self.pool.forget(OTHER, other)
-        self.pool.forget(ROUTE, arriving)
-
-    def test_one_that_does_not_arrive_makes_room_and_tells_its_first_user_soon(self) -> None:
-        refused = NetworkError("refused", code=ErrorCode.CONNECTION_REFUSED)
-        for outcome, later, told in (
-            (refused, 0.0, True),
-            (refused, FAILED_SECONDS, True),
-            (refused, FAILED_SECONDS + 0.1, False),
-            (None, 0.0, False),
-        ):
-            with self.subTest(outcome, later=later):
-                self.pool.expect(ROUTE)
-                self.pool.arrive(ROUTE, outcome, self.clock.now)
-                self.clock.now += later
-                if told:
-                    with self.assertRaises(NetworkError) as caught:
-                        self.pool.take(ROUTE, self.limits)
-                    self.assertIs(caught.exception, refused)
-                for connection in [self.take_new(), self.take_new()]:  # all that the route may have, and told once
-                    self.pool.forget(ROUTE, connection)
-
-    def test_one_that_is_late_is_waited_for_until_the_deadline(self) -> None:
-        self.pool.expect(ROUTE)
-        with self.assertRaises(NetworkError) as caught:
-            self.pool.take(ROUTE, self.limits.until(self.clock.now))
-        self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
-        self.pool.arrive(ROUTE, None, self.clock.now)
 
     def test_idle_ones_of_a_route_can_be_dropped_at_once(self) -> None:
         first, second, other = self.take_new(), self.take_new(), self.take_new(OTHER)
