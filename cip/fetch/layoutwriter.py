@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from .. import log
 from ..content import MANIFEST_LIMIT, BlobAccess, BlobReader, BytesReader, Release, copy_verified, undo_on_error
@@ -24,7 +25,7 @@ from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
 from ..model.jsontree import parse_json
 from ..partial.blob import PartialBlob
-from ..partial.part import Part
+from ..partial.part import Part, write_at
 from ..partial.store import PartStore
 from ..sources.base import OpenRest
 from ..sources.files import open_regular, read_document
@@ -72,8 +73,7 @@ class LayoutWriter:
                     right = hashlib.file_digest(file, descriptor.digest.hasher).hexdigest() == descriptor.digest.encoded
         if not right:
             log.warning("%s/%s: damaged, and fetched again", self.path, name)
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=self._root)
+            self._forget(name)
         return right
 
     def begin(self, descriptor: Descriptor) -> Part | None:
@@ -243,16 +243,23 @@ class LayoutWriter:
         finally:
             os.close(descriptor)
 
+    def _forget(self, name: str) -> None:
+        """Let there be no file `name`. Raises OSError."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._root)
+
     def _replace(self, name: str, data: bytes) -> None:
         """Put `data` in the place of the file `name`, at once or not at all. Raises OSError."""
         new = f".{name}.new"
-        with suppress(FileNotFoundError):  # of a run that was killed; were it a link, another file would be written to
-            os.unlink(new, dir_fd=self._root)
+        self._forget(new)  # of a run that was killed; were it a link, another file would be written to
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644, dir_fd=self._root)
-        with open(descriptor, "wb", buffering=0) as file:
-            file.write(data)
-            os.fsync(descriptor)
-        os.rename(new, name, src_dir_fd=self._root, dst_dir_fd=self._root)
+        with undo_on_error(partial(self._forget, new)):
+            try:
+                write_at(descriptor, data, 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(new, name, src_dir_fd=self._root, dst_dir_fd=self._root)
         os.fsync(self._root)
 
 

@@ -57,7 +57,7 @@ class Part:
             self._close_files()
             raise
         with suppress(OSError):  # a full disk: the age counts from the last byte then
-            os.pwrite(sums, _HEAD, 0)  # so that it counts as used; a confined process may not set times
+            write_at(sums, _HEAD, 0)  # so that it counts as used; a confined process may not set times
 
     @property
     def length(self) -> int:
@@ -138,7 +138,7 @@ class Part:
         data, sums = self._files
         os.ftruncate(data, length)
         if not length:
-            os.pwrite(sums, _HEAD, 0)
+            write_at(sums, _HEAD, 0)
         os.ftruncate(sums, len(_HEAD) + -(-length // BLOCK) * _SUM)
 
     def _compared_block(self) -> memoryview:
@@ -167,17 +167,20 @@ class Part:
             if not self._store.has_room():
                 raise OSError(errno.ENOSPC, "the quota or the file system has no room for more")
             self._hasher = hashlib.sha256()
-        position = self._length
-        left = piece
-        while len(left):
-            count = os.pwrite(data, left, position)
-            position += count
-            left = left[count:]
+        write_at(data, piece, self._length)
         self._hasher.update(piece)
-        self._length = position
+        self._length = position = self._length + len(piece)
         if position % BLOCK and position != self._size:
             return
-        os.pwrite(sums, self._hasher.digest(), len(_HEAD) + block * _SUM)
+        write_at(sums, self._hasher.digest(), len(_HEAD) + block * _SUM)
         if not (block + 1) % SYNC_EVERY:
             os.fdatasync(data)
             os.fdatasync(sums)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, position: int) -> None:
+    """Write all of `data` to a file. Raises OSError; a write that meets the end of the room says so the next time."""
+    left = memoryview(data)
+    while left:
+        count = os.pwrite(descriptor, left, position)
+        position, left = position + count, left[count:]

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -216,6 +217,21 @@ class Index(WriterCase):
             writer.add_entries([self.entry(str(number)) for number in range(ENTRY_LIMIT + 1)])
         self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
         self.assertFalse((self.path / "index.json").exists())
+
+    def test_an_index_that_has_no_room_costs_nothing_that_is_there(self) -> None:
+        """The kernel writes what it has room for and says so the next time only."""
+        writer = self.writer()
+        writer.add_entries([self.entry(str(number)) for number in range(100)])
+        before, limits = self.entries(), resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            with self.assertRaisesRegex(SourceError, "file too large") as caught:
+                writer.add_entries([self.entry("new")])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        self.assertIs(caught.exception.code, ErrorCode.STORAGE_FULL)
+        self.assertEqual(self.entries(), before)
+        self.assertEqual(sorted(os.listdir(self.path)), ["index.json", "oci-layout"])
 
     def test_one_process_at_a_time_changes_it_and_none_waits_for_ever(self) -> None:
         writer = self.writer(stall=0.2)

@@ -369,6 +369,19 @@ class Limits(PartialCase):
         self.assertEqual(self.read(source), CONTENT)
         self.assertEqual(source.offsets, [2 * BLOCK])
 
+    def test_what_is_written_in_pieces_is_whole(self) -> None:
+        """Sums, too: one that is cut short would cost its block."""
+        real = os.pwrite
+
+        def pwrite(descriptor: int, data: bytes, position: int) -> int:
+            return real(descriptor, data[: max(1, len(data) // 3)], position)
+
+        with mock.patch.object(os, "pwrite", pwrite):
+            self.assertEqual(self.read(Source()), CONTENT)
+        source = Source()
+        self.assertEqual(self.read(source), CONTENT)
+        self.assertEqual(source.offsets, [])
+
     def test_the_last_bytes_of_the_file_system_are_left_to_others(self) -> None:
         with mock.patch.object(partial, "RESERVE", 1 << 60):
             self.assertEqual(self.read(Source()), CONTENT)
