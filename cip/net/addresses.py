@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from enum import StrEnum
 from functools import cache
 from ipaddress import ip_address, ip_network
@@ -141,7 +140,7 @@ def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = N
     if literal is not None:
         return [literal]
     found: list[tuple[int, tuple[object, ...]]] = []
-    failed: list[str] = []
+    failed = ["no address"]
     done = threading.Event()
     lookup = look_up or _getaddrinfo
 
@@ -163,9 +162,8 @@ def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = N
     seconds = limits.seconds(limits.times.name_lookup, Phase.DNS, origin.address, via)
     if not limits.wait(done, seconds):
         raise limits.expired(limits.times.name_lookup, Phase.DNS, origin.address, via, "the name is not resolved")
-    if failed or not found:
-        why = failed[0] if failed else "no address"
-        raise _unresolved(origin, why, via, ErrorCode.NAME_NOT_RESOLVED)
+    if not found:
+        raise _unresolved(origin, failed[-1], via, ErrorCode.NAME_NOT_RESOLVED)
     return alternate([_address(family, endpoint) for family, endpoint in found])
 
 
@@ -202,84 +200,60 @@ def _address(family: int, endpoint: tuple[object, ...]) -> Address:
 
 def connect(
     origin: Origin, addresses: Sequence[Address], limits: Limits, via: str, *, delay: float = ATTEMPT_DELAY
-) -> tuple[socket.socket, Address]:
+) -> ConnectedSocket:
     """A connected socket in blocking mode, and the address it is connected to; the caller closes it.
 
     Raises NetworkError (connection-refused, timeout) after `limits.times.connect` seconds or when all have failed.
     """
-    with closing(_Race(origin, limits, via)) as race:
-        return race.run(list(addresses), delay)
-
-
-class _Race:
-    """Attempts that run beside each other; sockets in `pending` are not connected yet."""
-
-    def __init__(self, origin: Origin, limits: Limits, via: str) -> None:
-        self._origin = origin
-        self._limits = limits
-        self._via = via
-        self._pending: dict[int, tuple[socket.socket, Address]] = {}
-        self._poll = select.poll()
-        self._failures: list[tuple[int, Address]] = []
-
-    def run(self, waiting: list[Address], delay: float) -> tuple[socket.socket, Address]:
-        host = self._origin.address
-        end = time.monotonic() + self._limits.seconds(self._limits.times.connect, Phase.CONNECT, host, self._via)
-        next_start = 0.0
-        while True:
+    host, limit = origin.address, limits.times.connect
+    end = time.monotonic() + limits.seconds(limit, Phase.CONNECT, host, via)
+    waiting, next_start = list(addresses), 0.0
+    pending: dict[int, ConnectedSocket] = {}  # by descriptor; not connected yet
+    failures: list[tuple[int, Address]] = []
+    poll = select.poll()
+    try:
+        while waiting or pending:
             now = time.monotonic()
-            if waiting and (now >= next_start or not self._pending):
-                if winner := self._start(waiting.pop(0)):
-                    return winner
-                next_start = now + delay
-                continue
-            if not self._pending:
-                raise self._all_failed()
-            if now >= end:
-                raise self._limits.expired(self._limits.times.connect, Phase.CONNECT, host, self._via, "no connection")
-            self._limits.cancellation.require(host)
-            wake = min(end, next_start, now + POLL) if waiting else min(end, now + POLL)
-            for descriptor, _ in self._poll.poll(max(0.0, wake - now) * 1000 + 1):
-                if winner := self._finish(descriptor):
-                    return winner
-
-    def close(self) -> None:
-        for sock, _ in self._pending.values():
+            if waiting and (now >= next_start or not pending):
+                address, next_start = waiting.pop(0), now + delay
+                try:
+                    sock = socket.socket(address.family, socket.SOCK_STREAM)
+                except OSError as error:  # EAFNOSUPPORT: a host without IPv6, or out of descriptors
+                    failures.append((error.errno or 0, address))
+                    continue
+                sock.setblocking(False)
+                pending[sock.fileno()] = sock, address
+                poll.register(sock, select.POLLOUT)
+                settled = [(sock.fileno(), sock.connect_ex(address.endpoint))]
+            else:
+                if now >= end:
+                    raise limits.expired(limit, Phase.CONNECT, host, via, "no connection")
+                limits.cancellation.require(host)
+                wake = min(end, now + POLL, next_start if waiting else end)
+                ready = [descriptor for descriptor, _ in poll.poll(max(0.0, wake - now) * 1000 + 1)]
+                settled = [(each, pending[each][0].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) for each in ready]
+            for descriptor, code in settled:
+                if code == errno.EINPROGRESS:
+                    continue
+                sock, address = pending[descriptor]
+                if not code:
+                    del pending[descriptor]
+                    sock.setblocking(True)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return sock, address
+                failures.append((code, address))
+                poll.unregister(sock)
+                pending.pop(descriptor)[0].close()
+    finally:
+        for sock, _ in pending.values():
             sock.close()
+    raise _all_failed(origin, failures, via)
 
-    def _start(self, address: Address) -> tuple[socket.socket, Address] | None:
-        try:
-            sock = socket.socket(address.family, socket.SOCK_STREAM)
-        except OSError as error:  # EAFNOSUPPORT: a host without IPv6, or out of descriptors
-            self._failures.append((error.errno or 0, address))
-            return None
-        sock.setblocking(False)
-        code = sock.connect_ex(address.endpoint)
-        if code == errno.EINPROGRESS:
-            self._pending[sock.fileno()] = (sock, address)
-            self._poll.register(sock, select.POLLOUT)
-            return None
-        return self._settle(sock, address, code)
 
-    def _finish(self, descriptor: int) -> tuple[socket.socket, Address] | None:
-        sock, address = self._pending.pop(descriptor)
-        self._poll.unregister(sock)
-        return self._settle(sock, address, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
-    def _settle(self, sock: socket.socket, address: Address, code: int) -> tuple[socket.socket, Address] | None:
-        if code:
-            sock.close()
-            self._failures.append((code, address))
-            return None
-        sock.setblocking(True)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock, address
-
-    def _all_failed(self) -> NetworkError:
-        """One cause for the code; every address and its cause for the reader."""
-        causes = ", ".join(f"{address.text}: {os.strerror(code).lower()}" for code, address in self._failures[:4])
-        codes = {code for code, _ in self._failures}
-        refused = ErrorCode.CONNECTION_REFUSED
-        code = _CODES.get(codes.pop(), refused) if len(codes) == 1 else refused
-        why = f"no connection: {causes} ({self._via})"
-        return NetworkError.at(self._origin.address, why, code=code, phase=Phase.CONNECT)
+def _all_failed(origin: Origin, failures: Sequence[tuple[int, Address]], via: str) -> NetworkError:
+    """One cause for the code; every address and its cause for the reader."""
+    causes = ", ".join(f"{address.text}: {os.strerror(code).lower()}" for code, address in failures[:4])
+    codes = {code for code, _ in failures}
+    refused = ErrorCode.CONNECTION_REFUSED
+    code = _CODES.get(codes.pop(), refused) if len(codes) == 1 else refused
+    return NetworkError.at(origin.address, f"no connection: {causes} ({via})", code=code, phase=Phase.CONNECT)

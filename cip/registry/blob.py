@@ -25,11 +25,11 @@ from ..net.limits import Cancellation, StallTimer
 from ..net.lines import words_of
 from ..net.response import Response
 from ..sources.base import BlobAccess
-from .endpoints import Endpoint
 from .failover import Candidate, Candidates
 from .retry import History
 
 if TYPE_CHECKING:
+    from .endpoints import Endpoint
     from .session import RegistrySession
 
 PROGRESS = 1024 * 1024  # bytes in one try after which its endpoint gets all its repeats again
@@ -93,7 +93,7 @@ class RegistryBlob:
         if signature_until is not None:
             self._limits = self._limits.until(signature_until)
         self._try_limits = self._limits  # of the present try
-        self._candidates = Candidates(endpoints, session.repeats, session.clock)
+        self._candidates = Candidates(endpoints, session.repeats)
         self._failed = failed if failed is not None else set()
         self._response: Response | None = None
         self._share = ""  # the host of whose limit we have a share
@@ -155,7 +155,7 @@ class RegistryBlob:
         self._offset = self._in_try = 0
         digest = str(self._descriptor.digest)
         self._session.repeats.tell_source(
-            " and ".join(bad_endpoints), following.endpoint, error, digest=digest, offset=0
+            " and ".join(bad_endpoints), following.endpoint.name, error, digest=digest, offset=0
         )
         self._broke_off = False
         self._candidates.current = following
@@ -289,7 +289,7 @@ class RegistryBlob:
             except CipError as error:
                 self._move_on(error, again=False)
 
-    def _ask(self, source: Candidate[Endpoint]) -> Response:
+    def _ask(self, source: Candidate) -> Response:
         endpoint = source.endpoint
         if not self._is_document and self._share != endpoint.name:
             self._drop()
@@ -297,7 +297,7 @@ class RegistryBlob:
             self._share = endpoint.name
         self._stall.begin_try()
         self._in_try = 0
-        self._session.repeats.await_turn(endpoint, self._patience, self._sleep)
+        self._session.repeats.await_turn(endpoint.name, self._patience, self._sleep)
         began = self._clock.monotonic()
         self._try_limits = self._limits
         if self._is_document and self._candidates.have_another():
@@ -314,7 +314,7 @@ class RegistryBlob:
             self._require_usable(source, response, ranged=bool(fields))
         return response
 
-    def _require_usable(self, source: Candidate[Endpoint], response: Response, *, ranged: bool) -> None:
+    def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:
         """Return when the body continues at our offset. Raises CipError, _TryAgainError."""
         host = response.origin.address
         if self._is_segment and response.status in (200, 416, 501):
@@ -340,7 +340,7 @@ class RegistryBlob:
         if self._offset:
             self._skip(source, response)
 
-    def _refusal(self, source: Candidate[Endpoint], response: Response) -> CipError:
+    def _refusal(self, source: Candidate, response: Response) -> CipError:
         return source.endpoint.refusal(response, f"blob {self._descriptor.digest}", ErrorCode.BLOB_NOT_FOUND)
 
     def _require_range(self, response: Response) -> None:
@@ -362,7 +362,7 @@ class RegistryBlob:
         why = f"blob {self._descriptor.digest}: expected the bytes from {self._offset} on, found another range"
         raise RegistryError.at(response.origin.address, why, http_status=206)
 
-    def _skip(self, source: Candidate[Endpoint], response: Response) -> None:
+    def _skip(self, source: Candidate, response: Response) -> None:
         """Read over what has been passed on already: the server ignores ranges, or could not serve one."""
         if self._skipped + self._offset > max(REREAD_MINIMUM, 2 * self._descriptor.size):
             why = f"it ignores ranges, and {self._skipped} bytes have been read in vain"
@@ -404,7 +404,7 @@ class RegistryBlob:
         self._session.repeats.tell(self._faults, error, wait, digest)
         if following is not source:
             self._session.repeats.tell_source(
-                source.endpoint.name, following.endpoint, error, digest=digest, offset=self._offset
+                source.endpoint.name, following.endpoint.name, error, digest=digest, offset=self._offset
             )
         if wait:
             self._sleep(wait)

@@ -9,14 +9,16 @@ through them in order, each but the last asked once; a blob may come back to one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import CipError, ConfigurationError, ErrorCode, Phase, UsageError
-from ..net.limits import Clock, Limits
-from .retry import History, Named, Repeats
+from ..net.limits import Limits
+from .retry import History, Repeats
+
+if TYPE_CHECKING:
+    from .endpoints import Endpoint
 
 _LOCAL_FAULTS = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.INTERNAL, ErrorCode.CLIENT_GONE})
-P = TypeVar("P", bound=Named)
 T = TypeVar("T")
 
 
@@ -25,10 +27,10 @@ def another_may_help(error: CipError) -> bool:
     return not isinstance(error, UsageError | ConfigurationError) and error.code not in _LOCAL_FAULTS
 
 
-class Candidate(Generic[P]):
+class Candidate:
     """One endpoint, as this piece of work knows it."""
 
-    def __init__(self, endpoint: P) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.failures = 0  # in a row
         self.excluded = False
@@ -38,19 +40,18 @@ class Candidate(Generic[P]):
         self.fault: CipError | None = None  # the last one, while another try might help
 
 
-class Candidates(Generic[P]):
+class Candidates:
     """The endpoints of one piece of work in their order; `current` is asked or was asked last.
 
     `in_order`: as a document goes through them. Else the first one is the first whose host does not want to be left
     alone.
     """
 
-    def __init__(self, endpoints: Sequence[P], repeats: Repeats, clock: Clock, *, in_order: bool = False) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], repeats: Repeats, *, in_order: bool = False) -> None:
         self._all = [Candidate(endpoint) for endpoint in endpoints]
         self._repeats = repeats
-        self._clock = clock
         self._in_order = in_order
-        self.current = self._all[0] if in_order else min(self._all, key=lambda each: repeats.backoff_of(each.endpoint))
+        self.current = self._all[0] if in_order else min(self._all, key=self.wait_for)
 
     def left(self) -> int:
         """How many there are from the current one on."""
@@ -62,7 +63,7 @@ class Candidates(Generic[P]):
 
     def after(
         self, error: CipError, *, may_pass: bool, progress: bool = False, sent_bytes: bool = False, stay: bool = False
-    ) -> Candidate[P] | None:
+    ) -> Candidate | None:
         """Where to go on after `error` of the current endpoint; None when nothing is left that may help.
 
         It waits for its next turn where the fault `may_pass`, else it is excluded. With `progress` this fault is the
@@ -70,21 +71,18 @@ class Candidates(Generic[P]):
         """
         if not another_may_help(error):
             return None
-        self._failed(error, may_pass=may_pass, progress=progress)
-        return self.choose(error, sent_bytes=sent_bytes, stay=stay)
-
-    def _failed(self, error: CipError, *, may_pass: bool, progress: bool) -> None:
         current = self.current
         if may_pass:
             current.fault = error
             current.failures = 1 if progress else current.failures + 1
-            pause = self._repeats.pause_after(current.endpoint, error, current.failures)
-            current.ready_at = self._clock.monotonic() + pause
+            pause = self._repeats.pause_after(current.endpoint.name, error, current.failures)
+            current.ready_at = self._repeats.clock.monotonic() + pause
         else:
             current.excluded = True
             current.fault = None
+        return self.choose(error, sent_bytes=sent_bytes, stay=stay)
 
-    def choose(self, error: CipError, *, sent_bytes: bool, stay: bool) -> Candidate[P] | None:
+    def choose(self, error: CipError, *, sent_bytes: bool, stay: bool) -> Candidate | None:
         """Where to go on after `error`; None when no endpoint is left. With `stay` no other endpoint may continue.
 
         The same endpoint once more when its connection was lost after it had `sent_bytes`, else the one that is ready
@@ -100,9 +98,10 @@ class Candidates(Generic[P]):
             return self.current
         return min(usable, key=self.wait_for, default=None)
 
-    def wait_for(self, candidate: Candidate[P]) -> float:
+    def wait_for(self, candidate: Candidate) -> float:
         """Seconds until an endpoint may be asked."""
-        return max(0.0, candidate.ready_at - self._clock.monotonic(), self._repeats.backoff_of(candidate.endpoint))
+        back_off = self._repeats.backoff.remaining(candidate.endpoint.name)
+        return max(0.0, candidate.ready_at - self._repeats.clock.monotonic(), back_off)
 
     def bad_endpoints(self) -> list[str]:
         """The names of the endpoints that served a byte of what turned out to be wrong."""
@@ -121,13 +120,13 @@ class Candidates(Generic[P]):
         passing = [each.fault for each in self._all if each.fault is not None and not each.excluded]
         return passing[-1] if passing else last
 
-    def _is_usable(self, candidate: Candidate[P]) -> bool:
+    def _is_usable(self, candidate: Candidate) -> bool:
         return not candidate.excluded and candidate.failures <= self._repeats.times
 
 
 def ask_endpoints(
-    places: Sequence[P], ask: Callable[[P, Limits], T], repeats: Repeats, limits: Limits, phase: Phase
-) -> tuple[P, T]:
+    places: Sequence[Endpoint], ask: Callable[[Endpoint, Limits], T], repeats: Repeats, limits: Limits, phase: Phase
+) -> tuple[Endpoint, T]:
     """The first answer that an endpoint gives to `ask`, and that endpoint: for documents of bounded size.
 
     While another endpoint remains, an endpoint gets one attempt of `control_endpoint` seconds, or its share of what is
@@ -137,7 +136,7 @@ def ask_endpoints(
     clock = limits.clock
     history = History(clock)
     overall = history.began + limits.times.control_document
-    candidates = Candidates(places, repeats, clock, in_order=True)
+    candidates = Candidates(places, repeats, in_order=True)
     mine = limits
     while True:
         current, left = candidates.current, candidates.left()
@@ -145,7 +144,7 @@ def ask_endpoints(
             now = clock.monotonic()
             share = min(limits.times.control_endpoint, (overall - now) / left)
             mine = limits.until(overall if left == 1 else now + share)
-        repeats.await_turn(current.endpoint, mine.remaining, lambda wait: clock.sleep(wait, limits.cancellation))
+        repeats.await_turn(current.endpoint.name, mine.remaining, lambda wait: clock.sleep(wait, limits.cancellation))
         try:
             return current.endpoint, ask(current.endpoint, mine)
         except CipError as error:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate
-from typing import Protocol
 
 from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, Phase
 from ..events import Events
@@ -59,15 +58,6 @@ def parse_rfc3339(text: str) -> float | None:
         return datetime.fromisoformat(text).timestamp() if re.fullmatch(_RFC3339, text) else None
     except ValueError:
         return None
-
-
-class Named(Protocol):
-    """An endpoint that can be asked."""
-
-    @property
-    def name(self) -> str:
-        """`host[:port]` as the user knows it."""
-        ...
 
 
 def parse_retry_after(value: str | None, now: float, current: float) -> float:
@@ -167,13 +157,13 @@ class Repeats:
     ) -> None:
         self.times = options.times
         self._options = options
-        self._backoff = backoff
-        self._clock = clock
+        self.backoff = backoff
+        self.clock = clock
         self._events = events
         self._jitter = jitter
 
-    def pause_after(self, place: Named, error: CipError, failures: int) -> float:
-        """Seconds before `place` is asked again after its `failures`-th fault in a row.
+    def pause_after(self, host: str, error: CipError, failures: int) -> float:
+        """Seconds before an endpoint at `host` is asked again after its `failures`-th fault in a row.
 
         A wish of the registry is remembered for its host and told as an event.
         """
@@ -184,30 +174,26 @@ class Repeats:
             wished = min(wished, RETRY_AFTER_LIMIT)
             delay = max(delay, wished * (1 + JITTER * self._jitter())) if wished else 0.0
         if throttled or wished is not None:
-            host = error.host or place.name  # a token server, or where a redirect leads, speaks for itself
-            self._backoff.postpone(host, delay)
+            host = error.host or host  # a token server, or where a redirect leads, speaks for itself
+            self.backoff.postpone(host, delay)
             self._events.emit("throttled", host=host, wait=round(delay, 3))
         return delay
 
-    def backoff_of(self, place: Named) -> float:
-        """Seconds that the host of `place` asked everybody to wait."""
-        return self._backoff.remaining(place.name)
-
-    def await_turn(self, place: Named, patience: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        """Sleep until `place` may be asked, also by what its host says to others meanwhile.
+    def await_turn(self, host: str, patience: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        """Sleep until `host` may be asked, also by what it says to others meanwhile.
 
         Not where that is beyond the seconds of `patience`: it would never be asked, and one question more does no harm.
         """
-        while 0 < (wait := self._backoff.take_turn(place.name, self._jitter)) < patience():
+        while 0 < (wait := self.backoff.take_turn(host, self._jitter)) < patience():
             sleep(wait)
-            if not self._backoff.remaining(place.name):
+            if not self.backoff.remaining(host):
                 break
 
     def tell(self, attempt: int, error: CipError, wait: float, digest: str | None) -> None:
         """Record that something is tried again."""
         self._events.emit("retry", digest=digest, attempt=attempt, code=error.code, wait=round(wait, 3))
 
-    def tell_source(self, left: str, following: Named, error: CipError, *, digest: str, offset: int) -> None:
+    def tell_source(self, left: str, following: str, error: CipError, *, digest: str, offset: int) -> None:
         """Record that a blob goes on at another endpoint than `left`."""
-        members = {"from": left, "to": following.name, "offset": offset, "reason": error.code}
+        members = {"from": left, "to": following, "offset": offset, "reason": error.code}
         self._events.emit("source", digest=digest, **members)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from .. import log, rooms
@@ -100,8 +101,7 @@ class RegistrySession:
         self.programs = programs
         self.clock = clock or Clock()
         self.descriptor_files = DescriptorFiles()
-        self.backoff = HostBackoff(self.clock)
-        self.repeats = Repeats(settings.retry, self.backoff, self.clock, events, jitter=jitter)
+        self.repeats = Repeats(settings.retry, HostBackoff(self.clock), self.clock, events, jitter=jitter)
         self.min_rate = settings.transfer.min_rate
         self.host_limit = HostLimit(settings.transfer.connections)
         self.signatures_asked_for = False
@@ -110,7 +110,6 @@ class RegistrySession:
         self.parts: PartStore | None = None
         self.without_referrers: set[str] = set()  # repositories whose registry has shown that it has no referrers API
         self._settings = settings
-        self._proxies: dict[Origin, Proxy | None] = {}
         transfer = settings.transfer
         contexts = TlsContexts()
         limited = transfer.max_rate or transfer.max_bytes
@@ -118,7 +117,7 @@ class RegistrySession:
             ConnectionPool(transfer.connections),
             lambda route, limits: Connection(route, contexts),
             rooms.Budget(transfer.max_rate, transfer.max_bytes, self.clock) if limited else None,
-            self._choose_proxy,
+            cache(self._choose_proxy),
             settings.user_agent,
             self.secrets,
         )
@@ -140,9 +139,7 @@ class RegistrySession:
             log.warning("%s", self._unread)
 
     def _choose_proxy(self, origin: Origin) -> Proxy | None:
-        if origin not in self._proxies:
-            proxy = choose_proxy(self._settings.environment, origin.scheme, origin.host, origin.port)
-            if proxy is not None:
-                self.secrets.keep(proxy.credentials.password)
-            self._proxies[origin] = proxy
-        return self._proxies[origin]
+        proxy = choose_proxy(self._settings.environment, origin.scheme, origin.host, origin.port)
+        if proxy is not None:
+            self.secrets.keep(proxy.credentials.password)
+        return proxy

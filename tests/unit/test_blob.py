@@ -505,7 +505,7 @@ class FailoverTest(BlobCase):
         self.places(in_turn(reply(429, b"", {"Retry-After": "30"}), obedient), obedient)
         self.assertEqual(self.fetch(), CONTENT)
         first = self.blob()
-        first._session.backoff.postpone("a.example", 30)
+        first._session.repeats.backoff.postpone("a.example", 30)
         self.origins.asked.clear()
         endpoints = [each.endpoint for each in first._candidates._all]
         reader = RegistryBlob(first._descriptor, first._access, endpoints, first._session)
@@ -765,7 +765,7 @@ class CloseTest(BlobCase):
     def test_a_wait_that_would_outlast_the_deadline_is_left_out(self) -> None:
         self.places(obedient)
         first = self.blob(settings=self.settings._replace(times=TimeLimits(deadline=10)))
-        first._session.backoff.postpone("a.example", 60)
+        first._session.repeats.backoff.postpone("a.example", 60)
         began = self.clock.now
         self.assertEqual(self.read(first), CONTENT)
         self.assertLess(self.clock.now - began, 10)

@@ -23,10 +23,10 @@ class CandidatesTest(unittest.TestCase):
         self.backoff = HostBackoff(self.clock)
         self.candidates = self.make()
 
-    def make(self) -> Candidates[Endpoint]:
+    def make(self) -> Candidates:
         repeats = Repeats(RetryOptions(), self.backoff, self.clock, RecordedEvents().events, jitter=lambda: 0.0)
         endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
-        return Candidates(endpoints, repeats, self.clock)
+        return Candidates(endpoints, repeats)
 
     def next_after(
         self, error: CipError = SILENT, *, may_pass: bool = True, sent: bool = False, stay: bool = False
@@ -62,7 +62,7 @@ class CandidatesTest(unittest.TestCase):
         self.assertEqual(self.candidates.wait_for(self.candidates.current), 30)
 
     def test_those_that_served_wrong_bytes_are_named_and_excluded(self) -> None:
-        served: list[Candidate[Endpoint]] = [self.candidates.current]
+        served: list[Candidate] = [self.candidates.current]
         self.next_after()
         served.append(self.candidates.current)
         for candidate in served:
@@ -84,7 +84,7 @@ class CandidatesTest(unittest.TestCase):
     def test_a_document_goes_through_them_in_order_and_repeats_the_last_alone(self) -> None:
         self.backoff.postpone("a", 30)
         endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
-        self.candidates = Candidates(endpoints, self.candidates._repeats, self.clock, in_order=True)
+        self.candidates = Candidates(endpoints, self.candidates._repeats, in_order=True)
         self.assertEqual((self.candidates.current.endpoint.name, self.candidates.left()), ("a", 3))
         self.assertEqual("".join(self.next_after() for _ in range(7)), "bccccc")
         self.assertEqual(self.candidates.left(), 1)

@@ -3,10 +3,13 @@
 
 import random
 import unittest
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from cip.errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, RegistryError, SourceError
 from cip.net.limits import Cancellation, Limits
+from cip.registry.endpoints import Endpoint
 from cip.registry.failover import another_may_help, ask_endpoints
 from cip.registry.retry import (
     RETRY_AFTER_LIMIT,
@@ -110,7 +113,8 @@ class EngineCase(unittest.TestCase):
         repeats = Repeats(options or RetryOptions(), self.backoff, self.clock, self.events.events, jitter=lambda: 0.0)
         limits = Limits(self.clock, TimeLimits(), self.cancellation).until(self.began + overall)
 
-        def ask_one(place: Place, mine: Limits) -> str:
+        def ask_one(endpoint: Endpoint, mine: Limits) -> str:
+            place = cast(Place, endpoint)
             place.asked_at.append(self.clock.now - self.began)
             place.deadlines.append(mine.deadline - self.began)
             self.clock.now += min(place.seconds, max(0.0, mine.remaining()))
@@ -118,7 +122,7 @@ class EngineCase(unittest.TestCase):
                 raise place.faults.pop(0)
             return f"from {place.name}"
 
-        return ask_endpoints(places, ask_one, repeats, limits, Phase.MANIFEST)[1]
+        return ask_endpoints(cast(Sequence[Endpoint], places), ask_one, repeats, limits, Phase.MANIFEST)[1]
 
     def fails(self, *places: Place, overall: float = 180.0) -> CipError:
         with self.assertRaises(CipError) as caught:
@@ -207,13 +211,13 @@ class OnePlaceTest(EngineCase):
             self.clock.now += 0.5
 
         for expected in (31, 32, 32.9):  # 2, 1.5 + 10, 11 + 20, then as they come
-            repeats.await_turn(Place("h"), lambda: 100, sleep)
+            repeats.await_turn("h", lambda: 100, sleep)
             self.assertAlmostEqual(self.clock.now - self.began, expected)
 
     def test_a_turn_beyond_the_time_there_is_is_not_waited_for(self) -> None:
         self.backoff.postpone("h", 30)
         repeats = Repeats(RetryOptions(), self.backoff, self.clock, self.events.events)
-        repeats.await_turn(Place("h"), lambda: 29, lambda _: self.fail("it waited in vain"))
+        repeats.await_turn("h", lambda: 29, lambda _: self.fail("it waited in vain"))
 
     def test_no_wish_to_wait_means_no_wait(self) -> None:
         place = Place("h", [throttled(0), throttled(0)])
