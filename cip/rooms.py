@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .registry.signatures import locations_of_signatures as locations_of_signatures
     from .report.records import Records as Records
     from .segments import SegmentedBlob as SegmentedBlob
+    from .segments import in_turn as in_turn
     from .signatures import with_signatures as with_signatures
     from .skopeo import require_own_command as require_own_command
     from .sources.archives.archive import open_oci_archive as open_oci_archive
@@ -229,7 +230,7 @@ OFFERS = (
     Offer("net.socks", "proxies by SOCKS 5", _dependency, "open_socks"),
     Offer("net.nestedtls", "tls within tls, through a proxy that is spoken to by https", _dependency, "NestedTls"),
     Offer("net.budget", "--max-rate and --max-bytes", UsageError, "Budget"),
-    Offer("segments", "--segments", UsageError, "SegmentedBlob"),
+    Offer("segments", "--segments", UsageError, "SegmentedBlob", "in_turn"),
     Offer("partial.store", "--partial-dir", UsageError, "open_part_store"),
     Offer("report.records", "--events-fd, --audit-fd and --journal", UsageError, "Records"),
     Offer("skopeo", "experimental-image-proxy", UsageError, "require_own_command"),

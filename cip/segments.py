@@ -16,13 +16,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from . import log
 from .content import BlobReader, start_thread
 from .errors import CipError, ContentMismatchError, NetworkError
 from .model.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from .registry.endpoints import Endpoint
 
 MINIMUM = 64 * 1024 * 1024  # bytes that must be left of a blob
 PROBE = 8 * 1024 * 1024  # bytes of the one stream that are measured
@@ -258,3 +262,14 @@ class _Segment:
         self.reader: BlobReader | None = None
         self.error: CipError | None = None
         self.dropped = False
+
+
+def in_turn(endpoints: Sequence[Endpoint], turn: int, failed: Container[str]) -> Sequence[Endpoint]:
+    """The endpoints in their order behind the one whose turn it is, with 0 the first that has not failed.
+
+    All mirrors stand equal; the registry behind them is asked where they fail, and alone where it was the one that had
+    the manifest.
+    """
+    equal = [each for each in endpoints if each.place.primary is endpoints[0].place.primary and each.name not in failed]
+    chosen = equal[turn % len(equal)] if equal else endpoints[0]
+    return sorted(endpoints, key=lambda each: each is not chosen)

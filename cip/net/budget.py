@@ -2,9 +2,13 @@
 """How many bytes the process may take from the network, in all and in a second."""
 
 import threading
+from typing import TYPE_CHECKING
 
 from ..errors import ErrorCode, SourceError
 from .limits import Cancellation, Clock
+
+if TYPE_CHECKING:
+    from .response import Response
 
 BURST_SECONDS = 0.125  # of the rate that may come at once
 
@@ -19,6 +23,22 @@ class Budget:
         self._lock = threading.Lock()
         self._taken = 0
         self._free_at = 0.0  # when what was taken is paid for
+
+    def receive(self, response: "Response", view: memoryview) -> int:
+        """The next bytes of a body; what they waited for the rate is added to `paused` of the answer.
+
+        Raises SourceError (budget-exhausted) when the bytes are used up.
+        """
+        channel, cancellation = response.channel, response.channel.limits.cancellation
+        began = self._clock.monotonic()
+        granted = self.grant(len(view), channel.host, cancellation)
+        response.paused += self._clock.monotonic() - began
+        count = 0
+        try:
+            count = channel.lines.readinto(view[:granted])
+        finally:
+            self.settle(granted, count)
+        return count
 
     def grant(self, wanted: int, host: str, cancellation: Cancellation) -> int:
         """How many of `wanted` bytes may be read now, at least 1; waits while the rate is used up.

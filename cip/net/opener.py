@@ -14,7 +14,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast
 
 from .. import log
 from ..errors import CipError, ErrorCode, NetworkError, RegistryError, SourceError
@@ -26,9 +26,6 @@ from .redaction import Secrets
 from .response import GarbledError, Response
 from .tls import NO_IDENTITY, TlsIdentity
 from .url import Origin, Url, join_url
-
-if TYPE_CHECKING:
-    from .budget import Budget
 
 REQUEST_LIMIT = 10  # requests in one chain of redirects
 _KEEPING_METHOD = frozenset({307, 308})
@@ -97,7 +94,7 @@ class Network:
         self,
         pool: ConnectionPool,
         new_connection: Callable[[Route, Limits], Connection],
-        budget: "Budget | None",  # None: no limit
+        budget: Callable[[Response, memoryview], int] | None,  # None: no limit
         choose_proxy: Callable[[Origin], Proxy | None],
         user_agent: str,
         secrets: Secrets,

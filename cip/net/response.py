@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from .. import log
 from ..content import read_limited
@@ -19,9 +19,6 @@ from .channel import Channel
 from .limits import Limits
 from .lines import Answers, Chunks, EndedError, MalformedError, framing_of, words_of
 from .url import Origin, Url
-
-if TYPE_CHECKING:
-    from .budget import Budget
 
 INTERIM_LIMIT = 8  # heads that may come for one answer
 DRAIN_LIMIT = 64 * 1024  # bytes read of a body nobody wants, to keep its connection
@@ -40,7 +37,7 @@ class Response(http.client.HTTPResponse):
     """
 
     asked: Url
-    budget: Budget | None = None  # None: no limit
+    budget: Callable[[Response, memoryview], int] | None = None  # reads what may come now; None: no limit
     size = 0
     paused = 0.0
     note = ""  # what an error made of it says besides, from `; ` on
@@ -192,16 +189,7 @@ class Response(http.client.HTTPResponse):
     def _receive(self, view: memoryview) -> int:
         if self.budget is None:
             return self.channel.lines.readinto(view)
-        limits = self.channel.limits
-        began = limits.clock.monotonic()
-        granted = self.budget.grant(len(view), self.channel.host, limits.cancellation)
-        self.paused += limits.clock.monotonic() - began
-        count = 0
-        try:
-            count = self.channel.lines.readinto(view[:granted])
-        finally:
-            self.budget.settle(granted, count)
-        return count
+        return self.budget(self, view)
 
     def _drain(self) -> None:
         """Read what a refusal or a redirect says, for the sake of the connection, but not for long."""

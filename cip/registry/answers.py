@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a registry's answer means when it is not the wanted one (registry.md 6.8)."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..errors import (
@@ -38,11 +39,11 @@ class Complaint(NamedTuple):
 
 def read_complaint(response: Response) -> Complaint:
     """The complaint in the body of a 4xx answer; closes the answer. A body that cannot be read complains of nothing."""
-    try:
-        body = response.read_all(ERROR_BODY_LIMIT, "error body")
-    except CipError:
-        return Complaint("", "")
-    return parse_complaint(body, response.status)
+    if 400 <= response.status < 500:
+        with suppress(CipError):
+            return parse_complaint(response.read_all(ERROR_BODY_LIMIT, "error body"), response.status)
+    response.close()
+    return Complaint("", "")
 
 
 def parse_complaint(body: bytes, status: int) -> Complaint:
@@ -64,27 +65,21 @@ def parse_complaint(body: bytes, status: int) -> Complaint:
         return Complaint("", text[:SHOWN])
 
 
-def refusal(response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str | None = None) -> CipError:
-    """The error for an answer that is not a success; closes the answer.
+def refusal(
+    response: Response,
+    what: str,
+    missing: ErrorCode,
+    clock: Clock,
+    *,
+    access: str | None = None,
+    complaint: Complaint | None = None,
+) -> CipError:
+    """The error for an answer that is not a success, and whose `complaint` may have been read; closes the answer.
 
     `what` names the wanted thing, `missing` is the code for "there is none", `access` tells how we tried to get in,
     None where we did not try, as at an endpoint that the registry redirected to.
     """
-    return complaint_of(response, what, missing, clock, access=access)[1]
-
-
-def complaint_of(
-    response: Response, what: str, missing: ErrorCode, clock: Clock, *, access: str | None = None
-) -> tuple[Complaint, CipError]:
-    """As `refusal`, with what the registry itself says."""
-    complaint = read_complaint(response) if 400 <= response.status < 500 else Complaint("", "")
-    response.close()
-    return complaint, _error(response, complaint, what, missing, clock, access)
-
-
-def _error(
-    response: Response, complaint: Complaint, what: str, missing: ErrorCode, clock: Clock, access: str | None
-) -> CipError:
+    complaint = complaint or read_complaint(response)
     status = response.status
     host = response.origin.address
     said = f"{complaint}{response.note}"

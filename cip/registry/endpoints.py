@@ -102,10 +102,6 @@ class Endpoint:
         """Sends requests under this endpoint's TLS identity."""
         return self._prepare()[0]
 
-    def describe_access(self) -> str:
-        """How access was tried, for a refusal."""
-        return self._prepare()[1].describe()
-
     def get_base(self, limits: Limits) -> Response:
         """The answer to GET of `/v2/`, as nobody; the caller closes it. Raises SourceError, ConfigurationError."""
         return self._send("/v2/", _API_FIELDS, limits, challenged=False)
@@ -114,17 +110,19 @@ class Endpoint:
         """Whether the registry itself answered, and not an endpoint that it redirected to."""
         return response.origin.is_same(self._origin())
 
-    def refusal(self, response: Response, what: str, missing: ErrorCode = ErrorCode.REGISTRY_ERROR) -> CipError:
+    def refusal(
+        self,
+        response: Response,
+        what: str,
+        missing: ErrorCode = ErrorCode.REGISTRY_ERROR,
+        complaint: Complaint | None = None,
+    ) -> CipError:
         """The error for an answer that is no success, with how access was tried; closes the answer."""
-        return self.complaint_of(response, what, missing)[1]
-
-    def complaint_of(self, response: Response, what: str, missing: ErrorCode) -> tuple[Complaint, CipError]:
-        """As `refusal`, with what the registry itself says."""
-        from .answers import complaint_of
+        from .answers import refusal
 
         # where another answered, to whom the registry had redirected, nothing was tried
-        access = self.describe_access() if self.is_here(response) else None
-        return complaint_of(response, what, missing, self._session.clock, access=access)
+        access = self._prepare()[1].describe() if self.is_here(response) else None
+        return refusal(response, what, missing, self._session.clock, access=access, complaint=complaint)
 
     def _origin(self, scheme: str = "") -> Origin:
         try:

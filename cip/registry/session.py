@@ -116,7 +116,7 @@ class RegistrySession:
         self.network = Network(
             ConnectionPool(transfer.connections),
             lambda route, limits: Connection(route, contexts),
-            rooms.Budget(transfer.max_rate, transfer.max_bytes, self.clock) if limited else None,
+            rooms.Budget(transfer.max_rate, transfer.max_bytes, self.clock).receive if limited else None,
             cache(self._choose_proxy),
             settings.user_agent,
             self.secrets,

@@ -49,7 +49,7 @@ from ..net.opener import Request
 from ..net.response import Response
 from ..net.url import Url, basic_authorization, parse_url
 from ..settings import Credentials, Settings
-from .answers import Complaint, refusal
+from .answers import Complaint, read_complaint, refusal
 from .blob import RegistryBlob
 from .endpoints import Endpoint, media_type_of
 from .failover import ask_endpoints
@@ -123,10 +123,10 @@ def has_attached(endpoint: Endpoint, response: Response, what: str) -> bool:
     """Whether an answer has the attachment `what`; closes one that says that there is none. Raises CipError."""
     if response.status == 200:
         return True
-    complaint, error = endpoint.complaint_of(response, what, ErrorCode.IMAGE_NOT_FOUND)
+    complaint = read_complaint(response)
     if means_no_attachment(complaint, response.status):
         return False
-    raise error
+    raise endpoint.refusal(response, what, ErrorCode.IMAGE_NOT_FOUND, complaint)
 
 
 def means_no_attachment(complaint: Complaint, status: int) -> bool:

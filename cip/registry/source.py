@@ -9,7 +9,7 @@ another endpoint may have the right bytes; whoever uses them checks again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -126,7 +126,7 @@ class RegistrySource(PlainSource):
         failed: set[str] = set()
 
         def open_range(first: int, end: int | None, turn: int) -> BlobReader:
-            places = _in_turn(self._endpoints, turn, failed)
+            places = rooms.in_turn(self._endpoints, turn, failed) if turn or failed else self._endpoints
             return RegistryBlob(descriptor, access, places, self._session, offset=first, end=end, failed=failed)
 
         connections = min(self._settings.transfer.segments, self._settings.transfer.connections)
@@ -164,14 +164,3 @@ class RegistrySource(PlainSource):
         with self._lock:
             others = [other for other in self._endpoints if other is not endpoint]
             self._endpoints = (endpoint, *others)
-
-
-def _in_turn(endpoints: Sequence[Endpoint], turn: int, failed: Container[str]) -> Sequence[Endpoint]:
-    """The endpoints in their order behind the one whose turn it is, with 0 the first that has not failed.
-
-    All mirrors stand equal; the registry behind them is asked where they fail, and alone where it was the one that had
-    the manifest.
-    """
-    equal = [each for each in endpoints if each.place.primary is endpoints[0].place.primary and each.name not in failed]
-    chosen = equal[turn % len(equal)] if equal else endpoints[0]
-    return sorted(endpoints, key=lambda each: each is not chosen)

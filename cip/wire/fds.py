@@ -54,10 +54,9 @@ def adopt_streams(input_fd: int, output_fd: int) -> Iterator[tuple[int, int]]:
     with ExitStack() as stack:
         taken = []
         for fd, needed in ((input_fd, os.O_RDONLY), (output_fd, os.O_WRONLY)):
-            _require_open(fd, needed, f"descriptor {fd}")
+            _make_ready(fd, needed, f"descriptor {fd}")
             own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)  # a copy above the standard numbers
             stack.callback(os.close, own)
-            os.set_blocking(own, True)
             taken.append(own)
         with open(os.devnull, "r+b", buffering=0) as null:
             os.dup2(null.fileno(), input_fd)
@@ -73,20 +72,17 @@ def adopt_writer(fd: int | None, option: str) -> int | None:
 
     Raises PeerError when it is not open for writing.
     """
-    if fd is None:
-        return None
-    try:
-        _require_open(fd, os.O_WRONLY, f"{option} {fd}")
-        os.set_blocking(fd, True)
+    if fd is not None:
+        _make_ready(fd, os.O_WRONLY, f"{option} {fd}")
         os.set_inheritable(fd, False)
-    except (OSError, OverflowError) as error:
-        raise PeerError(f"{option} {fd}: {system_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
     return fd
 
 
-def _require_open(fd: int, needed: int, what: str) -> None:
+def _make_ready(fd: int, needed: int, what: str) -> None:
+    """Make `fd`, which must be open in its direction, one that blocks; so is every copy of it. Raises PeerError."""
     try:
         mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        os.set_blocking(fd, True)
     except (OSError, OverflowError, ValueError) as error:
         raise PeerError(f"{what}: {system_reason(error)}", code=ErrorCode.REQUEST_INVALID) from error
     if mode not in (needed, os.O_RDWR):

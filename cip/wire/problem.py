@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors as both wire protocols tell them: one table from code to HTTP status and JSON class."""
+"""Errors as both wire protocols tell them: one table from code to HTTP status."""
 
 import errno
 import json
@@ -66,16 +66,6 @@ def http_status(error: CipError) -> int:
     return error.answer if isinstance(error, RequestFault) else _HTTP_STATUS.get(error.code, _ELSE)
 
 
-def json_class(error: CipError) -> str:
-    """The `error_code` of a JSON reply, the `code` of an error pipe; retryable exactly when the error says so."""
-    return "EPIPE" if error.code is ErrorCode.CLIENT_GONE else "retryable" if error.retryable else "other"
-
-
-def title(code: ErrorCode) -> str:
-    """A code as words."""
-    return code.replace("-", " ")
-
-
 def problem(error: CipError, *, limit: int = PROBLEM_LIMIT) -> dict[str, object]:
     """The problem document of `error` (RFC 9457, decisions.md section 4), at most `limit` bytes as `encode` writes it.
 
@@ -84,7 +74,7 @@ def problem(error: CipError, *, limit: int = PROBLEM_LIMIT) -> dict[str, object]
     """
     members: dict[str, object] = {
         "type": str(error.code),
-        "title": title(error.code),
+        "title": error.code.replace("-", " "),
         "status": http_status(error),
         "detail": public_text(str(error)),
         "retryable": error.retryable,

@@ -122,7 +122,7 @@ class Origins:
         return Network(
             ConnectionPool(settings.transfer.connections),
             lambda route, limits: ScriptedConnection(route, self),
-            rooms.Budget(transfer.max_rate, transfer.max_bytes, clock) if limited else None,
+            rooms.Budget(transfer.max_rate, transfer.max_bytes, clock).receive if limited else None,
             lambda origin: self.proxies.get(origin.scheme),
             settings.user_agent,
             self.secrets,

@@ -9,7 +9,7 @@ from cip.errors import (
     NotFoundError,
     RegistryError,
 )
-from cip.registry.answers import Complaint, complaint_of, parse_complaint, refusal
+from cip.registry.answers import Complaint, parse_complaint, read_complaint, refusal
 from tests.support.origins import OpenerCase, reply
 
 
@@ -153,8 +153,9 @@ class RefusalTest(OpenerCase):
 
     def test_a_body_that_breaks_off_complains_of_nothing(self) -> None:
         self.origins.add("https://h:443", lambda asked: reply(404, b"{", {"Content-Length": "50"}, then="close"))
-        complaint, error = complaint_of(self.send("https://h/x"), "it", ErrorCode.IMAGE_NOT_FOUND, self.clock)
-        self.assertEqual((complaint, error.http_status), (Complaint("", ""), 404))
+        self.assertEqual(read_complaint(self.send("https://h/x")), Complaint("", ""))
+        error = refusal(self.send("https://h/x"), "it", ErrorCode.IMAGE_NOT_FOUND, self.clock)
+        self.assertEqual(error.http_status, 404)
 
     def test_content_in_another_coding_is_not_the_content(self) -> None:
         self.origins.add("https://h:443", lambda asked: reply(200, b"x", {"Content-Encoding": "gzip"}))

@@ -112,7 +112,7 @@ class BasicTest(EndpointCase):
         endpoint = self.endpoint()
         self.assertEqual(self.status(endpoint), 401)
         self.assertEqual(self.told("r.example:443"), [None])
-        self.assertRegex(endpoint.describe_access(), "^authorization scheme basic, no credentials found")
+        self.assertRegex(endpoint._prepare()[1].describe(), "^authorization scheme basic, no credentials found")
 
     def test_without_a_challenge_that_we_know_nothing_is_sent(self) -> None:
         # W16, W17
@@ -363,8 +363,8 @@ class CredentialsTest(EndpointCase):
         endpoint = self.endpoint(logical="logical.example/a/b:t")
         self.assertEqual(self.status(endpoint), 200)
         self.assertEqual(self.events.of("auth")[0]["file"], path)
-        self.assertIn("key 'r.example/a' of " + path, endpoint.describe_access())
-        self.assertNotIn("hush", endpoint.describe_access())
+        self.assertIn("key 'r.example/a' of " + path, endpoint._prepare()[1].describe())
+        self.assertNotIn("hush", endpoint._prepare()[1].describe())
 
     def test_flags_are_for_the_host_that_they_were_given_for(self) -> None:
         # registry.md A32, A33, S7
@@ -396,7 +396,7 @@ class CredentialsTest(EndpointCase):
         self.origins.add("https://r.example:443", guarded("Basic", set()))
         endpoint = self.endpoint(credentials=CredentialOptions(no_creds=True))
         self.assertEqual(self.status(endpoint), 401)
-        self.assertIn("--no-creds", endpoint.describe_access())
+        self.assertIn("--no-creds", endpoint._prepare()[1].describe())
 
     def test_a_broken_file_stops_the_request(self) -> None:
         self.host.write("~/.config/containers/auth.json", "broken")
@@ -409,7 +409,9 @@ class CredentialsTest(EndpointCase):
         self.origins.add("https://r.example:443", guarded("Basic", set()))
         endpoint = self.endpoint()
         self.status(endpoint)
-        self.assertRegex(endpoint.describe_access(), r"scheme basic, no credentials found, .*auth.json \(absent\)")
+        self.assertRegex(
+            endpoint._prepare()[1].describe(), r"scheme basic, no credentials found, .*auth.json \(absent\)"
+        )
 
 
 class SchemeTest(EndpointCase):

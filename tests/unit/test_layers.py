@@ -48,7 +48,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "signatures": _BELOW_IMAGE | {"hostconfig", "trust"},
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "partial": _LOW | {"sources.base"},
-    "segments": _LOW,
+    "segments": _LOW | {"registry"},  # whose endpoints take turns
     "early": _LOW | {"hostconfig", "net"},
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial", "early"},
     "readahead": _BELOW_IMAGE,

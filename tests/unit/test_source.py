@@ -3,7 +3,7 @@
 
 import hashlib
 
-from cip import log
+from cip import log, rooms
 from cip.errors import (
     CipError,
     ConfigurationError,
@@ -17,12 +17,13 @@ from cip.hostconfig.registriesconf import load_registries
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, digest_of
 from cip.model.reference import parse_image_reference
-from cip.registry.source import RegistrySource, _in_turn, open_registry
+from cip.registry.source import RegistrySource, open_registry
 from cip.settings import Settings, TimeLimits
 from cip.sources.base import BlobAccess, RawManifest
 from tests.support.host import make_host
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import Asked, FakeClock, Origins, RecordedEvents, Reply, Script, reply
+from tests.support.roomed import needs_rooms
 
 MANIFEST = b'{"schemaVersion":2}'
 DIGEST = digest_of(MANIFEST)
@@ -198,6 +199,7 @@ class PlacesTest(SourceCase):
         self.origins.add("https://r.example:443", served())
         self.assertEqual(self.open(f"docker://r.example/a/b@{DIGEST}").manifest(None).data, MANIFEST)
 
+    @needs_rooms("segments")
     def test_mirrors_take_turns_and_the_registry_stands_behind_them(self) -> None:
         mirrors = "".join(f'[[registry.mirror]]\nlocation = "{name}.example"\n' for name in "bcd")
         self.host.write("/etc/containers/registries.conf", f'[[registry]]\nlocation = "a.example"\n{mirrors}')
@@ -207,10 +209,10 @@ class PlacesTest(SourceCase):
             (("c.example",), ["bcda", "dbca", "bcda", "dbca"]),
             (("b.example", "c.example", "d.example"), ["bcda"] * 4),
         ):
-            orders = [_in_turn(endpoints, turn, failed) for turn in range(4)]
+            orders = [rooms.in_turn(endpoints, turn, failed) for turn in range(4)]
             self.assertEqual(["".join(each.name[0] for each in order) for order in orders], expected)
-        alone = (endpoints[3], *endpoints[:3])
-        self.assertEqual([each.name[0] for each in _in_turn(alone, 1, ())], list("abcd"), "mirrors had no manifest")
+        alone = rooms.in_turn((endpoints[3], *endpoints[:3]), 1, ())
+        self.assertEqual([each.name[0] for each in alone], list("abcd"), "mirrors had no manifest")
 
     def test_the_identity_is_the_logical_one(self) -> None:
         self.mirrored()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ...errors import CipError, ErrorCode, InvalidInputError, quote
 from ...model.descriptor import Digest, parse_digest
 from ...model.jsontree import JsonNode, kind_of, parse_json_text
-from ..problem import encode, json_class, problem, title
+from ..problem import encode, problem
 
 PACKET_LIMIT = 32768  # bytes, each way
 INTEGER_LIMIT = 2**53 - 1
@@ -56,6 +56,11 @@ def encode_success(value: object, pipe_id: int) -> bytes:
     return data
 
 
+def json_class(error: CipError) -> str:
+    """The `error_code` of a JSON reply, the `code` of an error pipe; retryable exactly when the error says so."""
+    return "EPIPE" if error.code is ErrorCode.CLIENT_GONE else "retryable" if error.retryable else "other"
+
+
 def encode_failure(error: CipError) -> bytes:
     """The reply that tells `error`, at most 9 KiB."""
     details = problem(error, limit=_REPLY_DETAILS_LIMIT)
@@ -73,7 +78,7 @@ def encode_error_object(error: CipError) -> bytes:
 
 def _sentence(error: CipError, details: dict[str, object]) -> str:
     """The text of `error`, never empty: an empty one would be success."""
-    return str(details["detail"]) or title(error.code)
+    return str(details["detail"] or details["title"])
 
 
 def _bad_request(where: str, why: str) -> InvalidInputError:

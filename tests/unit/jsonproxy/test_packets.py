@@ -10,6 +10,7 @@ from cip.wire.jsonproxy.packets import (
     encode_error_object,
     encode_failure,
     encode_success,
+    json_class,
     parse_request,
     read_digest,
     read_number,
@@ -21,6 +22,15 @@ _HEX = "43e187d5c631ab657995188c3abcaaadd06afc86578efc8dd1cd50c62dbbd58a"
 
 def arguments(text: str) -> list[Any]:
     return [node.value for node in parse_request(f'{{"method":"x","args":[{text}]}}'.encode())[1]]
+
+
+class Classes(unittest.TestCase):
+    def test_every_code_has_the_class_that_was_decided(self) -> None:
+        for code in ErrorCode:
+            with self.subTest(code=str(code)):
+                error = CipError("x", code=code)
+                wanted = "EPIPE" if code == "client-gone" else "retryable" if error.retryable else "other"
+                self.assertEqual(json_class(error), wanted)
 
 
 class RequestsAreRead(unittest.TestCase):
