@@ -159,13 +159,14 @@ class ImageReferrers:
         entries = [(entry, entry.referrer.artifact_type) for entry in self._all().values()]
         if artifact_type is not None:
             entries = [(entry, kind) for entry, kind in self._typed(entries) if kind == artifact_type]
-        described = [self._describe(entry, kind) for entry, kind in entries]
-        index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": described}
-        data = replace_surrogates(json.dumps(index, ensure_ascii=False, separators=(",", ":"))).encode()
-        if len(data) > LIST_LIMIT:
-            why = f"the merged list is larger than {LIST_LIMIT} bytes"
-            raise InvalidDocumentError(f"{self._reference}: referrers", why, code=ErrorCode.LIMIT_EXCEEDED)
-        return data, len(described)
+        data = bytearray(b'{"schemaVersion":2,"mediaType":"%s","manifests":[' % mediatype.OCI_INDEX.encode())
+        for number, (entry, kind) in enumerate(entries):
+            described = json.dumps(self._describe(entry, kind), ensure_ascii=False, separators=(",", ":"))
+            data += b"," * (number > 0) + replace_surrogates(described).encode()
+            if len(data) + 2 > LIST_LIMIT:
+                why = f"the merged list is larger than {LIST_LIMIT} bytes"
+                raise InvalidDocumentError(f"{self._reference}: referrers", why, code=ErrorCode.LIMIT_EXCEEDED)
+        return bytes(data + b"]}"), len(entries)
 
     def manifest(self, digest: Digest) -> ServedReferrer:
         """The listed manifest `digest`; its config and layers can be fetched from now on.
@@ -214,7 +215,7 @@ class ImageReferrers:
                         found.setdefault(referrer.descriptor.digest, _Entry(referrer, listed, subject))
                 if len(found) > ENTRY_LIMIT:
                     raise too_many(f"{self._reference}: referrers")
-                self._listed = sum(_COST + len(repr(each.referrer.members)) for each in found.values())
+                self._listed = sum(_COST + len(each.referrer.text) for each in found.values())
                 self._entries = found
             return self._entries
 
@@ -245,8 +246,8 @@ class ImageReferrers:
         return self._kinds[digest]
 
     def _describe(self, entry: _Entry, kind: str) -> dict[str, Any]:
-        members = dict(entry.referrer.members)
-        annotations = dict(entry.referrer.descriptor.annotations)
+        members: dict[str, Any] = json.loads(entry.referrer.text)
+        annotations = members.get("annotations") or {}
         annotations[SUBJECT_KEY] = str(entry.subject)
         annotations[VERIFIED_KEY] = self._mark(entry)
         members["annotations"] = annotations

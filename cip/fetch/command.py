@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`fetch IMAGE oci:DIR[:TAG]`: the accepted image, its index and its signatures into a layout.
 
-The bytes are the source's own: nothing is converted, so every digest stays. Blobs come first, then the documents that
-name them, then signatures, and at last the entries of the index; whatever a run leaves when it ends before, the next
-one verifies and goes on from.
+The bytes are the source's own: nothing is converted, so every digest stays. The entries of the layout's index come
+last; whatever a run leaves when it ends before, the next one verifies and goes on from. A document is written as soon
+as it is known to be right: how many there are is for a stranger to say, so they are never in memory together.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..model.manifest import Index, parse_manifest
 from ..model.reference import Transport, parse_image_reference
 from ..opening import INDEX_DEPTH, ImageOpener
 from ..settings import Settings
+from ..sources.base import RawManifest
 from ..sources.files import resolve_path
 from .copies import copy_blobs
 from .layoutwriter import LayoutWriter
@@ -107,23 +108,19 @@ class _Fetch:
     def _copy(self, image: Image, writer: LayoutWriter, destination: Destination, every_platform: bool) -> int:
         accepted = image.accepted
         chosen = accepted.entry or accepted.digest
-        documents: dict[Digest, bytes] = {chosen: accepted.data}
-        others: list[Digest] = []
         top = image.source.manifest(None)
+        others: dict[Digest, None] = {}
         if accepted.index_digest is not None:
             require_content(top.data, accepted.index_digest, f"{image.reference}: index")
-            others = list(self._walk(image, top.data, top.media_type, documents))
+            others = dict.fromkeys(self._walk(image, top, writer))
         copy_blobs(self._blobs(image), image, writer, self._opener.events, self._progress)
+        writer.write(accepted.data, chosen)
         judged = [accepted.digest]
-        for digest in dict.fromkeys(others) if every_platform else ():
-            if digest != chosen:
-                documents[digest] = self._copy_instance(image, digest, writer)
-                judged.append(digest_of(documents[digest]))
+        if every_platform:
+            judged += [self._copy_instance(image, digest, writer) for digest in others if digest != chosen]
         if accepted.index_digest is not None:
             judged.append(accepted.index_digest)
-            documents[accepted.index_digest] = top.data
-        for digest, data in documents.items():
-            writer.write(data, digest)
+            writer.write(top.data, accepted.index_digest)
         entries, count = keep_signatures(writer, self._opener.sources, image, judged, offline=self._settings.offline)
         parsed = parse_manifest(top.data, top.media_type, f"{image.reference}: manifest")
         entry = descriptor_of(parsed.media_type, top.data)
@@ -132,14 +129,15 @@ class _Fetch:
         writer.add_entries([entry, *entries])
         return count
 
-    def _copy_instance(self, image: Image, digest: Digest, writer: LayoutWriter) -> bytes:
-        """Another instance of the index of `image`, judged by itself if its index was not accepted."""
+    def _copy_instance(self, image: Image, digest: Digest, writer: LayoutWriter) -> Digest:
+        """Another instance of the index of `image`, judged by itself if its index was not accepted; its sha256."""
         with closing(self._opener.open(image.reference, digest)) as other:
             if other.accepted.index_digest != image.accepted.index_digest:
                 why = f"{image.reference}: changed while it was fetched: run it again"
                 raise CipError(why, code=ErrorCode.REGISTRY_ERROR)
             copy_blobs(self._blobs(other), other, writer, self._opener.events, self._progress)
-            return other.accepted.data
+            writer.write(other.accepted.data, digest)
+            return other.accepted.digest
 
     def _blobs(self, image: Image) -> Sequence[Descriptor]:
         manifest = image.accepted.manifest
@@ -150,23 +148,28 @@ class _Fetch:
         self._progress.expect(sum(each.size for each in blobs))
         return blobs
 
-    def _walk(self, image: Image, data: bytes, announced: str, documents: dict[Digest, bytes]) -> Iterator[Digest]:
-        """The digests of the instances of an index; indexes inside it are put into `documents`."""
-        pending = [(data, announced, 1)]
+    def _walk(self, image: Image, top: RawManifest, writer: LayoutWriter) -> Iterator[Digest]:
+        """The digests of the instances of an index; each index inside it is written, and none but one is in memory."""
         seen = 0
+        found: set[Digest] = set()
+        pending = [(Descriptor(top.media_type, digest_of(top.data), len(top.data)), 1)]
         while pending:
-            data, announced, depth = pending.pop()
-            parsed = parse_manifest(data, announced, f"{image.reference}: index")
+            inside, depth = pending.pop()
+            raw = top if depth == 1 else self._copy_index(image, inside, writer)
+            parsed = parse_manifest(raw.data, raw.media_type or inside.media_type, f"{image.reference}: index")
             for entry in parsed.entries if isinstance(parsed, Index) else ():
                 seen += 1
-                descriptor = entry.descriptor
                 if seen > MANIFESTS_LIMIT or depth > INDEX_DEPTH:
                     why = f"{image.reference}: more than {MANIFESTS_LIMIT} manifests or {INDEX_DEPTH} levels of indexes"
                     raise UnsupportedError(why, code=ErrorCode.LIMIT_EXCEEDED)
-                if descriptor.media_type not in mediatype.INDEXES:
-                    yield descriptor.digest
-                elif descriptor.digest not in documents:
-                    raw = image.source.manifest(descriptor.digest)
-                    require_content(raw.data, descriptor.digest, f"{image.reference}: index {descriptor.digest}")
-                    documents[descriptor.digest] = raw.data
-                    pending.append((raw.data, raw.media_type or descriptor.media_type, depth + 1))
+                if entry.descriptor.media_type not in mediatype.INDEXES:
+                    yield entry.descriptor.digest
+                elif entry.descriptor.digest not in found:
+                    found.add(entry.descriptor.digest)
+                    pending.append((Descriptor(entry.descriptor.media_type, entry.descriptor.digest, 0), depth + 1))
+
+    def _copy_index(self, image: Image, descriptor: Descriptor, writer: LayoutWriter) -> RawManifest:
+        raw = image.source.manifest(descriptor.digest)
+        require_content(raw.data, descriptor.digest, f"{image.reference}: index {descriptor.digest}")
+        writer.write(raw.data, descriptor.digest)
+        return raw

@@ -20,7 +20,7 @@ from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
 from ..model.manifest import Manifest, parse_manifest
 from ..model.reference import Transport, parse_image_reference
-from ..model.referrers import NotABundleError, bundle_layer, fallback_tag
+from ..model.referrers import NotABundleError, bundle_layer, fallback_tag, parse_referrers
 from ..model.signature import SIGNATURE_LIMIT, SimpleSignature, encode_signature_blob
 from ..sources.base import BlobAccess, ImageSource, RawManifest
 from ..sources.keptsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
@@ -62,14 +62,14 @@ class _Kept:
 
     def keep(self, digest: Digest) -> None:
         """All that is said about the manifest `digest`."""
-        attached: set[bytes] = set()
+        attached: set[Digest] = set()
         if self._reference.transport is Transport.DOCKER:
             attached = self._keep_attached(attached_name(digest))
         self._keep_referrers(digest)
         self._keep_others(digest, attached)
 
-    def _keep_attached(self, tag: str) -> set[bytes]:
-        """The manifest that sigstore tags with the digest, and its layers; their content."""
+    def _keep_attached(self, tag: str) -> set[Digest]:
+        """The manifest that sigstore tags with the digest, and its layers; the sha256 of each of these."""
         named = self._reference.docker
         assert named is not None  # the parser of docker:// sets it
         with closing(self._sources.open(parse_image_reference(f"docker://{named.name}:{tag}"))) as source:
@@ -81,7 +81,7 @@ class _Kept:
             if not isinstance(manifest, Manifest) or len(manifest.layers) > ATTACHED_LIMIT:
                 raise SignatureError(f"{where}: expected a manifest of at most {ATTACHED_LIMIT} layers", reason="fetch")
             self._blob(source, manifest.config)
-            found = {self._blob(source, layer) for layer in manifest.layers}
+            found = {digest_of(self._blob(source, layer)) for layer in manifest.layers}
         self._document(raw.data, manifest.media_type, tag)
         self.count += len(manifest.layers)
         return found
@@ -95,14 +95,15 @@ class _Kept:
         where = f"{self._image.reference}: referrers of {digest}"
         if len(listed.entries) > REFERRERS_LIMIT:
             raise SignatureError(f"{where}: expected at most {REFERRERS_LIMIT}, found more", reason="fetch")
-        members = []
+        listing = b""
         for entry in dict.fromkeys(each.descriptor.digest for each in listed.entries):
             first = next(each for each in listed.entries if each.descriptor.digest == entry)
             if self._keep_referrer(listed, first.descriptor, digest, where):
-                members.append(first.members)
-        if members:
-            document = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": members}
-            self._document(_json(document), mediatype.OCI_INDEX, fallback_tag(digest))
+                listing += (b"," if listing else b"") + _json(json.loads(first.text))
+        if listing:
+            data = b'{"schemaVersion":2,"mediaType":"%s","manifests":[%s]}' % (mediatype.OCI_INDEX.encode(), listing)
+            parse_referrers(data, where)  # what its readers would refuse is not written
+            self._document(data, mediatype.OCI_INDEX, fallback_tag(digest))
 
     def _keep_referrer(self, listed: ReferrerList, descriptor: Descriptor, subject: Digest, where: str) -> bool:
         """Whether it is there."""
@@ -119,7 +120,7 @@ class _Kept:
         self._writer.write(data, descriptor.digest)
         return True
 
-    def _keep_others(self, digest: Digest, attached: set[bytes]) -> None:
+    def _keep_others(self, digest: Digest, attached: set[Digest]) -> None:
         """What the source has of signatures besides those that are attached, as an artefact of ours."""
         accepted = self._image.accepted
         instance = digest if accepted.index_digest not in (None, digest) else None
@@ -130,31 +131,31 @@ class _Kept:
             return
         except NotFoundError:
             return
-        blobs = [
-            encode_signature_blob(each)
+        layers = [
+            self._small(encode_signature_blob(each), SIGNATURE_TYPE)
             for each in found
-            if isinstance(each, SimpleSignature) or each.payload not in attached
+            if isinstance(each, SimpleSignature) or digest_of(each.payload) not in attached
         ]
-        if not blobs:
+        if not layers:
             return
-        self.count += len(blobs)
-        layers = [descriptor_of(SIGNATURE_TYPE, blob) for blob in blobs]
-        config = descriptor_of(mediatype.OCI_EMPTY, _EMPTY)
+        self.count += len(layers)
         document = {
             "schemaVersion": 2,
             "mediaType": mediatype.OCI_MANIFEST,
             "artifactType": ARTIFACT_TYPE,
-            "config": config,
+            "config": self._small(_EMPTY, mediatype.OCI_EMPTY),
             "layers": layers,
             "annotations": {"org.opencontainers.image.base.digest": str(digest)},
         }
-        for blob in (*blobs, _EMPTY):
-            self._writer.write(blob, digest_of(blob))
         self._document(_json(document), mediatype.OCI_MANIFEST, kept_name(digest))
 
     def _document(self, data: bytes, media_type: str, name: str) -> None:
+        self.entries.append({**self._small(data, media_type), "annotations": {REF_NAME: name}})
+
+    def _small(self, data: bytes, media_type: str) -> dict[str, object]:
+        """Write a small blob; its descriptor."""
         self._writer.write(data, digest_of(data))
-        self.entries.append({**descriptor_of(media_type, data), "annotations": {REF_NAME: name}})
+        return descriptor_of(media_type, data)
 
     def _blob(self, source: ImageSource, descriptor: Descriptor) -> bytes:
         what = f"{self._image.reference}: signature {descriptor.digest}"

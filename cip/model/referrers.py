@@ -5,8 +5,9 @@ Nothing here is authenticated. A hint may keep something from being fetched, whi
 could do by deleting; it never makes anything believed. `subject` keeps strays out; the signed digest is what protects.
 """
 
+import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import CipError, ErrorCode, InvalidDocumentError, quote
 from . import mediatype
@@ -28,15 +29,20 @@ UNTYPED = frozenset({"", mediatype.OCI_EMPTY})
 _MAY_BE_BUNDLE = BUNDLE_TYPES | UNTYPED | {mediatype.OCI_CONFIG}
 PREDICATE_KEY = "dev.sigstore.bundle.predicateType"
 CONTENT_KEY = "dev.sigstore.bundle.content"
+_HINTS = (PREDICATE_KEY, CONTENT_KEY)
 _LIST_MEMBERS = ("schemaVersion", "mediaType", "manifests", "artifactType", "subject", "annotations")
 
 
 class Referrer(NamedTuple):
-    """One entry of a list. `members` is its JSON as it was given, `artifact_type` is empty when that says none."""
+    """One entry of a list. Of its annotations `descriptor` has the hints; `artifact_type` is empty when it says none.
+
+    `text` is its JSON, lone surrogates included: as values it would take up to thirty times as much memory, of which a
+    registry decides.
+    """
 
     descriptor: Descriptor
     artifact_type: str
-    members: Mapping[str, Any]
+    text: bytes
 
 
 class ReferrerManifest(NamedTuple):
@@ -92,7 +98,10 @@ def parse_referrers(data: bytes, where: str) -> tuple[Referrer, ...]:
 def read_referrer(node: JsonNode) -> Referrer:
     """The entry of a list that `node` holds. Raises InvalidDocumentError."""
     kind = node.get("artifactType")
-    return Referrer(read_descriptor(node), kind.as_str() if kind else "", node.value)
+    read = read_descriptor(node)
+    hints = {key: read.annotations[key] for key in _HINTS if key in read.annotations}
+    text = json.dumps(node.value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return Referrer(read._replace(urls=(), annotations=hints), kind.as_str() if kind else "", text)
 
 
 def too_many(where: str) -> InvalidDocumentError:

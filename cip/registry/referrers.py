@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from ..errors import CipError, InvalidInputError, RegistryError, quote
+from ..errors import CipError, ErrorCode, InvalidDocumentError, InvalidInputError, RegistryError, quote
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
 from ..model.descriptor import Descriptor, Digest, digest_of
@@ -28,6 +28,7 @@ from .session import RegistrySession
 from .signatures import ask_alone, has_attached, read_signature_blob
 
 PAGE_LIMIT = 64  # pages of one list
+PAGES_LIMIT = 16 * 1024 * 1024  # bytes of all of them, whose entries are in memory together
 SHOWN_DIGITS = 12  # of a tag, in a sentence
 _NO_API = frozenset({400, 404, 405, 406, 501})  # of the first page; distribution-spec demands 404 alone
 _ACCEPT = {"Accept": mediatype.OCI_INDEX}
@@ -152,6 +153,7 @@ class _Listed:
         path, shown = f"/v2/{self._endpoint.reference.path}/referrers/{digest}", ""
         where = f"{self._endpoint.name}: referrers of {self._endpoint.reference.path}@{digest}"
         seen: list[str] = []
+        size = 0
         found: list[Referrer] = []
         while path:
             if path in seen or len(seen) == PAGE_LIMIT:
@@ -161,6 +163,9 @@ class _Listed:
             page = self._page(path, shown, where, limits, first=len(seen) == 1)
             if page is None:
                 return None
+            size += len(page.data)
+            if size > PAGES_LIMIT:
+                raise InvalidDocumentError(where, f"larger than {PAGES_LIMIT} bytes", code=ErrorCode.LIMIT_EXCEEDED)
             found += parse_referrers(page.data, where)
             if len(found) > ENTRY_LIMIT:
                 raise too_many(where)

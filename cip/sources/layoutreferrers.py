@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..content import MANIFEST_LIMIT, read_blob, read_limited, require_content
 from ..errors import CipError
 from ..model import mediatype
-from ..model.descriptor import REF_NAME, Descriptor, Digest
+from ..model.descriptor import Descriptor, Digest
 from ..model.referrers import (
     ENTRY_LIMIT,
     LIST_LIMIT,
@@ -26,7 +26,7 @@ from ..model.referrers import (
 )
 from .base import BlobAccess
 from .files import FileBlob
-from .layout import entries_of
+from .layout import entries_of, name_of
 
 
 class LayoutReferrers:
@@ -55,8 +55,7 @@ class LayoutReferrers:
         entries = []
         for node in entries_of(self._read_index(), where):
             entry = read_referrer(node)
-            named = entry.descriptor.annotations.get(REF_NAME)
-            if named == tag and entry.descriptor.media_type == mediatype.OCI_INDEX:
+            if name_of(node) == tag and entry.descriptor.media_type == mediatype.OCI_INDEX:
                 return self._listed(self._index(entry.descriptor), "by tag")
             entries.append(entry)
         if len(entries) > ENTRY_LIMIT:

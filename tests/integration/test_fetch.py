@@ -7,8 +7,10 @@ import os
 import pty
 import random
 import select
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -273,6 +275,78 @@ class Fetched(FetchCase):
             self.skipTest("this kernel has no Landlock")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.require_whole()
+
+
+class Amount(FetchCase):
+    """Documents of which a registry chooses how many there are cost time and space on the disk, and no memory."""
+
+    SIZE = 2 * 1024 * 1024  # bytes of one document
+    COUNT = 48
+    MEMORY = 64 * 1024  # KiB that all of them together may cost
+    PEAK = """
+import sys
+from cip.cli import main
+status = main(sys.argv[1:])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+sys.exit(status)
+"""
+
+    def peak(self, *options: str) -> int:
+        command = [sys.executable, "-c", self.PEAK, *self.command(*options)[len(MODULE) :]]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=clean_environment(self.scratch),
+            timeout=8 * PATIENCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return int(done.stdout.split()[-1])
+
+    def padded(self, members: Mapping[str, Any], number: int) -> bytes:
+        return images.compact({**members, "annotations": {"n": str(number), "pad": "x" * self.SIZE}})
+
+    def test_instances_and_indexes_inside_the_index(self) -> None:
+        before = self.peak()
+        shutil.rmtree(self.layout)
+        empty = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
+        manifest = json.loads(self.content.manifest)
+        for kind, members in ((mediatype.OCI_INDEX, empty), (mediatype.OCI_MANIFEST, manifest)):
+            entries = [images.entry(self.content.manifest, platform={"os": "linux", "architecture": "amd64"})]
+            for number in range(self.COUNT):
+                data = self.padded(members, number)
+                self.content.manifests[str(digest_of(data))] = (kind, data)
+                platform = {"os": "linux", "architecture": f"a{number}"}
+                entries.append({**images.entry(data, platform=platform), "mediaType": kind})
+            self.content.manifests["t"] = (mediatype.OCI_INDEX, images.index(entries))
+            with self.subTest(kind):
+                self.assertLess(self.peak("--all") - before, self.MEMORY)
+                self.assertEqual(len(list(self.layout.glob("blobs/sha256/*"))), self.COUNT + 4)
+            shutil.rmtree(self.layout)
+
+    def test_signatures(self) -> None:
+        before = self.peak()
+        digest = digest_of(self.content.manifest)
+        texts = [b"%08d" % number * (self.SIZE // 8) for number in range(self.COUNT)]
+        attached = [
+            {**images_descriptor(text, "x"), "annotations": {"dev.cosignproject.cosign/signature": ""}}
+            for text in texts
+        ]
+        carriers = [
+            self.padded(json.loads(referrers.carrier(digest, b"x", kind="k", layer_type="k")), number)
+            for number in range(self.COUNT)
+        ]
+        self.content.blobs.update({digest_of(text): text for text in texts})
+        for each in carriers:
+            self.content.manifests[str(digest_of(each))] = (mediatype.OCI_MANIFEST, each)
+        document = {**json.loads(self.content.manifest), "layers": attached}
+        self.content.manifests[f"sha256-{digest.encoded}.sig"] = (mediatype.OCI_MANIFEST, images.compact(document))
+        listing = referrers.listing([referrers.listed(each, "k") for each in carriers])
+        self.content.manifests[f"sha256-{digest.encoded}"] = (mediatype.OCI_INDEX, listing)
+        self.assertLess(self.peak() - before, self.MEMORY)
+        self.assertGreater(len(list(self.layout.glob("blobs/sha256/*"))), 2 * self.COUNT)
 
 
 class Disturbed(FetchCase):

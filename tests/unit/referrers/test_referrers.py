@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
+import tracemalloc
 import unittest
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +20,7 @@ from cip.model.referrers import (
     CONTENT_KEY,
     DANGLING,
     FOREIGN,
+    LIST_LIMIT,
     OTHER_TYPE,
     PREDICATE_KEY,
     SUBJECT_KEY,
@@ -27,7 +30,7 @@ from cip.model.referrers import (
 )
 from cip.model.signature import FoundBundles
 from cip.referrers import CANDIDATE_LIMIT, ImageReferrers, find_bundles
-from cip.registry.referrers import PAGE_LIMIT, next_links
+from cip.registry.referrers import PAGE_LIMIT, PAGES_LIMIT, next_links
 from cip.registry.source import RegistrySource
 from cip.sources.base import BlobAccess
 from tests.support.origins import Asked, Reply, Script, reply
@@ -232,6 +235,29 @@ class ApiTest(FindCase):
         self.assertEqual(self.found(), [BLOB])
         self.pages = 2049
         self.fails("at most 4096 referrers, found more", ErrorCode.LIMIT_EXCEEDED)
+
+        def large(asked: Asked) -> Reply:
+            page = int(asked.target.partition("?p=")[2] or 0) + 1
+            data = listing([listed(GOOD)] * (page == 1)).ljust(LIST_LIMIT)
+            return reply(200, data, {**INDEX, "Link": f"<?p={page}>; rel=next"} if page < self.pages else INDEX)
+
+        self.registry.api = large
+        self.pages = PAGES_LIMIT // LIST_LIMIT
+        self.assertEqual(self.found(), [BLOB])
+        self.pages += 1
+        self.fails("larger than 16777216 bytes", ErrorCode.LIMIT_EXCEEDED)
+
+    def test_what_is_kept_of_a_list_is_not_larger_than_its_text(self) -> None:
+        """A registry may fill its entries with what takes thirty times as much memory as values."""
+        odd = {"annotations": {f"{number:x}": "" for number in range(50_000)}, "x": [[] for _ in range(50_000)]}
+        data = listing([{**listed(GOOD), **odd}])
+        tracemalloc.start()
+        try:
+            kept = parse_referrers(data, "list")
+            self.assertLess(tracemalloc.get_traced_memory()[0], 2 * len(data))
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(json.loads(kept[0].text)["annotations"], odd["annotations"])
 
     def test_a_list_of_the_right_type_that_cannot_be_read_is_a_fault(self) -> None:
         for row, answer, code in (
