@@ -40,7 +40,7 @@ from .model.reference import (
 from .settings import PlatformOptions, Settings
 from .sources.archives.archive import ArchivedLayout, open_archived_layout
 from .sources.archives.spool import Spools
-from .sources.base import BlobAccess, ImageSource, PlainSource, RawManifest, open_rest, read_over
+from .sources.base import BlobAccess, ImageSource, RawManifest, read_over
 from .sources.directory import DirectorySource, open_directory
 from .sources.files import FileBlob, resolve_path
 from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
@@ -148,7 +148,7 @@ class DirectoryPlace:
 LocalPlace = LayoutPlace | DirectoryPlace
 
 
-class UnionSource(PlainSource):
+class UnionSource(ImageSource):
     """A registry image with local places in front; `registry` is None when the network may not be touched."""
 
     def __init__(
@@ -231,8 +231,10 @@ class UnionSource(PlainSource):
                 found = LocalBlob(reader, partial(self._elsewhere, place, descriptor))
             read_over(found, offset, f"{place.text}: blob {descriptor.digest}")
             return found
+        if self._registry is not None and not offset:  # then parts may be kept
+            return self._registry.open_blob(descriptor, access)
         if self._registry is not None:
-            return open_rest(self._registry, descriptor, access, offset)
+            return self._registry.open_rest(descriptor, access, offset)
         raise damage or self._offline(f"blob {descriptor.digest}", descriptor.digest)
 
     def close(self) -> None:

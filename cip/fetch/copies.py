@@ -12,7 +12,6 @@ from ..errors import Phase, failing
 from ..events import Events
 from ..image import Image
 from ..model.descriptor import Descriptor
-from ..sources.base import open_rest
 from .layoutwriter import LayoutWriter
 from .progress import Progress
 
@@ -78,7 +77,7 @@ class _Copies:
             known = kept
 
         def open_rest_of(offset: int) -> BlobReader:
-            reader = open_rest(self._image.source, descriptor, BlobAccess.VERIFIED, offset)
+            reader = self._image.source.open_rest(descriptor, BlobAccess.VERIFIED, offset)
             with self._lock:
                 self._readers.add(reader)
                 stopped = self._stopped

@@ -22,7 +22,7 @@ from ..model.descriptor import Descriptor, Digest, require_sha256
 from ..model.reference import DockerReference, ImageReference, Transport, docker_identity
 from ..net.limits import Cancellation, Limits
 from ..settings import Settings
-from ..sources.base import BlobAccess, PlainSource, RawManifest
+from ..sources.base import BlobAccess, ImageSource, RawManifest
 from .endpoints import Endpoint, read_manifest
 from .failover import ask_endpoints
 from .session import RegistrySession
@@ -51,7 +51,7 @@ def open_registry(
     return RegistrySource(named, endpoints, settings, session)
 
 
-class RegistrySource(PlainSource):
+class RegistrySource(ImageSource):
     """One image at its endpoints; safe from any thread."""
 
     def __init__(

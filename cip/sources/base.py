@@ -2,7 +2,7 @@
 """The image source protocol: where one image's bytes come from. Nothing a source returns has been checked yet."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..content import CHUNK, BlobReader, undo_on_error
 from ..content import BlobAccess as BlobAccess
@@ -28,15 +28,12 @@ class RawManifest(NamedTuple):
 class ImageSource(Protocol):
     """One opened image at its place. Blobs may be opened from several threads at once; `close` comes last.
 
-    Every method raises NotFoundError (`image-not-found`, `blob-not-found`) or SourceError.
+    Every method raises NotFoundError (`image-not-found`, `blob-not-found`) or SourceError. What is written here is what
+    a source does that has no signatures, lists nothing, and serves the layers that its manifest names.
     """
 
-    @property
-    def identity(self) -> ImageIdentity:
-        """The names under which a policy may speak about this image."""
-        ...
-
-    kept: int  # bytes of memory that documents and indexes take for as long as it is open, about
+    identity: ImageIdentity  # the names under which a policy may speak about this image
+    kept: int = 0  # bytes of memory that documents and indexes take for as long as it is open, about
 
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The top manifest (None; fetched once and kept), or the instance `digest`; at most MANIFEST_LIMIT bytes."""
@@ -47,71 +44,37 @@ class ImageSource(Protocol):
 
         Raises SignatureError (reason `fetch`) when the list cannot be had whole.
         """
-        ...
+        return ()
 
     def signature_locations(self) -> Sequence[str]:
         """Where `signatures` looks, for people and the audit; empty when this place can have none."""
-        ...
+        return ()
 
     def referrer_source(self) -> "ReferrerSource | None":
         """What refers to the image; None where this kind of place can have nothing of the sort."""
-        ...
+        return None
 
     def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
         """The layers as this place can serve them: `layers`, those of the manifest, but in a local storage."""
-        ...
+        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         """The blob, open for reading; the caller closes it."""
         ...
 
+    def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
+        """The blob from the byte `offset` on; where it can only be begun at its first one, what lies before is read.
+
+        No part of it is kept. Raises as `open_blob`, and SourceError for a blob that ends before.
+        """
+        reader = self.open_blob(descriptor, access)
+        with undo_on_error(reader.close):
+            read_over(reader, offset, f"blob {descriptor.digest}")
+        return reader
+
     def close(self) -> None:
         """Release what the source holds. Readers opened before stay usable."""
         ...
-
-
-class PlainSource:
-    """What a source answers that has no signatures, lists nothing, and serves the layers that its manifest names."""
-
-    kept = 0
-
-    def signatures(self, digest: Digest, instance: Digest | None) -> Sequence["RawSignature"]:
-        """None."""
-        return ()
-
-    def signature_locations(self) -> Sequence[str]:
-        """None."""
-        return ()
-
-    def referrer_source(self) -> "ReferrerSource | None":
-        """None."""
-        return None
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        """The layers of the manifest."""
-        return layers
-
-
-@runtime_checkable
-class ContinuableSource(ImageSource, Protocol):
-    """A source that need not begin a blob at its first byte."""
-
-    def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
-        """The blob from the byte `offset` on; the caller closes it."""
-        ...
-
-
-def open_rest(source: ImageSource, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
-    """The blob from the byte `offset` on; where it can only be begun at its first byte, what lies before is read over.
-
-    Raises as `open_blob` of the source, and SourceError for a blob that ends before.
-    """
-    if offset and isinstance(source, ContinuableSource):  # from its first byte on parts may be kept
-        return source.open_rest(descriptor, access, offset)
-    reader = source.open_blob(descriptor, access)
-    with undo_on_error(reader.close):
-        read_over(reader, offset, f"blob {descriptor.digest}")
-    return reader
 
 
 def read_over(reader: BlobReader, count: int, what: str) -> None:

@@ -12,7 +12,7 @@ from ..content import undo_on_error
 from ..errors import ErrorCode, InvalidDocumentError, Phase, failing, quote, refused
 from ..model.descriptor import Descriptor, Digest
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
-from .base import BlobAccess, PlainSource, RawManifest
+from .base import BlobAccess, ImageSource, RawManifest
 from .files import FileBlob, Tree, read_document, resolve_path, whole_file
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _VERSION = re.compile(rb"Directory Transport Version: ([0-9]{1,9})\.([0-9]{1,9})
 _NEWEST = (1, 2)
 
 
-class DirectorySource(PlainSource):
+class DirectorySource(ImageSource):
     """The image in one directory; owns `tree`. `text` is the reference for messages."""
 
     def __init__(self, text: str, identity: ImageIdentity, tree: Tree) -> None:

@@ -31,7 +31,7 @@ from ..model.manifest import Index, read_entry
 from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from ..settings import PlatformOptions, Settings
-from .base import BlobAccess, PlainSource, RawManifest
+from .base import BlobAccess, ImageSource, RawManifest
 from .files import FileBlob, Tree, read_document, resolve_path, whole_file
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LayoutFiles(Protocol):
         ...
 
 
-class LayoutSource(PlainSource):
+class LayoutSource(ImageSource):
     """One image of a layout, which has no place for signatures but as referrers."""
 
     def __init__(

@@ -37,7 +37,7 @@ from .archives.compression import (
     streams,
 )
 from .archives.spool import Spools
-from .base import BlobAccess, PlainSource, RawManifest
+from .base import BlobAccess, ImageSource, RawManifest
 from .files import FileBlob, open_regular, whole_file
 
 FILE_LIMIT = 1000  # files in one reference
@@ -54,7 +54,7 @@ class _LayerFile(NamedTuple):
     mtime: int
 
 
-class TarballSource(PlainSource):
+class TarballSource(ImageSource):
     """An image whose layers are files and whose config is made up from them."""
 
     def __init__(self, reference: ImageReference, files: Sequence[_LayerFile], opened: ExitStack) -> None:

@@ -26,7 +26,7 @@ from ...model.reference import (
     nameless_identity,
     parse_docker_reference,
 )
-from ..base import BlobAccess, PlainSource, RawManifest
+from ..base import BlobAccess, ImageSource, RawManifest
 from ..files import FileBlob, resolve_path, whole_file
 from .archive import Archive, open_archive
 from .compression import MAGIC_LENGTH, Compression, DecompressingReader, detect_compression, read_through, streams
@@ -55,7 +55,7 @@ class _Layer(NamedTuple):
     compression: Compression | None
 
 
-class DockerArchiveSource(PlainSource):
+class DockerArchiveSource(ImageSource):
     """One image of a `docker save` archive, which has no place for signatures."""
 
     def __init__(self, text: str, identity: ImageIdentity, archive: Archive, choice: Choice, spools: Spools) -> None:

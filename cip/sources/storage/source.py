@@ -36,7 +36,7 @@ from ...model.manifest import Index, Manifest, parse_manifest
 from ...model.platform import choose_instance
 from ...model.reference import DockerReference, ImageIdentity, ImageReference, Transport, parse_docker_reference
 from ...settings import PlatformOptions, Settings
-from ..base import BlobAccess, PlainSource, RawManifest
+from ..base import BlobAccess, ImageSource, RawManifest
 from .configuration import StorageConfiguration, StorageName, load_storage, parse_storage_name, split_store
 from .store import LayerPlace, Store, StoredImage, StoredLayer, open_store
 
@@ -62,7 +62,7 @@ class _Found(NamedTuple):
     named: DockerReference | None
 
 
-class StorageSource(PlainSource):
+class StorageSource(ImageSource):
     """One image of the local storage; owns `stores`, of which the first is the storage's own."""
 
     def __init__(self, text: str, found: _Found, stores: Sequence[Store], place: str) -> None:

@@ -17,7 +17,7 @@ from cip.model.signature import RawSignature, SimpleSignature
 from cip.programs import DirectPrograms
 from cip.settings import Settings
 from cip.sources.archives.spool import Spools
-from cip.sources.base import BlobAccess, RawManifest
+from cip.sources.base import BlobAccess, ImageSource, RawManifest
 from cip.sources.files import FileBlob
 from cip.temporary import TemporarySpace
 from cip.union import open_with_local_sources
@@ -40,10 +40,8 @@ class RegistryReader(BytesReader):
         return blamed
 
 
-class PlayedRegistry:
+class PlayedRegistry(ImageSource):
     """A registry source that has everything and remembers what it was asked for."""
-
-    kept = 0
 
     def __init__(self, reference: ImageReference) -> None:
         assert reference.docker is not None
@@ -60,12 +58,6 @@ class PlayedRegistry:
 
     def signature_locations(self) -> Sequence[str]:
         return ("lookaside https://example.com/sigstore",)
-
-    def referrer_source(self) -> None:
-        return None
-
-    def stored_layers(self, layers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-        return layers
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
         self.asked.append(descriptor.digest)
