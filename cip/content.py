@@ -6,12 +6,8 @@ complete body that failed. With `Release.AFTER_VERIFICATION` nothing leaves befo
 `TAIL` bytes leave only once size and digest are proven; with `Release.AS_READ` the bytes leave at once, and the caller
 carries the verdict on another channel.
 
-A long stream is hashed in a thread of its own, while the next bytes are read and sent: hashing is half of what a large
-blob costs, and hashlib lets other threads run meanwhile. The stream goes through a few buffers in turn: filled and
-passed on by the caller, hashed here, and free again once both are done. Of the first THREAD_FROM bytes the caller
-hashes all: a thread for each of many layers would cost more than it saves.
-
-It is longer than other files so that whoever judges what leaves this program unverified reads one.
+A long stream is hashed in a thread of its own, while the next bytes are read and sent (`hashing`). Of the first
+THREAD_FROM bytes the caller hashes all: a thread for each of many layers would cost more than it saves.
 """
 
 from __future__ import annotations
@@ -23,20 +19,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
 from threading import Thread
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
+from . import rooms
 from .errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError
 from .model.descriptor import MANIFEST_LIMIT as MANIFEST_LIMIT
 from .model.descriptor import UNKNOWN_SIZE, Descriptor, Digest
 
 if TYPE_CHECKING:
-    from queue import SimpleQueue
+    from .hashing import HashingThread
 
 THREAD_FROM = 2 * 1024 * 1024  # bytes of a stream
-BUFFERS = 2  # one is filled while the other is hashed
 _MAPPED_FROM = 128 * 1024  # bytes; of larger pieces that are freed once, malloc keeps some for each thread from then on
-_LOOK_SECONDS = 1.0  # between two looks at whether the thread that is waited for still lives
-_NOTHING = memoryview(b"")
 CHUNK = 768 * 1024  # bytes read at once; more than WHOLE, so that no buffer is full before any of it may leave
 TAIL = 64 * 1024  # bytes held back until the digest matched
 WHOLE = 256 * 1024  # bytes; blobs up to this are verified before their first byte leaves
@@ -52,108 +46,48 @@ def new_buffer(size: int) -> memoryview:
 
 
 class Hashing:
-    """The digest of one stream; a context manager that ends its thread. One thread calls it.
+    """The digest of one stream that goes through one buffer. One thread calls it.
 
-    The thread begins once THREAD_FROM bytes have been hashed; what hashes `alone` has none.
+    Once THREAD_FROM bytes have been hashed another thread does it, and the stream goes through two buffers in turn;
+    not for what hashes `alone`, and not where there can be no thread.
     """
 
-    def __init__(self, digest: Digest, buffer_size: int, *, alone: bool = False) -> None:
+    def __init__(self, digest: Digest, *, alone: bool = False) -> None:
         self._hasher = digest.hasher()
         self._hashed = 0  # bytes
-        self._buffer_size = buffer_size
-        self._made = 0  # buffers
-        self._spare: list[memoryview] = []
-        self._alone = alone  # also when this process may not have another thread
-        self._worker: _Worker | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end()
-
-    def buffer(self) -> memoryview:
-        """A buffer to fill, which nothing reads any more."""
-        if self._worker is None and self._hashed >= THREAD_FROM and not self._alone:
-            self._begin()
-        if self._spare:
-            return self._spare.pop()
-        if self._worker is None or self._made < BUFFERS:
-            self._made += 1
-            return new_buffer(self._buffer_size)
-        return self._worker.free_buffer()
-
-    def give_back(self, buffer: memoryview) -> None:
-        """Told that all of `buffer` was passed on."""
-        if self._worker is None:
-            self._spare.append(buffer)
-        else:
-            self._worker.jobs.put((_NOTHING, buffer))
+        self._alone = alone
+        self._thread: HashingThread | None = None
 
     def update(self, part: memoryview) -> None:
         """The next bytes, a part of the buffer that is being filled."""
-        if self._worker is None:
+        if self._thread is None:
             self._hash(part)
         else:
-            self._worker.jobs.put((part, _NOTHING))
+            self._thread.hash(part)
+
+    def next_buffer(self, buffer: memoryview) -> memoryview:
+        """What to fill behind `buffer`, all of which was passed on; `buffer` itself where nothing reads it any more."""
+        if self._thread is None and self._hashed >= THREAD_FROM and not self._alone:
+            self._thread = rooms.start_hashing(self._hash, new_buffer(len(buffer)))
+            self._alone = self._thread is None
+        return buffer if self._thread is None else self._thread.exchange(buffer)
 
     def hexdigest(self, received: int) -> str:
         """The digest of all parts, which the caller says are `received` bytes; nothing may follow."""
-        self._end()
+        self.end()
         if self._hashed != received:
             raise RuntimeError(f"of {received} bytes {self._hashed} were hashed")  # a thread that died, never a verdict
         return self._hasher.hexdigest()
 
+    def end(self) -> None:
+        """End the thread."""
+        thread, self._thread = self._thread, None  # it knows us: a cycle would keep the buffers until it is looked for
+        if thread is not None:
+            thread.end()
+
     def _hash(self, part: memoryview) -> None:
         self._hasher.update(part)
         self._hashed += len(part)
-
-    def _begin(self) -> None:
-        worker = _Worker(self._hash)
-        try:
-            worker.start()
-        except RuntimeError:
-            self._alone = True
-        else:
-            self._worker = worker
-
-    def _end(self) -> None:
-        worker, self._worker = self._worker, None  # it knows us: a cycle would keep the buffers until it is looked for
-        if worker is not None:
-            worker.jobs.put(None)
-            worker.join()
-
-
-class _Worker(Thread):
-    """Does jobs of (part to hash, buffer that is free afterwards) in their order, until None."""
-
-    def __init__(self, hash_part: Callable[[memoryview], None]) -> None:
-        from queue import SimpleQueue  # only large blobs need it
-
-        super().__init__(name="hash", daemon=True)
-        self._hash_part = hash_part
-        self._free: SimpleQueue[memoryview] = SimpleQueue()
-        self.jobs: SimpleQueue[tuple[memoryview, memoryview] | None] = SimpleQueue()
-
-    def free_buffer(self) -> memoryview:
-        """The next buffer that comes free."""
-        from queue import Empty
-
-        while True:
-            try:
-                return self._free.get(timeout=_LOOK_SECONDS)
-            except Empty:
-                if not self.is_alive():
-                    raise RuntimeError("the thread that hashes has ended") from None
-
-    def run(self) -> None:
-        """Until the last job."""
-        while job := self.jobs.get():
-            part, buffer = job
-            if part:
-                self._hash_part(part)
-            if buffer:
-                self._free.put(buffer)
 
 
 class Reader(Protocol):
@@ -311,66 +245,61 @@ def require_content(data: bytes, digest: Digest, what: str) -> None:
 
 
 def copy_verified(
-    reader: BlobReader, write: Write, expected: Descriptor, *, release: Release, chunk: int = CHUNK
+    reader: BlobReader,
+    write: Write,
+    expected: Descriptor,
+    *,
+    release: Release,
+    chunk: int = CHUNK,
+    take_back: Callable[[], object] | None = None,
 ) -> int:
     """Copy the blob `expected` from `reader` to `write`, `chunk` bytes at once; the number of bytes.
 
-    An `expected.size` of UNKNOWN_SIZE takes whatever length has the digest. Raises ContentMismatchError for a wrong
-    size or digest, `reader`'s SourceError, and whatever `write` raises. One byte too many releases nothing more.
+    An `expected.size` of UNKNOWN_SIZE takes whatever length has the digest. With `take_back`, which undoes all writes,
+    every place of the reader may be tried, however much was written. Raises ContentMismatchError for a wrong size or
+    digest, `reader`'s SourceError, and whatever `write` raises. One byte too many releases nothing more.
     """
     while True:
         copy = _VerifiedCopy(reader, write, expected, release, chunk)
         try:
             return copy.run()
         except ContentMismatchError as error:
-            if copy.released or not reader.restart(error):
+            if (copy.released and take_back is None) or not reader.restart(error):
                 raise
+            if take_back is not None:
+                take_back()
 
 
 class _VerifiedCopy:
     """One pass over the reader. `released` counts the bytes that have left."""
 
-    def __init__(
-        self, reader: BlobReader, write: Write, expected: Descriptor, release: Release, chunk: int = CHUNK
-    ) -> None:
+    def __init__(self, reader: BlobReader, write: Write, expected: Descriptor, release: Release, chunk: int) -> None:
         self._reader = reader
         self._chunk = chunk
         self._write = write
         self._expected = expected
-        self._hold = release is Release.AFTER_VERIFICATION
+        held = release is Release.AFTER_VERIFICATION
+        self._whole, self._tail = (WHOLE, TAIL) if held else (0, 0)
         self.released = 0
 
     def run(self) -> int:
         # the descriptor decides: a place that states another size is a bad one before its first byte
         if UNKNOWN_SIZE not in (self._expected.size, self._reader.size) and self._reader.size != self._expected.size:
             raise self._mismatch(f"expected {self._expected.size} bytes, the source states {self._reader.size}", 0)
-        size = buffer_size(self._chunk, self._expected.size)
-        with Hashing(self._expected.digest, size, alone=self._chunk < CHUNK) as hashing:
-            return self._run_held_back(hashing) if self._hold else self._run_as_read(hashing)
+        hashing = Hashing(self._expected.digest, alone=self._chunk < CHUNK)
+        try:
+            return self._run(hashing, new_buffer(buffer_size(self._chunk, self._expected.size)))
+        finally:
+            hashing.end()
 
-    def _run_as_read(self, hashing: Hashing) -> int:
-        received = 0
-        buffer = hashing.buffer()
-        while count := self._reader.readinto(buffer):
-            received += count
-            self._require_no_more_than_expected(received)
-            hashing.update(buffer[:count])
-            self._release(buffer[:count])
-            hashing.give_back(buffer)
-            buffer = hashing.buffer()
-        self._require_match(received, hashing.hexdigest(received))
-        return received
-
-    def _run_held_back(self, hashing: Hashing) -> int:
-        """All but the last TAIL bytes leave as they come; a new buffer begins with those of the one before."""
+    def _run(self, hashing: Hashing, buffer: memoryview) -> int:
+        """All but the last `_tail` bytes leave as they come; a new buffer begins with those of the one before."""
         received = filled = left = 0  # `left` counts the bytes of this buffer that have left
-        buffer = hashing.buffer()
         while True:
             if filled == len(buffer):
-                full, buffer = buffer, hashing.buffer()
-                buffer[:TAIL] = full[-TAIL:]
-                hashing.give_back(full)
-                filled, left = TAIL, 0
+                full, buffer = buffer, hashing.next_buffer(buffer)
+                buffer[: self._tail] = full[filled - self._tail :]
+                filled, left = self._tail, 0
             count = self._reader.readinto(buffer[filled:])
             if not count:
                 break
@@ -378,9 +307,9 @@ class _VerifiedCopy:
             self._require_no_more_than_expected(received)
             hashing.update(buffer[filled : filled + count])
             filled += count
-            if received > WHOLE and filled - TAIL > left:
-                self._release(buffer[left : filled - TAIL])
-                left = filled - TAIL
+            if received > self._whole and filled - self._tail > left:
+                self._release(buffer[left : filled - self._tail])
+                left = filled - self._tail
         self._require_match(received, hashing.hexdigest(received))
         self._release(buffer[left:filled])
         return received
@@ -477,11 +406,5 @@ def read_blob(reader: BlobReader, expected: Descriptor, limit: int, what: str) -
             raise InvalidDocumentError(what, f"larger than {limit} bytes", code=ErrorCode.LIMIT_EXCEEDED)
         data.extend(part)
 
-    while True:
-        try:
-            _VerifiedCopy(reader, collect, expected, Release.AS_READ).run()
-            return bytes(data)
-        except ContentMismatchError as error:
-            if not reader.restart(error):  # nothing has left: every place may be tried, however much was read
-                raise
-            data.clear()
+    copy_verified(reader, collect, expected, release=Release.AS_READ, take_back=data.clear)
+    return bytes(data)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .early import dial_early as dial_early
     from .explain.resolve import explain as explain
     from .fetch.command import fetch as fetch
+    from .hashing import start_hashing as start_hashing
     from .hostconfig.credhelper import ask_helper as ask_helper
     from .hostconfig.credhelper import choose_helper as choose_helper
     from .hostconfig.registriesd import unread_registries_d as unread_registries_d
@@ -142,6 +143,7 @@ ROOMS = (
     ),
     Room("socks", ("net.socks", "net.nestedtls"), "proxies by SOCKS 5; tunnels through proxies over TLS"),
     Room("budget", ("net.budget",), "`--max-rate`, `--max-bytes`", words=("--max-rate", "--max-bytes")),
+    Room("hashing", ("hashing",), "a thread that hashes a long blob while it is copied"),
     Room("early", ("early",), "a connection that is made while the rest is loaded"),
     Room("segments", ("segments",), "`--segments`: a large blob over several connections", words=("--segments",)),
     Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers"), words=("fetch", "--all")),
@@ -225,6 +227,7 @@ OFFERS = (
     Offer("registry.referrers", "referrers", _dependency, "RegistryReferrers"),
     Offer("sources.layoutreferrers", "referrers", _dependency, "LayoutReferrers"),
     Offer("wire.referrers", "/referrers", _dependency, "answer_referrers"),
+    Offer("hashing", "a thread that hashes", UsageError, "start_hashing"),
     Offer("readahead.schedule", "--read-ahead", UsageError, "ReadAhead"),
     Offer("early", "an early connection", UsageError, "dial_early"),
     Offer("net.socks", "proxies by SOCKS 5", _dependency, "open_socks"),
@@ -253,7 +256,8 @@ _INSTEAD: Mapping[str, Callable[..., object]] = {
     "unread_registries_d": lambda settings: "",  # nor would it be read
     "choose_helper": lambda found, name, warn: found.get(name.partition("/")[0]),  # as podman does
     "DirectPrograms": lambda variables=None: _NoPrograms(),
-    **dict.fromkeys(("RegistryReferrers", "LayoutReferrers", "ReadAhead", "dial_early", "Confinement"), _nothing),
+    **dict.fromkeys(("RegistryReferrers", "LayoutReferrers", "ReadAhead", "start_hashing"), _nothing),
+    **dict.fromkeys(("dial_early", "Confinement"), _nothing),
 }
 
 

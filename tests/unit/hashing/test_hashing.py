@@ -8,7 +8,7 @@ import unittest
 import weakref
 from unittest import mock
 
-from cip.content import BUFFERS, Hashing
+from cip.content import Hashing, new_buffer
 from cip.model.descriptor import Digest, digest_of
 from tests.support.leaks import LeakCheckedTestCase
 
@@ -19,15 +19,19 @@ SIZE = 1000  # bytes of a buffer
 class HashingTest(LeakCheckedTestCase):
     def hash(self, data: bytes, step: int = SIZE) -> str:
         """Put `data` through as a copy does, `step` at a time; a buffer is overwritten when it is free."""
-        with Hashing(digest_of(b""), SIZE) as hashing:
-            for start in range(0, len(data), step):
-                part = data[start : start + step]
-                buffer = hashing.buffer()
-                buffer[:] = b"\xff" * SIZE
-                buffer[: len(part)] = part
-                hashing.update(buffer[: len(part)])
-                hashing.give_back(buffer)
-            return hashing.hexdigest(len(data))
+        hashing, buffer = self.begin()
+        for start in range(0, len(data), step):
+            part = data[start : start + step]
+            buffer[:] = b"\xff" * SIZE
+            buffer[: len(part)] = part
+            hashing.update(buffer[: len(part)])
+            buffer = hashing.next_buffer(buffer)
+        return hashing.hexdigest(len(data))
+
+    def begin(self) -> tuple[Hashing, memoryview]:
+        hashing = Hashing(digest_of(b""))
+        self.addCleanup(hashing.end)
+        return hashing, new_buffer(SIZE)
 
     def test_the_digest_is_that_of_all_bytes(self) -> None:
         for count in (0, 1, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE, 50 * SIZE + 7):
@@ -37,44 +41,50 @@ class HashingTest(LeakCheckedTestCase):
                     self.assertEqual(self.hash(data, step), hashlib.sha256(data).hexdigest())
 
     def test_a_thread_begins_after_so_many_bytes_and_ends_with_the_pass(self) -> None:
-        with Hashing(digest_of(b""), SIZE) as hashing:
-            before = threading.active_count()
-            for _ in range(2):
-                buffer = hashing.buffer()
-                self.assertEqual(threading.active_count(), before)
-                hashing.update(buffer[: SIZE // 2])
-                hashing.give_back(buffer)
-            hashing.buffer()
-            self.assertEqual(threading.active_count(), before + 1)
+        hashing, buffer = self.begin()
+        before = threading.active_count()
+        for more in (0, 1):
+            hashing.update(buffer[: SIZE // 2])
+            buffer = hashing.next_buffer(buffer)
+            self.assertEqual(threading.active_count(), before + more)
+        hashing.end()
+        self.assertEqual(threading.active_count(), before)
+
+    def test_what_hashes_alone_has_no_thread(self) -> None:
+        hashing = Hashing(digest_of(b""), alone=True)
+        buffer = new_buffer(SIZE)
+        before = threading.active_count()
+        for _ in range(10):
+            hashing.update(buffer)
+            self.assertIs(hashing.next_buffer(buffer), buffer)
         self.assertEqual(threading.active_count(), before)
 
     def test_nothing_is_kept_once_it_is_over(self) -> None:
         gc.disable()
         self.addCleanup(gc.enable)
         for ending in ("digest", "early"):
-            hashing = Hashing(digest_of(b""), SIZE)
-            with hashing:
-                for _ in range(10):
-                    buffer = hashing.buffer()
-                    hashing.update(buffer)
-                    hashing.give_back(buffer)
-                if ending == "digest":
-                    hashing.hexdigest(10 * SIZE)
+            hashing = Hashing(digest_of(b""))
+            buffer = new_buffer(SIZE)
+            for _ in range(10):
+                hashing.update(buffer)
+                buffer = hashing.next_buffer(buffer)
+            if ending == "digest":
+                hashing.hexdigest(10 * SIZE)
+            else:
+                hashing.end()
             gone = weakref.ref(hashing)
             del hashing
             with self.subTest(ending):
                 self.assertIsNone(gone())
 
     def test_no_more_buffers_than_promised(self) -> None:
-        with Hashing(digest_of(b""), SIZE) as hashing:
-            seen = set()
-            for _ in range(20):
-                buffer = hashing.buffer()
-                seen.add(id(buffer.obj))
-                hashing.update(buffer)
-                hashing.give_back(buffer)
-            self.assertLessEqual(len(seen), BUFFERS)
-        self.assertLessEqual(BUFFERS, 3)  # MiB for each transfer that is underway
+        hashing, buffer = self.begin()
+        seen = {id(buffer.obj): buffer}
+        for _ in range(20):
+            hashing.update(buffer)
+            buffer = hashing.next_buffer(buffer)
+            seen[id(buffer.obj)] = buffer
+        self.assertLessEqual(len(seen), 2)
 
     def test_without_another_thread_it_is_hashed_in_this_one(self) -> None:
         data = b"x" * (10 * SIZE)
@@ -83,10 +93,10 @@ class HashingTest(LeakCheckedTestCase):
 
     def test_bytes_that_were_not_hashed_are_never_a_digest(self) -> None:
         for received in (0, SIZE - 1, SIZE + 1):
-            with Hashing(digest_of(b""), SIZE) as hashing:
-                hashing.update(hashing.buffer())
-                with self.subTest(received), self.assertRaisesRegex(RuntimeError, f"of {received} bytes {SIZE}"):
-                    hashing.hexdigest(received)
+            hashing, buffer = self.begin()
+            hashing.update(buffer)
+            with self.subTest(received), self.assertRaisesRegex(RuntimeError, f"of {received} bytes {SIZE}"):
+                hashing.hexdigest(received)
 
     def test_a_thread_that_dies_is_an_error_and_no_hang(self) -> None:
         class Broken:
@@ -99,7 +109,7 @@ class HashingTest(LeakCheckedTestCase):
         with (
             mock.patch.object(Digest, "hasher", lambda digest: Broken()),
             mock.patch("threading.excepthook"),
-            mock.patch("cip.content._LOOK_SECONDS", 0.01),
+            mock.patch("cip.hashing._LOOK_SECONDS", 0.01),
             self.assertRaisesRegex(RuntimeError, "ended|were hashed"),
         ):
             self.hash(b"x" * (20 * SIZE))
