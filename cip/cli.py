@@ -261,7 +261,8 @@ def _core(
     if early is not None:
         _beforehand(lambda: sources.expect(early))
     from .opening import ImageOpener
-    from .trust.evaluation import TrustTools, no_audit
+    from .trust.evaluation import no_audit
+    from .trust.policy import TrustTools
 
     tools = TrustTools(_read_key_file, programs.verify, time.time)
     audit = no_audit if records is None else records.audit

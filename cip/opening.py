@@ -23,17 +23,13 @@ from .transports import SourceOpener
 from .trust.evaluation import (
     Audit,
     Decision,
-    GpgvOutcome,
     ImageRejectedError,
     InstanceUnavailableError,
-    RunGpgv,
-    TrustTools,
-    UnverifiedImage,
     require_accepted,
     require_complete,
     require_index_or_instance,
 )
-from .trust.policy import Policy
+from .trust.policy import GpgvOutcome, Policy, TrustTools, UnverifiedImage
 
 INDEX_DEPTH = 4  # indexes inside indexes (decisions.md section 1)
 
@@ -53,7 +49,12 @@ class ImageOpener:
     ) -> None:
         self._settings = settings
         self.sources = sources
-        self._tools = TrustTools(tools.read_file, _Reliable(tools.run_gpgv), tools.now)
+
+        def run_reliable(keyring: bytes, message: bytes) -> GpgvOutcome:
+            rooms.require_reliable(tools.run_gpgv)
+            return tools.run_gpgv(keyring, message)
+
+        self._tools = TrustTools(tools.read_file, run_reliable, tools.now)
         self._load_policy = load_policy
         self.events = events
         self._audit = audit
@@ -246,17 +247,3 @@ def _signing_referrers(decision: Decision, judged: UnverifiedImage) -> frozenset
     accepted = {each.bundle.digest for each in decision.signatures if each.accepted and each.bundle is not None}
     bundles = judged.bundles().bundles if accepted and judged.bundles is not None else ()
     return frozenset(each.referrer for each in bundles if each.digest in accepted)
-
-
-class _Reliable:
-    """Runs gpgv once it has shown that it can be relied on; what did not pass is asked again the next time."""
-
-    def __init__(self, run_gpgv: RunGpgv) -> None:
-        self._run_gpgv = run_gpgv
-        self._passed = False
-
-    def __call__(self, keyring: bytes, message: bytes) -> GpgvOutcome:
-        if not self._passed:
-            rooms.require_reliable(self._run_gpgv)
-            self._passed = True
-        return self._run_gpgv(keyring, message)

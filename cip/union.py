@@ -43,7 +43,7 @@ from .sources.archives.spool import Spools
 from .sources.base import BlobAccess, ImageSource, RawManifest, read_over
 from .sources.directory import DirectorySource, open_directory
 from .sources.files import FileBlob, resolve_path
-from .sources.layout import LayoutFiles, LayoutSource, open_layout_files
+from .sources.layout import LayoutDirectory, LayoutFiles, LayoutSource
 
 if TYPE_CHECKING:
     from .model.signature import RawSignature
@@ -397,5 +397,5 @@ def _open_place(reference: ImageReference, settings: Settings, spools: Spools) -
     if reference.transport is Transport.OCI_ARCHIVE:
         files: LayoutFiles = open_archived_layout(reference, resolved, spools)
     else:
-        files = open_layout_files(reference, resolved, settings)
+        files = LayoutDirectory(reference.text, resolved, settings.shared_blob_dir)
     return LayoutPlace(reference, identity, files, settings.platform)

@@ -209,15 +209,14 @@ class AuthDocument:
     def __init__(self, place: AuthFile, data: bytes) -> None:
         self._legacy = place.legacy
         root = parse_json(data, place.path, error=ConfigurationError)
-        members = {} if root.is_null() else root.folded(("auths", "credHelpers", "credsStore"))
-        if place.legacy:
-            members = {} if root.is_null() else {"auths": root}
-        entries = members["auths"].members() if "auths" in members else ()
-        self._entries = {key: _parse_entry(entry) for key, entry in entries}
-        self.helpers = dict(members["credHelpers"].members()) if "credHelpers" in members else {}
+        members = root.folded(("auths", "credHelpers", "credsStore"), or_null=True)
+        entries = (None if root.is_null() else root) if place.legacy else members.get("auths")
+        self._entries = {key: _parse_entry(entry) for key, entry in (entries.members() if entries is not None else ())}
+        helpers = None if place.legacy else members.get("credHelpers")
+        self.helpers = dict(helpers.members()) if helpers is not None else {}
         for helper in self.helpers.values():
             helper.as_str()
-        store = members.get("credsStore")
+        store = None if place.legacy else members.get("credsStore")
         self.store = store if store is not None and store.value else None
         self.remarks = tuple(self._unmatched_keys())
 
@@ -264,9 +263,8 @@ class AuthDocument:
 
 def _parse_entry(node: JsonNode) -> _Entry:
     """Other members, such as `username` and `registrytoken`, are not used, as upstream."""
-    members = {} if node.is_null() else node.folded(("auth", "identitytoken"))
-    auth, token = (members[name].as_str() if name in members else "" for name in ("auth", "identitytoken"))
-    return _Entry(node.where, auth, token)
+    members = node.folded(("auth", "identitytoken"), or_null=True)
+    return _Entry(node.where, members.text("auth"), members.text("identitytoken"))
 
 
 def _key_and_parents(name: str) -> Iterator[str]:

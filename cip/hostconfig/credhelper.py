@@ -127,8 +127,8 @@ def _read_answer(program: str, result: ProgramResult) -> Credentials:
     except (ValueError, RecursionError):
         raise unusable from None  # the cause would carry what was printed
     root = parse_json_text(text[:end], program, error=lambda where, why: unusable)
-    members = {} if root.is_null() else root.folded(("Username", "Secret"))
-    username, secret = (members[name].as_str() if name in members else "" for name in ("Username", "Secret"))
+    members = root.folded(("Username", "Secret"), or_null=True)
+    username, secret = members.text("Username"), members.text("Secret")
     if any(letter in part for part in (username, secret) for letter in "\r\n\0"):
         raise unusable
     return Credentials(identity_token=secret) if username == "<token>" else Credentials(username, secret)

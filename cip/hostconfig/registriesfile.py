@@ -5,7 +5,7 @@ Key names match in any case, as in the Go tools, but one key in two spellings is
 refused here too, where it has no effect as well: a file is either right or it stops the request.
 """
 
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from ..errors import quote_own
 from ..model.jsontree import JsonNode, fold_key
@@ -83,14 +83,14 @@ def parse_registries_file(
     The helpers are None when the key is absent. Raises ConfigurationError naming file and key, or line.
     """
     warnings: list[str] = []
-    root = _Table(parse_toml(path, data), _TOP_KEYS, warnings)
+    root = _table(parse_toml(path, data), _TOP_KEYS, warnings)
     _refuse_v1(root)
     for entry in root.array("unqualified-search-registries"):
-        if not is_host(_location(entry)):
+        if not is_host(_place(entry)):
             entry.fail(f"expected a host name, found {quote_own(entry.as_str())}")
     mode = root.text("short-name-mode")
     if mode and mode not in _SHORT_NAME_MODES:
-        root.fail("short-name-mode", f"expected one of {', '.join(_SHORT_NAME_MODES)}, found {quote_own(mode)}")
+        root["short-name-mode"].fail(f"expected one of {', '.join(_SHORT_NAME_MODES)}, found {quote_own(mode)}")
     root.text("additional-layer-store-auth-helper")  # must be a text; never run, it only matters to a layer store
     aliases = root.get("aliases")
     for name, value in aliases.members() if aliases is not None else ():
@@ -102,65 +102,45 @@ def parse_registries_file(
     helpers = None
     if root.get("credential-helpers") is not None:
         helpers = tuple(require_helper_name(entry) for entry in root.array("credential-helpers"))
-    tables = root.tables("registry")
-    rules = [_parse_rule(_Table(node, _REGISTRY_KEYS, warnings), warnings) for node in tables]
+    tables = _tables(root, "registry")
+    rules = [_parse_rule(_table(node, _REGISTRY_KEYS, warnings), warnings) for node in tables]
     _refuse_contradictions(rules, tables)
     # The first table of a prefix wins within one file, as upstream.
     return {rule.prefix: rule for rule in reversed(rules)}, helpers, tuple(warnings)
 
 
-class _Table:
+def _table(node: JsonNode, known: tuple[str, ...], warnings: list[str]) -> JsonNode:
     """A TOML table whose keys match in any case; unknown keys are only remarked on."""
-
-    def __init__(self, node: JsonNode, known: tuple[str, ...], warnings: list[str]) -> None:
-        self.node = node
-        self._members = node.folded(known)
-        warnings.extend(
-            f"{member.where}: unknown key, ignored" for key, member in node.members() if fold_key(key) not in known
-        )
-
-    def get(self, key: str) -> JsonNode | None:
-        return self._members.get(key)
-
-    def fail(self, key: str, why: str) -> NoReturn:
-        """Raise at the member `key`, or at the table that has none."""
-        self._members.get(key, self.node).fail(why)
-
-    def text(self, key: str) -> str:
-        member = self._members.get(key)
-        return "" if member is None else member.as_str()
-
-    def location(self, key: str) -> str:
-        member = self._members.get(key)
-        return "" if member is None else _location(member)
-
-    def flag(self, key: str) -> bool:
-        member = self._members.get(key)
-        return False if member is None else member.as_bool()
-
-    def array(self, key: str) -> list[JsonNode]:
-        member = self._members.get(key)
-        return [] if member is None else list(member.items())
-
-    def tables(self, key: str) -> list[JsonNode]:
-        member = self._members.get(key)
-        if member is not None and isinstance(member.value, dict):
-            if member.keys() == ("mirror",):  # what TOML makes of the heading of a mirror alone
-                member.fail(
-                    "found [[registry.mirror]] without the [[registry]] that it mirrors: write [[registry]] with "
-                    "location = 'HOST' above it"
-                )
-            member.fail("expected an array of tables in double brackets, found a single table: write [[…]], not […]")
-        return self.array(key)
+    warnings.extend(
+        f"{member.where}: unknown key, ignored" for key, member in node.members() if fold_key(key) not in known
+    )
+    return node.folded(known)
 
 
-def _refuse_v1(root: _Table) -> None:
+def _flag(table: JsonNode, key: str) -> bool:
+    member = table.get(key)
+    return member is not None and member.as_bool()
+
+
+def _tables(table: JsonNode, key: str) -> tuple[JsonNode, ...]:
+    member = table.get(key)
+    if member is not None and isinstance(member.value, dict):
+        if member.keys() == ("mirror",):  # what TOML makes of the heading of a mirror alone
+            member.fail(
+                "found [[registry.mirror]] without the [[registry]] that it mirrors: write [[registry]] with "
+                "location = 'HOST' above it"
+            )
+        member.fail("expected an array of tables in double brackets, found a single table: write [[…]], not […]")
+    return table.array(key)
+
+
+def _refuse_v1(root: JsonNode) -> None:
     """The format before v2 kept lists in `[registries.search]`, `[registries.insecure]` and `[registries.block]`."""
     registries = root.get("registries")
     if registries is None:
         return
-    for name, lists in registries.folded(_V1_TABLES).items():
-        if lists.folded(("registries",)):
+    for name, lists in registries.folded(_V1_TABLES).members():
+        if lists.folded(("registries",)).value:
             registries.fail(
                 f"found a list of format v1 in [registries.{name}], expected format v2: "
                 "instead of [registries.search] write unqualified-search-registries = ['HOST'] above all tables, "
@@ -169,59 +149,64 @@ def _refuse_v1(root: _Table) -> None:
             )
 
 
-def _parse_rule(table: _Table, warnings: list[str]) -> RegistryRule:
-    location, prefix = table.location("location"), table.location("prefix")
+def _parse_rule(table: JsonNode, warnings: list[str]) -> RegistryRule:
+    location, prefix = _location(table), _location(table, "prefix")
     if not prefix and table.text("prefix"):
-        table.fail("prefix", f"expected a host name or a repository, found {quote_own(table.text('prefix'))}")
+        table["prefix"].fail(f"expected a host name or a repository, found {quote_own(table.text('prefix'))}")
     prefix = prefix or location
     if not prefix:
-        table.node.fail("expected a prefix or a location, found neither")
+        table.fail("expected a prefix or a location, found neither")
     if prefix.startswith("*."):
         if any(mark in prefix for mark in "/@:"):
-            table.fail("prefix", f"expected a wildcard prefix like *.example.com, found {quote_own(prefix)}")
+            (table.get("prefix") or table["location"]).fail(
+                f"expected a wildcard prefix like *.example.com, found {quote_own(prefix)}"
+            )
     elif not location:
-        table.node.fail(
-            f"prefix {quote_own(prefix)}: expected a location, which only a prefix like *.example.com can lack"
-        )
+        table.fail(f"prefix {quote_own(prefix)}: expected a location, which only a prefix like *.example.com can lack")
     why = unmatched_scope(prefix) or (
         "" if "@" not in prefix and ":" not in prefix.partition("/")[2] else "expected no tag and no digest"
     )
     if why:
-        warnings.append(f"{table.node.where}: no image has the prefix {quote_own(prefix)}: {why}")
+        warnings.append(f"{table.where}: no image has the prefix {quote_own(prefix)}: {why}")
     if table.text("pull-from-mirror"):
-        table.fail("pull-from-mirror", "expected it in a [[registry.mirror]] table only")
-    by_digest_only = table.flag("mirror-by-digest-only")
+        table["pull-from-mirror"].fail("expected it in a [[registry.mirror]] table only")
+    by_digest_only = _flag(table, "mirror-by-digest-only")
     mirrors = tuple(
-        _parse_mirror(_Table(node, _LOCATION_KEYS, warnings), by_digest_only) for node in table.tables("mirror")
+        _parse_mirror(_table(node, _LOCATION_KEYS, warnings), by_digest_only) for node in _tables(table, "mirror")
     )
     return RegistryRule(
         prefix=prefix,
         at=_parse_location(table, location),
-        blocked=table.flag("blocked"),
+        blocked=_flag(table, "blocked"),
         mirror_by_digest_only=by_digest_only,
         mirrors=mirrors,
-        file=table.node.document,
+        file=table.document,
     )
 
 
-def _parse_mirror(table: _Table, by_digest_only: bool) -> Mirror:
-    location = table.location("location")
+def _parse_mirror(table: JsonNode, by_digest_only: bool) -> Mirror:
+    location = _location(table)
     if not location:
-        table.node.fail("expected a location, found none")
+        table.fail("expected a location, found none")
     usage = table.text("pull-from-mirror")
     if usage and by_digest_only:
         why = "contradicts mirror-by-digest-only = true of the registry: expected one of them"
-        table.fail("pull-from-mirror", why)
+        table["pull-from-mirror"].fail(why)
     if usage and usage not in _PULL_FROM_MIRROR:
-        table.fail("pull-from-mirror", f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote_own(usage)}")
+        table["pull-from-mirror"].fail(f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote_own(usage)}")
     return Mirror(_parse_location(table, location), usage or "all")
 
 
-def _parse_location(table: _Table, location: str) -> Location:
-    return Location(location, table.flag("insecure"), table.text("namespace-proxy"))
+def _parse_location(table: JsonNode, location: str) -> Location:
+    return Location(location, _flag(table, "insecure"), table.text("namespace-proxy"))
 
 
-def _location(node: JsonNode) -> str:
+def _location(table: JsonNode, key: str = "location") -> str:
+    member = table.get(key)
+    return "" if member is None else _place(member)
+
+
+def _place(node: JsonNode) -> str:
     """A host or repository without the slashes at its end. Nothing else is checked before it is used, as upstream."""
     text = node.as_str()
     if text.startswith(("http://", "https://")):
@@ -229,7 +214,7 @@ def _location(node: JsonNode) -> str:
     return text.rstrip("/")
 
 
-def _refuse_contradictions(rules: list[RegistryRule], tables: list[JsonNode]) -> None:
+def _refuse_contradictions(rules: list[RegistryRule], tables: tuple[JsonNode, ...]) -> None:
     """Tables of one location must agree on what is allowed there."""
     first: dict[str, tuple[RegistryRule, str]] = {}
     for rule, node in zip(rules, tables, strict=True):

@@ -131,7 +131,7 @@ def _encode(value: object) -> bytes:
 def _read_members(node: JsonNode, readers: Mapping[str, _Reader]) -> dict[str, Any]:
     """The members of an object that have readers and that Go's encoder would write, in the order of `readers`."""
     found = node.folded(readers)
-    values = ((name, readers[name](found[name])) for name in readers if name in found)
+    values = ((name, readers[name](found[name])) for name in readers if found.has(name))
     return {name: value for name, value in values if value is not None}
 
 
@@ -145,7 +145,7 @@ def _read_rootfs(node: JsonNode) -> dict[str, Any]:
     found = node.folded(_NO_ROOTFS)
     diff_ids = found.get("diff_ids")
     return {
-        "type": found["type"].as_replaced_str() if "type" in found else "",
+        "type": found["type"].as_replaced_str() if found.has("type") else "",
         "diff_ids": [_element(item) for item in diff_ids.items()] if diff_ids else None,
     }
 

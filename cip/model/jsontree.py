@@ -160,21 +160,23 @@ class JsonNode:
         member = self.get(key)
         return () if member is None else tuple(member.items())
 
-    def folded(self, known: Iterable[str]) -> dict[str, JsonNode]:
-        """The members that a case-insensitive reader takes for one of `known`, by their name there; `null` is absent.
+    def folded(self, known: Iterable[str], *, or_null: bool = False) -> JsonNode:
+        """The object as a case-insensitive reader sees it: members that read as one of `known`, by their name there.
 
-        Two members that fold to the same name are refused: readers differ about which of them counts.
+        A member that is `null` is absent, and so are all of a `null` that may stand here. Two members that fold to the
+        same name are refused: readers differ about which of them counts.
         """
         exact = {fold_key(key): key for key in known}
-        found: dict[str, JsonNode] = {}
-        for key, node in self.members():
+        found: dict[str, Any] = {}
+        for key, node in () if or_null and self.value is None else self.members():
             name = exact.get(fold_key(key))
             if name is None:
                 continue
             if name in found:
                 node.fail(f"ambiguous, there is another member that reads as {name!r}")
-            found[name] = node
-        return {name: node for name, node in found.items() if node.value is not None}
+            found[name] = node.value
+        present = {name: value for name, value in found.items() if value is not None}
+        return JsonNode(self._origin, self._parent, self._step, present)
 
     def require_only(self, allowed: Iterable[str]) -> None:
         """Refuse any key that is not one of `allowed`, spelled exactly."""

@@ -108,7 +108,7 @@ def choose_instance(index: Index, wanted: Sequence[Platform]) -> IndexEntry:
 def contradiction(config: JsonNode, wanted: Sequence[Platform]) -> Platform | None:
     """The platform that an image's `config` states, when it is none of `wanted`; what it leaves out says nothing."""
     members = config.folded(("architecture", "os", "variant"))
-    said = {name: node.as_replaced_str() for name, node in members.items()}
+    said = {name: node.as_replaced_str() for name, node in members.members()}
     architecture = _ARCHITECTURES.get(said.get("architecture", ""), said.get("architecture", ""))
     stated = Platform(architecture or wanted[0].architecture, said.get("os") or wanted[0].os, said.get("variant", ""))
     fits = any(

@@ -58,7 +58,7 @@ def parse_complaint(body: bytes, status: int) -> Complaint:
         if first is None:
             return Complaint("", "")
         members = first.folded(("code", "message"))
-        texts = {name: node.value for name, node in members.items() if isinstance(node.value, str)}
+        texts = {name: node.value for name, node in members.members() if isinstance(node.value, str)}
         return Complaint(texts.get("code", "UNKNOWN"), texts.get("message", ""))
     except CipError:
         text = redacted(body.decode("utf-8", "replace")).strip()  # whole, before it is cut

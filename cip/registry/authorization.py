@@ -148,17 +148,17 @@ def parse_token(body: bytes, now: float, host: str) -> Token:
         return AuthenticationError(f"{where}: {why}", host=host, phase=Phase.TOKEN)
 
     root = parse_json(body, f"{host}: token", error=bad)
-    members = {} if root.is_null() else root.folded((*_TEXTS, "expires_in"))
-    texts = {name: node.as_str() for name, node in members.items() if name in _TEXTS}
+    members = root.folded((*_TEXTS, "expires_in"), or_null=True)
+    texts = {name: members.text(name) for name in _TEXTS}
     lifetime = members.get("expires_in")
     seconds = MINIMUM_LIFETIME if lifetime is None else lifetime.as_int(maximum=2**53)
-    value = texts.get("token") or texts.get("access_token") or ""
+    value = texts["token"] or texts["access_token"]
     if len(value) > VALUE_LIMIT:
         raise bad(root.document, f"longer than {VALUE_LIMIT} characters")
     if not re.fullmatch(_HEADER_SAFE, value):
         raise bad(root.document, "contains a character that a header cannot have")
     issued: float | None = now
-    if texts.get("issued_at", _YEAR_ONE) != _YEAR_ONE:
+    if members.has("issued_at") and texts["issued_at"] != _YEAR_ONE:
         issued = parse_rfc3339(texts["issued_at"])
     if issued is None:
         raise bad(f"{root.document}: issued_at", "expected an RFC 3339 time")

@@ -9,9 +9,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 from .. import rooms
-from ..content import MANIFEST_LIMIT, read_limited, require_content, undo_on_error
+from ..content import MANIFEST_LIMIT, read_blob, read_limited, undo_on_error
 from ..errors import (
-    ContentMismatchError,
     ErrorCode,
     ImageAbsentError,
     InvalidDocumentError,
@@ -87,15 +86,14 @@ class LayoutSource(ImageSource):
     def manifest(self, digest: Digest | None) -> RawManifest:
         """The chosen manifest, of the size and digest that the index says, or the instance `digest`."""
         if digest is not None:
-            return RawManifest(self._read(digest), self._listed_type(digest))
+            with failing(Phase.MANIFEST), closing(self._files.open_blob(digest)) as blob:
+                data = read_limited(blob, MANIFEST_LIMIT, f"{self._text}: manifest {digest}")
+            return RawManifest(data, self._listed_type(digest))
         if self._top is None:
-            data = self._read(self._descriptor.digest)
-            what = f"{self._text}: manifest {self._descriptor.digest}"
-            if len(data) != self._descriptor.size:
-                why = f"{what}: expected {self._descriptor.size} bytes, found {len(data)}"
-                raise ContentMismatchError(why, digest=str(self._descriptor.digest))
-            require_content(data, self._descriptor.digest, what)
-            self._top = RawManifest(data, self._descriptor.media_type)
+            listed = self._descriptor
+            with failing(Phase.MANIFEST), closing(self._files.open_blob(listed.digest)) as blob:
+                data = read_blob(blob, listed, MANIFEST_LIMIT, f"{self._text}: manifest {listed.digest}")
+            self._top = RawManifest(data, listed.media_type)
         return self._top
 
     def referrer_source(self) -> ReferrerSource | None:
@@ -112,12 +110,6 @@ class LayoutSource(ImageSource):
         """Release the place."""
         self._files.close()
 
-    def _read(self, digest: Digest) -> bytes:
-        with failing(Phase.MANIFEST):
-            blob = self._files.open_blob(digest)
-        with closing(blob):
-            return read_limited(blob, MANIFEST_LIMIT, f"{self._text}: manifest {digest}")
-
     def _listed_type(self, digest: Digest) -> str:
         """The type that `index.json` gives to an instance that is listed there, too; else it must be guessed."""
         for entry in self._entries:
@@ -133,20 +125,16 @@ def open_layout(reference: ImageReference, settings: Settings) -> LayoutSource:
     Raises InvalidReferenceError, NotFoundError, InvalidDocumentError, UnsupportedError, SourceError.
     """
     resolved = resolve_path(reference)
-    files = open_layout_files(reference, resolved, settings)
+    files = LayoutDirectory(reference.text, resolved, settings.shared_blob_dir)
     with undo_on_error(files.close):
         return LayoutSource(reference, path_identity(Transport.OCI, resolved), files, settings.platform)
 
 
-def open_layout_files(reference: ImageReference, resolved: str, settings: Settings) -> LayoutFiles:
-    """The files of the layout at `resolved`, whatever images are in it. Raises SourceError."""
-    return _DirectoryFiles(reference.text, resolved, settings.shared_blob_dir)
-
-
-class _DirectoryFiles:
+class LayoutDirectory:
     """The files of a layout in a directory, and of the directory that it shares blobs with."""
 
     def __init__(self, text: str, path: str, shared: str | None) -> None:
+        """Open the directories; `text` names the layout in messages. Raises SourceError."""
         self._text = text
         self._shared: Tree | None = None
         with failing(Phase.MANIFEST), refused(text):
@@ -156,12 +144,14 @@ class _DirectoryFiles:
                 self._shared = Tree.at(os.path.realpath(shared))
 
     def read_index(self) -> bytes:
+        """As LayoutFiles has it."""
         what = f"{self._text}: {INDEX_NAME}"
         with refused(what):
             descriptor = self._tree.open_file(INDEX_NAME.encode())
         return read_document(descriptor, what)
 
     def open_blob(self, digest: Digest) -> FileBlob:
+        """As LayoutFiles has it."""
         what = f"{self._text}: blob {digest}"
         name = f"{digest.algorithm}/{digest.encoded}".encode()
         with failing(digest=digest), refused(what, ErrorCode.BLOB_NOT_FOUND):
@@ -170,6 +160,7 @@ class _DirectoryFiles:
         return whole_file(descriptor, what)
 
     def close(self) -> None:
+        """Release the directories."""
         self._tree.close()
         if self._shared is not None:
             self._shared.close()

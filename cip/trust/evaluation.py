@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from ..errors import CipError, PolicyRejectedError, quote
 from ..model.descriptor import Digest, digest_of
 from ..model.reference import ImageIdentity
-from .policy import Acceptance, Policy, Requirement, name_of
-from .policy import GpgvOutcome as GpgvOutcome
-from .policy import RunGpgv as RunGpgv
-from .policy import TrustTools as TrustTools
-from .policy import UnverifiedImage as UnverifiedImage
+from .policy import Acceptance, Policy, Requirement, TrustTools, UnverifiedImage, name_of
 
 if TYPE_CHECKING:
     from ..model.signature import SignatureResult

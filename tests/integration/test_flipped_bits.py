@@ -11,8 +11,8 @@ from pathlib import Path
 from cip.errors import PolicyRejectedError
 from cip.model.reference import ImageIdentity, Transport
 from cip.model.signature import SigstoreSignature, parse_signature_blob
-from cip.trust.evaluation import Decision, UnverifiedImage, require_accepted
-from cip.trust.policy import parse_policy
+from cip.trust.evaluation import Decision, require_accepted
+from cip.trust.policy import UnverifiedImage, parse_policy
 from tests.support.signatures import tools
 from tests.support.sigstore import (
     BUNDLE,

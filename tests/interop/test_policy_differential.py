@@ -35,8 +35,8 @@ from cip.opening import ImageOpener
 from cip.programs import DirectPrograms
 from cip.settings import PlatformOptions, Settings
 from cip.transports import SourceOpener
-from cip.trust.evaluation import TrustTools, no_audit
-from cip.trust.policy import parse_policy
+from cip.trust.evaluation import no_audit
+from cip.trust.policy import TrustTools, parse_policy
 from tests.support import images
 from tests.support.jsonparent import json_proxy
 from tests.support.judge import Judge

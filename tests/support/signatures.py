@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cip.errors import ConfigurationError
 from cip.model.descriptor import digest_of
 from cip.model.reference import ImageIdentity, Transport, docker_identity, nameless_identity, parse_docker_reference
-from cip.trust.evaluation import TrustTools, UnverifiedImage
-from cip.trust.policy import GpgvOutcome
+from cip.trust.policy import GpgvOutcome, TrustTools, UnverifiedImage
 
 from . import openpgp
 

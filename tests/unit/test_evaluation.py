@@ -24,14 +24,12 @@ from cip.trust.evaluation import (
     Decision,
     ImageRejectedError,
     InstanceUnavailableError,
-    TrustTools,
-    UnverifiedImage,
     require_accepted,
     require_complete,
     require_index_or_instance,
     select_requirements,
 )
-from cip.trust.policy import Acceptance, Policy, Requirement, name_of, parse_policy
+from cip.trust.policy import Acceptance, Policy, Requirement, TrustTools, UnverifiedImage, name_of, parse_policy
 from tests.support.roomed import needs_rooms
 from tests.support.signatures import DIGEST, docker, tools, unverified
 

@@ -31,8 +31,8 @@ from cip.model.reference import ImageIdentity, ImageReference, Transport, docker
 from cip.opening import ImageOpener
 from cip.settings import CredentialOptions, PlatformOptions, PolicyOptions, Settings
 from cip.sources.base import RawManifest
-from cip.trust.evaluation import Decision, TrustTools
-from cip.trust.policy import Policy, parse_policy
+from cip.trust.evaluation import Decision
+from cip.trust.policy import Policy, TrustTools, parse_policy
 from tests.support import images
 from tests.support.keypackets import key_body, packet, signature
 from tests.support.roomed import needs_rooms

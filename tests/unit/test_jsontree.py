@@ -218,7 +218,7 @@ class Keys(unittest.TestCase):
 
     def test_folding_finds_each_known_member_once(self) -> None:
         found = tree('{"ENV":1,"cmd":2,"User":null,"x":3}').folded(("Env", "Cmd", "User"))
-        self.assertEqual({name: node.value for name, node in found.items()}, {"Env": 1, "Cmd": 2})
+        self.assertEqual({name: node.value for name, node in found.members()}, {"Env": 1, "Cmd": 2})
         for text in ('{"a":1,"A":2}', '{"a":null,"A":2}'):
             reason = "^document: A: ambiguous.*reads as 'a'"
             with self.subTest(text), self.assertRaisesRegex(InvalidDocumentError, reason):

@@ -172,7 +172,7 @@ class Manifests(LayoutTestCase):
         path.write_bytes(images.MANIFEST_M[:-1] + b" ")
         self.refused(f"expected digest {images.DIGEST_M}.*found sha256", ErrorCode.CONTENT_MISMATCH, read=True)
         path.write_bytes(images.MANIFEST_M + b" ")
-        self.refused("expected 398 bytes, found 399", ErrorCode.CONTENT_MISMATCH, read=True)
+        self.refused("expected 398 bytes, the source states 399", ErrorCode.CONTENT_MISMATCH, read=True)
 
     def test_the_manifest_is_read_once(self) -> None:
         source = self.open()

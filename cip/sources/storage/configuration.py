@@ -78,18 +78,21 @@ def read_values(
     Raises ConfigurationError.
     """
     storage = root.folded(("storage",)).get("storage")
-    table = storage.folded(("driver", *_PATHS, "options")) if storage is not None else {}
+    if storage is None:
+        return {}, None
+    table = storage.folded(("driver", *_PATHS, "options"))
     found = {}
-    if "driver" in table and table["driver"].as_str():
-        found["driver"] = parse_driver(table["driver"].as_str(), table["driver"].where)
+    if table.text("driver"):
+        found["driver"] = parse_driver(table.text("driver"), table["driver"].where)
     for key in _PATHS:
         path = _path(table.get(key), environment)
         if path and (places or key not in _PLACES):
             found[key] = path
-    options = table["options"].folded(("additionalimagestores",)) if "options" in table else {}
-    if "additionalimagestores" not in options:
+    options = table.get("options")
+    stores = options.folded(("additionalimagestores",)).get("additionalimagestores") if options is not None else None
+    if stores is None:
         return found, None
-    return found, tuple(filter(None, (_path(each, environment) for each in options["additionalimagestores"].items())))
+    return found, tuple(filter(None, (_path(each, environment) for each in stores.items())))
 
 
 def storage_files(environment: HostEnvironment) -> list[LayeredFile]:

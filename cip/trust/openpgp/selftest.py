@@ -8,6 +8,7 @@ signed, and nothing in its answer tells the two apart; so who answers otherwise 
 from __future__ import annotations
 
 from base64 import b64decode
+from functools import lru_cache
 
 from ...errors import MissingDependencyError, SignatureError
 from ..policy import RunGpgv
@@ -37,11 +38,12 @@ _EXPIRED = b64decode(
 _TAMPERED = _EXPIRED.replace(b"self-test", b"self-tesT")
 
 
+@lru_cache(maxsize=1)
 def require_reliable(run_gpgv: RunGpgv) -> None:
     """Return only if `run_gpgv` refuses a signature of an expired key and a tampered one, each for what is wrong.
 
-    One that did not come to a verdict has shown nothing. That it accepts a good signature shows when it does. Raises
-    MissingDependencyError, also when there is no gpgv at all.
+    One that has passed is not asked again, and one that came to no verdict has shown nothing. That it accepts a good
+    signature shows when it does. Raises MissingDependencyError, also when there is no gpgv at all.
     """
     ring = merge_key_rings([("self-test", _KEY)])
     for message, keyword, what in (

@@ -22,9 +22,8 @@ def parse_request(data: bytes | bytearray | memoryview) -> tuple[str, tuple[Json
     Bytes that are not UTF-8 become U+FFFD, other members are ignored.
     """
     root = parse_json_text(str(data, "utf-8", "replace"), "request", error=_bad_request)
-    members = {} if root.is_null() else root.folded(("method", "args"))
-    method = members["method"].as_replaced_str() if "method" in members else ""
-    return method, tuple(members["args"].items()) if "args" in members else ()
+    members = root.folded(("method", "args"), or_null=True)
+    return members["method"].as_replaced_str() if members.has("method") else "", members.array("args")
 
 
 def read_text(node: JsonNode) -> str:

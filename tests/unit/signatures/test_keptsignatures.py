@@ -18,7 +18,6 @@ from cip.model.signature import (
     encode_signature_blob,
     parse_signature_blob,
 )
-from cip.settings import Settings
 from cip.sources.keptsignatures import (
     ARTIFACT_TYPE,
     COUNT_LIMIT,
@@ -27,7 +26,7 @@ from cip.sources.keptsignatures import (
     kept_name,
     read_layout_signatures,
 )
-from cip.sources.layout import open_layout_files
+from cip.sources.layout import LayoutDirectory
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
 from tests.unit.test_directory import DirectoryTestCase
@@ -48,7 +47,7 @@ class LayoutSignatures(LeakCheckedTestCase):
 
     def read(self) -> list[RawSignature]:
         reference = parse_image_reference(f"oci:{self.layout.path}")
-        files = open_layout_files(reference, str(self.layout.path), Settings())
+        files = LayoutDirectory(reference.text, str(self.layout.path), None)
         try:
             return list(read_layout_signatures(files, DIGEST, reference.text))
         finally:
