@@ -68,26 +68,20 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """A part that can be left out.
+    """A part that can be left out; what people get from it says the table in the repository's README.
 
-    `modules` are the packages and modules that it consists of, seen from this one, `gives` is what people get from it,
-    `words` are the command and the flags that it alone can serve, `needs` the rooms without which it does not work.
+    `modules` are the packages and modules that it consists of, seen from this one, `needs` the rooms without which it
+    does not work, `words` the command and the flags that it alone can serve.
     """
 
     def __init__(
-        self, name: str, modules: tuple[str, ...], gives: str, needs: tuple[str, ...] = (), words: tuple[str, ...] = ()
+        self, name: str, modules: tuple[str, ...], *, needs: tuple[str, ...] = (), words: tuple[str, ...] = ()
     ) -> None:
-        self.name, self.modules, self.gives, self.needs, self.words = name, modules, gives, needs, words
+        self.name, self.modules, self.needs, self.words = name, modules, needs, words
 
 
-_SIGNED = ("signatures",)
 ROOMS = (
-    Room(
-        "jsonproxy",
-        ("wire.jsonproxy", "skopeo"),
-        "the JSON protocol of `skopeo experimental-image-proxy`",
-        words=("experimental-image-proxy",),
-    ),
+    Room("jsonproxy", ("wire.jsonproxy", "skopeo"), words=("experimental-image-proxy",)),
     Room(
         "signatures",
         (
@@ -98,12 +92,11 @@ ROOMS = (
             "hostconfig.registriesd",
             "model.signature",
         ),
-        "what finds signatures and knows what they say",
     ),
-    Room("openpgp", ("trust.openpgp",), "`signedBy` in a policy", ("signatures", "programs")),
-    Room("programs", ("programs", "hostconfig.credhelper"), "credential helpers; what runs gpgv and zstd"),
-    Room("sigstore", ("trust.sigstore",), "`sigstoreSigned` in a policy", _SIGNED),
-    Room("bundle", ("trust.bundle",), "Sigstore bundles", ("sigstore", "signatures", "referrers")),
+    Room("openpgp", ("trust.openpgp",), needs=("signatures", "programs")),
+    Room("programs", ("programs", "hostconfig.credhelper")),
+    Room("sigstore", ("trust.sigstore",), needs=("signatures",)),
+    Room("bundle", ("trust.bundle",), needs=("sigstore", "signatures", "referrers")),
     Room(
         "referrers",
         (
@@ -114,41 +107,26 @@ ROOMS = (
             "model.referrers",
             "wire.referrers",
         ),
-        "`GET /referrers`; bundles",
-        ("signatures",),
+        needs=("signatures",),
     ),
-    Room("convert", ("model.convert",), "Docker's manifests in OCI form; `GetFullConfig`"),
-    Room(
-        "archives",
-        ("sources.archives", "temporary", "model.localreference", "wire.spooled"),
-        "`oci-archive:`, `docker-archive:`",
-    ),
-    Room("daemon", ("sources.daemon",), "`docker-daemon:`", ("archives",)),
-    Room("tarball", ("sources.tarball",), "`tarball:`", ("archives",)),
-    Room("storage", ("sources.storage",), "`containers-storage:`", ("archives",)),
-    Room("explain", ("explain",), "the command `explain`", _SIGNED, words=("explain", "--json")),
-    Room(
-        "report",
-        ("report",),
-        "`--events-fd`, `--audit-fd`, `--journal`",
-        words=("--audit-fd", "--require-audit", "--events-fd", "--journal"),
-    ),
-    Room("union", ("union",), "`--local-source`, `--offline`", ("archives",), words=("--local-source", "--offline")),
-    Room("readahead", ("readahead",), "layers requested before the parent asks for them", words=("--read-ahead",)),
-    Room(
-        "partial",
-        ("partial",),
-        "`--partial-dir`: parts of blobs kept for the next run",
-        words=("--partial-dir", "--partial-limit"),
-    ),
-    Room("socks", ("net.socks", "net.nestedtls"), "proxies by SOCKS 5; tunnels through proxies over TLS"),
-    Room("budget", ("net.budget",), "`--max-rate`, `--max-bytes`", words=("--max-rate", "--max-bytes")),
-    Room("hashing", ("hashing",), "a thread that hashes a long blob while it is copied"),
-    Room("early", ("early",), "a connection that is made while the rest is loaded"),
-    Room("segments", ("segments",), "`--segments`: a large blob over several connections", words=("--segments",)),
-    Room("fetch", ("fetch",), "the command `fetch`", ("partial", "signatures", "referrers"), words=("fetch", "--all")),
-    Room("confine", ("confine",), "the sandbox, `--require-sandbox`", ("programs",), words=("--require-sandbox",)),
-    Room("client", ("client", "channels"), "the Python client"),
+    Room("convert", ("model.convert",)),
+    Room("archives", ("sources.archives", "temporary", "model.localreference", "wire.spooled")),
+    Room("daemon", ("sources.daemon",), needs=("archives",)),
+    Room("tarball", ("sources.tarball",), needs=("archives",)),
+    Room("storage", ("sources.storage",), needs=("archives",)),
+    Room("explain", ("explain",), needs=("signatures",), words=("explain", "--json")),
+    Room("report", ("report",), words=("--audit-fd", "--require-audit", "--events-fd", "--journal")),
+    Room("union", ("union",), needs=("archives",), words=("--local-source", "--offline")),
+    Room("readahead", ("readahead",), words=("--read-ahead",)),
+    Room("partial", ("partial",), words=("--partial-dir", "--partial-limit")),
+    Room("socks", ("net.socks", "net.nestedtls")),
+    Room("budget", ("net.budget",), words=("--max-rate", "--max-bytes")),
+    Room("hashing", ("hashing",)),
+    Room("early", ("early",)),
+    Room("segments", ("segments",), words=("--segments",)),
+    Room("fetch", ("fetch",), needs=("partial", "signatures", "referrers"), words=("fetch", "--all")),
+    Room("confine", ("confine",), needs=("programs",), words=("--require-sandbox",)),
+    Room("client", ("client", "channels")),
 )
 
 
