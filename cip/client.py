@@ -27,7 +27,8 @@ from .channels import CHANNELS, Channel, Stream, hang_up, refusal, stop, told_to
 from .channels import ClientError as ClientError
 from .content import CHUNK, MANIFEST_LIMIT
 from .errors import CipError, ErrorCode
-from .model.descriptor import Descriptor, Digest, parse_digest
+from .model.descriptor import Descriptor, Digest, parse_digest, read_descriptor
+from .model.jsontree import parse_json
 from .model.manifest import Manifest, parse_manifest
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
@@ -127,14 +128,15 @@ class OpenedImage:
         data = self._channel.referrers(artifact_type)
         with told_to_client():
             entries = rooms.parse_referrers(data, "referrers")
+            whole = [read_descriptor(parse_json(entry.text, "referrers")) for entry in entries]
         return tuple(
             Referrer(
-                entry.descriptor,
+                descriptor,
                 entry.artifact_type,
-                entry.descriptor.annotations.get(rooms.SUBJECT_KEY, ""),
-                entry.descriptor.annotations.get(rooms.VERIFIED_KEY, "no"),
+                descriptor.annotations.get(rooms.SUBJECT_KEY, ""),
+                descriptor.annotations.get(rooms.VERIFIED_KEY, "no"),
             )
-            for entry in entries
+            for entry, descriptor in zip(entries, whole, strict=True)
         )
 
     def referrer_manifest(self, digest: Digest | str) -> bytes:
