@@ -111,6 +111,11 @@ def strip_url(text: str) -> str:
     return re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
 
 
+def strip_queries(text: str) -> str:
+    """As `strip_url`, and without what may be the query of a path: it may be signed."""
+    return re.sub(r"\?[^\s'\"]+", "?…", strip_url(text))
+
+
 # What is kept in front of a docker reference, and what stands before a host or a digest that is none, up to the last @.
 _FILES = "oci|dir|oci-archive|docker-archive|tarball|containers-storage"
 _DIGEST = "sha[0-9]+:|[a-z0-9+._-]+:[0-9a-f]{32}"
@@ -119,7 +124,7 @@ _NO_PARTS = (
     rf"(containers-storage:(?:\[[^]]*\])?)(?:[^:]*:.*@(?!{_DIGEST}|[0-9a-f]+\Z))?",  # an id stands there as well
     rf"(docker://|docker-daemon:|)(?!(?:{_FILES}):)(?:[^:]*:.*@(?!{_DIGEST}))?",
 )
-_NO_REFERENCE = rf"(?is)\A(?:{'|'.join(_NO_PARTS)})([^?]*)(?:\?.*)?"
+_NO_USER = rf"(?is)\A(?:{'|'.join(_NO_PARTS)})"
 
 
 def strip_reference(text: str) -> str:
@@ -127,10 +132,10 @@ def strip_reference(text: str) -> str:
 
     Files may be named so: there it stays, unless it is in a URL.
     """
-    return strip_url(re.sub(_NO_REFERENCE, r"\1\2\3\4", text))
+    return strip_url(re.sub(rf"{_NO_USER}([^?]*)(?:\?.*)?", r"\1\2\3\4", text))
 
 
-_redact: Callable[[str], str] = strip_url
+_redact: Callable[[str], str] = strip_queries
 
 
 def redact_with(redact: Callable[[str], str]) -> None:
@@ -158,9 +163,11 @@ def quote(text: object) -> str:
 def quote_own(text: object) -> str:
     """As `quote`, for what the user or the administrator wrote, which is not searched for secrets.
 
-    URLs lose what may be one: the message can reach others.
+    What may be one in a URL or in front of a host is left out: the message can reach others.
     """
-    return _cut(strip_url(repr(text)))
+    if isinstance(text, str) and "://" not in text:
+        text = re.sub(_NO_USER, r"\1\2\3", text)
+    return _cut(strip_queries(repr(text)))
 
 
 def system_reason(error: Exception) -> str:

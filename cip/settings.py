@@ -33,6 +33,10 @@ class Credentials(NamedTuple):
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, …)"
 
+    def secrets(self) -> tuple[str, str]:
+        """What nobody else may see; a name that stands alone is a key. Some may be empty."""
+        return self.password or ("" if self.identity_token else self.username), self.identity_token
+
     def is_anonymous(self) -> bool:
         """Whether there is nothing to present."""
         return not (self.username or self.password or self.identity_token)

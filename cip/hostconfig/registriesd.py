@@ -32,6 +32,7 @@ _SCHEME = r"(?a)(file|https?)://"
 _NO_URL = (
     r"[\x00-\x1f\x7f]|^[^?#]*%(?![0-9A-Fa-f]{2})|#.*%(?![0-9A-Fa-f]{2})"
     r"|^[a-z]+://[^/?#]*[^A-Za-z0-9._:~!$&'()*+,;=%@/?#-][^/?#]*@"  # of user information
+    r"|^https?://(?:[^/?#]*@)?+[^][:/?#]*:(?![0-9]*(?:[/?#]|$))"  # of a port, or of a password behind a slash
 )
 _FLOW = rb"[][{}]"
 _DEPTH = 128  # of { and [; PyYAML takes the square of it for each word inside
@@ -104,7 +105,7 @@ class SignatureStores(NamedTuple):
         if re.search(_NO_URL, section.lookaside):
             raise ConfigurationError(
                 f"{section.file} line {section.line}: lookaside",
-                "expected a URL, found a character or an escape that none can have there",
+                "expected a URL, found a character, an escape or a port that none can have there",
             )
         return SignatureLocation(section.lookaside, attachments, section.file, bundles)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import CipError, ErrorCode, InvalidDocumentError, quote, redacted
+from ..errors import CipError, ErrorCode, InvalidDocumentError, quote, redacted, strip_reference
 
 DEPTH_LIMIT = 128  # nested arrays and objects
 NODE_LIMIT = 400_000  # values and keys of one document; a value takes ten to thirty times as much memory as its text
@@ -280,8 +280,9 @@ def kind_of(value: object) -> str:
 def _shown_step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
-    plain = step.isidentifier() and len(step) <= 64 and redacted(step) == step
-    return f".{step}" if plain else f"[{quote(step)}]"
+    shown = strip_reference(step)  # which keys for registries begin as
+    plain = shown.isidentifier() and len(shown) <= 64 and redacted(shown) == shown
+    return f".{shown}" if plain else f"[{quote(shown)}]"
 
 
 def _finite(text: str) -> float:

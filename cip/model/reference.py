@@ -72,10 +72,11 @@ class DockerReference(NamedTuple):
         """Namespaces, most specific first: repository, its parents, host with port, then `*.` parent domains.
 
         Used for policy and registries.d alike (registry.md 1.3, signatures.md 1.3). A reference with tag and digest is
-        in the scopes of both, of the tag first.
+        in the scopes of both, of the digest first: a tag, which nobody compares with anything, hides no rule for the
+        content.
         """
         both = self.tag is not None and self.digest is not None
-        names = [str(self._replace(digest=None)), str(self._replace(tag=None))] if both else []
+        names = [str(self._replace(tag=None)), str(self._replace(digest=None))] if both else []
         found = [self.name]
         while "/" in found[-1]:
             found.append(found[-1].rpartition("/")[0])

@@ -17,7 +17,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
-from ..errors import strip_url
+from ..errors import strip_queries
+from ..settings import Credentials
 from .url import decode_form
 
 RUN = 8  # characters of a secret that nobody may see in a row
@@ -48,7 +49,6 @@ _ESCAPES: tuple[tuple[str, Callable[[str], str]], ...] = (
 _BASE64 = r"[A-Za-z0-9+/_-]{2,}"
 _HEX = r"[0-9A-Fa-f](?:[ :]?[0-9A-Fa-f]){7,}"
 _SECRET_FIELDS = frozenset({"password", "refresh_token"})  # of a form
-_QUERY = r"\?[^\s'\"]+"  # of a path as well: it may be signed
 _URL_SAFE = str.maketrans("-_", "+/")
 
 _View = tuple[str, list[tuple[int, int]]]  # a reading of a text, and where each of its characters stands there
@@ -98,7 +98,7 @@ class Secrets:
 
         A text that contains one of fewer than SHORT characters is left out whole.
         """
-        text = re.sub(_QUERY, "?…", strip_url(text[:TEXT_LIMIT]))
+        text = strip_queries(text[:TEXT_LIMIT])
         if not text or not (self._kept or self._tokens):
             return text
         with self._lock:
@@ -210,8 +210,9 @@ def _hide(hidden: bytearray, spans: list[tuple[int, int]], start: int, end: int)
 
 
 def _secrets_of_basic(told: str) -> tuple[str, ...]:
-    """The password; the name alone is no secret."""
+    """The password, or a name without one."""
     try:
-        return (base64.b64decode(told, validate=True).decode("utf-8", "surrogateescape").partition(":")[2],)
+        pair = base64.b64decode(told, validate=True).decode("utf-8", "surrogateescape")
     except binascii.Error:
         return (told,)
+    return Credentials(*pair.partition(":")[::2]).secrets()

@@ -92,7 +92,8 @@ class Endpoint:
             return False
         response = self.get_base(limits)
         response.close()
-        return response.status == 401 and authorization.learn(response.headers) is not None
+        own = self.is_here(response)  # what the registry redirects to is told nothing, here as anywhere
+        return own and response.status == 401 and authorization.learn(response.headers) is not None
 
     def route(self) -> Route:
         """How its first request gets there. Raises ConfigurationError."""
@@ -178,8 +179,7 @@ class Endpoint:
                     raise CipError(why, code=ErrorCode.REGISTRY_BLOCKED, host=self.name)
                 identity = self._identity()
                 access = self._find_access()
-                secrets = access.credentials.password, access.credentials.identity_token, access.registry_token
-                self._session.secrets.keep(*secrets)
+                self._session.secrets.keep(*access.credentials.secrets(), access.registry_token)
                 authorization = Authorization(access, self.reference.path, self._session.clock, self._session.events)
                 self._prepared = Opener(self._session.network, identity, Redirects(), authorization), authorization
             return self._prepared

@@ -141,5 +141,5 @@ class RegistrySession:
     def _choose_proxy(self, origin: Origin) -> Proxy | None:
         proxy = choose_proxy(self._settings.environment, origin.scheme, origin.host, origin.port)
         if proxy is not None:
-            self.secrets.keep(proxy.credentials.password)
+            self.secrets.keep(*proxy.credentials.secrets())
         return proxy

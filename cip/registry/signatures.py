@@ -45,7 +45,7 @@ from ..model.signature import (
     parse_signature_blob,
 )
 from ..net.limits import Limits
-from ..net.opener import Request
+from ..net.opener import Opener, Redirects, Request
 from ..net.response import Response
 from ..net.url import Url, basic_authorization, parse_url
 from ..settings import Credentials, Settings
@@ -73,7 +73,7 @@ def fetch_signatures(
     """
     session.signatures_asked_for = True
     place = load_registries_d(settings).place(endpoint.reference)
-    fetch = _Fetch(endpoint, digest, session, limits)
+    fetch = _Fetch(endpoint, digest, session, limits, settings.tls_verify)
     try:
         found = list(fetch.from_registry() if fetch.registry_keeps_them() else fetch.from_lookaside(place.lookaside))
         if place.attachments:
@@ -110,7 +110,8 @@ def ask_for_signatures(endpoint: Endpoint, limits: Limits) -> bool:
     """Whether the registry keeps signatures itself, which it is asked once (registry.md 4.1). Raises SourceError."""
     if endpoint.keeps_signatures is None:
         response = endpoint.get_base(limits)
-        status, keeps = response.status, response.headers.get("x-registry-supports-signatures") == "1"
+        said = response.headers.get("x-registry-supports-signatures")
+        status, keeps = response.status, said == "1" and endpoint.is_here(response)
         response.discard()
         if status not in (200, 401):
             why = f"expected status 200 or 401 from /v2/, found {status}"
@@ -140,7 +141,15 @@ def means_no_attachment(complaint: Complaint, status: int) -> bool:
 class _Fetch:
     """The signatures of one manifest at one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, digest: Digest, session: RegistrySession, limits: Limits) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        digest: Digest,
+        session: RegistrySession,
+        limits: Limits,
+        tls_verify: bool | None = None,
+    ) -> None:
+        self._tls_verify = tls_verify
         self._allowance = SignatureAllowance()
         self._endpoint = endpoint
         self._digest = digest
@@ -252,14 +261,19 @@ class _Fetch:
         authorization = ""
         private = _USERINFO.fullmatch(base)
         if private is not None:
-            username, _, password = private[2].partition(":")
-            authorization = basic_authorization(Credentials(unquote(username), unquote(password)))
-            self._session.secrets.keep(unquote(password), password)
+            written = Credentials(*private[2].partition(":")[::2])
+            credentials = Credentials(*map(unquote, written))
+            authorization = basic_authorization(credentials)
+            self._session.secrets.keep(*credentials.secrets(), *written.secrets())
             base = private[1] + private[3]
         try:
             root = parse_url(base)
         except InvalidInputError as error:
             raise ConfigurationError("registries.d: lookaside", str(error)) from error
+        opener = self._endpoint.opener()
+        if authorization and self._tls_verify is None and root.origin.host != self._endpoint.route().origin.host:
+            # that registries.conf calls the registry insecure says nothing of another host, which is told a password
+            opener = Opener(opener.network, opener.identity._replace(verify=True), Redirects())
         directory, mark, query = root.target.partition("?")
         if directory == "/" and not base.partition("?")[0].endswith("/"):
             directory = ""
@@ -267,12 +281,12 @@ class _Fetch:
         def read(name: str, behind_one: bool) -> tuple[str, bytes | None]:
             url = Url(root.origin, f"{directory}/{name}{mark}{query}")
             request = Request(url, authorization=authorization)
-            return str(url), self._repeat(lambda limits: self._get(request, str(url), limits, behind_one))
+            return str(url), self._repeat(lambda limits: self._get(opener, request, str(url), limits, behind_one))
 
         return read
 
-    def _get(self, request: Request, where: str, limits: Limits, behind_one: bool) -> bytes | None:
-        response = self._endpoint.opener().ask(request, limits)
+    def _get(self, opener: Opener, request: Request, where: str, limits: Limits, behind_one: bool) -> bytes | None:
+        response = opener.ask(request, limits)
         if response.status == 404 or (response.status == 403 and behind_one):
             response.close()
             if response.status == 403:

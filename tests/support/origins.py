@@ -108,6 +108,7 @@ class Origins:
     places: dict[str, Place] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
+    verified: dict[str, bool] = field(default_factory=dict)  # whether the certificate of a name was asked for
     proxies: dict[str, Proxy] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -168,6 +169,7 @@ class Origins:
         connection.address = Address(socket.AF_UNIX, (), f"the address of {route.origin.host}", place.kind)
         judge(route, connection.address, connection.reached)
         self.opened.append(name)
+        self.verified[name] = route.identity.verify
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=self._serve, args=(theirs, route.origin, name))
         self._threads.append(thread)

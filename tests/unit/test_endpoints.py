@@ -152,6 +152,20 @@ class BasicTest(EndpointCase):
                 self.assertEqual(self.status(self.endpoint()), status)  # without credentials nothing is asked twice
                 self.assertEqual(len(self.origins.asked), 5)
 
+    def test_the_challenge_of_a_place_that_the_registry_redirects_to_is_not_answered(self) -> None:
+        def registry(asked: Asked) -> Reply:
+            elsewhere = {"Location": "https://other.example/v2/"}
+            return reply(307, b"", elsewhere) if asked.target == "/v2/" else reply(404, b"{}")
+
+        for challenge in ("Basic", 'Bearer realm="https://other.example/token"'):
+            with self.subTest(challenge):
+                self.origins.add("https://r.example:443", registry)
+                self.origins.add("https://other.example:443", guarded(challenge, set()))
+                self.assertEqual(self.status(self.endpoint(credentials=CredentialOptions(creds="u:hush"))), 404)
+                self.assertEqual({asked.fields.get("authorization") for asked in self.origins.asked}, {None})
+                self.assertEqual(self.origins.targets("other.example:443"), ["/v2/"])
+                self.origins.asked.clear()
+
     def test_credentials_that_nobody_asked_for_are_told(self) -> None:
         self.origins.add("https://r.example:443", lambda asked: reply(200 if asked.target == "/v2/" else 404, b"{}"))
         endpoint = self.endpoint(credentials=CredentialOptions(creds="u:hush"))

@@ -231,6 +231,9 @@ class SecretsTest(unittest.TestCase):
         self.addCleanup(redact_with, str)
         self.assertEqual(quote_own("/home/a/password"), "'/home/a/password'")
         self.assertEqual(quote_own("http://me:word@h/x?t=1"), "'http://h/x'")
+        for written in ("me:word@h:1/x?t=word", "me:wo/rd@h:1/x?t=1", "@h:1/x?t=1"):
+            self.assertEqual(quote_own(written), "'h:1/x?…'" if written[0] != "@" else "'@h:1/x?…'")
+        self.assertEqual(quote_own(f"h:1/x@sha256:{'0' * 64}"), f"'h:1/x@sha256:{'0' * 64}'")
         self.assertEqual(str(CipError("expected http://[USER:PASSWORD@]HOST")), "expected http://[USER:PASSWORD@]HOST")
         self.assertEqual(quote("a password"), repr(LEFT_OUT))
         self.assertEqual(redacted("the password"), LEFT_OUT)
@@ -268,6 +271,7 @@ class SentTest(unittest.TestCase):
 
     def test_passwords_tokens_and_forms_are_kept(self) -> None:
         for case, authorizations, form, said in (
+            ("a name alone", ["Basic " + base64.b64encode(f"{WORD}:".encode()).decode()], b"", f"{WORD}: is unknown"),
             ("basic", [f"Basic {PACKED}"], b"", f"bad header Basic {PACKED}"),
             ("decoded", [f"basic {PACKED}"], b"", f"user robot:{WORD} is unknown"),
             ("token", [f"Bearer {WORD}"], b"", f"token {WORD} is too old"),

@@ -109,7 +109,7 @@ class Docker(Refusing):
     def test_a_reference_may_have_tag_and_digest_and_lies_in_the_scopes_of_both(self) -> None:
         both = docker(f"docker://example.com/ns/a:t@{D}")
         self.assertEqual((both.tag, both.digest), ("t", parse_digest(D)))
-        self.assertEqual(both.scopes()[:3], ("example.com/ns/a:t", f"example.com/ns/a@{D}", "example.com/ns/a"))
+        self.assertEqual(both.scopes()[:3], (f"example.com/ns/a@{D}", "example.com/ns/a:t", "example.com/ns/a"))
         self.assertEqual(docker(f"docker://example.com/ns/a@{D}").scopes()[0], "example.com/ns/a")
 
     def test_a_scope_that_no_reference_lies_in_is_told(self) -> None:

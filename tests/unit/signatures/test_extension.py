@@ -22,6 +22,12 @@ class PingTest(EndpointCase):
                     self.assertIs(ask_for_signatures(endpoint, self.limits), offers)
                 self.assertEqual(self.origins.targets(), ["/v2/"])
 
+    def test_what_the_registry_redirects_to_offers_nothing(self) -> None:
+        offer = reply(200, b"", {"X-Registry-Supports-Signatures": "1"})
+        self.origins.add("https://r.example:443", lambda a: reply(307, b"", {"Location": "https://other.example/v2/"}))
+        self.origins.add("https://other.example:443", lambda a: offer)
+        self.assertIs(ask_for_signatures(self.endpoint(), self.limits), False)
+
     def test_the_connection_serves_what_follows(self) -> None:
         for body in (b"", b"{}", b"x" * 500):
             with self.subTest(len(body)):

@@ -194,12 +194,17 @@ class SignatureStoresTest(unittest.TestCase):
             "'file:///a#%'",
             r'"file:///a\tb"',
             "'http://é:w@h/'",
+            "'http://h:a/x'",
+            "'https://u:a/PASSWORD@h/x'",
         ):
             with (
                 self.subTest(text),
-                self.assertRaisesRegex(ConfigurationError, "a.yaml line 2: lookaside: .*a URL, found"),
+                self.assertRaisesRegex(ConfigurationError, "a.yaml line 2: lookaside: .*a URL, found") as caught,
             ):
                 self._place(f"default-docker:\n  lookaside: {text}")
+            self.assertNotIn("PASS", str(caught.exception))
+        for url in ("https://u:a@h:1/x", "https://u:a@[::1]:1", "https://[::1]", "http://h:/x", "https://h:1?x:y"):
+            self.assertEqual(self._place(f"default-docker:\n  lookaside: '{url}'").lookaside, url)
         with self.assertRaisesRegex(ConfigurationError, "expected a URL, found a character"):
             self._place("default-docker:\n  lookaside: |\n    file:///a?\n")
 

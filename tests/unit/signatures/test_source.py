@@ -83,6 +83,22 @@ class LookasideTest(SignatureCase):
         self.answers[f"/sig/{self.base}1?key=hush"] = reply(500)
         self.assertNotIn("hush", str(self.refused("500")))
 
+    def test_a_password_goes_only_to_a_host_whose_certificate_was_checked(self) -> None:
+        """That a mirror is insecure says nothing of the lookaside."""
+        insecure = '[[registry]]\nlocation = "r.example"\ninsecure = true\n'
+        self.host.write("/etc/containers/registries.conf", insecure)
+        for user, host, tls_verify, verified in (
+            ("u:hush@", "look.example", None, True),
+            ("u:hush@", "r.example", None, False),
+            ("u:hush@", "look.example", False, False),
+            ("", "look.example", None, False),
+        ):
+            with self.subTest(user=user, host=host, tls_verify=tls_verify):
+                self.origins.add(f"https://{host}:443", self.answer)
+                self.stores(f"https://{user}{host}/sig")
+                self.signatures(self.settings()._replace(tls_verify=tls_verify))
+                self.assertIs(self.origins.verified[f"https://{host}:443"], verified)
+
     def test_any_answer_but_200_and_404_is_an_error(self) -> None:
         # registry.md M14
         self.stores("http://look.example/sig")
