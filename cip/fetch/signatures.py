@@ -14,14 +14,26 @@ from contextlib import closing, suppress
 
 from .. import log
 from ..content import read_blob, require_content
-from ..errors import CipError, ErrorCode, MissingDependencyError, NotFoundError, Phase, SignatureError, failing
+from ..errors import (
+    CipError,
+    ErrorCode,
+    InvalidDocumentError,
+    MissingDependencyError,
+    NotFoundError,
+    Phase,
+    SignatureError,
+    UnsupportedError,
+    failing,
+    quote,
+)
 from ..image import Image
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
+from ..model.jsontree import fold_key, parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.reference import Transport, parse_image_reference
-from ..model.referrers import NotABundleError, bundle_layer, fallback_tag, parse_referrers
-from ..model.signature import SIGNATURE_LIMIT, SimpleSignature, encode_signature_blob
+from ..model.referrers import NotABundleError, bundle_layer, fallback_tag, parse_referrer_manifest, parse_referrers
+from ..model.signature import SIGNATURE_LIMIT, SIGSTORE_MIME_TYPE, SimpleSignature, encode_signature_blob
 from ..sources.base import BlobAccess, ImageSource, RawManifest
 from ..sources.keptsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
 from ..sources.referring import ReferrerList
@@ -31,6 +43,9 @@ from .layoutwriter import LayoutWriter
 ATTACHED_LIMIT = 128  # layers of a manifest of signatures
 REFERRERS_LIMIT = 128  # of one manifest
 _EMPTY = b"{}"
+_OF_MANIFESTS = frozenset({fold_key(key) for key in ("schemaVersion", "layers", "fsLayers", "manifests")})
+_OF_IMAGES = mediatype.DOCKER_TYPES | {mediatype.OCI_CONFIG}
+_LAYERS = (mediatype.OCI_LAYER, mediatype.OCI_LAYER_NONDISTRIBUTABLE)
 Entry = Mapping[str, object]
 
 
@@ -80,8 +95,15 @@ class _Kept:
             manifest = parse_manifest(raw.data, raw.media_type, where)
             if not isinstance(manifest, Manifest) or len(manifest.layers) > ATTACHED_LIMIT:
                 raise SignatureError(f"{where}: expected a manifest of at most {ATTACHED_LIMIT} layers", reason="fetch")
-            self._blob(source, manifest.config)
-            found = {digest_of(self._blob(source, layer)) for layer in manifest.layers}
+            if any(layer.media_type != SIGSTORE_MIME_TYPE for layer in manifest.layers):
+                log.warning("%s: expected layers of type %s alone, so nothing of it is kept", where, SIGSTORE_MIME_TYPE)
+                return set()
+            try:
+                self._blob(source, manifest.config)
+                found = {digest_of(self._blob(source, layer)) for layer in manifest.layers}
+            except InvalidDocumentError as error:
+                log.warning("%s, so %s is not kept", error, tag)
+                return set()
         self._document(raw.data, manifest.media_type, tag)
         self.count += len(manifest.layers)
         return found
@@ -113,10 +135,17 @@ class _Kept:
             log.warning("%s: %s is listed, but not there", where, descriptor.digest)
             return False
         require_content(data, descriptor.digest, where)
-        with suppress(NotABundleError):
-            layer = bundle_layer(data, subject, where)
-            self._writer.write(listed.document(layer, SIGNATURE_LIMIT, where), layer.digest)
-            self.count += 1
+        try:
+            _require_artifact(data, where)
+            with suppress(NotABundleError):
+                layer = bundle_layer(data, subject, where)
+                bundle = listed.document(layer, SIGNATURE_LIMIT, where)
+                _require_no_manifest(bundle, f"{where}: {layer.digest}")
+                self._writer.write(bundle, layer.digest)
+                self.count += 1
+        except (InvalidDocumentError, UnsupportedError) as error:
+            log.warning("%s, so %s is not kept", error, descriptor.digest)
+            return False
         self._writer.write(data, descriptor.digest)
         return True
 
@@ -161,6 +190,7 @@ class _Kept:
         what = f"{self._image.reference}: signature {descriptor.digest}"
         with closing(source.open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
             data = read_blob(reader, descriptor, SIGNATURE_LIMIT, what)
+        _require_no_manifest(data, what)
         self._writer.write(data, descriptor.digest)
         return data
 
@@ -174,6 +204,25 @@ class _Kept:
             if self._offline and error.code is ErrorCode.OFFLINE:
                 return None
             raise
+
+
+def _require_no_manifest(data: bytes, where: str) -> None:
+    """Raise InvalidDocumentError for what is no JSON object, or has members of a manifest.
+
+    Nobody judges what a registry keeps beside an image. A manifest among it, with a config and layers, would be an
+    image that the policy never saw; and the index that is fetched, which is accepted for one instance, may name it.
+    """
+    for key, _ in parse_json(data, where).members():
+        if fold_key(key) in _OF_MANIFESTS:
+            raise InvalidDocumentError(where, f"expected a signature, found the member {quote(key)} of a manifest")
+
+
+def _require_artifact(data: bytes, where: str) -> None:
+    """Raise InvalidDocumentError for a manifest that may be that of an image."""
+    manifest = parse_referrer_manifest(data, where)
+    for each in (manifest.config, *manifest.layers):
+        if each.media_type in _OF_IMAGES or each.media_type.startswith(_LAYERS):
+            raise InvalidDocumentError(where, f"expected an artifact, found {each.media_type}, as of an image")
 
 
 def descriptor_of(media_type: str, data: bytes) -> dict[str, object]:

@@ -2,6 +2,7 @@
 """`fetch` and what follows from it: the very bytes, continued after every end, judged again without a network."""
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -20,6 +21,7 @@ from typing import Any
 
 from cip.model import mediatype
 from cip.model.descriptor import Digest, digest_of
+from cip.model.signature import SIGSTORE_MIME_TYPE
 from cip.partial.part import BLOCK
 from cip.sources.keptsignatures import ARTIFACT_TYPE
 from tests.support import images, referrers
@@ -329,9 +331,9 @@ sys.exit(status)
     def test_signatures(self) -> None:
         before = self.peak()
         digest = digest_of(self.content.manifest)
-        texts = [b"%08d" % number * (self.SIZE // 8) for number in range(self.COUNT)]
+        texts = [images.compact({"critical": str(number), "optional": "x" * self.SIZE}) for number in range(self.COUNT)]
         attached = [
-            {**images_descriptor(text, "x"), "annotations": {"dev.cosignproject.cosign/signature": ""}}
+            {**images_descriptor(text, SIGSTORE_MIME_TYPE), "annotations": {"dev.cosignproject.cosign/signature": ""}}
             for text in texts
         ]
         carriers = [
@@ -616,6 +618,39 @@ class Offline(FetchCase):
         for data in (carrier, sbom, bundle, listing):
             self.assertEqual(self.blob(data).read_bytes(), data)
         self.assertFalse(self.blob(b"packages").exists(), "no proof of anything")
+
+    def test_no_image_comes_along_as_a_signature(self) -> None:
+        """An unsigned index is accepted for the instance that is signed, and names others as well."""
+        evil = self.add_platform()
+        key = self.require_attached()
+        good = digest_of(self.content.manifest)
+        signature = json.loads(self.attach(good, key))
+        image = {
+            **json.loads(evil.manifest),
+            "subject": images_descriptor(self.content.manifest, mediatype.OCI_MANIFEST),
+        }
+        referring = images.compact(image)
+        carriers = [
+            referring,
+            referrers.carrier(good, evil.manifest, annotations=referrers.SIGNING),
+            referrers.carrier(good, evil.layer, annotations=referrers.SIGNING),
+        ]
+        listing = referrers.listing([referrers.listed(each) for each in carriers])
+        self.content.manifests[f"sha256-{good.encoded}"] = (mediatype.OCI_INDEX, listing)
+        parts = (evil.manifest, evil.config, evil.layer, referring)
+        self.content.blobs.update({digest_of(each): each for each in (*parts, *carriers, referrers.EMPTY_CONFIG)})
+        for each in carriers:
+            self.content.manifests[str(digest_of(each))] = (mediatype.OCI_MANIFEST, each)
+        for kind, smuggled in itertools.product((SIGSTORE_MIME_TYPE, mediatype.OCI_LAYER), (*parts, b"null")):
+            layers = [*signature["layers"], images_descriptor(smuggled, kind)]
+            attached = images.compact({**signature, "layers": layers})
+            self.content.blobs[digest_of(smuggled)] = smuggled
+            self.content.manifests[f"sha256-{good.encoded}.sig"] = (mediatype.OCI_MANIFEST, attached)
+            with self.subTest(kind, smuggled=smuggled[:40]):
+                self.fetch()
+                self.assertEqual([self.blob(each).exists() for each in (evil.manifest, referring)], [False, False])
+                self.assertEqual([self.blob(each).exists() for each in (evil.layer, *carriers)], [False] * 4)
+            shutil.rmtree(self.layout)
 
     def test_a_signature_that_cannot_be_had_fails_the_run(self) -> None:
         self.attach(digest_of(self.content.index), new_key())
