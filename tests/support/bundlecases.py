@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cip.model.signature import BundleRecord
 from cip.trust.bundle.bundle import Bundle, Envelope, parse_bundle
 from cip.trust.bundle.statement import parse_statement, require_subject
-from cip.trust.bundle.trustedroot import parse_trusted_root
+from cip.trust.bundle.trustedroot import TrustedRoot, parse_trusted_root
 from cip.trust.bundle.verify import BundleTrust, require_bundle_about, require_signed
 from cip.trust.signed.requirement import VerificationRecord
 from cip.trust.sigstore.certificates import CertificateIdentity
@@ -110,7 +110,7 @@ def judge(case: Case, world: World, data: bytes | None = None) -> VerificationRe
     root = None
     change = case.root_of(world) if case.root_of else case.root
     if change is not None:
-        root = parse_trusted_root(json.dumps(world.trusted_root(change)).encode(), "trusted_root.json")
+        root = _parsed_root(json.dumps(world.trusted_root(change)).encode())
     trust = BundleTrust(
         keys=tuple(case.keys(world)) if case.keys else (),
         identity=None if case.keys else case.identity,
@@ -124,6 +124,12 @@ def judge(case: Case, world: World, data: bytes | None = None) -> VerificationRe
     else:
         judge_file(bundle, trust, FILE if case.file is None else case.file, verification)
     return verification
+
+
+@functools.cache
+def _parsed_root(data: bytes) -> TrustedRoot:
+    """Most cases have the same one, and to parse it takes longer than to judge by it."""
+    return parse_trusted_root(data, "trusted_root.json")
 
 
 def judge_file(bundle: Bundle, trust: BundleTrust, content: bytes, verification: VerificationRecord) -> None:

@@ -399,7 +399,7 @@ class Blobs(Conversations):
             begin = b""
             while len(begin) < len(BIG) - 4 * TAIL:
                 begin += line.sock.recv(1 << 16)
-            line.sock.settimeout(0.2)
+            line.sock.settimeout(0.05)
             with self.assertRaises(TimeoutError):
                 while True:
                     begin += line.sock.recv(1 << 16)
@@ -780,7 +780,7 @@ class Parents(Conversations):
     def test_that_are_slow_are_waited_for(self) -> None:
         with self.serving() as line:
             line.send(f"GET {blob(BIG)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            time.sleep(0.2)
+            time.sleep(0.05)
             self.assertEqual(line.answer().body, BIG)
 
 

@@ -87,6 +87,7 @@ class LogLines(unittest.TestCase):
         log.tell_dropped()
         self.assertIn(b"WARNING: 3 log lines", self.written())
 
+    @mock.patch("cip.log.LOCK_SECONDS", 0.01)
     def test_a_line_that_has_to_wait_stops_no_other_and_not_the_end(self) -> None:
         log._Stream.dropped = 1
         with log._Stream.lock:

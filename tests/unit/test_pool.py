@@ -24,6 +24,7 @@ OTHER = Route(Origin("https", "h", 443), TlsIdentity(verify=False), None)
 class PoolTest(LeakCheckedTestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.enterContext(mock.patch("cip.net.connection.POLL", 0.02))
         self.clock = FakeClock()
         self.pool = ConnectionPool(2)
         self.limits = Limits(self.clock, TimeLimits(), Cancellation())

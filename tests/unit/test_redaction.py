@@ -6,8 +6,9 @@ import json
 import re
 import unittest
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from email.message import Message
+from functools import cache
 from unittest import mock
 
 from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_url
@@ -25,8 +26,13 @@ FORM = f"grant_type=password&password={WORD}%21&service=s".encode()
 
 def no_run(secret: str, text: str) -> bool:
     """Whether no 8 characters of `secret` stand in `text` in a row, nor a shorter one whole."""
-    runs = {secret[start : start + RUN] for start in range(max(len(secret) - RUN, 0) + 1)}
-    return not any(run.lower() in text.lower() for run in runs)
+    shown = text.lower()
+    return not any(run in shown for run in _runs(secret.lower()))
+
+
+@cache
+def _runs(secret: str) -> Set[str]:
+    return {secret[start : start + RUN] for start in range(max(len(secret) - RUN, 0) + 1)}
 
 
 def encodings(secret: str) -> dict[str, str]:

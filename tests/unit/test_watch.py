@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import threading
 import unittest
+from unittest import mock
 
 from cip.watch import Watch
 
@@ -43,6 +44,7 @@ class Stalled:
 
 class HangUp(unittest.TestCase):
     def setUp(self) -> None:
+        self.enterContext(mock.patch("cip.watch.HANG_UP_GRACE", 0.05))
         self.conversation = Stalled()
         self.addCleanup(self.conversation.close)
         self.said: list[str] = []
@@ -77,7 +79,7 @@ class HangUp(unittest.TestCase):
     def test_is_not_taken_for_the_end_of_the_requests(self) -> None:
         with self.watch:
             self.conversation.parent.shutdown(socket.SHUT_WR)
-            self.assertFalse(self.left.wait(0.5))
+            self.assertFalse(self.left.wait(0.2))
 
     def test_leaves_no_thread_behind(self) -> None:
         before = threading.enumerate()

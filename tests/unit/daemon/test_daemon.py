@@ -202,18 +202,18 @@ class Offline(DaemonTestCase):
 
 class Waiting(DaemonTestCase):
     def test_a_silent_daemon_is_a_time_out(self) -> None:
-        for times in (TimeLimits(open=0.2, idle=30), TimeLimits(open=30, idle=30, deadline=0.2)):
+        for times in (TimeLimits(open=0.1, idle=30), TimeLimits(open=30, idle=30, deadline=0.1)):
             self.times = times
             self.refused("no (byte|complete answer) within the time for this request", ErrorCode.TIMEOUT, silence)
 
     def test_silence_between_bytes_is_a_time_out(self) -> None:
-        self.times = TimeLimits(open=30, idle=0.2)
+        self.times = TimeLimits(open=30, idle=0.1)
 
         def stall(connection: socket.socket) -> None:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
             silence(connection)
 
-        self.refused("no byte within 0.2 s", ErrorCode.TIMEOUT, stall)
+        self.refused("no byte within 0.1 s", ErrorCode.TIMEOUT, stall)
 
 
 class Certificates(LeakCheckedTestCase):

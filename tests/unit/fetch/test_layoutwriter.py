@@ -16,6 +16,7 @@ from unittest import mock
 from cip import log
 from cip.content import MANIFEST_LIMIT, BlobReader, BytesReader
 from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumentError, SourceError, refused
+from cip.fetch import layoutwriter
 from cip.fetch.layoutwriter import LAYOUT, LayoutWriter
 from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.model.reference import Transport, parse_image_reference, path_identity
@@ -46,6 +47,7 @@ class WriterCase(LeakCheckedTestCase):
         patch = mock.patch.object(log, "warning", lambda text, *arguments: self.warnings.append(text % arguments))
         patch.start()
         self.addCleanup(patch.stop)
+        self.enterContext(mock.patch.object(layoutwriter, "_POLL", 0.01))
         self.offsets: list[int] = []
 
     def writer(self, stall: float = 0.3) -> LayoutWriter:
@@ -130,7 +132,7 @@ class Blobs(WriterCase):
         part = self.writer().begin(DESCRIPTOR)
         assert part is not None
         with self.assertRaisesRegex(SourceError, "in use or not ours, and does not grow"):
-            self.copy(self.writer(stall=0.2))
+            self.copy(self.writer(stall=0.05))
         part.close()
 
     def test_faults_of_the_disk_are_told_by_their_codes(self) -> None:
@@ -234,7 +236,7 @@ class Index(WriterCase):
         self.assertEqual(sorted(os.listdir(self.path)), ["index.json", "oci-layout"])
 
     def test_one_process_at_a_time_changes_it_and_none_waits_for_ever(self) -> None:
-        writer = self.writer(stall=0.2)
+        writer = self.writer(stall=0.05)
         other = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(other, fcntl.LOCK_EX)

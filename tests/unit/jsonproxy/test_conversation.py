@@ -663,15 +663,15 @@ class RepliesThatWaitForASource(ConversationTestCase):
         return str(self.image.add(data, open_blob))
 
     def test_the_seconds_of_several_do_not_add_up(self) -> None:
-        with mock.patch.object(methods, "ANSWER_SECONDS", 0.5):
+        with mock.patch.object(methods, "ANSWER_SECONDS", 0.2):
             began = time.monotonic()
-            for number in range(4):
+            for number in range(8):
                 self.parent.send("GetBlob", self.image_id, self.silent(2 * number), 1000)
                 self.parent.send("GetRawBlob", self.image_id, self.silent(2 * number + 1))
                 self.parent.send("GetLayerInfo", self.image_id)
-            replies = [self.parent.reply() for _ in range(12)]
-            self.assertLess(time.monotonic() - began, 1.0)
-        self.assertEqual([len(reply.fds) for reply in replies], [1, 2, 0] * 4)
+            replies = [self.parent.reply() for _ in range(24)]
+            self.assertLess(time.monotonic() - began, 16 * 0.2)
+        self.assertEqual([len(reply.fds) for reply in replies], [1, 2, 0] * 8)
         self.go_on.set()
         for reply in replies[::3]:
             self.assertIsNone(self.parent.finish(reply).value)
@@ -845,6 +845,7 @@ class SeveralConversations(OpenerTestCase):
                 self.assertEqual(other.end(), 0)
                 other.close()
 
+    @mock.patch("cip.wire.jsonproxy.replies.HANG_UP_GRACE", 0.05)
     def test_a_parent_that_hangs_up_ends_a_conversation_that_waits(self) -> None:
         self.opener.contents["slow"] = self.image
         for case in ("a registry", "a pipe"):

@@ -18,6 +18,7 @@ from tests.support.parent import PATIENCE
 class PipesTestCase(LeakCheckedTestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.enterContext(mock.patch("cip.wire.jsonproxy.pipes.IDLE_SECONDS", 0.02))  # for which many here wait
         self.bell = Bell()
         self.pipes = Pipes(self.bell)
         self.addCleanup(self.join_workers)

@@ -103,6 +103,7 @@ def _settle(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped
 
 class ThreadCheckedCase(unittest.TestCase):
     def setUp(self) -> None:
+        self.enterContext(mock.patch("cip.readahead.IDLE_SECONDS", 0.02))  # for which many here wait
         self.before = threading.active_count()
         self.handed = Handed.unread
         self.made: list[ReadAhead] = []
@@ -440,7 +441,7 @@ class UnknownParentCase(ThreadCheckedCase):
         self.assertEqual(len(image.opened), before + 1)
 
     def test_what_was_left_behind_is_given_up(self) -> None:
-        image = self.image(56, 2 << 20)
+        image = _Image([bytes([index]) * (2 << 20 if index in (2, 3, 4) else 10_000) for index in range(56)])
         ahead = self.ahead(image)
         for place in (0, 1, 50, 51):
             self.ask(ahead, image, place)

@@ -81,7 +81,7 @@ class Line:
             with self._lock:
                 self._active += 1
                 self.most = max(self.most, self._active)
-            connection.closed.wait(self.each)
+            connection.closed.wait(self.each / 3)
             with self._lock:
                 self.now += self.each / self._active
                 self._active -= 1
@@ -232,7 +232,7 @@ class SegmentsCase(LeakCheckedTestCase):
         thread = threading.Thread(target=read)
         thread.start()
         stuck.wait(10)
-        time.sleep(0.3)
+        time.sleep(0.1)
         reader.close()
         thread.join(10)
         self.assertFalse(thread.is_alive())
