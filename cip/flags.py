@@ -7,6 +7,7 @@ Not argparse's own help, which shows a value that stands behind `=` only as if a
 import argparse
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from .errors import quote_own
@@ -90,10 +91,7 @@ def texts(text: str) -> str:
     return text
 
 
-def _timeout(text: str) -> float:
-    return parse_duration(text, least=TIMEOUT_MINIMUM)
-
-
+_timeout = partial(parse_duration, least=TIMEOUT_MINIMUM)
 _log_level = _one_of(_LEVELS)
 _mode = _one_of({"auto": True, "off": False})
 level = _one_of({"": "process", "process": "process", "write": "write", "full": "full"})  # optional behind `=`

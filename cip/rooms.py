@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from .union import open_with_local_sources as open_with_local_sources
     from .wire.jsonproxy.conversation import Conversation as Conversation
     from .wire.referrers import answer_referrers as answer_referrers
-    from .wire.spooled import send_spooled as send_spooled
+    from .wire.spooled import send_unsized as send_unsized
 
 
 class Room:
@@ -179,7 +179,7 @@ class Offer:
 
 OFFERS = (
     Offer("model.localreference", "archives, daemons and local storages", _transport, "parse_local_reference"),
-    Offer("wire.spooled", "temporary files", _transport, "send_spooled"),
+    Offer("wire.spooled", "blobs of unknown size", _transport, "send_unsized"),
     Offer("sources.archives.spool", "temporary files", _transport, "open_spools"),
     Offer("sources.archives.archive", "oci-archive:", _transport, "open_oci_archive"),
     Offer("sources.archives.dockerarchive", "docker-archive:", _transport, "open_docker_archive"),

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import log
-from ..errors import CipError, ErrorCode, NetworkError, Phase, SourceError
+from ..errors import CipError, ErrorCode, Phase, SourceError
 from ..hostconfig.proxyenv import Proxy, describe_way
 from .addresses import Address, AddressClass, ConnectedSocket, classify_name, connect, require_allowed, resolve
 from .channel import Channel
@@ -106,23 +106,28 @@ class Connection(http.client.HTTPConnection):
             self._contexts.remember(response.channel.sock, self.route.origin, self.route.identity)
 
     def _connect(self) -> None:
-        route, limits = self.route, self.limits
+        route, limits, proxy = self.route, self.limits, self.route.proxy
+        phase = None if proxy is None else Phase.PROXY  # of what fails before the origin itself is spoken to
+        channel: Channel | None = None
         self.prepare()
-        sock, self.address = self.open_socket()
-        channel = self._channel(sock, NO_IDENTITY)
         try:
-            if route.proxy is not None and route.proxy.scheme == "https":
-                channel = self._secure_proxy(channel, route.proxy)
-            if route.proxy is not None and not route.absolute:
+            sock, self.address = self.open_socket()
+            channel = self._channel(sock, NO_IDENTITY)
+            if proxy is not None and proxy.scheme == "https":  # it is trusted as the system trusts anybody
+                channel = self._secure(channel, Origin("https", proxy.host, proxy.port), NO_IDENTITY)
+            if proxy is not None and not route.absolute:
                 from .tunnel import open_tunnel
 
-                open_tunnel(channel, route.origin, route.proxy)
+                open_tunnel(channel, route.origin, proxy)
+            phase = None
             if route.origin.scheme == "https":
-                secured = self._contexts.handshake(channel.sock, route.origin, route.identity, limits, route.via)
-                channel = self._channel(secured, route.identity)
-        except BaseException:
+                channel = self._secure(channel, route.origin, route.identity)
+        except BaseException as error:
+            if isinstance(error, CipError):
+                error.phase = phase or error.phase
             limits.cancellation.attach(None)
-            channel.close()
+            if channel is not None:
+                channel.close()
             raise
         self.sock = channel
 
@@ -131,32 +136,20 @@ class Connection(http.client.HTTPConnection):
         self.limits.cancellation.attach(channel.interrupt)
         return channel
 
-    def _secure_proxy(self, channel: Channel, proxy: Proxy) -> Channel:
-        """A proxy over TLS is trusted as the system trusts anybody."""
-        origin = Origin("https", proxy.host, proxy.port)
-        try:
-            return self._channel(
-                self._contexts.handshake(channel.sock, origin, NO_IDENTITY, self.limits, self.route.via), NO_IDENTITY
-            )
-        except CipError as error:
-            error.phase = Phase.PROXY
-            raise
+    def _secure(self, channel: Channel, origin: Origin, identity: TlsIdentity) -> Channel:
+        secured = self._contexts.handshake(channel.sock, origin, identity, self.limits, self.route.via)
+        return self._channel(secured, identity)
 
     def open_socket(self) -> tuple[socket.socket, Address | None]:
         """A connected socket to the origin or its proxy, and where that is."""
         route, limits, proxy = self.route, self.limits, self.route.proxy
+        if self.early is not None and (found := self.early()):
+            return found
         nearest = route.origin if proxy is None else Origin("http", proxy.host, proxy.port)
-        try:
-            if self.early is not None and (found := self.early()):
-                return found
-            addresses = resolve(nearest, limits, route.via)
-            for address in addresses:
-                judge(route, address, self.reached)
-            return connect(nearest, addresses, limits, route.via)
-        except NetworkError as error:
-            if proxy is not None:
-                error.phase = Phase.PROXY
-            raise
+        addresses = resolve(nearest, limits, route.via)
+        for address in addresses:
+            judge(route, address, self.reached)
+        return connect(nearest, addresses, limits, route.via)
 
 
 def judge(route: Route, address: Address | None, reached: frozenset[AddressClass] | None) -> None:

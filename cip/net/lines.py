@@ -42,26 +42,29 @@ class EndedError(Exception):
     """The connection ended inside a message."""
 
 
-class Grammar:
-    """What the messages of one side look like. Limits are in bytes where nothing else is said."""
+class Answers:
+    """What the messages of one side look like: here those of a server. Limits are in bytes where nothing else is said.
 
-    first_line: re.Pattern[bytes]
-    expected: str  # the first line, in words
-    fields: re.Pattern[bytes]  # all fields of a head, line ends included
-    first_limit: int
-    field_count: int
-    empty_lines: int  # skipped before a message (RFC 9112, 2.2)
-    first_at_once: bool  # whether a bad first line is told before its head has ended
-    bare_line_feeds: bool  # whether they end lines of chunks
-    chunk_line_limit: int
-    chunk_lines_limit: int  # of one body
-    repeated_length: bool  # whether one length may be told twice (RFC 9112, 6.3)
-    length_digits: int  # leading zeros included
-    length_limit: int
+    Control characters in a field may stay (RFC 9110, 5.5), a later minor version is read as 1.1 (2.5).
+    """
+
+    first_line = re.compile(rb"HTTP/1\.[0-9] [1-9][0-9]{2}(?: [^\x00\r\n]*)?")
+    expected = "HTTP/1.1 STATUS REASON"  # the first line, in words
+    fields = re.compile(rb"(?:" + _TOKEN + rb":[^\x00\r\n]*\r?\n)*")  # all of a head, line ends included
+    first_limit = HEAD_LIMIT
+    field_count = 256
+    empty_lines = 0  # skipped before a message (RFC 9112, 2.2)
+    first_at_once = False  # whether a bad first line is told before its head has ended; if not, the head may break off
+    bare_line_feeds = True  # whether they end lines of chunks
+    chunk_line_limit = CHUNK_LINE_LIMIT
+    chunk_lines_limit = _UNBOUNDED  # of one body
+    repeated_length = True  # whether one length may be told twice (RFC 9112, 6.3)
+    length_digits = 18  # leading zeros included
+    length_limit = _UNBOUNDED
 
 
-class Requests(Grammar):
-    """What a parent sends."""
+class Requests(Answers):
+    """What a parent sends, who is held to more."""
 
     first_line = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]")
     expected = "METHOD TARGET HTTP/1.1"
@@ -78,27 +81,6 @@ class Requests(Grammar):
     length_limit = REQUEST_BODY_LIMIT
 
 
-class Answers(Grammar):
-    """What a server sends.
-
-    Control characters in a field may stay (RFC 9110, 5.5), a later minor version is read as 1.1 (2.5).
-    """
-
-    first_line = re.compile(rb"HTTP/1\.[0-9] [1-9][0-9]{2}(?: [^\x00\r\n]*)?")
-    expected = "HTTP/1.1 STATUS REASON"
-    fields = re.compile(rb"(?:" + _TOKEN + rb":[^\x00\r\n]*\r?\n)*")
-    first_limit = HEAD_LIMIT
-    field_count = 256
-    empty_lines = 0
-    first_at_once = False  # what breaks off in its head is told as lost
-    bare_line_feeds = True
-    chunk_line_limit = CHUNK_LINE_LIMIT
-    chunk_lines_limit = _UNBOUNDED
-    repeated_length = True
-    length_digits = 18
-    length_limit = _UNBOUNDED
-
-
 class Lines:
     """What one side sent. `receive_into` puts the next bytes, at least one, into a view; 0 is the end.
 
@@ -111,7 +93,7 @@ class Lines:
     def __init__(
         self,
         receive_into: Callable[[memoryview], int],
-        grammar: type[Grammar],
+        grammar: type[Answers],
         released: Callable[[], None] = lambda: None,
     ) -> None:
         self._receive_into = receive_into
@@ -266,7 +248,7 @@ class Chunks:
         self._ended = True
 
 
-def framing_of(headers: Message, minor: int, grammar: type[Grammar]) -> tuple[int | None, bool]:
+def framing_of(headers: Message, minor: int, grammar: type[Answers]) -> tuple[int | None, bool]:
     """How the body behind a head of HTTP/1.`minor` ends: its length, and whether it is chunked (RFC 9112, 6.3).
 
     With neither an answer ends with its connection, and a request has no body. Raises MalformedError for every doubt.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from .. import rooms
-from ..errors import AuthenticationError, CipError, Phase, RegistryError, SourceError
+from ..errors import AuthenticationError, Phase, RegistryError, SourceError
 from ..hostconfig.proxyenv import Proxy
 from .channel import Channel
 from .response import Response
@@ -14,17 +14,13 @@ from .url import Origin, basic_authorization
 
 
 def open_tunnel(channel: Channel, origin: Origin, proxy: Proxy) -> None:
-    """Make of the channel to `proxy` one to the origin. Raises NetworkError, SourceError in the phase `proxy`."""
-    try:
-        if proxy.speaks_http:
-            _connect(channel, origin, proxy)
-        else:
-            rooms.open_socks(channel, origin, proxy)
-        if not channel.lines.is_idle():
-            raise RegistryError(f"{origin.address}: expected tls, found bytes behind an answer ({channel.via})")
-    except CipError as error:
-        error.phase = Phase.PROXY
-        raise
+    """Make of the channel to `proxy` one to the origin. Raises NetworkError, SourceError."""
+    if proxy.speaks_http:
+        _connect(channel, origin, proxy)
+    else:
+        rooms.open_socks(channel, origin, proxy)
+    if not channel.lines.is_idle():
+        raise RegistryError(f"{origin.address}: expected tls, found bytes behind an answer ({channel.via})")
 
 
 def _connect(channel: Channel, origin: Origin, proxy: Proxy) -> None:

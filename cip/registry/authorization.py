@@ -25,11 +25,13 @@ from .retry import parse_rfc3339
 
 MINIMUM_LIFETIME = 60.0  # seconds that any token is taken to live
 CLIENT_ID = "containers/image"
-_TOKEN = r"(?a)[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED = r'(?s)"((?:[^"\\]|\\.)*)"'
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _ESCAPED = r"(?s)\\(.)"
 _TOKEN68 = r"(?a)[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)"
 _SPACE = " \t\r\n"
+_PARAMETER = (  # a name, and a quoted string, a token or nothing that could be read
+    rf'(?s)[ \t\r\n,]*({_TOKEN})[ \t\r\n]*=[ \t\r\n]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))?[ \t\r\n]*'
+)
 _SCHEMES = ("bearer", "basic")
 CHALLENGES_LIMIT = 16  # of one answer
 VALUE_LIMIT = 64 * 1024  # characters of a token, which is one field of a request
@@ -105,29 +107,21 @@ def _is_url(text: str) -> bool:
 
 
 def _parse_parameters(rest: str) -> tuple[dict[str, str], str]:
-    """The parameters of one challenge, and what follows them: another one, or nothing that could be read."""
+    """The parameters of one challenge, and what follows them: another one, or nothing that could be read.
+
+    An empty value or an unterminated string is the last that could be.
+    """
     parameters: dict[str, str] = {}
     while rest.startswith(","):
-        following = rest.lstrip(_SPACE + ",")
-        name = re.match(_TOKEN, following)
-        after = following[name.end() :].lstrip(_SPACE) if name else ""
-        if name is None or not after.startswith("="):
-            return parameters, following
-        value, rest = _parse_value(after[1:].lstrip(_SPACE))
+        found = re.match(_PARAMETER, rest)
+        if found is None:
+            return parameters, rest.lstrip(_SPACE + ",")
+        value = found[3] or re.sub(_ESCAPED, r"\1", found[2] or "")
         if not value:
-            return parameters, ""
-        parameters[name[0].lower()] = value
-        rest = rest.lstrip(_SPACE)
+            break
+        parameters[found[1].lower()] = value
+        rest = rest[found.end() :]
     return parameters, ""
-
-
-def _parse_value(text: str) -> tuple[str, str]:
-    """A token or a quoted string, and what follows; an unterminated string is an empty value."""
-    if not text.startswith('"'):
-        token = re.match(_TOKEN, text)
-        return (token[0], text[token.end() :]) if token else ("", text)
-    quoted = re.match(_QUOTED, text)
-    return (re.sub(_ESCAPED, r"\1", quoted[1]), text[quoted.end() :]) if quoted else ("", "")
 
 
 def scopes_to_try(challenge: Challenge, ours: str) -> list[tuple[str, ...]]:

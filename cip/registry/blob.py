@@ -12,6 +12,7 @@ share of it. All of that is one state, so it is one file, longer than others.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class _TryAgainError(Exception):
 
 
 class RegistryBlob:
-    """The blob `descriptor` from the first of `endpoints` that has it; asked for by the first read.
+    """The blob `descriptor` of known size from the first of `endpoints` that has it; asked for by the first read.
 
     One thread reads; `close` may come from any thread and ends a read that waits. A config has the time limits of a
     document; so has a signature, which is told by the moment of `session.clock` at which it must be there. What lies
@@ -69,7 +70,7 @@ class RegistryBlob:
         endpoints: Sequence[Endpoint],
         session: RegistrySession,
         *,
-        signature_until: float | None = None,
+        signature_until: float = math.inf,
         offset: int = 0,
         end: int | None = None,
         failed: set[str] | None = None,
@@ -82,16 +83,14 @@ class RegistryBlob:
         limits = session.limits(self._cancellation)
         times = limits.times
         is_config = descriptor.media_type in (mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG)
-        is_signature = signature_until is not None
+        is_signature = signature_until < math.inf
         self._is_document = is_signature or is_config
         self._phase = Phase.CONFIG if is_config else Phase.SIGNATURE if is_signature else Phase.BLOB
         self._stall = StallTimer(times.control_document if self._is_document else times.stall, times, session.min_rate)
         self._history = History(self._clock)
-        self._limits = limits.until(self._history.began + times.deadline) if times.deadline else limits
-        if self._is_document:
-            self._limits = self._limits.until(self._history.began + times.control_document)
-        if signature_until is not None:
-            self._limits = self._limits.until(signature_until)
+        deadline = times.control_document if self._is_document else math.inf
+        deadline = self._history.began + min(deadline, times.deadline or math.inf)
+        self._limits = limits.until(min(deadline, signature_until))
         self._try_limits = self._limits  # of the present try
         self._candidates = Candidates(endpoints, session.repeats)
         self._failed = failed if failed is not None else set()
@@ -113,11 +112,8 @@ class RegistryBlob:
 
     @property
     def size(self) -> int:
-        """Bytes in the whole blob: as the descriptor says, else as the source has stated it."""
-        response = self._response
-        if self._descriptor.size != UNKNOWN_SIZE or response is None:
-            return self._descriptor.size
-        return response.size
+        """Bytes in the whole blob."""
+        return self._descriptor.size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes; 0 at the end.
@@ -223,18 +219,16 @@ class RegistryBlob:
     # --- reading ---
 
     def _read(self, buffer: memoryview) -> int:
-        expected = self._end
         if not self._asked:  # for a blob without bytes too: its endpoint has to have it
             self._find_source()
             self._asked = True
-        while self._offset != expected:
+        while self._offset != self._end:
             if self._response is None:
                 self._find_source()
                 continue
-            left = len(buffer) if expected == UNKNOWN_SIZE else expected - self._offset
             try:
-                count = self._receive(self._response, buffer[:left] if left < len(buffer) else buffer)
-                if not count and expected != UNKNOWN_SIZE:
+                count = self._receive(self._response, buffer[: self._end - self._offset])
+                if not count:
                     raise self._ended_early()
             except CipError as error:
                 self._broke_off = True
@@ -243,9 +237,7 @@ class RegistryBlob:
             self._offset += count
             self._in_try += count
             self._candidates.current.served = True
-            if count:
-                return count
-            break
+            return count
         if self._response is not None:
             self._response.read_end()
         self._drop()
@@ -334,7 +326,7 @@ class RegistryBlob:
         response.require_uncompressed()
         source.takes_ranges = source.takes_ranges and not ranged
         expected = self._descriptor.size
-        if UNKNOWN_SIZE != expected != response.size != UNKNOWN_SIZE:
+        if response.size not in (expected, UNKNOWN_SIZE):
             why = f"expected {expected} bytes, found {response.size} announced ({response.via})"
             raise ContentMismatchError.at(host, f"blob {self._descriptor.digest}: {why}")
         if self._offset:
@@ -347,15 +339,12 @@ class RegistryBlob:
         """A 206 must be exactly the rest, or the segment (registry.md 6.4)."""
         values = response.headers.get_all("content-range", [])
         parsed = parse_content_range(values[0]) if len(values) == 1 else None
-        expected = self._descriptor.size
         if parsed is not None:
             first, last, total = parsed
-            whole = total if expected == UNKNOWN_SIZE else expected
-            end = self._end if self._is_segment else whole
             if (
                 first == self._offset
-                and total in (whole, UNKNOWN_SIZE)
-                and (last + 1 == end or end == UNKNOWN_SIZE)
+                and total in (self._descriptor.size, UNKNOWN_SIZE)
+                and last + 1 == self._end
                 and response.size in (last + 1 - first, UNKNOWN_SIZE)
             ):
                 return

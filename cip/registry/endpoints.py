@@ -150,11 +150,9 @@ class Endpoint:
             if isinstance(error, NotTlsError) and not self.insecure and error.host == origin.address:
                 allowed = "for plain http set insecure = true for it in registries.conf, or give --tls-verify=false"
                 raise NotTlsError(f"{error}; {allowed}", **error.facts()) from error
-            if known or request.received:
-                raise
             plain = self._origin("http")
             by_proxy = self._session.network.choose_proxy(plain) is not None
-            if not _may_speak_plain(error, by_proxy=by_proxy):
+            if known or request.received or not _may_speak_plain(error, by_proxy=by_proxy):
                 raise
             request = Request(Url(plain, path, shown), fields, challenged=challenged)  # whose scheme is told below
             return opener.ask(request, limits)

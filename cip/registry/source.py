@@ -141,15 +141,13 @@ class RegistrySource(ImageSource):
         return self._session.limits(self._cancellation).until(self._opening_ends)
 
     def _fetch(self, digest: Digest | None, phase: Phase) -> RawManifest:
-        def ask(endpoint: Endpoint, limits: Limits) -> RawManifest:
-            return self._ask(endpoint, digest, limits)
-
+        ask = partial(self._ask, digest)
         with failing(digest=digest):
             served_by, manifest = ask_endpoints(self._endpoints, ask, self._session.repeats, self._limits(), phase)
         self._prefer(served_by)
         return manifest
 
-    def _ask(self, endpoint: Endpoint, digest: Digest | None, limits: Limits) -> RawManifest:
+    def _ask(self, digest: Digest | None, endpoint: Endpoint, limits: Limits) -> RawManifest:
         named = endpoint.reference
         wanted = str(digest) if digest is not None else named.tag or str(named.digest)
         what = f"manifest of {named.name}@{digest}" if digest is not None else f"manifest of {named}"

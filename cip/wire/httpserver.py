@@ -22,7 +22,7 @@ from io import BufferedIOBase
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from .. import __version__, log, rooms
-from ..content import BlobAccess, BlobReader, Release, copy_verified
+from ..content import BlobAccess, Release, copy_verified
 from ..errors import CipError, ErrorCode, NotFoundError, PeerError, quote
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
 from ..model.mediatype import OCI_MANIFEST
@@ -42,6 +42,7 @@ BLOB_MEDIA_TYPE = "application/octet-stream"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _SKIP_SIZE = 64 * 1024  # bytes of a request body read at once
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
+_NO_FIELDS: Mapping[str, str] = {}
 _EVERYWHERE = ("GET", "HEAD", "POST", "OPTIONS")
 
 # RFC 9110 7.2, RFC 3986 3.2.2; empty is allowed
@@ -281,10 +282,9 @@ class Conversation(BaseHTTPRequestHandler):
             if expected.size != UNKNOWN_SIZE:
                 self._start_blob(expected)  # waits in `_output` for the first bytes
                 copy_verified(reader, self._output.send, expected, release=Release.AFTER_VERIFICATION)
-            elif self._minor > 0:
-                self._send_chunked(reader, expected)
             else:
-                rooms.send_spooled(reader, expected, self._make_file, self._start_blob, self._output.send)
+                make_file = None if self._minor else self._make_file  # HTTP/1.0 knows no chunks
+                rooms.send_unsized(reader, expected, make_file, self._start_blob, self._output.send)
 
     def _answer_quit(self, name: str) -> None:
         self.close_connection = True
@@ -308,16 +308,8 @@ class Conversation(BaseHTTPRequestHandler):
         self._start(status, {"Content-Type": media_type, "Content-Length": str(len(data)), **fields})
         self._output.send(b"" if self.command == "HEAD" else data)
 
-    def _send_chunked(self, reader: BlobReader, expected: Descriptor) -> None:
-        self._start_blob(expected, {"Transfer-Encoding": "chunked"})
-        copy_verified(reader, self._send_chunk, expected, release=Release.AFTER_VERIFICATION)
-        self._output.send(b"0\r\n\r\n")
-
-    def _send_chunk(self, part: memoryview) -> None:
-        self._output.send(b"%x\r\n" % len(part), part, b"\r\n")
-
-    def _start_blob(self, expected: Descriptor, framing: Mapping[str, str] | None = None) -> None:
-        fields = {"Content-Type": BLOB_MEDIA_TYPE, "Accept-Ranges": "none", **(framing or {})}
+    def _start_blob(self, expected: Descriptor, framing: Mapping[str, str] = _NO_FIELDS) -> None:
+        fields = {"Content-Type": BLOB_MEDIA_TYPE, "Accept-Ranges": "none", **framing}
         if expected.size != UNKNOWN_SIZE:
             fields["Content-Length"] = str(expected.size)
         self._start(200, fields)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A blob whose size nobody knows, for a parent of HTTP/1.0, which knows no chunks."""
+"""A blob whose size nobody knows: of a local store that has not recorded it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from ..content import CHUNK, BlobReader, Release, copy_verified
 from ..errors import SourceError
@@ -13,17 +14,38 @@ from ..temporary import TemporaryFile
 from .problem import RequestFault
 
 
-def send_spooled(
+def send_unsized(
+    reader: BlobReader,
+    expected: Descriptor,
+    make_file: Callable[[], TemporaryFile] | None,
+    start: Callable[..., object],
+    send: Callable[..., object],
+) -> None:
+    """Send the blob in chunks, or learn its size first in a file without a name, where one can be made.
+
+    `start` puts the head of the answer in line, which may have further fields. Raises RequestFault (505) where no file
+    can be made, and what `reader` and `send` raise.
+    """
+    if make_file is not None:
+        return _send_spooled(reader, expected, make_file, start, send)
+    start(expected, {"Transfer-Encoding": "chunked"})
+    in_chunks = partial(_send_chunk, send)
+    copy_verified(reader, in_chunks, expected, release=Release.AFTER_VERIFICATION)
+    send(b"0\r\n\r\n")
+    return None
+
+
+def _send_chunk(send: Callable[..., object], part: memoryview) -> None:
+    send(b"%x\r\n" % len(part), part, b"\r\n")
+
+
+def _send_spooled(
     reader: BlobReader,
     expected: Descriptor,
     make_file: Callable[[], TemporaryFile],
-    start: Callable[[Descriptor], object],
-    send: Callable[[bytes], object],
+    start: Callable[..., object],
+    send: Callable[..., object],
 ) -> None:
-    """Learn the size first, in a file without a name; `start` puts the head of the answer in line.
-
-    Raises RequestFault (505) where no file can be made, and what `reader` and `send` raise.
-    """
     try:
         file = make_file()
     except SourceError as error:

@@ -13,7 +13,6 @@ from cip.net.lines import (
     Answers,
     Chunks,
     EndedError,
-    Grammar,
     Lines,
     MalformedError,
     Requests,
@@ -43,7 +42,7 @@ class Pieces:
         return count
 
 
-def lines_of(grammar: type[Grammar], *pieces: bytes) -> Lines:
+def lines_of(grammar: type[Answers], *pieces: bytes) -> Lines:
     return Lines(Pieces(*pieces).receive_into, grammar)
 
 
@@ -55,7 +54,7 @@ def head_of(lines: Lines) -> list[bytes]:
     return pieces
 
 
-def headers_of(grammar: type[Grammar], *fields: bytes) -> http.client.HTTPMessage:
+def headers_of(grammar: type[Answers], *fields: bytes) -> http.client.HTTPMessage:
     first = b"GET / HTTP/1.1" if grammar is Requests else b"HTTP/1.1 200 OK"
     lines = lines_of(grammar, b"\r\n".join((first, *fields, b"", b"")))
     lines.readline()
