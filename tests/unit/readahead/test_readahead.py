@@ -103,7 +103,7 @@ def _settle(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped
 
 class ThreadCheckedCase(unittest.TestCase):
     def setUp(self) -> None:
-        self.enterContext(mock.patch("cip.readahead.IDLE_SECONDS", 0.02))  # for which many here wait
+        self.enterContext(mock.patch("cip.readahead.schedule.IDLE_SECONDS", 0.02))  # for which many here wait
         self.before = threading.active_count()
         self.handed = Handed.unread
         self.made: list[ReadAhead] = []
