@@ -13,7 +13,7 @@ from io import FileIO
 from typing import TYPE_CHECKING, Any
 
 from ...content import CHUNK, Reader, require_time, start_thread
-from ...errors import CipError, InvalidDocumentError, SourceError
+from ...errors import CipError, ErrorCode, InvalidDocumentError, SourceError
 from ...temporary import TemporaryFile
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ...programs import Programs
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
+INPUT = 64 * 1024  # bytes that are read at a time; each of many short streams copies what is left of them
+EMPTY_LIMIT = 1000  # streams without content in a row
 XZ_MEMORY_LIMIT = 96 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone
 ZSTD_WINDOW_LOG = 27  # the power of two of bytes that a frame may look back, as `programs` allows the zstd program
 ZSTD_TIMEOUT = 3600.0  # seconds that the zstd program may take for one file
@@ -68,6 +70,7 @@ class DecompressingReader:
         self._codec: _Codec | None = None
         self._pending = b""
         self._begun = False
+        self._empty = 0  # streams without content since the last byte
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes of the uncompressed content."""
@@ -92,7 +95,12 @@ class DecompressingReader:
             if stream.eof:
                 self._pending = stream.unused_data
                 self._codec = None
+                self._empty += 1
+                if self._empty > EMPTY_LIMIT:
+                    why = f"more than {EMPTY_LIMIT} {self._compression} streams in a row without content"
+                    raise InvalidDocumentError(self._what, why, code=ErrorCode.LIMIT_EXCEEDED)
             if part:
+                self._empty = 0
                 buffer[: len(part)] = part
                 return len(part)
 
@@ -109,7 +117,7 @@ class DecompressingReader:
                 return False
 
     def _read(self) -> bytes:
-        data = bytearray(CHUNK)
+        data = bytearray(INPUT)
         with memoryview(data) as view:
             count = self._source.readinto(view)
         return bytes(memoryview(data)[:count])

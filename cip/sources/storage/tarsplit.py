@@ -12,19 +12,42 @@ import binascii
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import NamedTuple
+from contextlib import ExitStack, suppress
+from typing import NamedTuple, NoReturn
 
-from ...content import CHUNK, OnePlace, Reader
+from ...content import OnePlace, Reader
 from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote, refused
 from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
 from ..archives.compression import Compression, DecompressingReader
 from ..files import FileBlob, Tree, open_regular
 
-LINE_LIMIT = 16 * 1024 * 1024  # bytes of one line of a recipe
+LINE_LIMIT = 2 * 1024 * 1024  # bytes of one line of a recipe, which holds a piece of at most 1 MiB in base64
+RECIPE_RATIO = 16  # bytes of a recipe for each byte of the tar, beside LINE_LIMIT; real ones have 4 at most
+LONG = 64 * 1024  # bytes of a line or a piece; real ones are shorter, but for padding
+LONG_LIMIT = 16 * 1024 * 1024  # bytes of longer pieces that all readers of this process may hold
 ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare
 _FILE, _PIECE = 1, 2
+_LONG_LINE = threading.Lock()  # read by one at a time, because parsing takes five times as much memory
+
+
+class _LongPieces:
+    """Bytes of long pieces that readers hold while their parent takes what is before them."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int, what: str) -> None:
+        """Count so many more, or fewer. Raises SourceError (limit-exceeded)."""
+        with self._lock:
+            if count > 0 and self._held + count > LONG_LIMIT:
+                why = f"expected pieces of tars of at most {LONG_LIMIT} bytes at a time, found more"
+                raise SourceError(f"{what}: {why}", code=ErrorCode.LIMIT_EXCEEDED)
+            self._held += count
+
+
+_long_pieces = _LongPieces()
 
 
 class Entry(NamedTuple):
@@ -43,8 +66,9 @@ class RebuiltLayer(OnePlace):
         self._files = files
         self.size = size  # of the tar, as the store recorded it
         self._what = what
-        self._entries = read_recipe(recipe, f"{what}: recipe")
+        self._entries = Recipe(recipe, f"{what}: recipe")
         self._piece = memoryview(b"")
+        self._long = 0  # bytes of the piece, when it is counted
         self._file: FileBlob | None = None
         self._missing = 0  # bytes of the current file that are still to come
         self._closed = False
@@ -72,6 +96,7 @@ class RebuiltLayer(OnePlace):
                 self._files.close()
                 if self._file is not None:
                     self._file.close()
+                self._drop_piece()
 
     def _copy(self, buffer: memoryview) -> int:
         """Some bytes of the current piece or file; 0 when it is used up."""
@@ -93,14 +118,23 @@ class RebuiltLayer(OnePlace):
 
     def _next(self) -> bool:
         """Go on to the next entry that has bytes; False at the end."""
+        self._drop_piece()
         for entry in self._entries:
             if entry.piece:
+                if len(entry.piece) > LONG:
+                    _long_pieces.take(len(entry.piece), self._what)
+                    self._long = len(entry.piece)
                 self._piece = memoryview(entry.piece)
                 return True
             if entry.name is not None and entry.size:
                 self._open(entry.name, entry.size)
                 return True
         return False
+
+    def _drop_piece(self) -> None:
+        self._piece = memoryview(b"")
+        _long_pieces.take(-self._long, self._what)
+        self._long = 0
 
     def _open(self, name: bytes, size: int) -> None:
         what = f"{self._what}: file {quote(name.decode('utf-8', 'backslashreplace'))}"
@@ -109,33 +143,62 @@ class RebuiltLayer(OnePlace):
         self._missing = size
 
 
-def read_recipe(reader: Reader, what: str) -> Iterator[Entry]:
+class Recipe(Iterator[Entry]):
     """The entries of the compressed recipe in `reader`, in order. Raises InvalidDocumentError, SourceError."""
-    for number, line in enumerate(_lines(DecompressingReader(reader, Compression.GZIP, what), what)):
-        if number >= ENTRY_LIMIT:
-            raise InvalidDocumentError(what, f"more than {ENTRY_LIMIT} lines", code=ErrorCode.LIMIT_EXCEEDED)
-        yield _parse_entry(line, what, number)
+
+    def __init__(self, reader: Reader, what: str) -> None:
+        self._reader = DecompressingReader(reader, Compression.GZIP, what)
+        self._what = what
+        self._buffer = memoryview(bytearray(LONG))
+        self._lines: Iterator[bytes] = iter(())
+        self._rest = b""  # of a line whose end is still to come
+        self._count = 0
+        self._allowed = LINE_LIMIT  # bytes that may be read before there is more of the tar
+
+    def __next__(self) -> Entry:
+        with ExitStack() as alone:
+            line = self._line(alone)
+            if line is None:
+                raise StopIteration
+            self._count += 1
+            if self._count > ENTRY_LIMIT:
+                self._exceeded(f"more than {ENTRY_LIMIT} lines")
+            entry = _parse_entry(line, self._what, self._count)
+        self._allowed += RECIPE_RATIO * (entry.size + len(entry.piece)) - len(line) - 1
+        if self._allowed < 0:
+            self._exceeded(f"more than {RECIPE_RATIO} bytes for each byte of the tar")
+        return entry
+
+    def _line(self, alone: ExitStack) -> bytes | None:
+        """The next line, None at the end; `alone` keeps other readers from a long one until this one is parsed."""
+        line = next(self._lines, None)
+        waited = False
+        while line is None:
+            if len(self._rest) > LINE_LIMIT:
+                self._exceeded(f"a line of more than {LINE_LIMIT} bytes")
+            if len(self._rest) > LONG and not waited:
+                alone.enter_context(_LONG_LINE)
+                waited = True
+            count = self._reader.readinto(self._buffer)
+            if not count:
+                line, self._rest = self._rest, b""
+                return line or None
+            *lines, self._rest = (self._rest + self._buffer[:count]).split(b"\n")
+            self._lines = iter(lines)
+            line = next(self._lines, None)
+        return line
+
+    def _exceeded(self, why: str) -> NoReturn:
+        raise InvalidDocumentError(self._what, why, code=ErrorCode.LIMIT_EXCEEDED)
 
 
 def measure_recipe(reader: Reader, what: str) -> int:
-    """The size in bytes of the tar that a recipe makes. Raises as `read_recipe`."""
-    return sum(entry.size + len(entry.piece) for entry in read_recipe(reader, what))
-
-
-def _lines(reader: Reader, what: str) -> Iterator[bytes]:
-    rest = b""
-    buffer = memoryview(bytearray(CHUNK))
-    while count := reader.readinto(buffer):
-        *lines, rest = (rest + bytes(buffer[:count])).split(b"\n")
-        yield from lines
-        if len(rest) > LINE_LIMIT:
-            raise InvalidDocumentError(what, f"a line of more than {LINE_LIMIT} bytes", code=ErrorCode.LIMIT_EXCEEDED)
-    if rest:
-        yield rest
+    """The size in bytes of the tar that a recipe makes. Raises as `Recipe`."""
+    return sum(entry.size + len(entry.piece) for entry in Recipe(reader, what))
 
 
 def _parse_entry(line: bytes, what: str, number: int) -> Entry:
-    root = parse_json(line, f"{what}: line {number + 1}")
+    root = parse_json(line, f"{what}: line {number}")
     kind = root["type"].as_int()
     if kind == _PIECE:
         return Entry(_base64(root.get("payload")))

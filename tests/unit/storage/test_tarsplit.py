@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A layer's tar is rebuilt byte for byte, from its own directory and nothing outside of it (images.md 4.5)."""
 
+import base64
 import gzip
 import json
 import os
@@ -171,6 +172,46 @@ class Safety(RebuildTestCase):
             with mock.patch.object(tarsplit, name, limit), self.assertRaisesRegex(CipError, reason) as caught:
                 measure_recipe(BytesReader(recipe), "recipe")
             self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+
+    def test_lines_that_bring_no_bytes_end(self) -> None:
+        """Each costs time while nobody sees progress; a line may be longer than what it brings, as real ones are."""
+        nothing = b'{"type":1,"name":"a"}'
+        some = json.dumps({"type": 2, "payload": base64.b64encode(b"x" * 100).decode()}).encode()
+        for recipe, fits in (
+            ((nothing + b"\n") * 2 + some, True),
+            ((nothing + b"\n" + some + b"\n") * 50, True),
+            ((nothing + b"\n") * 10, False),
+            (nothing[:-1] + b" " * 200 + b"}", False),
+            ((some + b"\n") * 50 + (nothing + b"\n") * 5000, False),
+        ):
+            packed = BytesReader(gzip.compress(recipe))
+            with self.subTest(recipe[:40]), mock.patch.object(tarsplit, "LINE_LIMIT", 200):
+                if fits:
+                    self.assertGreater(measure_recipe(packed, "recipe"), 0)
+                    continue
+                with self.assertRaisesRegex(
+                    InvalidDocumentError, "more than 16 bytes for each byte|a line of"
+                ) as caught:
+                    measure_recipe(packed, "recipe")
+                self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+
+    def test_long_pieces_of_all_layers_together_are_bounded(self) -> None:
+        piece = images.random_bytes(300_000, b"piece")
+        line = json.dumps({"type": 2, "payload": base64.b64encode(piece).decode()}).encode()
+        with mock.patch.object(tarsplit, "LONG_LIMIT", 2 * len(piece)):
+            layers = [self.layer((), b"\n".join([line] * 3)) for _ in range(3)]
+            for each in layers[:2]:
+                self.assertEqual(each.readinto(memoryview(bytearray(10))), 10)
+            with self.assertRaisesRegex(
+                SourceError, "layer: expected pieces of tars of at most 600000 bytes"
+            ) as caught:
+                self.read(layers[2])
+            self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+            layers[0].close()
+            self.assertEqual(self.read(self.layer((), b"\n".join([line] * 3))), piece * 3)
+            layers[1].close()
+            layers[1].close()
+        self.assertEqual(tarsplit._long_pieces._held, 0)
 
 
 if __name__ == "__main__":
