@@ -374,6 +374,8 @@ def code_of(source: str) -> str:
         if isinstance(node, ast.arg):
             node.annotation = None
     statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    if not any(isinstance(node, ast.AnnAssign) for node in statements):  # then nothing says how they are evaluated
+        statements = [node for node in statements if getattr(node, "module", None) != "__future__"]
     return "\n".join(f"{node.lineno} {ast.dump(node)}" for node in statements)
 
 
