@@ -193,9 +193,13 @@ def _imports(text: str, module: str, *, is_package: bool) -> Iterator[Import]:
             origin = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield Import(f"{origin}.{alias.name}", node.lineno, node.level > 0, at_import_time, for_types)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and _called(node).endswith(("import_module", "__import__")):
             fixed = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
             yield Import(str(fixed or COMPUTED), node.lineno, False, at_import_time, for_types)
+
+
+def _called(node: ast.Call) -> str:
+    return str(getattr(node.func, "attr", getattr(node.func, "id", "")))
 
 
 def _walk(node: ast.AST, at_import_time: bool, for_types: bool) -> Iterator[tuple[ast.AST, bool, bool]]:

@@ -103,7 +103,7 @@ class SecretsTest(unittest.TestCase):
             "one-two three-four five-six",
             "pässwörd-with-ümlauts",
             "correct:horse battery/staple+?&=",
-            "x" * 2000,
+            "x" * 500,
             "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhdXRoIn0.c2lnbmF0dXJl-_42",
         ):
             secrets = self.kept(held, "another-secret-of-no-concern")

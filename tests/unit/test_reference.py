@@ -210,7 +210,7 @@ class Docker(Refusing):
         self.refused("docker://", "is not a repository path")
 
     def test_long_names_are_refused_as_fast_as_short_ones(self) -> None:
-        for text in ("a-" * 200_000, "a." * 200_000 + "/x", "a/" * 200_000, "-" * 400_000, "a" * 400_000 + "_/"):
+        for text in ("a-" * 50_000, "a." * 50_000 + "/x", "a/" * 50_000, "-" * 100_000, "a" * 100_000 + "_/"):
             self.refused(f"docker://{text}", "is not a|longer than")
 
     def test_a_line_end_belongs_to_nothing(self) -> None:

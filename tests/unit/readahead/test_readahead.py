@@ -254,14 +254,14 @@ class ReadAheadCase(ThreadCheckedCase):
         ahead.close()
 
     def test_small_reads_cost_no_more_memory_than_their_bytes(self) -> None:
-        image = self.image(2, 30_000)
+        image = self.image(2, 10_000)
         image.step = 1  # a chunk of a body, a record of TLS
         ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: threading.active_count() == self.before, 30))
-        self.assertLess(tracemalloc.get_traced_memory()[0], 30_000 + 2 * BLOCK)
+        self.assertLess(tracemalloc.get_traced_memory()[0], 10_000 + 2 * BLOCK)
         self.assertEqual(_read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)), image.blobs[image.order[1]])
         ahead.close()
 
