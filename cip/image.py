@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import log, rooms
 from .content import MANIFEST_LIMIT, BlobReader, BytesReader, TimedReader, read_blob, start_timer, timed
-from .errors import CipError, ErrorCode, InvalidDocumentError, NotFoundError, Phase, UnsupportedError, failing, quote
+from .errors import (
+    CipError,
+    ErrorCode,
+    InvalidDocumentError,
+    NotFoundError,
+    Phase,
+    UnsupportedError,
+    failing,
+    quote,
+    redacted,
+)
 from .events import Events
 from .model import mediatype
 from .model.descriptor import Descriptor, Digest, Platform
@@ -253,14 +263,15 @@ class ImageConfig:
         if found is not None:
             wanted = self._wanted()[0]
             log.warning("%s: an image for %s was asked for, its config says %s", self._reference, wanted, found)
-            self._events.emit("platform", image=self._reference, wanted=str(wanted), found=str(found))
+            self._events.emit("platform", image=self._reference, wanted=str(wanted), found=found)
 
-    def _other_platform(self, config: bytes) -> Platform | None:
+    def _other_platform(self, config: bytes) -> str | None:
         """The platform that the config states, when it is not a wanted one; one that cannot be read states nothing."""
         try:
             from .model.platform import contradiction
 
             wanted = self._wanted()
-            return contradiction(parse_json(config, self._where), wanted) if wanted else None
+            found = contradiction(parse_json(config, self._where), wanted) if wanted else None
+            return None if found is None else redacted(str(found))
         except InvalidDocumentError:
             return None

@@ -62,7 +62,7 @@ class JsonNode:
         while node._parent is not None:
             steps.append(_shown_step(node._step))
             node = node._parent
-        path = "".join(reversed(steps)).removeprefix(".")
+        path = redacted("".join(reversed(steps)).removeprefix("."))  # a secret may have dots in it
         return path if len(path) <= PATH_LIMIT else "…" + path[1 - PATH_LIMIT :]
 
     @property

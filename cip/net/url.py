@@ -101,6 +101,8 @@ def parse_foreign_url(text: str) -> Url:
     path = url.target.partition("?")[0]
     written = text.partition("//")[2].removeprefix("[")[: len(url.origin.host)]  # lower case is base64 no more
     host, shown = redacted(written).lower(), redacted(path)
+    if any(redacted(each) != each for each in (f"{host}:{url.origin.port}{shown}", f"{host}{shown}")):
+        host, shown = "[redacted]", "/[redacted]"  # a secret, or more of one, that has a joint in it
     return Url(
         url.origin._replace(shown="" if host == url.origin.host else host), url.target, "" if shown == path else shown
     )

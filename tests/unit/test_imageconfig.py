@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The config of an image: read once, told about once."""
 
+import json
 import unittest
 from unittest import mock
 
 from cip import log
 from cip.content import MANIFEST_LIMIT, BlobReader, BytesReader
-from cip.errors import ContentMismatchError, ErrorCode, NotFoundError, Phase, UnsupportedError
+from cip.errors import ContentMismatchError, ErrorCode, NotFoundError, Phase, UnsupportedError, redact_with
 from cip.events import Events
 from cip.image import ImageConfig
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Platform
 from cip.model.manifest import Manifest
+from cip.net.redaction import Secrets
 from cip.sources.base import BlobAccess
 from tests.support import images
 
@@ -59,6 +61,19 @@ class ImageConfigTest(unittest.TestCase):
         with self.assertRaisesRegex(NotFoundError, expected) as told:
             config.require_platform()
         self.assertEqual((told.exception.code, told.exception.phase), (ErrorCode.PLATFORM_NOT_FOUND, Phase.CONFIG))
+
+    def test_a_platform_that_repeats_a_secret_is_not_told(self) -> None:
+        secrets = Secrets()
+        secrets.keep("Tr0mb0ne-C0rd42", "linux2/arm42")
+        redact_with(secrets.redact)
+        self.addCleanup(redact_with, str)
+        for os, architecture in (("linux", "Tr0mb0ne-C0rd42"), ("Tr0mb0ne-C0rd42", "arm64"), ("linux2", "arm42")):
+            config = self.config(json.dumps({"os": os, "architecture": architecture}).encode())
+            with self.subTest(os=os), self.assertRaises(NotFoundError) as told:
+                config.require_platform()
+            said = str((self.told, self.warnings.call_args, told.exception))
+            self.assertIn("[redacted]", said)
+            self.assertFalse(any(each in said for each in ("Tr0mb0ne", "linux2/arm42")), said)
 
     def test_what_was_named_by_its_digest_was_asked_for_as_it_is(self) -> None:
         config = self.config(wanted=())

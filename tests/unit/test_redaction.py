@@ -6,12 +6,13 @@ import json
 import re
 import unittest
 import urllib.parse
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from email.message import Message
 from functools import cache
 from unittest import mock
 
 from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_url
+from cip.model.jsontree import parse_json
 from cip.net.redaction import KEPT_LIMIT, LEFT_OUT, MARK, RUN, Secrets
 from cip.net.response import Response
 from cip.net.url import parse_foreign_url
@@ -194,6 +195,21 @@ class SecretsTest(unittest.TestCase):
         self.assertEqual(parse_challenges(["Bearer x"])[0].scheme, "bearer", "what we know is what it is")
         headers.replace_header("Content-Type", "text/HTML; a=b")
         self.assertEqual(media_type_of(answer), "text/html")
+
+    def test_what_is_put_together_from_pieces_is_searched_as_a_whole(self) -> None:
+        self.addCleanup(redact_with, str)
+        words = parse_json(b'{"corr":{"horse":{"batt":1}}}', "x")["corr"]["horse"]["batt"]
+        cases: tuple[tuple[str, Callable[[], str]], ...] = (
+            ("hunter:2026", lambda: str(parse_foreign_url("http://hunter:2026/x"))),
+            ("q7zk3a/x9Lm2P", lambda: str(parse_foreign_url("http://q7zk3a/x9Lm2P"))),
+            ("q7zk3a:8443/x9Lm2P", lambda: str(parse_foreign_url("https://q7zk3a:8443/x9Lm2P"))),
+            ("corr.horse.batt", lambda: words.where),
+        )
+        for held, text in cases:
+            redact_with(self.kept(held).redact)
+            with self.subTest(held):
+                self.assertTrue(no_run(held, text()), text())
+        self.assertEqual(str(parse_foreign_url("http://other:2026/x")), "http://other:2026/x")
 
     def test_shorter_secrets_are_hidden_whole_and_the_shortest_with_their_text(self) -> None:
         for held, said, shown in (
