@@ -99,7 +99,18 @@ class DockerArchiveSource(ImageSource):
         blob = self._archive.open_member(layer.member)
         if layer.compression is None:
             return blob
-        return UnpackedBlob(blob, DecompressingReader(blob, layer.compression, what), layer.size)
+        with ExitStack() as opened:
+            opened.callback(blob.close)
+            reader: Reader = DecompressingReader(blob, layer.compression, what)
+            if layer.compression is not Compression.GZIP:
+                if self._spools.streaming.acquire(blocking=False):
+                    opened.callback(self._spools.streaming.release)
+                else:
+                    spooled = self._spools.unpack((id(self), layer.member), blob, layer.compression, what)
+                    opened.callback(spooled.close)
+                    reader = whole_file(spooled.duplicate(), what)
+                    opened.callback(reader.close)
+            return UnpackedBlob(opened.pop_all(), reader, layer.size)
 
     def close(self) -> None:
         """Release the archive."""
@@ -165,10 +176,10 @@ class DockerArchiveSource(ImageSource):
 
 
 class UnpackedBlob(OnePlace):
-    """A compressed layer as plain tar of `size` bytes; owns `blob`, which `reader` reads."""
+    """A compressed layer as plain tar of `size` bytes; closes what is `opened` for it."""
 
-    def __init__(self, blob: FileBlob, reader: Reader, size: int) -> None:
-        self._blob = blob
+    def __init__(self, opened: ExitStack, reader: Reader, size: int) -> None:
+        self._opened = opened
         self._reader = reader
         self.size = size
         self._lock = threading.Lock()
@@ -179,8 +190,8 @@ class UnpackedBlob(OnePlace):
             return self._reader.readinto(buffer)
 
     def close(self) -> None:
-        """Release the archive's descriptor."""
-        self._blob.close()
+        """Release what was opened."""
+        self._opened.close()
 
 
 def open_docker_archive(reference: ImageReference, spools: Spools) -> DockerArchiveSource:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ...content import Reader, undo_on_error
+from ...content import Reader, require_time, undo_on_error
 from ...errors import refused
 from ...settings import Settings
 from ...temporary import TemporaryFile, TemporarySpace
@@ -18,13 +18,20 @@ from .compression import Compression, unpack
 if TYPE_CHECKING:
     from ...programs import Programs
 
+_LOOK = 0.1  # seconds after which a wait for another one looks whether there is time left
+
 
 class Spools:
-    """The temporary files of one process in `space`; each is filled once and freed when nobody uses it."""
+    """The temporary files of one process in `space`; each is filled once and freed when nobody uses it.
+
+    Whoever reads other compressions than gzip, whose decoders may take 100 MiB each, is `streaming` alone.
+    """
 
     def __init__(self, space: TemporarySpace, programs: Programs) -> None:
         self.space = space
+        self.streaming = threading.Lock()
         self._programs = programs  # that unpack what nothing here does
+        self._unpacking = threading.Lock()
         self._lock = threading.Lock()
         self._files: dict[Hashable, _SharedFile] = {}
 
@@ -44,8 +51,17 @@ class Spools:
             return SpooledFile(shared.file.descriptor, release)
 
     def unpack(self, key: Hashable, source: Reader, compression: Compression, what: str) -> SpooledFile:
-        """The same with the uncompressed content of `source`. Raises as `compression.unpack`, too."""
-        return self.open(key, lambda output: unpack(source, compression, output, what, self._programs))
+        """The same with the uncompressed content of `source`, one at a time. Raises as `compression.unpack`, too."""
+
+        def fill(output: TemporaryFile) -> None:
+            while not self._unpacking.acquire(timeout=_LOOK):
+                require_time()
+            try:
+                unpack(source, compression, output, what, self._programs)
+            finally:
+                self._unpacking.release()
+
+        return self.open(key, fill)
 
     def _filled(self, fill: Callable[[TemporaryFile], None]) -> TemporaryFile:
         file = self.space.make()

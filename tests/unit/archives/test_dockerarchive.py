@@ -101,6 +101,20 @@ class Content(DockerArchiveTestCase):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
+    def test_one_decoder_with_a_window_streams_and_what_is_read_beside_it_is_unpacked_into_a_file(self) -> None:
+        for pack in (bz2.compress, lzma.compress):
+            with self.subTest(pack.__module__):
+                self.describe([SavedImage("c", ("t",)).item()], Member(b"t", pack(images.LAYER_T)))
+                source = self.open()
+                readers = [source.open_blob(images.describe(images.LAYER_T), BlobAccess.VERIFIED) for _ in range(3)]
+                self.assertEqual(source._spools.space._used, len(images.LAYER_T), "one file for the two that waited")
+                for each in readers:
+                    self.assertEqual(read_limited(each, 1 << 20, "layer"), images.LAYER_T)
+                    each.close()
+                self.assertEqual(source._spools.space._used, 0)
+                source.open_blob(images.describe(images.LAYER_T), BlobAccess.VERIFIED).close()
+                self.assertTrue(source._spools.streaming.acquire(blocking=False), "it is given back")
+
     def test_layers_may_be_links_and_repeated(self) -> None:
         config = images.config([images.DIGEST_T, images.describe(SECOND).digest, images.DIGEST_T])
         self.describe(
