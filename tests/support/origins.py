@@ -5,6 +5,7 @@ For unit tests: sockets are socketpairs, time is a `FakeClock`, and every reques
 went to, so that a test sees what each host was told.
 """
 
+import select
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -92,6 +93,21 @@ def reply(status: int, body: bytes = b"", fields: Mapping[str, str] | None = Non
 Script = Callable[[Asked], Reply]
 
 
+class PatientPoll:
+    """`select.poll` whose time runs only while the script has nothing to say: a loaded machine is no silent host."""
+
+    def __init__(self, silent: threading.Event) -> None:
+        self._poll = select.poll()
+        self._silent = silent
+        self.register = self._poll.register
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        while milliseconds and not self._silent.is_set():
+            if found := self._poll.poll(5):
+                return found
+        return self._poll.poll(milliseconds)
+
+
 @dataclass(slots=True)
 class Place:
     """One origin: its script, the class of its address, and whether connections to it fail."""
@@ -171,20 +187,23 @@ class Origins:
         self.opened.append(name)
         self.verified[name] = route.identity.verify
         ours, theirs = socket.socketpair()
-        thread = threading.Thread(target=self._serve, args=(theirs, route.origin, name))
+        silent = threading.Event()
+        thread = threading.Thread(target=self._serve, args=(theirs, route.origin, name, silent))
         self._threads.append(thread)
         thread.start()
         channel = Channel(ours, connection.limits, route.origin.address, route.via)
+        channel._poll = PatientPoll(silent)  # type: ignore[assignment]
         connection.limits.cancellation.attach(channel.interrupt)
         return channel
 
-    def _serve(self, sock: socket.socket, origin: Origin, name: str) -> None:
+    def _serve(self, sock: socket.socket, origin: Origin, name: str, silent: threading.Event) -> None:
         with sock, sock.makefile("rb") as stream:
             while True:
                 try:
                     line = stream.readline().decode("latin-1")
                     if not line:
                         return
+                    silent.clear()
                     method, target, _ = line.split(" ", 2)
                     fields = {}
                     while header := stream.readline().decode("latin-1").strip():
@@ -195,6 +214,7 @@ class Origins:
                     self.asked.append(asked)
                     answer = self.places[name].script(asked)  # the one that is there now
                     sock.sendall(answer.data)
+                    silent.set()
                     if answer.then == "close":
                         return
                     if answer.then == "hang":
@@ -202,6 +222,8 @@ class Origins:
                         return
                 except OSError:
                     return  # the program closed first
+                finally:
+                    silent.set()
 
 
 class ScriptedConnection(Connection):
