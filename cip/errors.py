@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 
 class ErrorCode(StrEnum):
@@ -79,13 +79,11 @@ class Phase(StrEnum):
 ATTEMPTS_TOLD = 10  # the last ones, in an error
 
 
-class Attempt(NamedTuple):
+class Attempt:
     """One failed try: where, how many seconds after the request began, in which phase, with which code."""
 
-    place: str
-    at: float
-    phase: Phase | None
-    code: ErrorCode
+    def __init__(self, place: str, at: float, phase: Phase | None, code: ErrorCode) -> None:
+        self.place, self.at, self.phase, self.code = place, at, phase, code
 
 
 _RETRYABLE = frozenset(

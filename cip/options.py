@@ -249,7 +249,7 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
 def _given(defaults: Values, values: Mapping[str, Any], suffix: str = "") -> Values:
     """`defaults`, but for the fields that have the name of an option with a value; an empty text is none."""
     given = {name: value for name, value in values.items() if value not in (None, "")}
-    named = {re.sub("[.-]", "_", name.removesuffix(suffix)): value for name, value in given.items()}
+    named = {name.removesuffix(suffix).replace("-", "_").replace(".", "_"): value for name, value in given.items()}
     return defaults._replace(**{name: named[name] for name in defaults._fields if name in named})
 
 

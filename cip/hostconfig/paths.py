@@ -6,6 +6,7 @@ directory, then the administrator's, then the vendor's. Only a file that does no
 one; a file that is there and cannot be read stops the request, because the next one may be weaker.
 """
 
+import codecs
 import os
 import stat
 import time
@@ -335,7 +336,7 @@ def _parse(path: str, data: bytes) -> dict[str, object]:
     if sum(line.count(b".") ** 2 for line in data.split(b"\n")) > _DOTS:
         raise ConfigurationError(path, "not valid TOML: keys of too many parts")
     try:
-        values = tomllib.loads(data.decode("utf-8-sig"), parse_float=_finite)
+        values = tomllib.loads(data.removeprefix(codecs.BOM_UTF8).decode(), parse_float=_finite)
         _require_64_bits(values)
         return values
     except UnicodeDecodeError as error:

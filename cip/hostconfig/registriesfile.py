@@ -5,8 +5,6 @@ Key names match in any case, as in the Go tools, but one key in two spellings is
 refused here too, where it has no effect as well: a file is either right or it stops the request.
 """
 
-from typing import NamedTuple
-
 from ..errors import quote_own
 from ..model.jsontree import JsonNode, fold_key
 from ..model.reference import DockerReference, is_host, is_repository, unmatched_scope
@@ -28,34 +26,38 @@ _SHORT_NAME_MODES = ("enforcing", "permissive", "disabled")
 _V1_TABLES = ("search", "insecure", "block")
 
 
-class Location(NamedTuple):
+class Location:
     """Where a registry or a mirror is. `namespace` is what it calls `namespace-proxy`, empty for none."""
 
-    location: str
-    insecure: bool
-    namespace: str
+    def __init__(self, location: str, insecure: bool, namespace: str) -> None:
+        self.location, self.insecure, self.namespace = location, insecure, namespace
 
 
-class Mirror(NamedTuple):
+class Mirror:
     """A `[[registry.mirror]]` table; `usage` is `all`, `digest-only` or `tag-only`."""
 
-    at: Location
-    usage: str
+    def __init__(self, at: Location, usage: str) -> None:
+        self.at, self.usage = at, usage
 
     def serves(self, reference: DockerReference) -> bool:
         """Whether the mirror is asked for `reference`."""
         return self.usage == "all" or (self.usage == "digest-only") == (reference.digest is not None)
 
 
-class RegistryRule(NamedTuple):
+class RegistryRule:
     """A `[[registry]]` table. An empty location (with a `*.` prefix only) leaves references as they are."""
 
-    prefix: str
-    at: Location
-    blocked: bool
-    mirror_by_digest_only: bool
-    mirrors: tuple[Mirror, ...]
-    file: str
+    def __init__(
+        self,
+        prefix: str,
+        at: Location,
+        blocked: bool,
+        mirror_by_digest_only: bool,
+        mirrors: tuple[Mirror, ...],
+        file: str,
+    ) -> None:
+        self.prefix, self.at, self.blocked, self.file = prefix, at, blocked, file
+        self.mirror_by_digest_only, self.mirrors = mirror_by_digest_only, mirrors
 
     def match_length(self, name: str) -> int:
         """How many characters of `name` the location replaces; -1 when the prefix does not match.

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}  # image-spec descriptor.md, "Registered Algorithms"
 _SHAPE = r"(?a)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+"
-_LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that names an entry of a layout
 MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes of a manifest, an index or a parsed config (registry.md 6.7)
 UNKNOWN_SIZE = -1  # of what a local store rebuilds without having recorded its size, or a server does not state
@@ -67,7 +66,7 @@ def parse_digest(text: str) -> Digest:
 def is_digest(text: str) -> bool:
     """Whether `parse_digest` reads it."""
     algorithm, _, encoded = text.partition(":")
-    return len(encoded) == HEX_DIGITS.get(algorithm) and _LOWER_HEX.fullmatch(encoded) is not None
+    return len(encoded) == HEX_DIGITS.get(algorithm) and not encoded.strip("0123456789abcdef")
 
 
 def require_sha256(digest: Digest) -> None:

@@ -38,18 +38,18 @@ class Manifest(NamedTuple):
     artifact_type: str
 
 
-class IndexEntry(NamedTuple):
+class IndexEntry:
     """A manifest inside an index, with the platform it is for; None: the index does not say."""
 
-    descriptor: Descriptor
-    platform: Platform | None
+    def __init__(self, descriptor: Descriptor, platform: Platform | None) -> None:
+        self.descriptor, self.platform = descriptor, platform
 
 
-class Index(NamedTuple):
+class Index:
     """Manifests to choose from. `media_type` is OCI_INDEX or DOCKER_LIST."""
 
-    media_type: str
-    entries: tuple[IndexEntry, ...]
+    def __init__(self, media_type: str, entries: tuple[IndexEntry, ...]) -> None:
+        self.media_type, self.entries = media_type, entries
 
 
 def parse_manifest(data: bytes, announced: str, where: str) -> Manifest | Index:

@@ -10,7 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Mapping, Sequence
 from email.message import Message
-from typing import NamedTuple, cast
+from typing import cast
 
 from .. import log
 from ..errors import AuthenticationError, CipError, ErrorCode, Phase, failing, redacted
@@ -42,11 +42,11 @@ TOKEN_LIMIT = 1024 * 1024  # bytes of a token server's answer
 ROUNDS = 2  # challenges that are answered in one request
 
 
-class Challenge(NamedTuple):
+class Challenge:
     """What a 401 asks for; scheme and parameter names in lower case."""
 
-    scheme: str
-    parameters: Mapping[str, str]
+    def __init__(self, scheme: str, parameters: Mapping[str, str]) -> None:
+        self.scheme, self.parameters = scheme, parameters
 
     @property
     def wants_other(self) -> tuple[str, str, str]:

@@ -153,13 +153,17 @@ class Reject:
         raise PolicyRejectedError("images of this scope are refused", reason="deny")
 
 
-class Policy(NamedTuple):
+class Policy:
     """A parsed policy. `where` is its path, `sha256` the hex digest of its bytes (empty: built in)."""
 
-    where: str
-    sha256: str
-    default: tuple[Requirement, ...]
-    transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
+    def __init__(
+        self,
+        where: str,
+        sha256: str,
+        default: tuple[Requirement, ...],
+        transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]],
+    ) -> None:
+        self.where, self.sha256, self.default, self.transports = where, sha256, default, transports
 
     def requirements(self) -> Iterator[Requirement]:
         """All requirements, whatever they apply to."""

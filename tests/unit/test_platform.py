@@ -30,7 +30,7 @@ def index(media_type: str, *entries: IndexEntry) -> Index:
     return Index(
         media_type,
         tuple(
-            each._replace(descriptor=each.descriptor._replace(size=position)) for position, each in enumerate(entries)
+            IndexEntry(each.descriptor._replace(size=position), each.platform) for position, each in enumerate(entries)
         ),
     )
 
@@ -89,7 +89,7 @@ class Choice(unittest.TestCase):
     def test_an_attestation_is_never_chosen(self) -> None:
         attestation = entry(None)
         annotations = {"vnd.docker.reference.type": "attestation-manifest"}
-        attestation = attestation._replace(descriptor=attestation.descriptor._replace(annotations=annotations))
+        attestation = IndexEntry(attestation.descriptor._replace(annotations=annotations), None)
         found = index(mediatype.OCI_INDEX, attestation, entry(None))
         self.assertEqual(choose_instance(found, overridden("amd64")).descriptor.size, 1)
         with self.assertRaises(NotFoundError):
