@@ -5,6 +5,8 @@ Key names match in any case, as in the Go tools, but one key in two spellings is
 refused here too, where it has no effect as well: a file is either right or it stops the request.
 """
 
+from typing import NamedTuple
+
 from ..errors import quote_own
 from ..model.jsontree import JsonNode, fold_key
 from ..model.reference import DockerReference, is_host, is_repository, unmatched_scope
@@ -44,20 +46,15 @@ class Mirror:
         return self.usage == "all" or (self.usage == "digest-only") == (reference.digest is not None)
 
 
-class RegistryRule:
+class RegistryRule(NamedTuple):
     """A `[[registry]]` table. An empty location (with a `*.` prefix only) leaves references as they are."""
 
-    def __init__(
-        self,
-        prefix: str,
-        at: Location,
-        blocked: bool,
-        mirror_by_digest_only: bool,
-        mirrors: tuple[Mirror, ...],
-        file: str,
-    ) -> None:
-        self.prefix, self.at, self.blocked, self.file = prefix, at, blocked, file
-        self.mirror_by_digest_only, self.mirrors = mirror_by_digest_only, mirrors
+    prefix: str
+    at: Location
+    blocked: bool
+    mirror_by_digest_only: bool
+    mirrors: tuple[Mirror, ...]
+    file: str
 
     def match_length(self, name: str) -> int:
         """How many characters of `name` the location replaces; -1 when the prefix does not match.

@@ -153,15 +153,14 @@ class Reject:
         raise PolicyRejectedError("images of this scope are refused", reason="deny")
 
 
+Requirements = tuple[Requirement, ...]
+
+
 class Policy:
     """A parsed policy. `where` is its path, `sha256` the hex digest of its bytes (empty: built in)."""
 
     def __init__(
-        self,
-        where: str,
-        sha256: str,
-        default: tuple[Requirement, ...],
-        transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]],
+        self, where: str, sha256: str, default: Requirements, transports: Mapping[str, Mapping[str, Requirements]]
     ) -> None:
         self.where, self.sha256, self.default, self.transports = where, sha256, default, transports
 
@@ -208,14 +207,14 @@ def unmatched_scopes(policy: Policy) -> Iterator[str]:
                 yield f"{where} is the scope of no image: {why}"
 
 
-def _parse_scope(transport: str, scope: str, node: JsonNode, origin: PolicySource) -> tuple[Requirement, ...]:
+def _parse_scope(transport: str, scope: str, node: JsonNode, origin: PolicySource) -> Requirements:
     fault = scope_fault(transport, scope)
     if fault:
         node.fail(fault)
     return _parse_requirements(node, origin)
 
 
-def _parse_requirements(node: JsonNode, origin: PolicySource) -> tuple[Requirement, ...]:
+def _parse_requirements(node: JsonNode, origin: PolicySource) -> Requirements:
     """A list that is never empty: no requirement is no consent (signatures.md 1.2)."""
     requirements = tuple(_parse_requirement(item, origin) for item in node.items())
     if not requirements:
