@@ -16,6 +16,7 @@ from cip.registry.session import GIVE_WAY_SECONDS, HostLimit
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock
+from tests.support.parent import PATIENCE
 
 ROUTE = Route(Origin("https", "h", 443), TlsIdentity(), None)
 OTHER = Route(Origin("https", "h", 443), TlsIdentity(verify=False), None)
@@ -188,7 +189,7 @@ class HostLimitTest(LeakCheckedTestCase):
         waiter.start()
         self.assertTrue(waiter.is_alive())
         limit.give_back("a", first)
-        waiter.join(5)
+        waiter.join(PATIENCE)
         self.assertFalse(waiter.is_alive())
 
     def test_the_one_that_was_idle_longest_gives_way(self) -> None:

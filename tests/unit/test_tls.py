@@ -52,7 +52,7 @@ class HandshakeTest(LeakCheckedTestCase):
         self.addCleanup(self.ours.close)
 
     def handshake(
-        self, seconds: float = 5.0, identity: TlsIdentity = NOBODY, cancellation: Cancellation | None = None
+        self, seconds: float = PATIENCE, identity: TlsIdentity = NOBODY, cancellation: Cancellation | None = None
     ) -> TlsSocket:
         limits = Limits(Clock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
         return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")

@@ -18,6 +18,7 @@ from cip.net.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock
+from tests.support.parent import PATIENCE
 
 ROUTE = Route(Origin("https", "h", 443), TlsIdentity(), None)
 OTHER = Route(Origin("https", "h", 443), TlsIdentity(verify=False), None)
@@ -58,7 +59,7 @@ class EarlyConnectionTest(LeakCheckedTestCase):
         self.addCleanup(self.may_connect.set)
 
     def connect(self, connection: Connection) -> None:
-        self.assertTrue(self.may_connect.wait(5))
+        self.assertTrue(self.may_connect.wait(PATIENCE))
         if self.fault is not None:
             raise self.fault
         ours, theirs = socket.socketpair()

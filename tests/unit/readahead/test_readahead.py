@@ -16,6 +16,7 @@ from cip.model.descriptor import Descriptor, Digest, digest_of
 from cip.readahead.held import BLOCK, Handed
 from cip.readahead.schedule import CONNECTIONS, FIRST_FILL, IMAGES, LAYERS, OTHERS, ReadAhead
 from cip.sources.base import BlobAccess
+from tests.support.parent import PATIENCE
 
 
 class _Reader(BytesReader):
@@ -94,7 +95,7 @@ def _read(reader: BlobReader) -> bytes:
     return data
 
 
-def _settle(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped-def]
+def _settle(condition, seconds: float = PATIENCE) -> bool:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -172,7 +173,7 @@ class ReadAheadCase(ThreadCheckedCase):
 
         def open_blob(descriptor: Descriptor, access: BlobAccess) -> _Reader:
             if descriptor.digest != image.order[0]:
-                self.assertTrue(early.wait(5))
+                self.assertTrue(early.wait(PATIENCE))
             return first(descriptor, access)
 
         ahead._open_blob = open_blob
@@ -260,7 +261,7 @@ class ReadAheadCase(ThreadCheckedCase):
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
-        self.assertTrue(_settle(lambda: threading.active_count() == self.before, 30))
+        self.assertTrue(_settle(lambda: threading.active_count() == self.before))
         self.assertLess(tracemalloc.get_traced_memory()[0], 10_000 + 2 * BLOCK)
         self.assertEqual(_read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)), image.blobs[image.order[1]])
         ahead.close()
@@ -318,14 +319,14 @@ class ReadAheadCase(ThreadCheckedCase):
         def slow(descriptor: Descriptor, access: BlobAccess) -> _Reader:
             if descriptor.digest == image.order[1]:
                 waiting.set()
-                go_on.wait(5)
+                go_on.wait(PATIENCE)
                 image.opened.append(descriptor.digest)
                 raise NetworkError("nobody answers")
             return image.open_blob(descriptor, access)
 
         ahead = ReadAhead(slow, image.layers(), 8 << 20, 64, guess=True)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
-        self.assertTrue(waiting.wait(5))
+        self.assertTrue(waiting.wait(PATIENCE))
         threading.Timer(0.2, go_on.set).start()
         with self.assertRaisesRegex(NetworkError, "nobody answers"):
             ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
