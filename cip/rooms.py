@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .referrers import ImageReferrers as ImageReferrers
     from .referrers import find_bundles as find_bundles
     from .registry.referrers import RegistryReferrers as RegistryReferrers
+    from .registry.sharing import shared_blobs as shared_blobs
     from .registry.signatures import fetch_signatures as fetch_signatures
     from .registry.signatures import locations_of_signatures as locations_of_signatures
     from .report.records import Records as Records
@@ -81,7 +82,7 @@ class Room:
 
 
 ROOMS = (
-    Room("jsonproxy", ("wire.jsonproxy", "skopeo"), words=("experimental-image-proxy",)),
+    Room("jsonproxy", ("wire.jsonproxy", "skopeo"), needs=("sharing",), words=("experimental-image-proxy",)),
     Room(
         "signatures",
         (
@@ -117,14 +118,15 @@ ROOMS = (
     Room("explain", ("explain",), needs=("signatures",), words=("explain", "--json")),
     Room("report", ("report",), words=("--audit-fd", "--require-audit", "--events-fd", "--journal")),
     Room("union", ("union",), needs=("archives",), words=("--local-source", "--offline")),
-    Room("readahead", ("readahead",), words=("--read-ahead",)),
+    Room("readahead", ("readahead",), needs=("sharing",), words=("--read-ahead",)),
     Room("partial", ("partial",), words=("--partial-dir", "--partial-limit")),
     Room("socks", ("net.socks", "net.nestedtls")),
     Room("budget", ("net.budget",), words=("--max-rate", "--max-bytes")),
     Room("hashing", ("hashing",)),
+    Room("sharing", ("registry.sharing",)),
     Room("early", ("early",)),
-    Room("segments", ("segments",), words=("--segments",)),
-    Room("fetch", ("fetch",), needs=("partial", "signatures", "referrers"), words=("fetch", "--all")),
+    Room("segments", ("segments",), needs=("sharing",), words=("--segments",)),
+    Room("fetch", ("fetch",), needs=("partial", "signatures", "referrers", "sharing"), words=("fetch", "--all")),
     Room("confine", ("confine",), needs=("programs",), words=("--require-sandbox",)),
     Room("client", ("client", "channels")),
 )
@@ -203,6 +205,7 @@ OFFERS = (
     Offer("referrers", "Sigstore bundles and /referrers", _dependency, "find_bundles", "ImageReferrers"),
     Offer("model.referrers", "referrers", _dependency, "parse_referrers", "SUBJECT_KEY", "VERIFIED_KEY"),
     Offer("registry.referrers", "referrers", _dependency, "RegistryReferrers"),
+    Offer("registry.sharing", "blobs beside each other", _dependency, "shared_blobs"),
     Offer("sources.layoutreferrers", "referrers", _dependency, "LayoutReferrers"),
     Offer("wire.referrers", "/referrers", _dependency, "answer_referrers"),
     Offer("hashing", "a thread that hashes", UsageError, "start_hashing"),
@@ -235,7 +238,7 @@ _INSTEAD: Mapping[str, Callable[..., object]] = {
     "choose_helper": lambda found, name, warn: found.get(name.partition("/")[0]),  # as podman does
     "DirectPrograms": lambda variables=None: _NoPrograms(),
     **dict.fromkeys(("RegistryReferrers", "LayoutReferrers", "ReadAhead", "start_hashing"), _nothing),
-    **dict.fromkeys(("dial_early", "Confinement"), _nothing),
+    **dict.fromkeys(("dial_early", "Confinement", "shared_blobs"), _nothing),
 }
 
 

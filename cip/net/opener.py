@@ -14,6 +14,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
+from functools import partial
 from typing import Self, cast
 
 from .. import log
@@ -197,7 +198,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
         connection.count_answer(response)
         response.asked, response.budget = req.url, network.budget
         response.on_end = lambda reusable: self._ended(connection, limits, reusable)
-        response.on_discount = lambda connections: network.pool.discount(route, connections)
+        response.discount = partial(network.pool.discount, route)
         if req.configured and connection.address is not None:
             self._reached |= {connection.address.kind}
         return response

@@ -42,11 +42,10 @@ class Response(http.client.HTTPResponse):
     paused = 0.0
     note = ""  # what an error made of it says besides, from `; ` on
     on_end: Callable[[bool], None] | None = None  # told once whether the connection may be used again
-    on_discount: Callable[[int], None] = staticmethod(lambda connections: None)
+    discount: Callable[[int], None]  # counts its connection out of what its host may have, and in again
     _chunks: Chunks | None = None
     _received = 0
     _readable = False
-    _discounted = False
     _method: str
     fp: Any  # None behind the end of the body
 
@@ -175,12 +174,6 @@ class Response(http.client.HTTPResponse):
             self._drain()
         self.close()
 
-    def discount(self) -> None:
-        """Leave the connection out of what its host may have, until it is given back."""
-        if self.fp is not None and not self._discounted:
-            self._discounted = True
-            self.on_discount(1)
-
     def _refuse(self, *_: object) -> NoReturn:
         raise NotImplementedError("a body is read by readinto alone")
 
@@ -211,8 +204,6 @@ class Response(http.client.HTTPResponse):
 
     def _end(self, reusable: bool) -> None:
         on_end, self.on_end = self.on_end, None
-        if on_end is not None and self._discounted:
-            self.on_discount(-1)
         if on_end is not None:
             on_end(reusable)
 

@@ -23,7 +23,6 @@ from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, Ph
 from ..model import mediatype
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 from ..net.limits import Cancellation, StallTimer
-from ..net.lines import words_of
 from ..net.response import Response
 from ..sources.base import BlobAccess
 from .failover import Candidate, Candidates
@@ -95,7 +94,6 @@ class RegistryBlob:
         self._candidates = Candidates(endpoints, session.repeats)
         self._failed = failed if failed is not None else set()
         self._response: Response | None = None
-        self._share = ""  # the host of whose limit we have a share
         self._offset = offset
         self._end = descriptor.size if end is None else end
         self._is_segment = end is not None
@@ -107,7 +105,6 @@ class RegistryBlob:
         self._broke_off = offset > 0 or self._is_segment
         self._lock = threading.Lock()
         self._busy = False
-        self._left_at = self._clock.monotonic()  # since when nobody reads
         self._closed = False
 
     @property
@@ -167,33 +164,6 @@ class RegistryBlob:
         elif first:
             self._drop()
 
-    def idle_seconds(self) -> float:
-        """How long nobody has read from it."""
-        return 0.0 if self._busy else self._clock.monotonic() - self._left_at
-
-    def give_way(self) -> None:
-        """Let another blob have our connection, unless somebody reads again; the next read goes on with a new one.
-
-        A connection that could not be continued stays open and counts no more: a raw blob is asked for by ranges or
-        not at all, and reading all of it once more is dear.
-        """
-        with self._lock:
-            if self._busy or self._closed or not self._share:
-                return
-            if self._response is not None and not self._may_go_on_later(self._response):
-                share, self._share = self._share, ""
-                self._response.discount()
-                self._session.host_limit.give_back(share, self)
-                return
-            self._broke_off = self._broke_off or self._offset > 0
-            self._drop()
-
-    def _may_go_on_later(self, response: Response) -> bool:
-        said = words_of(response.headers, "accept-ranges")
-        if self._access is BlobAccess.RAW:
-            return not self._offset or "bytes" in said
-        return self._candidates.current.takes_ranges and "none" not in said
-
     def _enter(self) -> None:
         with self._lock:
             if self._closed:
@@ -202,7 +172,6 @@ class RegistryBlob:
 
     def _leave(self) -> None:
         with self._lock:
-            self._left_at = self._clock.monotonic()
             self._busy = False
             closed = self._closed
         if closed:
@@ -212,9 +181,6 @@ class RegistryBlob:
         response, self._response = self._response, None
         if response is not None:
             response.close()
-        share, self._share = self._share, ""
-        if share:
-            self._session.host_limit.give_back(share, self)
 
     # --- reading ---
 
@@ -283,10 +249,6 @@ class RegistryBlob:
 
     def _ask(self, source: Candidate) -> Response:
         endpoint = source.endpoint
-        if not self._is_document and self._share != endpoint.name:
-            self._drop()
-            self._session.host_limit.take(endpoint.name, self, self._cancellation)
-            self._share = endpoint.name
         self._stall.begin_try()
         self._in_try = 0
         self._session.repeats.await_turn(endpoint.name, self._patience, self._sleep)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from .. import rooms
 from ..errors import CipError, ErrorCode, InvalidDocumentError, InvalidInputError, RegistryError, quote
 from ..hostconfig.registriesd import load_registries_d
 from ..model import mediatype
@@ -146,7 +147,8 @@ class _Listed:
 
     def open_blob(self, descriptor: Descriptor, access: BlobAccess) -> RegistryBlob:
         others = [each for each in self._all if each is not self._endpoint]
-        return RegistryBlob(descriptor, access, (self._endpoint, *others), self._session)
+        blob = rooms.shared_blobs() or RegistryBlob
+        return blob(descriptor, access, (self._endpoint, *others), self._session)
 
     def _by_api(self, digest: Digest, limits: Limits) -> tuple[Referrer, ...] | None:
         """All pages; None where the first answer means that there is no API."""

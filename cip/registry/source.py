@@ -123,11 +123,12 @@ class RegistrySource(ImageSource):
         """
         from .blob import RegistryBlob  # nobody waits for it before the manifest is out
 
+        blob = rooms.shared_blobs() or RegistryBlob
         failed: set[str] = set()
 
         def open_range(first: int, end: int | None, turn: int) -> BlobReader:
             places = rooms.in_turn(self._endpoints, turn, failed) if turn or failed else self._endpoints
-            return RegistryBlob(descriptor, access, places, self._session, offset=first, end=end, failed=failed)
+            return blob(descriptor, access, places, self._session, offset=first, end=end, failed=failed)
 
         connections = min(self._settings.transfer.segments, self._settings.transfer.connections)
         if connections > 1 and access is BlobAccess.VERIFIED and self._session.trusts_segments:

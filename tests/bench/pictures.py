@@ -168,7 +168,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "wire": ("jsonproxy", "convert", "client"),
     "image": ("signatures", "openpgp", "sigstore", "bundle", "referrers"),
     "source": ("archives", "daemon", "tarball", "storage", "union", "early", "socks"),
-    "the copy": ("readahead", "segments", "partial", "budget", "hashing"),
+    "the copy": ("readahead", "segments", "partial", "budget", "hashing", "sharing"),
 }
 
 

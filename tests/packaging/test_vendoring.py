@@ -117,6 +117,7 @@ REFUSALS = {
 NOT_ASKED_FOR = {
     "client",  # a module for other programs: nothing in this one would use it
     "hashing",  # without it a long blob is hashed by who copies it
+    "sharing",  # without it and those who need it one blob is read at a time
     "early",  # without it a connection is made later
     "socks",  # what such a proxy needs is known only behind a connection to it: a unit test
     "programs",  # who asks for a helper, or for gpgv, is a unit test

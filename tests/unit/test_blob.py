@@ -5,7 +5,6 @@ The rows of registry.md 10.7, with the outcomes of decisions.md section 3 (tests
 """
 
 import hashlib
-import math
 import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -18,12 +17,11 @@ from cip.hostconfig.registriesconf import ConfiguredEndpoint, RegistriesConfig
 from cip.model.descriptor import UNKNOWN_SIZE, Descriptor, Digest, digest_of
 from cip.model.mediatype import OCI_CONFIG
 from cip.model.reference import parse_docker_reference
-from cip.net.limits import Cancellation
 from cip.net.response import Response
 from cip.registry import blob
 from cip.registry.blob import RegistryBlob, parse_content_range
 from cip.registry.endpoints import Endpoint
-from cip.registry.session import GIVE_WAY_SECONDS
+from cip.registry.session import RegistrySession
 from cip.settings import RetryOptions, Settings, TimeLimits, TransferLimits
 from cip.sources.base import BlobAccess
 from tests.support.host import make_host
@@ -131,9 +129,13 @@ class BlobCase(LeakCheckedTestCase):
             reference = parse_docker_reference(f"{name}/r/x:t")
             place = ConfiguredEndpoint(reference, "", "", False, False, True)
             endpoints.append(Endpoint(place, reference, used, RegistriesConfig(), session))
-        made = RegistryBlob(Descriptor(media_type, digest, size), access, endpoints, session, offset=offset, end=end)
+        kind = self.kind(session)
+        made = kind(Descriptor(media_type, digest, size), access, endpoints, session, offset=offset, end=end)
         self.addCleanup(made.close)
         return made
+
+    def kind(self, session: RegistrySession) -> type[RegistryBlob]:
+        return RegistryBlob
 
     def read(self, reader: RegistryBlob, size: int = 700) -> bytes:
         data = b""
@@ -729,33 +731,6 @@ class CloseTest(BlobCase):
         with self.assertRaisesRegex(NetworkError, "closed"):
             reader.readinto(memoryview(bytearray(1)))
 
-    def test_another_thread_can_end_the_wait_for_a_turn(self) -> None:
-        self.places(obedient)
-        first = self.blob(settings=self.settings._replace(transfer=TransferLimits(connections=1)))
-        first.readinto(memoryview(bytearray(1)))
-        endpoints = [each.endpoint for each in first._candidates._all]
-        waiting = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, first._session)
-        closing = close_once_read(waiting)
-        with self.assertRaisesRegex(NetworkError, "given up by the caller"):
-            waiting.readinto(memoryview(bytearray(1)))
-        closing.join()
-        first.close()
-        self.assertEqual(len(self.origins.asked), 1)
-
-    def test_a_document_waits_for_no_turn(self) -> None:
-        self.places(obedient)
-        one = self.settings._replace(transfer=TransferLimits(connections=8))
-        first = self.blob(settings=one)
-        endpoints = [each.endpoint for each in first._candidates._all]
-        for _ in range(7):
-            first._session.host_limit.take("a.example", mock.Mock(idle_seconds=float), Cancellation())
-        descriptors = (first._descriptor._replace(media_type=OCI_CONFIG), first._descriptor)
-        for descriptor, until in zip(descriptors, (math.inf, self.clock.now + 50), strict=True):
-            reader = RegistryBlob(descriptor, BlobAccess.VERIFIED, endpoints, first._session, signature_until=until)
-            self.assertEqual(self.read(reader), CONTENT)
-            reader.close()
-        self.assertEqual(len(first._session.host_limit._holders["a.example"]), 7)
-
     def test_a_wait_that_would_outlast_the_deadline_is_left_out(self) -> None:
         self.places(obedient)
         first = self.blob(settings=self.settings._replace(times=TimeLimits(deadline=10)))
@@ -792,64 +767,7 @@ class CloseTest(BlobCase):
 
         with mock.patch.object(Response, "readinto", close_and_read):
             self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
-        self.assertEqual(reader._session.host_limit._holders, {"a.example": set()})
         self.assertIsNone(reader._response)
-
-    def test_a_turn_is_given_back_however_it_ends(self) -> None:
-        one = self.settings._replace(transfer=TransferLimits(connections=1))
-        self.places(in_turn(cut(1000), obedient))
-        first = self.blob(settings=one)
-        session, endpoints = first._session, [each.endpoint for each in first._candidates._all]
-        for _ in range(3):
-            reader = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, session)
-            self.assertEqual(self.read(reader), CONTENT)
-            early = RegistryBlob(first._descriptor, BlobAccess.VERIFIED, endpoints, session)
-            early.readinto(memoryview(bytearray(1)))
-            early.close()
-        self.assertEqual(session.host_limit._holders, {"a.example": set()})
-
-    def idle(self, access: BlobAccess, accept: str) -> tuple[RegistryBlob, RegistryBlob]:
-        """A blob that was read a little, and another one that waits for its share of the one connection."""
-        fields = {"Accept-Ranges": accept}
-
-        def answer(asked: Asked) -> Reply:
-            ranged = "range" in asked.fields
-            return obedient(asked) if ranged else reply(200, CONTENT, fields)
-
-        self.places(answer)
-        idle = self.blob(access=access, settings=self.settings._replace(transfer=TransferLimits(connections=1)))
-        self.assertEqual(idle.readinto(memoryview(bytearray(100))), 100)
-        self.clock.now += GIVE_WAY_SECONDS
-        other = RegistryBlob(idle._descriptor, access, [idle._candidates.current.endpoint], idle._session)
-        self.addCleanup(other.close)
-        return idle, other
-
-    def test_a_blob_that_nobody_reads_gives_way_and_goes_on_later(self) -> None:
-        for access in BlobAccess:
-            with self.subTest(access):
-                idle, other = self.idle(access, "bytes")
-                before = len(self.origins.asked)
-                self.assertEqual(self.read(other), CONTENT)
-                self.assertEqual(self.read(idle), CONTENT[100:])
-                self.assertEqual(self.ranges()[before:], [None, "bytes=100-"])
-
-    def test_a_connection_that_could_not_be_continued_stays_open_and_counts_no_more(self) -> None:
-        for access, accept in ((BlobAccess.RAW, ""), (BlobAccess.RAW, "none"), (BlobAccess.VERIFIED, "none")):
-            with self.subTest(access=access, accept=accept):
-                idle, other = self.idle(access, accept)
-                before = len(self.origins.asked)
-                self.assertEqual(self.read(other), CONTENT)
-                self.assertEqual(self.read(idle), CONTENT[100:])
-                self.assertEqual(len(self.origins.asked), before + 1)
-                pool = idle._session.network.pool
-                self.assertEqual(sum(pool._open.values()), len(pool._idle))
-
-    def test_a_blob_that_is_read_does_not_give_way(self) -> None:
-        idle, _ = self.idle(BlobAccess.VERIFIED, "bytes")
-        with mock.patch.object(idle, "_busy", new=True):
-            self.assertEqual(idle.idle_seconds(), 0.0)
-            idle.give_way()
-        self.assertIsNotNone(idle._response)
 
     def test_who_waits_for_an_answer_knows_of_which_host(self) -> None:
         asked: list[str] = []

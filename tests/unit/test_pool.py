@@ -12,11 +12,9 @@ from cip.net.connection import IDLE_LIMIT, IDLE_SECONDS, Connection, ConnectionP
 from cip.net.limits import Cancellation, Limits
 from cip.net.tls import SESSIONS_LIMIT, TlsContexts, TlsIdentity
 from cip.net.url import Origin
-from cip.registry.session import GIVE_WAY_SECONDS, HostLimit
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import FakeClock
-from tests.support.parent import PATIENCE
 
 ROUTE = Route(Origin("https", "h", 443), TlsIdentity(), None)
 OTHER = Route(Origin("https", "h", 443), TlsIdentity(verify=False), None)
@@ -163,55 +161,3 @@ class PoolTest(LeakCheckedTestCase):
         self.pool.close()
         self.pool.give_back(connection, self.clock.now)
         self.assertIsNone(connection.sock)
-
-
-class Blob:
-    """Has a share; `idle` is how long nobody has read from it."""
-
-    def __init__(self, limit: HostLimit, *, idle: float = 0.0) -> None:
-        self.limit = limit
-        self.idle = idle
-
-    def idle_seconds(self) -> float:
-        return self.idle
-
-    def give_way(self) -> None:
-        self.limit.give_back("a", self)
-
-
-class HostLimitTest(LeakCheckedTestCase):
-    def test_a_blob_waits_until_its_host_has_a_share_free(self) -> None:
-        limit = HostLimit(1)
-        first = Blob(limit)
-        limit.take("a", first, Cancellation())
-        limit.take("b", first, Cancellation())
-        waiter = threading.Thread(target=limit.take, args=("a", Blob(limit), Cancellation()))
-        waiter.start()
-        self.assertTrue(waiter.is_alive())
-        limit.give_back("a", first)
-        waiter.join(PATIENCE)
-        self.assertFalse(waiter.is_alive())
-
-    def test_the_one_that_was_idle_longest_gives_way(self) -> None:
-        limit = HostLimit(3)
-        blobs = [Blob(limit, idle=idle) for idle in (GIVE_WAY_SECONDS, 2 * GIVE_WAY_SECONDS, 0)]
-        for blob in blobs:
-            limit.take("a", blob, Cancellation())
-        late = Blob(limit)
-        limit.take("a", late, Cancellation())
-        self.assertEqual(limit._holders["a"], {blobs[0], blobs[2], late})
-
-    def test_the_wait_can_be_called_off(self) -> None:
-        limit, cancellation = HostLimit(1), Cancellation()
-        limit.take("a", Blob(limit), Cancellation())
-        cancellation.cancel()
-        with self.assertRaises(NetworkError):
-            limit.take("a", Blob(limit), cancellation)
-
-    def test_of_many_connections_one_is_kept_free_of_blobs(self) -> None:
-        limit, late = HostLimit(64), Cancellation()
-        for _ in range(63):
-            limit.take("a", Blob(limit), Cancellation())
-        late.cancel()
-        with self.assertRaises(NetworkError):
-            limit.take("a", Blob(limit), late)
