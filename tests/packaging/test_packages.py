@@ -358,7 +358,7 @@ class Launcher(unittest.TestCase):
 
 
 def code_of(source: str) -> str:
-    """The statements with their lines, without docstrings, imports for type checkers and most annotations."""
+    """The statements with their lines, without docstrings, most annotations, and what is imported for them."""
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if not _is_for_type_checkers(node)]
     for node in list(ast.walk(tree)):
@@ -372,7 +372,11 @@ def code_of(source: str) -> str:
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
-    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module in ("typing", "collections.abc"):
+            node.names = [each for each in node.names if each.name in used]
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and getattr(node, "names", True)]
     if not any(isinstance(node, ast.AnnAssign) for node in statements):  # then nothing says how they are evaluated
         statements = [node for node in statements if getattr(node, "module", None) != "__future__"]
     return "\n".join(f"{node.lineno} {ast.dump(node)}" for node in statements)
