@@ -17,7 +17,7 @@ from ..errors import CipError, ContentMismatchError, NetworkError, RegistryError
 from ..model.descriptor import UNKNOWN_SIZE
 from .channel import Channel
 from .limits import Limits
-from .lines import Answers, Chunks, EndedError, MalformedError, framing_of, words_of
+from .lines import Answers, Chunks, EndedError, MalformedError, framing_of
 from .url import Origin, Url
 
 INTERIM_LIMIT = 8  # heads that may come for one answer
@@ -74,8 +74,6 @@ class Response(http.client.HTTPResponse):
         try:
             super().begin()
             minor = 0 if self.version == 10 else 1
-            words = words_of(self.headers, "connection")
-            keeps_alive = "close" not in words if minor else "keep-alive" in words
             if self._method in ("HEAD", "CONNECT") or self.status in (204, 304):
                 self.length, self.chunked = 0, False
             else:
@@ -84,7 +82,6 @@ class Response(http.client.HTTPResponse):
             raise self._fault(error) from error
         self.size = UNKNOWN_SIZE if self.length is None else self.length
         self._chunks = Chunks(self.channel.lines) if self.chunked else None
-        self.will_close = not keeps_alive or (self.length is None and not self.chunked)
         self._readable = True
 
     def _read_status(self) -> tuple[str, int, str]:

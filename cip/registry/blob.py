@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 PROGRESS = 1024 * 1024  # bytes in one try after which its endpoint gets all its repeats again
 REREAD_MINIMUM = 64 * 1024 * 1024  # bytes that may be skipped at servers that ignore ranges; or twice the blob's size
 _SKIP_SIZE = 256 * 1024
-_CONTENT_RANGE = r"(?a)bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)"
-_INT64 = 2**63 - 1
+_CONTENT_RANGE = r"(?a)bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)"
 
 
 def parse_content_range(value: str) -> tuple[int, int, int] | None:
@@ -44,9 +43,7 @@ def parse_content_range(value: str) -> tuple[int, int, int] | None:
     match = re.fullmatch(_CONTENT_RANGE, value)
     if match is None:
         return None
-    first, last = int(match[1]), int(match[2])
-    total = UNKNOWN_SIZE if match[3] == "*" else int(match[3])
-    return None if max(first, last, total) > _INT64 else (first, last, total)
+    return int(match[1]), int(match[2]), UNKNOWN_SIZE if match[3] == "*" else int(match[3])
 
 
 class _TryAgainError(Exception):

@@ -36,8 +36,7 @@ SPACING = 1.0  # seconds between two requests to a host that has just throttled 
 SPACING_DECAY = 0.9  # of the spacing, with each request
 _SPACING_END = 0.05  # seconds below which there is none any more
 
-_SECONDS = r"(?a)[+-]?[0-9]+"
-_INT64 = 2**63 - 1
+_SECONDS = r"(?a)[+-]?[0-9]{1,18}"  # in more there is nothing that anybody means
 Jitter = Callable[[], float]
 
 
@@ -68,10 +67,7 @@ def parse_retry_after(value: str | None, now: float, current: float) -> float:
     if value is None:
         return current
     if re.fullmatch(_SECONDS, value):
-        digits = value.lstrip("+-").lstrip("0")
-        if len(digits) > 19 or int(digits or 0) > _INT64:
-            return current
-        return 0.0 if value.startswith("-") else float(digits or 0)
+        return max(0.0, float(value))
     date = parse_http_date(value)
     return date - now if date is not None and date > now else current
 
@@ -146,18 +142,10 @@ class History:
 class Repeats:
     """How often and when one endpoint is asked again."""
 
-    def __init__(
-        self,
-        options: RetryOptions,
-        backoff: HostBackoff,
-        clock: Clock,
-        events: Events,
-        *,
-        jitter: Jitter = random.random,
-    ) -> None:
+    def __init__(self, options: RetryOptions, clock: Clock, events: Events, jitter: Jitter = random.random) -> None:
         self.times = options.times
         self._options = options
-        self.backoff = backoff
+        self.backoff = HostBackoff(clock)
         self.clock = clock
         self._events = events
         self._jitter = jitter

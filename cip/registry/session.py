@@ -19,7 +19,7 @@ from ..net.redaction import Secrets
 from ..net.tls import TlsContexts
 from ..net.url import Origin
 from ..settings import Settings
-from .retry import HostBackoff, Jitter, Repeats
+from .retry import Jitter, Repeats
 
 if TYPE_CHECKING:
     from ..partial.store import PartStore
@@ -44,7 +44,7 @@ class RegistrySession:
         self.programs = programs
         self.clock = clock or Clock()
         self.descriptor_files = DescriptorFiles()
-        self.repeats = Repeats(settings.retry, HostBackoff(self.clock), self.clock, events, jitter=jitter)
+        self.repeats = Repeats(settings.retry, self.clock, events, jitter)
         self.min_rate = settings.transfer.min_rate
         self.connections = settings.transfer.connections
         self.shares: dict[str, set[Any]] = {}  # for each host the blobs that are read beside each other

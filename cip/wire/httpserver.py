@@ -213,8 +213,7 @@ class Conversation(BaseHTTPRequestHandler):
         length, chunked = framing_of(self.headers, self._minor, Requests)
         if not (chunked or length):
             return
-        self._require_known_expectation()  # else whether its body will come is not known
-        if self._expectations():
+        if self._expects_leave():  # else whether its body will come is not known
             super().handle_expect_100()
             self._output.send()
             self._output.sent = 0
@@ -237,13 +236,13 @@ class Conversation(BaseHTTPRequestHandler):
                 raise EndedError("the connection ended inside a request body")
             length -= count
 
-    def _expectations(self) -> list[str]:
-        return words_of(self.headers, "expect") if self._minor else []  # RFC 9110 10.1.1
-
-    def _require_known_expectation(self) -> None:
-        for word in self._expectations():
+    def _expects_leave(self) -> bool:
+        """Whether the parent waits for leave to send a body. Raises RequestFault."""
+        words = words_of(self.headers, "expect") if self._minor else []  # RFC 9110 10.1.1
+        for word in words:
             if word != "100-continue":
                 raise RequestFault(417, f"expectation {quote(word)}: expected 100-continue")
+        return bool(words)
 
     def _require_valid_head(self) -> None:
         """Return only if a head whose request is framed asks nothing impossible. Raises RequestFault."""
@@ -252,7 +251,7 @@ class Conversation(BaseHTTPRequestHandler):
             raise RequestFault(400, f"expected one Host field, found {len(hosts) or 'none'}")
         if hosts and not _HOST.fullmatch(hosts[0].strip(" \t")):
             raise RequestFault(400, f"Host: expected a name and perhaps a port, found {quote(hosts[0])}")
-        self._require_known_expectation()
+        self._expects_leave()
         if self.command not in _KNOWN_METHODS:  # the base takes any attribute that begins with do_ for one
             raise RequestFault(501, f"method {quote(self.command)}: expected one of {', '.join(_EVERYWHERE)}")
 

@@ -24,7 +24,8 @@ class CandidatesTest(unittest.TestCase):
         self.candidates = self.make()
 
     def make(self) -> Candidates:
-        repeats = Repeats(RetryOptions(), self.backoff, self.clock, RecordedEvents().events, jitter=lambda: 0.0)
+        repeats = Repeats(RetryOptions(), self.clock, RecordedEvents().events, lambda: 0.0)
+        repeats.backoff = self.backoff
         endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
         return Candidates(endpoints, repeats)
 

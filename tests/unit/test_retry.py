@@ -16,6 +16,7 @@ from cip.registry.retry import (
     SPACING,
     SPACING_DECAY,
     HostBackoff,
+    Jitter,
     Repeats,
     own_delay,
     parse_retry_after,
@@ -110,7 +111,7 @@ class EngineCase(unittest.TestCase):
         self.began = self.clock.now
 
     def ask(self, *places: Place, options: RetryOptions | None = None, overall: float = 180.0) -> str:
-        repeats = Repeats(options or RetryOptions(), self.backoff, self.clock, self.events.events, jitter=lambda: 0.0)
+        repeats = self.repeats(lambda: 0.0, options or RetryOptions())
         limits = Limits(self.clock, TimeLimits(), self.cancellation).until(self.began + overall)
 
         def ask_one(endpoint: Endpoint, mine: Limits) -> str:
@@ -123,6 +124,12 @@ class EngineCase(unittest.TestCase):
             return f"from {place.name}"
 
         return ask_endpoints(cast(Sequence[Endpoint], places), ask_one, repeats, limits, Phase.MANIFEST)[1]
+
+    def repeats(self, jitter: Jitter, options: RetryOptions = RetryOptions()) -> Repeats:  # noqa: B008 (a value)
+        """Which share one back-off."""
+        made = Repeats(options, self.clock, self.events.events, jitter)
+        made.backoff = self.backoff
+        return made
 
     def fails(self, *places: Place, overall: float = 180.0) -> CipError:
         with self.assertRaises(CipError) as caught:
@@ -201,7 +208,7 @@ class OnePlaceTest(EngineCase):
 
     def test_a_turn_that_was_taken_before_the_host_wished_to_wait_is_void(self) -> None:
         self.backoff.postpone("h", 2)
-        repeats = Repeats(RetryOptions(), self.backoff, self.clock, self.events.events, jitter=lambda: 0.5)
+        repeats = self.repeats(lambda: 0.5)
         told = [10.0, 20.0]  # what another connection is told while this one waits for its turn
 
         def sleep(seconds: float) -> None:
@@ -216,7 +223,7 @@ class OnePlaceTest(EngineCase):
 
     def test_a_turn_beyond_the_time_there_is_is_not_waited_for(self) -> None:
         self.backoff.postpone("h", 30)
-        repeats = Repeats(RetryOptions(), self.backoff, self.clock, self.events.events)
+        repeats = self.repeats(random.random)
         repeats.await_turn("h", lambda: 29, lambda _: self.fail("it waited in vain"))
 
     def test_no_wish_to_wait_means_no_wait(self) -> None:

@@ -14,6 +14,7 @@ from cip.registry.sharing import GIVE_WAY_SECONDS, SharedBlob
 from cip.settings import TransferLimits
 from cip.sources.base import BlobAccess
 from tests.support.origins import Asked, Reply, reply
+from tests.support.parent import PATIENCE
 from tests.unit.test_blob import CONTENT, BlobCase, close_once_read, cut, in_turn, obedient
 
 
@@ -43,7 +44,7 @@ class SharedBlobTest(BlobCase):
         waiter.start()
         self.assertTrue(waiter.is_alive())
         first._give_back()
-        waiter.join(5)
+        waiter.join(PATIENCE)
         self.assertFalse(waiter.is_alive())
         self.assertEqual(self.holders(first), {second})
 
