@@ -63,7 +63,7 @@ def fetch(
     """Fetch the image `reference` into `destination`; one line that says what was done.
 
     `build` gives what opens images, and what confines the process once the image is accepted and the layout is open. A
-    bar is drawn on `terminal`, if there is one. Raises UsageError, CipError.
+    bar is drawn on `terminal`, if there is one, from then on. Raises UsageError, CipError.
     """
     place = parse_destination(destination, reference)
     opener, confinement = build()
@@ -74,9 +74,9 @@ def fetch(
         if confinement is not None:
             confinement.require()
             confinement.apply()
+        progress.start()  # behind it, because a thread of before stays outside
 
     progress = Progress(terminal)
-    progress.start()
     try:
         return _Fetch(opener, settings, progress, confine).run(reference, place, every_platform)
     finally:

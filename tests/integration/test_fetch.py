@@ -247,21 +247,10 @@ class Fetched(FetchCase):
         layer = str(digest_of(self.content.layer))
         told = {event["event"] for event in events if event.get("digest") == layer}
         self.assertEqual(told, {"progress", "done"})
-        ours, theirs = pty.openpty()
-        try:
-            (self.blob(self.content.layer)).unlink()
-            process = subprocess.Popen(
-                self.command(), cwd=ROOT, env=clean_environment(self.scratch), stdout=subprocess.DEVNULL, stderr=theirs
-            )
-            os.close(theirs)
-            drawn = b""
-            with contextlib.suppress(OSError):  # EIO: the other side is closed
-                while select.select([ours], [], [], PATIENCE)[0] and (part := os.read(ours, 4096)):
-                    drawn += part
-            self.assertEqual(process.wait(PATIENCE), 0)
-        finally:
-            os.close(ours)
-        self.assertRegex(drawn.decode(), r"\r\[#* *\]? *\d+% .* of .*, .*/s, .* left")
+        self.blob(self.content.layer).unlink()
+        status, drawn = self.at_a_terminal()
+        self.assertEqual(status, 0)
+        self.assertRegex(drawn, r"\r\[#* *\]? *\d+% .* of .*, .*/s, .* left")
 
     def test_confined(self) -> None:
         done = subprocess.run(
@@ -277,6 +266,31 @@ class Fetched(FetchCase):
             self.skipTest("this kernel has no Landlock")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.require_whole()
+        shutil.rmtree(self.layout)
+        status, drawn = self.at_a_terminal("--require-sandbox=write")
+        self.assertEqual(status, 0, drawn)
+        self.assertIn("%", drawn)
+        self.require_whole()
+
+    def at_a_terminal(self, *options: str) -> tuple[int, str]:
+        """The exit status of a run that draws its bar, and what it drew."""
+        ours, theirs = pty.openpty()
+        try:
+            process = subprocess.Popen(
+                self.command(*options),
+                cwd=ROOT,
+                env=clean_environment(self.scratch),
+                stdout=subprocess.DEVNULL,
+                stderr=theirs,
+            )
+            os.close(theirs)
+            drawn = b""
+            with contextlib.suppress(OSError):  # EIO: the other side is closed
+                while select.select([ours], [], [], PATIENCE)[0] and (part := os.read(ours, 4096)):
+                    drawn += part
+            return process.wait(PATIENCE), drawn.decode()
+        finally:
+            os.close(ours)
 
 
 class Amount(FetchCase):

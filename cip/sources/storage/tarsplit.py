@@ -9,10 +9,11 @@ in memory. The recipe's own CRC-64 of each file is not looked at: whoever receiv
 from __future__ import annotations
 
 import binascii
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple, NoReturn
 
 from ...content import OnePlace, Reader
@@ -27,6 +28,7 @@ RECIPE_RATIO = 16  # bytes of a recipe for each byte of the tar, beside LINE_LIM
 LONG = 64 * 1024  # bytes of a line or a piece; real ones are shorter, but for padding
 LONG_LIMIT = 16 * 1024 * 1024  # bytes of longer pieces that all readers of this process may hold
 ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare
+LOOKED_LIMIT = 2_000_000  # times that a directory of a layer below is opened for one layer
 _FILE, _PIECE = 1, 2
 _LONG_LINE = threading.Lock()  # read by one at a time, because parsing takes five times as much memory
 
@@ -228,43 +230,44 @@ class DirectoryFiles:
     """
 
     def __init__(self, own: Tree, below: Sequence[Callable[[], Tree]]) -> None:
-        self._trees = [own]
+        self._own = own
         self._below = below
+        self._looked_below = 0  # directories
         self._parent: tuple[bytes, int] | None = None  # of the file before: neighbours in a tar lie in one directory
 
     def open_file(self, name: bytes) -> int:
-        """A descriptor of the nearest file `name`. Raises OSError."""
+        """A descriptor of the nearest file `name`. Raises OSError, InvalidDocumentError (limit-exceeded)."""
         directory, _, last = name.rpartition(b"/")
         if self._parent is not None and self._parent[0] == directory and last not in (b"", b".", b".."):
             with suppress(OSError):  # a link, or a file of a layer below: the long way knows
                 return open_regular(last, self._parent[1])
-        for depth in range(len(self._below) + 1):
-            try:
-                descriptor = self._tree(depth).open_file(name)
-            except (FileNotFoundError, NotADirectoryError):
-                if depth == len(self._below):
-                    raise
-                continue
-            if depth == 0:
-                self._remember(directory)
-            return descriptor
-        raise AssertionError("the loop returns or raises")
+        try:
+            descriptor = self._own.open_file(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._open_below(name)
+        self._remember(directory)
+        return descriptor
 
     def close(self) -> None:
         """Release the directories."""
         self._forget()
-        while self._trees:
-            self._trees.pop().close()
+        self._own.close()
 
-    def _tree(self, depth: int) -> Tree:
-        while len(self._trees) <= depth:
-            self._trees.append(self._below[len(self._trees) - 1]())
-        return self._trees[depth]
+    def _open_below(self, name: bytes) -> int:
+        """One directory is open at a time: a store chooses how many there are, and each transfer would have all."""
+        self._looked_below += len(self._below)
+        if self._looked_below > LOOKED_LIMIT:
+            why = f"more than {LOOKED_LIMIT} directories of layers below to be looked into"
+            raise InvalidDocumentError("recipe", why, code=ErrorCode.LIMIT_EXCEEDED)
+        for open_tree in self._below:
+            with suppress(FileNotFoundError, NotADirectoryError), closing(open_tree()) as tree:
+                return tree.open_file(name)
+        raise FileNotFoundError(errno.ENOENT, "no such file, nor in a layer below")
 
     def _remember(self, directory: bytes) -> None:
         self._forget()
         try:
-            descriptor = self._trees[0].open_directory(directory)
+            descriptor = self._own.open_directory(directory)
         except OSError:
             return  # nothing is lost but time
         self._parent = (directory, descriptor)

@@ -81,6 +81,24 @@ class Rebuilding(RebuildTestCase):
         layer = self.layer((), recipe, below=(self.directory / "low", self.directory / "lowest"))
         self.assertEqual(self.read(layer), b"own12345abc")
 
+    def test_a_file_that_lies_deep_costs_one_descriptor_and_bounded_time(self) -> None:
+        deep = tuple(self.directory / f"below{number}" for number in range(50))
+        for each in deep:
+            each.mkdir()
+        (deep[-1] / "low").write_bytes(b"1")
+        recipe = b"\n".join([self.entry(b"low", 1)] * 3)
+        before = len(os.listdir("/proc/self/fd"))
+        layer = self.layer((), recipe, below=deep)
+        for _ in range(3):
+            self.assertEqual(layer.readinto(memoryview(bytearray(1))), 1)
+            self.assertLessEqual(len(os.listdir("/proc/self/fd")) - before, 4)
+        with (
+            mock.patch.object(tarsplit, "LOOKED_LIMIT", 149),
+            self.assertRaisesRegex(InvalidDocumentError, "more than 149 directories of layers below") as caught,
+        ):
+            self.read(self.layer((), recipe, below=deep))
+        self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+
     def test_the_size_can_be_told_from_the_recipe(self) -> None:
         archive = images.tar(MEMBERS)
         recipe = gzip.compress(storage.recipe(MEMBERS, archive))
