@@ -216,9 +216,12 @@ class LayoutWriter:
             try:
                 fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:
+            except BlockingIOError as error:
                 if time.monotonic() > until:
-                    raise
+                    why = (
+                        f"expected to be alone with the layout within {self._stall:g} s, found it locked; run it again"
+                    )
+                    raise BlockingIOError(error.errno, why) from error
             time.sleep(_POLL)
         try:
             yield

@@ -92,7 +92,16 @@ class Filter(unittest.TestCase):
     def test_requests_to_a_file_that_is_only_read(self) -> None:
         for machine in _MACHINES.values():
             # flags, attributes and version; verity; a subvolume of btrfs, made and removed
-            for request in (*_IOCTLS, 0x40086602, 0x401C5820, 0x40087602, 0x40806685, 0x5000940E, 0x5000940F):
+            for request in (
+                *_IOCTLS,
+                0x40086602,
+                0x401C5820,
+                0x40087602,
+                0x40806685,
+                0x5000940E,
+                0x5000940F,
+                0x40047211,
+            ):
                 self.assertEqual(judge(machine, machine.ioctl, 3, request), _REFUSE)
                 self.assertEqual(judge(machine, machine.ioctl, 3, 1 << 32 | request), _REFUSE)
             for request in (0x541B, 0x5421, 0x5401, 0x5413):  # FIONREAD, FIONBIO, TCGETS, TIOCGWINSZ

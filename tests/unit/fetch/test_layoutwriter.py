@@ -240,7 +240,10 @@ class Index(WriterCase):
         other = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(other, fcntl.LOCK_EX)
-            with self.assertRaisesRegex(SourceError, r"index\.json: resource temporarily unavailable"):
+            with self.assertRaisesRegex(
+                SourceError,
+                r"index\.json: expected to be alone with the layout within 0.05 s, found it locked; run it again",
+            ):
                 writer.add_entries([self.entry("a")])
         finally:
             os.close(other)
