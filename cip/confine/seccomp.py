@@ -37,8 +37,8 @@ _CLONE3 = 435  # its flags lie where no filter looks; the C library goes on with
 # asm-generic/ioctls.h, sockios.h: input of a terminal; whom a descriptor sends signals
 _IOCTLS = (0x5412, 0x541C, 0x8901, 0x8902)
 _FCNTLS = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
-# Types of requests to file systems (linux/fs.h, btrfs.h, f2fs.h, msdos_fs.h): a file that is only read gets flags, attributes or
-# verity by them, and a directory subvolumes.
+# Types of requests to file systems (linux/fs.h, btrfs.h, f2fs.h, msdos_fs.h): a file that is only read gets flags,
+# attributes or verity by them, and a directory subvolumes.
 _IOCTL_TYPES, _TYPE_MASK = (0x6600, 0x5800, 0x7600, 0x9400, 0xF500, 0x7200), 0xFF00
 
 # What is refused whatever its arguments are, by its number on x86-64 and on aarch64, which lacks the older ones.
