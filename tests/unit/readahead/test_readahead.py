@@ -103,19 +103,31 @@ def _settle(condition, seconds: float = PATIENCE) -> bool:  # type: ignore[no-un
 
 
 class ThreadCheckedCase(unittest.TestCase):
+    guess = True  # as for a parent that has nothing yet
+
     def setUp(self) -> None:
         self.enterContext(mock.patch("cip.readahead.schedule.IDLE_SECONDS", 0.02))  # for which many here wait
-        self.before = threading.active_count()
+        self.before = set(threading.enumerate())
         self.handed = Handed.unread
         self.made: list[ReadAhead] = []
 
     def tearDown(self) -> None:
         for ahead in self.made:
             ahead.close()
-        self.assertTrue(_settle(lambda: threading.active_count() == self.before), threading.enumerate())
+        self.assertTrue(self.quiet(), threading.enumerate())
         if Handed.unread != self.handed:
             gc.collect()  # which costs as much as all else here
         self.assertEqual(Handed.unread, self.handed)
+
+    def quiet(self) -> bool:
+        """Whether all threads of read-ahead end."""
+        return _settle(lambda: set(threading.enumerate()) <= self.before)
+
+    def ahead(self, image: _Image, limit: int = 8 << 20, connections: int = 64) -> ReadAhead:
+        """Closed at the end, also of a test that fails: its threads would be counted by the next."""
+        made = ReadAhead(image.open_blob, image.layers(), limit, connections, guess=self.guess)
+        self.made.append(made)
+        return made
 
     def image(self, count: int, size: int = 10_000) -> _Image:
         return _Image([bytes([index]) * size for index in range(count)])
@@ -124,31 +136,29 @@ class ThreadCheckedCase(unittest.TestCase):
 class ReadAheadCase(ThreadCheckedCase):
     def test_every_layer_in_order_is_requested_once_and_arrives_whole(self) -> None:
         image = self.image(10, 300_000)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         for digest in image.order:
             reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
             self.assertEqual(reader.size, 300_000)
             self.assertEqual(_read(reader), image.blobs[digest])
             reader.close()
         self.assertEqual(sorted(image.opened), sorted(image.order))
-        ahead.close()
 
     def test_any_other_order_loses_nothing_and_requests_nothing_twice(self) -> None:
         image = self.image(7)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         for position in (3, 0, 6, 5, 1, 2, 4):
             digest = image.order[position]
             reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
             self.assertEqual(_read(reader), image.blobs[digest])
             reader.close()
         self.assertEqual(len(image.opened), 7)
-        ahead.close()
 
     def test_a_blob_that_is_no_layer_starts_nothing(self) -> None:
         image = self.image(3)
         config = b"config"
         image.blobs[digest_of(config)] = config
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         ahead.open_blob(Descriptor("x", digest_of(config), 6), BlobAccess.VERIFIED).close()
         self.assertEqual(image.opened, [digest_of(config)])
 
@@ -156,18 +166,16 @@ class ReadAheadCase(ThreadCheckedCase):
         image = self.image(10)
         image.stalled.set()
         image.step = image.stalled_at = 1
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).readinto(memoryview(bytearray(1)))
         self.assertTrue(_settle(lambda: len(image.readers) == 1 + CONNECTIONS))
         self.assertEqual(set(image.opened), set(image.order[: 1 + CONNECTIONS]))
-        ahead.close()
 
     def test_the_first_one_begins_alone_and_each_answer_allows_one_more(self) -> None:
         image = self.image(10)
         image.stalled.set()
         image.step, image.stalled_at = 1, 2
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
-        self.made.append(ahead)
+        ahead = self.ahead(image)
         early = threading.Event()
         first = image.open_blob
 
@@ -188,8 +196,7 @@ class ReadAheadCase(ThreadCheckedCase):
 
     def test_threads_are_as_many_as_connections_not_as_layers(self) -> None:
         image = self.image(60, 64)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
-        self.made.append(ahead)
+        ahead = self.ahead(image)
         counted = mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start)
         patient = mock.patch("cip.readahead.schedule.IDLE_SECONDS", 30)  # or a pause of this process lets them end
         with counted as start, patient:
@@ -203,10 +210,10 @@ class ReadAheadCase(ThreadCheckedCase):
         for size, limit, most in ((10_000, 8 << 20, LAYERS), (FIRST_FILL, 2 << 20, 3), (FIRST_FILL, 8 << 20, 4)):
             with self.subTest(size=size, limit=limit):
                 image = self.image(LAYERS + 10, size)
-                ahead = ReadAhead(image.open_blob, image.layers(), limit, 64, guess=True)
+                ahead = self.ahead(image, limit)
                 ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
                 self.assertTrue(_settle(lambda image=image, most=most: len(image.opened) == 1 + most))
-                self.assertTrue(_settle(lambda: threading.active_count() == self.before))
+                self.assertTrue(self.quiet())
                 self.assertEqual(len(image.opened), 1 + most)
                 _read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED))
                 self.assertTrue(_settle(lambda image=image, most=most: len(image.opened) == 2 + most))
@@ -216,9 +223,9 @@ class ReadAheadCase(ThreadCheckedCase):
     def test_after_a_failure_nothing_more_is_begun_until_the_parent_asks(self) -> None:
         image = self.image(30)
         image.absent.add(image.order[1])
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         _read(ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED))
-        self.assertTrue(_settle(lambda: threading.active_count() == self.before))
+        self.assertTrue(self.quiet())
         begun = len(image.opened)
         self.assertLessEqual(begun, 2 * CONNECTIONS)
         _read(ahead.open_blob(image.layers()[10], BlobAccess.VERIFIED))
@@ -230,56 +237,54 @@ class ReadAheadCase(ThreadCheckedCase):
                 reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
                 self.assertEqual(_read(reader), image.blobs[digest])
         self.assertEqual(len(image.opened), 31)  # all once, and the one that failed once more
-        ahead.close()
 
     def test_a_parent_that_skips_layers_does_not_make_more_of_them_wait(self) -> None:
         image = self.image(100)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         for position in (0, 30, 60):
             _read(ahead.open_blob(image.layers()[position], BlobAccess.VERIFIED))
-            self.assertTrue(_settle(lambda: threading.active_count() == self.before))
+            self.assertTrue(self.quiet())
         self.assertEqual(len(image.opened), 3 + LAYERS)
-        ahead.close()
 
     def test_the_next_layer_grows_to_the_limit_and_the_others_together_less(self) -> None:
         image = _Image([b"a", b"b", bytes(6 << 20), *(bytes([index]) * (1 << 20) for index in range(20))])
         limit = 4 << 20
-        ahead = ReadAhead(image.open_blob, image.layers(), limit, 64, guess=True)
+        ahead = self.ahead(image, limit)
         for position in (0, 1):
             _read(ahead.open_blob(image.layers()[position], BlobAccess.VERIFIED))
             self.assertTrue(_settle(lambda position=position: len(image.opened) >= 4 + position))
-            time.sleep(0.05)
-        held = sum(reader.taken for digest, reader in image.readers.items() if digest not in image.order[:2])
-        self.assertGreater(held, limit)
-        self.assertLessEqual(held, limit + OTHERS + CONNECTIONS * BLOCK)
-        ahead.close()
+
+        def held() -> int:
+            return sum(reader.taken for digest, reader in image.readers.items() if digest not in image.order[:2])
+
+        self.assertTrue(_settle(lambda: held() > limit))
+        time.sleep(0.05)
+        self.assertLessEqual(held(), limit + OTHERS + CONNECTIONS * BLOCK)
 
     def test_small_reads_cost_no_more_memory_than_their_bytes(self) -> None:
         image = self.image(2, 10_000)
         image.step = 1  # a chunk of a body, a record of TLS
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
-        self.assertTrue(_settle(lambda: threading.active_count() == self.before))
+        self.assertTrue(self.quiet())
         self.assertLess(tracemalloc.get_traced_memory()[0], 10_000 + 2 * BLOCK)
         self.assertEqual(_read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)), image.blobs[image.order[1]])
-        ahead.close()
 
     def test_without_another_thread_layers_are_fetched_when_they_are_asked_for(self) -> None:
         image = self.image(5)
         with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
-            ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+            ahead = self.ahead(image)
             for digest in image.order:
                 reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
                 self.assertEqual(_read(reader), image.blobs[digest])
-        ahead.close()
 
     def test_one_connection_is_always_left_for_what_the_parent_asks(self) -> None:
         for connections in (1, 2, 3):
             with self.subTest(connections):
                 image = self.image(10)
-                ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, connections, guess=True)
+                ahead = self.ahead(image, connections=connections)
                 for digest in image.order:
                     reader = ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED)
                     held = [reader for reader in image.readers.values() if not reader.released.is_set()]
@@ -289,7 +294,7 @@ class ReadAheadCase(ThreadCheckedCase):
 
     def test_only_the_next_blob_may_fill_more_than_the_first_megabyte(self) -> None:
         image = self.image(4, 6 << 20)
-        ahead = ReadAhead(image.open_blob, image.layers(), 3 << 20, 64, guess=True)
+        ahead = self.ahead(image, 3 << 20)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
 
         def taken(position: int) -> int:
@@ -299,18 +304,16 @@ class ReadAheadCase(ThreadCheckedCase):
         self.assertTrue(_settle(lambda: taken(1) >= 3 << 20 and taken(2) >= FIRST_FILL and taken(3) >= FIRST_FILL))
         self.assertLessEqual(taken(1), (3 << 20) + BLOCK)
         self.assertLessEqual(taken(2), FIRST_FILL + BLOCK)
-        ahead.close()
 
     def test_a_blob_that_failed_early_is_asked_for_again(self) -> None:
         image = self.image(2)
         image.broken = True
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         with self.assertRaisesRegex(NetworkError, "refused"):
             ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED)
         self.assertTrue(_settle(lambda: image.order[1] in image.opened))
         image.broken = False
         self.assertEqual(_read(ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)), image.blobs[image.order[1]])
-        ahead.close()
 
     def test_a_layer_that_fails_while_the_parent_waits_is_not_asked_for_twice(self) -> None:
         image = self.image(2)
@@ -325,27 +328,26 @@ class ReadAheadCase(ThreadCheckedCase):
             return image.open_blob(descriptor, access)
 
         ahead = ReadAhead(slow, image.layers(), 8 << 20, 64, guess=True)
+        self.made.append(ahead)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(waiting.wait(PATIENCE))
         threading.Timer(0.2, go_on.set).start()
         with self.assertRaisesRegex(NetworkError, "nobody answers"):
             ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
         self.assertEqual(image.opened, image.order)
-        ahead.close()
 
     def test_a_raw_blob_is_never_taken_from_a_verified_one(self) -> None:
         image = self.image(2)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         self.assertTrue(_settle(lambda: image.order[1] in image.readers))
         early = image.readers[image.order[1]]
         self.assertIsNot(ahead.open_blob(image.layers()[1], BlobAccess.RAW), early)
         self.assertTrue(_settle(early.closed.is_set))
-        ahead.close()
 
     def test_wrong_bytes_read_early_are_read_anew_from_elsewhere(self) -> None:
         image = self.image(2)
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).close()
         reader = ahead.open_blob(image.layers()[1], BlobAccess.VERIFIED)
         reader.readinto(memoryview(bytearray(10)))
@@ -353,34 +355,26 @@ class ReadAheadCase(ThreadCheckedCase):
         self.assertTrue(reader.restart(ContentMismatchError("wrong")))
         self.assertEqual(_read(reader), image.blobs[image.order[1]])
         self.assertEqual(image.readers[image.order[1]].restarts, 1)
-        ahead.close()
 
     def test_closing_ends_threads_that_stand_in_a_read(self) -> None:
         image = self.image(4)
         image.stalled.set()
         image.step = image.stalled_at = 1
-        ahead = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=True)
+        ahead = self.ahead(image)
         ahead.open_blob(image.layers()[0], BlobAccess.VERIFIED).readinto(memoryview(bytearray(1)))
         self.assertTrue(_settle(lambda: len(image.readers) == 4))
-        ahead.close()
 
 
 class UnknownParentCase(ThreadCheckedCase):
     """A parent that may have some of the layers already."""
 
-    def ahead(self, image: _Image) -> ReadAhead:
-        made = ReadAhead(image.open_blob, image.layers(), 8 << 20, 64, guess=False)
-        self.made.append(made)
-        return made
+    guess = False
 
     def ask(self, ahead: ReadAhead, image: _Image, place: int, access: BlobAccess = BlobAccess.VERIFIED) -> bytes:
         reader = ahead.open_blob(image.layers()[place], access)
         data = _read(reader)
         reader.close()
         return data
-
-    def quiet(self) -> bool:
-        return _settle(lambda: threading.active_count() == self.before)
 
     def test_one_layer_alone_begins_nothing_and_two_in_a_row_do(self) -> None:
         for access in BlobAccess:
@@ -484,7 +478,7 @@ class UnknownParentCase(ThreadCheckedCase):
 
     def test_what_the_parent_was_handed_and_does_not_read_counts_as_well(self) -> None:
         image = _Image([bytes([number]) * 600_000 for number in range(40)])
-        ahead = ReadAhead(image.open_blob, image.layers(), FIRST_FILL, 64, guess=True)
+        ahead = self.ahead(image, FIRST_FILL)
         readers = []
         for digest in image.order:
             readers.append(ahead.open_blob(image.descriptor(digest), BlobAccess.VERIFIED))
@@ -495,7 +489,6 @@ class UnknownParentCase(ThreadCheckedCase):
             self.assertEqual(_read(reader), image.blobs[digest])
             reader.close()
         self.assertEqual(Handed.unread, self.handed)
-        ahead.close()
 
     def test_many_images_hold_no_more_than_a_few_asked_last(self) -> None:
         images = [_Image([bytes([number, place]) * 300_000 for place in range(4)]) for number in range(5 * IMAGES)]
