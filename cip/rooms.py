@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .model.referrers import parse_referrers as parse_referrers
     from .model.signature import parse_signature_blob as parse_signature_blob
     from .net.budget import Budget as Budget
-    from .net.nestedtls import NestedTls as NestedTls
     from .net.socks import open_socks as open_socks
     from .partial.store import open_part_store as open_part_store
     from .programs import DirectPrograms as DirectPrograms
@@ -120,7 +119,7 @@ ROOMS = (
     Room("union", ("union",), needs=("archives",), words=("--local-source", "--offline")),
     Room("readahead", ("readahead",), needs=("sharing",), words=("--read-ahead",)),
     Room("partial", ("partial",), words=("--partial-dir", "--partial-limit")),
-    Room("socks", ("net.socks", "net.nestedtls")),
+    Room("socks", ("net.socks",)),
     Room("budget", ("net.budget",), words=("--max-rate", "--max-bytes")),
     Room("hashing", ("hashing",)),
     Room("sharing", ("registry.sharing",)),
@@ -212,7 +211,6 @@ OFFERS = (
     Offer("readahead.schedule", "--read-ahead", UsageError, "ReadAhead"),
     Offer("early", "an early connection", UsageError, "dial_early"),
     Offer("net.socks", "proxies by SOCKS 5", _dependency, "open_socks"),
-    Offer("net.nestedtls", "tls within tls, through a proxy that is spoken to by https", _dependency, "NestedTls"),
     Offer("net.budget", "--max-rate and --max-bytes", UsageError, "Budget"),
     Offer("segments", "--segments", UsageError, "SegmentedBlob", "in_turn"),
     Offer("partial.store", "--partial-dir", UsageError, "open_part_store"),

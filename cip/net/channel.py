@@ -17,7 +17,7 @@ from contextlib import suppress
 from ..errors import NetworkError, SourceError
 from .limits import Limits
 from .lines import Answers, Lines
-from .tls import NO_IDENTITY, Socket, TlsIdentity, protocol_error, reason_of
+from .tls import NO_IDENTITY, Socket, TlsIdentity, TlsSocket, protocol_error, reason_of
 
 
 class Channel:
@@ -34,22 +34,24 @@ class Channel:
         self.via = via
         self._identity = identity
         self.lines = Lines(self.recv_into, Answers, self._released)
-        self._is_tls = isinstance(sock, ssl.SSLSocket) or not isinstance(sock, socket.socket)
         self._poll = select.poll()
         self._files = 0
         self._closing = False
-        sock.setblocking(False)
+        if isinstance(sock, socket.socket):
+            sock.setblocking(False)
 
     # --- as http.client calls it ---
 
     def sendall(self, data: bytes) -> None:
         """Send all of `data`."""
         view = memoryview(data)
+        since = self.limits.clock.monotonic()
         while view:
             try:
                 view = view[self.sock.send(view) :]
-            except (OSError, ValueError) as error:
-                self._wait(error, select.POLLOUT, "the request is not taken")
+                since = self.limits.clock.monotonic()
+            except OSError as error:
+                self._wait(error, select.POLLOUT, since, "the request is not taken")
 
     def makefile(self, mode: str) -> Lines:
         """What an answer is read from: always the same, for it may have received more than one head."""
@@ -66,72 +68,63 @@ class Channel:
 
     def recv_into(self, view: memoryview) -> int:
         """The next bytes, at least one, into the front of `view`; 0 at the end."""
+        since = self.limits.clock.monotonic()
+        self.limits.seconds(0, None, self.host, self.via)  # bytes that are always there are not waited for
         while True:
             try:
                 count = self.sock.recv_into(view)
                 break
-            except (OSError, ValueError) as error:
-                self._wait(error, select.POLLIN, "no byte")
+            except OSError as error:
+                self._wait(error, select.POLLIN, since, "no byte")
         if not count:
             self.limits.cancellation.require(self.host)
-        elif self._is_tls:
-            return self._fill_from_records(view, count)
         return count
 
     def is_stale(self) -> bool:
         """Whether the other side has closed, or sent what nobody asked for: then it must not be used again."""
         self._poll.register(self.sock, select.POLLIN)
-        decrypted = self._is_tls and self.sock.pending()  # type: ignore[union-attr]  # of which plain ones have none
+        decrypted = isinstance(self.sock, TlsSocket) and self.sock.pending()
         return not self.lines.is_idle() or bool(decrypted) or bool(self._poll.poll(0))
 
     def interrupt(self) -> None:
         """End every wait of the thread that uses this connection; from any thread."""
         with suppress(OSError):  # not connected any more, which is what was wanted
-            if isinstance(self.sock, socket.socket):
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not SSLSocket's, which forgets its TLS state
-            else:
-                self.sock.interrupt()
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def _released(self) -> None:
         self._files -= 1
         if self._closing:
             self.close()
 
-    def _fill_from_records(self, view: memoryview, count: int) -> int:
-        """One TLS record is at most 16 KiB: take the records that have arrived already along."""
-        while count < len(view):
-            try:
-                more = self.sock.recv_into(view[count:])
-            except (OSError, ValueError):
-                return count  # nothing more yet, or a fault that the next call meets again
-            if not more:
-                return count
-            count += more
-        return count
+    def _wait(self, error: Exception, event: int, since: float, what: str) -> None:
+        """Wait until the socket is ready for what `error` says it is not ready for.
 
-    def _wait(self, error: Exception, event: int, what: str) -> None:
-        """Wait until the socket is ready for what `error` says it is not ready for."""
+        The time `since` counts from the last content: what TLS keeps to itself is no answer.
+        """
         limits = self.limits
         if isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError):
             event = select.POLLIN if isinstance(error, ssl.SSLWantReadError) else select.POLLOUT
         elif not isinstance(error, BlockingIOError):
             limits.cancellation.require(self.host)
             raise self._broken(error) from error
-        seconds = limits.seconds(limits.times.idle, None, self.host, self.via)
+        idle = limits.times.idle - (limits.clock.monotonic() - since)
+        seconds = min(limits.seconds(limits.times.idle, None, self.host, self.via), idle)
         self._poll.register(self.sock, event)
-        ready = self._poll.poll(seconds * 1000 + 1)
+        ready = seconds > 0 and self._poll.poll(seconds * 1000 + 1)
         limits.cancellation.require(self.host)
         if not ready:
             raise limits.expired(limits.times.idle, None, self.host, self.via, what)
 
     def _broken(self, error: Exception) -> SourceError:
         """Why a connection broke: a server that refuses us says so before it closes, which a send does not see."""
-        if (self._is_tls and not isinstance(error, ssl.SSLError)) or isinstance(error, ssl.SSLEOFError):
+        if (isinstance(self.sock, TlsSocket) and not isinstance(error, ssl.SSLError)) or isinstance(
+            error, ssl.SSLEOFError
+        ):
             try:
-                self.sock.recv(1)
+                self.sock.recv_into(memoryview(bytearray(1)))
             except ssl.SSLError as alert:
                 error = alert
-            except (OSError, ValueError):
+            except OSError:
                 pass  # nothing was said
         if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
             return protocol_error(error, self.host, self.via, self._identity)

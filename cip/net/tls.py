@@ -7,60 +7,36 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import NamedTuple, TypeVar, Union
 
-from .. import rooms
 from ..content import start_thread, undo_on_error
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
 from .limits import POLL, Cancellation, Limits
 from .url import Origin
 
-if TYPE_CHECKING:
-    from .nestedtls import NestedTls
-
+RECEIVED = 128 * 1024  # bytes that OpenSSL gets at once
 CERTIFICATES_LIMIT = 4 * 1024 * 1024  # bytes of all files for one host; each MiB takes a second and 5 MiB of memory
 SESSIONS_LIMIT = 64  # kept for origins, of some KB each; those kept first go first
 # TLS 1.2 with forward secrecy and authenticated encryption only; the suites of TLS 1.3 are all of that kind
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _EXPIRED, _NOT_YET_VALID, _HOST_MISMATCH, _ADDRESS_MISMATCH = 10, 9, 62, 64  # X509_V_ERR_…
 # what OpenSSL says when the other side answers in another protocol
-_NOT_TLS = frozenset(
-    {
-        "WRONG_VERSION_NUMBER",
-        "HTTP_REQUEST",
-        "HTTPS_PROXY_REQUEST",
-        "UNKNOWN_PROTOCOL",
-        "PACKET_LENGTH_TOO_LONG",
-        "RECORD_LAYER_FAILURE",
-        "RECORD_TOO_SMALL",
-        "UNEXPECTED_MESSAGE",
-    }
-)
-_DAMAGED = frozenset(
-    {
-        "DECRYPTION_FAILED_OR_BAD_RECORD_MAC",
-        "BAD_RECORD_TYPE",
-        "UNEXPECTED_EOF_WHILE_READING",
-        "SSLV3_ALERT_BAD_RECORD_MAC",
-        "TLSV1_ALERT_INTERNAL_ERROR",
-        "TLSV1_ALERT_USER_CANCELLED",
-    }
-)
+_NOT_TLS = """
+WRONG_VERSION_NUMBER HTTP_REQUEST HTTPS_PROXY_REQUEST UNKNOWN_PROTOCOL PACKET_LENGTH_TOO_LONG
+RECORD_LAYER_FAILURE RECORD_TOO_SMALL UNEXPECTED_MESSAGE
+"""
+_DAMAGED = """
+DECRYPTION_FAILED_OR_BAD_RECORD_MAC BAD_RECORD_TYPE UNEXPECTED_EOF_WHILE_READING
+SSLV3_ALERT_BAD_RECORD_MAC TLSV1_ALERT_INTERNAL_ERROR TLSV1_ALERT_USER_CANCELLED
+"""
 # alerts about our certificate; TLS 1.3 sends them behind the handshake (RFC 8446, 4.4.2.4 and 6.2)
-_CERTIFICATE_ALERTS = frozenset(
-    {
-        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-        "SSLV3_ALERT_NO_CERTIFICATE",
-        "SSLV3_ALERT_BAD_CERTIFICATE",
-        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
-        "SSLV3_ALERT_CERTIFICATE_REVOKED",
-        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
-        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
-        "TLSV1_ALERT_UNKNOWN_CA",
-        "TLSV1_ALERT_ACCESS_DENIED",
-    }
-)
+_CERTIFICATE_ALERTS = """
+TLSV13_ALERT_CERTIFICATE_REQUIRED SSLV3_ALERT_NO_CERTIFICATE SSLV3_ALERT_BAD_CERTIFICATE
+SSLV3_ALERT_UNSUPPORTED_CERTIFICATE SSLV3_ALERT_CERTIFICATE_REVOKED SSLV3_ALERT_CERTIFICATE_EXPIRED
+SSLV3_ALERT_CERTIFICATE_UNKNOWN TLSV1_ALERT_UNKNOWN_CA TLSV1_ALERT_ACCESS_DENIED
+"""
 
 
 class TlsIdentity(NamedTuple):
@@ -79,8 +55,106 @@ class TlsIdentity(NamedTuple):
 NO_IDENTITY = TlsIdentity()  # the system's authorities, and no certificate of ours
 
 
-Socket = Union[socket.socket, "NestedTls"]  # what a connection consists of at its end
-TlsSocket = Union[ssl.SSLSocket, "NestedTls"]
+T = TypeVar("T")
+Socket = Union[socket.socket, "TlsSocket"]  # what a connection consists of at its end
+
+
+class TlsSocket:
+    """TLS over a connected socket, or over the TLS connection to a proxy; it never blocks and owns `outer`.
+
+    OpenSSL gets so much at once of what has arrived, and is not left to receive: records without content, such as
+    session tickets without end, would keep it there for as long as the other side likes, and no limit would be seen.
+    """
+
+    def __init__(self, outer: Socket, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None) -> None:
+        self.outer = outer
+        if isinstance(outer, socket.socket):
+            outer.setblocking(False)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
+        name = host.encode("ascii")
+        self._inner = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
+        self._unsent = b""
+        self._lowest: TlsSocket = outer._lowest if isinstance(outer, TlsSocket) else self
+        self._received = False  # since something was asked for
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What resumes this connection."""
+        return self._inner.session
+
+    def do_handshake(self) -> None:
+        """As SSLSocket's; like all calls here it raises SSLWantReadError, too, once OpenSSL has had what had come."""
+        self._lowest._received = False
+        self._run(self._inner.do_handshake)
+
+    def recv_into(self, view: memoryview) -> int:
+        """As SSLSocket's, but as many records of 16 KiB as have arrived and fit."""
+        self._lowest._received = False
+        count = self._run(lambda: int(self._inner.read(len(view), view)))
+        with suppress(OSError):  # nothing more yet, or a fault that the next call meets again
+            while count < len(view) and (more := int(self._inner.read(len(view) - count, view[count:]))):
+                count += more
+        return count
+
+    def recv(self, size: int) -> bytes:
+        """As SSLSocket's, for the connection inside, on whose behalf bytes are received once."""
+        return self._run(lambda: self._inner.read(size))
+
+    def send(self, data: memoryview) -> int:
+        """As SSLSocket's; what was taken is sent with the next call where the outer connection takes no more."""
+        self._flush()
+        return self._flushed(self._inner.write(data))
+
+    def pending(self) -> int:
+        """As SSLSocket's: bytes that can be read although nothing comes any more."""
+        outer = self.outer.pending() if isinstance(self.outer, TlsSocket) else 0
+        return self._inner.pending() + self._incoming.pending + outer
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        return self.outer.fileno()
+
+    def shutdown(self, how: int) -> None:
+        """End every wait, from any thread."""
+        self.outer.shutdown(how)
+
+    def close(self) -> None:
+        """Close both."""
+        self.outer.close()
+
+    def _run(self, call: Callable[[], T]) -> T:
+        while True:
+            self._flush()
+            with suppress(ssl.SSLWantReadError):
+                return self._flushed(call())
+            self._flush()
+            if self._lowest is self and self._received:
+                raise ssl.SSLWantReadError
+            self._received = True
+            try:
+                received = self.outer.recv(RECEIVED)
+            except BlockingIOError as error:
+                raise ssl.SSLWantReadError from error
+            if received:
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
+
+    def _flushed(self, done: T) -> T:
+        """`done`, having sent what can be sent now: what was read must not be lost to a wait."""
+        with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._flush()
+        return done
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._unsent += self._outgoing.read()
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self.outer.send(self._unsent) :]  # type: ignore[arg-type]
+        except BlockingIOError as error:
+            raise ssl.SSLWantWriteError from error
 
 
 class NotTlsError(NetworkError):
@@ -106,7 +180,8 @@ class TlsContexts:
         with undo_on_error(lambda: ours.close()):
             try:
                 end = time.monotonic() + limits.seconds(limit, Phase.TLS, host, via)
-                wrapped = ours = self._wrap(sock, origin, identity)
+                session = self._sessions.get((origin, identity))
+                wrapped = ours = TlsSocket(sock, self._context(identity), origin.host, session)
                 _shake_hands(wrapped, end, limits.cancellation)
                 limits.cancellation.require(host)
                 return wrapped
@@ -116,18 +191,8 @@ class TlsContexts:
                 raise _certificate_error(error, host, via, identity) from error
             except ssl.SSLError as error:
                 raise protocol_error(error, host, via, identity) from error
-            except (OSError, ValueError) as error:  # ValueError: the other side has reset the connection already
+            except OSError as error:
                 raise _broken(host, via) from error
-
-    def _wrap(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> TlsSocket:
-        context = self._context(identity)
-        session = self._sessions.get((origin, identity))
-        if isinstance(sock, ssl.SSLSocket):  # of a proxy
-            return rooms.NestedTls(sock, context, origin.host, session)
-        assert isinstance(sock, socket.socket)
-        # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
-        name = origin.host.encode("ascii")
-        return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False, session=session)
 
     def remember(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> None:
         """Keep the session of a connection that worked, for the next one to the same origin."""
@@ -174,7 +239,6 @@ class TlsContexts:
 
 def _shake_hands(sock: TlsSocket, end: float, cancellation: Cancellation) -> None:
     """A handshake that is over at `end` even when the other side drips a byte now and then, or when called off."""
-    sock.setblocking(False)
     poll = select.poll()
     while not cancellation.cancelled:
         try:
@@ -189,7 +253,6 @@ def _shake_hands(sock: TlsSocket, end: float, cancellation: Cancellation) -> Non
             raise TimeoutError
         poll.register(sock, wanted)
         poll.poll(min(left, POLL) * 1000 + 1)
-    sock.setblocking(True)
 
 
 def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SSLContext, bool]:
@@ -278,15 +341,15 @@ def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str,
 def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdentity) -> SourceError:
     """What a fault of the protocol or an alert means, whenever it is met."""
     reason = error.reason or ""
-    if reason in _CERTIFICATE_ALERTS:
+    if reason in _CERTIFICATE_ALERTS.split():
         shown = "does not accept our client certificate" if identity.pairs else "demands a client certificate"
         looked = f"; looked for one in {', '.join(identity.searched)}" if identity.searched else ""
         why = f"it {shown} ({reason_of(error)}){looked} ({via})"
         return SourceError.at(host, why, code=ErrorCode.TLS_CLIENT_CERTIFICATE, phase=Phase.TLS)
-    if reason in _NOT_TLS:
+    if reason in _NOT_TLS.split():
         why = f"expected tls, found another protocol, perhaps plain http ({via})"
         return NotTlsError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED:
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED.split():
         return _broken(host, via)
     why = f"tls failed: {reason_of(error)} ({via})"
     return NetworkError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)

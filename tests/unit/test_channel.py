@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A socket as http.client sees it: silence, deadlines, interruption, and a close that waits for the answer."""
 
+import contextlib
+import select
 import socket
 import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 from cip.errors import ErrorCode, NetworkError
 from cip.net.channel import Channel
 from cip.net.limits import Cancellation, Clock, Limits
+from cip.net.tls import TlsSocket
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
@@ -23,6 +27,22 @@ def anonymous(protocol: int) -> ssl.SSLContext:
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
     return context
+
+
+def shake_hands(sock: TlsSocket) -> None:
+    """A handshake with somebody who is at work in another thread."""
+    while True:
+        try:
+            return sock.do_handshake()
+        except ssl.SSLWantReadError:
+            select.select([sock], [], [], PATIENCE)
+
+
+def send_for_ever(sock: socket.socket, data: bytes) -> None:
+    """Until the other side has had enough."""
+    with contextlib.suppress(OSError):
+        while True:
+            sock.sendall(data)
 
 
 class ChannelTest(LeakCheckedTestCase):
@@ -54,6 +74,16 @@ class ChannelTest(LeakCheckedTestCase):
         with self.assertRaisesRegex(NetworkError, "no byte within the time for this request"):
             while True:
                 self.read(1)
+
+    def test_the_deadline_ends_what_comes_without_a_pause(self) -> None:
+        self.channel.limits = self.limits.until(self.limits.clock.monotonic() + 0.05)
+        thread = threading.Thread(target=send_for_ever, args=(self.peer, bytes(100_000)))
+        thread.start()
+        with self.assertRaisesRegex(NetworkError, "no complete answer within the time for this request"):
+            while True:
+                self.read(1)
+        self.channel.close()
+        thread.join(PATIENCE)
 
     def test_a_request_that_nobody_takes_is_a_time_out(self) -> None:
         with self.assertRaisesRegex(NetworkError, "the request is not taken within 0.05 s"):
@@ -92,12 +122,28 @@ class ChannelTest(LeakCheckedTestCase):
         lines.close()
         self.assertTrue(self.channel.is_stale())
 
+    def test_what_is_received_and_brings_no_content_is_silence(self) -> None:
+        """Such as session tickets, which TLS keeps to itself, one after the other."""
+        sock = TlsSocket(self.channel.sock, anonymous(ssl.PROTOCOL_TLS_CLIENT), "h", None)
+        channel = Channel(sock, self.limits, "h:443", "direct")
+        thread = threading.Thread(target=send_for_ever, args=(self.peer, bytes(100_000)))
+        thread.start()
+        inner = mock.Mock(**{"read.side_effect": ssl.SSLWantReadError, "pending.return_value": 0})
+        with mock.patch.object(sock, "_inner", inner):
+            with self.assertRaisesRegex(NetworkError, "h:443: no byte within 0.05 s"):
+                channel.recv_into(memoryview(bytearray(9)))
+        channel.close()
+        thread.join(PATIENCE)
+        self.assertFalse(thread.is_alive())
+
     def test_what_was_decrypted_and_not_taken_is_stale_as_well(self) -> None:
         ours, theirs = socket.socketpair()
         far = ThreadPoolExecutor(1)
         self.addCleanup(far.shutdown)
         wrapped = far.submit(anonymous(ssl.PROTOCOL_TLS_SERVER).wrap_socket, theirs, server_side=True)
-        channel = Channel(anonymous(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(ours), self.limits, "h:443", "direct")
+        sock = TlsSocket(ours, anonymous(ssl.PROTOCOL_TLS_CLIENT), "h", None)
+        shake_hands(sock)
+        channel = Channel(sock, self.limits, "h:443", "direct")
         self.addCleanup(channel.close)
         with wrapped.result(PATIENCE) as peer:
             peer.sendall(b"answer and surplus")

@@ -17,6 +17,7 @@ from cip.net.url import Origin
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase, await_end
 from tests.support.parent import PATIENCE
+from tests.unit.test_channel import send_for_ever
 
 ORIGIN = Origin("https", "r.example", 443)
 NOBODY = TlsIdentity(verify=False)
@@ -58,7 +59,7 @@ class HandshakeTest(LeakCheckedTestCase):
         return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
 
     def test_a_connection_that_was_reset_before_its_first_byte_is_lost(self) -> None:
-        with mock.patch.object(ssl.SSLContext, "wrap_socket", side_effect=ConnectionResetError(104, "reset")):
+        with mock.patch.object(TlsSocket, "do_handshake", side_effect=ConnectionResetError(104, "reset")):
             with self.assertRaisesRegex(NetworkError, "broke during the tls handshake") as caught:
                 self.handshake()
         self.assertIs(caught.exception.code, ErrorCode.CONNECTION_LOST)
@@ -97,6 +98,15 @@ class HandshakeTest(LeakCheckedTestCase):
         finally:
             end.set()
             thread.join()
+
+    def test_what_comes_without_end_does_not_outlast_the_limit(self) -> None:
+        """OpenSSL passes over a request for a new handshake, and goes on to the next one for as long as some come."""
+        thread = threading.Thread(target=send_for_ever, args=(self.theirs, b"\x16\x03\x03\0\x04\0\0\0\0" * 5000))
+        thread.start()
+        with self.assertRaisesRegex(NetworkError, "no tls handshake within 0.05 s"):
+            self.handshake(0.05)
+        thread.join(PATIENCE)
+        self.assertFalse(thread.is_alive())
 
     def test_one_that_was_called_off_ends(self) -> None:
         cancellation = Cancellation()

@@ -13,11 +13,11 @@ from unittest import mock
 from cip.errors import NetworkError
 from cip.net.channel import Channel
 from cip.net.limits import Cancellation, Clock, Limits
-from cip.net.nestedtls import NestedTls
+from cip.net.tls import TlsSocket
 from cip.settings import TimeLimits
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import PATIENCE
-from tests.unit.test_channel import anonymous
+from tests.unit.test_channel import anonymous, shake_hands
 
 CONTENT = hashlib.shake_256(b"content").digest(300_000)
 T = TypeVar("T")
@@ -67,9 +67,10 @@ class NestedTlsTest(LeakCheckedTestCase):
         thread = threading.Thread(target=lambda: self.fars.append(Far(theirs)))
         thread.start()
         context = anonymous(ssl.PROTOCOL_TLS_CLIENT)
-        outer = context.wrap_socket(ours)
-        self.nested = NestedTls(outer, anonymous(ssl.PROTOCOL_TLS_CLIENT), "r.example", None)
-        self.nested.do_handshake()
+        outer = TlsSocket(ours, context, "r.example", None)
+        shake_hands(outer)
+        self.nested = TlsSocket(outer, anonymous(ssl.PROTOCOL_TLS_CLIENT), "r.example", None)
+        shake_hands(self.nested)
         thread.join(PATIENCE)
         (self.far,) = self.fars
         self.limits = Limits(Clock(), TimeLimits(idle=0.05), Cancellation())
