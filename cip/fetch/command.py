@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..content import require_content
-from ..errors import CipError, ErrorCode, UnsupportedError, UsageError, quote
+from ..errors import CipError, ErrorCode, InvalidDocumentError, UnsupportedError, UsageError, quote
 from ..image import Image
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
@@ -121,7 +121,10 @@ class _Fetch:
         if accepted.index_digest is not None:
             judged.append(accepted.index_digest)
             writer.write(top.data, accepted.index_digest)
-        entries, count = keep_signatures(writer, self._opener.sources, image, judged, offline=self._settings.offline)
+        unjudged = () if every_platform else others.keys() - {chosen}
+        entries, count = keep_signatures(
+            writer, self._opener.sources, image, judged, unjudged, offline=self._settings.offline
+        )
         parsed = parse_manifest(top.data, top.media_type, f"{image.reference}: manifest")
         entry = descriptor_of(parsed.media_type, top.data)
         if destination.tag is not None:
@@ -155,9 +158,15 @@ class _Fetch:
         pending = [(Descriptor(top.media_type, digest_of(top.data), len(top.data)), 1)]
         while pending:
             inside, depth = pending.pop()
-            raw = top if depth == 1 else self._copy_index(image, inside, writer)
-            parsed = parse_manifest(raw.data, raw.media_type or inside.media_type, f"{image.reference}: index")
-            for entry in parsed.entries if isinstance(parsed, Index) else ():
+            raw = top if depth == 1 else image.source.manifest(inside.digest)
+            where = f"{image.reference}: index {inside.digest}"
+            require_content(raw.data, inside.digest, where)
+            parsed = parse_manifest(raw.data, raw.media_type or inside.media_type, where)
+            if not isinstance(parsed, Index):  # an instance that nobody judged
+                raise InvalidDocumentError(where, "expected an index, as the one above it says, found a manifest")
+            if depth > 1:
+                writer.write(raw.data, inside.digest)
+            for entry in parsed.entries:
                 seen += 1
                 if seen > MANIFESTS_LIMIT or depth > INDEX_DEPTH:
                     why = f"{image.reference}: more than {MANIFESTS_LIMIT} manifests or {INDEX_DEPTH} levels of indexes"
@@ -167,9 +176,3 @@ class _Fetch:
                 elif entry.descriptor.digest not in found:
                     found.add(entry.descriptor.digest)
                     pending.append((Descriptor(entry.descriptor.media_type, entry.descriptor.digest, 0), depth + 1))
-
-    def _copy_index(self, image: Image, descriptor: Descriptor, writer: LayoutWriter) -> RawManifest:
-        raw = image.source.manifest(descriptor.digest)
-        require_content(raw.data, descriptor.digest, f"{image.reference}: index {descriptor.digest}")
-        writer.write(raw.data, descriptor.digest)
-        return raw

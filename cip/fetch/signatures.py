@@ -9,7 +9,7 @@ what comes from elsewhere, such as a lookaside (see `sources.keptsignatures`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import closing, suppress
 
 from .. import log
@@ -50,13 +50,20 @@ Entry = Mapping[str, object]
 
 
 def keep_signatures(
-    writer: LayoutWriter, sources: SourceOpener, image: Image, judged: Sequence[Digest], *, offline: bool
+    writer: LayoutWriter,
+    sources: SourceOpener,
+    image: Image,
+    judged: Sequence[Digest],
+    unjudged: Container[Digest],
+    *,
+    offline: bool,
 ) -> tuple[list[Entry], int]:
     """Entries for the index and the number of signatures of the manifests `judged`, the top one last.
 
+    What has a digest of the `unjudged` instances of the index is not kept, whatever it is said to be.
     Raises CipError when a list cannot be had whole: a layout without a signature is refused when nothing can be done.
     """
-    kept = _Kept(writer, sources, image, offline)
+    kept = _Kept(writer, sources, image, unjudged, offline)
     for digest in judged:
         with failing(Phase.SIGNATURE):
             kept.keep(digest)
@@ -66,12 +73,15 @@ def keep_signatures(
 class _Kept:
     """Signatures of one image on their way into a layout."""
 
-    def __init__(self, writer: LayoutWriter, sources: SourceOpener, image: Image, offline: bool) -> None:
+    def __init__(
+        self, writer: LayoutWriter, sources: SourceOpener, image: Image, unjudged: Container[Digest], offline: bool
+    ) -> None:
         self.entries: list[Entry] = []
         self.count = 0
         self._writer = writer
         self._sources = sources
         self._image = image
+        self._unjudged = unjudged
         self._offline = offline
         self._reference = parse_image_reference(image.reference)
 
@@ -101,10 +111,10 @@ class _Kept:
             try:
                 self._blob(source, manifest.config)
                 found = {digest_of(self._blob(source, layer)) for layer in manifest.layers}
+                self._document(raw.data, manifest.media_type, tag)
             except InvalidDocumentError as error:
                 log.warning("%s, so %s is not kept", error, tag)
                 return set()
-        self._document(raw.data, manifest.media_type, tag)
         self.count += len(manifest.layers)
         return found
 
@@ -141,12 +151,12 @@ class _Kept:
                 layer = bundle_layer(data, subject, where)
                 bundle = listed.document(layer, SIGNATURE_LIMIT, where)
                 _require_no_manifest(bundle, f"{where}: {layer.digest}")
-                self._writer.write(bundle, layer.digest)
+                self._write(bundle, layer.digest)
                 self.count += 1
+            self._write(data, descriptor.digest)
         except (InvalidDocumentError, UnsupportedError) as error:
             log.warning("%s, so %s is not kept", error, descriptor.digest)
             return False
-        self._writer.write(data, descriptor.digest)
         return True
 
     def _keep_others(self, digest: Digest, attached: set[Digest]) -> None:
@@ -183,7 +193,7 @@ class _Kept:
 
     def _small(self, data: bytes, media_type: str) -> dict[str, object]:
         """Write a small blob; its descriptor."""
-        self._writer.write(data, digest_of(data))
+        self._write(data, digest_of(data))
         return descriptor_of(media_type, data)
 
     def _blob(self, source: ImageSource, descriptor: Descriptor) -> bytes:
@@ -191,8 +201,14 @@ class _Kept:
         with closing(source.open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
             data = read_blob(reader, descriptor, SIGNATURE_LIMIT, what)
         _require_no_manifest(data, what)
-        self._writer.write(data, descriptor.digest)
+        self._write(data, descriptor.digest)
         return data
+
+    def _write(self, data: bytes, digest: Digest) -> None:
+        if digest in self._unjudged:
+            where = f"{self._image.reference}: signature {digest}"
+            raise InvalidDocumentError(where, "found an instance of the index, which was not judged")
+        self._writer.write(data, digest)
 
     def _manifest(self, source: ImageSource) -> RawManifest | None:
         """The manifest of a tag that may not be there."""

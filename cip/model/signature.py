@@ -101,10 +101,9 @@ def parse_signature_blob(blob: bytes, origin: str) -> RawSignature:
 
 
 def encode_signature_blob(signature: SimpleSignature | SigstoreSignature) -> bytes:
-    """A signature in the form that `parse_signature_blob` reads."""
+    """A signature in the form that `parse_signature_blob` reads, and nothing else reads as anything else."""
     if isinstance(signature, SimpleSignature):
-        plain = signature.message[:1] and signature.message[0] in _TAKEN_FOR_OPENPGP
-        return signature.message if plain else b"\0simple-signing\n" + signature.message
+        return b"\0simple-signing\n" + signature.message
     document = {
         "mimeType": signature.mime_type,
         "payload": base64.b64encode(signature.payload).decode(),

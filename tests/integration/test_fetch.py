@@ -537,7 +537,7 @@ class Offline(FetchCase):
         (name,) = [each for each in self.index() if each["annotations"]["org.opencontainers.image.ref.name"] != "t"]
         document = json.loads((self.layout / "blobs" / "sha256" / name["digest"][7:]).read_bytes())
         self.assertEqual(document["artifactType"], ARTIFACT_TYPE)
-        self.assertEqual(document["layers"][0]["digest"], str(digest_of(message)))
+        self.assertEqual(document["layers"][0]["digest"], str(digest_of(b"\0simple-signing\n" + message)))
         self.forget(".signatures")
         self.refuse("no simple signature found")
 
@@ -665,6 +665,14 @@ class Offline(FetchCase):
                 self.assertEqual([self.blob(each).exists() for each in (evil.manifest, referring)], [False, False])
                 self.assertEqual([self.blob(each).exists() for each in (evil.layer, *carriers)], [False] * 4)
             shutil.rmtree(self.layout)
+        index = json.loads(self.content.index)
+        for kind in (mediatype.OCI_INDEX, mediatype.DOCKER_LIST):  # what is read as an index must be one
+            inside = {**images.entry(evil.manifest), "mediaType": kind}
+            trick = images.compact({**index, "manifests": [*index["manifests"], inside]})
+            self.content.manifests["t"] = (mediatype.OCI_INDEX, trick)
+            with self.subTest(kind):
+                self.assertIn("expected an index, as the one above it says", self.fetch(status=1))
+                self.assertFalse(self.blob(evil.manifest).exists())
 
     def test_a_signature_that_cannot_be_had_fails_the_run(self) -> None:
         self.attach(digest_of(self.content.index), new_key())
