@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAGIC_LENGTH = 8  # bytes that are enough to recognise a compression
 INPUT = 64 * 1024  # bytes that are read at a time; each of many short streams copies what is left of them
-EMPTY_LIMIT = 1000  # streams without content in a row
+SHORT, SHORT_LIMIT = 64, 1000  # bytes of a short stream, which costs its time and brings nothing; how many in a row
 XZ_MEMORY_LIMIT = 96 * 1024 * 1024  # bytes; `xz -9` needs 65 MiB to be undone
 ZSTD_WINDOW_LOG = 27  # the power of two of bytes that a frame may look back, as `programs` allows the zstd program
 ZSTD_TIMEOUT = 3600.0  # seconds that the zstd program may take for one file
@@ -70,7 +70,7 @@ class DecompressingReader:
         self._codec: _Codec | None = None
         self._pending = b""
         self._begun = False
-        self._empty = 0  # streams without content since the last byte
+        self._credit = SHORT_LIMIT * SHORT  # bytes that short streams may be too short
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes of the uncompressed content."""
@@ -95,12 +95,12 @@ class DecompressingReader:
             if stream.eof:
                 self._pending = stream.unused_data
                 self._codec = None
-                self._empty += 1
-                if self._empty > EMPTY_LIMIT:
-                    why = f"more than {EMPTY_LIMIT} {self._compression} streams in a row without content"
+                self._credit -= SHORT
+                if self._credit < 0:
+                    why = f"more than {SHORT_LIMIT} {self._compression} streams of fewer than {SHORT} bytes"
                     raise InvalidDocumentError(self._what, why, code=ErrorCode.LIMIT_EXCEEDED)
             if part:
-                self._empty = 0
+                self._credit = min(self._credit + len(part), SHORT_LIMIT * SHORT)
                 buffer[: len(part)] = part
                 return len(part)
 

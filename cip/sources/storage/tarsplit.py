@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple, NoReturn
 
-from ...content import OnePlace, Reader
+from ...content import OnePlace, Reader, require_time
 from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote, refused
 from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
@@ -30,6 +30,7 @@ LONG_LIMIT = 16 * 1024 * 1024  # bytes of longer pieces that all readers of this
 ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare
 LOOKED_LIMIT = 2_000_000  # times that a directory of a layer below is opened for one layer
 _FILE, _PIECE = 1, 2
+_LOOK = 0.1  # seconds after which a wait for another one looks whether there is time left
 _LONG_LINE = threading.Lock()  # read by one at a time, because parsing takes five times as much memory
 
 
@@ -179,9 +180,13 @@ class Recipe(Iterator[Entry]):
             if len(self._rest) > LINE_LIMIT:
                 self._exceeded(f"a line of more than {LINE_LIMIT} bytes")
             if len(self._rest) > LONG and not waited:
-                alone.enter_context(_LONG_LINE)
+                while not _LONG_LINE.acquire(timeout=_LOOK):
+                    require_time()
+                alone.callback(_LONG_LINE.release)
                 waited = True
-            count = self._reader.readinto(self._buffer)
+            count = 0  # as many as there is room for: each piece is put behind the rest, which may be long
+            while part := count < LONG and self._reader.readinto(self._buffer[count:]):
+                count += part
             if not count:
                 line, self._rest = self._rest, b""
                 return line or None

@@ -14,14 +14,7 @@ from unittest import mock
 from cip.content import BytesReader, timed
 from cip.errors import CipError, ErrorCode, InvalidDocumentError, MissingDependencyError, SourceError
 from cip.programs import GpgvResult, ProgramResult
-from cip.sources.archives.compression import (
-    EMPTY_LIMIT,
-    Compression,
-    DecompressingReader,
-    detect_compression,
-    streams,
-    unpack,
-)
+from cip.sources.archives.compression import Compression, DecompressingReader, detect_compression, streams, unpack
 from cip.temporary import TemporaryFile, TemporarySpace
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
@@ -113,19 +106,22 @@ class Streaming(unittest.TestCase):
         with self.assertRaisesRegex(InvalidDocumentError, "[Mm]emory usage limit"):
             _read(huge, Compression.XZ, 1 << 20)
 
-    def test_streams_that_bring_nothing_end(self) -> None:
+    def test_streams_that_bring_nothing_or_little_end(self) -> None:
         """Each costs time, and a file of an archive may consist of billions of them."""
-        for compression, nothing in (
-            (Compression.GZIP, gzip.compress(b"")),
-            (Compression.BZIP2, bz2.compress(b"")),
-            (Compression.XZ, lzma.compress(b"")),
+        for compression, pack in (
+            (Compression.GZIP, gzip.compress),
+            (Compression.BZIP2, bz2.compress),
+            (Compression.XZ, lzma.compress),
         ):
             with self.subTest(compression):
-                packed = (nothing * EMPTY_LIMIT + PACKED[compression]) * 2
+                packed = (pack(b"") * SHORT_LIMIT + PACKED[compression]) * 2
                 self.assertEqual(_read(packed, compression, 1 << 20), CONTENT * 2)
-                with self.assertRaisesRegex(InvalidDocumentError, "streams in a row without content") as caught:
-                    _read(nothing * (EMPTY_LIMIT + 1), compression, 1 << 20)
-                self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
+                long = pack(bytes(SHORT)) * (2 * SHORT_LIMIT)
+                self.assertEqual(_read(long, compression, 1 << 20), bytes(SHORT) * (2 * SHORT_LIMIT))
+                for little in (b"", bytes(SHORT // 2)):
+                    with self.assertRaisesRegex(InvalidDocumentError, "streams of fewer than 64 bytes") as caught:
+                        _read(pack(little) * (2 * SHORT_LIMIT + 2), compression, 1 << 20)
+                    self.assertIs(caught.exception.code, ErrorCode.LIMIT_EXCEEDED)
 
     def test_an_empty_buffer_is_no_reason_to_unpack_everything(self) -> None:
         reader = DecompressingReader(BytesReader(PACKED[Compression.GZIP]), Compression.GZIP, "file")
