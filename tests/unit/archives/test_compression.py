@@ -14,7 +14,15 @@ from unittest import mock
 from cip.content import BytesReader, timed
 from cip.errors import CipError, ErrorCode, InvalidDocumentError, MissingDependencyError, SourceError
 from cip.programs import GpgvResult, ProgramResult
-from cip.sources.archives.compression import Compression, DecompressingReader, detect_compression, streams, unpack
+from cip.sources.archives.compression import (
+    SHORT,
+    SHORT_LIMIT,
+    Compression,
+    DecompressingReader,
+    detect_compression,
+    streams,
+    unpack,
+)
 from cip.temporary import TemporaryFile, TemporarySpace
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
