@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .model.convert import encode_config as encode_config
     from .model.convert import encode_inner_config as encode_inner_config
     from .model.convert import with_stored_layers as with_stored_layers
+    from .model.localreference import local_scope_fault as local_scope_fault
     from .model.localreference import parse_local_reference as parse_local_reference
     from .model.referrers import SUBJECT_KEY as SUBJECT_KEY
     from .model.referrers import VERIFIED_KEY as VERIFIED_KEY
@@ -180,6 +181,7 @@ class Offer:
 
 OFFERS = (
     Offer("model.localreference", "archives, daemons and local storages", _transport, "parse_local_reference"),
+    Offer("model.localreference", "scopes of archives, daemons and local storages", _dependency, "local_scope_fault"),
     Offer("wire.spooled", "blobs of unknown size", _transport, "send_unsized"),
     Offer("sources.archives.spool", "temporary files", _transport, "open_spools"),
     Offer("sources.archives.archive", "oci-archive:", _transport, "open_oci_archive"),

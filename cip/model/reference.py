@@ -4,6 +4,7 @@
 The grammar is that of registry.md 1 and images.md 2. All classes are ASCII, all matches are whole-string.
 """
 
+import posixpath
 import re
 from enum import StrEnum
 from typing import NamedTuple
@@ -182,6 +183,13 @@ def unmatched_scope(scope: str) -> str:
         return error.why
     namespace = host == DEFAULT_DOMAIN and parsed.tag is None and parsed.digest is None
     return "" if namespace or str(parsed) == scope else f"expected {parsed}, as the name is written out"
+
+
+def path_fault(scope: str) -> str:
+    """What is wrong with a path as the scope of a policy, empty when nothing is."""
+    if scope == "/" or not scope.startswith("/") or scope.startswith("//") or posixpath.normpath(scope) != scope:
+        return "expected an absolute path other than /, without //, . and .. and without a slash at the end"
+    return ""
 
 
 def _is_domain(head: str) -> bool:

@@ -9,17 +9,15 @@ A requirement accepts by saying what it accepted and refuses by raising PolicyRe
 Those that verify signatures live in rooms (`signed`, `openpgp`, `sigstore`), imported only when a policy names them.
 """
 
-import posixpath
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .. import rooms
 from ..errors import ConfigurationError, ErrorCode, PolicyRejectedError, UnsupportedError, quote
-from ..model.descriptor import Digest, digest_of, is_digest
+from ..model.descriptor import Digest, digest_of
 from ..model.jsontree import JsonNode, parse_json, refuse_surrogates
-from ..model.reference import ImageIdentity, unmatched_scope
+from ..model.reference import UNSUPPORTED_TRANSPORTS, ImageIdentity, Transport, path_fault, unmatched_scope
 from ..settings import PolicySource
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 POLICY_LIMIT = 4 * 1024 * 1024  # bytes (signatures.md 10.5)
 BUILT_IN = "--insecure-policy"
 _KINDS = ("insecureAcceptAnything", "reject", "signedBaseLayer", "signedBy", "sigstoreSigned")
-_SCOPELESS = frozenset({"", "ostree"})  # known, and their scopes not looked at
-_ATOMIC = r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?"
 
 
 def _never_looked_for() -> "Sequence[RawSignature]":
@@ -208,7 +204,10 @@ def unmatched_scopes(policy: Policy) -> Iterator[str]:
 
 
 def _parse_scope(transport: str, scope: str, node: JsonNode, origin: PolicySource) -> Requirements:
-    fault = scope_fault(transport, scope)
+    try:
+        fault = scope_fault(transport, scope)
+    except UnsupportedError as error:  # whatever it asks for: nothing of this copy opens an image there
+        return (Absent("scope", str(error)),)
     if fault:
         node.fail(fault)
     return _parse_requirements(node, origin)
@@ -254,9 +253,15 @@ def _invalid(where: str, why: str) -> ConfigurationError:
 
 
 def scope_fault(transport: str, scope: str) -> str:
-    """What is wrong with `scope`, empty when nothing is: never for the empty one, for `docker`, unknown transports."""
-    check = _CHECKS.get(transport)
-    return check(scope) if check and scope else ""
+    """What is wrong with `scope`, empty when nothing is: never for the empty one, for `docker`, unknown transports.
+
+    Raises UnsupportedError for a transport that a copy without archives and local storages cannot read.
+    """
+    if not scope or transport == Transport.DOCKER:
+        return ""
+    if transport in (Transport.DIR, Transport.OCI):
+        return path_fault(scope)
+    return rooms.local_scope_fault(transport, scope)
 
 
 def scope_remark(transport: str, scope: str) -> str:
@@ -264,57 +269,6 @@ def scope_remark(transport: str, scope: str) -> str:
 
     Of the transports that are known, only the scopes of `docker` can be written so.
     """
-    if transport == "docker":
+    if transport == Transport.DOCKER:
         return unmatched_scope(scope) if scope else ""
-    return "" if transport in _CHECKS or transport in _SCOPELESS else "no transport has this name"
-
-
-def _only_empty(scope: str) -> str:
-    return "expected only the empty scope for this transport"
-
-
-def _path(scope: str) -> str:
-    if scope == "/" or not scope.startswith("/") or scope.startswith("//") or posixpath.normpath(scope) != scope:
-        return "expected an absolute path other than /, without //, . and .. and without a slash at the end"
-    return ""
-
-
-def _daemon(scope: str) -> str:
-    return "expected a name, found a digest" if is_digest(scope) else ""
-
-
-def _atomic(scope: str) -> str:
-    return "" if re.fullmatch(_ATOMIC, scope) else "expected at most host/namespace/stream:tag"
-
-
-def _storage(scope: str) -> str:
-    """`[graphroot]` or `[driver@graphroot]`, then at most a name, a digest or id, and an id."""
-    location, bracket, image = scope[1:].partition("]")
-    if not scope.startswith("[") or not bracket:
-        return "expected [graphroot] or [driver@graphroot] in front"
-    driver, at, root = location.partition("@")
-    if not (driver and root.startswith("/") if at else location.startswith("/")):
-        return "expected an absolute graph root, with a driver and @ or nothing before it"
-    parts = image.split("@", 2)
-    if len(parts) == 2 and not (_is_image_id(parts[1]) or is_digest(parts[1])):
-        return "expected a digest or an image id behind @"
-    if len(parts) == 3 and not (is_digest(parts[1]) and _is_image_id(parts[2])):
-        return "expected a digest and an image id behind @"
-    return ""
-
-
-def _is_image_id(text: str) -> bool:
-    return is_digest(f"sha256:{text}")
-
-
-_CHECKS: Mapping[str, Callable[[str], str]] = {
-    "atomic": _atomic,
-    "docker-daemon": _daemon,
-    "docker-archive": _only_empty,
-    "tarball": _only_empty,
-    "dir": _path,
-    "sif": _path,
-    "oci": _path,
-    "oci-archive": _path,
-    "containers-storage": _storage,
-}
+    return "" if transport in ("", *Transport, *UNSUPPORTED_TRANSPORTS) else "no transport has this name"

@@ -7,9 +7,18 @@ import subprocess
 import sys
 import unittest
 from typing import Any
+from unittest import mock
 
-from cip.errors import ConfigurationError, ErrorCode
-from cip.trust.policy import POLICY_LIMIT, InsecureAcceptAnything, Reject, accept_anything_policy, parse_policy
+from cip.errors import ConfigurationError, ErrorCode, PolicyRejectedError, UnsupportedError
+from cip.model.reference import Transport, nameless_identity
+from cip.trust.policy import (
+    POLICY_LIMIT,
+    InsecureAcceptAnything,
+    Reject,
+    UnverifiedImage,
+    accept_anything_policy,
+    parse_policy,
+)
 from tests.support.roomed import needs_rooms
 
 ACCEPT = '{"type":"insecureAcceptAnything"}'
@@ -171,6 +180,7 @@ class ScopeTest(PolicyCase):
     def policy(self, transport: str, scope: str) -> str:
         return json.dumps({"default": [{"type": "reject"}], "transports": {transport: {scope: [{"type": "reject"}]}}})
 
+    @needs_rooms("archives")
     def test_valid_scopes(self) -> None:
         digest = f"sha256:{self.HEX}"
         paths = ("/a", "/a/b", "/a:tag", "/a b", "/...")
@@ -199,6 +209,7 @@ class ScopeTest(PolicyCase):
                 with self.subTest(transport, scope=scope):
                     parse(self.policy(transport, scope))
 
+    @needs_rooms("archives")
     def test_invalid_scopes(self) -> None:
         digest = f"sha256:{self.HEX}"
         paths = ("/", "!", "/a/", "a", "/a/../b", "/a/./b", "//a", "/a//b", "/..", "/.", "//")
@@ -236,6 +247,21 @@ class ScopeTest(PolicyCase):
                         r"transports.*: expected [^ ]+ .*(transport|\.\.|digest|stream|front|graph|id)",
                         self.policy(transport, scope),
                     )
+
+    def test_paths_are_scopes_in_every_copy(self) -> None:
+        for transport in ("dir", "oci"):
+            parse(self.policy(transport, "/a/b"))
+            self.refuse("expected an absolute path", self.policy(transport, "/a/"))
+
+    def test_a_scope_that_this_copy_cannot_read_refuses_what_lies_in_it(self) -> None:
+        why = UnsupportedError("not part of this copy", code=ErrorCode.DEPENDENCY_MISSING)
+        with mock.patch("cip.rooms.local_scope_fault", create=True, side_effect=why):
+            policy = parse(f'{{"default":[{ACCEPT}],"transports":{{"oci-archive":{{"":[{ACCEPT}],"/a":[{ACCEPT}]}}}}}}')
+        scopes = policy.transports["oci-archive"]
+        self.assertIsInstance(scopes[""][0], InsecureAcceptAnything)
+        (only,) = scopes["/a"]
+        with self.assertRaisesRegex(PolicyRejectedError, "not part of this copy"):
+            only.check(UnverifiedImage(nameless_identity(Transport.OCI_ARCHIVE), b""), None, [])
 
 
 if __name__ == "__main__":
