@@ -29,7 +29,7 @@ from .model import mediatype
 from .model.descriptor import Descriptor, Digest, Platform
 from .model.jsontree import parse_json
 from .model.manifest import Manifest
-from .sources.base import BlobAccess, ImageSource, OpenBlob
+from .sources.base import BlobAccess, ImageSource
 
 if TYPE_CHECKING:
     from .model.convert import Converted
@@ -52,11 +52,12 @@ class Image:
     def __init__(
         self, reference: str, source: ImageSource, accepted: "AcceptedManifest", events: Events, wanted: WantedPlatforms
     ) -> None:
-        """`wanted` are the platforms asked for, none for one named by its digest; ImageConfig compares them."""
+        """`wanted` are the platforms asked for, most wanted first; none for an image that is named by its digest."""
         self.reference = reference
         self.source = source  # for what copies an image as it is; nothing read from it is checked
         self.accepted = accepted
         self._events = events
+        self._wanted = wanted
         self._listed: ImageReferrers | None = None  # what refers to the image, once the parent has asked
         self._early: ReadAhead | None = None
         self.prepare_blobs: Callable[[], object] = tuple
@@ -66,7 +67,8 @@ class Image:
         self._in_oci_form: Converted | None = None  # of a Docker manifest, once it was asked for
         self._lock = threading.Lock()
         manifest = accepted.manifest
-        self._config = ImageConfig(reference, manifest, source.open_blob, wanted, events)
+        self._config: bytes | None = None  # as stored, once it was read
+        self._where = f"{reference}: config"
         self._layers = tuple(source.stored_layers(manifest.layers))
         blobs = (manifest.config, *manifest.layers, *self._layers)
         self._blobs = {descriptor.digest: descriptor for descriptor in reversed(blobs)}
@@ -91,24 +93,54 @@ class Image:
         if [layer.digest for layer in self._layers] == [layer.digest for layer in accepted.manifest.layers]:
             return self.manifest
         return rooms.with_stored_layers(
-            accepted.manifest, accepted.data, self._layers, self._config.stored, self.reference
+            accepted.manifest, accepted.data, self._layers, self.stored_config, self.reference
         )
 
     def config(self) -> bytes:
-        """The config as stored, at most MANIFEST_LIMIT bytes.
+        """The config as stored, at most MANIFEST_LIMIT bytes (images.md 7.3).
 
-        Raises UnsupportedError for an artifact, whose config is none, and what `manifest` raises.
+        Raises UnsupportedError for an artifact, whose config is none, and what `stored_config` raises.
         """
-        return self._config.of_image()
+        manifest = self.accepted.manifest
+        if manifest.media_type == mediatype.OCI_MANIFEST and manifest.config.media_type != mediatype.OCI_CONFIG:
+            kind = manifest.artifact_type or manifest.config.media_type
+            why = f"{self._where}: expected an image, found an artifact of type {quote(kind)}"
+            raise UnsupportedError(why, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
+        return self.stored_config()
+
+    def stored_config(self) -> bytes:
+        """The config, verified and kept. Two threads that ask at once may both fetch it; one copy stays.
+
+        One that states another platform than those asked for is told of then. Raises SourceError,
+        ContentMismatchError, InvalidDocumentError (limit-exceeded).
+        """
+        if self._config is None:
+            descriptor = self.accepted.manifest.config
+            with failing(Phase.CONFIG), closing(self.source.open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
+                data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where)
+            with self._lock:
+                first, self._config = self._config is None, self._config or data
+            found = self._other_platform(data) if first else None
+            if found is not None:
+                wanted = self._wanted()[0]
+                log.warning("%s: an image for %s was asked for, its config says %s", self.reference, wanted, found)
+                self._events.emit("platform", image=self.reference, wanted=str(wanted), found=found)
+        return self._config
 
     def require_platform(self) -> None:
-        """Return unless the image is for another platform than those asked for. Raises as ImageConfig's."""
-        self._config.require_platform()
+        """Return unless the config says that the image is for none of the wanted platforms. Reads the config.
+
+        Raises NotFoundError (platform-not-found), and what `stored_config` raises.
+        """
+        found = self._other_platform(self.stored_config()) if self._has_config() else None
+        if found is not None:
+            why = f"{self._where}: expected an image for {self._wanted()[0]}, found one for {found}"
+            raise NotFoundError(why, code=ErrorCode.PLATFORM_NOT_FOUND, phase=Phase.CONFIG)
 
     @property
     def kept(self) -> int:
         """Bytes of memory that it takes for as long as it is open, about, with its config, as it is and as served."""
-        accepted, config = self.accepted, self.accepted.manifest.config.size * self._config.is_image()
+        accepted, config = self.accepted, self.accepted.manifest.config.size * self._has_config()
         # of the manifest's text what was read of it takes two to three times as much
         return 2 * (len(accepted.data) + config) + self.source.kept + (self._listed.kept if self._listed else 0)
 
@@ -141,9 +173,9 @@ class Image:
         listed = self._listed if digest not in self._blobs else None
         timer = start_timer(self.blob_seconds or math.inf, "--deadline")
         try:
-            is_config = descriptor == self.accepted.manifest.config and self._config.is_image()
+            is_config = descriptor == self.accepted.manifest.config and self._has_config()
             if is_config and access is BlobAccess.VERIFIED:
-                reader: BlobReader = BytesReader(self._config.stored())  # small, and looked at before it is passed on
+                reader: BlobReader = BytesReader(self.stored_config())  # small, and looked at before it is passed on
             else:
                 ahead = self._read_ahead() if self.ahead[0] and listed is None else None
                 with timed(timer):
@@ -178,11 +210,29 @@ class Image:
                 self._early = rooms.ReadAhead(self.source.open_blob, self._layers, *self.ahead, guess=self.wants_all)
             return self._early
 
+    def _has_config(self) -> bool:
+        """Whether the config is that of an image, of a size that is read into memory."""
+        kinds = (mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG)
+        manifest = self.accepted.manifest
+        image = manifest.media_type == mediatype.DOCKER_MANIFEST or manifest.config.media_type in kinds
+        return image and manifest.config.size <= MANIFEST_LIMIT
+
+    def _other_platform(self, config: bytes) -> str | None:
+        """The platform that the config states, when it is not a wanted one; one that cannot be read states nothing."""
+        try:
+            from .model.platform import contradiction
+
+            wanted = self._wanted() if self._has_config() else ()
+            found = contradiction(parse_json(config, self._where), wanted) if wanted else None
+            return None if found is None else redacted(str(found))
+        except InvalidDocumentError:
+            return None
+
     def _converted(self) -> "Converted | None":
         """A Docker manifest in OCI form, with the config that it names then, which the source does not have."""
         manifest = self.accepted.manifest
         if self._in_oci_form is None and manifest.media_type == mediatype.DOCKER_MANIFEST:
-            self._in_oci_form = rooms.convert_manifest(manifest, self._config.stored(), self.reference)
+            self._in_oci_form = rooms.convert_manifest(manifest, self.stored_config(), self.reference)
         return self._in_oci_form
 
 
@@ -198,80 +248,3 @@ class AcceptedManifest(NamedTuple):
     index_digest: Digest | None
     entry: Digest | None = None
     signed_by: frozenset[str] = frozenset()  # digests of referrers whose bundles the policy took for signatures
-
-
-class ImageConfig:
-    """Safe to use from several threads. `wanted` are the platforms that were asked for, most wanted first; none is any.
-
-    An image whose config states another one is told of once, when the config is read.
-    """
-
-    def __init__(
-        self, reference: str, manifest: Manifest, open_blob: OpenBlob, wanted: WantedPlatforms, events: Events
-    ) -> None:
-        self._reference = reference
-        self._where = f"{reference}: config"
-        self._manifest = manifest
-        self._open_blob = open_blob
-        self._wanted = wanted
-        self._events = events
-        self._stored: bytes | None = None
-        self._lock = threading.Lock()
-
-    def is_image(self) -> bool:
-        """Whether it is the config of an image, of a size that is read into memory."""
-        kinds = (mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG)
-        image = self._manifest.media_type == mediatype.DOCKER_MANIFEST or self._manifest.config.media_type in kinds
-        return image and self._manifest.config.size <= MANIFEST_LIMIT
-
-    def stored(self) -> bytes:
-        """The config as stored, verified and kept. Two threads that ask at once may both fetch it; one copy stays.
-
-        Raises SourceError, ContentMismatchError, InvalidDocumentError (limit-exceeded).
-        """
-        if self._stored is None:
-            descriptor = self._manifest.config
-            with failing(Phase.CONFIG), closing(self._open_blob(descriptor, BlobAccess.VERIFIED)) as reader:
-                data = read_blob(reader, descriptor, MANIFEST_LIMIT, self._where)
-            with self._lock:
-                first, self._stored = self._stored is None, self._stored or data
-            if first:
-                self._tell_platform(data)
-        return self._stored
-
-    def require_platform(self) -> None:
-        """Return unless the config says that the image is for none of the wanted platforms. Reads the config.
-
-        Raises NotFoundError (platform-not-found), and what `stored` raises.
-        """
-        found = self._other_platform(self.stored()) if self.is_image() else None
-        if found is not None:
-            why = f"{self._where}: expected an image for {self._wanted()[0]}, found one for {found}"
-            raise NotFoundError(why, code=ErrorCode.PLATFORM_NOT_FOUND, phase=Phase.CONFIG)
-
-    def of_image(self) -> bytes:
-        """As `stored`, of something that is an image (images.md 7.3). Raises UnsupportedError for an artifact."""
-        manifest = self._manifest
-        if manifest.media_type == mediatype.OCI_MANIFEST and manifest.config.media_type != mediatype.OCI_CONFIG:
-            kind = manifest.artifact_type or manifest.config.media_type
-            why = f"{self._where}: expected an image, found an artifact of type {quote(kind)}"
-            raise UnsupportedError(why, code=ErrorCode.MEDIA_TYPE_UNSUPPORTED)
-        return self.stored()
-
-    def _tell_platform(self, config: bytes) -> None:
-        found = self._other_platform(config) if self.is_image() else None
-        if found is not None:
-            wanted = self._wanted()[0]
-            log.warning("%s: an image for %s was asked for, its config says %s", self._reference, wanted, found)
-            self._events.emit("platform", image=self._reference, wanted=str(wanted), found=found)
-
-    def _other_platform(self, config: bytes) -> str | None:
-        """The platform that the config states, when it is not a wanted one; one that cannot be read states nothing."""
-        try:
-            from .model.platform import contradiction
-
-            wanted = self._wanted()
-            found = contradiction(parse_json(config, self._where), wanted) if wanted else None
-            return None if found is None else redacted(str(found))
-        except InvalidDocumentError:
-            return None

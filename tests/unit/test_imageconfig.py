@@ -9,12 +9,12 @@ from cip import log
 from cip.content import MANIFEST_LIMIT, BlobReader, BytesReader
 from cip.errors import ContentMismatchError, ErrorCode, NotFoundError, Phase, UnsupportedError, redact_with
 from cip.events import Events
-from cip.image import ImageConfig
+from cip.image import AcceptedManifest, Image
 from cip.model import mediatype
 from cip.model.descriptor import Descriptor, Platform
 from cip.model.manifest import Manifest
 from cip.net.redaction import Secrets
-from cip.sources.base import BlobAccess
+from cip.sources.base import BlobAccess, ImageSource
 from tests.support import images
 
 AMD64, ARM64 = Platform("amd64", "linux", ""), Platform("arm64", "linux", "")
@@ -32,29 +32,31 @@ class ImageConfigTest(unittest.TestCase):
         kind: str = mediatype.OCI_CONFIG,
         wanted: tuple[Platform, ...] = (AMD64,),
         size: int | None = None,
-    ) -> ImageConfig:
+    ) -> Image:
         described = images.describe(data, kind)
         described = described if size is None else described._replace(size=size)
         manifest = Manifest(mediatype.OCI_MANIFEST, described, (), "")
 
-        def open_blob(descriptor: Descriptor, access: BlobAccess) -> BlobReader:
+        def open_blob(source: ImageSource, descriptor: Descriptor, access: BlobAccess) -> BlobReader:
             self.opened += 1
             return BytesReader(data)
 
-        return ImageConfig("oci:x", manifest, open_blob, lambda: wanted, Events(self.tell, lambda reader, *_: reader))
+        source = type("Source", (ImageSource,), {"open_blob": open_blob})()
+        accepted = AcceptedManifest(manifest, b"", described.digest, None)
+        return Image("oci:x", source, accepted, Events(self.tell, lambda reader, *_: reader), lambda: wanted)
 
     def tell(self, event: str, **members: object) -> None:
         self.told.append({"event": event, **members})
 
     def test_it_is_read_once(self) -> None:
         config = self.config()
-        self.assertEqual([config.stored(), config.of_image(), config.stored()], [images.CONFIG_C] * 3)
+        self.assertEqual([config.stored_config(), config.config(), config.stored_config()], [images.CONFIG_C] * 3)
         self.assertEqual((self.opened, self.told, self.warnings.called), (1, [], False))
 
     def test_another_platform_is_told_once(self) -> None:
         config = self.config(wanted=(ARM64, AMD64._replace(os="plan9")))
         for _ in range(3):
-            config.stored()
+            config.stored_config()
         event = {"event": "platform", "image": "oci:x", "wanted": "linux/arm64", "found": "linux/amd64"}
         self.assertEqual((self.told, self.warnings.call_count), ([event], 1))
         expected = "expected an image for linux/arm64, found one for linux/amd64"
@@ -89,22 +91,25 @@ class ImageConfigTest(unittest.TestCase):
             with self.subTest(data=data, kind=kind):
                 config = self.config(data, kind)
                 config.require_platform()
-                self.assertEqual(config.stored(), data)
+                self.assertEqual(config.stored_config(), data)
                 self.assertEqual((self.told, self.warnings.called), ([], False))
 
     def test_only_the_config_of_an_image_is_read_into_memory(self) -> None:
-        self.assertTrue(self.config().is_image())
-        self.assertTrue(self.config(kind=mediatype.DOCKER_CONFIG).is_image())
-        self.assertFalse(self.config(kind="application/vnd.example").is_image())
-        self.assertFalse(self.config(size=MANIFEST_LIMIT + 1).is_image())
+        for image, read in (
+            (self.config(), True),
+            (self.config(kind=mediatype.DOCKER_CONFIG), True),
+            (self.config(kind="application/vnd.example"), False),
+            (self.config(size=MANIFEST_LIMIT + 1), False),
+        ):
+            self.assertEqual(image.kept > 0, read)
         with self.assertRaisesRegex(UnsupportedError, "expected an image, found an artifact of type"):
-            self.config(kind="application/vnd.example").of_image()
+            self.config(kind="application/vnd.example").config()
 
     def test_wrong_bytes_are_told_as_those_of_the_config(self) -> None:
         config = self.config(size=len(images.CONFIG_C) - 1)
         for _ in range(2):  # and nothing wrong is kept
             with self.assertRaises(ContentMismatchError) as caught:
-                config.stored()
+                config.stored_config()
             self.assertIs(caught.exception.phase, Phase.CONFIG)
 
 
