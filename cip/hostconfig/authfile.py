@@ -7,19 +7,17 @@ content of a file nor the output of a helper is ever quoted.
 """
 
 import base64
-import os
 import re
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import log, rooms
-from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote_own, system_reason
+from ..errors import AuthenticationError, ConfigurationError, ErrorCode, InvalidInputError, quote_own
 from ..model.jsontree import JsonNode, parse_json
 from ..model.reference import unmatched_scope
 from ..settings import HELPER_PREFIX, Credentials, Settings
-from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present
+from .paths import AUTH_FILE_LIMIT, AuthFile, ConfigurationFile, auth_files, read_descriptor, read_if_present, readable
 from .registriesconf import FILE_HELPER, RegistriesConfig
 from .registriesfile import require_helper_name
 
@@ -88,12 +86,8 @@ class DescriptorFiles:
         descriptor = int(match[1])
         with self._lock:
             if descriptor not in self._contents:
-                try:
-                    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                        raise ConfigurationError(path, "expected a file, found a directory")
+                with readable(path):
                     self._contents[descriptor] = read_descriptor(descriptor, path, AUTH_FILE_LIMIT)
-                except OSError as error:
-                    raise ConfigurationError(path, f"cannot be read: {system_reason(error)}") from error
             return self._contents[descriptor]
 
 

@@ -11,7 +11,8 @@ import os
 import stat
 import time
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from ..content import require_time
@@ -83,21 +84,14 @@ def read_if_present(path: str, limit: int = CONFIGURATION_LIMIT, *, code: ErrorC
     """
     if not require_time() and os.path.exists(path) and not os.path.isfile(path):
         raise ConfigurationError(path, "expected a regular file", code=code)
-    try:
+    with readable(path, code), suppress(FileNotFoundError):
         # not blocking: opening a pipe that nobody writes to would never return
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        raise ConfigurationError(path, _why(error), code=code) from error
-    try:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise ConfigurationError(path, "expected a file, found a directory", code=code)
-        return read_descriptor(descriptor, path, limit, code=code)
-    except OSError as error:
-        raise ConfigurationError(path, _why(error), code=code) from error
-    finally:
-        os.close(descriptor)
+        try:
+            return read_descriptor(descriptor, path, limit, code=code)
+        finally:
+            os.close(descriptor)
+    return None
 
 
 def read_descriptor(descriptor: int, path: str, limit: int, *, code: ErrorCode | None = None) -> bytes:
@@ -105,7 +99,10 @@ def read_descriptor(descriptor: int, path: str, limit: int, *, code: ErrorCode |
 
     Raises ConfigurationError, also for a pipe that has no end within READ_WAIT seconds, SourceError (timeout), OSError.
     """
-    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise ConfigurationError(path, "expected a file, found a directory", code=code)
+    regular = stat.S_ISREG(mode)
     data = bytearray()
     deadline = time.monotonic() + min(READ_WAIT, require_time())  # of regular files there may be any number
     while len(data) <= limit:
@@ -128,29 +125,29 @@ def _read_pipe(descriptor: int, size: int, deadline: float) -> bytes | None:
     blocking = os.get_blocking(descriptor)  # a shared one stays as it is: the other side may rely on it
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    while True:
-        if not blocking:
-            with suppress(BlockingIOError):
-                return os.read(descriptor, size)  # at once the end when nobody writes, which poll would never tell
-        if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-            return None
-        if blocking:
-            return os.read(descriptor, size)
+    ready = not blocking
+    while ready or poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+        with suppress(BlockingIOError):
+            return os.read(descriptor, size)  # at once the end when nobody writes, which poll would never tell
+        ready = False
+    return None
 
 
 def is_present(path: str, *, code: ErrorCode | None = None) -> bool:
     """Whether something is there. Raises ConfigurationError (with `code`) when that cannot be told."""
-    try:
+    with readable(path, code), suppress(FileNotFoundError):
         os.stat(path)
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(path, _why(error), code=code) from error
-    return True
+        return True
+    return False
 
 
-def _why(error: OSError | ValueError) -> str:
-    return f"cannot be read: {system_reason(error)}"
+@contextmanager
+def readable(path: str, code: ErrorCode | None = None) -> Iterator[None]:
+    """Make a ConfigurationError (with `code`) of what the system refuses about `path`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise ConfigurationError(path, f"cannot be read: {system_reason(error)}", code=code) from error
 
 
 # --- places ---
@@ -278,18 +275,10 @@ def list_directory(directory: str, suffix: str) -> list[str]:
 
     Nothing for a directory that does not exist. Raises ConfigurationError.
     """
-    try:
-        with os.scandir(directory) as entries:
-            found = [
-                entry.name
-                for entry in entries
-                if entry.name.endswith(suffix) and not entry.is_dir(follow_symlinks=False)
-            ]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ConfigurationError(directory, _why(error)) from error
-    return sorted(found, key=os.fsencode)
+    with readable(directory), suppress(FileNotFoundError), os.scandir(directory) as entries:
+        named = (entry for entry in entries if entry.name.endswith(suffix))
+        return sorted((entry.name for entry in named if not entry.is_dir(follow_symlinks=False)), key=os.fsencode)
+    return []
 
 
 def auth_files(settings: Settings) -> tuple[tuple[AuthFile, ...], tuple[str, ...]]:
