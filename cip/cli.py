@@ -11,10 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
+from functools import cache, partial
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
-from .content import timed, undo_on_error
+from .content import undo_on_error
 from .errors import CipError, ErrorCode, UsageError, redact_with, system_reason
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, Settings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .report.records import Records
     from .trust.policy import Policy
 
-T = TypeVar("T")
 EXIT_SERVED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -241,8 +241,8 @@ def _core(
     hold_signals()  # before the first thread
     threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
-    policy = _beforehand(lambda: _load_policy(settings)) if asked else None
-    early = _beforehand(lambda: rooms.dial_early(invocation.reference, settings)) if policy is not None else None
+    load_policy = cache(partial(_load_policy, settings))
+    early = rooms.dial_early(invocation.reference, settings, load_policy) if asked else None
     if early is not None:
         stack.callback(early.close)
     from .events import NO_EVENTS
@@ -259,14 +259,15 @@ def _core(
     sources = SourceOpener(settings, events, programs)
     redact_with(sources.secrets.redact)
     if early is not None:
-        _beforehand(lambda: sources.expect(early))
+        with early.beforehand():
+            sources.expect(early)
     from .opening import ImageOpener
     from .trust.evaluation import no_audit
     from .trust.policy import TrustTools
 
     tools = TrustTools(_read_key_file, programs.verify, time.time)
     audit = no_audit if records is None else records.audit
-    opener = ImageOpener(settings, sources, tools, lambda: policy or _load_policy(settings), events=events, audit=audit)
+    opener = ImageOpener(settings, sources, tools, load_policy, events=events, audit=audit)
     stack.callback(opener.close)
 
     if confinement is not None:
@@ -279,16 +280,6 @@ def _core(
         log.tell_dropped()
 
     return opener, confinement, last_words
-
-
-def _beforehand(step: Callable[[], T]) -> T | None:
-    """What `step` brings before anybody asks for it; None where whoever asks will be told why there is none."""
-    try:
-        with timed(lambda: 0.0):  # files are read; what comes through a pipe is not even opened
-            return step()
-    except CipError as error:
-        log.debug("no early connection: %s", error)
-        return None
 
 
 def _open_records(invocation: Invocation) -> Records | None:
