@@ -13,7 +13,7 @@ from .descriptor import MANIFEST_LIMIT, Descriptor, Platform, read_descriptor
 from .jsontree import JsonNode, parse_json
 
 LAYER_LIMIT = 10_000  # layers of a manifest
-ENTRY_LIMIT = 10_000  # entries of an index
+ENTRY_LIMIT = 10_000  # entries of an index, be it that of a layout (decisions.md section 9)
 
 # The members that tell the formats apart, and the ones each format has (images.md 5.3).
 _TELLING = ("config", "fsLayers", "history", "layers", "manifests")
@@ -76,7 +76,7 @@ def read_manifest(root: JsonNode, announced: str) -> Manifest | Index:
     media_type = _media_type(root, announced)
     _require_unambiguous(root, media_type)
     if media_type in mediatype.INDEXES:
-        return Index(media_type, tuple(read_entry(node) for node in _bounded(root["manifests"], ENTRY_LIMIT)))
+        return Index(media_type, tuple(read_entry(node) for node in bounded(root["manifests"], ENTRY_LIMIT)))
     return _read_manifest(root, media_type)
 
 
@@ -131,7 +131,7 @@ def _require_unambiguous(root: JsonNode, media_type: str) -> None:
 
 
 def _read_manifest(root: JsonNode, media_type: str) -> Manifest:
-    nodes = _bounded(root["layers"], LAYER_LIMIT)
+    nodes = bounded(root["layers"], LAYER_LIMIT)
     layers = tuple(read_descriptor(node) for node in nodes)
     if media_type == mediatype.DOCKER_MANIFEST:
         for node, layer in zip(nodes, layers, strict=True):
@@ -152,9 +152,9 @@ def read_entry(node: JsonNode) -> IndexEntry:
     )
 
 
-def _bounded(array: JsonNode, limit: int) -> list[JsonNode]:
-    """The elements of `array`, at most `limit`."""
-    nodes = list(array.items())
+def bounded(array: JsonNode, limit: int) -> tuple[JsonNode, ...]:
+    """The elements of `array`, at most `limit`. Raises InvalidDocumentError (limit-exceeded)."""
+    nodes = tuple(array.items())
     if len(nodes) > limit:
         why = f"expected at most {limit} elements, found {len(nodes)}"
         raise InvalidDocumentError(array.where, why, code=ErrorCode.LIMIT_EXCEEDED)

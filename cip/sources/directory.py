@@ -67,8 +67,7 @@ class DirectorySource(ImageSource):
     def _read_manifest(self, name: str, missing: ErrorCode | None) -> RawManifest:
         what = f"{self._text}: {name}"
         with failing(Phase.MANIFEST), refused(what, missing):
-            descriptor = self._tree.open_file(name.encode())
-        return RawManifest(read_document(descriptor, what), "")
+            return RawManifest(read_document(self._tree.open_file(name.encode()), what), "")
 
     def _require_known_version(self) -> None:
         what = f"{self._text}: version"

@@ -13,7 +13,6 @@ from ..content import MANIFEST_LIMIT, read_blob, read_limited, undo_on_error
 from ..errors import (
     ErrorCode,
     ImageAbsentError,
-    InvalidDocumentError,
     InvalidReferenceError,
     NotFoundError,
     Phase,
@@ -26,7 +25,7 @@ from ..hostconfig.machine import host_platforms
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest, read_descriptor
 from ..model.jsontree import JsonNode, parse_json
-from ..model.manifest import Index, read_entry
+from ..model.manifest import ENTRY_LIMIT, Index, bounded, read_entry
 from ..model.platform import choose_instance, is_attestation
 from ..model.reference import ImageIdentity, ImageReference, Transport, path_identity
 from ..settings import PlatformOptions, Settings
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from .referring import ReferrerSource
 
 INDEX_NAME = "index.json"
-ENTRY_LIMIT = 10_000  # entries of index.json (decisions.md section 9)
 _ENTRY_KEYS = ("mediaType", "digest", "size", "annotations")
 _NAMES_SHOWN = 10
 _NAMEABLE = mediatype.MANIFESTS | mediatype.INDEXES  # entries of other types are not found by name
@@ -147,8 +145,7 @@ class LayoutDirectory:
         """As LayoutFiles has it."""
         what = f"{self._text}: {INDEX_NAME}"
         with refused(what):
-            descriptor = self._tree.open_file(INDEX_NAME.encode())
-        return read_document(descriptor, what)
+            return read_document(self._tree.open_file(INDEX_NAME.encode()), what)
 
     def open_blob(self, digest: Digest) -> FileBlob:
         """As LayoutFiles has it."""
@@ -157,7 +154,7 @@ class LayoutDirectory:
         with failing(digest=digest), refused(what, ErrorCode.BLOB_NOT_FOUND):
             shared = self._shared
             descriptor = shared.open_file(name) if shared is not None else self._tree.open_file(b"blobs/" + name)
-        return whole_file(descriptor, what)
+            return whole_file(descriptor, what)
 
     def close(self) -> None:
         """Release the directories."""
@@ -227,9 +224,7 @@ def entries_of(data: bytes, where: str) -> tuple[JsonNode, ...]:
     root = parse_json(data, where)
     root.require_exact_case(("manifests",))
     listed = root["manifests"]
-    entries = () if listed.is_null() else tuple(listed.items())
-    if len(entries) > ENTRY_LIMIT:
-        raise InvalidDocumentError(where, f"more than {ENTRY_LIMIT} manifests", code=ErrorCode.LIMIT_EXCEEDED)
+    entries = () if listed.is_null() else bounded(listed, ENTRY_LIMIT)
     for entry in entries:
         entry.require_exact_case(_ENTRY_KEYS)
     return entries

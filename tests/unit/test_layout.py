@@ -208,7 +208,7 @@ class Manifests(LayoutTestCase):
             ("no size", _with(good, size=None), "size: expected an integer, found null"),
             ("size as text", _with(good, size="398"), "size: expected an integer, found a string"),
             ("ambiguous entry", _with(good, Digest="x"), "ambiguous member 'Digest'"),
-            ("too many", images.compact({"manifests": [{}] * 10_001}), "more than 10000 manifests"),
+            ("too many", images.compact({"manifests": [{}] * 10_001}), "expected at most 10000 elements, found 10001"),
             ("too large", b" " * (MANIFEST_LIMIT + 1), "larger than 4194304 bytes"),
         ):
             with self.subTest(case), self.assertRaisesRegex(CipError, reason):

@@ -19,11 +19,12 @@ from cip.errors import CipError, ContentMismatchError, ErrorCode, InvalidDocumen
 from cip.fetch import layoutwriter
 from cip.fetch.layoutwriter import LAYOUT, LayoutWriter
 from cip.model.descriptor import Descriptor, Digest, digest_of
+from cip.model.manifest import ENTRY_LIMIT
 from cip.model.reference import Transport, parse_image_reference, path_identity
 from cip.partial.part import BLOCK
 from cip.settings import PlatformOptions
 from cip.sources.keptsignatures import read_layout_signatures
-from cip.sources.layout import ENTRY_LIMIT, LayoutFiles, LayoutSource
+from cip.sources.layout import LayoutFiles, LayoutSource
 from cip.sources.layoutreferrers import LayoutReferrers
 from tests.support import images
 from tests.support.leaks import LeakCheckedTestCase
