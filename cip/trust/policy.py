@@ -261,7 +261,7 @@ def scope_fault(transport: str, scope: str) -> str:
         return ""
     if transport in (Transport.DIR, Transport.OCI):
         return path_fault(scope)
-    return rooms.local_scope_fault(transport, scope)
+    return rooms.local_scope_fault(transport, scope) if transport in (*Transport, "atomic", "sif") else ""
 
 
 def scope_remark(transport: str, scope: str) -> str:
