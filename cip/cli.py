@@ -10,12 +10,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import log, rooms
-from .content import undo_on_error
+from .content import timed, undo_on_error
 from .errors import CipError, ErrorCode, UsageError, redact_with, system_reason
 from .options import Command, Invocation, parse_arguments
 from .settings import HostEnvironment, PolicySource, Settings
@@ -242,7 +242,11 @@ def _core(
     threading.stack_size(_STACK_SIZE)
     settings = invocation.settings
     load_policy = cache(partial(_load_policy, settings))
-    early = rooms.dial_early(invocation.reference, settings, load_policy) if asked else None
+    early = None
+    if asked:
+        # Files are read, but what comes through a pipe is not even opened; whoever asks later is told what failed.
+        with suppress(CipError), timed(lambda: 0.0):
+            early = rooms.dial_early(invocation.reference, settings, load_policy)
     if early is not None:
         stack.callback(early.close)
     from .events import NO_EVENTS
@@ -259,7 +263,7 @@ def _core(
     sources = SourceOpener(settings, events, programs)
     redact_with(sources.secrets.redact)
     if early is not None:
-        with early.beforehand():
+        with suppress(CipError), timed(lambda: 0.0):
             sources.expect(early)
     from .opening import ImageOpener
     from .trust.evaluation import no_audit

@@ -7,12 +7,11 @@ long to load as a round trip.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import log
-from .content import start_thread, timed, undo_on_error
+from .content import start_thread, undo_on_error
 from .errors import CipError
 from .hostconfig.proxyenv import choose_proxy, describe_way
 from .hostconfig.registriesconf import RegistriesConfig, load_registries
@@ -32,16 +31,9 @@ FAILED_SECONDS = 3.0  # for which the failure of a connection that was begun ear
 def dial_early(text: str, settings: Settings, load_policy: Callable[[], object]) -> "Early | None":
     """The places of a docker:// image, and a connection to the first one on its way; whoever calls this owes `close`.
 
-    None where local sources come first, and where reading the policy or the registries fails: whoever asks for the
-    image is told why. Nothing is dialled where that place may not be entered, or perhaps not by TLS.
+    None where local sources come first. Nothing is dialled where that place may not be entered, or perhaps not by TLS,
+    or where there is no policy. Raises CipError.
     """
-    found = None
-    with Early.beforehand():
-        found = _dial(text, settings, load_policy)
-    return found
-
-
-def _dial(text: str, settings: Settings, load_policy: Callable[[], object]) -> "Early | None":
     reference = parse_image_reference(text)
     named = reference.docker
     if reference.transport is not Transport.DOCKER or settings.offline or settings.local_sources or named is None:
@@ -69,16 +61,6 @@ class Early:
         connecting: "EarlySocket | None" = None,
     ) -> None:
         self.reference, self.registries, self.limits, self.connecting = reference, registries, limits, connecting
-
-    @staticmethod
-    @contextmanager
-    def beforehand() -> Iterator[None]:
-        """Do what nobody asked for yet; whoever asks for it will be told why it failed."""
-        try:
-            with timed(lambda: 0.0):  # files are read; what comes through a pipe is not even opened
-                yield
-        except CipError as error:
-            log.debug("no early connection: %s", error)
 
     def dial(self, network: "Network", route: "Route") -> None:
         """Open the connection that the first request on `route` will use; or make what it needs, where none may be."""
