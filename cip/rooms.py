@@ -173,7 +173,10 @@ def _dependency(what: str) -> UnsupportedError:
 
 
 class Offer:
-    """What a module of a room offers under `names`; where the room is absent, `what` it would have done is refused."""
+    """What a module of a room offers under `names`; where the room is absent, `what` it would have done is refused.
+
+    That is empty where the room's own words are refused before, and where something stands in for what is absent.
+    """
 
     def __init__(self, module: str, what: str, refuse: Callable[[str], CipError], *names: str) -> None:
         self.module, self.what, self.refuse, self.names = module, what, refuse, names
@@ -189,15 +192,15 @@ OFFERS = (
     Offer("sources.daemon", "docker-daemon:", _transport, "open_daemon"),
     Offer("sources.storage.source", "containers-storage:", _transport, "open_storage"),
     Offer("sources.tarball", "tarball:", _transport, "open_tarball"),
-    Offer("union", "--local-source", UsageError, "open_with_local_sources"),
+    Offer("union", "", UsageError, "open_with_local_sources"),
     Offer("model.convert", "a Docker manifest in OCI form", _dependency, "convert_manifest"),
     Offer("model.convert", "a manifest of other layers", _dependency, "compose_manifest", "with_stored_layers"),
     Offer("model.convert", "GetConfig and GetFullConfig", _dependency, "encode_config", "encode_inner_config"),
-    Offer("signatures", "signatures", _dependency, "with_signatures"),
+    Offer("signatures", "", _dependency, "with_signatures"),
     Offer("registry.signatures", "signatures", _dependency, "fetch_signatures", "locations_of_signatures"),
     Offer("sources.keptsignatures", "signatures", _dependency, "read_directory_signatures", "read_layout_signatures"),
     Offer("model.signature", "signatures", _dependency, "parse_signature_blob"),
-    Offer("hostconfig.registriesd", "registries.d", _dependency, "unread_registries_d"),
+    Offer("hostconfig.registriesd", "", _dependency, "unread_registries_d"),
     Offer("trust.signed.requirement", "signedBaseLayer", _dependency, "parse_signed_base_layer"),
     Offer("trust.openpgp.simplesigning", "signedBy", _dependency, "parse_signed_by"),
     Offer("trust.openpgp.selftest", "signedBy", _dependency, "require_reliable"),
@@ -205,25 +208,25 @@ OFFERS = (
     Offer("trust.bundle.requirement", "Sigstore bundles", _dependency, "candidates_among"),
     Offer("referrers", "Sigstore bundles and /referrers", _dependency, "find_bundles", "ImageReferrers"),
     Offer("model.referrers", "referrers", _dependency, "parse_referrers", "SUBJECT_KEY", "VERIFIED_KEY"),
-    Offer("registry.referrers", "referrers", _dependency, "RegistryReferrers"),
+    Offer("registry.referrers", "", _dependency, "RegistryReferrers"),
     Offer("registry.sharing", "blobs beside each other", _dependency, "shared_blobs"),
-    Offer("sources.layoutreferrers", "referrers", _dependency, "LayoutReferrers"),
+    Offer("sources.layoutreferrers", "", _dependency, "LayoutReferrers"),
     Offer("wire.referrers", "/referrers", _dependency, "answer_referrers"),
-    Offer("hashing", "a thread that hashes", UsageError, "start_hashing"),
-    Offer("readahead.schedule", "--read-ahead", UsageError, "ReadAhead"),
-    Offer("early", "an early connection", UsageError, "dial_early"),
+    Offer("hashing", "", UsageError, "start_hashing"),
+    Offer("readahead.schedule", "", UsageError, "ReadAhead"),
+    Offer("early", "", UsageError, "dial_early"),
     Offer("net.socks", "proxies by SOCKS 5", _dependency, "open_socks"),
-    Offer("net.budget", "--max-rate and --max-bytes", UsageError, "Budget"),
-    Offer("segments", "--segments", UsageError, "SegmentedBlob", "in_turn"),
-    Offer("partial.store", "--partial-dir", UsageError, "open_part_store"),
-    Offer("report.records", "--events-fd, --audit-fd and --journal", UsageError, "Records"),
+    Offer("net.budget", "", UsageError, "Budget"),
+    Offer("segments", "", UsageError, "SegmentedBlob", "in_turn"),
+    Offer("partial.store", "", UsageError, "open_part_store"),
+    Offer("report.records", "", UsageError, "Records"),
     Offer("skopeo", "experimental-image-proxy", UsageError, "require_own_command"),
-    Offer("wire.jsonproxy.conversation", "experimental-image-proxy", UsageError, "Conversation"),
-    Offer("explain.resolve", "explain", UsageError, "explain"),
-    Offer("fetch.command", "fetch", UsageError, "fetch"),
+    Offer("wire.jsonproxy.conversation", "", UsageError, "Conversation"),
+    Offer("explain.resolve", "", UsageError, "explain"),
+    Offer("fetch.command", "", UsageError, "fetch"),
     Offer("hostconfig.credhelper", "credential helpers", _dependency, "ask_helper", "choose_helper"),
-    Offer("confine.confinement", "the sandbox", UsageError, "Confinement"),
-    Offer("programs", "other programs", _dependency, "DirectPrograms"),
+    Offer("confine.confinement", "", UsageError, "Confinement"),
+    Offer("programs", "", _dependency, "DirectPrograms"),
 )
 
 
@@ -253,7 +256,7 @@ def _load(name: str, offer: Offer) -> Any:
             raise
 
     def refuse(*given: object, **named: object) -> NoReturn:
-        raise offer.refuse(_without(offer.what, room))
+        raise offer.refuse(_without(offer.what or " and ".join(room.words) or name, room))
 
     return _INSTEAD.get(name, refuse)
 
