@@ -42,11 +42,11 @@ class ConfigurationFile(NamedTuple):
     read: bool
 
 
-class AuthFile(NamedTuple):
+class AuthFile:
     """A place for credentials. In the `legacy` format the top-level object is what `auths` is elsewhere."""
 
-    path: str
-    legacy: bool = False
+    def __init__(self, path: str, legacy: bool = False) -> None:
+        self.path, self.legacy = path, legacy
 
 
 class LayeredFile:

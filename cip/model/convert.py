@@ -77,7 +77,8 @@ def with_stored_layers(
             raise UnsupportedError(f"{where}: layer {layer.digest}: cannot be rebuilt from its storage")
     if manifest.media_type == mediatype.OCI_MANIFEST:
         return with_layers(data, layers, f"{where}: manifest")
-    return convert_manifest(manifest._replace(layers=tuple(layers)), read_config(), where).manifest
+    stored = Manifest(manifest.media_type, manifest.config, tuple(layers), manifest.artifact_type)
+    return convert_manifest(stored, read_config(), where).manifest
 
 
 def with_layers(manifest: bytes, layers: Sequence[Descriptor], where: str) -> bytes:

@@ -5,8 +5,6 @@ The media type decides what the bytes mean (images.md 5). It comes with the byte
 rules that other tools guess by; a body that contradicts it, or that carries members of another format, is refused.
 """
 
-from typing import NamedTuple
-
 from ..errors import ErrorCode, InvalidDocumentError, UnsupportedError, quote
 from . import mediatype
 from .descriptor import MANIFEST_LIMIT, Descriptor, Platform, read_descriptor
@@ -29,13 +27,11 @@ _READABLE_TYPES = mediatype.MANIFESTS | mediatype.INDEXES
 _KNOWN_TYPES = _READABLE_TYPES | mediatype.SCHEMA1
 
 
-class Manifest(NamedTuple):
+class Manifest:
     """One image or artifact. `media_type` is OCI_MANIFEST or DOCKER_MANIFEST, `artifact_type` empty when not given."""
 
-    media_type: str
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-    artifact_type: str
+    def __init__(self, media_type: str, config: Descriptor, layers: tuple[Descriptor, ...], artifact_type: str) -> None:
+        self.media_type, self.config, self.layers, self.artifact_type = media_type, config, layers, artifact_type
 
 
 class IndexEntry:

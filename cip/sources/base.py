@@ -2,7 +2,7 @@
 """The image source protocol: where one image's bytes come from. Nothing a source returns has been checked yet."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..content import CHUNK, BlobReader, undo_on_error
 from ..content import BlobAccess as BlobAccess
@@ -18,11 +18,11 @@ OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 OpenRest = Callable[[int], BlobReader]  # a blob from this byte on
 
 
-class RawManifest(NamedTuple):
+class RawManifest:
     """A manifest or index as received. `media_type` is what the source announced; empty: it must be guessed."""
 
-    data: bytes
-    media_type: str
+    def __init__(self, data: bytes, media_type: str) -> None:
+        self.data, self.media_type = data, media_type
 
 
 class ImageSource(Protocol):

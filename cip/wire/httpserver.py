@@ -28,8 +28,7 @@ from ..model.descriptor import UNKNOWN_SIZE, Descriptor, parse_digest
 from ..model.mediatype import OCI_MANIFEST
 from ..net.lines import REQUEST_BODY_LIMIT, Chunks, EndedError, Lines, MalformedError, Requests, framing_of, words_of
 from .fds import Output, receive_into
-from .problem import RequestFault, encode, http_status, one_line, problem, seconds_to_wait, unforeseen
-from .target import parse_target
+from .target import RequestFault, parse_target
 
 if TYPE_CHECKING:
     from ..image import Image
@@ -148,6 +147,8 @@ class Conversation(BaseHTTPRequestHandler):
         except CipError as error:
             self._tell(error)
         except Exception as error:  # the one broad except of this front end
+            from .problem import unforeseen  # here and below, because an image that is served has no use for it
+
             self._tell(unforeseen(error))
 
     def parse_request(self) -> bool:
@@ -299,6 +300,8 @@ class Conversation(BaseHTTPRequestHandler):
             try:
                 self._image = self._open_image()
             except CipError as error:
+                from .problem import one_line
+
                 log.error("%s", one_line(error))  # whoever looks at night finds the next step in one line
                 raise
         return self._image
@@ -326,6 +329,8 @@ class Conversation(BaseHTTPRequestHandler):
 
     def _tell(self, error: CipError) -> None:
         """Answer with the problem document of `error`, or end the conversation where an answer has begun."""
+        from .problem import encode, http_status, problem, seconds_to_wait
+
         self._headers_buffer.clear()  # else the base begins the next head with what an exception left there
         self._output.drop()
         if self._output.sent:

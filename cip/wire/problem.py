@@ -4,10 +4,11 @@
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from .. import log
-from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, InvalidInputError
+from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode
+from .target import RequestFault
 
 PROBLEM_LIMIT = 8192  # bytes of a problem document as JSON (decisions.md section 4)
 RETRY_AFTER_LIMIT = 86400.0  # seconds
@@ -45,20 +46,6 @@ _HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.STORAGE_FULL: 507,
     ErrorCode.CLIENT_GONE: 400,  # never sent: nobody is there to read it
 }
-
-
-class RequestFault(InvalidInputError):
-    """A request of the parent with a status of its own, because HTTP knows more of those than there are codes.
-
-    `allowed` are the methods that the path knows, where it was asked for by another one.
-    """
-
-    def __init__(
-        self, http_status: int, message: str, *, code: ErrorCode | None = None, allowed: Sequence[str] = ()
-    ) -> None:
-        super().__init__(message, code=code)
-        self.answer = http_status
-        self.allowed = allowed
 
 
 def http_status(error: CipError) -> int:

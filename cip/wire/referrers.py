@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..model.descriptor import parse_digest
 from ..model.mediatype import OCI_INDEX
-from .problem import RequestFault
-from .target import HALF_ESCAPE, parse_target
+from .target import HALF_ESCAPE, RequestFault, parse_target
 
 if TYPE_CHECKING:
     from ..image import Image

@@ -11,7 +11,7 @@ from ..content import CHUNK, BlobReader, Release, copy_verified
 from ..errors import SourceError
 from ..model.descriptor import Descriptor
 from ..temporary import TemporaryFile
-from .problem import RequestFault
+from .target import RequestFault
 
 
 def send_unsized(

@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The target of a request: its path."""
+"""The target of a request: its path; and what is wrong with a request."""
 
 from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Sequence
 
-from ..errors import quote
-from .problem import RequestFault
+from ..errors import ErrorCode, InvalidInputError, quote
 
 _ABSOLUTE = r"(?a)(?i:https?)://[^/?#]+([/?].*)?"
 HALF_ESCAPE = r"%(?![0-9A-Fa-f]{2})"  # which no reader may meet
+
+
+class RequestFault(InvalidInputError):
+    """A request of the parent with a status of its own, because HTTP knows more of those than there are codes.
+
+    `allowed` are the methods that the path knows, where it was asked for by another one.
+    """
+
+    def __init__(
+        self, http_status: int, message: str, *, code: ErrorCode | None = None, allowed: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, code=code)
+        self.answer = http_status
+        self.allowed = allowed
 
 
 def parse_target(target: str) -> str:

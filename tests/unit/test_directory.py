@@ -41,7 +41,8 @@ class DirectoryTestCase(LeakCheckedTestCase):
 class Content(DirectoryTestCase):
     def test_manifest_and_blobs_are_read(self) -> None:
         source = self.open()
-        self.assertEqual(source.manifest(None), (images.MANIFEST_M, ""))
+        raw = source.manifest(None)
+        self.assertEqual((raw.data, raw.media_type), (images.MANIFEST_M, ""))
         self.assertEqual(self.read(images.DIGEST_T), images.LAYER_T)
         self.assertEqual(
             (source.identity.transport, source.identity.identity, source.identity.scopes[0]),
@@ -69,7 +70,7 @@ class Content(DirectoryTestCase):
 
     def test_instances_have_files_of_their_own(self) -> None:
         (self.path / f"{images.DIGEST_S.encoded}.manifest.json").write_bytes(images.MANIFEST_S)
-        self.assertEqual(self.open().manifest(images.DIGEST_S), (images.MANIFEST_S, ""))
+        self.assertEqual(self.open().manifest(images.DIGEST_S).data, images.MANIFEST_S)
         with self.assertRaisesRegex(NotFoundError, "no such file") as caught:
             self.open().manifest(images.DIGEST_M)
         self.assertIs(caught.exception.code, ErrorCode.BLOB_NOT_FOUND)

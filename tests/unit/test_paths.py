@@ -301,7 +301,8 @@ class OtherPlacesTest(unittest.TestCase):
     def test_a_named_file_is_the_only_one(self) -> None:
         settings = self.host.settings({"CREDENTIALS_DIRECTORY": "/creds"})
         settings = settings._replace(credentials=CredentialOptions(authfile="/mine"))
-        self.assertEqual(((paths.AuthFile("/mine"),), ()), paths.auth_files(settings))
+        (file,), warnings = paths.auth_files(settings)
+        self.assertEqual(("/mine", False, ()), (file.path, file.legacy, warnings))
 
     def test_a_missing_runtime_directory_is_warned_about_and_passed_over(self) -> None:  # A31
         files, warnings = paths.auth_files(self.host.settings({"XDG_RUNTIME_DIR": "/missing"}))

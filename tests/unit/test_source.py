@@ -19,7 +19,7 @@ from cip.model.descriptor import Descriptor, digest_of
 from cip.model.reference import parse_image_reference
 from cip.registry.source import RegistrySource, open_registry
 from cip.settings import Settings, TimeLimits
-from cip.sources.base import BlobAccess, RawManifest
+from cip.sources.base import BlobAccess
 from tests.support.host import make_host
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.origins import Asked, FakeClock, Origins, RecordedEvents, Reply, Script, reply
@@ -77,7 +77,8 @@ class ManifestTest(SourceCase):
         self.origins.add("https://r.example:443", served())
         source = self.open()
         for _ in range(2):
-            self.assertEqual(source.manifest(None), RawManifest(MANIFEST, mediatype.OCI_MANIFEST))
+            raw = source.manifest(None)
+            self.assertEqual((raw.data, raw.media_type), (MANIFEST, mediatype.OCI_MANIFEST))
         (asked,) = self.origins.asked
         self.assertEqual(asked.target, "/v2/a/b/manifests/t")
         self.assertEqual(asked.fields["accept"].split(", "), list(mediatype.ACCEPTED_MANIFESTS))

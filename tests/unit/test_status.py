@@ -3,7 +3,8 @@ import json
 import unittest
 
 from cip.errors import Attempt, CipError, ErrorCode, NetworkError, PeerError, Phase, PolicyRejectedError, RegistryError
-from cip.wire.problem import PROBLEM_LIMIT, RequestFault, encode, http_status, one_line, problem, public_text
+from cip.wire.problem import PROBLEM_LIMIT, encode, http_status, one_line, problem, public_text
+from cip.wire.target import RequestFault
 
 # decisions.md section 4, written out once more: the table under test must not be its own witness
 _STATUS = {

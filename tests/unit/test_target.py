@@ -3,8 +3,7 @@
 
 import unittest
 
-from cip.wire.problem import RequestFault
-from cip.wire.target import parse_target
+from cip.wire.target import RequestFault, parse_target
 
 
 class Targets(unittest.TestCase):

@@ -60,7 +60,8 @@ def _docker_archive(data: bytes) -> None:
             Choice(),
             Spools(TemporarySpace(tempfile.gettempdir(), 1 << 30), cast(Programs, _NoPrograms())),
         )
-        manifest = parse_manifest(*source.manifest(None), "manifest")
+        raw = source.manifest(None)
+        manifest = parse_manifest(raw.data, raw.media_type, "manifest")
         assert isinstance(manifest, Manifest)
         for blob in (manifest.config, *manifest.layers):
             reader = source.open_blob(blob, BlobAccess.VERIFIED)

@@ -5,8 +5,8 @@ import unittest
 
 from cip.model.descriptor import digest_of
 from cip.model.mediatype import OCI_INDEX, OCI_MANIFEST
-from cip.wire.problem import RequestFault
 from cip.wire.referrers import artifact_type_of
+from cip.wire.target import RequestFault
 from tests.support.fakeimage import ServedReferrer
 from tests.unit.test_httpserver import Conversations, blob
 

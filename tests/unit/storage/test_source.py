@@ -84,7 +84,8 @@ class Content(StorageTestCase):
     def test_layers_are_plain_tars_under_their_diff_ids(self) -> None:
         """L7."""
         source = self.open()
-        self.assertEqual(source.manifest(None), (self.manifest, ""))
+        raw = source.manifest(None)
+        self.assertEqual((raw.data, raw.media_type), (self.manifest, ""))
         layers = self.layers(source)
         self.assertEqual(
             [(layer.media_type, layer.digest, layer.size) for layer in layers],
