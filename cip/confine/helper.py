@@ -6,8 +6,9 @@ It takes three requests over a socket pair: verify (key ring, message), decompre
 one is confined with what it runs: it changes no file and reaches nobody, for gpgv and zstd read what strangers wrote.
 Command lines and environments are its own. Descriptors are used
 as they are and never opened anew by a path, which would give more rights than the sender has. It cannot be traced and
-leaves no core, for it sees credentials. It ends with its socket, and everything that it runs ends before. Killed, it
-takes along the programs that it started, but nobody is left to end what those started.
+leaves no core, for it sees credentials. It ends with its socket, or a little later than its starter, who may have had
+the other end passed to it; everything that it runs ends before. Killed, it takes along the programs that it started,
+but nobody is left to end what those started.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SETUP_LIMIT = 4 * 1024 * 1024  # bytes of the environment of credential helpers,
 CONTENT_LIMIT = 8 * 1024 * 1024  # bytes of a key ring, and of a message
 DESCRIPTOR_LIMIT = 3  # of one request: the reply, and two to work on
 AT_ONCE = 64  # requests that are answered beside each other; more are refused
+LONGEST = 3600.0  # seconds that a request may ask for
+LOOK_SECONDS = 2.0  # between two looks whether its starter is there
 _REPLY_SECONDS = 10.0  # for whoever asked to read the answer
 _STACK_SIZE = 256 * 1024  # bytes
 
@@ -42,10 +45,13 @@ def main(descriptor: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what our starter blocked is its own affair
     threading.stack_size(_STACK_SIZE)
     log.set_threshold(log.Level.SILENT)
+    starter = os.getppid()
     with socket.socket(fileno=descriptor) as control:
         helper = _Helper(control)
+        control.settimeout(LOOK_SECONDS)
         try:
-            helper.run()
+            while os.getppid() == starter and helper.run():
+                continue
         finally:
             helper.programs.running.kill()
             os._exit(0)
@@ -65,19 +71,23 @@ class _Helper:
         self.programs = DirectPrograms(setup["variables"])
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
-    def run(self) -> None:
-        while True:
+    def run(self) -> bool:
+        """Take the next request, if one comes in time; False at the end."""
+        try:
             data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_LIMIT, DESCRIPTOR_LIMIT)
-            if not data:
-                return
-            if not self._slots.acquire(blocking=False):
-                _reply(descriptors, {"code": ErrorCode.LIMIT_EXCEEDED, "error": f"{AT_ONCE} programs run already"})
-                continue
-            try:
-                threading.Thread(target=self._answer, args=(data, descriptors), daemon=True).start()
-            except RuntimeError as error:  # EAGAIN: no thread for this one, perhaps for the next
-                self._slots.release()
-                _reply(descriptors, {"code": ErrorCode.INTERNAL, "error": f"cannot be started: {error}"})
+        except TimeoutError:
+            return True
+        if not data:
+            return False
+        if not self._slots.acquire(blocking=False):
+            _reply(descriptors, {"code": ErrorCode.LIMIT_EXCEEDED, "error": f"{AT_ONCE} programs run already"})
+            return True
+        try:
+            threading.Thread(target=self._answer, args=(data, descriptors), daemon=True).start()
+        except RuntimeError as error:  # EAGAIN: no thread for this one, perhaps for the next
+            self._slots.release()
+            _reply(descriptors, {"code": ErrorCode.INTERNAL, "error": f"cannot be started: {error}"})
+        return True
 
     def _answer(self, data: bytes, descriptors: Sequence[int]) -> None:
         try:
@@ -88,7 +98,7 @@ class _Helper:
     def _head(self, data: bytes, passed: Sequence[int]) -> tuple[dict[str, object], bytes]:
         try:
             request = json.loads(data)
-            seconds = float(request["seconds"])
+            seconds = min(LONGEST, float(request["seconds"]))
             with timed(lambda: seconds):
                 return self._run(request, passed)
         except CipError as error:

@@ -351,6 +351,30 @@ class Process(HelperTestCase):
         self.assert_gone(slow)
         self.assert_gone(helper)
 
+    def test_a_proxy_that_passed_it_its_own_socket_leaves_nothing_behind(self) -> None:
+        """Then that socket has no end, and what the helper runs reads a pipe which it holds itself."""
+        code = (
+            "import json, os, socket, sys; from cip.confine.confinement import HelperPrograms;"
+            "from cip.confine import sandbox;"
+            "programs = HelperPrograms({}); programs.confine(needed=True);"
+            "sandbox.confine(sandbox.Level.FULL, writable=[], readable=[]);"
+            "control, (inlet, feed) = programs._tools.control, os.pipe();"
+            "request = json.dumps({'kind': 'decompress', 'seconds': 1e9}).encode();"
+            "socket.send_fds(control, [request], [control.fileno(), inlet, feed]);"
+            "print(programs.pids[0], flush=True); sys.stdin.read()"
+        )
+        require_peer("zstd")
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as proxy:
+            assert proxy.stdout is not None
+            helper = int(proxy.stdout.readline())
+            deadline = time.monotonic() + PATIENCE
+            tasks = Path(f"/proc/{helper}/task")
+            while not (running := [pid for each in tasks.glob("*/children") for pid in each.read_text().split()]):
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)
+        self.assert_gone(int(running[0]))
+        self.assert_gone(helper)
+
     def test_one_that_is_killed_takes_what_it_runs_with_it(self) -> None:
         """However a process ends that runs programs: it may be stopped before, or be the proxy itself, not confined."""
         for stopped in (False, True):
