@@ -97,7 +97,10 @@ class _Fetch:
     def run(self, reference: str, destination: Destination, every_platform: bool) -> str:
         began = time.monotonic()
         with closing(self._opener.open(reference)) as image:
-            with closing(LayoutWriter(destination.path, self._settings.times.idle)) as writer:
+            times, slowest = self._settings.times, self._settings.transfer.min_rate
+            growth = int(slowest * times.idle)
+            layout = LayoutWriter(destination.path, times.idle, growth=growth, longest=times.deadline)
+            with closing(layout) as writer:
                 self._confine()
                 signatures = self._copy(image, writer, destination, every_platform)
         name = f"oci:{destination.path}" + (f":{destination.tag}" if destination.tag else "")

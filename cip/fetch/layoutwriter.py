@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -43,13 +44,16 @@ Moved = Callable[[int, int], object]
 class LayoutWriter:
     """The layout in the directory `path`, which is made when it is not there; safe from several threads.
 
-    `stall` is how many seconds a blob that another process fetches may stand still.
+    `stall` is how many seconds a blob that another process fetches may stand still, or grow by less than `growth`
+    bytes, and `longest` how many it may take in all; 0 is no limit.
     """
 
-    def __init__(self, path: str, stall: float) -> None:
+    def __init__(self, path: str, stall: float, *, growth: int = 1, longest: float = 0.0) -> None:
         """Raises SourceError, InvalidDocumentError; a directory that holds something else is refused."""
         self.path = path
         self._stall = stall
+        self._growth = max(1, growth)
+        self._longest = longest or math.inf
         self._stores: dict[str, PartStore] = {}
         self._lock = threading.Lock()
         with refused(path):
@@ -81,14 +85,15 @@ class LayoutWriter:
         if self.has(descriptor):
             return None
         store = self._store(descriptor.digest)
-        seen, until = -1, time.monotonic() + self._stall
+        seen, now = 0, time.monotonic()
+        until, ends = now + self._stall, now + self._longest
         while (part := self._claim(store, descriptor)) is None:
             if self.has(descriptor):
                 return None  # another process had begun it
-            size = self._part_size(descriptor.digest)
-            if size != seen:
-                seen, until = size, time.monotonic() + self._stall
-            elif time.monotonic() > until:
+            size, now = self._part_size(descriptor.digest), time.monotonic()
+            if size >= seen + self._growth:
+                seen, until = size, now + self._stall
+            if now > min(until, ends):
                 raise SourceError(
                     f"{self.path}: blob {descriptor.digest}: its part is in use or not ours, and does not grow: "
                     f"end the process that has it, or delete it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import resource
@@ -128,6 +129,18 @@ class Blobs(WriterCase):
         part.close()
         thread.join()
         self.assertEqual((found, self.offsets), ([False], []))
+
+    def test_a_part_that_only_changes_or_grows_by_drops_is_not_waited_for_for_ever(self) -> None:
+        part = self.writer().begin(DESCRIPTOR)
+        assert part is not None
+        sizes = (itertools.cycle((0, 1)), itertools.count(0, 9), itertools.count(0, 1000))
+        for found, longest in zip(sizes, (0.0, 0.0, 0.3), strict=True):
+            waiting = LayoutWriter(str(self.path), 0.3 if not longest else 60, growth=100, longest=longest)
+            self.addCleanup(waiting.close)
+            with mock.patch.object(waiting, "_part_size", side_effect=lambda _, found=found: next(found)):
+                with self.subTest(longest), self.assertRaisesRegex(SourceError, "in use or not ours"):
+                    waiting.begin(DESCRIPTOR)
+        part.close()
 
     def test_a_part_that_does_not_grow_is_not_waited_for_for_ever(self) -> None:
         part = self.writer().begin(DESCRIPTOR)
