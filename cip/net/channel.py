@@ -14,7 +14,7 @@ import socket
 import ssl
 from contextlib import suppress
 
-from ..errors import NetworkError, SourceError
+from ..errors import NetworkError, Phase, SourceError
 from .limits import Limits
 from .lines import Answers, Lines
 from .tls import NO_IDENTITY, Socket, TlsIdentity, TlsSocket, protocol_error, reason_of
@@ -80,6 +80,21 @@ class Channel:
             self.limits.cancellation.require(self.host)
         return count
 
+    def shake_hands(self, host: str) -> None:
+        """The TLS handshake with `host`, over in its time whatever the other side sends meanwhile.
+
+        Raises SourceError (the tls codes) and NetworkError.
+        """
+        limit, since = self.limits.times.tls_handshake, self.limits.clock.monotonic()
+        while isinstance(self.sock, TlsSocket):
+            try:
+                return self.sock.do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                self._wait(error, select.POLLIN, since, "no tls handshake", limit, Phase.TLS, host)
+            except OSError as error:
+                self.limits.cancellation.require(host)
+                raise protocol_error(error, host, self.via, self._identity) from error
+
     def is_stale(self) -> bool:
         """Whether the other side has closed, or sent what nobody asked for: then it must not be used again."""
         self._poll.register(self.sock, select.POLLIN)
@@ -96,24 +111,34 @@ class Channel:
         if self._closing:
             self.close()
 
-    def _wait(self, error: Exception, event: int, since: float, what: str) -> None:
-        """Wait until the socket is ready for what `error` says it is not ready for.
+    def _wait(
+        self,
+        error: Exception,
+        event: int,
+        since: float,
+        what: str,
+        limit: float | None = None,
+        phase: Phase | None = None,
+        host: str = "",
+    ) -> None:
+        """Wait until the socket is ready for what `error` says it is not ready for, `limit` or the idle time at most.
 
         The time `since` counts from the last content: what TLS keeps to itself is no answer.
         """
-        limits = self.limits
+        limits, host = self.limits, host or self.host
+        limit = limits.times.idle if limit is None else limit
         if isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError):
             event = select.POLLIN if isinstance(error, ssl.SSLWantReadError) else select.POLLOUT
         elif not isinstance(error, BlockingIOError):
-            limits.cancellation.require(self.host)
+            limits.cancellation.require(host)
             raise self._broken(error) from error
-        idle = limits.times.idle - (limits.clock.monotonic() - since)
-        seconds = min(limits.seconds(limits.times.idle, None, self.host, self.via), idle)
+        left = limit - (limits.clock.monotonic() - since)
+        seconds = min(limits.seconds(limit, phase, host, self.via), left)
         self._poll.register(self.sock, event)
         ready = seconds > 0 and self._poll.poll(seconds * 1000 + 1)
-        limits.cancellation.require(self.host)
+        limits.cancellation.require(host)
         if not ready:
-            raise limits.expired(limits.times.idle, None, self.host, self.via, what)
+            raise limits.expired(limit, phase, host, self.via, what)
 
     def _broken(self, error: Exception) -> SourceError:
         """Why a connection broke: a server that refuses us says so before it closes, which a send does not see."""

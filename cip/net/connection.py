@@ -137,8 +137,9 @@ class Connection(http.client.HTTPConnection):
         return channel
 
     def _secure(self, channel: Channel, origin: Origin, identity: TlsIdentity) -> Channel:
-        secured = self._contexts.handshake(channel.sock, origin, identity, self.limits, self.route.via)
-        return self._channel(secured, identity)
+        secured = self._channel(self._contexts.wrap(channel.sock, origin, identity), identity)
+        secured.shake_hands(origin.address)
+        return secured
 
     def open_socket(self) -> tuple[socket.socket, Address | None]:
         """A connected socket to the origin or its proxy, and where that is."""

@@ -2,7 +2,6 @@
 """TLS: contexts, handshakes, what faults and alerts mean (registry.md 5.2)."""
 
 import os
-import select
 import socket
 import ssl
 import threading
@@ -11,9 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar, Union
 
-from ..content import start_thread, undo_on_error
+from ..content import start_thread
 from ..errors import CipError, ConfigurationError, ErrorCode, NetworkError, Phase, SourceError, redacted, system_reason
-from .limits import POLL, Cancellation, Limits
 from .url import Origin
 
 RECEIVED = 128 * 1024  # bytes that OpenSSL gets at once
@@ -170,29 +168,12 @@ class TlsContexts:
         self._whole: set[TlsIdentity] = set()  # for which all of the system's authorities were read
         self._sessions: dict[tuple[Origin, TlsIdentity], ssl.SSLSession] = {}
 
-    def handshake(self, sock: Socket, origin: Origin, identity: TlsIdentity, limits: Limits, via: str) -> TlsSocket:
-        """TLS over the connected `sock`, which belongs to the result from now on, and is closed when there is none.
+    def wrap(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> TlsSocket:
+        """TLS over the connected `sock`, which belongs to the result from now on, before its handshake.
 
-        Raises SourceError (the tls codes), NetworkError (timeout, connection-lost), ConfigurationError.
+        Raises ConfigurationError.
         """
-        host, limit = origin.address, limits.times.tls_handshake
-        ours: Socket = sock
-        with undo_on_error(lambda: ours.close()):
-            try:
-                end = time.monotonic() + limits.seconds(limit, Phase.TLS, host, via)
-                session = self._sessions.get((origin, identity))
-                wrapped = ours = TlsSocket(sock, self._context(identity), origin.host, session)
-                _shake_hands(wrapped, end, limits.cancellation)
-                limits.cancellation.require(host)
-                return wrapped
-            except TimeoutError as error:
-                raise limits.expired(limit, Phase.TLS, host, via, "no tls handshake") from error
-            except ssl.SSLCertVerificationError as error:
-                raise _certificate_error(error, host, via, identity) from error
-            except ssl.SSLError as error:
-                raise protocol_error(error, host, via, identity) from error
-            except OSError as error:
-                raise _broken(host, via) from error
+        return TlsSocket(sock, self._context(identity), origin.host, self._sessions.get((origin, identity)))
 
     def remember(self, sock: Socket, origin: Origin, identity: TlsIdentity) -> None:
         """Keep the session of a connection that worked, for the next one to the same origin."""
@@ -235,24 +216,6 @@ class TlsContexts:
                 if whole:
                     self._whole.add(identity)
             return context
-
-
-def _shake_hands(sock: TlsSocket, end: float, cancellation: Cancellation) -> None:
-    """A handshake that is over at `end` even when the other side drips a byte now and then, or when called off."""
-    poll = select.poll()
-    while not cancellation.cancelled:
-        try:
-            sock.do_handshake()
-            break
-        except ssl.SSLWantReadError:
-            wanted = select.POLLIN
-        except ssl.SSLWantWriteError:
-            wanted = select.POLLOUT
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        poll.register(sock, wanted)
-        poll.poll(min(left, POLL) * 1000 + 1)
 
 
 def _make_context(identity: TlsIdentity, *, whole: bool = False) -> tuple[ssl.SSLContext, bool]:
@@ -338,9 +301,11 @@ def _certificate_error(error: ssl.SSLCertVerificationError, host: str, via: str,
     return SourceError.at(host, f"{why} ({via})", code=kind, phase=Phase.TLS)
 
 
-def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdentity) -> SourceError:
-    """What a fault of the protocol or an alert means, whenever it is met."""
-    reason = error.reason or ""
+def protocol_error(error: Exception, host: str, via: str, identity: TlsIdentity) -> SourceError:
+    """What a fault of a handshake or of the protocol, or an alert means, whenever it is met."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _certificate_error(error, host, via, identity)
+    reason = getattr(error, "reason", None) or ""
     if reason in _CERTIFICATE_ALERTS.split():
         shown = "does not accept our client certificate" if identity.pairs else "demands a client certificate"
         looked = f"; looked for one in {', '.join(identity.searched)}" if identity.searched else ""
@@ -349,14 +314,11 @@ def protocol_error(error: ssl.SSLError, host: str, via: str, identity: TlsIdenti
     if reason in _NOT_TLS.split():
         why = f"expected tls, found another protocol, perhaps plain http ({via})"
         return NotTlsError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _DAMAGED.split():
-        return _broken(host, via)
+    ended = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or not isinstance(error, ssl.SSLError)
+    if ended or reason in _DAMAGED.split():
+        return NetworkError.at(host, f"the connection broke during the tls handshake ({via})", phase=Phase.TLS)
     why = f"tls failed: {reason_of(error)} ({via})"
     return NetworkError.at(host, why, code=ErrorCode.REGISTRY_ERROR, phase=Phase.TLS)
-
-
-def _broken(host: str, via: str) -> NetworkError:
-    return NetworkError.at(host, f"the connection broke during the tls handshake ({via})", phase=Phase.TLS)
 
 
 def reason_of(error: Exception) -> str:

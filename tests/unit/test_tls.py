@@ -6,11 +6,14 @@ import socket
 import ssl
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
 from cip.errors import ConfigurationError, ErrorCode, NetworkError, Phase, SourceError
 from cip.net import tls
+from cip.net.channel import Channel
+from cip.net.connection import Connection, Route
 from cip.net.limits import Cancellation, Clock, Limits
 from cip.net.tls import NotTlsError, TlsContexts, TlsIdentity, TlsSocket
 from cip.net.url import Origin
@@ -54,9 +57,11 @@ class HandshakeTest(LeakCheckedTestCase):
 
     def handshake(
         self, seconds: float = PATIENCE, identity: TlsIdentity = NOBODY, cancellation: Cancellation | None = None
-    ) -> TlsSocket:
-        limits = Limits(Clock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
-        return TlsContexts().handshake(self.ours, ORIGIN, identity, limits, "direct")
+    ) -> None:
+        connection = Connection(Route(ORIGIN, identity), TlsContexts())
+        connection.limits = Limits(Clock(), TimeLimits(tls_handshake=seconds), cancellation or Cancellation())
+        with closing(Channel(self.ours, connection.limits, "r.example:443", "direct")) as channel:
+            connection._secure(channel, ORIGIN, identity)
 
     def test_a_connection_that_was_reset_before_its_first_byte_is_lost(self) -> None:
         with mock.patch.object(TlsSocket, "do_handshake", side_effect=ConnectionResetError(104, "reset")):
