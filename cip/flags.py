@@ -22,13 +22,6 @@ _SIZE = r"(?a)([0-9]{1,18})([kKMG]?)(?:i?B)?"
 _SIZE_UNITS = {"": 1, "k": 1024, "K": 1024, "M": 1024**2, "G": 1024**3}
 _SECONDS = r"(?a)[0-9]{1,9}(?:\.[0-9]{1,9})?"
 _DURATION = r"(?a)(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?"
-_LEVELS = {
-    "debug": Level.DEBUG,
-    "info": Level.INFO,
-    "warning": Level.WARNING,
-    "warn": Level.WARNING,
-    "error": Level.ERROR,
-}
 
 
 # --- kinds of values: a text to a value; what they raise is told with the name of the option ---
@@ -92,7 +85,7 @@ def texts(text: str) -> str:
 
 
 _timeout = partial(parse_duration, least=TIMEOUT_MINIMUM)
-_log_level = _one_of(_LEVELS)
+_log_level = _one_of({**{each.name.lower(): each for each in Level if each < Level.SILENT}, "warn": Level.WARNING})
 _mode = _one_of({"auto": True, "off": False})
 level = _one_of({"": "process", "process": "process", "write": "write", "full": "full"})  # optional behind `=`
 

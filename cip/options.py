@@ -246,9 +246,11 @@ def _settings(values: Mapping[str, Any], environment: HostEnvironment) -> Settin
     )
 
 
-def _given(defaults: Values, values: Mapping[str, Any], suffix: str = "") -> Values:
-    """`defaults`, but for the fields that have the name of an option with a value; an empty text is none."""
-    given = {name: value for name, value in values.items() if value not in (None, "")}
+def _given(
+    defaults: Values, values: Mapping[str, Any], suffix: str = "", none: Sequence[object] = (None, "")
+) -> Values:
+    """`defaults`, but for the fields that have the name of an option with a value; what is `none` is none."""
+    given = {name: value for name, value in values.items() if value not in none}
     named = {name.removesuffix(suffix).replace("-", "_").replace(".", "_"): value for name, value in given.items()}
     return defaults._replace(**{name: named[name] for name in defaults._fields if name in named})
 
@@ -263,14 +265,9 @@ def _policy(values: Mapping[str, Any]) -> PolicyOptions:
 
 
 def _credentials(values: Mapping[str, Any], environment: HostEnvironment) -> CredentialOptions:
-    return CredentialOptions(
-        authfile=_or(values["authfile"], environment.get("REGISTRY_AUTH_FILE")) or None,
-        creds=values["creds"],
-        username=values["username"],
-        password=values["password"],
-        registry_token=values["registry-token"] or None,
-        no_creds=bool(values["no-creds"]),
-    )
+    given = _given(CredentialOptions(), values, none=(None,))  # an empty user or password is one
+    authfile = _or(values["authfile"], environment.get("REGISTRY_AUTH_FILE"))
+    return given._replace(authfile=authfile or None, registry_token=given.registry_token or None)
 
 
 def _log_level(values: Mapping[str, Any]) -> Level:
