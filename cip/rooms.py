@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from .registry.signatures import fetch_signatures as fetch_signatures
     from .registry.signatures import locations_of_signatures as locations_of_signatures
     from .report.records import Records as Records
-    from .segments import SegmentedBlob as SegmentedBlob
-    from .segments import in_turn as in_turn
+    from .segments import open_segments as open_segments
     from .signatures import with_signatures as with_signatures
     from .skopeo import require_own_command as require_own_command
     from .sources.archives.archive import open_oci_archive as open_oci_archive
@@ -217,7 +216,7 @@ OFFERS = (
     Offer("early", "", UsageError, "dial_early"),
     Offer("net.socks", "proxies by SOCKS 5", _dependency, "open_socks"),
     Offer("net.budget", "", UsageError, "Budget"),
-    Offer("segments", "", UsageError, "SegmentedBlob", "in_turn"),
+    Offer("segments", "", UsageError, "open_segments"),
     Offer("partial.store", "", UsageError, "open_part_store"),
     Offer("report.records", "", UsageError, "Records"),
     Offer("skopeo", "experimental-image-proxy", UsageError, "require_own_command"),

@@ -18,15 +18,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from . import log
 from .content import BlobReader, start_thread
-from .errors import CipError, ContentMismatchError, NetworkError
+from .errors import CipError, ContentMismatchError, NetworkError, RegistryError
 from .model.descriptor import Descriptor
-
-if TYPE_CHECKING:
-    from .registry.endpoints import Endpoint
+from .net.response import Response
+from .registry.endpoints import Endpoint
+from .registry.failover import Candidate
+from .registry.session import RegistrySession
+from .registry.sharing import SharedBlob
+from .sources.base import BlobAccess
 
 MINIMUM = 64 * 1024 * 1024  # bytes that must be left of a blob
 PROBE = 8 * 1024 * 1024  # bytes of the one stream that are measured
@@ -41,6 +43,65 @@ _REMEMBERED = 64  # readers that are asked who served wrong bytes
 
 # from this byte on, up to that one (None: the end), which is so manieth a segment (0: none)
 OpenRange = Callable[[int, int | None, int], BlobReader]
+
+
+def open_segments(
+    descriptor: Descriptor,
+    endpoints: Callable[[], Sequence[Endpoint]],
+    session: RegistrySession,
+    offset: int,
+    connections: int,
+) -> SegmentedBlob:
+    """The blob of a registry; `endpoints` are those of its image now.
+
+    Segments are asked for at all endpoints of equal standing in turn, but for those that have failed one of this blob.
+    """
+    failed: set[str] = set()
+
+    def open_range(first: int, end: int | None, turn: int) -> BlobReader:
+        return RangeOfBlob(descriptor, in_turn(endpoints(), turn, failed), session, first, end, failed)
+
+    return SegmentedBlob(descriptor, offset, open_range, connections)
+
+
+class RangeOfBlob(SharedBlob):
+    """A blob from `first` on. With an `end` it is a segment, which is had as a single range or not at all.
+
+    `failed` gets the names of the endpoints that do.
+    """
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        endpoints: Sequence[Endpoint],
+        session: RegistrySession,
+        first: int,
+        end: int | None,
+        failed: set[str],
+    ) -> None:
+        super().__init__(descriptor, BlobAccess.VERIFIED, endpoints, session, offset=first)
+        self._failed = failed
+        self._is_segment = end is not None
+        if end is not None:
+            self._end, self._broke_off = end, True
+
+    def blame(self, error: ContentMismatchError) -> ContentMismatchError:
+        """As of any blob; of segments this process has enough then."""
+        self._session.trusts_segments &= not self._is_segment
+        return super().blame(error)
+
+    def _range(self) -> str:
+        return f"{super()._range()}{self._end - 1}" if self._is_segment else super()._range()
+
+    def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:
+        if self._is_segment and response.status in (200, 416, 501):
+            why = "it serves no single range"
+            raise RegistryError.at(response.origin.address, why, http_status=response.status)
+        super()._require_usable(source, response, ranged=ranged)
+
+    def _move_on(self, error: CipError, *, again: bool) -> None:
+        self._failed.add(self._candidates.current.endpoint.name)
+        super()._move_on(error, again=again)
 
 
 class SegmentedBlob:

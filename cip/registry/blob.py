@@ -55,8 +55,7 @@ class RegistryBlob:
 
     One thread reads; `close` may come from any thread and ends a read that waits. A config has the time limits of a
     document; so has a signature, which is told by the moment of `session.clock` at which it must be there. What lies
-    before `offset` is here already: reading begins there. Before `end` it ends, if that is given; then it is a segment,
-    which is had as a single range or not at all. `failed` gets the names of the endpoints that do.
+    before `offset` is here already: reading begins there.
     """
 
     def __init__(
@@ -68,8 +67,6 @@ class RegistryBlob:
         *,
         signature_until: float = math.inf,
         offset: int = 0,
-        end: int | None = None,
-        failed: set[str] | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._access = access
@@ -89,17 +86,15 @@ class RegistryBlob:
         self._limits = limits.until(min(deadline, signature_until))
         self._try_limits = self._limits  # of the present try
         self._candidates = Candidates(endpoints, session.repeats)
-        self._failed = failed if failed is not None else set()
         self._response: Response | None = None
         self._offset = offset
-        self._end = descriptor.size if end is None else end
-        self._is_segment = end is not None
+        self._end = descriptor.size
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
         self._faults = 0
         self._asked = False
         # A body that had begun was not completed: what follows is asked for as a range.
-        self._broke_off = offset > 0 or self._is_segment
+        self._broke_off = offset > 0
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False
@@ -121,8 +116,7 @@ class RegistryBlob:
             self._leave()
 
     def blame(self, error: ContentMismatchError) -> ContentMismatchError:
-        """Complete the error with the endpoints that served bytes. Of segments this process has enough then."""
-        self._session.trusts_segments &= not self._is_segment
+        """Complete the error with the endpoints that served bytes."""
         bad_endpoints = self._candidates.bad_endpoints()
         if bad_endpoints:  # else there was nothing to read, and who named the blob is wrong
             error = error.served_by(" and ".join(bad_endpoints))
@@ -254,8 +248,7 @@ class RegistryBlob:
         if self._is_document and self._candidates.have_another():
             self._try_limits = self._limits.until(began + self._limits.times.control_endpoint)
         limits = self._try_limits.until(began + self._stall.remaining())
-        last = self._end - 1 if self._is_segment else ""
-        fields = {"Range": f"bytes={self._offset}-{last}"} if self._broke_off and source.takes_ranges else {}
+        fields = {"Range": self._range()} if self._broke_off and source.takes_ranges else {}
         try:
             with WAITS.get().asking(endpoint.name):
                 response = endpoint.get(f"blobs/{self._descriptor.digest}", limits, fields)
@@ -265,11 +258,13 @@ class RegistryBlob:
             self._require_usable(source, response, ranged=bool(fields))
         return response
 
+    def _range(self) -> str:
+        """What is asked for of a blob that has begun."""
+        return f"bytes={self._offset}-"
+
     def _require_usable(self, source: Candidate, response: Response, *, ranged: bool) -> None:
         """Return when the body continues at our offset. Raises CipError, _TryAgainError."""
         host = response.origin.address
-        if self._is_segment and response.status in (200, 416, 501):
-            raise RegistryError.at(host, "it serves no single range", http_status=response.status)
         if response.status == 416 and ranged:
             source.takes_ranges = False
             raise _TryAgainError(self._refusal(source, response))
@@ -295,7 +290,7 @@ class RegistryBlob:
         return source.endpoint.refusal(response, f"blob {self._descriptor.digest}", ErrorCode.BLOB_NOT_FOUND)
 
     def _require_range(self, response: Response) -> None:
-        """A 206 must be exactly the rest, or the segment (registry.md 6.4)."""
+        """A 206 must be exactly the rest (registry.md 6.4)."""
         values = response.headers.get_all("content-range", [])
         parsed = parse_content_range(values[0]) if len(values) == 1 else None
         if parsed is not None:
@@ -332,7 +327,6 @@ class RegistryBlob:
         source = self._candidates.current
         self._drop()
         self._history.add(source.endpoint.name, error, self._phase)
-        self._failed.add(source.endpoint.name)
         self._faults += 1
         if self._cancellation.cancelled:
             raise self._complete(error)

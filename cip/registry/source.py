@@ -118,22 +118,15 @@ class RegistrySource(ImageSource):
     def open_rest(self, descriptor: Descriptor, access: BlobAccess, offset: int) -> BlobReader:
         """The blob from the byte `offset` on; over several connections, if that is wanted and may bring anything.
 
-        A raw blob comes over one: it stays at the endpoint that its first byte came from. Segments are asked for at all
-        endpoints of equal standing in turn, but for those that have failed one of this blob.
+        A raw blob comes over one: it stays at the endpoint that its first byte came from.
         """
         from .blob import RegistryBlob  # nobody waits for it before the manifest is out
 
-        blob = rooms.shared_blobs() or RegistryBlob
-        failed: set[str] = set()
-
-        def open_range(first: int, end: int | None, turn: int) -> BlobReader:
-            places = rooms.in_turn(self._endpoints, turn, failed) if turn or failed else self._endpoints
-            return blob(descriptor, access, places, self._session, offset=first, end=end, failed=failed)
-
         connections = min(self._settings.transfer.segments, self._settings.transfer.connections)
         if connections > 1 and access is BlobAccess.VERIFIED and self._session.trusts_segments:
-            return rooms.SegmentedBlob(descriptor, offset, open_range, connections)
-        return open_range(offset, None, 0)
+            return rooms.open_segments(descriptor, lambda: self._endpoints, self._session, offset, connections)
+        blob = rooms.shared_blobs() or RegistryBlob
+        return blob(descriptor, access, self._endpoints, self._session, offset=offset)
 
     def close(self) -> None:
         """Nothing to release: connections belong to the session."""

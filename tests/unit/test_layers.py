@@ -49,7 +49,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "signatures": _BELOW_IMAGE | {"hostconfig", "trust"},
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
     "partial": _LOW | {"sources.base"},
-    "segments": _LOW | {"registry"},  # whose endpoints take turns
+    "segments": _LOW | {"registry", "net", "sources.base"},  # a range of a blob is one
     "early": _LOW | {"hostconfig", "net"},
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial", "early"},
     "readahead": _BELOW_IMAGE,

@@ -3,7 +3,7 @@
 
 import hashlib
 
-from cip import log, rooms
+from cip import log
 from cip.errors import (
     CipError,
     ConfigurationError,
@@ -202,6 +202,8 @@ class PlacesTest(SourceCase):
 
     @needs_rooms("segments")
     def test_mirrors_take_turns_and_the_registry_stands_behind_them(self) -> None:
+        from cip.segments import in_turn
+
         mirrors = "".join(f'[[registry.mirror]]\nlocation = "{name}.example"\n' for name in "bcd")
         self.host.write("/etc/containers/registries.conf", f'[[registry]]\nlocation = "a.example"\n{mirrors}')
         endpoints = self.open("docker://a.example/r:t")._endpoints
@@ -210,9 +212,9 @@ class PlacesTest(SourceCase):
             (("c.example",), ["bcda", "dbca", "bcda", "dbca"]),
             (("b.example", "c.example", "d.example"), ["bcda"] * 4),
         ):
-            orders = [rooms.in_turn(endpoints, turn, failed) for turn in range(4)]
+            orders = [in_turn(endpoints, turn, failed) for turn in range(4)]
             self.assertEqual(["".join(each.name[0] for each in order) for order in orders], expected)
-        alone = rooms.in_turn((endpoints[3], *endpoints[:3]), 1, ())
+        alone = in_turn((endpoints[3], *endpoints[:3]), 1, ())
         self.assertEqual([each.name[0] for each in alone], list("abcd"), "mirrors had no manifest")
 
     def test_the_identity_is_the_logical_one(self) -> None:
