@@ -5,7 +5,7 @@ Only names are read here; what the files hold is read when a connection needs it
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .. import log
@@ -54,25 +54,20 @@ def find_certificates(host: str, settings: Settings, *, warn: Callable[[str], No
     return found._replace(looked_at=tuple(looked_at))
 
 
-def _collect(directory: str, names: list[str]) -> Certificates:
+def _collect(directory: str, names: Sequence[str]) -> Certificates:
     present = frozenset(names)
-    authorities: list[str] = []
-    pairs: list[tuple[str, str]] = []
-    for name in names:
-        path = os.path.join(directory, name)
-        if name.endswith(".crt"):
-            authorities.append(path)
-        elif name.endswith(".cert"):
-            key = name.removesuffix(".cert") + ".key"
-            if key not in present:
-                raise ConfigurationError(path, f"expected its key {quote_own(key)} beside it, found none")
-            pairs.append((path, os.path.join(directory, key)))
-        elif name.endswith(".key"):
-            certificate = name.removesuffix(".key") + ".cert"
-            if certificate not in present:
-                raise ConfigurationError(
-                    path,
-                    f"expected its certificate {quote_own(certificate)} beside it, found none: "
-                    "a certificate that ends in .crt is taken for an authority",
-                )
-    return Certificates(directory, tuple(authorities), tuple(pairs))
+
+    def paths(ending: str) -> tuple[str, ...]:
+        return tuple(os.path.join(directory, name) for name in names if name.endswith(ending))
+
+    for ending, other, what, hint in (
+        (".cert", ".key", "key", ""),
+        (".key", ".cert", "certificate", ": a certificate that ends in .crt is taken for an authority"),
+    ):
+        for path in paths(ending):
+            beside = os.path.basename(path).removesuffix(ending) + other
+            if beside not in present:
+                why = f"expected its {what} {quote_own(beside)} beside it, found none{hint}"
+                raise ConfigurationError(path, why)
+    pairs = tuple((path, path.removesuffix(".cert") + ".key") for path in paths(".cert"))
+    return Certificates(directory, paths(".crt"), pairs)

@@ -58,11 +58,8 @@ class RegistriesConfig:
 
     def rule_for(self, reference: DockerReference) -> RegistryRule | None:
         """The rule with the longest prefix that matches the name of `reference`, without tag and digest."""
-        best: RegistryRule | None = None
-        for rule in self.rules:
-            if rule.match_length(reference.name) >= 0 and (best is None or len(rule.prefix) > len(best.prefix)):
-                best = rule
-        return best
+        matching = (rule for rule in self.rules if rule.match_length(reference.name) >= 0)
+        return max(matching, key=lambda rule: len(rule.prefix), default=None)
 
     def places(self, reference: DockerReference) -> tuple[ConfiguredEndpoint, ...]:
         """Where `reference` is fetched from, in the order to be tried: mirrors, then the primary location.
