@@ -94,10 +94,11 @@ class ImageOpener:
         with timed(start_timer(self._settings.times.opening, "--open-timeout and --deadline")):
             self.prepare()
             try:
-                image, manifest = self._open(text, instance)
+                image = self._open(text, instance)
             except CipError as error:
                 self.events.emit("failed", image=strip_reference(text), error=error)
                 raise
+        manifest = image.accepted.manifest
         if self._settings.decryption_keys and any(each.media_type.endswith("+encrypted") for each in manifest.layers):
             log.warning("%s: --decryption-key is ignored: encrypted layers are served as they are", text)
         self.events.emit(
@@ -108,7 +109,7 @@ class ImageOpener:
         )
         return image
 
-    def _open(self, text: str, instance: Digest | None) -> tuple[Image, Manifest]:
+    def _open(self, text: str, instance: Digest | None) -> Image:
         source = self.sources.open(parse_image_reference(text))
         with undo_on_error(source.close):
             accepted = self._accept(text, source, instance)
@@ -119,7 +120,7 @@ class ImageOpener:
             if source.identity.transport is Transport.DOCKER:
                 limits = self._settings.transfer
                 image.ahead = limits.read_ahead, limits.connections
-            return image, accepted.manifest
+            return image
 
     def close(self) -> None:
         """Release connections."""

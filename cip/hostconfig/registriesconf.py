@@ -85,8 +85,7 @@ class RegistriesConfig:
             return (ConfiguredEndpoint(reference, "no [[registry]] matches: the name itself", "", False, False, True),)
         found = []
         for number, mirror in enumerate(rule.mirrors, 1):
-            used = reference.digest is not None if rule.mirror_by_digest_only else mirror.serves(reference)
-            if used:
+            if mirror.serves(reference):
                 what = f"mirror {number} of prefix {quote_own(rule.prefix)}"
                 found.append(self._place(reference, rule, mirror.at, what, primary=False))
         what = (

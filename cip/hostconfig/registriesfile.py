@@ -52,7 +52,6 @@ class RegistryRule(NamedTuple):
     prefix: str
     at: Location
     blocked: bool
-    mirror_by_digest_only: bool
     mirrors: tuple[Mirror, ...]
     file: str
 
@@ -177,7 +176,6 @@ def _parse_rule(table: JsonNode, warnings: list[str]) -> RegistryRule:
         prefix=prefix,
         at=_parse_location(table, location),
         blocked=_flag(table, "blocked"),
-        mirror_by_digest_only=by_digest_only,
         mirrors=mirrors,
         file=table.document,
     )
@@ -193,7 +191,7 @@ def _parse_mirror(table: JsonNode, by_digest_only: bool) -> Mirror:
         table["pull-from-mirror"].fail(why)
     if usage and usage not in _PULL_FROM_MIRROR:
         table["pull-from-mirror"].fail(f"expected one of {', '.join(_PULL_FROM_MIRROR)}, found {quote_own(usage)}")
-    return Mirror(_parse_location(table, location), usage or "all")
+    return Mirror(_parse_location(table, location), usage or ("digest-only" if by_digest_only else "all"))
 
 
 def _parse_location(table: JsonNode, location: str) -> Location:
