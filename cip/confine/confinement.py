@@ -3,45 +3,40 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from .. import log
-from ..errors import CipError, ErrorCode, UnsupportedError, system_reason
-from ..hostconfig.authfile import AuthDocument, DescriptorFiles
-from ..hostconfig.paths import AuthFile, auth_files, certificate_directories
-from ..hostconfig.registriesconf import FILE_HELPER, load_registries
-from ..model.reference import Transport, parse_image_reference
+from ..errors import ErrorCode, UnsupportedError, system_reason
 from ..settings import Settings
-from ..trust.policy import Policy
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..hostconfig.authfile import DescriptorFiles
     from ..programs import DirectPrograms, GpgvResult, ProgramResult
+    from ..trust.policy import Policy
     from .remote import Process
     from .sandbox import Level
+
+    class Session(Protocol):
+        """What this needs of `registry.session.RegistrySession`."""
+
+        descriptor_files: DescriptorFiles
+
+    class Sources(Protocol):
+        """What this needs of `transports.SourceOpener`."""
+
+        def registry_session(self) -> Session: ...
+
+        def before_confinement(self) -> None: ...
+
 
 _RENEWED = ("events", "audit", "hang-up", "signals")  # threads that confine themselves or begin again
 _END_SECONDS = 0.2  # for a thread of before to end
 _WRITER_SECONDS = 1.0  # for a thread that writes records to confine itself; one whose reader is stuck is told of
-
-
-class Session(Protocol):
-    """What this needs of `registry.session.RegistrySession`."""
-
-    descriptor_files: DescriptorFiles
-
-
-class Sources(Protocol):
-    """What this needs of `transports.SourceOpener`."""
-
-    def registry_session(self) -> Session: ...
-
-    def before_confinement(self) -> None: ...
-
-
 InWriters = Callable[[Callable[[], object], float], bool]  # runs a call in each thread that writes records, in so long
 
 
@@ -184,7 +179,7 @@ class Confinement:
 
     def _confine(self) -> Level:
         # here and below, because nobody waits any more when this is called
-        from .needs import why_unix_sockets
+        from .needs import read_later, why_unix_sockets
         from .sandbox import Level, confine
 
         self._applied = True
@@ -192,7 +187,7 @@ class Confinement:
         named = (self._reference, *self._settings.local_sources)
         limited = self._limited_reads and not any(text.startswith("containers-storage:") for text in named)
         wanted = Level.FULL if limited else Level.WRITE
-        writable, readable = self.writable, _read_later(self._reference, self._settings)
+        writable, readable = self.writable, read_later(self._reference, self._settings)
         try:
             self._confine_programs()
         except OSError as error:
@@ -218,13 +213,13 @@ class Confinement:
 
     def _confine_programs(self) -> None:
         """Let other programs be run by a process of its own, if any can be needed. Raises OSError."""
-        from .needs import may_ask_helpers, may_decompress, may_verify
+        from .needs import helpers_of, may_ask_helpers, may_decompress, may_verify
 
         helpers: frozenset[str] = frozenset()
         if self._sources is not None:
             self._sources.before_confinement()  # a thread that began before would stay outside
         if self._sources is not None and may_ask_helpers(self._reference, self._settings):
-            helpers = _helpers(self._settings, self._sources.registry_session().descriptor_files)
+            helpers = helpers_of(self._settings, self._sources.registry_session().descriptor_files)
         needed = may_verify(self._policy()) or may_decompress(self._reference, self._settings)
         self.programs.confine(needed=needed, helpers=helpers)
 
@@ -236,46 +231,3 @@ def _at_work() -> str:
     for each in before:
         each.join(_END_SECONDS)
     return ", ".join(sorted(each.name for each in before if each.is_alive()))
-
-
-def _read_later(reference: str, settings: Settings) -> list[str]:
-    """What may have to be read after the image is open: the image itself, certificates, access to further places."""
-    paths = [settings.shared_blob_dir] if settings.shared_blob_dir else []
-    remote = False
-    for text in (reference, *settings.local_sources) if reference else ():
-        parsed = parse_image_reference(text)
-        if parsed.transport is Transport.DOCKER:
-            remote = True
-        elif parsed.transport is not Transport.DOCKER_DAEMON:
-            paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
-    if remote:  # a mirror that is asked when another place breaks in the middle of a blob
-        environment = settings.environment
-        paths += [path for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (path := environment.get(name))]
-        certificates = certificate_directories("host", settings)
-        paths += certificates if settings.cert_dir else map(os.path.dirname, certificates)
-        paths += [file.path for file in auth_files(settings)[0]]
-    return paths
-
-
-def _helpers(settings: Settings, files: DescriptorFiles) -> frozenset[str]:
-    """Every credential helper that configuration names at present.
-
-    A file that cannot be used names none: whoever needs it is told why.
-    """
-    found: set[str] = set()
-    try:
-        found.update(load_registries(settings).credential_helpers)
-        for place in auth_files(settings)[0] if FILE_HELPER in found else ():
-            found.update(_helpers_in(place, files))
-    except CipError as error:
-        log.debug("%s", error)
-    return frozenset(found - {FILE_HELPER})
-
-
-def _helpers_in(place: AuthFile, files: DescriptorFiles) -> set[str]:
-    try:
-        data = files.read(place.path)
-        return {node.as_str() for node in AuthDocument(place, data).helpers.values()} if data else set()
-    except CipError as error:
-        log.debug("%s", error)
-        return set()

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which other programs a confined process may still need: where there are none, no helper process is started."""
+"""What a confined process may still need: files, and other programs; without these no helper process is started."""
 
 from __future__ import annotations
 
+import os
 import sys
 
+from .. import log
+from ..errors import CipError
+from ..hostconfig.authfile import AuthDocument, DescriptorFiles
+from ..hostconfig.paths import AuthFile, auth_files, certificate_directories
+from ..hostconfig.registriesconf import FILE_HELPER, load_registries
 from ..model.reference import Transport, parse_image_reference
 from ..settings import Settings
 from ..trust.policy import Policy
@@ -52,3 +58,46 @@ def why_unix_sockets(reference: str, nsswitch: str = "/etc/nsswitch.conf") -> st
         if colon and name.strip() == "hosts" and "dns" not in services.split():
             return f"names are resolved over one (hosts in {nsswitch})"
     return ""
+
+
+def read_later(reference: str, settings: Settings) -> list[str]:
+    """What may have to be read after the image is open: the image itself, certificates, access to further places."""
+    paths = [settings.shared_blob_dir] if settings.shared_blob_dir else []
+    remote = False
+    for text in (reference, *settings.local_sources) if reference else ():
+        parsed = parse_image_reference(text)
+        if parsed.transport is Transport.DOCKER:
+            remote = True
+        elif parsed.transport is not Transport.DOCKER_DAEMON:
+            paths += parsed.path.split(":") if parsed.transport is Transport.TARBALL else [parsed.path or "."]
+    if remote:  # a mirror that is asked when another place breaks in the middle of a blob
+        environment = settings.environment
+        paths += [path for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (path := environment.get(name))]
+        certificates = certificate_directories("host", settings)
+        paths += certificates if settings.cert_dir else map(os.path.dirname, certificates)
+        paths += [file.path for file in auth_files(settings)[0]]
+    return paths
+
+
+def helpers_of(settings: Settings, files: DescriptorFiles) -> frozenset[str]:
+    """Every credential helper that configuration names at present.
+
+    A file that cannot be used names none: whoever needs it is told why.
+    """
+    found: set[str] = set()
+    try:
+        found.update(load_registries(settings).credential_helpers)
+        for place in auth_files(settings)[0] if FILE_HELPER in found else ():
+            found.update(_helpers_in(place, files))
+    except CipError as error:
+        log.debug("%s", error)
+    return frozenset(found - {FILE_HELPER})
+
+
+def _helpers_in(place: AuthFile, files: DescriptorFiles) -> set[str]:
+    try:
+        data = files.read(place.path)
+        return {node.as_str() for node in AuthDocument(place, data).helpers.values()} if data else set()
+    except CipError as error:
+        log.debug("%s", error)
+        return set()
