@@ -137,13 +137,6 @@ class TimeLimits(NamedTuple):
         return min(self.open, self.deadline or self.open)
 
 
-class RetryOptions(NamedTuple):
-    """What is tried again: repeats per place, and a fixed delay in seconds instead of the doubling one."""
-
-    times: int = 4
-    delay: float | None = None
-
-
 class TransferLimits(NamedTuple):
     """Limits on what is moved; 0 is no limit except where a row says otherwise."""
 
@@ -164,7 +157,8 @@ class Settings(NamedTuple):
     credentials: CredentialOptions = CredentialOptions()
     platform: PlatformOptions = PlatformOptions()
     times: TimeLimits = TimeLimits()
-    retry: RetryOptions = RetryOptions()
+    retry_times: int = 4  # repeats per place
+    retry_delay: float | None = None  # seconds, fixed, instead of the doubling ones
     transfer: TransferLimits = TransferLimits()
     tls_verify: bool | None = None  # None leaves it to registries.conf
     cert_dir: str | None = None

@@ -17,7 +17,7 @@ from email.utils import parsedate
 from ..errors import ATTEMPTS_TOLD, Attempt, CipError, ErrorCode, Phase
 from ..events import Events
 from ..net.limits import Clock
-from ..settings import RetryOptions
+from ..settings import Settings
 
 _DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
 _TIME = "[0-9]{2}:[0-9]{2}:[0-9]{2}"
@@ -72,10 +72,10 @@ def parse_retry_after(value: str | None, now: float, current: float) -> float:
     return date - now if date is not None and date > now else current
 
 
-def own_delay(options: RetryOptions, failures: int, throttled: bool, jitter: Jitter) -> float:
+def own_delay(settings: Settings, failures: int, throttled: bool, jitter: Jitter) -> float:
     """Seconds before the repeat that follows the `failures`-th fault in a row, counted from 1."""
-    if options.delay is not None:
-        return options.delay
+    if settings.retry_delay is not None:
+        return settings.retry_delay
     first, spread = (THROTTLED_DELAY, THROTTLED_JITTER) if throttled else (FIRST_DELAY, JITTER)
     return float(first * 2 ** min(failures - 1, 3) * (1 + spread * jitter()))
 
@@ -142,9 +142,9 @@ class History:
 class Repeats:
     """How often and when one endpoint is asked again."""
 
-    def __init__(self, options: RetryOptions, clock: Clock, events: Events, jitter: Jitter = random.random) -> None:
-        self.times = options.times
-        self._options = options
+    def __init__(self, settings: Settings, clock: Clock, events: Events, jitter: Jitter = random.random) -> None:
+        self.times = settings.retry_times
+        self._settings = settings
         self.backoff = HostBackoff(clock)
         self.clock = clock
         self._events = events
@@ -156,7 +156,7 @@ class Repeats:
         A wish of the registry is remembered for its host and told as an event.
         """
         throttled = error.code is ErrorCode.RATE_LIMITED
-        delay = own_delay(self._options, failures, throttled, self._jitter)
+        delay = own_delay(self._settings, failures, throttled, self._jitter)
         wished = error.retry_after
         if wished is not None:  # never sooner; and not at the same moment as everybody who was told the same
             wished = min(wished, RETRY_AFTER_LIMIT)

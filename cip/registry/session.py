@@ -44,7 +44,7 @@ class RegistrySession:
         self.programs = programs
         self.clock = clock or Clock()
         self.descriptor_files = DescriptorFiles()
-        self.repeats = Repeats(settings.retry, self.clock, events, jitter)
+        self.repeats = Repeats(settings, self.clock, events, jitter)
         self.min_rate = settings.transfer.min_rate
         self.connections = settings.transfer.connections
         self.shares: dict[str, set[Any]] = {}  # for each host the blobs that are read beside each other

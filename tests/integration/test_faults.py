@@ -19,7 +19,7 @@ from cip.content import Release, copy_verified
 from cip.errors import CipError, ErrorCode
 from cip.model.descriptor import Descriptor, digest_of
 from cip.model.mediatype import OCI_MANIFEST
-from cip.settings import RetryOptions, TimeLimits
+from cip.settings import TimeLimits
 from tests.support import registry
 from tests.support.faultrun import BASE, Outcome, json_proxy, run_http, run_json
 from tests.support.faulttable import BYTES, ROWS, Certificates, Row, World, world_of
@@ -104,7 +104,7 @@ class RandomWalkTest(BlobCase):
     times = TimeLimits(idle=0.02)
 
     def test_five_hundred_walks_end_in_the_right_bytes_or_in_a_typed_error(self) -> None:
-        self.settings = self.settings._replace(retry=RetryOptions(times=2))
+        self.settings = self.settings._replace(retry_times=2)
         ended: Counter[str] = Counter()
         for seed in range(WALKS):
             with self.subTest(seed=seed):

@@ -22,7 +22,7 @@ from cip.registry import blob
 from cip.registry.blob import RegistryBlob, parse_content_range
 from cip.registry.endpoints import Endpoint
 from cip.registry.session import RegistrySession
-from cip.settings import RetryOptions, Settings, TimeLimits, TransferLimits
+from cip.settings import Settings, TimeLimits, TransferLimits
 from cip.sources.base import BlobAccess
 from tests.support.host import make_host
 from tests.support.leaks import LeakCheckedTestCase
@@ -232,9 +232,9 @@ class ResumptionTest(BlobCase):
 
         self.places(dripping)
         with mock.patch.object(blob, "PROGRESS", step):
-            self.assertEqual(self.fetch(settings=self.settings._replace(retry=RetryOptions(times=1))), CONTENT)
+            self.assertEqual(self.fetch(settings=self.settings._replace(retry_times=1)), CONTENT)
         with mock.patch.object(blob, "PROGRESS", step + 1):
-            self.fails(ErrorCode.CONNECTION_LOST, settings=self.settings._replace(retry=RetryOptions(times=1)))
+            self.fails(ErrorCode.CONNECTION_LOST, settings=self.settings._replace(retry_times=1))
 
     def test_b9_a_reset_is_continued(self) -> None:
         # a socketpair knows no reset; what it looks like is an error of recv
@@ -308,12 +308,12 @@ class ResumptionTest(BlobCase):
     def test_reading_again_has_a_budget(self) -> None:
         self.places(in_turn(cut(2000), cut(2500), cut(3000), whole))
         with mock.patch.object(blob, "REREAD_MINIMUM", 100):  # so twice the size counts: 10000 bytes
-            self.assertEqual(self.fetch(settings=self.settings._replace(retry=RetryOptions(times=9))), CONTENT)
+            self.assertEqual(self.fetch(settings=self.settings._replace(retry_times=9)), CONTENT)
             self.places(in_turn(*(cut(2000 + 100 * n) for n in range(9))))
             error = self.fails(
                 ErrorCode.REGISTRY_ERROR,
                 "ignores ranges, and 8600 bytes have been read in vain",
-                settings=self.settings._replace(retry=RetryOptions(times=9)),
+                settings=self.settings._replace(retry_times=9),
             )
         self.assertFalse(error.retryable)
 

@@ -9,7 +9,7 @@ from cip.errors import CipError, ErrorCode, NetworkError, NotFoundError
 from cip.registry.endpoints import Endpoint
 from cip.registry.failover import Candidate, Candidates
 from cip.registry.retry import HostBackoff, Repeats
-from cip.settings import RetryOptions
+from cip.settings import Settings
 from tests.support.origins import FakeClock, RecordedEvents
 
 LOST = NetworkError("lost")
@@ -24,7 +24,7 @@ class CandidatesTest(unittest.TestCase):
         self.candidates = self.make()
 
     def make(self) -> Candidates:
-        repeats = Repeats(RetryOptions(), self.clock, RecordedEvents().events, lambda: 0.0)
+        repeats = Repeats(Settings(), self.clock, RecordedEvents().events, lambda: 0.0)
         repeats.backoff = self.backoff
         endpoints = [cast(Endpoint, SimpleNamespace(name=name)) for name in "abc"]
         return Candidates(endpoints, repeats)

@@ -12,7 +12,7 @@ from cip.errors import ErrorCode
 from cip.flags import OPTIONS, flag, level, parse_duration
 from cip.model.reference import Transport
 from cip.options import help_text
-from cip.settings import RetryOptions, TimeLimits, TransferLimits
+from cip.settings import Settings, TimeLimits, TransferLimits
 
 MAN = Path(cip.__file__).parent / "man"
 
@@ -51,7 +51,7 @@ class Pages(unittest.TestCase):
             "idle-timeout": times.idle,
             "open-timeout": times.open,
             "stall-timeout": times.stall,
-            "retry-times": RetryOptions().times,
+            "retry-times": Settings().retry_times,
             "connections": transfer.connections,
             "min-rate": transfer.min_rate,
         }

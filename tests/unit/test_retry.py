@@ -21,7 +21,7 @@ from cip.registry.retry import (
     own_delay,
     parse_retry_after,
 )
-from cip.settings import RetryOptions, TimeLimits
+from cip.settings import Settings, TimeLimits
 from tests.support.origins import FakeClock, RecordedEvents
 
 NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
@@ -58,25 +58,25 @@ class RetryAfterTest(unittest.TestCase):
 
 class DelayTest(unittest.TestCase):
     def test_delays_double_and_throttled_ones_are_longer(self) -> None:
-        options = RetryOptions()
+        options = Settings()
         for throttled, expected in ((False, [0.5, 1, 2, 4, 4]), (True, [2, 4, 8, 16, 16])):
             found = [own_delay(options, failures, throttled, lambda: 0.0) for failures in range(1, 6)]
             self.assertEqual(found, expected)
 
     def test_jitter_adds_a_quarter_at_most(self) -> None:
-        self.assertEqual(own_delay(RetryOptions(), 1, False, lambda: 1.0), 0.625)
+        self.assertEqual(own_delay(Settings(), 1, False, lambda: 1.0), 0.625)
         for _ in range(100):
-            self.assertTrue(0.5 <= own_delay(RetryOptions(), 1, False, random.random) <= 0.625)
+            self.assertTrue(0.5 <= own_delay(Settings(), 1, False, random.random) <= 0.625)
 
     def test_after_a_429_jitter_doubles_a_delay_at_most(self) -> None:
-        self.assertEqual(own_delay(RetryOptions(), 2, True, lambda: 1.0), 8)
-        found = [own_delay(RetryOptions(), 1, True, random.random) for _ in range(200)]
+        self.assertEqual(own_delay(Settings(), 2, True, lambda: 1.0), 8)
+        found = [own_delay(Settings(), 1, True, random.random) for _ in range(200)]
         self.assertTrue(
             2 <= min(found) < 2.5 < 3.5 < max(found) <= 4, "thousands that were told the same stay together"
         )
 
     def test_a_fixed_delay_is_fixed(self) -> None:
-        self.assertEqual(own_delay(RetryOptions(delay=0.01), 4, True, lambda: 1.0), 0.01)
+        self.assertEqual(own_delay(Settings(retry_delay=0.01), 4, True, lambda: 1.0), 0.01)
 
 
 @dataclass
@@ -110,8 +110,8 @@ class EngineCase(unittest.TestCase):
         self.cancellation = Cancellation()
         self.began = self.clock.now
 
-    def ask(self, *places: Place, options: RetryOptions | None = None, overall: float = 180.0) -> str:
-        repeats = self.repeats(lambda: 0.0, options or RetryOptions())
+    def ask(self, *places: Place, options: Settings | None = None, overall: float = 180.0) -> str:
+        repeats = self.repeats(lambda: 0.0, options or Settings())
         limits = Limits(self.clock, TimeLimits(), self.cancellation).until(self.began + overall)
 
         def ask_one(endpoint: Endpoint, mine: Limits) -> str:
@@ -125,7 +125,7 @@ class EngineCase(unittest.TestCase):
 
         return ask_endpoints(cast(Sequence[Endpoint], places), ask_one, repeats, limits, Phase.MANIFEST)[1]
 
-    def repeats(self, jitter: Jitter, options: RetryOptions = RetryOptions()) -> Repeats:  # noqa: B008 (a value)
+    def repeats(self, jitter: Jitter, options: Settings = Settings()) -> Repeats:  # noqa: B008 (a value)
         """Which share one back-off."""
         made = Repeats(options, self.clock, self.events.events, jitter)
         made.backoff = self.backoff
@@ -267,7 +267,7 @@ class OnePlaceTest(EngineCase):
 
     def test_no_repeats_when_none_are_wanted(self) -> None:
         with self.assertRaises(NetworkError):
-            self.ask(Place("h", [lost()]), options=RetryOptions(times=0))
+            self.ask(Place("h", [lost()]), options=Settings(retry_times=0))
         self.assertEqual(self.clock.sleeps, [])
 
 

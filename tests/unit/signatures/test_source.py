@@ -11,7 +11,7 @@ from cip.model import mediatype
 from cip.model.descriptor import digest_of
 from cip.model.signature import SigstoreSignature, SimpleSignature
 from cip.registry import signatures
-from cip.settings import RetryOptions, Settings
+from cip.settings import Settings
 from tests.support.origins import Asked, Reply, reply
 from tests.unit.test_source import DIGEST, SourceCase
 
@@ -32,7 +32,7 @@ class SignatureCase(SourceCase):
 
     def refused(self, reason: str) -> SignatureError:
         with self.assertRaisesRegex(SignatureError, reason) as caught:
-            self.signatures(self.settings()._replace(retry=RetryOptions(times=0)))
+            self.signatures(self.settings()._replace(retry_times=0))
         self.assertEqual(caught.exception.reason, "fetch")
         return caught.exception
 
