@@ -22,7 +22,6 @@ READ_SIZE = 16 * 1024  # bytes asked for when a line is read
 _UNBOUNDED = 10**18 - 1  # 18 digits
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_LINE_END = re.compile(rb"\r?\n")
 _HEAD_END = re.compile(rb"\r?\n(\r?\n)")
 _CHUNK = rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?"
 
@@ -154,8 +153,8 @@ class Lines:
         """The next head without the empty line behind it; None at the end before it."""
         grammar, searched, skipped, judged = self.grammar, 0, 0, not self.grammar.first_at_once
         while True:
-            while skipped < grammar.empty_lines and (line := _LINE_END.match(self._data, self._at)):
-                self._at, searched, skipped = line.end(), 0, skipped + 1
+            while skipped < grammar.empty_lines and self._data.startswith((b"\n", b"\r\n"), self._at):
+                self._at, searched, skipped = self._data.index(b"\n", self._at) + 1, 0, skipped + 1
             end = _HEAD_END.search(self._data, self._at + max(0, searched - 3))
             searched = (end.start() if end else len(self._data)) - self._at
             line_end = self._data.find(b"\n", self._at, self._at + grammar.first_limit + 2)
