@@ -252,7 +252,7 @@ def _core(
     from .events import NO_EVENTS
     from .transports import SourceOpener
 
-    limited = invocation.command is Command.HTTP  # a JSON parent names files later
+    limited = invocation.command == Command.HTTP  # a JSON parent names files later
     confinement: Confinement | None = rooms.Confinement(settings, invocation.reference, limited_reads=limited)
     programs = confinement.programs if confinement is not None else rooms.DirectPrograms(settings.environment.variables)
     stack.callback(programs.close)
@@ -320,7 +320,7 @@ def _read_key_file(path: str) -> bytes:
     return read_configuration(path, KEY_LIMIT)
 
 
-_COMMANDS: Mapping[Command, Callable[[Invocation, ExitStack], int]] = {
+_COMMANDS: Mapping[str, Callable[[Invocation, ExitStack], int]] = {
     Command.HTTP: _serve_http,
     Command.JSON: _serve_json,
     Command.EXPLAIN: _explain,

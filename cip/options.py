@@ -9,7 +9,6 @@ may be a secret.
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -29,7 +28,7 @@ from .settings import (
 )
 
 
-class Command(StrEnum):
+class Command:
     """What the process does; the value is the word on the command line, empty for the HTTP interface."""
 
     HTTP = ""
@@ -57,7 +56,7 @@ _ARGUMENTS = {
 class Invocation(NamedTuple):
     """A parsed command line. `answer` is text for stdout (then exit 0), such as `--help` asks for."""
 
-    command: Command
+    command: str
     settings: Settings
     reference: str = ""
     destination: str = ""
@@ -85,7 +84,7 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         return Invocation(Command.HTTP, Settings(), answer=version_text())
     command = Command.HTTP
     if words and words[0] in (Command.JSON, Command.EXPLAIN, Command.FETCH):
-        command = Command(words.pop(0))
+        command = words.pop(0)
     rooms.require_words([command, *(f"--{name}" for name, value in values.items() if value)])
     expected, what = _ARGUMENTS[command]
     if len(words) != expected:
@@ -93,7 +92,7 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
         prefix = f"{command}: " if command else ""
         raise UsageError(f"{prefix}expected {what}, found {len(words)}; {_value_behind(arguments)}{meant}see --help")
     for name, other in (("json", Command.EXPLAIN), ("all", Command.FETCH)):
-        if values[name] and command is not other:
+        if values[name] and command != other:
             raise UsageError(f"--{name}: expected together with {other}")
     if values["require-audit"] and values["audit-fd"] is None:
         raise UsageError("--require-audit: expected together with --audit-fd")
@@ -104,11 +103,11 @@ def parse_arguments(arguments: Sequence[str], program: str, environment: HostEnv
     return _given(found, values)._replace(every_platform=bool(values["all"]), log_level=_log_level(values))
 
 
-def _require_own_descriptors(command: Command, values: Mapping[str, Any]) -> None:
+def _require_own_descriptors(command: str, values: Mapping[str, Any]) -> None:
     """Return unless two streams share a descriptor: their bytes would mix, on the parent's connection of all places."""
     taken: dict[int | None, str] = {}
     if values["sockfd"] is None:
-        taken = dict.fromkeys((0,) if command is Command.JSON else (0, 1), "the parent's requests")
+        taken = dict.fromkeys((0,) if command == Command.JSON else (0, 1), "the parent's requests")
     for name in ("sockfd", "audit-fd", "events-fd"):
         number = values[name]
         if number is not None and number in taken:
@@ -274,7 +273,7 @@ def _log_level(values: Mapping[str, Any]) -> Level:
     return Level.DEBUG if values["debug"] else _or(values["log-level"], Level.WARNING)
 
 
-def _warnings(command: Command, values: Mapping[str, Any]) -> tuple[str, ...]:
+def _warnings(command: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     ignored = [
         ("command-timeout", "it has no effect here: see --deadline and --open-timeout"),
         ("tls-details", "it is not supported: TLS 1.2 and later with the default suites is used"),
