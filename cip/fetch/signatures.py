@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 
 from .. import log
 from ..content import read_blob, require_content
@@ -22,7 +22,6 @@ from ..errors import (
     NotFoundError,
     Phase,
     SignatureError,
-    UnsupportedError,
     failing,
     quote,
 )
@@ -32,7 +31,7 @@ from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
 from ..model.jsontree import fold_key, parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.reference import Transport, parse_image_reference
-from ..model.referrers import NotABundleError, bundle_layer, fallback_tag, parse_referrer_manifest, parse_referrers
+from ..model.referrers import NotABundleError, bundle_layer, fallback_tag, parse_referrers
 from ..model.signature import SIGNATURE_LIMIT, SIGSTORE_MIME_TYPE, SimpleSignature, encode_signature_blob
 from ..sources.base import BlobAccess, ImageSource, RawManifest
 from ..sources.keptsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
@@ -44,8 +43,6 @@ ATTACHED_LIMIT = 128  # layers of a manifest of signatures
 REFERRERS_LIMIT = 128  # of one manifest
 _EMPTY = b"{}"
 _OF_MANIFESTS = frozenset({fold_key(key) for key in ("schemaVersion", "layers", "fsLayers", "manifests")})
-_OF_IMAGES = mediatype.DOCKER_TYPES | {mediatype.OCI_CONFIG}
-_LAYERS = (mediatype.OCI_LAYER, mediatype.OCI_LAYER_NONDISTRIBUTABLE)
 Entry = Mapping[str, object]
 
 
@@ -119,7 +116,10 @@ class _Kept:
         return found
 
     def _keep_referrers(self, digest: Digest) -> None:
-        """The list of what refers to the manifest, the manifests on it, and of the bundles among them the content."""
+        """The list of the bundles that refer to the manifest, with their manifests and content.
+
+        Others prove nothing, and as manifests with a config and layers of any type they could be images.
+        """
         source = self._image.source.referrer_source()
         if source is None:
             return
@@ -138,7 +138,7 @@ class _Kept:
             self._document(data, mediatype.OCI_INDEX, fallback_tag(digest))
 
     def _keep_referrer(self, listed: ReferrerList, descriptor: Descriptor, subject: Digest, where: str) -> bool:
-        """Whether it is there."""
+        """Whether it is there, and a bundle."""
         try:
             data = listed.manifest(descriptor)
         except NotFoundError:
@@ -146,17 +146,17 @@ class _Kept:
             return False
         require_content(data, descriptor.digest, where)
         try:
-            _require_artifact(data, where)
-            with suppress(NotABundleError):
-                layer = bundle_layer(data, subject, where)
-                bundle = listed.document(layer, SIGNATURE_LIMIT, where)
-                _require_no_manifest(bundle, f"{where}: {layer.digest}")
-                self._write(bundle, layer.digest)
-                self.count += 1
+            layer = bundle_layer(data, subject, where)
+            bundle = listed.document(layer, SIGNATURE_LIMIT, where)
+            _require_no_manifest(bundle, f"{where}: {layer.digest}")
+            self._write(bundle, layer.digest)
             self._write(data, descriptor.digest)
-        except (InvalidDocumentError, UnsupportedError) as error:
+        except NotABundleError:
+            return False
+        except InvalidDocumentError as error:
             log.warning("%s, so %s is not kept", error, descriptor.digest)
             return False
+        self.count += 1
         return True
 
     def _keep_others(self, digest: Digest, attached: set[Digest]) -> None:
@@ -231,14 +231,6 @@ def _require_no_manifest(data: bytes, where: str) -> None:
     for key, _ in parse_json(data, where).members():
         if fold_key(key) in _OF_MANIFESTS:
             raise InvalidDocumentError(where, f"expected a signature, found the member {quote(key)} of a manifest")
-
-
-def _require_artifact(data: bytes, where: str) -> None:
-    """Raise InvalidDocumentError for a manifest that may be that of an image."""
-    manifest = parse_referrer_manifest(data, where)
-    for each in (manifest.config, *manifest.layers):
-        if each.media_type in _OF_IMAGES or each.media_type.startswith(_LAYERS):
-            raise InvalidDocumentError(where, f"expected an artifact, found {each.media_type}, as of an image")
 
 
 def descriptor_of(media_type: str, data: bytes) -> dict[str, object]:

@@ -271,7 +271,7 @@ class _Fetch:
         except InvalidInputError as error:
             raise ConfigurationError("registries.d: lookaside", str(error)) from error
         opener = self._endpoint.opener()
-        if authorization and self._tls_verify is None and root.origin.host != self._endpoint.route().origin.host:
+        if authorization and self._tls_verify is None and root.origin.tunnel != self._endpoint.route().origin.tunnel:
             # that registries.conf calls the registry insecure says nothing of another host, which is told a password
             opener = Opener(opener.network, opener.identity._replace(verify=True), Redirects())
         directory, mark, query = root.target.partition("?")

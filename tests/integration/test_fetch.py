@@ -350,16 +350,14 @@ sys.exit(status)
             {**images_descriptor(text, SIGSTORE_MIME_TYPE), "annotations": {"dev.cosignproject.cosign/signature": ""}}
             for text in texts
         ]
-        carriers = [
-            self.padded(json.loads(referrers.carrier(digest, b"x", kind="k", layer_type="k")), number)
-            for number in range(self.COUNT)
-        ]
-        self.content.blobs.update({digest_of(text): text for text in texts})
+        bundle = b'{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"}'
+        carriers = [self.padded(json.loads(referrers.carrier(digest, bundle)), number) for number in range(self.COUNT)]
+        self.content.blobs.update({digest_of(text): text for text in (*texts, bundle)})
         for each in carriers:
             self.content.manifests[str(digest_of(each))] = (mediatype.OCI_MANIFEST, each)
         document = {**json.loads(self.content.manifest), "layers": attached}
         self.content.manifests[f"sha256-{digest.encoded}.sig"] = (mediatype.OCI_MANIFEST, images.compact(document))
-        listing = referrers.listing([referrers.listed(each, "k") for each in carriers])
+        listing = referrers.listing([referrers.listed(each) for each in carriers])
         self.content.manifests[f"sha256-{digest.encoded}"] = (mediatype.OCI_INDEX, listing)
         self.assertLess(self.peak() - before, self.MEMORY)
         self.assertGreater(len(list(self.layout.glob("blobs/sha256/*"))), 2 * self.COUNT)
@@ -629,9 +627,9 @@ class Offline(FetchCase):
             self.content.manifests[str(digest_of(each))] = (mediatype.OCI_MANIFEST, each)
         self.content.manifests[f"sha256-{digest.encoded}"] = (mediatype.OCI_INDEX, listing)
         self.assertIn(", 1 signature\n", self.fetch())
-        for data in (carrier, sbom, bundle, listing):
+        for data in (carrier, bundle, referrers.listing([referrers.listed(carrier)])):
             self.assertEqual(self.blob(data).read_bytes(), data)
-        self.assertFalse(self.blob(b"packages").exists(), "no proof of anything")
+        self.assertFalse(self.blob(sbom).exists() or self.blob(b"packages").exists(), "no proof of anything")
 
     def test_no_image_comes_along_as_a_signature(self) -> None:
         """An unsigned index is accepted for the instance that is signed, and names others as well."""
@@ -646,6 +644,7 @@ class Offline(FetchCase):
         referring = images.compact(image)
         carriers = [
             referring,
+            referrers.carrier(good, evil.layer, kind="application/x", layer_type="application/x-tar"),
             referrers.carrier(good, evil.manifest, annotations=referrers.SIGNING),
             referrers.carrier(good, evil.layer, annotations=referrers.SIGNING),
         ]
@@ -663,7 +662,7 @@ class Offline(FetchCase):
             with self.subTest(kind, smuggled=smuggled[:40]):
                 self.fetch()
                 self.assertEqual([self.blob(each).exists() for each in (evil.manifest, referring)], [False, False])
-                self.assertEqual([self.blob(each).exists() for each in (evil.layer, *carriers)], [False] * 4)
+                self.assertEqual([self.blob(each).exists() for each in (evil.layer, *carriers)], [False] * 5)
             shutil.rmtree(self.layout)
         index = json.loads(self.content.index)
         for kind in (mediatype.OCI_INDEX, mediatype.DOCKER_LIST):  # what is read as an index must be one

@@ -90,14 +90,16 @@ class LookasideTest(SignatureCase):
         for user, host, tls_verify, verified in (
             ("u:hush@", "look.example", None, True),
             ("u:hush@", "r.example", None, False),
+            ("u:hush@", "r.example:444", None, True),
             ("u:hush@", "look.example", False, False),
             ("", "look.example", None, False),
         ):
             with self.subTest(user=user, host=host, tls_verify=tls_verify):
-                self.origins.add(f"https://{host}:443", self.answer)
+                origin = f"https://{host}" if ":" in host else f"https://{host}:443"
+                self.origins.add(origin, self.answer)
                 self.stores(f"https://{user}{host}/sig")
                 self.signatures(self.settings()._replace(tls_verify=tls_verify))
-                self.assertIs(self.origins.verified[f"https://{host}:443"], verified)
+                self.assertIs(self.origins.verified[origin], verified)
 
     def test_any_answer_but_200_and_404_is_an_error(self) -> None:
         # registry.md M14
