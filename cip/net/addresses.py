@@ -252,7 +252,7 @@ def connect(
 
 def _all_failed(origin: Origin, failures: Sequence[tuple[int, Address]], via: str) -> NetworkError:
     """One cause for the code; every address and its cause for the reader."""
-    causes = ", ".join(f"{address.text}: {os.strerror(code).lower()}" for code, address in failures[:4])
+    causes = ", ".join(f"{redacted(address.text)}: {os.strerror(code).lower()}" for code, address in failures[:4])
     codes = {code for code, _ in failures}
     refused = ErrorCode.CONNECTION_REFUSED
     code = _CODES.get(codes.pop(), refused) if len(codes) == 1 else refused

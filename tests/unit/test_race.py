@@ -8,7 +8,7 @@ import unittest
 from types import SimpleNamespace
 from unittest import mock
 
-from cip.errors import ErrorCode, NetworkError, Phase
+from cip.errors import ErrorCode, NetworkError, Phase, redact_with
 from cip.net import addresses as race
 from cip.net.addresses import Address, AddressClass
 from cip.net.limits import Cancellation, Clock, Limits
@@ -120,6 +120,13 @@ class RaceTest(unittest.TestCase):
             self.connect(REFUSES, REFUSES)
         self.assertEqual((caught.exception.code, caught.exception.phase), (ErrorCode.CONNECTION_REFUSED, Phase.CONNECT))
         self.assertEqual(self.left_open(), 0)
+
+    def test_an_address_that_spells_a_secret_is_not_told(self) -> None:
+        """A registry chooses it where it redirects, and a name server for it."""
+        redact_with(lambda text: text.replace(REFUSES, "[redacted]"))
+        self.addCleanup(redact_with, str)
+        with self.assertRaisesRegex(NetworkError, r"no connection: \[redacted\]: connection refused"):
+            self.connect(REFUSES)
 
     def test_silence_is_a_time_out_and_leaves_nothing_open(self) -> None:
         with self.assertRaisesRegex(NetworkError, "h:443: no connection within 0.03 s") as caught:
