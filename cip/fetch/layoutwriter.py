@@ -25,10 +25,9 @@ from ..errors import ContentMismatchError, ErrorCode, InvalidDocumentError, Sour
 from ..model import mediatype
 from ..model.descriptor import REF_NAME, Descriptor, Digest
 from ..model.jsontree import parse_json
-from ..partial.blob import PartialBlob
+from ..partial.blob import OpenRest, PartialBlob
 from ..partial.part import Part, write_at
 from ..partial.store import PartStore
-from ..sources.base import OpenRest
 from ..sources.files import open_regular, read_document
 from ..sources.layout import INDEX_NAME, entries_of
 

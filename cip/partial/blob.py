@@ -11,8 +11,9 @@ from .. import log
 from ..content import BlobAccess, BlobReader
 from ..errors import ContentMismatchError, NetworkError
 from ..model.descriptor import Descriptor
-from ..sources.base import OpenRest
 from .part import Part
+
+OpenRest = Callable[[int], BlobReader]  # a blob from this byte on
 
 
 class PartialBlob:

@@ -25,8 +25,7 @@ from .. import log
 from ..content import BlobAccess, BlobReader
 from ..errors import CipError, SourceError, quote, refused, system_reason
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
-from ..sources.base import OpenRest
-from .blob import PartialBlob
+from .blob import OpenRest, PartialBlob
 from .part import BLOCK, Part
 
 MINIMUM = 4 * BLOCK  # bytes of a blob from which on it is worth two files

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import log
-from ..content import BlobReader, new_buffer
+from ..content import BlobAccess, BlobReader, new_buffer
 from ..errors import CipError, ContentMismatchError, NetworkError
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
-from ..sources.base import BlobAccess, OpenBlob
 
+OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 BLOCK = 128 * 1024  # bytes read at once; a buffer that is the system's again when it was handed out
 
 

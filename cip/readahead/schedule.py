@@ -28,11 +28,10 @@ from functools import partial
 from typing import ClassVar
 
 from .. import log
-from ..content import WAITS, BlobReader, start_thread
+from ..content import WAITS, BlobAccess, BlobReader, start_thread
 from ..errors import CipError
 from ..model.descriptor import Descriptor, Digest
-from ..sources.base import BlobAccess, OpenBlob
-from .held import EarlyBlob, Handed, ToldReader
+from .held import EarlyBlob, Handed, OpenBlob, ToldReader
 
 CONNECTIONS = 3
 IMAGES = 2  # of one process that read ahead

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image source protocol: where one image's bytes come from. Nothing a source returns has been checked yet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ..content import CHUNK, BlobReader, undo_on_error
@@ -13,9 +13,6 @@ from ..model.reference import ImageIdentity
 if TYPE_CHECKING:
     from ..model.signature import RawSignature
     from .referring import ReferrerSource
-
-OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
-OpenRest = Callable[[int], BlobReader]  # a blob from this byte on
 
 
 class RawManifest:

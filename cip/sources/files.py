@@ -40,9 +40,9 @@ class Tree:
         self._closed = False
 
     @classmethod
-    def at(cls, path: str | bytes, escape: Escape = Escape.REFUSED, *, dir_fd: int | None = None) -> Tree:
+    def at(cls, path: str | bytes, escape: Escape = Escape.REFUSED) -> Tree:
         """The tree below `path`, whose last element must not be a link. Raises OSError."""
-        return cls(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd), escape)
+        return cls(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW), escape)
 
     def open_file(self, path: bytes) -> int:
         """A descriptor of the regular file at `path`, for the caller to close.

@@ -48,11 +48,11 @@ ROOMS: Mapping[str, frozenset[str]] = {
     | {"hostconfig", "net", "net.lines", "partial"},  # of the sources only what they all promise
     "signatures": _BELOW_IMAGE | {"hostconfig", "trust"},
     "union": _BELOW_IMAGE | {"hostconfig", "sources"},  # the registry reaches it as a callable
-    "partial": _LOW | {"sources.base"},
+    "partial": _LOW,
     "segments": _LOW | {"registry", "net", "sources.base"},  # a range of a blob is one
     "early": _LOW | {"hostconfig", "net"},
     "transports": _BELOW_IMAGE | {"hostconfig", "sources", "net", "registry", "union", "partial", "early"},
-    "readahead": _BELOW_IMAGE,
+    "readahead": _LOW,
     "referrers": _LOW | {"sources.base", "sources.referring"},
     "image": _BELOW_IMAGE | {"readahead", "referrers"},
     "opening": _BELOW_IMAGE
