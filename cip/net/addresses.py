@@ -131,7 +131,13 @@ ConnectedSocket = tuple[socket.socket, Address]  # and where it leads
 LookUp = Callable[[bytes, int], Iterable[tuple[int, tuple[object, ...]]]]
 
 
-def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = None) -> list[Address]:
+def _getaddrinfo(host: bytes, port: int) -> Iterable[tuple[int, tuple[object, ...]]]:
+    # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
+    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return dict.fromkeys((int(answer[0]), answer[4]) for answer in answers)
+
+
+def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp = _getaddrinfo) -> list[Address]:
     """The addresses of a host, families alternating, the resolver's first choice first.
 
     Waits at most `limits.times.name_lookup` seconds. Raises NetworkError (name-not-resolved, timeout).
@@ -142,11 +148,10 @@ def resolve(origin: Origin, limits: Limits, via: str, look_up: LookUp | None = N
     found: list[tuple[int, tuple[object, ...]]] = []
     failed = ["no address"]
     done = threading.Event()
-    lookup = look_up or _getaddrinfo
 
     def run() -> None:
         try:
-            found.extend(lookup(origin.host.encode("ascii"), origin.port))
+            found.extend(look_up(origin.host.encode("ascii"), origin.port))
         except OSError as error:
             failed.append(system_reason(error))
         except UnicodeError:
@@ -176,12 +181,6 @@ def alternate(addresses: Sequence[Address]) -> list[Address]:
     first = [address for address in addresses if address.family == addresses[0].family]
     second = [address for address in addresses if address.family != addresses[0].family]
     return [address for pair in zip_longest(first, second) for address in pair if address is not None]
-
-
-def _getaddrinfo(host: bytes, port: int) -> Iterable[tuple[int, tuple[object, ...]]]:
-    # bytes: for a str Python would import the idna codec, and no host name here is anything but ASCII
-    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return dict.fromkeys((int(answer[0]), answer[4]) for answer in answers)
 
 
 def _literal(origin: Origin) -> Address | None:

@@ -95,13 +95,9 @@ def refusal(
         if status in (401, 403) and access is not None:
             why = f"{what}: access refused with status {status}{said}; {access}"
             return AuthenticationError.at(host, why, http_status=status)
-    asked = response.headers.get("retry-after")
-    wished = None
-    if asked is not None and (status in _RETRYABLE or status >= 500):
-        seconds = parse_retry_after(asked, clock.time(), -1.0)
-        wished = seconds if seconds >= 0 else None
     code = ErrorCode.RATE_LIMITED if status == 429 else ErrorCode.REGISTRY_ERROR
     why = f"{what}: expected status 200, found {status}{said} ({response.via})"
     error = RegistryError.at(host, why, code=code, http_status=status)
-    error.retry_after = wished
+    if status in _RETRYABLE or status >= 500:
+        error.retry_after = parse_retry_after(response.headers.get("retry-after", ""), clock.time())
     return error

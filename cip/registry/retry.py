@@ -59,17 +59,15 @@ def parse_rfc3339(text: str) -> float | None:
         return None
 
 
-def parse_retry_after(value: str | None, now: float, current: float) -> float:
-    """Seconds that `Retry-After` asks for, from 0; `current` where it says nothing usable (registry.md 6.6).
+def parse_retry_after(value: str, now: float) -> float | None:
+    """Seconds that `Retry-After` asks for, from 0; None where it says nothing usable (registry.md 6.6).
 
     `now` is the time of day in seconds since the epoch. The result is not capped.
     """
-    if value is None:
-        return current
     if re.fullmatch(_SECONDS, value):
         return max(0.0, float(value))
     date = parse_http_date(value)
-    return date - now if date is not None and date > now else current
+    return date - now if date is not None and date > now else None
 
 
 def own_delay(settings: Settings, failures: int, throttled: bool, jitter: Jitter) -> float:

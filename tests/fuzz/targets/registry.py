@@ -113,9 +113,9 @@ def _location(data: bytes) -> None:
 
 def _retry_after(data: bytes) -> str:
     """Retry-After: never negative, never without an end."""
-    seconds = parse_retry_after(data.decode("latin-1"), NOW, 7.0)
-    assert seconds >= 0 and math.isfinite(seconds)
-    return "current" if seconds == 7.0 else "whole" if seconds == int(seconds) else "fraction"
+    seconds = parse_retry_after(data.decode("latin-1"), NOW)
+    assert seconds is None or (seconds >= 0 and math.isfinite(seconds))
+    return "none" if seconds is None else "whole" if seconds == int(seconds) else "fraction"
 
 
 def _times(data: bytes) -> str:
