@@ -168,5 +168,5 @@ class EarlyConnection:
             if not cancellation.cancelled:
                 self._failed = self._limits.clock.monotonic(), error.with_traceback(None)
         finally:  # whatever happened, a request must not wait for it
-            cancellation.attach(None)
+            cancellation.attach()
             self._done.set()

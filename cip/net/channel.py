@@ -142,9 +142,8 @@ class Channel:
 
     def _broken(self, error: Exception) -> SourceError:
         """Why a connection broke: a server that refuses us says so before it closes, which a send does not see."""
-        if (isinstance(self.sock, TlsSocket) and not isinstance(error, ssl.SSLError)) or isinstance(
-            error, ssl.SSLEOFError
-        ):
+        cut = isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError)
+        if cut and isinstance(self.sock, TlsSocket):
             try:
                 self.sock.recv_into(memoryview(bytearray(1)))
             except ssl.SSLError as alert:

@@ -125,7 +125,7 @@ class Connection(http.client.HTTPConnection):
         except BaseException as error:
             if isinstance(error, CipError):
                 error.phase = phase or error.phase
-            limits.cancellation.attach(None)
+            limits.cancellation.attach()
             if channel is not None:
                 channel.close()
             raise

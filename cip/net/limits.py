@@ -29,30 +29,32 @@ class Clock:
         cancellation.event.wait(seconds)
 
 
+def _nothing() -> None:
+    """Nothing is in use."""
+
+
 class Cancellation:
     """Calls off one piece of work from another thread: sleeps end, the connection in use is shut down."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
-        self._interrupt: Callable[[], object] | None = None
+        self._interrupt: Callable[[], object] = _nothing
 
     @property
     def cancelled(self) -> bool:
         """Whether it was called off."""
         return self.event.is_set()
 
-    def attach(self, interrupt: Callable[[], object] | None) -> None:
+    def attach(self, interrupt: Callable[[], object] = _nothing) -> None:
         """What ends every read and write of the connection that is now in use, from any thread, more than once."""
         self._interrupt = interrupt
-        if self.cancelled and interrupt is not None:  # it looks after it has set, as `cancel` does: one sees the other
+        if self.cancelled:  # it looks after it has set, as `cancel` does: one sees the other
             interrupt()
 
     def cancel(self) -> None:
         """Call it off."""
         self.event.set()
-        interrupt = self._interrupt
-        if interrupt is not None:
-            interrupt()
+        self._interrupt()
 
     def require(self, host: str) -> None:
         """Return only while nobody called it off. Raises NetworkError."""

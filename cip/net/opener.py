@@ -119,7 +119,7 @@ class Opener(urllib.request.OpenerDirector):
         self.identity = identity
         self.network = network
         self.addheaders = [("User-Agent", network.user_agent), ("Accept-Encoding", "identity")]
-        for handler in (Transport(), urllib.request.HTTPErrorProcessor(), Refusals(), *handlers):
+        for handler in (Transport(), urllib.request.HTTPErrorProcessor(), *handlers):
             self.add_handler(handler)
 
     def ask(self, request: Request, limits: Limits) -> Response:
@@ -155,7 +155,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
                 response = self._exchange(connection, req, limits)
                 break
             except BaseException as error:
-                limits.cancellation.attach(None)
+                limits.cancellation.attach()
                 pool.forget(route, connection)
                 timed_out = isinstance(error, CipError) and error.code is ErrorCode.TIMEOUT
                 if kept and timed_out:
@@ -173,6 +173,10 @@ class Transport(urllib.request.AbstractHTTPHandler):
         return response
 
     https_open = http_open
+
+    def http_error_default(self, req: Request, fp: Response, code: int, msg: str, headers: Message) -> Response:
+        """The answer that no other handler took: the library's `HTTPError` keeps its connection by a traceback."""
+        return fp
 
     def _exchange(self, connection: Connection, req: Request, limits: Limits) -> Response:
         network, route = self.parent.network, connection.route
@@ -204,7 +208,7 @@ class Transport(urllib.request.AbstractHTTPHandler):
         return response
 
     def _ended(self, connection: Connection, limits: Limits, reusable: bool) -> None:
-        limits.cancellation.attach(None)
+        limits.cancellation.attach()
         if reusable and not limits.cancellation.cancelled:
             self.parent.network.pool.give_back(connection, limits.clock.monotonic())
         else:
@@ -238,14 +242,6 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         return self.parent.ask(req.redirected(target), cast(Limits, req.timeout))
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
-
-
-class Refusals(urllib.request.BaseHandler):
-    """Returns the answer that no other handler took: the library's `HTTPError` keeps its connection by a traceback."""
-
-    def http_error_default(self, req: Request, fp: Response, code: int, msg: str, headers: Message) -> Response:
-        """The answer itself; what its status means is for whoever asked."""
-        return fp
 
 
 def require_no_downgrade(identity: TlsIdentity, origin: Origin, target: Origin, what: str) -> None:

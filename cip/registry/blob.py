@@ -88,7 +88,7 @@ class RegistryBlob:
         self._candidates = Candidates(endpoints, session.repeats)
         self._response: Response | None = None
         self._offset = offset
-        self._end = descriptor.size
+        self.size = self._end = descriptor.size
         self._in_try = 0  # bytes passed on in this try
         self._skipped = 0
         self._faults = 0
@@ -98,11 +98,6 @@ class RegistryBlob:
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False
-
-    @property
-    def size(self) -> int:
-        """Bytes in the whole blob."""
-        return self._descriptor.size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes; 0 at the end.

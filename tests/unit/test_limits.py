@@ -42,7 +42,7 @@ class CancellationTest(unittest.TestCase):
         interrupted: list[str] = []
         cancellation = Cancellation()
         cancellation.attach(lambda: interrupted.append("first"))
-        cancellation.attach(None)
+        cancellation.attach()
         cancellation.attach(lambda: interrupted.append("second"))
         cancellation.cancel()
         cancellation.attach(lambda: interrupted.append("third"))  # one that was just being opened

@@ -348,7 +348,7 @@ class LibraryTest(OpenerCase):
         )
         self.assertEqual(
             {status: [type(each).__name__ for each in value] for status, value in tables[2]["http"].items()},
-            {"default": ["Refusals"]} | {status: ["Redirects"] for status in (301, 302, 303, 307, 308)},
+            {"default": ["Transport"]} | {status: ["Redirects"] for status in (301, 302, 303, 307, 308)},
         )
 
     def test_limits_travel_unread_behind_a_redirect_and_a_challenge(self) -> None:
