@@ -5,7 +5,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ..errors import ErrorCode, NetworkError, Phase
 from ..settings import TimeLimits
@@ -62,17 +61,15 @@ class Cancellation:
             raise NetworkError.at(host, "given up by the caller")
 
 
-class Limits(NamedTuple):
+class Limits:
     """The limits of one try: the settings' times, and the moment (of `clock.monotonic`) at which it must be over."""
 
-    clock: Clock
-    times: TimeLimits
-    cancellation: Cancellation
-    deadline: float = math.inf
+    def __init__(self, clock: Clock, times: TimeLimits, cancellation: Cancellation, deadline: float = math.inf) -> None:
+        self.clock, self.times, self.cancellation, self.deadline = clock, times, cancellation, deadline
 
     def until(self, deadline: float) -> "Limits":
         """The same, over at `deadline` if that comes first."""
-        return self._replace(deadline=min(self.deadline, deadline))
+        return Limits(self.clock, self.times, self.cancellation, min(self.deadline, deadline))
 
     def remaining(self) -> float:
         """Seconds until the deadline; negative when it has passed."""

@@ -162,7 +162,9 @@ class _Export:
             with self._get(path) as response:
                 if response.status != 200:
                     raise self._refusal(response)
-                response.limits = self._limits._replace(times=self._times)
+                response.limits = Limits(
+                    self._limits.clock, self._times, self._limits.cancellation, self._limits.deadline
+                )
                 copy_to_file(response, output, self._text)
         except CipError as error:
             if error.phase is Phase.CONNECT and isinstance(error, SourceError):

@@ -96,7 +96,7 @@ class ChannelTest(LeakCheckedTestCase):
         self.assertIs(caught.exception.code, ErrorCode.CONNECTION_LOST)
 
     def test_another_thread_can_end_a_read(self) -> None:
-        self.channel.limits = self.limits._replace(times=TimeLimits(idle=60))
+        self.channel.limits = Limits(self.limits.clock, TimeLimits(idle=60), self.limits.cancellation)
         cancellation = self.limits.cancellation
         cancellation.attach(self.channel.interrupt)
         timer = threading.Timer(0.02, cancellation.cancel)
@@ -147,7 +147,7 @@ class ChannelTest(LeakCheckedTestCase):
         self.addCleanup(channel.close)
         with wrapped.result(PATIENCE) as peer:
             peer.sendall(b"answer and surplus")
-            channel.limits = self.limits._replace(times=TimeLimits(idle=PATIENCE))
+            channel.limits = Limits(self.limits.clock, TimeLimits(idle=PATIENCE), self.limits.cancellation)
             self.assertEqual(channel.recv_into(memoryview(bytearray(6))), 6)
             self.assertTrue(channel.is_stale())
             self.assertEqual(channel.recv_into(memoryview(bytearray(99))), 12)

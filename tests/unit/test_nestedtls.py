@@ -79,7 +79,7 @@ class NestedTlsTest(LeakCheckedTestCase):
         self.addCleanup(self.channel.close)
 
     def test_bytes_go_both_ways_whole(self) -> None:
-        self.channel.limits = self.limits._replace(times=TimeLimits(idle=PATIENCE))
+        self.channel.limits = Limits(self.limits.clock, TimeLimits(idle=PATIENCE), self.limits.cancellation)
         got: list[bytes] = []
 
         def answer() -> None:
@@ -109,7 +109,7 @@ class NestedTlsTest(LeakCheckedTestCase):
     def test_what_was_decrypted_and_not_taken_is_stale(self) -> None:
         self.far.write(b"answer and surplus")
         self.assertFalse(self.nested.pending())
-        self.channel.limits = self.limits._replace(times=TimeLimits(idle=PATIENCE))
+        self.channel.limits = Limits(self.limits.clock, TimeLimits(idle=PATIENCE), self.limits.cancellation)
         self.assertEqual(self.channel.recv_into(memoryview(bytearray(6))), 6)
         self.assertTrue(self.channel.is_stale())
         self.channel.recv_into(memoryview(bytearray(99)))
@@ -123,7 +123,7 @@ class NestedTlsTest(LeakCheckedTestCase):
             self.assertEqual(self.channel.recv_into(memoryview(bytearray(1))), 0)
 
     def test_another_thread_can_end_a_read(self) -> None:
-        self.channel.limits = self.limits._replace(times=TimeLimits(idle=60))
+        self.channel.limits = Limits(self.limits.clock, TimeLimits(idle=60), self.limits.cancellation)
         self.limits.cancellation.attach(self.channel.interrupt)
         timer = threading.Timer(0.02, self.limits.cancellation.cancel)
         timer.start()

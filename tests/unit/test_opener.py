@@ -334,7 +334,7 @@ class Untouchable(Limits):
     def __float__(self) -> float:
         raise AssertionError("limits are passed on unread")
 
-    __add__ = __lt__ = __gt__ = __index__ = __float__  # type: ignore[assignment]
+    __add__ = __lt__ = __gt__ = __index__ = __float__
 
 
 class LibraryTest(OpenerCase):
