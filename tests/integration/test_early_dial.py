@@ -160,6 +160,7 @@ class Loaded(unittest.TestCase):
     """What serves the manifest is loaded before it, and nothing else of ours."""
 
     LATER = (
+        "cip.confine.needs",
         "cip.confine.sandbox",
         "cip.hostconfig.credhelper",
         "cip.model.convert",
@@ -172,6 +173,7 @@ class Loaded(unittest.TestCase):
         "cip.registry.blob",
         "cip.segments",
         "cip.signatures",
+        "cip.wire.problem",
         "cryptography",
         "subprocess",
         "yaml",
