@@ -26,7 +26,8 @@ from tests.support.registry import (
     status,
 )
 
-CONTENT = make_content(84 << 20)
+# Short enough that its second half begins before a loaded machine has seen that segments bring it nothing
+CONTENT = make_content(64 << 20)
 DIGEST = str(digest_of(CONTENT.layer))
 RUNS: tuple[Callable[..., Outcome], ...] = (run_http, run_json)
 
@@ -41,7 +42,7 @@ def paced(exchange: Exchange, rate: float = 40e6) -> None:
         time.sleep(max(0.0, began + start / rate - time.monotonic()))
 
 
-SLOW = partial(paced, rate=10e6)  # far from what a loaded machine takes for slow, so that segments are not given up
+SLOW = partial(paced, rate=10e6)  # far from what a loaded machine takes for fast
 
 
 def of_segments(fault: Fault, alone: Fault = paced) -> Fault:
@@ -55,9 +56,12 @@ def wrong_late(exchange: Exchange) -> None:
 
 
 def spans(host: FaultyHost) -> list[tuple[int | None, int | None]]:
-    """What of the layer was asked for."""
+    """What of the layer was asked for; one stream goes on to the end where segments did not bring enough."""
     asked_for = [asked for asked in host.asked if asked.target.partition("?")[0].endswith(DIGEST)]
-    return [(asked.first_byte, asked.last_byte) for asked in asked_for]
+    end = len(CONTENT.layer) - 1
+    return [
+        (asked.first_byte, end if asked.first_byte and not asked.last_byte else asked.last_byte) for asked in asked_for
+    ]
 
 
 class Segments(unittest.TestCase):
@@ -127,7 +131,7 @@ class Segments(unittest.TestCase):
     def test_a_full_disk(self) -> None:
         parts = self.with_parts()
         for run in RUNS:
-            with small_files(70 << 20):  # in the middle of the segments
+            with small_files(40 << 20):  # in the middle of the segments
                 self.assertEqual(run(self.world).ended, BYTES)
         self.assertTrue(list(parts.iterdir()))
 
