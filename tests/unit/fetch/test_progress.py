@@ -45,7 +45,7 @@ class Lines(unittest.TestCase):
             ["0 B", "1023 B", "1.0 KiB", "3.0 MiB", "5.0 GiB", "8192.0 GiB"],
         )
 
-    @mock.patch("cip.fetch.progress.INTERVAL", 0.01)
+    @mock.patch("cip.fetch.progress.INTERVAL", 0.1)
     def test_the_bar_is_taken_away_and_a_terminal_that_is_gone_is_no_fault(self) -> None:
         skip_where_asked("terminal")  # a root without /dev/pts has none
         ours, theirs = pty.openpty()

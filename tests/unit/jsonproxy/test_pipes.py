@@ -55,7 +55,8 @@ class FinishTypePipes(PipesTestCase):
                 self.assertEqual(read_to_end(opened.fds[0]), b"")
 
     def test_a_thread_that_is_done_takes_the_next_transfer(self) -> None:
-        with mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start) as start:
+        patient = mock.patch("cip.wire.jsonproxy.pipes.IDLE_SECONDS", PATIENCE)
+        with patient, mock.patch("threading.Thread.start", autospec=True, side_effect=threading.Thread.start) as start:
             for _ in range(40):
                 opened = self.pipes.feed(lambda transfer: transfer.write(memoryview(b"x")), 1)
                 self.assertIsNone(self.wait(self.pipes.finish(opened.pipe_id)))
