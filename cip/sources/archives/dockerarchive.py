@@ -8,13 +8,13 @@ manifest announces them as what they are, although the reference implementation 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from ... import rooms
-from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, undo_on_error
-from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, quote
+from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, require_time, undo_on_error
+from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, SourceError, quote
 from ...model import mediatype
 from ...model.descriptor import Descriptor, Digest, digest_of, parse_digest
 from ...model.jsontree import JsonNode, parse_json
@@ -99,18 +99,7 @@ class DockerArchiveSource(ImageSource):
         blob = self._archive.open_member(layer.member)
         if layer.compression is None:
             return blob
-        with ExitStack() as opened:
-            opened.callback(blob.close)
-            reader: Reader = DecompressingReader(blob, layer.compression, what)
-            if layer.compression is not Compression.GZIP:
-                if self._spools.streaming.acquire(blocking=False):
-                    opened.callback(self._spools.streaming.release)
-                else:
-                    spooled = self._spools.unpack((id(self), layer.member), blob, layer.compression, what)
-                    opened.callback(spooled.close)
-                    reader = whole_file(spooled.duplicate(), what)
-                    opened.callback(reader.close)
-            return UnpackedBlob(opened.pop_all(), reader, layer.size)
+        return UnpackedBlob(blob, layer, self._spools, (id(self), layer.member), what)
 
     def close(self) -> None:
         """Release the archive."""
@@ -176,22 +165,66 @@ class DockerArchiveSource(ImageSource):
 
 
 class UnpackedBlob(OnePlace):
-    """A compressed layer as plain tar of `size` bytes; closes what is `opened` for it."""
+    """A compressed layer as plain tar; owns `blob`, the member of the archive.
 
-    def __init__(self, opened: ExitStack, reader: Reader, size: int) -> None:
-        self._opened = opened
-        self._reader = reader
-        self.size = size
+    Decoders of other compressions than gzip may take 100 MiB each. One of them streams; whoever reads beside it waits
+    for a turn, until it is closed, and unpacks into a temporary file.
+    """
+
+    def __init__(self, blob: FileBlob, layer: _Layer, spools: Spools, key: Hashable, what: str) -> None:
+        self.size = layer.size
+        self._layer = layer
+        self._spools = spools
+        self._key = key
+        self._what = what
+        self._blob = blob
+        self._reader: Reader | None = None
         self._lock = threading.Lock()
+        self._closed = False
+        self._opened = ExitStack()
+        self._opened.callback(blob.close)
+        self._books = threading.Lock()  # of what is opened
 
     def readinto(self, buffer: memoryview, /) -> int:
         """The next bytes. Raises SourceError, InvalidDocumentError for damage."""
         with self._lock:
+            if self._reader is None:
+                self._reader = self._begin()
             return self._reader.readinto(buffer)
 
     def close(self) -> None:
-        """Release what was opened."""
-        self._opened.close()
+        """Release what was opened, and end a wait."""
+        with self._books:
+            self._closed = True
+            self._opened.close()
+
+    def _begin(self) -> Reader:
+        compression = self._layer.compression
+        assert compression is not None  # others are served as they are
+        reader = DecompressingReader(self._blob, compression, self._what)
+        if compression is Compression.GZIP:
+            return reader
+        if self._spools.streaming.acquire(blocking=False):
+            self._own(self._spools.streaming.release)
+            return reader
+        spooled = self._spools.unpack(self._key, self._blob, compression, self._what, self._require)
+        self._own(spooled.close)
+        file = whole_file(spooled.duplicate(), self._what)
+        self._own(file.close)
+        return file
+
+    def _own(self, release: Callable[[], object]) -> None:
+        with self._books:
+            if not self._closed:
+                self._opened.callback(release)
+                return
+        release()
+        self._require()
+
+    def _require(self) -> None:
+        require_time()
+        if self._closed:
+            raise SourceError(f"{self._what}: closed while it was read", code=ErrorCode.INTERNAL)
 
 
 def open_docker_archive(reference: ImageReference, spools: Spools) -> DockerArchiveSource:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,33 +36,39 @@ class Spools:
         self._lock = threading.Lock()
         self._files: dict[Hashable, _SharedFile] = {}
 
-    def open(self, key: Hashable, fill: Callable[[TemporaryFile], None]) -> SpooledFile:
+    def open(
+        self, key: Hashable, fill: Callable[[TemporaryFile], None], require: Callable[[], object] = require_time
+    ) -> SpooledFile:
         """The file that `key` stands for; the caller closes it.
 
-        The first one makes it and lets `fill` write it; others of this key wait meanwhile, and nobody else does. When
-        `fill` raises, nothing is kept. Raises SourceError when no file can be made.
+        The first one makes it and lets `fill` write it; others of this key wait meanwhile, and nobody else does, for as
+        long as `require` does not raise. When `fill` raises, nothing is kept. Raises SourceError when no file can be
+        made.
         """
         with self._lock:
             shared = self._files.setdefault(key, _SharedFile())
             shared.users += 1
         release = partial(self._release, key, shared)
-        with undo_on_error(release), shared.filling:
+        with undo_on_error(release), _turn(shared.filling, require):
             if shared.file is None:
                 shared.file = self._filled(fill)
             return SpooledFile(shared.file.descriptor, release)
 
-    def unpack(self, key: Hashable, source: Reader, compression: Compression, what: str) -> SpooledFile:
+    def unpack(
+        self,
+        key: Hashable,
+        source: Reader,
+        compression: Compression,
+        what: str,
+        require: Callable[[], object] = require_time,
+    ) -> SpooledFile:
         """The same with the uncompressed content of `source`, one at a time. Raises as `compression.unpack`, too."""
 
         def fill(output: TemporaryFile) -> None:
-            while not self._unpacking.acquire(timeout=_LOOK):
-                require_time()
-            try:
+            with _turn(self._unpacking, require):
                 unpack(source, compression, output, what, self._programs)
-            finally:
-                self._unpacking.release()
 
-        return self.open(key, fill)
+        return self.open(key, fill, require)
 
     def _filled(self, fill: Callable[[TemporaryFile], None]) -> TemporaryFile:
         file = self.space.make()
@@ -82,6 +89,17 @@ class Spools:
 def open_spools(settings: Settings, programs: Programs) -> Spools:
     """Those of a process with these settings, in `--tmpdir`."""
     return Spools(TemporarySpace(settings.tmpdir, settings.tmp_limit), programs)
+
+
+@contextmanager
+def _turn(lock: threading.Lock, require: Callable[[], object]) -> Iterator[None]:
+    """Hold `lock`, which whoever has it may have for long. Raises what `require` raises meanwhile."""
+    while not lock.acquire(timeout=_LOOK):
+        require()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _SharedFile:

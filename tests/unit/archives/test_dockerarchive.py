@@ -7,7 +7,9 @@ import json
 import lzma
 import os
 import resource
+import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 from cip.content import MANIFEST_LIMIT, Release, copy_verified, read_limited
 from cip.errors import CipError, ContentMismatchError, ErrorCode, NotFoundError
@@ -22,6 +24,7 @@ from cip.temporary import TemporarySpace
 from tests.support import images
 from tests.support.images import Member, SavedImage
 from tests.support.leaks import LeakCheckedTestCase
+from tests.support.parent import PATIENCE
 
 SECOND = images.tar([Member(b"g", b"y")])
 CONFIG_TWO = images.config([images.DIGEST_T, images.describe(SECOND).digest])
@@ -107,13 +110,32 @@ class Content(DockerArchiveTestCase):
                 self.describe([SavedImage("c", ("t",)).item()], Member(b"t", pack(images.LAYER_T)))
                 source = self.open()
                 readers = [source.open_blob(images.describe(images.LAYER_T), BlobAccess.VERIFIED) for _ in range(3)]
+                first = [bytearray(10) for _ in readers]
+                self.assertEqual(
+                    [each.readinto(memoryview(data)) for each, data in zip(readers, first, strict=True)], [10] * 3
+                )
                 self.assertEqual(source._spools.space._used, len(images.LAYER_T), "one file for the two that waited")
-                for each in readers:
-                    self.assertEqual(read_limited(each, 1 << 20, "layer"), images.LAYER_T)
+                for each, data in zip(readers, first, strict=True):
+                    self.assertEqual(data + read_limited(each, 1 << 20, "layer"), images.LAYER_T)
                     each.close()
                 self.assertEqual(source._spools.space._used, 0)
                 source.open_blob(images.describe(images.LAYER_T), BlobAccess.VERIFIED).close()
                 self.assertTrue(source._spools.streaming.acquire(blocking=False), "it is given back")
+
+    def test_what_is_closed_waits_for_nobody_and_unpacks_nothing(self) -> None:
+        self.describe([SavedImage("c", ("t",)).item()], Member(b"t", lzma.compress(images.LAYER_T)))
+        source = self.open()
+        readers = [source.open_blob(images.describe(images.LAYER_T), BlobAccess.VERIFIED) for _ in range(3)]
+        readers[0].readinto(memoryview(bytearray(1)))
+        with source._spools._unpacking, ThreadPoolExecutor(2) as pool:  # as if another layer were unpacked
+            reads = [pool.submit(each.readinto, memoryview(bytearray(1))) for each in readers[1:]]
+            time.sleep(0.05)
+            for each in readers[1:]:
+                each.close()
+            for read in reads:
+                self.assertRaisesRegex(CipError, "closed while it was read", read.result, PATIENCE)
+        readers[0].close()
+        self.assertEqual(source._spools.space._used, 0)
 
     def test_layers_may_be_links_and_repeated(self) -> None:
         config = images.config([images.DIGEST_T, images.describe(SECOND).digest, images.DIGEST_T])
