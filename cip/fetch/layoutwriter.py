@@ -63,7 +63,10 @@ class LayoutWriter:
             self._require_layout()
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether the blob is there and right; one that is wrong is removed. Raises SourceError."""
+        """Whether the blob is there and right; one that is damaged is removed.
+
+        Raises SourceError, and ContentMismatchError for a right one of another size than somebody states: it stays.
+        """
         name = _blob_name(descriptor.digest)
         with refused(f"{self.path}/{name}"):
             try:
@@ -71,12 +74,14 @@ class LayoutWriter:
             except FileNotFoundError:
                 return False
             with open(file_descriptor, "rb", buffering=0) as file:
-                right = os.fstat(file.fileno()).st_size == descriptor.size
-                if right:
-                    right = hashlib.file_digest(file, descriptor.digest.hasher).hexdigest() == descriptor.digest.encoded
+                size = os.fstat(file.fileno()).st_size
+                right = hashlib.file_digest(file, descriptor.digest.hasher).hexdigest() == descriptor.digest.encoded
         if not right:
             log.warning("%s/%s: damaged, and fetched again", self.path, name)
             self._forget(name)
+        elif size != descriptor.size:
+            why = f"{self.path}/{name}: expected {descriptor.size} bytes, the blob of this digest has {size}"
+            raise ContentMismatchError(why, digest=str(descriptor.digest))
         return right
 
     def begin(self, descriptor: Descriptor) -> Part | None:

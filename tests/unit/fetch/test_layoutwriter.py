@@ -105,6 +105,14 @@ class Blobs(WriterCase):
             with self.assertRaisesRegex(SourceError, "not a regular file"):
                 self.copy(self.writer())
 
+    def test_what_is_right_stays_whatever_another_image_says_of_its_size(self) -> None:
+        self.copy(self.writer())
+        for size in (len(CONTENT) - 1, len(CONTENT) + 1):
+            why = f"expected {size} bytes, the blob of this digest has {len(CONTENT)}"
+            with self.assertRaisesRegex(ContentMismatchError, why):
+                self.writer().has(DESCRIPTOR._replace(size=size))
+        self.assertEqual((self.blob(), self.warnings), (CONTENT, []))
+
     def test_what_a_killed_run_left_is_never_written_to(self) -> None:
         victim = self.directory / "victim"
         victim.write_bytes(b"untouched")
