@@ -267,6 +267,7 @@ class Fetched(FetchCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.require_whole()
         shutil.rmtree(self.layout)
+        self.strike(paced, None)  # else it may be over before anything is drawn
         status, drawn = self.at_a_terminal("--require-sandbox=write")
         self.assertEqual(status, 0, drawn)
         self.assertIn("%", drawn)
