@@ -153,6 +153,9 @@ class TlsSocket:
                 self._unsent = self._unsent[self.outer.send(self._unsent) :]  # type: ignore[arg-type]
         except BlockingIOError as error:
             raise ssl.SSLWantWriteError from error
+        except ConnectionError:
+            self._unsent = b""  # nobody takes it any more; why, can still be read
+            raise
 
 
 class NotTlsError(NetworkError):

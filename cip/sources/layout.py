@@ -111,8 +111,7 @@ class LayoutSource(ImageSource):
     def _listed_type(self, digest: Digest) -> str:
         """The type that `index.json` gives to an instance that is listed there, too; else it must be guessed."""
         for entry in self._entries:
-            listed = entry.get("digest")
-            if listed is not None and listed.value == str(digest):
+            if entry.value.get("digest") == str(digest):
                 return entry.text("mediaType")
         return ""
 

@@ -130,3 +130,21 @@ class NestedTlsTest(LeakCheckedTestCase):
         with self.assertRaisesRegex(NetworkError, "given up by the caller"):
             self.channel.recv_into(memoryview(bytearray(1)))
         timer.join()
+
+
+class Refused(LeakCheckedTestCase):
+    def test_what_was_said_before_the_connection_broke_is_read_although_a_send_failed(self) -> None:
+        """As a server that demands a certificate does in TLS 1.3: its alert is there, and nothing is taken any more."""
+        context, outer = mock.Mock(), mock.Mock()
+        tls = TlsSocket(outer, context, "h", None)
+        bios = context.wrap_bio.call_args.args
+        inner = context.wrap_bio.return_value
+        inner.write.side_effect = lambda data: bios[1].write(data)
+        inner.read.side_effect = (ssl.SSLWantReadError, ssl.SSLError("alert"))
+        outer.send.side_effect = BrokenPipeError
+        outer.recv.return_value = b"alert"
+        with self.assertRaises(BrokenPipeError):
+            tls.send(memoryview(b"request"))
+        with self.assertRaisesRegex(ssl.SSLError, "alert"):
+            tls.recv_into(memoryview(bytearray(1)))
+        self.assertEqual((bios[0].read(), outer.send.call_count), (b"alert", 1))
