@@ -194,7 +194,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         name, equals, text = argument[2:].partition("=")
         option = BY_NAME.get(name) if argument.startswith("--") else None
         if option is None:
-            given = argument.partition("=")[0]
+            given = "".join(re.findall(r"\A(?:--[A-Za-z0-9-]+|-.?)", argument))  # not what hangs on it: a value
             meant = _like(given, [f"--{known}" for known in BY_NAME])
             raise UsageError(f"unknown option {quote_own(given)}; {meant}see --help all")
         if not equals and option.parse in (flag, level):

@@ -28,6 +28,7 @@ from .model.descriptor import Descriptor, Digest
 from .model.jsontree import replace_surrogates
 from .model.referrers import (
     ATTESTATION,
+    BUNDLE_TYPES,
     DANGLING,
     ENTRY_LIMIT,
     LIST_LIMIT,
@@ -38,6 +39,7 @@ from .model.referrers import (
     Referrer,
     ReferrerManifest,
     bundle_layer,
+    carries_it_alone,
     parse_referrer_manifest,
     require_hint_of_bundle,
     too_many,
@@ -85,7 +87,8 @@ def _fetch_bundle(
 ) -> SigstoreBundle:
     where = f"{listed.place}: referrer {referrer.digest}"
     try:
-        layer = bundle_layer(_manifest(listed, referrer, where), digest, where)
+        manifest = _manifest(listed, referrer, where)
+        layer = bundle_layer(manifest, digest, where)
     except NotFoundError as error:  # a list that clients maintain goes stale
         raise NotABundleError(DANGLING) from error
     origin = f"{listed.place} (referrer {referrer.digest}, {listed.found_by})"
@@ -99,7 +102,8 @@ def _fetch_bundle(
             data = listed.document(layer, SIGNATURE_LIMIT, origin)
         except NotFoundError:
             fault = "the bundle is missing"
-    return SigstoreBundle(data, origin, str(layer.digest), str(referrer.digest), fault)
+    carrier = str(referrer.digest) if carries_it_alone(manifest, where) else ""
+    return SigstoreBundle(data, origin, str(layer.digest), carrier, fault)
 
 
 def _manifest(listed: ReferrerList, referrer: Descriptor, where: str) -> bytes:
@@ -156,7 +160,7 @@ class ImageReferrers:
 
         Raises SourceError, InvalidDocumentError (limit-exceeded): it is never cut short.
         """
-        entries = [(entry, entry.referrer.artifact_type) for entry in self._all().values()]
+        entries = [(entry, self._stated_kind(entry)) for entry in self._all().values()]
         if artifact_type is not None:
             entries = [(entry, kind) for entry, kind in self._typed(entries) if kind == artifact_type]
         data = bytearray(b'{"schemaVersion":2,"mediaType":"%s","manifests":[' % mediatype.OCI_INDEX.encode())
@@ -234,6 +238,11 @@ class ImageReferrers:
             for entry, kind in entries
         ]
 
+    def _stated_kind(self, entry: _Entry) -> str:
+        """What the list says; of one that is marked it may say what it likes, so only its manifest counts."""
+        stated = entry.referrer.artifact_type
+        return stated if stated in BUNDLE_TYPES or self._mark(entry) == "no" else ""
+
     def _kind(self, entry: _Entry) -> str:
         """The type that the manifest of an entry has; empty where it is not there, or a stray."""
         digest = entry.referrer.descriptor.digest
@@ -247,6 +256,9 @@ class ImageReferrers:
 
     def _describe(self, entry: _Entry, kind: str) -> dict[str, Any]:
         members: dict[str, Any] = json.loads(entry.referrer.text)
+        if self._mark(entry) != "no":  # whoever reads the mark takes for signed what stands beside it
+            members = {key: members[key] for key in ("mediaType", "digest", "size")}
+            members["annotations"] = dict(entry.referrer.descriptor.annotations)
         annotations = members.get("annotations") or {}
         annotations[SUBJECT_KEY] = str(entry.subject)
         annotations[VERIFIED_KEY] = self._mark(entry)

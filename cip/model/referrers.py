@@ -148,6 +148,12 @@ def bundle_layer(data: bytes, subject: Digest, where: str) -> Descriptor:
     return manifest.layers[0]
 
 
+def carries_it_alone(data: bytes, where: str) -> bool:
+    """Whether the manifest `data` of a bundle has nothing else that a reader may take for signed: a type, a config."""
+    manifest = parse_referrer_manifest(data, where)
+    return manifest.kind in BUNDLE_TYPES | UNTYPED and manifest.config.size <= len("{}")
+
+
 def _require_signing(annotations: Mapping[str, str]) -> None:
     predicate = annotations.get(PREDICATE_KEY, SIGNING_PREDICATE)
     if predicate != SIGNING_PREDICATE or annotations.get(CONTENT_KEY) == "message-signature":

@@ -57,7 +57,7 @@ RawSignature = SimpleSignature | SigstoreSignature
 class SigstoreBundle(NamedTuple):
     """A Sigstore bundle as stored. `origin` tells people where it was found, `fault` why there are no bytes.
 
-    `digest` is that of the bundle, `referrer` that of the manifest which carries it.
+    `digest` is that of the bundle, `referrer` that of the manifest which carries it, empty if that carries more.
     """
 
     data: bytes

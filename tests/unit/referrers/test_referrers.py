@@ -500,10 +500,40 @@ class ListTest(ParentCase):
         self.signatures = frozenset({str(digest_of(GOOD))})
         theirs = {VERIFIED_KEY: "signature", SUBJECT_KEY: "x", "a": "b"}
         sbom = carrier(D, b"sbom")
-        self.registry.api = lists({**listed(GOOD), "x": [1]}, listed(sbom, annotations=theirs))
+        self.registry.api = lists(GOOD, {**listed(sbom, annotations=theirs), "x": [1]})
         first, second = entries_of(self.referrers().index()[0])
-        self.assertEqual((first["x"], first["annotations"]), ([1], {SUBJECT_KEY: str(D), VERIFIED_KEY: "signature"}))
-        self.assertEqual(second["annotations"], {"a": "b", SUBJECT_KEY: str(D), VERIFIED_KEY: "no"}, "L10, L10b, L11")
+        self.assertEqual(first["annotations"], {SUBJECT_KEY: str(D), VERIFIED_KEY: "signature"})
+        annotations = {"a": "b", SUBJECT_KEY: str(D), VERIFIED_KEY: "no"}
+        self.assertEqual((second["x"], second["annotations"]), ([1], annotations), "L10, L10b, L11")
+
+    def test_beside_the_mark_stands_nothing_that_was_not_signed(self) -> None:
+        """Whoever asks for SBOMs and reads the mark would take a type, an annotation or inline data for signed."""
+        self.signatures = frozenset({str(digest_of(GOOD))})
+        spdx = "application/spdx+json"
+        self.registry.api = lists({**listed(GOOD, spdx, annotations={"title": "sbom"}), "data": "e30=", "x": 1})
+        for asked in (None, BUNDLE):
+            (only,) = entries_of(self.referrers().index(asked)[0])
+            self.assertEqual(only["annotations"], {SUBJECT_KEY: str(D), VERIFIED_KEY: "signature"})
+            self.assertLessEqual(only.keys(), {"mediaType", "digest", "size", "annotations", "artifactType"})
+            self.assertIn(only.get("artifactType"), (None, BUNDLE))
+        self.assertEqual(self.referrers().index(spdx)[1], 0)
+
+    def test_a_manifest_that_carries_more_than_its_bundle_is_not_marked(self) -> None:
+        whole = json.loads(carrier(D, BLOB, annotations=SIGNING))
+        config = {"mediaType": "application/spdx+json", "digest": str(digest_of(b"forged")), "size": 6}
+        for members, marked in (
+            ({}, True),
+            ({"artifactType": None}, True),
+            ({"artifactType": "application/spdx+json"}, False),
+            ({"config": config}, False),
+            ({"config": {**config, "mediaType": mediatype.OCI_EMPTY}}, False),
+        ):
+            data = json.dumps({key: value for key, value in {**whole, **members}.items() if value is not None}).encode()
+            self.registry = FakeRegistry(data)
+            self.registry.api = lists(listed(data, None))
+            with self.subTest(members):
+                (bundle,) = self.find().bundles
+                self.assertEqual(bundle.referrer, str(digest_of(data)) if marked else "")
 
     def test_what_has_no_utf_8_form_is_replaced(self) -> None:
         self.registry.api = lists({**listed(GOOD), "data": "a\ud800", "\udfff": 1})
