@@ -238,6 +238,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         if req.requests == REQUEST_LIMIT:
             why = f"more than {REQUEST_LIMIT} requests in a chain of redirects"
             raise SourceError.at(host, why, code=ErrorCode.REDIRECT_REFUSED)
+        self.parent.network.secrets.keep_query(target.query)
         log.debug("%s: redirected to %s", host, target)
         return self.parent.ask(req.redirected(target), cast(Limits, req.timeout))
 

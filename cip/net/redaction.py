@@ -80,6 +80,13 @@ class Secrets:
                 self._remember(self._tokens, (told,))
         self.keep(*(value for name, value in decode_form(form.decode("ascii", "replace")) if name in _SECRET_FIELDS))
 
+    def keep_query(self, query: str) -> None:
+        """Keep the longer values of a query that somebody gave us with an address: they may be its signature."""
+        said = [part.partition("=")[2] for part in query.split("&")]
+        self._remember(
+            self._tokens, (value for value in (*said, *(value for _, value in decode_form(query))) if len(value) >= RUN)
+        )
+
     def _remember(self, kept: dict[str, None], secrets: Iterable[str]) -> None:
         with self._lock:
             for secret in filter(None, secrets):

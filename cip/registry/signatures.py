@@ -275,6 +275,7 @@ class _Fetch:
             # that registries.conf calls the registry insecure says nothing of another host, which is told a password
             opener = Opener(opener.network, opener.identity._replace(verify=True), Redirects())
         directory, mark, query = root.target.partition("?")
+        self._session.secrets.keep_query(query)
         if directory == "/" and not base.partition("?")[0].endswith("/"):
             directory = ""
 

@@ -309,6 +309,13 @@ class SentTest(unittest.TestCase):
                 self.assertNotIn(WORD, secrets.redact(said))
                 self.assertEqual(secrets.redact("robot may not pull"), "robot may not pull")
 
+    def test_the_longer_values_of_an_address_that_was_given_are_kept(self) -> None:
+        secrets = Secrets()
+        secrets.keep_query(f"X-Sig={urllib.parse.quote(WORD + '+/=')}&part=1&flag&X-Other={WORD[::-1]}")
+        for said in (WORD, urllib.parse.quote(WORD + "+/="), WORD[::-1]):
+            self.assertTrue(no_run(WORD, secrets.redact(f"bad signature {said}")))
+        self.assertEqual(secrets.redact("part 1 of flag"), "part 1 of flag")
+
     def test_nothing_sent_hides_nothing(self) -> None:
         secrets = Secrets()
         secrets.keep_sent(["", "Basic", "Bearer "], b"")
