@@ -141,7 +141,7 @@ class Blobs(WriterCase):
     def test_a_part_that_only_changes_or_grows_by_drops_is_not_waited_for_for_ever(self) -> None:
         part = self.writer().begin(DESCRIPTOR)
         assert part is not None
-        sizes = (itertools.cycle((0, 1)), itertools.count(0, 9), itertools.count(0, 1000))
+        sizes = (itertools.cycle((0, 1)), itertools.count(0, 1), itertools.count(0, 1000))
         for found, longest in zip(sizes, (0.0, 0.0, 0.3), strict=True):
             waiting = LayoutWriter(str(self.path), 0.3 if not longest else 60, growth=100, longest=longest)
             self.addCleanup(waiting.close)
