@@ -375,6 +375,24 @@ class Process(HelperTestCase):
         self.assert_gone(int(running[0]))
         self.assert_gone(helper)
 
+    def test_what_it_was_passed_and_closes_keeps_it_no_longer(self) -> None:
+        """A socket that lingers is closed where it was received, beyond the descriptors that a request may have."""
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            code = (
+                "import os, socket, struct, sys; from cip.confine.confinement import HelperPrograms;"
+                "programs = HelperPrograms({}); programs.confine(needed=True);"
+                f"full = socket.create_connection(('127.0.0.1', {deaf.getsockname()[1]}));"
+                "full.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 10**6));"
+                "full.setblocking(False);"
+                "exec('try:\\n while True: full.send(bytes(65536))\\nexcept BlockingIOError: pass');"
+                "pipe = os.pipe();"
+                "socket.send_fds(programs._tools.control, [b'{}'], [*pipe, pipe[0], full.fileno()]);"
+                "print(programs.pids[0], flush=True); os._exit(0)"
+            )
+            with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as proxy:
+                assert proxy.stdout is not None
+                self.assert_gone(int(proxy.stdout.readline()))
+
     def test_one_that_is_killed_takes_what_it_runs_with_it(self) -> None:
         """However a process ends that runs programs: it may be stopped before, or be the proxy itself, not confined."""
         for stopped in (False, True):
