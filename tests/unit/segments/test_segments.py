@@ -63,7 +63,9 @@ class Line:
         self.name: Callable[[Connection], str] = lambda connection: "host.x"
         self.opened: list[tuple[int, int | None]] = []
         self.made: list[Connection] = []
-        self.now = 0.0  # a clock that goes on with the bytes: what a loaded machine does must not count
+        # a clock that goes on with the bytes: how a loaded machine gives turns to threads must not count
+        self.now = 0.0
+        self.begun: Callable[[], int] = lambda: 1  # connections, whether or not their threads run already
         self.most = self._active = 0  # connections that bytes come over at one moment
         self._lock = threading.Lock()
 
@@ -83,7 +85,7 @@ class Line:
                 self.most = max(self.most, self._active)
             connection.closed.wait(self.each / 3)
             with self._lock:
-                self.now += self.each / self._active
+                self.now += self.each / max(1, self.begun())
                 self._active -= 1
 
 
@@ -97,6 +99,7 @@ class SegmentsCase(LeakCheckedTestCase):
 
     def blob(self, line: Line, connections: int = 4, offset: int = 0) -> SegmentedBlob:
         made = SegmentedBlob(DESCRIPTOR, offset, line.open_range, connections, lambda: line.now)
+        line.begun = lambda: len(made._segments) + (made._stream is not None)
         self.addCleanup(made.close)
         return made
 
