@@ -201,8 +201,9 @@ def start_timer(seconds: float, option: str) -> Callable[[], float]:
 
 @contextmanager
 def timed(require: Callable[[], float]) -> Iterator[None]:
-    """Have `require_time` ask `require`, in this thread."""
-    token = REQUIRE_TIME.set(require)
+    """Have `require_time` ask `require` as well, in this thread."""
+    outer = REQUIRE_TIME.get()
+    token = REQUIRE_TIME.set(lambda: min(outer(), require()))
     try:
         yield
     finally:

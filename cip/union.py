@@ -15,7 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import log, rooms
-from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content, undo_on_error
+from .content import (
+    MANIFEST_LIMIT,
+    BlobReader,
+    Release,
+    copy_verified,
+    read_limited,
+    require_content,
+    require_time,
+    undo_on_error,
+)
 from .errors import (
     CipError,
     ContentMismatchError,
@@ -219,9 +228,10 @@ class UnionSource(ImageSource):
                 continue
             try:
                 with undo_on_error(reader.close):
-                    copy_verified(reader, lambda part: None, descriptor, release=Release.AS_READ)
+                    copy_verified(reader, lambda part: require_time(), descriptor, release=Release.AS_READ)
                     reader.rewind()
             except CipError as error:
+                require_time()  # where it is over, that was no damage
                 damage = error
                 self._report(descriptor.digest, place, error)
                 continue

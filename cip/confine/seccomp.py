@@ -34,8 +34,8 @@ _INTERNET, _KINDS, _PROTOCOLS, _NETLINK, _ROUTE = (2, 10), (1, 2), (0, 6, 17, 26
 # linux/sched.h: CLONE_THREAD, CLONE_NEWNS, …CGROUP, …UTS, …IPC, …USER, …PID, …NET
 _THREAD, _NAMESPACES = 0x10000, 0x7E020000
 _CLONE3 = 435  # its flags lie where no filter looks; the C library goes on with clone
-# asm-generic/ioctls.h, sockios.h: input of a terminal; whom a descriptor sends signals
-_IOCTLS = (0x5412, 0x541C, 0x8901, 0x8902)
+# asm-generic/ioctls.h, sockios.h: input of a terminal; what makes it signal others; whom a descriptor sends signals
+_IOCTLS = (0x5412, 0x541C, 0x5410, 0x5414, 0x5422, 0x8901, 0x8902)
 _FCNTLS = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
 # Types of requests to file systems (linux/fs.h, btrfs.h, f2fs.h, msdos_fs.h): a file that is only read gets flags,
 # attributes or verity by them, and a directory subvolumes.
@@ -51,6 +51,7 @@ _CALLS: Sequence[Mapping[str, tuple[int, int | None]]] = (
     {"ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271)},  # the memory of others
     {"migrate_pages": (256, 238), "move_pages": (279, 239), "kcmp": (312, 272)},  # pages of others
     {"execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None)},  # programs, processes
+    {"setpgid": (109, 154), "setsid": (112, 157)},  # groups that a terminal signals
     {"tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240)},  # signals
     {"inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27)},  # watches
     {"fanotify_init": (300, 262), "fanotify_mark": (301, 263), "syslog": (103, 116)},  # watches, log
@@ -82,7 +83,7 @@ _COMMON = (
         "process_mrelease": 448,
     }
 )
-_STARTING = ("execve", "execveat", "fork", "vfork")
+_STARTING = ("execve", "execveat", "fork", "vfork", "setsid")
 
 
 class _Machine(NamedTuple):

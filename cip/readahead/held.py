@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from .. import log
-from ..content import BlobAccess, BlobReader, new_buffer
-from ..errors import CipError, ContentMismatchError, NetworkError
+from ..content import BlobAccess, BlobReader, new_buffer, require_time, timed, undo_on_error
+from ..errors import CipError, ContentMismatchError, ErrorCode, NetworkError, SourceError
 from ..model.descriptor import UNKNOWN_SIZE, Descriptor
 
 OpenBlob = Callable[[Descriptor, BlobAccess], BlobReader]
 BLOCK = 128 * 1024  # bytes read at once; a buffer that is the system's again when it was handed out
+_LOOK = 0.1  # seconds after which who waits for a source looks whether it is still waited for
 
 
 class Handed:
@@ -109,13 +111,14 @@ class EarlyBlob:
         Raises what opening it raises while the parent waits: asking again then would take all of its time twice. What
         reading raises from then on is raised by `readinto`.
         """
-        with self._changed:
+        with undo_on_error(self.close), self._changed:
             failed = self._error
             self._taken = True
             Handed.add(self._unread)
             self._changed.notify_all()
             while self._reader is None and not self._idle:
-                self._changed.wait()
+                self._changed.wait(_LOOK)
+                require_time()
             opened = self._reader is not None and self._error is None
         if opened:
             return self
@@ -207,7 +210,8 @@ class EarlyBlob:
                 reader.close()
 
     def _read_early(self) -> None:
-        reader = ToldReader(self._open_blob(self._descriptor, self.access), self._answered)
+        with timed(self._require):
+            reader = ToldReader(self._open_blob(self._descriptor, self.access), self._answered)
         with self._changed:
             self._reader = reader
             self._changed.notify_all()
@@ -229,6 +233,12 @@ class EarlyBlob:
                 self._held += count
                 self._count(count)
                 self._changed.notify_all()
+
+    def _require(self) -> float:
+        """Asked by what works long on local files before there is a reader. Raises SourceError."""
+        if self._closed:
+            raise SourceError(f"blob {self._descriptor.digest}: nobody waits for it", code=ErrorCode.INTERNAL)
+        return math.inf
 
     def _wait_for_room(self) -> bool:
         """Whether to read on: not once the parent reads itself. What is complete has its end still to be read."""

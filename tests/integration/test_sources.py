@@ -18,6 +18,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -38,7 +39,7 @@ from cip.transports import SourceOpener
 from tests.support import images
 from tests.support.certificates import CertificateAuthority
 from tests.support.daemon import PlayedDaemon, stream
-from tests.support.jsonparent import JsonParent
+from tests.support.jsonparent import JsonParent, json_proxy
 from tests.support.leaks import LeakCheckedTestCase
 from tests.support.parent import MODULE, PATIENCE, ROOT, Line, running
 from tests.support.peers import clean_environment, docker_registry, require_peer, skopeo, stop_process
@@ -459,6 +460,35 @@ class UnionTest(SourcesTestCase):
         with running("--insecure-policy", *options, "docker://192.0.2.1/made:other") as proxy:
             refused = proxy.line.ask("GET", "/manifest")
             self.assertEqual((refused.status, refused.problem()["type"]), (503, "offline"))
+
+    def test_a_blob_that_nobody_waits_for_is_looked_through_no_further(self) -> None:
+        """A blob of the stick is verified before its first byte; how long that takes is its maker's choice."""
+        stick = self.directory / "stick"
+        images.f1(stick)
+        blobs = stick / "blobs" / "sha256"
+        layer = Descriptor("", parse_digest(f"sha256:{'0' * 64}"), 1 << 40)  # for hours; there is nothing in it
+        with open(blobs / layer.digest.encoded, "wb") as file:
+            file.truncate(layer.size)
+        manifest = json.loads((blobs / images.describe(images.MANIFEST_M).digest.encoded).read_bytes())
+        manifest["layers"] = [{"mediaType": mediatype.OCI_LAYER, "digest": str(layer.digest), "size": layer.size}]
+        data = images.compact(manifest)
+        (blobs / digest_of(data).encoded).write_bytes(data)
+        index = {"schemaVersion": 2, "manifests": [images.entry(data)]}
+        (stick / "index.json").write_bytes(images.compact(index))
+        options = ("--insecure-policy", "--offline", f"--local-source=oci:{stick}")
+        with json_proxy(*options) as proxy:
+            image = proxy.parent.open(f"docker://192.0.2.1/made@{digest_of(data)}")
+            tasks = Path(f"/proc/{proxy.process.pid}/task")
+            before = len(list(tasks.iterdir()))
+            for _ in range(3):
+                reply = proxy.parent.ask("GetRawBlob", image, str(layer.digest))
+                for descriptor in reply.fds:
+                    os.close(descriptor)
+            self.assertTrue(proxy.parent.ask("CloseImage", image).members["success"])
+            deadline = time.monotonic() + PATIENCE
+            while len(list(tasks.iterdir())) > before and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.assertLessEqual(len(list(tasks.iterdir())), before)
 
 
 class ArchivesTest(SourcesTestCase):

@@ -7,12 +7,24 @@ their readers, their buffers together stay small: only the first WIDE of them re
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...content import CHUNK, WAITS, BlobAccess, BlobReader, Reader, Release, buffer_size, copy_verified, new_buffer
-from ...errors import CipError, ContentMismatchError, Phase, failing
+from ...content import (
+    CHUNK,
+    WAITS,
+    BlobAccess,
+    BlobReader,
+    Reader,
+    Release,
+    buffer_size,
+    copy_verified,
+    new_buffer,
+    timed,
+)
+from ...errors import CipError, ContentMismatchError, ErrorCode, Phase, SourceError, failing
 from ...model.descriptor import UNKNOWN_SIZE, Descriptor
 from .pipes import Cancel, Job, Opened, Transfer, Write
 from .waits import Silence, Told
@@ -99,8 +111,15 @@ class Work:
     def _run(self, transfer: Transfer) -> None:
         access = BlobAccess.RAW if self._asked is None else BlobAccess.VERIFIED
         WAITS.set(self._share.waits.answering(transfer.answer))  # of this thread, which ends with the work
+
+        def require() -> float:
+            """What works long on local files, before there is a reader and behind it, asks between two steps."""
+            if self._cancelled:
+                raise SourceError(f"blob {self._expected.digest}: nobody waits for it", code=ErrorCode.INTERNAL)
+            return math.inf
+
         try:
-            with failing(Phase.BLOB, self._expected.digest):
+            with timed(require), failing(Phase.BLOB, self._expected.digest):
                 self._reader = reader = self._handle.image.open_blob(self._expected.digest, access)
                 chunk = self._share.take()
                 try:
