@@ -14,17 +14,8 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import log, rooms
-from .content import (
-    MANIFEST_LIMIT,
-    BlobReader,
-    Release,
-    copy_verified,
-    read_limited,
-    require_content,
-    require_time,
-    undo_on_error,
-)
+from . import content, log, rooms
+from .content import MANIFEST_LIMIT, BlobReader, Release, copy_verified, read_limited, require_content, undo_on_error
 from .errors import (
     CipError,
     ContentMismatchError,
@@ -228,10 +219,10 @@ class UnionSource(ImageSource):
                 continue
             try:
                 with undo_on_error(reader.close):
-                    copy_verified(reader, lambda part: require_time(), descriptor, release=Release.AS_READ)
+                    copy_verified(reader, lambda part: content.require_time(), descriptor, release=Release.AS_READ)
                     reader.rewind()
             except CipError as error:
-                require_time()  # where it is over, that was no damage
+                content.require_time()  # where it is over, that was no damage
                 damage = error
                 self._report(descriptor.digest, place, error)
                 continue
@@ -241,10 +232,8 @@ class UnionSource(ImageSource):
                 found = LocalBlob(reader, partial(self._elsewhere, place, descriptor))
             read_over(found, offset, f"{place.text}: blob {descriptor.digest}")
             return found
-        if self._registry is not None and not offset:  # then parts may be kept
-            return self._registry.open_blob(descriptor, access)
-        if self._registry is not None:
-            return self._registry.open_rest(descriptor, access, offset)
+        if (registry := self._registry) is not None:  # from the first byte on parts may be kept
+            return registry.open_rest(descriptor, access, offset) if offset else registry.open_blob(descriptor, access)
         raise damage or self._offline(f"blob {descriptor.digest}", descriptor.digest)
 
     def close(self) -> None:
