@@ -45,13 +45,13 @@ class Channel:
     def sendall(self, data: bytes) -> None:
         """Send all of `data`."""
         view = memoryview(data)
-        since = self.limits.clock.monotonic()
+        since = None
         while view:
             try:
                 view = view[self.sock.send(view) :]
-                since = self.limits.clock.monotonic()
+                since = None
             except OSError as error:
-                self._wait(error, select.POLLOUT, since, "the request is not taken")
+                since = self._wait(error, select.POLLOUT, since, "the request is not taken")
 
     def makefile(self, mode: str) -> Lines:
         """What an answer is read from: always the same, for it may have received more than one head."""
@@ -68,14 +68,14 @@ class Channel:
 
     def recv_into(self, view: memoryview) -> int:
         """The next bytes, at least one, into the front of `view`; 0 at the end."""
-        since = self.limits.clock.monotonic()
+        since = None
         self.limits.seconds(0, None, self.host, self.via)  # bytes that are always there are not waited for
         while True:
             try:
                 count = self.sock.recv_into(view)
                 break
             except OSError as error:
-                self._wait(error, select.POLLIN, since, "no byte")
+                since = self._wait(error, select.POLLIN, since, "no byte")
         if not count:
             self.limits.cancellation.require(self.host)
         return count
@@ -115,15 +115,16 @@ class Channel:
         self,
         error: Exception,
         event: int,
-        since: float,
+        since: float | None,
         what: str,
         limit: float | None = None,
         phase: Phase | None = None,
         host: str = "",
-    ) -> None:
+    ) -> float:
         """Wait until the socket is ready for what `error` says it is not ready for, `limit` or the idle time at most.
 
-        The time `since` counts from the last content: what TLS keeps to itself is no answer.
+        The time counts `since` the first wait for this content, which is now for None: what TLS keeps to itself is no
+        answer. That time, for the next wait.
         """
         limits, host = self.limits, host or self.host
         limit = limits.times.idle if limit is None else limit
@@ -132,13 +133,16 @@ class Channel:
         elif not isinstance(error, BlockingIOError):
             limits.cancellation.require(host)
             raise self._broken(error) from error
-        left = limit - (limits.clock.monotonic() - since)
+        now = limits.clock.monotonic()
+        since = now if since is None else since
+        left = limit - (now - since)
         seconds = min(limits.seconds(limit, phase, host, self.via), left)
         self._poll.register(self.sock, event)
         ready = seconds > 0 and self._poll.poll(seconds * 1000 + 1)
         limits.cancellation.require(host)
         if not ready:
             raise limits.expired(limit, phase, host, self.via, what)
+        return since
 
     def _broken(self, error: Exception) -> SourceError:
         """Why a connection broke: a server that refuses us says so before it closes, which a send does not see."""
