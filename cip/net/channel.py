@@ -133,9 +133,8 @@ class Channel:
         elif not isinstance(error, BlockingIOError):
             limits.cancellation.require(host)
             raise self._broken(error) from error
-        now = limits.clock.monotonic()
-        since = now if since is None else since
-        left = limit - (now - since)
+        since = limits.clock.monotonic() if since is None else since
+        left = limit - (limits.clock.monotonic() - since)
         seconds = min(limits.seconds(limit, phase, host, self.via), left)
         self._poll.register(self.sock, event)
         ready = seconds > 0 and self._poll.poll(seconds * 1000 + 1)

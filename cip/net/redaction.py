@@ -61,7 +61,8 @@ class Secrets:
         self._lock = threading.Lock()
         self._kept: dict[str, None] = {}  # credentials, in the order of their last use
         self._tokens: dict[str, None] = {}  # those that were made for us, likewise
-        self._forms: tuple[frozenset[str], tuple[str, ...]] | None = None  # made when they are needed
+        self._due: list[tuple[str, int]] = []  # what came (1) and went (-1) since somebody looked for it
+        self._forms: dict[str, int] = {}  # what is looked for, and in how many secrets it is
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -82,23 +83,19 @@ class Secrets:
 
     def keep_query(self, query: str) -> None:
         """Keep the longer values of a query that somebody gave us with an address: they may be its signature."""
-        said = [part.partition("=")[2] for part in query.split("&")]
-        self._remember(
-            self._tokens, (value for value in (*said, *(value for _, value in decode_form(query))) if len(value) >= RUN)
-        )
+        self._remember(self._tokens, (value for _, value in decode_form(query) if len(value) >= RUN))
 
     def _remember(self, kept: dict[str, None], secrets: Iterable[str]) -> None:
         with self._lock:
             for secret in filter(None, secrets):
                 if secret not in kept:
-                    self._forms = None
+                    self._due.append((secret, 1))
                 kept.pop(secret, None)
                 kept[secret] = None
-            size = sum(map(len, kept))
-            while size > KEPT_LIMIT and len(kept) > 1:
+            while sum(map(len, kept)) > KEPT_LIMIT and len(kept) > 1:
                 oldest = next(iter(kept))
                 del kept[oldest]
-                size -= len(oldest)
+                self._due.append((oldest, -1))
 
     def redact(self, text: str) -> str:
         """The begin of `text`, without runs of RUN characters of a secret and whole shorter ones, users and queries.
@@ -108,33 +105,33 @@ class Secrets:
         text = strip_queries(text[:TEXT_LIMIT])
         if not text or not (self._kept or self._tokens):
             return text
-        with self._lock:
-            runs, short = self._forms = self._forms or _forms((*self._kept, *self._tokens))
-        hidden = bytearray(len(text))
-        for view, spans in _views(text):
-            for secret in short:
-                for found in re.finditer(f"(?={re.escape(secret)})", view):
-                    if len(secret) < SHORT:
-                        return LEFT_OUT
-                    _hide(hidden, spans, found.start(), found.start() + len(secret))
-            for start in range(len(view) - RUN + 1):
-                if view[start : start + RUN] in runs:
-                    _hide(hidden, spans, start, start + RUN)
+        with self._lock:  # to the end: what is looked for must not change meanwhile
+            for secret, step in self._due:  # and none of those that were there: each redirect brings some
+                for form in _forms(secret):
+                    if count := self._forms.pop(form, 0) + step:
+                        self._forms[form] = count
+            self._due.clear()
+            brief = [secret for secret in (*self._kept, *self._tokens) if len(secret) < RUN]
+            short = sorted({form for secret in brief for form in _forms(secret) if len(form) < RUN}, key=len)
+            hidden = bytearray(len(text))
+            for view, spans in _views(text):
+                for secret in short:
+                    for found in re.finditer(f"(?={re.escape(secret)})", view):
+                        if len(secret) < SHORT:
+                            return LEFT_OUT
+                        _hide(hidden, spans, found.start(), found.start() + len(secret))
+                for start in range(len(view) - RUN + 1):
+                    if view[start : start + RUN] in self._forms:
+                        _hide(hidden, spans, start, start + RUN)
         parts = groupby(zip(text, hidden, strict=True), lambda each: each[1])
         return "".join(MARK if hide else "".join(letter for letter, _ in part) for hide, part in parts)
 
 
-def _forms(secrets: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """What is looked for: every run of the longer secrets, and the shorter ones whole; in lower case."""
-    runs: set[str] = set()
-    short: set[str] = set()
-    for secret in secrets:
-        encoded = secret.encode("utf-8", "surrogateescape").decode("latin-1")  # as a decoded view has it
-        for form in (secret.translate(_LOWER), encoded.translate(_LOWER)):
-            if len(form) < RUN:
-                short.add(form)
-            runs.update(form[start : start + RUN] for start in range(len(form) - RUN + 1))
-    return frozenset(runs), tuple(sorted(short, key=len))
+def _forms(secret: str) -> set[str]:
+    """What is looked for: every run of a longer secret, a shorter one whole; in lower case."""
+    encoded = secret.encode("utf-8", "surrogateescape").decode("latin-1")  # as a decoded view has it
+    whole = {secret.translate(_LOWER), encoded.translate(_LOWER)}
+    return {form[start : start + RUN] for form in whole for start in range(max(1, len(form) - RUN + 1))}
 
 
 def _views(text: str) -> Iterator[_View]:

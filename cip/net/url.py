@@ -100,12 +100,19 @@ def parse_foreign_url(text: str) -> Url:
     url = parse_url(text)
     path = url.target.partition("?")[0]
     written = text.partition("//")[2].removeprefix("[")[: len(url.origin.host)]  # lower case is base64 no more
+    port = f":{url.origin.port}"
+    between = port if url.origin.authority == url.origin.tunnel else ""
+
+    def is_clean(host: str, path: str) -> bool:
+        return all(redacted(each) == each for each in (f"{host}{port}", f"{host}{between}{path}"))
+
+    if is_clean(written, path):
+        return url
     host, shown = redacted(written).lower(), redacted(path)
-    if any(redacted(each) != each for each in (f"{host}:{url.origin.port}{shown}", f"{host}{shown}")):
+    if not is_clean(host, shown):
         host, shown = "[redacted]", "/[redacted]"  # a secret, or more of one, that has a joint in it
-    return Url(
-        url.origin._replace(shown="" if host == url.origin.host else host), url.target, "" if shown == path else shown
-    )
+    origin = url.origin if host == url.origin.host else url.origin._replace(shown=host)
+    return Url(origin, url.target, "" if shown == path else shown)
 
 
 def parse_origin(scheme: str, authority: str) -> Origin:

@@ -92,8 +92,8 @@ class Endpoint:
             return False
         response = self.get_base(limits)
         response.close()
-        own = self.is_here(response)  # what the registry redirects to is told nothing, here as anywhere
-        return own and response.status == 401 and authorization.learn(response.headers) is not None
+        # what the registry redirects to is told nothing, here as anywhere
+        return self.is_here(response) and response.status == 401 and authorization.learn(response.headers) is not None
 
     def route(self) -> Route:
         """How its first request gets there. Raises ConfigurationError."""

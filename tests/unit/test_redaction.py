@@ -13,7 +13,7 @@ from unittest import mock
 
 from cip.errors import CipError, quote, quote_own, redact_with, redacted, strip_url
 from cip.model.jsontree import parse_json
-from cip.net.redaction import KEPT_LIMIT, LEFT_OUT, MARK, RUN, Secrets
+from cip.net.redaction import KEPT_LIMIT, LEFT_OUT, MARK, RUN, Secrets, _forms
 from cip.net.response import Response
 from cip.net.url import parse_foreign_url
 from cip.registry.authorization import parse_challenges
@@ -315,6 +315,18 @@ class SentTest(unittest.TestCase):
         for said in (WORD, urllib.parse.quote(WORD + "+/="), WORD[::-1]):
             self.assertTrue(no_run(WORD, secrets.redact(f"bad signature {said}")))
         self.assertEqual(secrets.redact("part 1 of flag"), "part 1 of flag")
+
+    def test_what_is_looked_for_is_cut_once_however_many_addresses_come(self) -> None:
+        """Each redirect of a blob brings signatures, and its address is searched, at no cost of those before."""
+        secrets = Secrets()
+        values = [f"value-{number:04}-" * 50 for number in range(300)]
+        with mock.patch("cip.net.redaction._forms", side_effect=_forms) as cut:
+            for value in values:
+                secrets.keep_query(f"signature={value}")
+                self.assertEqual(secrets.redact(f"bad signature {value}"), f"bad signature {MARK}")
+        kept = KEPT_LIMIT // len(values[0])
+        self.assertEqual(cut.call_count, len(values) + len(values) - kept, "each when it comes and when it goes")
+        self.assertEqual([secrets.redact(said) for said in ("e-0000-v", "e-0299-v")], ["e-0000-v", MARK])
 
     def test_nothing_sent_hides_nothing(self) -> None:
         secrets = Secrets()
