@@ -7,13 +7,14 @@ manifest announces them as what they are, although the reference implementation 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from ... import rooms
-from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, require_time, undo_on_error
+from ...content import MANIFEST_LIMIT, BytesReader, OnePlace, Reader, timed, undo_on_error
 from ...errors import ErrorCode, InvalidDocumentError, InvalidReferenceError, NotFoundError, SourceError, quote
 from ...model import mediatype
 from ...model.descriptor import Descriptor, Digest, digest_of, parse_digest
@@ -207,7 +208,8 @@ class UnpackedBlob(OnePlace):
         if self._spools.streaming.acquire(blocking=False):
             self._own(self._spools.streaming.release)
             return reader
-        spooled = self._spools.unpack(self._key, self._blob, compression, self._what, self._require)
+        with timed(self._require):
+            spooled = self._spools.unpack(self._key, self._blob, compression, self._what)
         self._own(spooled.close)
         file = whole_file(spooled.duplicate(), self._what)
         self._own(file.close)
@@ -221,10 +223,10 @@ class UnpackedBlob(OnePlace):
         release()
         self._require()
 
-    def _require(self) -> None:
-        require_time()
+    def _require(self) -> float:
         if self._closed:
             raise SourceError(f"{self._what}: closed while it was read", code=ErrorCode.INTERNAL)
+        return math.inf
 
 
 def open_docker_archive(reference: ImageReference, spools: Spools) -> DockerArchiveSource:

@@ -36,39 +36,29 @@ class Spools:
         self._lock = threading.Lock()
         self._files: dict[Hashable, _SharedFile] = {}
 
-    def open(
-        self, key: Hashable, fill: Callable[[TemporaryFile], None], require: Callable[[], object] = require_time
-    ) -> SpooledFile:
+    def open(self, key: Hashable, fill: Callable[[TemporaryFile], None]) -> SpooledFile:
         """The file that `key` stands for; the caller closes it.
 
-        The first one makes it and lets `fill` write it; others of this key wait meanwhile, and nobody else does, for as
-        long as `require` does not raise. When `fill` raises, nothing is kept. Raises SourceError when no file can be
-        made.
+        The first one makes it and lets `fill` write it; others of this key wait meanwhile, and nobody else does. When
+        `fill` raises, nothing is kept. Raises SourceError when no file can be made.
         """
         with self._lock:
             shared = self._files.setdefault(key, _SharedFile())
             shared.users += 1
         release = partial(self._release, key, shared)
-        with undo_on_error(release), _turn(shared.filling, require):
+        with undo_on_error(release), turn(shared.filling):
             if shared.file is None:
                 shared.file = self._filled(fill)
             return SpooledFile(shared.file.descriptor, release)
 
-    def unpack(
-        self,
-        key: Hashable,
-        source: Reader,
-        compression: Compression,
-        what: str,
-        require: Callable[[], object] = require_time,
-    ) -> SpooledFile:
+    def unpack(self, key: Hashable, source: Reader, compression: Compression, what: str) -> SpooledFile:
         """The same with the uncompressed content of `source`, one at a time. Raises as `compression.unpack`, too."""
 
         def fill(output: TemporaryFile) -> None:
-            with _turn(self._unpacking, require):
+            with turn(self._unpacking):
                 unpack(source, compression, output, what, self._programs)
 
-        return self.open(key, fill, require)
+        return self.open(key, fill)
 
     def _filled(self, fill: Callable[[TemporaryFile], None]) -> TemporaryFile:
         file = self.space.make()
@@ -92,10 +82,10 @@ def open_spools(settings: Settings, programs: Programs) -> Spools:
 
 
 @contextmanager
-def _turn(lock: threading.Lock, require: Callable[[], object]) -> Iterator[None]:
-    """Hold `lock`, which whoever has it may have for long. Raises what `require` raises meanwhile."""
+def turn(lock: threading.Lock) -> Iterator[None]:
+    """Hold `lock`, which whoever has it may have for long. Raises what `require_time` raises meanwhile."""
     while not lock.acquire(timeout=_LOOK):
-        require()
+        require_time()
     try:
         yield
     finally:

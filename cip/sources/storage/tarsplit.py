@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple, NoReturn
 
-from ...content import OnePlace, Reader, require_time
+from ...content import OnePlace, Reader
 from ...errors import ErrorCode, InvalidDocumentError, SourceError, quote, refused
 from ...model.descriptor import MAX_SIZE
 from ...model.jsontree import JsonNode, parse_json
 from ..archives.compression import Compression, DecompressingReader
+from ..archives.spool import turn
 from ..files import FileBlob, Tree, open_regular
 
 LINE_LIMIT = 2 * 1024 * 1024  # bytes of one line of a recipe, which holds a piece of at most 1 MiB in base64
@@ -30,7 +31,6 @@ LONG_LIMIT = 16 * 1024 * 1024  # bytes of longer pieces that all readers of this
 ENTRY_LIMIT = 8_000_000  # lines of a recipe: a header, a file and its padding for a million members, and to spare
 LOOKED_LIMIT = 2_000_000  # times that a directory of a layer below is opened for one layer
 _FILE, _PIECE = 1, 2
-_LOOK = 0.1  # seconds after which a wait for another one looks whether there is time left
 _LONG_LINE = threading.Lock()  # read by one at a time, because parsing takes five times as much memory
 
 
@@ -180,9 +180,7 @@ class Recipe(Iterator[Entry]):
             if len(self._rest) > LINE_LIMIT:
                 self._exceeded(f"a line of more than {LINE_LIMIT} bytes")
             if len(self._rest) > LONG and not waited:
-                while not _LONG_LINE.acquire(timeout=_LOOK):
-                    require_time()
-                alone.callback(_LONG_LINE.release)
+                alone.enter_context(turn(_LONG_LINE))
                 waited = True
             count = 0  # as many as there is room for: each piece is put behind the rest, which may be long
             while part := count < LONG and self._reader.readinto(self._buffer[count:]):
