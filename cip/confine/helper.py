@@ -53,8 +53,7 @@ def main(descriptor: int) -> None:
         helper = _Helper(control)
         threading.Thread(target=_end_with, args=(starter, helper), daemon=True).start()
         try:
-            while helper.run():
-                continue
+            helper.run()
         finally:
             helper.end()
 
@@ -85,20 +84,19 @@ class _Helper:
         self.programs.running.kill()
         os._exit(0)
 
-    def run(self) -> bool:
-        """Take the next request; False at the end."""
-        data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_LIMIT, DESCRIPTOR_LIMIT)
-        if not data:
-            return False
-        if not self._slots.acquire(blocking=False):
-            _reply(descriptors, {"code": ErrorCode.LIMIT_EXCEEDED, "error": f"{AT_ONCE} programs run already"})
-            return True
-        try:
-            threading.Thread(target=self._answer, args=(data, descriptors), daemon=True).start()
-        except RuntimeError as error:  # EAGAIN: no thread for this one, perhaps for the next
-            self._slots.release()
-            _reply(descriptors, {"code": ErrorCode.INTERNAL, "error": f"cannot be started: {error}"})
-        return True
+    def run(self) -> None:
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_LIMIT, DESCRIPTOR_LIMIT)
+            if not data:
+                return
+            if not self._slots.acquire(blocking=False):
+                _reply(descriptors, {"code": ErrorCode.LIMIT_EXCEEDED, "error": f"{AT_ONCE} programs run already"})
+                continue
+            try:
+                threading.Thread(target=self._answer, args=(data, descriptors), daemon=True).start()
+            except RuntimeError as error:  # EAGAIN: no thread for this one, perhaps for the next
+                self._slots.release()
+                _reply(descriptors, {"code": ErrorCode.INTERNAL, "error": f"cannot be started: {error}"})
 
     def _answer(self, data: bytes, descriptors: Sequence[int]) -> None:
         try:
