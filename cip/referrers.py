@@ -38,8 +38,8 @@ from .model.referrers import (
     NotABundleError,
     Referrer,
     ReferrerManifest,
-    bundle_layer,
     carries_it_alone,
+    parse_carrier,
     parse_referrer_manifest,
     require_hint_of_bundle,
     too_many,
@@ -87,10 +87,10 @@ def _fetch_bundle(
 ) -> SigstoreBundle:
     where = f"{listed.place}: referrer {referrer.digest}"
     try:
-        manifest = _manifest(listed, referrer, where)
-        layer = bundle_layer(manifest, digest, where)
+        manifest = parse_carrier(_manifest(listed, referrer, where), digest, where)
     except NotFoundError as error:  # a list that clients maintain goes stale
         raise NotABundleError(DANGLING) from error
+    (layer,) = manifest.layers
     origin = f"{listed.place} (referrer {referrer.digest}, {listed.found_by})"
     data, fault = b"", ""
     try:
@@ -102,7 +102,7 @@ def _fetch_bundle(
             data = listed.document(layer, SIGNATURE_LIMIT, origin)
         except NotFoundError:
             fault = "the bundle is missing"
-    carrier = str(referrer.digest) if carries_it_alone(manifest, where) else ""
+    carrier = str(referrer.digest) if carries_it_alone(manifest) else ""
     return SigstoreBundle(data, origin, str(layer.digest), carrier, fault)
 
 

@@ -31,7 +31,7 @@ from ..model.descriptor import REF_NAME, Descriptor, Digest, digest_of
 from ..model.jsontree import fold_key, parse_json
 from ..model.manifest import Manifest, parse_manifest
 from ..model.reference import Transport, parse_image_reference
-from ..model.referrers import NotABundleError, bundle_layer, fallback_tag, parse_referrers
+from ..model.referrers import NotABundleError, fallback_tag, parse_carrier, parse_referrers
 from ..model.signature import SIGNATURE_LIMIT, SIGSTORE_MIME_TYPE, SimpleSignature, encode_signature_blob
 from ..sources.base import BlobAccess, ImageSource, RawManifest
 from ..sources.keptsignatures import ARTIFACT_TYPE, SIGNATURE_TYPE, attached_name, kept_name
@@ -146,7 +146,7 @@ class _Kept:
             return False
         require_content(data, descriptor.digest, where)
         try:
-            layer = bundle_layer(data, subject, where)
+            (layer,) = parse_carrier(data, subject, where).layers
             bundle = listed.document(layer, SIGNATURE_LIMIT, where)
             _require_no_manifest(bundle, f"{where}: {layer.digest}")
             self._write(bundle, layer.digest)

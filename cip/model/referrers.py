@@ -134,8 +134,8 @@ def require_hint_of_bundle(referrer: Referrer) -> None:
     _require_signing(referrer.descriptor.annotations)
 
 
-def bundle_layer(data: bytes, subject: Digest, where: str) -> Descriptor:
-    """Where the bundle is that the manifest `data` carries for `subject`. Raises NotABundleError."""
+def parse_carrier(data: bytes, subject: Digest, where: str) -> ReferrerManifest:
+    """The manifest `data`, whose one layer is a bundle for `subject`. Raises NotABundleError."""
     try:
         manifest = parse_referrer_manifest(data, where)
     except CipError as error:  # whoever may push can list such a thing: it is not a fault of the image
@@ -145,12 +145,11 @@ def bundle_layer(data: bytes, subject: Digest, where: str) -> Descriptor:
     if len(manifest.layers) != 1 or manifest.layers[0].media_type not in BUNDLE_TYPES:
         raise NotABundleError(OTHER_TYPE)
     _require_signing(manifest.annotations)
-    return manifest.layers[0]
+    return manifest
 
 
-def carries_it_alone(data: bytes, where: str) -> bool:
-    """Whether the manifest `data` of a bundle has nothing else that a reader may take for signed: a type, a config."""
-    manifest = parse_referrer_manifest(data, where)
+def carries_it_alone(manifest: ReferrerManifest) -> bool:
+    """Whether the manifest of a bundle has nothing else that a reader may take for signed: a type, a config."""
     return manifest.kind in BUNDLE_TYPES | UNTYPED and manifest.config.size <= len("{}")
 
 

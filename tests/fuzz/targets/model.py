@@ -12,7 +12,7 @@ from cip.model.jsontree import PATH_LIMIT, parse_json
 from cip.model.manifest import Index, Manifest, parse_manifest
 from cip.model.platform import choose_instance, wanted_platforms
 from cip.model.reference import docker_identity, parse_docker_reference, parse_image_reference, require_name_prefix
-from cip.model.referrers import NotABundleError, bundle_layer, parse_referrers, require_hint_of_bundle
+from cip.model.referrers import NotABundleError, parse_carrier, parse_referrers, require_hint_of_bundle
 from cip.model.signature import SigstoreSignature, parse_signature_blob
 
 from ..engine import Target
@@ -159,7 +159,7 @@ def _referrers(data: bytes) -> str:
     except (CipError, NotABundleError) as error:
         told.append(type(error).__name__)
     try:
-        told.append(bundle_layer(data, SUBJECT, "manifest").media_type)
+        told.append(parse_carrier(data, SUBJECT, "manifest").layers[0].media_type)
     except NotABundleError as error:
         told.append(error.group)
     return " ".join(dict.fromkeys(told)).translate(_LETTERS)
