@@ -163,6 +163,18 @@ class BlobCase(LeakCheckedTestCase):
     def hosts(self) -> list[str]:
         return [asked.host.partition(".")[0] for asked in self.origins.asked]
 
+    def close_during_a_read(self, reader: RegistryBlob) -> None:
+        """Read ten bytes, and have the blob closed meanwhile."""
+        real = Response.readinto
+
+        def close_and_read(response: Response, view: memoryview) -> int:
+            count = real(response, view)
+            reader.close()
+            return count
+
+        with mock.patch.object(Response, "readinto", close_and_read):
+            self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
+
 
 class ResumptionTest(BlobCase):
     def test_b1_a_blob_that_breaks_off_is_continued_at_its_offset(self) -> None:
@@ -716,15 +728,7 @@ class CloseTest(BlobCase):
     def test_what_is_closed_during_a_read_is_let_go_of_when_that_returns(self) -> None:
         self.places(obedient)
         reader = self.blob()
-        real = Response.readinto
-
-        def close_and_read(response: Response, view: memoryview) -> int:
-            count = real(response, view)
-            reader.close()
-            return count
-
-        with mock.patch.object(Response, "readinto", close_and_read):
-            self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
+        self.close_during_a_read(reader)
         self.assertIsNone(reader._response)
 
     def test_who_waits_for_an_answer_knows_of_which_host(self) -> None:

@@ -7,7 +7,6 @@ from unittest import mock
 
 from cip.errors import NetworkError
 from cip.model.mediatype import OCI_CONFIG
-from cip.net.response import Response
 from cip.registry.blob import RegistryBlob
 from cip.registry.session import RegistrySession
 from cip.registry.sharing import GIVE_WAY_SECONDS, SharedBlob
@@ -70,15 +69,7 @@ class SharedBlobTest(BlobCase):
     def test_what_is_closed_during_a_read_gives_its_share_back(self) -> None:
         self.places(obedient)
         reader = self.blob()
-        real = Response.readinto
-
-        def close_and_read(response: Response, view: memoryview) -> int:
-            count = real(response, view)
-            reader.close()
-            return count
-
-        with mock.patch.object(Response, "readinto", close_and_read):
-            self.assertEqual(reader.readinto(memoryview(bytearray(10))), 10)
+        self.close_during_a_read(reader)
         self.assertEqual(self.holders(reader), set())
 
     def test_another_thread_can_end_the_wait_for_a_turn(self) -> None:
