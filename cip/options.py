@@ -194,7 +194,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         name, equals, text = argument[2:].partition("=")
         option = BY_NAME.get(name) if argument.startswith("--") else None
         if option is None:
-            given = "".join(re.findall(r"\A(?:--[A-Za-z0-9-]+|-.?)", argument))  # not what hangs on it: a value
+            # without what hangs on it, which may be a value
+            given = re.sub(r"(?as)\A(--[\w-]++|-[^-]).+", r"\1…", argument.partition("=")[0])
             meant = _like(given, [f"--{known}" for known in BY_NAME])
             raise UsageError(f"unknown option {quote_own(given)}; {meant}see --help all")
         if not equals and option.parse in (flag, level):
